@@ -1,0 +1,271 @@
+"""The configuration of a run: what may be set, its default, and why that default.
+
+One frozen pydantic tree, parsed once from YAML plus `--set` overrides. Unknown keys and
+wrong types are refused with the key's path and what is allowed there. A stage is handed
+its own section only. Nothing else in the package reads settings from the environment.
+
+Which settings change results, and so make a new release, is said in `identity.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from featray.errors import ConfigError
+
+Table = Literal["faces", "blendshapes", "mesh"]
+
+
+class Section(BaseModel):
+    """A frozen section that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class InputConfig(Section):
+    """Where the videos are."""
+
+    uris: Annotated[list[str], Field(min_length=1)]
+    """Files, globs (`*`, `**`, `?`, `[..]`) or prefixes ending in `/`; any fsspec protocol; local paths too."""
+    path_fields: str | None = None
+    """Names for the last parts of the path, such as `{site}/{date}/{name}`; each but `{name}` becomes a partition."""
+    storage_options: dict[str, Any] = {}
+    """Passed to fsspec; a secret here is redacted wherever the config is printed or stored."""
+
+    @field_validator("path_fields")
+    @classmethod
+    def _fields_are_names(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        names = path_field_names(value)
+        if not names or len(set(names)) != len(names):
+            raise ValueError("is a pattern of distinct {name} parts, such as '{site}/{date}/{name}'")
+        return value
+
+
+class OutputConfig(Section):
+    """Where the tables go."""
+
+    uri: Annotated[str, Field(min_length=1)]
+    storage_options: dict[str, Any] = {}
+    tables: list[Table] = ["faces", "blendshapes", "mesh"]
+    """Which feature tables to write; frames, videos, errors and runs are always written."""
+
+    @field_validator("tables")
+    @classmethod
+    def _faces_always(cls, value: list[Table]) -> list[Table]:
+        if "faces" not in value or len(set(value)) != len(value):
+            raise ValueError("lists each table once and always holds faces")
+        return value
+
+
+class EveryNth(Section):
+    """Sample every n-th frame of the presentation order, counted over the whole video."""
+
+    every: Annotated[int, Field(ge=1)]
+
+
+class FramesPerSecond(Section):
+    """Sample by true time: the first frame at or after each tick of 1/fps seconds."""
+
+    fps: Annotated[float, Field(gt=0, le=1000)]
+
+
+class DecodeConfig(Section):
+    """How videos become frames."""
+
+    backend: Literal["pyav"] = "pyav"
+    sample: Literal["all"] | EveryNth | FramesPerSecond = "all"
+    unit_frames: Annotated[int, Field(ge=16, le=100_000)] = 512
+    """Sampled frames a unit at most: some 20 s of video, small enough to retry, large enough to amortise a seek."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 300
+    """A unit decodes in some 10 s; 30 times that is a hang."""
+    max_pixels: Annotated[int, Field(ge=1)] = 33_177_600
+    """Frame area limit, checked before decoding: 8K UHD (7680 x 4320)."""
+
+
+class DetectConfig(Section):
+    """How faces are found."""
+
+    detector: Literal["retinaface-mnv1"] = "retinaface-mnv1"
+    input_px: Annotated[int, Field(ge=64, le=8192)] = 640
+    """Long side of the detector's input; frames are shrunk to it, never enlarged."""
+    min_score: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The threshold that py-feat uses."""
+    nms_iou: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Boxes that overlap more than this are one face; RetinaFace's own value."""
+    min_size_px: Annotated[int, Field(ge=1)] = 20
+    """Shorter box side in the original frame; below 20 px a 256 px chip is mostly interpolation."""
+    max_faces: Annotated[int, Field(ge=1, le=1000)] = 32
+    """Faces kept a frame, best scores first."""
+    device: Literal["cpu"] = "cpu"
+
+
+class ModelConfig(Section):
+    """Which weights, and how they are run."""
+
+    checkpoint: str = "synthetic"
+    """`synthetic`, a local path, or `hf://owner/repo/file.safetensors`."""
+    revision: str | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    recipe: Literal["pyfeat", "card-center-crop"] = "pyfeat"
+    engine: Literal["auto", "torch", "openvino"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 256
+    """Faces a batch on a GPU at most; CPU engines use at most 16, which is where they stop gaining."""
+    accept_license: Literal["research-noncommercial"] | None = None
+
+
+class ClusterConfig(Section):
+    """Workers. `auto` is chosen from the cluster's CPUs and GPUs when the run starts."""
+
+    decode_workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    infer_workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Beyond this share of failed videos (at least 20 seen) the run stops early: something is wrong with all of them."""
+
+
+class RunConfig(Section):
+    """Attempts."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    retry_failed: bool = False
+
+
+class Config(Section):
+    """The whole configuration. Every key has a default but `dataset`, `input.uris` and `output.uri`."""
+
+    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    """Name of the partition; letters, digits, `.`, `_` and `-`."""
+    input: InputConfig
+    output: OutputConfig
+    decode: DecodeConfig = DecodeConfig()
+    detect: DetectConfig = DetectConfig()
+    model: ModelConfig = ModelConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    run: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _partition_names_are_free(self) -> Config:
+        taken = {"dataset", "release", "video_id", "run_id"}
+        clash = taken & set(path_field_names(self.input.path_fields or ""))
+        if clash:
+            raise ValueError(f"input.path_fields: the name {sorted(clash)[0]!r} is featray's own")
+        return self
+
+    def redacted(self) -> dict[str, Any]:
+        """The config as plain data, with every secret replaced by `***`."""
+        from featray.sources.storage import redact_options, redact_uri
+
+        data = self.model_dump(mode="json")
+        data["input"]["uris"] = [redact_uri(uri) for uri in data["input"]["uris"]]
+        data["output"]["uri"] = redact_uri(data["output"]["uri"])
+        for side in ("input", "output"):
+            data[side]["storage_options"] = redact_options(data[side]["storage_options"])
+        return data
+
+
+def path_field_names(pattern: str) -> list[str]:
+    """The names in a `path_fields` pattern, in order.
+
+    >>> path_field_names("{site}/{date}/{name}")
+    ['site', 'date', 'name']
+    """
+    return re.findall(r"\{([A-Za-z_][A-Za-z0-9_]*)\}", pattern)
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
+    """Read a YAML config and apply `a.b=value` overrides (values are YAML).
+
+    Raises:
+        ConfigError: the file is missing or malformed, or a key or value is not allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = f" at line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        problem = getattr(error, "problem", None) or "malformed"
+        raise ConfigError(f"{path}: not valid YAML{where}: {problem}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: is not a mapping of settings; see configs/demo.yaml for an example")
+    for override in overrides:
+        _apply_override(data, override)
+    return parse_config(data, origin=str(path))
+
+
+def parse_config(data: dict[str, Any], *, origin: str = "config") -> Config:
+    """Validate plain data; the first problem is reported in one line with its key's path."""
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_first_problem(error)}") from None
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {override!r}: write it as section.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from None
+    target = data
+    for part in parts[:-1]:
+        nested = target.setdefault(part, {})
+        if not isinstance(nested, dict):
+            raise ConfigError(f"--set {override!r}: {part} is a value, not a section")
+        target = nested
+    target[parts[-1]] = value
+
+
+_ALTERNATIVES = {
+    "decode.sample": "all, {every: n} with n at least 1, or {fps: x} with x over 0 and up to 1000",
+    "cluster.decode_workers": "auto or a whole number of at least 1",
+    "cluster.infer_workers": "auto or a whole number of at least 1",
+    "cluster.gpus_per_worker": "auto or a number of at least 0, such as 0.5",
+}
+"""Keys that take values of several kinds: pydantic's own message would name only one of them."""
+
+_MAY_HOLD_SECRETS = ("input.uris", "input.storage_options", "output.uri", "output.storage_options")
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"])
+    got = first["input"]
+    shown = f" (got {got!r})" if isinstance(got, str | int | float) else ""
+    for key, allowed in _ALTERNATIVES.items():
+        if path.startswith(key):
+            return f"{key}: allowed is {allowed}{shown}"
+    if first["type"] == "extra_forbidden":
+        return f"{path}: unknown key; allowed here: {', '.join(_keys_beside(first['loc']))}"
+    if first["type"] == "missing":
+        return f"{path}: is required and has no default"
+    if first["type"] == "model_type":
+        return f"{path}: is a section of keys, not a value"
+    message = first["msg"].removeprefix("Value error, ")
+    message = f"{message[0].lower()}{message[1:]}"
+    if path.startswith(_MAY_HOLD_SECRETS):
+        shown = ""
+    return f"{path}: {message}{shown}" if path else message
+
+
+def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
+    model: Any = Config
+    for part in loc[:-1]:
+        if isinstance(part, str) and part in getattr(model, "model_fields", {}):
+            model = model.model_fields[part].annotation
+    return list(getattr(model, "model_fields", {}))

@@ -1,0 +1,132 @@
+"""Everything that can go wrong, said once.
+
+Two kinds, kept apart:
+
+* **Exceptions** end the run. The tree, all under `FeatrayError`::
+
+      FeatrayError
+      ├── UsageError          the command line or a value on it            exit 2
+      │   └── ConfigError     a config file or one of its keys             exit 2
+      ├── StorageError        a bucket, folder or object we must read or write
+      │   └── OutputError     the output is not ours, or is damaged or held by another run
+      ├── ModelError          a checkpoint or one of its tensors
+      │   ├── LicenseError    a licence that has not been accepted         exit 2
+      │   └── WeightsMissing  weights that have to be fetched first
+      ├── RunError            the run itself failed
+      └── VideoError          one video or unit; carries a code and becomes an errors row
+
+* **Codes** describe what happened to one video or one unit and become rows of the
+  `errors` table. The list is closed: users filter on it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+
+class ErrorCode(StrEnum):
+    """The closed list of `errors.error_code`."""
+
+    NOT_A_VIDEO = "not_a_video"
+    NO_VIDEO_STREAM = "no_video_stream"
+    UNSUPPORTED_CONTAINER = "unsupported_container"
+    UNSUPPORTED_CODEC = "unsupported_codec"
+    TRUNCATED = "truncated"
+    DECODE_FAILED = "decode_failed"
+    DECODER_CRASHED = "decoder_crashed"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    TOO_LARGE = "too_large"
+    FETCH_FAILED = "fetch_failed"
+    ACCESS_DENIED = "access_denied"
+    BAD_SHARD = "bad_shard"
+    BAD_BOXES = "bad_boxes"
+    INFERENCE_FAILED = "inference_failed"
+    LOST = "lost"
+
+
+ERROR_MEANINGS: dict[ErrorCode, str] = {
+    ErrorCode.NOT_A_VIDEO: "the bytes are no media file",
+    ErrorCode.NO_VIDEO_STREAM: "a media file without a video stream (audio only, cover art only)",
+    ErrorCode.UNSUPPORTED_CONTAINER: "a container that featray does not open (playlists, images, exotic formats)",
+    ErrorCode.UNSUPPORTED_CODEC: "a video codec that this FFmpeg build cannot decode",
+    ErrorCode.TRUNCATED: "the file ends before the frames its header promises",
+    ErrorCode.DECODE_FAILED: "the decoder reported damaged data; the frames that decode are kept",
+    ErrorCode.DECODER_CRASHED: "the decoding process died (signal) on this unit",
+    ErrorCode.TIMEOUT: "the unit took longer than decode.timeout_seconds",
+    ErrorCode.OUT_OF_MEMORY: "the unit needed more memory than allowed",
+    ErrorCode.TOO_LARGE: "frame size, duration or stream count beyond the configured limits",
+    ErrorCode.FETCH_FAILED: "the object could not be read, after retries",
+    ErrorCode.ACCESS_DENIED: "the storage refused to let us read the object",
+    ErrorCode.BAD_SHARD: "a tar or Parquet shard file, or one of its members, is malformed",
+    ErrorCode.BAD_BOXES: "precomputed boxes for this video are missing or malformed",
+    ErrorCode.INFERENCE_FAILED: "the network failed on this unit's chips",
+    ErrorCode.LOST: "the unit was scheduled but gave no result in any attempt",
+}
+"""One plain sentence a code, for the data dictionary and for messages."""
+
+
+class FeatrayError(Exception):
+    """Root of the tree. `str(error)` is one line that names the thing and the mend.
+
+    Keyword details stay available as `error.details`. Instances survive pickling,
+    so that they cross process and Ray boundaries with type, text and details.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.details = details
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.args[0], self.details))
+
+
+def _rebuild(cls: type[FeatrayError], message: str, details: dict[str, Any]) -> FeatrayError:
+    return cls(message, **details)
+
+
+class UsageError(FeatrayError):
+    """The command line asks for something that cannot be done."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A config file is missing, malformed, or has a key or value that is not allowed."""
+
+
+class StorageError(FeatrayError):
+    """A location that the run depends on cannot be listed, read or written."""
+
+
+class OutputError(StorageError):
+    """The output location is not a featray output, is damaged, or is in use by another run."""
+
+
+class ModelError(FeatrayError):
+    """A checkpoint cannot be used; the message names the key or tensor."""
+
+
+class LicenseError(ModelError):
+    """Weights whose licence the user has not accepted yet."""
+
+    exit_code = 2
+
+
+class WeightsMissing(ModelError):
+    """Weights that are not here; the message names the command that fetches them."""
+
+
+class RunError(FeatrayError):
+    """The run as a whole failed; what had landed is kept and the next run goes on from it."""
+
+
+class VideoError(FeatrayError):
+    """One video or unit failed. `code` says how; it becomes a row of the `errors` table."""
+
+    def __init__(self, message: str, *, code: ErrorCode, **details: Any) -> None:
+        super().__init__(message, code=code, **details)
+        self.code = ErrorCode(code)

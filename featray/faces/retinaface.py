@@ -1,0 +1,98 @@
+"""What every RetinaFace shares: priors, decoding of its outputs, non-maximum suppression.
+
+Source: Deng et al., "RetinaFace: Single-stage Dense Face Localisation in the Wild", 2019;
+the decoding is that of SSD with variances 0.1 and 0.2.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featray.config import DetectConfig
+from featray.faces.detector import Faces
+
+_STRIDES_AND_SIZES_PX = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
+_VARIANCE_CENTRE, _VARIANCE_SIZE = 0.1, 0.2
+
+
+@lru_cache(maxsize=8)
+def priors_px(height_px: int, width_px: int) -> NDArray[np.float32]:
+    """Anchor boxes of an input of this size, float32 `[n, 4]` as (centre x, centre y, width, height) in px.
+
+    Two square anchors a cell, over `ceil(H/s) x ceil(W/s)` cells for the strides 8, 16, 32, row by row.
+    """
+    levels = []
+    for stride_px, sizes_px in _STRIDES_AND_SIZES_PX:
+        rows, columns = math.ceil(height_px / stride_px), math.ceil(width_px / stride_px)
+        y, x = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+        centres = np.stack([x, y], -1).reshape(-1, 1, 2) * stride_px + stride_px / 2
+        sizes = np.asarray(sizes_px, np.float64)[None, :, None].repeat(2, axis=2)
+        level = np.concatenate(np.broadcast_arrays(centres, sizes), axis=-1)
+        levels.append(level.reshape(-1, 4))
+    return np.concatenate(levels).astype(np.float32)
+
+
+def decode_outputs(
+    loc: NDArray[np.float32],
+    score: NDArray[np.float32],
+    landmarks: NDArray[np.float32],
+    *,
+    input_hw_px: tuple[int, int],
+    frame_wh_px: tuple[int, int],
+    settings: DetectConfig,
+) -> Faces:
+    """From the network's raw outputs for one image to faces in frame pixels.
+
+    Args:
+        loc: `[n, 4]` box regressions.
+        score: `[n]` face probabilities.
+        landmarks: `[n, 10]` landmark regressions.
+        input_hw_px: height and width of the network's input.
+        frame_wh_px: width and height of the upright original frame.
+        settings: thresholds: score, overlap, size and number of faces.
+    """
+    kept = np.flatnonzero(score >= settings.min_score)
+    if not kept.size:
+        return Faces.none()
+    priors = priors_px(*input_hw_px)[kept]
+    centre, size = priors[:, :2], priors[:, 2:]
+    box_centre = centre + loc[kept, :2] * _VARIANCE_CENTRE * size
+    box_size = size * np.exp(loc[kept, 2:] * _VARIANCE_SIZE)
+    boxes = np.concatenate([box_centre - box_size / 2, box_centre + box_size / 2], axis=1)
+    points = centre[:, None] + landmarks[kept].reshape(-1, 5, 2) * _VARIANCE_CENTRE * size[:, None]
+    scale = np.asarray([frame_wh_px[0] / input_hw_px[1], frame_wh_px[1] / input_hw_px[0]], np.float32)
+    boxes = boxes * np.tile(scale, 2)
+    big = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]) >= settings.min_size_px
+    boxes, points, scores = boxes[big], (points * scale)[big], score[kept][big]
+    order = np.lexsort((boxes[:, 0], -scores))
+    order = order[non_maximum_suppression(boxes[order], settings.nms_iou)][: settings.max_faces]
+    return Faces(
+        boxes[order].astype(np.float32), scores[order].astype(np.float32), points[order].astype(np.float32)
+    )
+
+
+def non_maximum_suppression(boxes_xyxy: NDArray[np.floating], max_iou: float) -> NDArray[np.intp]:
+    """Indices of the boxes that stay, given boxes in order of preference."""
+    overlap = iou_matrix(boxes_xyxy, boxes_xyxy) > max_iou
+    kept: list[int] = []
+    suppressed = np.zeros(len(boxes_xyxy), np.bool_)
+    for i in range(len(boxes_xyxy)):
+        if not suppressed[i]:
+            kept.append(i)
+            suppressed |= overlap[i]
+    return np.asarray(kept, np.intp)
+
+
+def iou_matrix(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Intersection over union of every box of `a` with every box of `b`, float64 `[len(a), len(b)]`."""
+    a, b = np.asarray(a_xyxy, np.float64)[:, None], np.asarray(b_xyxy, np.float64)[None]
+    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
+    intersection = sides[..., 0] * sides[..., 1]
+    area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
+    area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
+    union = area_a + area_b - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)

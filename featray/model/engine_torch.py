@@ -1,0 +1,132 @@
+"""The torch engine: GPUs, and CPUs where OpenVINO is not installed.
+
+Rows do not depend on their batch: within 1e-5 (fp32; the libraries pick kernels by shape,
+so the last digits move), and within the bf16 error itself in bf16. Chips travel through
+pinned memory; batches have few shapes, so that kernels are chosen once; running out of
+GPU memory halves the batch and goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from featray.errors import ModelError
+from featray.model.checkpoint import Checkpoint
+from featray.model.engines import CHIP_SIDE_PX, EngineSettings, check_chips
+from featray.model.network import ChipNet, load_network
+from featray.model.outputs import RawOutputs, flat_widths, split_flat
+from featray.model.recipes import make_recipe
+
+_log = logging.getLogger(__name__)
+
+_CPU_BATCH: Final = 16
+"""More at once gains nothing on a CPU and costs 6 MB a face."""
+
+_SMALLEST_BUCKET: Final = 8
+
+
+class TorchEngine:
+    """`Engine` on torch. Use `open_torch`."""
+
+    name = "torch"
+
+    def __init__(self, checkpoint: Checkpoint, settings: EngineSettings, device: torch.device) -> None:
+        self.precision = settings.precision
+        self.device = "cuda:0" if device.type == "cuda" else "cpu"
+        self._on_gpu = device.type == "cuda"
+        self._torch_device = device
+        self._config = checkpoint.config
+        self._width = sum(flat_widths(checkpoint.config).values())
+        network = load_network(checkpoint)
+        if settings.precision == "bf16":
+            network.set_compute_dtype(torch.bfloat16)
+        self._module = ChipNet(make_recipe(settings.recipe), network).eval().to(device)
+        network.backbone.to(memory_format=torch.channels_last)
+        self._set_batch_size(settings.batch_size if self._on_gpu else min(settings.batch_size, _CPU_BATCH))
+
+    def __call__(self, chips: NDArray[np.uint8]) -> RawOutputs:
+        """Run the network on chips `[N, 256, 256, 3]` uint8 RGB, any N >= 0.
+
+        Raises:
+            ModelError: the GPU's memory does not hold a single chip's activations.
+
+        """
+        check_chips(chips)
+        flat = torch.empty((len(chips), self._width), dtype=torch.float32, pin_memory=self._on_gpu)
+        with torch.inference_mode():
+            start = 0
+            while start < len(chips):
+                count = min(self._batch_size, len(chips) - start)
+                try:
+                    self._run(chips[start : start + count], flat[start : start + count])
+                except torch.OutOfMemoryError as error:
+                    self._shrink(error)
+                    continue
+                start += count
+            if self._on_gpu:
+                torch.cuda.current_stream(self._torch_device).synchronize()
+        return split_flat(flat.numpy(), self._config)
+
+    def _run(self, chips: NDArray[np.uint8], flat: Tensor) -> None:
+        """One batch. On a GPU everything is queued; the copy of the next batch overlaps with it."""
+        count = len(chips)
+        slot = self._turn = (self._turn + 1) % len(self._staging)
+        if (copied := self._copied[slot]) is not None:
+            copied.synchronize()
+        staging = self._staging[slot]
+        np.copyto(staging.numpy()[:count], chips)
+        padded = self._bucket(count) if self._on_gpu else count
+        batch = staging[:padded].to(self._torch_device, non_blocking=True)
+        if self._on_gpu:
+            event = self._copied[slot] = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(self._torch_device))
+        flat.copy_(self._module(batch)[:count], non_blocking=True)
+
+    def _bucket(self, count: int) -> int:
+        """Give the padded batch: a power of two, at least 8, at most the batch size."""
+        return min(max(_SMALLEST_BUCKET, 1 << (count - 1).bit_length()), self._batch_size)
+
+    def _set_batch_size(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        num_slots = 2 if self._on_gpu else 1
+        shape = (batch_size, CHIP_SIDE_PX, CHIP_SIDE_PX, 3)
+        self._staging = [
+            torch.zeros(shape, dtype=torch.uint8, pin_memory=self._on_gpu) for _ in range(num_slots)
+        ]
+        self._copied: list[torch.cuda.Event | None] = [None] * num_slots
+        self._turn = 0
+
+    def _shrink(self, error: torch.OutOfMemoryError) -> None:
+        if self._batch_size == 1:
+            raise ModelError("the GPU's memory does not hold the network and one chip") from error
+        smaller = self._batch_size // 2
+        _log.warning("out of GPU memory with %d chips a batch; going on with %d", self._batch_size, smaller)
+        if self._on_gpu:
+            torch.cuda.synchronize(self._torch_device)
+            torch.cuda.empty_cache()
+        self._set_batch_size(smaller)
+
+
+def open_torch(checkpoint: Checkpoint, settings: EngineSettings) -> TorchEngine:
+    """Open the torch engine on the first CUDA device, or on the CPU with `num_threads` threads.
+
+    Sets process-wide torch switches: thread count, and TF32 off, which would cost fp32 its parity.
+
+    Raises:
+        ModelError: a GPU is asked for and torch sees none, or the checkpoint cannot be loaded.
+
+    """
+    torch.set_num_threads(settings.num_threads)
+    if not settings.gpu:
+        return TorchEngine(checkpoint, settings, torch.device("cpu"))
+    if not torch.cuda.is_available():
+        raise ModelError(f"a GPU is asked for, but torch {torch.__version__} sees no CUDA device here")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    return TorchEngine(checkpoint, settings, torch.device("cuda", 0))

@@ -1,0 +1,126 @@
+"""Engines: what runs the network on chips. One Protocol, chosen by name, imported when opened.
+
+What must stay true: a face's numbers do not depend on the batch size, on its place in a
+batch or on its neighbours, beyond float rounding (each engine states its bound). Opening
+the OpenVINO engine from a warm cache imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featray.errors import ConfigError
+from featray.model.checkpoint import Checkpoint
+from featray.model.outputs import RawOutputs
+
+CHIP_SIDE_PX: Final = 256
+RECIPES: Final = ("pyfeat", "card-center-crop")
+PRECISIONS: Final = ("fp32", "bf16")
+AUTO: Final = "auto"
+
+_ENGINES: Final[dict[str, str]] = {
+    "torch": "featray.model.engine_torch:open_torch",
+    "openvino": "featray.model.engine_openvino:open_openvino",
+}
+
+
+class Engine(Protocol):
+    """Runs the network. `device` is "cpu" or "cuda:0"; `precision` "fp32" or "bf16"."""
+
+    name: str
+    precision: str
+    device: str
+
+    def __call__(self, chips: NDArray[np.uint8]) -> RawOutputs:
+        """Run the network on chips `[N, 256, 256, 3]` uint8 RGB, any N >= 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What an engine is opened with; `cache_dir` None means that nothing is kept on disk."""
+
+    precision: str
+    recipe: str
+    batch_size: int
+    num_threads: int
+    gpu: bool
+    cache_dir: Path | None
+
+
+def choose(engine: str, precision: str, *, gpu: bool) -> tuple[str, str]:
+    """Engine and precision with `auto` resolved: torch and bf16 on a GPU, else OpenVINO and fp32.
+
+    Imports neither torch nor OpenVINO; torch and fp32 where OpenVINO is not installed.
+
+    Raises:
+        ConfigError: an unknown name, or OpenVINO with a GPU.
+
+    """
+    _check("model.engine", engine, (AUTO, *_ENGINES))
+    _check("model.precision", precision, (AUTO, *PRECISIONS))
+    if engine == AUTO:
+        has_openvino = importlib.util.find_spec("openvino") is not None
+        engine = "torch" if gpu or not has_openvino else "openvino"
+    if gpu and engine == "openvino":
+        raise ConfigError("model.engine: 'openvino' runs on CPUs only; use 'torch' or 'auto' with GPUs")
+    if precision == AUTO:
+        precision = "bf16" if gpu else "fp32"
+    return engine, precision
+
+
+def open_engine(
+    checkpoint: Checkpoint,
+    *,
+    engine: str,
+    precision: str,
+    recipe: str = "pyfeat",
+    batch_size: int,
+    num_threads: int = 1,
+    gpu: bool = False,
+    cache_dir: Path | None = None,
+) -> Engine:
+    """Load `checkpoint` into an engine that is ready to run.
+
+    Args:
+        checkpoint: from `read_checkpoint` or `resolve_checkpoint`.
+        engine: "auto", "torch" or "openvino".
+        precision: "auto", "fp32" or "bf16".
+        recipe: how chips become the network's input; see `featray.model.recipes`.
+        batch_size: most chips that are on the device at once. Results do not depend on it.
+        num_threads: CPU threads of the engine.
+        gpu: run on the process's first CUDA device.
+        cache_dir: where compiled engines are kept between runs.
+
+    Raises:
+        ConfigError: an unknown name or a size below 1.
+        ModelError: the checkpoint cannot be loaded, or there is no such device.
+
+    """
+    engine, precision = choose(engine, precision, gpu=gpu)
+    _check("model.recipe", recipe, RECIPES)
+    if batch_size < 1 or num_threads < 1:
+        raise ConfigError(f"model.batch_size and threads must be at least 1: {batch_size}, {num_threads}")
+    module_name, function_name = _ENGINES[engine].split(":")
+    opener = getattr(importlib.import_module(module_name), function_name)
+    settings = EngineSettings(precision, recipe, batch_size, num_threads, gpu, cache_dir)
+    return cast(Callable[[Checkpoint, EngineSettings], Engine], opener)(checkpoint, settings)
+
+
+def check_chips(chips: NDArray[np.uint8]) -> None:
+    """ValueError unless chips are `[N, 256, 256, 3]` uint8."""
+    if chips.dtype != np.uint8 or chips.ndim != 4 or chips.shape[1:] != (CHIP_SIDE_PX, CHIP_SIDE_PX, 3):
+        raise ValueError(f"chips are {chips.dtype} {list(chips.shape)}, not uint8 [N, 256, 256, 3]")
+
+
+def _check(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{key}: {value!r} is not one of {', '.join(allowed)}")

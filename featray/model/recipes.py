@@ -1,0 +1,75 @@
+"""From uint8 chips to the network's input, on the device that runs the network.
+
+A recipe is part of what a result means, so it has a name and is recorded with it. Each is
+a module whose forward takes chips `[N, 256, 256, 3]` uint8 RGB and gives
+`[N, 3, 224, 224]` float32, normalised with ImageNet's mean and standard deviation.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featray.model.config import IMAGE_SIDE_PX
+from featray.model.engines import CHIP_SIDE_PX
+
+_MEAN: Final = (0.485, 0.456, 0.406)
+_STD: Final = (0.229, 0.224, 0.225)
+
+
+class Recipe(nn.Module):
+    """`rows @ chip @ rows.T` per channel, then normalisation, as one affine map and two matrix products."""
+
+    rows: Tensor
+    rows_t: Tensor
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, rows: NDArray[np.float32]) -> None:
+        super().__init__()
+        std = torch.tensor(_STD, dtype=torch.float64).view(1, 3, 1, 1)
+        mean = torch.tensor(_MEAN, dtype=torch.float64).view(1, 3, 1, 1)
+        self.register_buffer("rows", torch.from_numpy(rows.copy()), persistent=False)
+        self.register_buffer("rows_t", torch.from_numpy(rows.T.copy()), persistent=False)
+        self.register_buffer("scale", (1.0 / (255.0 * std)).float(), persistent=False)
+        self.register_buffer("shift", (-mean / std).float(), persistent=False)
+
+    def forward(self, chips: Tensor) -> Tensor:
+        """Chips `[N, 256, 256, 3]` uint8 to images `[N, 3, 224, 224]` float32."""
+        pixels = chips.permute(0, 3, 1, 2).to(torch.float32)
+        resized = torch.matmul(torch.matmul(self.rows, pixels), self.rows_t)
+        return resized * self.scale + self.shift
+
+
+def make_recipe(name: str) -> Recipe:
+    """Make the recipe called `name`: `pyfeat` or `card-center-crop`. KeyError for another name.
+
+    `pyfeat` resizes the whole chip with an antialiased bilinear filter, as py-feat 2.1.5
+    does and as the model was trained; `card-center-crop` cuts out its centre, which is how
+    the model card reads.
+    """
+    rows = {"pyfeat": antialiased_resize_matrix, "card-center-crop": center_crop_matrix}[name]
+    return Recipe(rows(CHIP_SIDE_PX, IMAGE_SIDE_PX))
+
+
+def antialiased_resize_matrix(side_in: int, side_out: int) -> NDArray[np.float32]:
+    """Give the `[side_out, side_in]` matrix of torch's bilinear `interpolate(antialias=True)` along one axis.
+
+    Each output pixel is a triangle filter around its centre, widened by the scale and
+    normalised (PyTorch's UpSampleKernel; the same filter as Pillow's).
+    """
+    scale = side_in / side_out
+    support = max(scale, 1.0)
+    centers = (np.arange(side_out) + 0.5) * scale
+    distance = np.abs(np.arange(side_in) + 0.5 - centers[:, None]) / support
+    weights = np.maximum(0.0, 1.0 - distance)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+
+
+def center_crop_matrix(side_in: int, side_out: int) -> NDArray[np.float32]:
+    """Give the `[side_out, side_in]` matrix that picks the central pixels of one axis."""
+    return np.eye(side_out, side_in, (side_in - side_out) // 2, dtype=np.float32)

@@ -1,0 +1,247 @@
+"""Object storage and local disk behind one door: fsspec.
+
+Every read, write and listing of the package passes through here, so that three things
+hold everywhere: storage errors become `StorageError` in one line, a write is atomic (an
+object is there whole or not at all), and no credential is ever part of a message.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any, cast
+from urllib.parse import urlsplit, urlunsplit
+
+import fsspec
+
+from featray.errors import StorageError
+
+_SECRET_KEY = re.compile(r"secret|token|passw|credential|key|sas|signature|auth|account|connection", re.IGNORECASE)
+_NOT_SECRET = {"key_type", "check_keys"}
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place in a filesystem. `uri` is safe to print: no credentials, no query.
+
+    Attributes:
+        fs: the fsspec filesystem.
+        path: the path inside it, as fsspec wants it (may carry a query that signs it).
+        uri: the same place as a URI without secrets.
+    """
+
+    fs: Any = field(compare=False, repr=False)
+    path: str = field(repr=False)
+    uri: str
+
+    def child(self, *parts: str) -> Location:
+        """The location below this one; parts are joined with `/`."""
+        tail = "/".join(part.strip("/") for part in parts if part)
+        return Location(self.fs, f"{self.path.rstrip('/')}/{tail}", f"{self.uri.rstrip('/')}/{tail}")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a path on this machine's disk."""
+        return "file" in _protocols(self.fs)
+
+
+def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
+    """The location that a URI or local path names.
+
+    Raises:
+        StorageError: the protocol is unknown or its package is not installed.
+    """
+    clean = redact_uri(uri)
+    try:
+        fs, path = fsspec.core.url_to_fs(uri, **(storage_options or {}))
+    except (ValueError, ImportError) as error:
+        hint = f": {error}" if isinstance(error, ImportError) else ": unknown protocol"
+        raise StorageError(f"{clean}: cannot be opened{hint}") from None
+    except transport_errors() as error:
+        raise StorageError(f"{clean}: {explain(error)}") from None
+    if "file" in _protocols(fs):
+        clean = f"file://{path}"
+    return Location(fs, path, clean)
+
+
+def redact_uri(uri: str) -> str:
+    """A URI without user, password, query and fragment; local paths stay as they are.
+
+    >>> redact_uri("https://me:pw@host/a.mp4?X-Amz-Signature=abc")
+    'https://host/a.mp4'
+    """
+    if "://" not in uri:
+        return uri
+    scheme, rest = uri.split("://", 1)
+    if scheme in ("http", "https", "ftp", "sftp", "abfs", "abfss", "az"):
+        parts = urlsplit(uri)
+        host = parts.netloc.rsplit("@", 1)[-1] if scheme in ("http", "https", "ftp", "sftp") else parts.netloc
+        return urlunsplit((parts.scheme, host, parts.path, "", ""))
+    # In bucket stores `?` and `#` are legal in keys and globs; only user:password@ is a secret.
+    head, slash, tail = rest.partition("/")
+    return f"{scheme}://{head.rsplit('@', 1)[-1]}{slash}{tail}"
+
+
+def redact_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Storage options with the value of every key that may be a secret replaced by `***`."""
+
+    def clean(key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: clean(k, v) for k, v in value.items()}
+        if _SECRET_KEY.search(key) and key not in _NOT_SECRET and value is not None and not isinstance(value, bool):
+            return "***"
+        return redact_uri(value) if isinstance(value, str) and "://" in value else value
+
+    return {key: clean(key, value) for key, value in options.items()}
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    """What storage libraries raise when a place cannot be reached or read.
+
+    s3fs and gcsfs translate most failures to `OSError`; those of the layers below are
+    added when their module is loaded, so that none is imported for its exceptions alone.
+    """
+    found: list[type[Exception]] = [OSError, TimeoutError]
+    for module, name in (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError")):
+        if module in sys.modules:
+            found.append(getattr(sys.modules[module], name))
+    return tuple(found)
+
+
+def explain(error: BaseException) -> str:
+    """A storage error in a few words, without any address the library put into its text."""
+    if isinstance(error, FileNotFoundError):
+        return "does not exist"
+    if isinstance(error, PermissionError):
+        return "access denied; check the credentials in the environment or storage_options"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder"
+    name = type(error).__name__
+    if name == "NoCredentialsError":
+        return "no credentials found; set them in the environment or in storage_options"
+    if isinstance(error, TimeoutError) or "Timeout" in name or "Connect" in name:
+        return f"the storage does not answer ({name})"
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else name
+    return f"cannot be read or written ({reason})"
+
+
+@contextmanager
+def storage_errors(uri: str) -> Iterator[None]:
+    """Turn what the storage raises inside the block into a one-line StorageError about `uri`."""
+    try:
+        yield
+    except transport_errors() as error:
+        raise StorageError(f"{redact_uri(uri)}: {explain(error)}") from error
+
+
+def read_bytes(location: Location) -> bytes:
+    """All bytes of an object."""
+    with storage_errors(location.uri):
+        return cast(bytes, location.fs.cat_file(location.path))
+
+
+def exists(location: Location) -> bool:
+    """Whether there is an object or folder, asked afresh."""
+    with storage_errors(location.uri):
+        location.fs.invalidate_cache()
+        return bool(location.fs.exists(location.path))
+
+
+def write_bytes(location: Location, data: bytes) -> None:
+    """Write an object whole, atomically: one PUT, or on disk a temporary file and a rename."""
+    with storage_errors(location.uri):
+        if location.is_local:
+            _replace_local(location.path, data=data)
+        else:
+            location.fs.pipe_file(location.path, data)
+
+
+def upload(local_path: str, location: Location) -> None:
+    """Move a local file to its place, atomically. The local file is gone afterwards."""
+    with storage_errors(location.uri):
+        if location.is_local:
+            _replace_local(location.path, moved=local_path)
+        else:
+            location.fs.put_file(local_path, location.path)
+            os.unlink(local_path)
+
+
+def delete(location: Location) -> None:
+    """Delete an object; one that is not there is as good as deleted."""
+    with storage_errors(location.uri):
+        try:
+            location.fs.rm_file(location.path)
+        except FileNotFoundError:
+            return
+
+
+def delete_folder(location: Location) -> None:
+    """Delete everything below a prefix, and on disk the folder itself."""
+    with storage_errors(location.uri):
+        try:
+            location.fs.rm(location.path, recursive=True)
+        except FileNotFoundError:
+            return
+
+
+def list_files(location: Location) -> list[str]:
+    """Paths of all objects below a prefix, sorted; asked afresh; none if the prefix is not there."""
+    with storage_errors(location.uri):
+        location.fs.invalidate_cache()
+        return sorted(location.fs.find(location.path))
+
+
+def list_folders(location: Location) -> list[str]:
+    """Names of the folders right below a prefix; asked afresh; none if the prefix is not there."""
+    with storage_errors(location.uri):
+        location.fs.invalidate_cache()
+        try:
+            entries = location.fs.ls(location.path, detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
+
+
+def open_ranges(location: Location, *, size_bytes: int | None = None) -> IO[bytes]:
+    """A seekable file that reads the object by ranges as it is asked for.
+
+    The read-ahead is one MiB: a demuxer reads forward in steps of 32 KiB and jumps seldom.
+    """
+    with storage_errors(location.uri):
+        if location.is_local:
+            return open(location.path, "rb")
+        extra = {} if size_bytes is None else {"size": size_bytes}
+        return cast(
+            IO[bytes],
+            location.fs.open(location.path, "rb", block_size=1 << 20, cache_type="readahead", **extra),
+        )
+
+
+def _replace_local(path: str, *, data: bytes | None = None, moved: str | None = None) -> None:
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    # Hidden and without a table's suffix: no reader takes a file that is being written for a table.
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+    try:
+        if data is not None:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        elif moved is not None:
+            shutil.move(moved, temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
