@@ -9,6 +9,7 @@ Which settings change results, and so make a new release, is said in `identity.p
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -128,7 +129,7 @@ class ClusterConfig(Section):
     infer_workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Beyond this share of failed videos (at least 20 seen) the run stops early: something is wrong with all of them."""
+    """Beyond this share of failed videos, at least 20 seen, the run stops: something is wrong with all of them."""
 
 
 class RunConfig(Section):
@@ -195,7 +196,8 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        where = f" at line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "malformed"
         raise ConfigError(f"{path}: not valid YAML{where}: {problem}") from None
     if not isinstance(data, dict):
@@ -269,3 +271,9 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
         if isinstance(part, str) and part in getattr(model, "model_fields", {}):
             model = model.model_fields[part].annotation
     return list(getattr(model, "model_fields", {}))
+
+
+def cache_dir() -> Path:
+    """Where checkpoints and compiled engines are kept on a node: `$FEATRAY_CACHE`, else the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("FEATRAY_CACHE") or f"{base}/featray").expanduser()

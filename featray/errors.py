@@ -67,6 +67,19 @@ ERROR_MEANINGS: dict[ErrorCode, str] = {
 """One plain sentence a code, for the data dictionary and for messages."""
 
 
+RETRYABLE: frozenset[ErrorCode] = frozenset(
+    {
+        ErrorCode.FETCH_FAILED,
+        ErrorCode.TIMEOUT,
+        ErrorCode.DECODER_CRASHED,
+        ErrorCode.OUT_OF_MEMORY,
+        ErrorCode.INFERENCE_FAILED,
+        ErrorCode.LOST,
+    }
+)
+"""Codes that may come from the moment rather than the video: such a unit is tried again."""
+
+
 class FeatrayError(Exception):
     """Root of the tree. `str(error)` is one line that names the thing and the mend.
 

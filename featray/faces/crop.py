@@ -61,9 +61,7 @@ def sharpness(chip_rgb: NDArray[np.uint8]) -> float:
     return float(laplacian.var())
 
 
-def _mix(
-    a: NDArray[np.generic], b: NDArray[np.generic], weight_of_b: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _mix(a: NDArray[np.generic], b: NDArray[np.generic], weight_of_b: NDArray[np.float32]) -> NDArray[np.float32]:
     start = a.astype(np.float32)
     return start + (b.astype(np.float32) - start) * weight_of_b
 

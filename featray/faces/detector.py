@@ -46,7 +46,9 @@ class Faces:
 class Detector(Protocol):
     """Finds the faces of a frame."""
 
-    def __call__(self, frame: Frame) -> Faces: ...
+    def __call__(self, frame: Frame) -> Faces:
+        """The faces of one frame."""
+        ...
 
 
 def open_detector(settings: DetectConfig) -> Detector:

@@ -70,9 +70,7 @@ def decode_outputs(
     boxes, points, scores = boxes[big], (points * scale)[big], score[kept][big]
     order = np.lexsort((boxes[:, 0], -scores))
     order = order[non_maximum_suppression(boxes[order], settings.nms_iou)][: settings.max_faces]
-    return Faces(
-        boxes[order].astype(np.float32), scores[order].astype(np.float32), points[order].astype(np.float32)
-    )
+    return Faces(boxes[order].astype(np.float32), scores[order].astype(np.float32), points[order].astype(np.float32))
 
 
 def non_maximum_suppression(boxes_xyxy: NDArray[np.floating], max_iou: float) -> NDArray[np.intp]:
@@ -95,4 +93,5 @@ def iou_matrix(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating]) -> ND
     area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
     area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
     union = area_a + area_b - intersection
-    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    iou: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    return iou

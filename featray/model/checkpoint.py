@@ -33,7 +33,8 @@ class Checkpoint:
 
     `sha256` is the hex digest of the whole file; `name` its stem; `license` the licence of
     the weights; `weights_trained` is false for synthetic weights, whose outputs carry no
-    meaning; `num_parameters` counts the floating-point numbers in the file.
+    meaning; `num_parameters` counts the floating-point numbers in the file; `revision` is the
+    hub's commit for files that were pulled from it.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Checkpoint:
     license: str
     weights_trained: bool
     num_parameters: int
+    revision: str | None = None
 
 
 @dataclass(frozen=True)

@@ -131,9 +131,7 @@ def config_from_mapping(values: dict[str, Any], *, source: str) -> ModelConfig:
         first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         given = repr(first["input"])[:60]
-        raise ModelError(
-            f"{source}: model config key {key!r}: {first['msg']} (found {given})", key=key
-        ) from None
+        raise ModelError(f"{source}: model config key {key!r}: {first['msg']} (found {given})", key=key) from None
     _check_supported(config, source)
     return config
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from featray.errors import ModelError
 from featray.model.checkpoint import Checkpoint
 from featray.model.engines import CHIP_SIDE_PX, EngineSettings, check_chips
-from featray.model.network import ChipNet, load_network
+from featray.model.network import ChipTrunk, FlatHeads, load_network
 from featray.model.outputs import RawOutputs, flat_widths, split_flat
 from featray.model.recipes import make_recipe
 
@@ -42,11 +42,13 @@ class TorchEngine:
         self._on_gpu = device.type == "cuda"
         self._torch_device = device
         self._config = checkpoint.config
+        self._turn = 0
         self._width = sum(flat_widths(checkpoint.config).values())
         network = load_network(checkpoint)
         if settings.precision == "bf16":
             network.set_compute_dtype(torch.bfloat16)
-        self._module = ChipNet(make_recipe(settings.recipe), network).eval().to(device)
+        self._trunk = ChipTrunk(make_recipe(settings.recipe), network).eval().to(device)
+        self._heads = FlatHeads(network).eval()
         network.backbone.to(memory_format=torch.channels_last)
         self._set_batch_size(settings.batch_size if self._on_gpu else min(settings.batch_size, _CPU_BATCH))
 
@@ -71,12 +73,13 @@ class TorchEngine:
                 start += count
             if self._on_gpu:
                 torch.cuda.current_stream(self._torch_device).synchronize()
-        return split_flat(flat.numpy(), self._config)
+        # Copied, so that results which live on do not keep pinned memory.
+        return split_flat(flat.numpy().copy() if self._on_gpu else flat.numpy(), self._config)
 
     def _run(self, chips: NDArray[np.uint8], flat: Tensor) -> None:
         """One batch. On a GPU everything is queued; the copy of the next batch overlaps with it."""
         count = len(chips)
-        slot = self._turn = (self._turn + 1) % len(self._staging)
+        slot = self._turn = 1 - self._turn if self._on_gpu else 0
         if (copied := self._copied[slot]) is not None:
             copied.synchronize()
         staging = self._staging[slot]
@@ -84,9 +87,8 @@ class TorchEngine:
         padded = self._bucket(count) if self._on_gpu else count
         batch = staging[:padded].to(self._torch_device, non_blocking=True)
         if self._on_gpu:
-            event = self._copied[slot] = torch.cuda.Event()
-            event.record(torch.cuda.current_stream(self._torch_device))
-        flat.copy_(self._module(batch)[:count], non_blocking=True)
+            self._copied[slot] = torch.cuda.current_stream(self._torch_device).record_event()
+        flat.copy_(self._heads(*self._trunk(batch))[:count], non_blocking=True)
 
     def _bucket(self, count: int) -> int:
         """Give the padded batch: a power of two, at least 8, at most the batch size."""
@@ -96,11 +98,8 @@ class TorchEngine:
         self._batch_size = batch_size
         num_slots = 2 if self._on_gpu else 1
         shape = (batch_size, CHIP_SIDE_PX, CHIP_SIDE_PX, 3)
-        self._staging = [
-            torch.zeros(shape, dtype=torch.uint8, pin_memory=self._on_gpu) for _ in range(num_slots)
-        ]
+        self._staging = [torch.zeros(shape, dtype=torch.uint8, pin_memory=self._on_gpu) for _ in range(num_slots)]
         self._copied: list[torch.cuda.Event | None] = [None] * num_slots
-        self._turn = 0
 
     def _shrink(self, error: torch.OutOfMemoryError) -> None:
         if self._batch_size == 1:

@@ -159,5 +159,6 @@ def _side_head(inputs: int, hidden: int, outputs: int) -> nn.Module:
 def _angles_from_head_frame(direction: Tensor, pose: Tensor) -> Tensor:
     """Turn directions `[N, 3]` in the head's frame into yaw and pitch `[N, 2]` in the camera's."""
     unit = nn.functional.normalize(direction, dim=1)
-    x, y, z = torch.matmul(rotation_matrix(pose[:, :3]), unit.unsqueeze(-1)).squeeze(-1).split(1, dim=1)
-    return torch.cat((torch.atan2(x, -z), torch.asin(y.clamp(-1.0, 1.0))), dim=1)
+    rotated = torch.matmul(rotation_matrix(pose[:, :3]), unit.unsqueeze(-1)).squeeze(-1)
+    x, y, z = torch.unbind(rotated, dim=1)
+    return torch.stack((torch.atan2(x, -z), torch.asin(y.clamp(-1.0, 1.0))), dim=1)

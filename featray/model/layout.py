@@ -32,7 +32,7 @@ def expected_layout(config: ModelConfig) -> dict[str, Shape]:
 
 
 def expected_dtype(name: str) -> str:
-    """Give the safetensors dtype that the training code writes for a tensor: "F32" or, for counters, "I64"."""
+    """Give the safetensors dtype that training writes for a tensor: "F32" or, for counters, "I64"."""
     return "I64" if name.endswith("." + COUNTER_LEAF) else "F32"
 
 

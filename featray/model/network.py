@@ -37,6 +37,7 @@ class MultitaskNet(nn.Module):
         width, backbone_width = config.afg_channels, config.backbone_shape.channels[-1]
         same = width == backbone_width
         self.proj = nn.Identity() if same else nn.Conv2d(backbone_width, width, 1, bias=False)
+        self.pooled_proj = nn.Identity() if same else nn.Linear(backbone_width, width, bias=False)
         self.afg = AuMaps(config)
         self.fgg = NeighbourGraph(config)
         self.mefl = None if config.drop_mefl else EdgeGraph(config)
@@ -51,16 +52,45 @@ class MultitaskNet(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Images `[N, 3, 224, 224]`, normalised, to the outputs of `RawOutputs`, float32, by name."""
-        levels = [level.float() for level in self.backbone(images.to(self._compute_dtype()))]
-        c5 = levels[-1]
-        x = self.proj(c5)
-        pooled_c5, pooled_x = c5.mean(dim=(2, 3)), x.mean(dim=(2, 3))
-        au = self._action_units(x)
-        mesh = self.lmk(pooled_x).unflatten(1, (self.config.n_mesh, 3))
+        return self.heads(*self.trunk(images))
+
+    def trunk(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Run what costs time: the part that may run in bfloat16. Gives float32 features for `heads`.
+
+        In order: the backbone's last map, averaged, `[N, C5]`; the AU vectors `[N, n_au, C]`;
+        with MEFL, the AU maps `[N, n_au, 49, C]` and the features `[N, 49, C]`; with
+        `gaze_eye_roi`, the backbone's stride-16 map `[N, C4, 14, 14]`.
+        """
+        dtype = self.afg.product.weight.dtype
+        levels = self.backbone(images.to(dtype))
+        x = self.proj(levels[-1])
+        maps = self.afg(x).float()
+        features = [levels[-1].float().mean(dim=(2, 3))]
+        features.append(torch.unflatten(maps.mean(dim=(2, 3)), 1, (self.config.n_au, -1)))
+        if self.mefl is not None:
+            features.append(torch.unflatten(maps, 1, (self.config.n_au, -1)).flatten(3).transpose(2, 3))
+            features.append(x.float().flatten(2).transpose(1, 2))
+        if self.gaze_eye_enc is not None:
+            features.append(levels[-2].float())
+        return tuple(features)
+
+    def heads(self, *features: Tensor) -> dict[str, Tensor]:
+        """Run everything behind `trunk`: cheap, and float32 whatever the trunk ran in.
+
+        Angles and coordinates lose digits in bfloat16, and the AU graph may pick other neighbours.
+        """
+        pooled_c5, au_vectors, *maps = features
+        h = self.fgg(au_vectors)
+        if self.mefl is not None:
+            h = self.mefl(maps[0], maps[1], h)
+        au = self.sc(h)
+        # The mean of a projection is the projection of the mean.
+        pooled_x = self.pooled_proj(pooled_c5)
+        mesh = torch.unflatten(self.lmk(pooled_x), 1, (self.config.n_mesh, 3))
         pose = self.pose(pooled_x)
         unified = self.unified(pooled_c5, mesh)
         emotion, valence_arousal = self.emotion(unified, au)
-        eyes = self.gaze_eye_enc(levels[-2], mesh) if self.gaze_eye_enc is not None else ()
+        eyes = self.gaze_eye_enc(maps[-1], mesh) if self.gaze_eye_enc is not None else ()
         outputs = {
             "au": au,
             "emotion": emotion,
@@ -74,36 +104,34 @@ class MultitaskNet(nn.Module):
         return outputs
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
-        """Run the convolutions that cost time (backbone, AU maps) in `dtype`; the rest stays float32."""
-        self.backbone.to(dtype)
-        self.afg.to(dtype)
-
-    def _compute_dtype(self) -> torch.dtype:
-        return self.afg.product.weight.dtype
-
-    def _action_units(self, x: Tensor) -> Tensor:
-        """Features `[N, C, 7, 7]` to AU probabilities `[N, n_au]`."""
-        maps = self.afg(x).float()
-        v = maps.mean(dim=(2, 3)).unflatten(1, (self.config.n_au, -1))
-        h = self.fgg(v)
-        if self.mefl is not None:
-            au_tokens = maps.unflatten(1, (self.config.n_au, -1)).flatten(3).transpose(2, 3)
-            h = self.mefl(au_tokens, x.flatten(2).transpose(1, 2), h)
-        probabilities: Tensor = self.sc(h)
-        return probabilities
+        """Run `trunk` in `dtype`."""
+        for module in (self.backbone, self.proj, self.afg):
+            module.to(dtype)
 
 
-class ChipNet(nn.Module):
-    """Recipe and network in one: what engines run. Chips in, one flat array out."""
+class ChipTrunk(nn.Module):
+    """A recipe and `MultitaskNet.trunk`."""
 
     def __init__(self, recipe: Recipe, network: MultitaskNet) -> None:
         super().__init__()
         self.recipe = recipe
         self.network = network
 
-    def forward(self, chips: Tensor) -> Tensor:
-        """Chips `[N, 256, 256, 3]` uint8 to `[N, D]` float32, in the order of `outputs.flat_widths`."""
-        outputs = self.network(self.recipe(chips))
+    def forward(self, chips: Tensor) -> tuple[Tensor, ...]:
+        """Chips `[N, 256, 256, 3]` uint8 to the features of `MultitaskNet.trunk`."""
+        return self.network.trunk(self.recipe(chips))
+
+
+class FlatHeads(nn.Module):
+    """`MultitaskNet.heads` with all outputs in one array, which is one copy off the device."""
+
+    def __init__(self, network: MultitaskNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *features: Tensor) -> Tensor:
+        """Features to `[N, D]` float32, in the order of `outputs.flat_widths`."""
+        outputs = self.network.heads(*features)
         return torch.cat([outputs[name].flatten(1) for name in flat_widths(self.network.config)], dim=1)
 
 
@@ -124,6 +152,8 @@ def load_network(checkpoint: Checkpoint) -> MultitaskNet:
         unused = name.startswith(("log_var_", "afg.heads.")) or name.endswith(COUNTER_LEAF)
         if not unused:
             state[name] = tensor.float()
+    if "proj.weight" in state:
+        state["pooled_proj.weight"] = state["proj.weight"].flatten(1).clone()
     network = MultitaskNet(checkpoint.config)
     try:
         network.load_state_dict(state, strict=True, assign=True)

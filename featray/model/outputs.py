@@ -112,7 +112,7 @@ def to_columns(raw: RawOutputs, crops: NDArray[np.floating[Any]], config: ModelC
     columns |= dict(zip(POSE_COLUMNS, _pose_columns(raw.pose).T, strict=True))
     if raw.blendshapes is not None:
         columns |= dict(zip(BLENDSHAPE_NAMES, raw.blendshapes.T, strict=True))
-    columns["mesh_xyz"] = mesh_in_frame(raw.mesh, crops, config).reshape(len(raw), -1)
+    columns["mesh_xyz"] = mesh_in_frame(raw.mesh, crops, config).reshape(len(raw), 3 * config.n_mesh)
     return {name: np.ascontiguousarray(values, np.float32) for name, values in columns.items()}
 
 
@@ -128,7 +128,7 @@ def mesh_in_frame(mesh: Floats, crops: NDArray[np.floating[Any]], config: ModelC
 
 
 def dlib68(mesh_xyz: Floats) -> Floats:
-    """Pick dlib's 68 landmarks `[N, 68, 2]`, x and y, out of `mesh_xyz` `[N, 1434]` or a mesh `[N, 478, 3]`."""
+    """Pick dlib's 68 landmarks `[N, 68, 2]`, x and y, out of `mesh_xyz` `[N, 1434]` or `[N, 478, 3]`."""
     mesh = mesh_xyz.reshape(len(mesh_xyz), -1, 3)
     return np.ascontiguousarray(mesh[:, list(DLIB68_VERTICES), :2])
 

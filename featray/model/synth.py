@@ -95,9 +95,7 @@ def write_synthetic(path: Path, *, config: ModelConfig | None = None, seed: int 
     """
     config = config or SYNTHETIC_VARIANTS["v25"]
     # Widest items first, as safetensors' own writer does, so that every tensor is aligned.
-    names = sorted(
-        expected_layout(config).items(), key=lambda item: (expected_dtype(item[0]) != "I64", item[0])
-    )
+    names = sorted(expected_layout(config).items(), key=lambda item: (expected_dtype(item[0]) != "I64", item[0]))
     header = _header(names, config)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -48,9 +48,9 @@ class DecodeAccount:
 class Decoder(Protocol):
     """A backend: yields the sampled frames of a unit in presentation order, filling the account."""
 
-    def __call__(
-        self, file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount
-    ) -> Iterator[Frame]: ...
+    def __call__(self, file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount) -> Iterator[Frame]:
+        """The sampled frames of `unit`."""
+        ...
 
 
 def open_decoder(backend: str) -> Decoder:
@@ -65,14 +65,12 @@ def decode_pyav(file: IO[bytes], unit: Unit, settings: DecodeConfig, account: De
         VideoError: the file cannot be opened, or its frames are larger than allowed. Damage
             inside the stream does not raise: it is counted, and decoding goes on behind it.
     """
-    with open_video(file) as (container, stream):
+    with open_video(file) as (container, stream), video_errors("decoding"):
         _refuse_huge(stream.codec_context.width, stream.codec_context.height, settings.max_pixels)
         sampler = Sampler(settings.sample, stream.time_base, unit)
         index = unit.first_index
         for picture in _frames_of_unit(container, stream, unit, account):
-            frame = Frame.of(
-                picture, index=index, pts_us=round(picture.pts * picture.time_base * 1_000_000)
-            )
+            frame = Frame.of(picture, index=index, pts_us=round(picture.pts * picture.time_base * 1_000_000))
             if not account.frames_decoded:
                 _note_picture(account, stream, frame)
             account.frames_decoded += 1

@@ -1,0 +1,5 @@
+"""`python -m featray` is the command line."""
+
+from featray.cli import main
+
+main()

@@ -1,0 +1,192 @@
+"""From a unit to chunks: decode, find faces, cut chips.
+
+A chunk is what travels to inference as one row: up to CHUNK_CHIPS chips and what is known
+of their faces. The last chunk of a unit also brings its frame accounting. Chunks are cut by
+count alone, so a unit that is done again gives the same chunks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featray.config import DecodeConfig
+from featray.errors import ErrorCode, VideoError
+from featray.faces.crop import CHIP_PX, crop_squares, cut_chip, share_in_frame, sharpness
+from featray.faces.detector import Detector, Faces
+from featray.plan import Outcome, UnitTask
+from featray.sources.storage import explain, transport_errors
+from featray.tables.landing import DETECTED_SCHEMA, FRAMES_SCHEMA
+from featray.video.decode import DecodeAccount, open_decoder
+from featray.video.frame import Frame
+
+CHUNK_CHIPS: Final = 256
+"""50 MB of chips: a full batch on a GPU, half a minute of work for one CPU thread."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some faces of a unit.
+
+    Attributes:
+        part: position among the unit's chunks.
+        chips: uint8 `[n, 256, 256, 3]`, RGB.
+        faces: table of DETECTED_SCHEMA, one row a chip.
+        frames: table of FRAMES_SCHEMA, every sampled frame of the unit; only in the last chunk.
+        outcome: only in the last chunk.
+    """
+
+    part: int
+    chips: NDArray[np.uint8]
+    faces: pa.Table
+    frames: pa.Table | None = None
+    outcome: Outcome | None = None
+
+
+class _Collector:
+    """Gathers faces until a chunk is full."""
+
+    def __init__(self) -> None:
+        self.part = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._chips = np.empty((CHUNK_CHIPS, CHIP_PX, CHIP_PX, 3), np.uint8)
+        self._rows: list[dict[str, Any]] = []
+
+    @property
+    def full(self) -> bool:
+        return len(self._rows) == CHUNK_CHIPS
+
+    def add(self, chip: NDArray[np.uint8], row: dict[str, Any]) -> None:
+        self._chips[len(self._rows)] = chip
+        self._rows.append(row)
+
+    def take(self, frames: pa.Table | None = None, outcome: Outcome | None = None) -> Chunk:
+        faces = pa.Table.from_pylist(self._rows, schema=DETECTED_SCHEMA)
+        chunk = Chunk(self.part, self._chips[: len(self._rows)], faces, frames, outcome)
+        self.part += 1
+        self._start()
+        return chunk
+
+
+def extract_chunks(
+    task: UnitTask, open_file: Callable[[], IO[bytes]], settings: DecodeConfig, detector: Detector
+) -> Iterator[Chunk]:
+    """The chunks of a unit; the last one always comes, whatever happens to the video.
+
+    Args:
+        task: which unit; one whose planning failed gives a single chunk with that failure.
+        open_file: opens the video's bytes.
+        settings: of decoding.
+        detector: finds faces.
+    """
+    outcome = Outcome(failures=[task.failure] if task.failure else [])
+    account = DecodeAccount()
+    collector = _Collector()
+    frames: list[dict[str, Any]] = []
+    clock = _Clock(outcome.seconds)
+    try:
+        if not task.failure:
+            with open_file() as file:
+                decoded = open_decoder(settings.backend)(file, task.unit, settings, account)
+                for frame in clock.each("decode", decoded):
+                    with clock.measure("detect"):
+                        faces = detector(frame)
+                    frames.append(_frame_row(frame, len(faces)))
+                    with clock.measure("crop"):
+                        cut = list(_cut_faces(frame, faces))
+                    for chip, row in cut:
+                        collector.add(chip, row)
+                        if collector.full:
+                            yield collector.take()
+    except VideoError as error:
+        outcome.failures.append(("decode", error.code, str(error)))
+    except transport_errors() as error:
+        outcome.failures.append(("decode", ErrorCode.FETCH_FAILED, f"{task.video.uri}: {explain(error)}"))
+    _close(outcome, account, len(frames))
+    yield collector.take(pa.Table.from_pylist(frames, schema=FRAMES_SCHEMA), outcome)
+
+
+def _cut_faces(frame: Frame, faces: Faces) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
+    if not len(faces):
+        return
+    image = frame.rgb()
+    squares = crop_squares(faces.box_xyxy)
+    for i, square in enumerate(squares):
+        chip = cut_chip(image, square)
+        x1, y1, x2, y2 = faces.box_xyxy[i].tolist()
+        yield (
+            chip,
+            {
+                "frame_index": frame.index,
+                "pts_us": frame.pts_us,
+                "face_index": i,
+                "box_x1": x1,
+                "box_y1": y1,
+                "box_x2": x2,
+                "box_y2": y2,
+                "score": float(faces.score[i]),
+                "interpolated": False,
+                "landmarks5": faces.landmarks5[i].ravel().tolist(),
+                "crop_x": square[0],
+                "crop_y": square[1],
+                "crop_side": square[2],
+                "face_px": min(x2 - x1, y2 - y1),
+                "sharpness": sharpness(chip),
+                "in_frame": share_in_frame(square, frame.width_px, frame.height_px),
+            },
+        )
+
+
+def _frame_row(frame: Frame, faces: int) -> dict[str, Any]:
+    return {
+        "frame_index": frame.index,
+        "pts_us": frame.pts_us,
+        "status": "ok" if faces else "no_face",
+        "faces": faces,
+        "keyframe": frame.keyframe,
+    }
+
+
+def _close(outcome: Outcome, account: DecodeAccount, frames_sampled: int) -> None:
+    outcome.frames_decoded = account.frames_decoded
+    outcome.frames_sampled = frames_sampled
+    outcome.failures += [("decode", code, message) for code, message in account.errors]
+    if account.frames_decoded:
+        outcome.picture = {
+            "width": account.width_px,
+            "height": account.height_px,
+            "rotation": account.rotation_degrees,
+            "sar": account.sar,
+        }
+
+
+class _Clock:
+    """Adds up seconds by stage."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def each(self, stage: str, items: Iterator[Frame]) -> Iterator[Frame]:
+        while True:
+            with self.measure(stage):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item

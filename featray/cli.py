@@ -1,0 +1,151 @@
+"""The command line. Commands parse, call one function and print; what is heavy is imported when it is needed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from featray.errors import FeatrayError
+
+if TYPE_CHECKING:
+    from featray.runner import Summary
+
+EXIT_SOME_FAILED = 3
+_FORMATS = click.Choice(["table", "csv", "json"])
+
+
+class _Group(click.Group):
+    """Turns featray's errors into one line and their exit code; a traceback only with --debug."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FeatrayError as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            click.echo(f"featray: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("featray: stopped; run the same command again to go on from here", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show tracebacks and debug logs.")
+@click.version_option(package_name="featray")
+def main(debug: bool) -> None:
+    r"""Facial behaviour at dataset scale: videos in, partitioned Parquet tables out.
+
+    \b
+    Try it:          featray demo
+    Run it:          featray run configs/demo.yaml
+    Look into it:    featray query OUT "SELECT * FROM faces LIMIT 5"
+    """
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, such as decode.sample={fps: 5}."
+)
+@click.option("--retry-failed", is_flag=True, help="Also try videos again that failed or were only partly readable.")
+@click.option("--quiet", is_flag=True, help="Print nothing but the summary.")
+def run(config: Path, overrides: tuple[str, ...], retry_failed: bool, quiet: bool) -> None:
+    """Run the main job that CONFIG (a YAML file) describes.
+
+    Work that is already published is not done again; a run that was stopped goes on where
+    it was. Exit status: 0 all done, 3 finished but some videos failed, 1 the run failed,
+    2 the config is wrong.
+    """
+    from featray.config import load_config
+
+    if retry_failed:
+        overrides = (*overrides, "run.retry_failed=true")
+    sys.exit(run_config(load_config(config, overrides), quiet=quiet))
+
+
+def run_config(config: Any, *, quiet: bool = False) -> int:
+    """Run a config with progress and summary on the terminal; the exit status."""
+    from rich.console import Console
+
+    from featray.progress import Progress
+    from featray.runner import run as run_job
+    from featray.summary import print_summary
+
+    console = Console(soft_wrap=True)
+    summary = run_job(config, Progress(console, quiet=quiet))
+    print_summary(summary, console)
+    return exit_status(summary)
+
+
+def exit_status(summary: Summary) -> int:
+    """0 if every video of the run was processed whole, else 3."""
+    return EXIT_SOME_FAILED if summary.status == "done_with_failures" else 0
+
+
+@main.command()
+@click.argument("out")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
+def status(out: str, as_json: bool, release: str | None) -> None:
+    """Say what the output OUT holds: videos by status, frames, faces, runs."""
+    from featray.tables.layout import open_output
+    from featray.tables.status import read_status
+
+    found = read_status(open_output(out), release)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    videos = found["videos"]
+    click.echo(f"videos  {videos['ok']} ok, {videos['partial']} partial, {videos['failed']} failed")
+    click.echo(f"frames  {found['frames']:,}")
+    click.echo(f"faces   {found['faces']:,}")
+    for row in found["runs"]:
+        click.echo(
+            f"run     {row['run_id']}  {row['dataset']}/{row['release']}  {row['status']}  {row['started_at'][:19]}Z"
+        )
+
+
+@main.command()
+@click.argument("out")
+@click.argument("sql")
+@click.option("--format", "style", type=_FORMATS, default="table", show_default=True)
+@click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
+def query(out: str, sql: str, style: str, release: str | None) -> None:
+    r"""Run SQL (DuckDB) over the tables of the output OUT.
+
+    \b
+    featray query OUT "SELECT video_id, avg(AU12) FROM faces GROUP BY video_id"
+    """
+    from featray.show import print_result
+    from featray.tables.layout import open_output
+    from featray.tables.query import connect, run_sql
+
+    print_result(run_sql(connect(open_output(out), release), sql), style)
+
+
+@main.command()
+@click.argument("table", required=False)
+def schema(table: str | None) -> None:
+    """Print the data dictionary, of one TABLE or of all."""
+    from featray.show import print_schema
+
+    print_schema(table)
+
+
+@main.command()
+@click.option("--out", default="demo-output", show_default=True, help="Where the tables go.")
+def demo(out: str) -> None:
+    """Run the main job on two bundled clips, with what ships in the package; needs no network."""
+    from featray.demo import run_demo
+
+    sys.exit(run_demo(out))

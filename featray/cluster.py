@@ -1,0 +1,64 @@
+"""How many workers of which kind, from what the cluster has. Pure arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from featray.config import ClusterConfig
+from featray.errors import ConfigError
+
+_INFER_PER_DECODE = 6
+"""On CPUs, one decode worker (some 40 frames/s at 360p) feeds about six inference threads (some 7 faces/s each)."""
+
+_SPARE_CPUS = 0.4
+"""Left for planning, landing and publishing, which mostly wait for storage."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Actors of the two heavy stages and what each asks Ray for.
+
+    Attributes:
+        decode, infer: numbers of actors.
+        decode_cpus, infer_cpus, infer_gpus: logical resources an actor.
+    """
+
+    decode: int
+    infer: int
+    decode_cpus: float
+    infer_cpus: float
+    infer_gpus: float
+
+
+def choose_workers(cpus: float, gpus: float, config: ClusterConfig) -> Workers:
+    """Fill the cluster: on GPUs one inference actor each and decoding on all CPUs, else both share the CPUs.
+
+    Raises:
+        ConfigError: the cluster can never hold what the config asks for.
+    """
+    infer_gpus = _gpus_per_worker(gpus, config)
+    if infer_gpus:
+        infer = config.infer_workers if config.infer_workers != "auto" else max(1, int(gpus / infer_gpus))
+        decode = config.decode_workers if config.decode_workers != "auto" else max(1, int(cpus) - infer)
+    else:
+        share = max(1, round(cpus / (_INFER_PER_DECODE + 1)))
+        decode = config.decode_workers if config.decode_workers != "auto" else share
+        infer = (
+            config.infer_workers if config.infer_workers != "auto" else max(1, round(cpus) - (share if cpus > 4 else 0))
+        )
+    if infer * infer_gpus > gpus:
+        raise ConfigError(
+            f"cluster.infer_workers: {infer} workers of {infer_gpus:g} GPUs need more than the cluster's {gpus:g}"
+        )
+    each = min(1.0, int(100 * (cpus - _SPARE_CPUS) / (decode + infer)) / 100)
+    if each <= 0:
+        raise ConfigError(f"cluster: {decode + infer} workers do not fit on {cpus:g} CPUs; ask for fewer")
+    return Workers(decode, infer, each, each, infer_gpus)
+
+
+def _gpus_per_worker(gpus: float, config: ClusterConfig) -> float:
+    if config.gpus_per_worker != "auto":
+        if config.gpus_per_worker > gpus:
+            raise ConfigError(f"cluster.gpus_per_worker: {config.gpus_per_worker:g} asked, the cluster has {gpus:g}")
+        return config.gpus_per_worker
+    return 1.0 if gpus >= 1 else 0.0

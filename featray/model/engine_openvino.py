@@ -1,0 +1,165 @@
+"""The OpenVINO engine: CPUs, without torch once the converted network is in the cache.
+
+Chips run in batches of one small fixed shape, whatever the configured batch size, the last
+one padded: as fast here as large batches, and no kernel is chosen by how many faces happened
+to come together. A row is the same bit for bit whatever its place and neighbours.
+
+The cache holds the converted network, not the compiled one: compiling takes as long as
+importing a compiled blob does, and the converted one suits every CPU and both precisions.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featray.errors import ConfigError, ModelError
+from featray.model.checkpoint import Checkpoint
+from featray.model.engines import CHIP_SIDE_PX, EngineSettings, check_chips
+from featray.model.ir_cache import IrCache, ir_key
+from featray.model.outputs import RawOutputs, flat_widths, split_flat
+
+_log = logging.getLogger(__name__)
+
+_PARTS: Final = ("trunk", "heads")
+
+CHIPS_PER_INFERENCE: Final = 4
+"""The fixed batch: throughput on one thread is flat from here to 16, and at most 3 chips are padding."""
+
+
+def import_openvino() -> ModuleType:
+    """Import `openvino` with its usage reports off. They are sent on import, unless their module is missing."""
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    module: ModuleType = openvino
+    return module
+
+
+class OpenVinoEngine:
+    """`Engine` on OpenVINO's CPU plugin. Use `open_openvino`."""
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, parts: list[Any], checkpoint: Checkpoint, precision: str) -> None:
+        self.precision = precision
+        self._config = checkpoint.config
+        self._width = sum(flat_widths(checkpoint.config).values())
+        self._requests = [part.create_infer_request() for part in parts]
+        self._staging = np.zeros(tuple(parts[0].input(0).shape), np.uint8)
+
+    def __call__(self, chips: NDArray[np.uint8]) -> RawOutputs:
+        """Run the network on chips `[N, 256, 256, 3]` uint8 RGB, any N >= 0.
+
+        Raises:
+            ModelError: OpenVINO fails on a batch.
+        """
+        check_chips(chips)
+        flat = np.empty((len(chips), self._width), np.float32)
+        step = len(self._staging)
+        for start in range(0, len(chips), step):
+            count = min(step, len(chips) - start)
+            self._staging[:count] = chips[start : start + count]
+            flat[start : start + count] = self._infer()[:count]
+        return split_flat(flat, self._config)
+
+    def _infer(self) -> NDArray[np.float32]:
+        arrays: list[Any] = [self._staging]
+        try:
+            for request in self._requests:
+                results = request.infer(arrays, share_inputs=True, share_outputs=True)
+                arrays = [results[index] for index in range(len(results))]
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO failed on a batch ({_one_line(error)})") from error
+        flat: NDArray[np.float32] = arrays[0]
+        return flat
+
+
+def open_openvino(checkpoint: Checkpoint, settings: EngineSettings) -> OpenVinoEngine:
+    """Open the OpenVINO engine; converts the network first where the cache does not hold it.
+
+    In bf16 only the trunk runs in bfloat16, as in the torch engine.
+
+    Raises:
+        ConfigError: bf16 on a CPU that has none.
+        ModelError: the network cannot be converted or compiled.
+    """
+    ov = import_openvino()
+    core = ov.Core()
+    is_bf16 = settings.precision == "bf16"
+    if is_bf16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ConfigError("model.precision: this CPU has no bf16 instructions; use fp32")
+    properties = {
+        "INFERENCE_NUM_THREADS": settings.num_threads,
+        "NUM_STREAMS": 1,
+        # Pinned, the threads of several processes land on the same cores.
+        "ENABLE_CPU_PINNING": False,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    hints = ("bf16" if is_bf16 else "f32", "f32")
+    try:
+        models = _load_models(ov, core, checkpoint, settings)
+        parts = [
+            core.compile_model(model, "CPU", properties | {"INFERENCE_PRECISION_HINT": hint})
+            for model, hint in zip(models, hints, strict=True)
+        ]
+    except RuntimeError as error:
+        raise ModelError(f"{checkpoint.path}: OpenVINO cannot compile it ({_one_line(error)})") from error
+    return OpenVinoEngine(parts, checkpoint, settings.precision)
+
+
+def _load_models(
+    ov: ModuleType,
+    core: Any,
+    checkpoint: Checkpoint,
+    settings: EngineSettings,
+) -> list[Any]:
+    """Read trunk and heads from the cache, or convert them."""
+    def convert() -> list[Any]:
+        return _convert(ov, checkpoint, settings.recipe, CHIPS_PER_INFERENCE)
+
+    def read(folder: Path) -> list[Any]:
+        return [core.read_model(str(folder / f"{part}.xml")) for part in _PARTS]
+
+    def save(models: list[Any], folder: Path) -> None:
+        for part, model in zip(_PARTS, models, strict=True):
+            ov.save_model(model, str(folder / f"{part}.xml"), compress_to_fp16=False)
+
+    if settings.cache_dir is None:
+        return convert()
+    key = ir_key(checkpoint, recipe=settings.recipe, batch=CHIPS_PER_INFERENCE, openvino_version=ov.__version__)
+    return IrCache(settings.cache_dir / "openvino").load_or_make(key, read=read, make=convert, save=save)
+
+
+def _convert(ov: ModuleType, checkpoint: Checkpoint, recipe: str, batch: int) -> list[Any]:
+    """Convert trunk and heads for a fixed batch. The only place here that needs torch."""
+    import torch
+
+    from featray.model.network import ChipTrunk, FlatHeads, load_network
+    from featray.model.recipes import make_recipe
+
+    _log.info("converting %s for OpenVINO", checkpoint.name)
+    network = load_network(checkpoint)
+    trunk, heads = ChipTrunk(make_recipe(recipe), network).eval(), FlatHeads(network).eval()
+    chips = torch.zeros((batch, CHIP_SIDE_PX, CHIP_SIDE_PX, 3), dtype=torch.uint8)
+    models = []
+    with torch.no_grad():
+        for module, inputs in ((trunk, (chips,)), (heads, trunk(chips))):
+            model = ov.convert_model(torch.export.export(module, inputs))
+            for port, example in zip(model.inputs, inputs, strict=True):
+                port.get_node().set_partial_shape(ov.PartialShape(list(example.shape)))
+            model.validate_nodes_and_infer_types()
+            models.append(model)
+    return models
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,172 @@
+"""Checkpoints on the Hugging Face hub: pulled once, kept with a record of what they are.
+
+What must stay true: a file that was pulled is used from then on without the network, and
+is the same file or an error; an interrupted pull leaves nothing behind; the revision is
+recorded as the commit that it stood for. Usage reports of the hub's client stay off.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from featray.errors import ConfigError, ModelError, WeightsMissing
+from featray.model.cache import locked, make_entry, sha256_of_file
+from featray.model.checkpoint import Checkpoint, read_checkpoint
+
+_log = logging.getLogger(__name__)
+
+HUB_PREFIX: Final = "hf://"
+_DEFAULT_REVISION: Final = "main"
+_MAX_FILE_BYTES: Final = 8 * 1024**3
+_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file of a hub repository at a branch, tag or commit."""
+
+    repo: str
+    file: str
+    revision: str
+
+    @property
+    def spec(self) -> str:
+        """The file as `hf://owner/repo/path`."""
+        return f"{HUB_PREFIX}{self.repo}/{self.file}"
+
+
+@dataclass(frozen=True)
+class PullRecord:
+    """What is known about a pulled file; kept beside it as JSON. `revision` is a commit."""
+
+    repo: str
+    file: str
+    requested_revision: str
+    revision: str
+    sha256: str
+    etag: str
+    pulled_at: str
+
+
+def parse_hub_spec(spec: str, revision: str | None) -> HubFile:
+    """Parse `hf://owner/repo/path/to/file.safetensors`.
+
+    Raises:
+        ConfigError: anything else, among it files that are not `.safetensors`.
+    """
+    parts = spec.removeprefix(HUB_PREFIX).split("/")
+    if len(parts) < 3 or not all(_PART.fullmatch(part) for part in parts):
+        raise ConfigError(f"model.checkpoint: {spec!r} is not hf://owner/repository/file.safetensors")
+    if not parts[-1].endswith(".safetensors"):
+        raise ConfigError(f"model.checkpoint: {spec!r} is not a .safetensors file; no other format is read")
+    revision = _DEFAULT_REVISION if revision is None else revision
+    if not revision or len(revision) > 200 or not revision.isprintable():
+        raise ConfigError(f"model.revision: {revision[:50]!r} is not a branch, tag or commit")
+    return HubFile("/".join(parts[:2]), "/".join(parts[2:]), revision)
+
+
+def fetch(hub_file: HubFile, cache_dir: Path, *, sha256: str | None) -> Checkpoint:
+    """Open the local copy of a hub file, pulling it first if it was never pulled into `cache_dir`.
+
+    A branch or tag is resolved when it is first pulled and stays what it was then.
+
+    Raises:
+        WeightsMissing: it was never pulled and the hub cannot be reached.
+        ModelError: the hub has no such file, the download broke off, the file is not what it
+            should be (`sha256`, the hub's own hash, the record), or is no checkpoint.
+    """
+    revision = quote(hub_file.revision, safe="")
+    folder = cache_dir / "checkpoints" / f"{hub_file.repo.replace('/', '--')}@{revision}"
+    entry = folder / quote(hub_file.file, safe="")
+    try:
+        if not entry.exists():
+            with locked(folder / f"{entry.name}.lock"):
+                if not entry.exists():
+                    make_entry(entry, lambda made: _pull(hub_file, made, sha256))
+    except OSError as error:
+        raise ModelError(f"{entry}: cannot be written ({error.strerror or error})") from error
+    checkpoint = _open(hub_file, entry)
+    _check_sha256(hub_file, checkpoint.sha256, sha256)
+    return checkpoint
+
+
+def _open(hub_file: HubFile, entry: Path) -> Checkpoint:
+    """Check a pulled file against the record of its pull."""
+    path = entry / Path(hub_file.file).name
+    try:
+        record = PullRecord(**json.loads(path.with_suffix(".json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{entry}: is damaged ({_one_line(error)}); delete it and pull again") from error
+    checkpoint = read_checkpoint(path)
+    if checkpoint.sha256 != record.sha256:
+        raise ModelError(f"{path}: is not the file that was pulled; delete {entry} and pull again")
+    return replace(checkpoint, revision=record.revision)
+
+
+def _pull(hub_file: HubFile, made: Path, sha256: str | None) -> None:
+    """Download into the empty folder `made`, check, and write the record beside the file."""
+    # Read by the client when it is first imported.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    # The HTTP client's own root error and OSError. Which client it is changes between hub versions.
+    broke_off: tuple[type[BaseException], ...] = (*errors.HfHubHTTPError.__bases__, ValueError)
+    download = made / "download"
+    try:
+        url = huggingface_hub.hf_hub_url(hub_file.repo, hub_file.file, revision=hub_file.revision)
+        metadata = huggingface_hub.get_hf_file_metadata(url)
+        commit, etag, size_bytes = metadata.commit_hash or "", metadata.etag or "", metadata.size or 0
+        if not _COMMIT.fullmatch(commit) or not 0 < size_bytes <= _MAX_FILE_BYTES:
+            raise ModelError(f"{hub_file.spec}: the hub's answer makes no sense ({commit!r}, {size_bytes} bytes)")
+        _log.info("pulling %s at %s (%.0f MB)", hub_file.spec, commit, size_bytes / 1e6)
+        pulled = huggingface_hub.hf_hub_download(
+            hub_file.repo, hub_file.file, revision=commit, local_dir=download, cache_dir=download / "none"
+        )
+    except (
+        errors.RepositoryNotFoundError,
+        errors.RevisionNotFoundError,
+        errors.RemoteEntryNotFoundError,
+    ) as error:
+        raise ModelError(
+            f"{hub_file.spec}: the hub has no such file at {hub_file.revision!r}, or not for you"
+        ) from error
+    except broke_off as error:
+        raise WeightsMissing(
+            f"{hub_file.spec}: cannot be pulled ({_one_line(error)}); run `featray models pull {hub_file.spec}` "
+            "where the hub can be reached, or point model.checkpoint at a local file"
+        ) from error
+    path = made / Path(hub_file.file).name
+    os.replace(pulled, path)
+    shutil.rmtree(download)
+    found = sha256_of_file(path)
+    if _SHA256.fullmatch(etag) and found != etag:
+        raise ModelError(f"{hub_file.spec}: the download is corrupt (sha256 {found}, the hub says {etag})")
+    _check_sha256(hub_file, found, sha256)
+    try:
+        read_checkpoint(path)
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(path), hub_file.spec), **error.details) from None
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    record = PullRecord(hub_file.repo, hub_file.file, hub_file.revision, commit, found, etag, now)
+    path.with_suffix(".json").write_text(json.dumps(asdict(record), indent=1) + "\n")
+
+
+def _check_sha256(hub_file: HubFile, found: str, expected: str | None) -> None:
+    if expected is not None and found != expected:
+        raise ModelError(f"{hub_file.spec}: its sha256 is {found}, not {expected} as model.sha256 asks")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

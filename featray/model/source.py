@@ -1,0 +1,134 @@
+"""Where checkpoints come from: a local file, the hub, or made here (`synthetic`)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from featray.errors import ConfigError, LicenseError, ModelError
+from featray.model.cache import locked
+from featray.model.checkpoint import DEFAULT_LICENSE, Checkpoint, read_checkpoint
+from featray.model.hub import HUB_PREFIX, HubFile, fetch, parse_hub_spec
+from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
+
+SYNTHETIC: Final = "synthetic"
+_DEFAULT_VARIANT: Final = "v25"
+_SEED: Final = 0
+_RESTRICTED_OWNER: Final = "py-feat"
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """A published checkpoint.
+
+    `revision` and `sha256` are None where they are not pinned here: they are then recorded
+    when the file is first pulled, and later runs are held to the record.
+    """
+
+    spec: str
+    description: str
+    license: str
+    revision: str | None = None
+    sha256: str | None = None
+
+    @property
+    def pinned(self) -> str:
+        """How the file is pinned, as a phrase for people."""
+        if self.revision and self.sha256:
+            return f"revision {self.revision[:12]}, sha256 {self.sha256[:12]}"
+        return "not pinned; recorded on first pull"
+
+
+KNOWN_CHECKPOINTS: Final[tuple[KnownCheckpoint, ...]] = (
+    KnownCheckpoint(
+        spec="hf://py-feat/face_multitask_v2/face_multitask_v2.safetensors",
+        description="the model card's file (v2.5)",
+        license=DEFAULT_LICENSE,
+    ),
+    KnownCheckpoint(
+        spec="hf://py-feat/face_multitask_v2/face_multitask_v28.safetensors",
+        description="what py-feat 2.1.5 loads (v2.8)",
+        license=DEFAULT_LICENSE,
+    ),
+)
+"""The published multitask checkpoints, for people to choose from; other files work too."""
+
+
+def resolve_checkpoint(
+    spec: str,
+    *,
+    revision: str | None,
+    sha256: str | None,
+    accept_license: str | None,
+    cache_dir: Path,
+) -> Checkpoint:
+    """Find, fetch or make the checkpoint that `spec` names, and check it.
+
+    Args:
+        spec: `synthetic` or `synthetic:<variant>`; `hf://owner/repo/file.safetensors`; or a path.
+        revision: branch, tag or commit on the hub; unused for other kinds.
+        sha256: hex digest that the file must have, or None.
+        accept_license: the licence that the user has agreed to, or None.
+        cache_dir: where pulled and synthetic checkpoints are kept.
+
+    Raises:
+        ConfigError: `spec`, `revision` or `sha256` is malformed.
+        LicenseError: weights whose licence `accept_license` does not name.
+        WeightsMissing: never pulled, and the hub cannot be reached.
+        ModelError: no such file, not a checkpoint, or not the one that was asked for.
+    """
+    if sha256 is not None:
+        sha256 = sha256.lower()
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            raise ConfigError(f"model.sha256: {sha256[:80]!r} is not 64 hex digits")
+    if spec == SYNTHETIC or spec.startswith(f"{SYNTHETIC}:"):
+        checkpoint = _synthetic(spec, cache_dir)
+    elif spec.startswith(HUB_PREFIX):
+        known = next((known for known in KNOWN_CHECKPOINTS if known.spec == spec), None)
+        if known is not None and revision in (None, known.revision):
+            revision, sha256 = known.revision, sha256 or known.sha256
+        hub_file = parse_hub_spec(spec, revision)
+        _check_license(hub_file, accept_license)
+        checkpoint = fetch(hub_file, cache_dir, sha256=sha256)
+    else:
+        checkpoint = _local(spec)
+    if sha256 is not None and checkpoint.sha256 != sha256:
+        raise ModelError(f"{spec}: its sha256 is {checkpoint.sha256}, not {sha256} as model.sha256 asks")
+    return checkpoint
+
+
+def _synthetic(spec: str, cache_dir: Path) -> Checkpoint:
+    variant = spec.partition(":")[2] or _DEFAULT_VARIANT
+    if variant not in SYNTHETIC_VARIANTS:
+        known = ", ".join(SYNTHETIC_VARIANTS)
+        raise ConfigError(f"model.checkpoint: there is no synthetic variant {variant!r} (there are {known})")
+    path = cache_dir / SYNTHETIC / f"{SYNTHETIC}-{variant}-seed{_SEED}.safetensors"
+    try:
+        with locked(path.with_suffix(".lock")):
+            if not path.exists():
+                write_synthetic(path, config=SYNTHETIC_VARIANTS[variant], seed=_SEED)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be written ({error.strerror or error})") from error
+    return read_checkpoint(path)
+
+
+def _local(spec: str) -> Checkpoint:
+    if "://" in spec:
+        scheme = spec.partition("://")[0]
+        raise ConfigError(f"model.checkpoint: {scheme}:// is not supported; use synthetic, hf:// or a local path")
+    path = Path(spec).expanduser()
+    if not path.is_file():
+        raise ModelError(f"{spec}: no such checkpoint file; give a path, hf://... or 'synthetic'")
+    return read_checkpoint(path)
+
+
+def _check_license(hub_file: HubFile, accept_license: str | None) -> None:
+    restricted = hub_file.repo.split("/")[0].lower() == _RESTRICTED_OWNER
+    if restricted and accept_license != DEFAULT_LICENSE:
+        raise LicenseError(
+            f"{hub_file.spec}: py-feat releases these weights for research, non-commercial use only; "
+            f"if that is your use, set model.accept_license: {DEFAULT_LICENSE}",
+            license=DEFAULT_LICENSE,
+        )

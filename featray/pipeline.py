@@ -1,0 +1,123 @@
+"""The whole graph on one screen: videos -> units -> chunks -> features -> receipts.
+
+Settings for faults, each measured on Ray 2.60:
+
+* one row a block (`target_max_block_size=1`): a row is what is scheduled, retried and lost;
+* actors restart without limit, but a task is tried three times and then dropped, within an
+  error budget without limit: a poison unit costs itself, never the job. What was dropped is
+  found by reconciling receipts with the plan, and run again;
+* one task in flight for each actor: with two, a crash can take a healthy neighbour along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
+from ray.data.block import BlockMetadata
+
+from featray.cluster import Workers
+from featray.config import Config
+from featray.stages import DecodeDetect, Infer, InferSettings, land_parts, plan_units
+from featray.tables.layout import Partition
+
+_LIGHT_CPUS = 0.05
+"""Of a task that waits for storage."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What the graph is built from."""
+
+    config: Config
+    partition: Partition
+    run_id: str
+    engine: InferSettings
+    workers: Workers
+
+
+def build(graph: Graph, feed: Any) -> ray.data.Dataset:
+    """The pipeline over the videos that arrive through `feed`; iterating it runs it."""
+    config, workers = graph.config, graph.workers
+    options = config.input.storage_options
+    dataset: ray.data.Dataset = (
+        ray.data.read_datasource(VideoFeed(feed), override_num_blocks=1, num_cpus=0)
+        .map_batches(
+            plan_units,
+            fn_args=(graph.partition, config.decode, options),
+            num_cpus=_LIGHT_CPUS,
+            **_ONE_ROW,
+        )
+        .map_batches(
+            DecodeDetect,
+            fn_constructor_args=(config.decode, config.detect, options),
+            num_cpus=workers.decode_cpus,
+            compute=_pool(workers.decode),
+            **_ONE_ROW,
+            **_FAULTS,
+        )
+        .map_batches(
+            Infer,
+            fn_constructor_args=(graph.engine,),
+            num_cpus=workers.infer_cpus,
+            num_gpus=workers.infer_gpus,
+            compute=_pool(workers.infer),
+            **_ONE_ROW,
+            **_FAULTS,
+        )
+        .map_batches(
+            land_parts,
+            fn_args=(graph.partition, graph.run_id, config.run.max_attempts),
+            num_cpus=_LIGHT_CPUS,
+            **_ONE_ROW,
+        )
+    )
+    return dataset
+
+
+def configure_context() -> None:
+    """Ray Data's settings for this process; datasets built afterwards take them over."""
+    context = DataContext.get_current()
+    context.target_max_block_size = 1
+    context.max_errored_blocks = -1
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+_ONE_ROW: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
+_FAULTS: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 2}
+
+
+def _pool(size: int) -> ActorPoolStrategy:
+    return ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1)
+
+
+class VideoFeed(Datasource):
+    """A dataset that grows while it is read: pages of VideoTasks from a queue, until None.
+
+    The driver lists and feeds; the bounded queue holds it back when the cluster is busy.
+    """
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Not known: the listing goes on."""
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        """One task, that yields a block a page as pages come."""
+        queue = self._queue
+
+        def read() -> Iterator[pa.Table]:
+            while (page := queue.get()) is not None:
+                yield pa.table({"task": page})
+
+        return [ReadTask(read, BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None))]

@@ -1,0 +1,171 @@
+"""From a video to its units: what is to be done, as records that travel and that land.
+
+A `VideoPlan` is made once a video and lands before its units are worked on, so that a
+resumed run cuts the video exactly as the run before it did.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from featray.config import DecodeConfig
+from featray.errors import ErrorCode, StorageError, VideoError
+from featray.sources.listing import Video
+from featray.sources.storage import locate, open_ranges
+from featray.video.container import Header, open_video, parse_time_base, read_header, scan_packets
+from featray.video.units import WHOLE_VIDEO, Unit, cut_units, needs_scan
+
+Failure = tuple[str, str, str]
+"""Stage, error code, message."""
+
+
+@dataclass(frozen=True)
+class VideoPlan:
+    """What planning found out about a video.
+
+    Attributes:
+        header: what the file's header says; None if it could not be opened.
+        units: at least one; a video that cannot be opened has one unit that fails.
+        failure: why it cannot be worked on, else None.
+    """
+
+    header: Header | None
+    units: tuple[Unit, ...]
+    failure: Failure | None = None
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> VideoPlan:
+        """The inverse of `to_json`."""
+        data = json.loads(text)
+        return cls(
+            header=Header(**data["header"]) if data["header"] else None,
+            units=tuple(Unit(**unit) for unit in data["units"]),
+            failure=tuple(data["failure"]) if data["failure"] else None,
+        )
+
+
+@dataclass(frozen=True)
+class UnitTask:
+    """One unit of one video, on its way through the pipeline.
+
+    Attributes:
+        video: which video.
+        work_key: of the video in this release.
+        shard: the output shard that the video belongs to.
+        unit: which part of the video.
+        units: how many units the video has.
+        attempt: counts from 1.
+        failure: set if planning failed: nothing is decoded, the failure lands.
+        landed_parts: parts of this unit that landed in an earlier run; if set, it is complete.
+    """
+
+    video: Video
+    work_key: str
+    shard: str
+    unit: Unit
+    units: int
+    attempt: int
+    failure: Failure | None = None
+    landed_parts: int = 0
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> UnitTask:
+        """The inverse of `to_json`."""
+        data = json.loads(text)
+        failure = tuple(data.pop("failure")) if data["failure"] else data.pop("failure")
+        return cls(video=Video(**data.pop("video")), unit=Unit(**data.pop("unit")), failure=failure, **data)
+
+
+@dataclass(frozen=True)
+class VideoTask:
+    """One video on its way into the pipeline.
+
+    Attributes:
+        resume: whether parts of it may have landed already, so that the ledger has to be asked.
+    """
+
+    video: Video
+    work_key: str
+    shard: str
+    attempt: int = 1
+    resume: bool = False
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> VideoTask:
+        """The inverse of `to_json`."""
+        data = json.loads(text)
+        return cls(video=Video(**data.pop("video")), **data)
+
+    def units(self, plan: VideoPlan, landed: dict[int, int]) -> Iterator[UnitTask]:
+        """The unit tasks of the plan; `landed` gives the number of parts of units that are complete."""
+        for unit in plan.units:
+            yield UnitTask(
+                video=self.video,
+                work_key=self.work_key,
+                shard=self.shard,
+                unit=unit,
+                units=len(plan.units),
+                attempt=self.attempt,
+                failure=plan.failure,
+                landed_parts=landed.get(unit.index, 0),
+            )
+
+
+@dataclass
+class Outcome:
+    """What a unit came to; lands with its last part.
+
+    Attributes:
+        frames_decoded, frames_sampled: counts of the unit.
+        picture: width_px, height_px, rotation_degrees, sar of its first frame; empty if none was decoded.
+        failures: what went wrong, in order.
+        seconds: time spent, by stage.
+    """
+
+    frames_decoded: int = 0
+    frames_sampled: int = 0
+    picture: dict[str, Any] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, Any]) -> VideoPlan:
+    """Read a video's header, list its packets if it may be long, and cut it into units.
+
+    Never raises for a bad video: the plan then has one unit and says why it fails.
+    """
+    try:
+        with open_source(video, storage_options) as file, open_video(file) as (container, stream):
+            header = read_header(container, stream)
+            if not needs_scan(header, settings.sample, settings.unit_frames):
+                return VideoPlan(header, WHOLE_VIDEO)
+            index = scan_packets(container, stream)
+        units = cut_units(index, parse_time_base(header.time_base), settings.sample, settings.unit_frames)
+        return VideoPlan(header, units)
+    except VideoError as error:
+        return VideoPlan(None, WHOLE_VIDEO, ("plan", error.code, str(error)))
+
+
+def open_source(video: Video, storage_options: dict[str, Any]) -> Any:
+    """Open a video's bytes; a storage failure becomes a VideoError about this video."""
+    try:
+        return open_ranges(locate(video.address, storage_options), size_bytes=video.size_bytes)
+    except StorageError as error:
+        denied = isinstance(error.__cause__, PermissionError)
+        code = ErrorCode.ACCESS_DENIED if denied else ErrorCode.FETCH_FAILED
+        raise VideoError(str(error), code=code) from None

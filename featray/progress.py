@@ -1,0 +1,92 @@
+"""Showing how a run goes: a live line in a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+
+from featray.cluster import Workers
+from featray.tally import Tally
+
+_PLAIN_EVERY_SECONDS: Final = 10.0
+"""Between lines in logs: often enough to see life, seldom enough to read."""
+
+
+class Progress:
+    """Prints a run's speed, counts and time left to `console`; silent if `quiet`."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._tally = Tally()
+        self._start = time.monotonic()
+        self._printed = self._start
+
+    def __enter__(self) -> Progress:
+        if self._quiet:
+            return self
+        self._console.print("starting Ray and its workers; the first start takes some 20 s", style="dim")
+        if self._console.is_terminal:
+            self._bar = Bar(TextColumn("{task.description}"), BarColumn(24), console=self._console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("waiting for the first faces", total=1.0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def start(self, tally: Tally, workers: Workers, gpu: bool) -> None:
+        """The cluster is there; `tally` will be counted up."""
+        self._tally = tally
+        self._start = self._printed = time.monotonic()
+        if not self._quiet:
+            device = f"{workers.infer_gpus:g} GPU" if gpu else "CPU"
+            self._console.print(
+                f"workers: {workers.decode} decode + detect (CPU), {workers.infer} infer ({device})", style="dim"
+            )
+
+    def update(self) -> None:
+        """Something was counted."""
+        if self._quiet:
+            return
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=self.line(), completed=self._share())
+        elif time.monotonic() - self._printed >= _PLAIN_EVERY_SECONDS:
+            self._printed = time.monotonic()
+            self._console.print(self.line(), soft_wrap=True)
+
+    def line(self) -> str:
+        """The state in one line."""
+        tally, seconds = self._tally, max(time.monotonic() - self._start, 1e-3)
+        return (
+            f"{tally.videos_done}/{tally.videos_expected} videos  {tally.frames:,} frames  {tally.faces:,} faces  "
+            f"{tally.frames / seconds:.1f} frames/s  {tally.faces / seconds:.1f} faces/s  {self._left(seconds)}"
+        )
+
+    def _share(self) -> float:
+        return self._tally.bytes_done / self._tally.bytes_expected if self._tally.bytes_expected else 0.0
+
+    def _left(self, seconds: float) -> str:
+        share = self._share()
+        if not share:
+            return "time left: not known yet"
+        left = seconds / share - seconds
+        return f"about {_duration(left)} left"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

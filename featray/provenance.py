@@ -1,0 +1,120 @@
+"""Where results come from: versions, machine, weights; for the `runs` table and for file footers."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from featray.config import Config
+from featray.faces.detector import detector_sha256
+from featray.identity import result_settings, settings_hash
+
+_LIBRARIES = ("ray", "torch", "timm", "pyarrow", "numpy", "scipy", "onnxruntime", "openvino", "av", "safetensors")
+
+
+@dataclass(frozen=True)
+class WeightsFacts:
+    """What a run says about its checkpoint."""
+
+    model_name: str
+    model_file: str
+    weights_sha256: str
+    hub_revision: str | None
+    license: str
+    weights_trained: bool
+
+
+def run_row(
+    config: Config, *, run_id: str, release: str, weights: WeightsFacts, engine: str, precision: str, gpu: str | None
+) -> dict[str, Any]:
+    """The run's row of the `runs` table as it starts; counts and end are added when it ends."""
+    settings = result_settings(
+        config,
+        weights_sha256=weights.weights_sha256,
+        detector_sha256=detector_sha256(config.detect),
+        precision=precision,
+    )
+    return {
+        "run_id": run_id,
+        "started_at": datetime.now(UTC),
+        "status": "running",
+        "dataset": config.dataset,
+        "release": release,
+        "config": yaml.safe_dump(config.redacted(), sort_keys=False),
+        "config_hash": settings_hash(settings),
+        "featray_version": metadata.version("featray"),
+        "featray_commit": _git_commit(),
+        **vars(weights),
+        "recipe": config.model.recipe,
+        "engine": engine,
+        "precision": precision,
+        "detector": config.detect.detector,
+        "detector_sha256": detector_sha256(config.detect),
+        "decoder": f"{config.decode.backend} {metadata.version('av')}",
+        "ffmpeg": _ffmpeg_versions(),
+        "versions": json.dumps({"python": platform.python_version(), **_versions()}),
+        "cpu": _cpu_model(),
+        "gpu": gpu,
+    }
+
+
+def footer(row: dict[str, Any]) -> dict[str, str]:
+    """The facts of a run that stand in every file's footer, so that a file copied away tells its origin."""
+    names = (
+        "dataset release featray_version featray_commit model_name model_file weights_sha256 hub_revision license "
+        "weights_trained recipe engine precision detector detector_sha256 decoder ffmpeg config_hash"
+    ).split()
+    return {name: str(row[name]).lower() if isinstance(row[name], bool) else str(row[name] or "") for name in names}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _ffmpeg_versions() -> str:
+    import av
+
+    return " ".join(f"{name} {'.'.join(map(str, av.library_versions[name]))}" for name in sorted(av.library_versions))
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this package is imported from, with `+` if it was changed."""
+    folder = Path(__file__).parent
+    if not (folder.parent / ".git").exists():
+        return None
+    try:
+        commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changed else "")
+
+
+def _git(folder: Path, *command: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *command], capture_output=True, text=True, check=True, timeout=10
+    ).stdout.strip()
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,183 @@
+"""The cluster as a run sees it: connect or start, stream the graph, publish in tasks, shut down.
+
+Together with `pipeline.py` the only place that imports Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ray
+import ray.data
+import ray.exceptions
+from ray.util.queue import Full, Queue
+
+from featray.cluster import Workers, choose_workers
+from featray.config import Config
+from featray.errors import FeatrayError, RunError
+from featray.pipeline import Graph, build, configure_context
+from featray.plan import VideoTask
+from featray.rows import Receipt
+from featray.stages import InferSettings
+from featray.tables.commits import Commit, ShardManifest
+from featray.tables.layout import Partition
+from featray.tables.publish import PublishSettings, publish_shard
+
+log = logging.getLogger(__name__)
+
+_QUEUED_PAGES = 64
+"""Pages of videos that may wait in the feed: the driver lists ahead of the cluster, but not without bound."""
+
+
+def on_cluster() -> bool:
+    """Whether a Ray cluster is there to connect to: inside `ray job submit`, or named by RAY_ADDRESS."""
+    return bool(ray.is_initialized() or os.environ.get("RAY_ADDRESS"))
+
+
+def connect() -> bool:
+    """Connect to the cluster that is there, or start Ray on this machine; whether it was started."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Reports of a missing GPU default that is about to change; we always ask for GPUs explicitly.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if ray.is_initialized():
+        return False
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(**quiet)
+            return False
+        ray.init(include_dashboard=False, **quiet)
+    return True
+
+
+def available_gpus() -> float:
+    """GPUs of the cluster, or of this machine if Ray is yet to be started here."""
+    if on_cluster():
+        connect()
+        return cluster_resources().get("GPU", 0.0)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return float(len([device for device in visible.split(",") if device.strip() not in ("", "-1")]))
+    return float(len(list(Path("/dev").glob("nvidia[0-9]*"))))
+
+
+def cluster_resources() -> dict[str, float]:
+    """Logical resources of all nodes."""
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+
+
+class Session:
+    """A connection to Ray for the length of a run."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._publishing: list[Any] = []
+
+    def __enter__(self) -> Session:
+        self._started = connect()
+        configure_context()
+        resources = cluster_resources()
+        self.workers: Workers = choose_workers(resources.get("CPU", 0), resources.get("GPU", 0), self._config.cluster)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._started:
+            ray.shutdown()
+
+    def stream(
+        self, partition: Partition, run_id: str, engine: InferSettings, pages: Iterator[list[VideoTask]]
+    ) -> Iterator[Receipt]:
+        """Feed pages of videos to the graph and yield receipts as parts land.
+
+        Raises:
+            FeatrayError: what ended the listing, a stage's start or the job.
+        """
+        graph = Graph(self._config, partition, run_id, engine, self.workers)
+        feed = _Feeder(pages)
+        try:
+            for row in build(graph, feed.queue).iter_rows():
+                yield Receipt(**row)
+        except ray.exceptions.RayError as error:
+            raise _own_error(error) from error
+        finally:
+            feed.stop()
+        feed.raise_error()
+
+    def publish(self, partition: Partition, manifest: ShardManifest, settings: PublishSettings) -> None:
+        """Start publishing a shard in a task of its own."""
+        task = ray.remote(num_cpus=0.1, max_retries=3)(publish_shard)
+        self._publishing.append(task.remote(partition, manifest, settings))
+
+    def published(self, *, wait: bool) -> list[Commit]:
+        """Commits of the shards that are published by now, or (wait) of all that were started."""
+        if not self._publishing:
+            return []
+        count = len(self._publishing)
+        done, self._publishing = ray.wait(self._publishing, num_returns=count, timeout=None if wait else 0)
+        try:
+            return list(ray.get(done))
+        except ray.exceptions.RayError as error:
+            raise _own_error(error) from error
+
+
+class _Feeder:
+    """Moves pages from the listing into the graph's queue, in a thread."""
+
+    def __init__(self, pages: Iterator[list[VideoTask]]) -> None:
+        self.queue = Queue(maxsize=_QUEUED_PAGES, actor_options={"num_cpus": 0})
+        self._pages = pages
+        self._stopped = threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._feed, name="featray-feed", daemon=True)
+        self._thread.start()
+
+    def _feed(self) -> None:
+        try:
+            for page in self._pages:
+                if not self._put([task.to_json() for task in page]):
+                    return
+        except FeatrayError as error:
+            self._error = error
+        self._put(None)
+
+    def _put(self, page: list[str] | None) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self.queue.put(page, timeout=1)
+                return True
+            except Full:
+                continue
+        return False
+
+    def stop(self) -> None:
+        """End the thread and the queue."""
+        self._stopped.set()
+        self._thread.join(timeout=10)
+        self.queue.shutdown(force=True)
+
+    def raise_error(self) -> None:
+        """Raise what ended the listing, if anything did."""
+        if self._error is not None:
+            raise self._error
+
+
+def _own_error(error: BaseException) -> FeatrayError:
+    """The featray error inside a Ray error, or the last line of what happened."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, FeatrayError):
+            return seen
+        cause = getattr(seen, "cause", None)
+        seen = cause if isinstance(cause, BaseException) else seen.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return RunError(f"the cluster reports {type(error).__name__}: {lines[-1] if lines else 'no details'}")

@@ -1,0 +1,158 @@
+"""The rows that travel between stages, and the receipt that comes out at the end.
+
+One row is one block, so a row is what Ray schedules, retries and counts. Its columns:
+
+    task    string        UnitTask as JSON
+    part    int32         which chunk of the unit; -1: the unit had landed already
+    chips   large_binary  n x 196,608 bytes, uint8 [n, 256, 256, 3]; dropped by inference
+    faces   binary        Arrow stream: DETECTED_SCHEMA, after inference LANDED_SCHEMA
+    frames  binary        Arrow stream of FRAMES_SCHEMA; null but in a unit's last chunk
+    outcome string        Outcome as JSON; null but in a unit's last chunk
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featray.chunks import Chunk
+from featray.faces.crop import CHIP_PX
+
+ALREADY_LANDED: Final = -1
+"""`part` of a row that only says that its unit was done in an earlier run."""
+
+_CHIP_BYTES = CHIP_PX * CHIP_PX * 3
+_SCHEMA = pa.schema(
+    [
+        ("task", pa.string()),
+        ("part", pa.int32()),
+        ("chips", pa.large_binary()),
+        ("faces", pa.binary()),
+        ("frames", pa.binary()),
+        ("outcome", pa.string()),
+    ]
+)
+
+
+def landed_row(task: str) -> pa.Table:
+    """The row of a unit that had landed already."""
+    return _row(task, ALREADY_LANDED)
+
+
+def chunk_row(task: str, chunk: Chunk) -> pa.Table:
+    """A chunk as a row; the chips are not copied."""
+    return _row(
+        task,
+        chunk.part,
+        chips=_binary_of(chunk.chips),
+        faces=to_stream(chunk.faces),
+        frames=None if chunk.frames is None else to_stream(chunk.frames),
+        outcome=None if chunk.outcome is None else json.dumps(asdict(chunk.outcome)),
+    )
+
+
+def feature_row(row: pa.Table, faces: pa.Table | None, seconds: float) -> pa.Table:
+    """A chunk row after inference: chips dropped, faces complete, inference time noted."""
+    outcome = row["outcome"][0].as_py()
+    if outcome:
+        noted = json.loads(outcome)
+        noted["seconds"]["infer"] = seconds
+        outcome = json.dumps(noted)
+    return pa.table(
+        {
+            "task": row["task"],
+            "part": row["part"],
+            "faces": pa.array([None if faces is None else to_stream(faces)], pa.binary()),
+            "frames": row["frames"],
+            "outcome": pa.array([outcome], pa.string()),
+        }
+    )
+
+
+def chips_of(row: pa.Table) -> NDArray[np.uint8]:
+    """The chips of a row, uint8 `[n, 256, 256, 3]`, read-only, over the object store's memory."""
+    data = row["chips"][0].as_buffer()
+    return np.frombuffer(data, np.uint8).reshape(len(data) // _CHIP_BYTES, CHIP_PX, CHIP_PX, 3)
+
+
+def to_stream(table: pa.Table) -> bytes:
+    """A table as the bytes of an Arrow stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def read_stream(data: Any) -> pa.Table:
+    """The inverse of `to_stream`; takes bytes or an Arrow buffer."""
+    with pa.ipc.open_stream(data) as stream:
+        return stream.read_all()
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What the driver hears of a landed part; small on purpose.
+
+    Attributes:
+        shard, video_id, unit, units, attempt, part, last: which part of what.
+        frames: sampled in the unit; with its last part.
+        faces: in this part.
+        failed: the unit failed and gave no frame.
+        resumed: the unit had landed in an earlier run; frames and faces are not counted again.
+        retry: a failure that may pass: the unit did not land and is to be tried again.
+        seconds: time spent by stage, as JSON; with the last part.
+    """
+
+    shard: str
+    video_id: str
+    unit: int
+    units: int
+    attempt: int
+    part: int = 0
+    last: bool = False
+    frames: int = 0
+    faces: int = 0
+    failed: bool = False
+    resumed: bool = False
+    retry: bool = False
+    seconds: str = "{}"
+
+
+RECEIPT_SCHEMA = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("video_id", pa.string()),
+        ("unit", pa.int32()),
+        ("units", pa.int32()),
+        ("attempt", pa.int32()),
+        ("part", pa.int32()),
+        ("last", pa.bool_()),
+        ("frames", pa.int64()),
+        ("faces", pa.int64()),
+        ("failed", pa.bool_()),
+        ("resumed", pa.bool_()),
+        ("retry", pa.bool_()),
+        ("seconds", pa.string()),
+    ]
+)
+
+
+def _row(task: str, part: int, **columns: Any) -> pa.Table:
+    values = {"task": task, "part": part, **columns}
+    return pa.table({f.name: _one(values.get(f.name), f.type) for f in _SCHEMA}, schema=_SCHEMA)
+
+
+def _one(value: Any, kind: pa.DataType) -> pa.Array:
+    return value if isinstance(value, pa.Array) else pa.array([value], kind)
+
+
+def _binary_of(chips: NDArray[np.uint8]) -> pa.Array:
+    """A one-value large_binary array over the chips' own memory, without a copy."""
+    offsets = pa.py_buffer(np.asarray([0, chips.nbytes], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(np.ascontiguousarray(chips))])

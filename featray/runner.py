@@ -1,0 +1,296 @@
+"""One run from config to tables: find out what is to do, feed the graph, publish, account.
+
+    describe the job -> open the output -> recover what a killed run left -> list
+    -> graph -> receipts -> publish complete shards -> try again what is missing -> account
+
+Without work to do, Ray is not started.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any
+
+from featray.config import Config, cache_dir, path_field_names
+from featray.errors import RunError
+from featray.faces.detector import detector_sha256
+from featray.identity import release_name, result_settings, work_key
+from featray.model.checkpoint import Checkpoint
+from featray.model.engines import choose
+from featray.model.source import resolve_checkpoint
+from featray.plan import VideoTask
+from featray.progress import Progress
+from featray.provenance import WeightsFacts, footer, run_row
+from featray.ray_session import Session, available_gpus
+from featray.shards import cut_shards
+from featray.sources.listing import Video, list_videos
+from featray.sources.storage import list_folders
+from featray.stages import InferSettings, land_lost
+from featray.tables.commits import Commit, read_commits, write_manifest
+from featray.tables.layout import Partition, open_output
+from featray.tables.publish import PublishSettings
+from featray.tables.recover import recover
+from featray.tables.runs import begin_run, end_run
+from featray.tally import Tally
+
+log = logging.getLogger(__name__)
+
+_ENOUGH_TO_JUDGE = 20
+"""Videos seen before a high share of failures stops a run."""
+
+_CPU_BATCH = 16
+"""Faces a batch on a CPU: where engines stop gaining."""
+
+_PAGE = 16
+"""Videos that are handed on together."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run knows about itself before it starts: weights, engine, release."""
+
+    config: Config
+    run_id: str
+    checkpoint: Checkpoint
+    engine: str
+    precision: str
+    settings: dict[str, Any]
+    release: str
+    gpu: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to.
+
+    Attributes:
+        status: `done`, `done_with_failures` or `nothing_to_do`.
+        videos: published by this run, by status: ok, partial, failed.
+        already_published: videos of the input that needed no work, by status.
+        changed: videos whose bytes changed since they were published; they were left alone.
+        seconds: wall time.
+    """
+
+    job: Job
+    status: str
+    videos: dict[str, int]
+    already_published: dict[str, int]
+    changed: int
+    frames: int
+    faces: int
+    seconds: float
+
+
+def describe(config: Config) -> Job:
+    """Resolve weights, engine and precision, and from them the name of the release."""
+    gpu = available_gpus() > 0 and config.cluster.gpus_per_worker != 0
+    engine, precision = choose(config.model.engine, config.model.precision, gpu=gpu)
+    checkpoint = resolve_checkpoint(
+        config.model.checkpoint,
+        revision=config.model.revision,
+        sha256=config.model.sha256,
+        accept_license=config.model.accept_license,
+        cache_dir=cache_dir(),
+    )
+    settings = result_settings(
+        config,
+        weights_sha256=checkpoint.sha256,
+        detector_sha256=detector_sha256(config.detect),
+        precision=precision,
+    )
+    return Job(
+        config=config,
+        run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
+        checkpoint=checkpoint,
+        engine=engine,
+        precision=precision,
+        settings=settings,
+        release=release_name(checkpoint.name, settings),
+        gpu=gpu,
+    )
+
+
+def run(config: Config, progress: Progress) -> Summary:
+    """Run the main job.
+
+    Raises:
+        FeatrayError: the run as a whole failed; what has landed is kept, and a rerun goes on from it.
+    """
+    started = time.monotonic()
+    job = describe(config)
+    videos = list_videos(config.input)
+    first = next(videos)  # an input that names nothing ends here, before the output is touched
+    output = open_output(config.output.uri, config.output.storage_options, create=True)
+    partition = Partition(output, config.dataset, job.release)
+    recover(partition)
+    backlog = _Backlog(job, partition)
+    todo = backlog.select(chain([first], videos))
+    begin = next(todo, None)
+    commits: list[Commit] = []
+    if begin is not None:
+        commits = _run_job(job, partition, chain([begin], todo), progress, started)
+    counts = _count(commits)
+    return Summary(
+        job=job,
+        status="nothing_to_do" if begin is None else _status(counts),
+        videos=_by_status(counts),
+        already_published=backlog.published,
+        changed=backlog.changed,
+        frames=counts["frames"],
+        faces=counts["faces"],
+        seconds=time.monotonic() - started,
+    )
+
+
+@dataclass
+class _Backlog:
+    """Tells work from what is published."""
+
+    job: Job
+    partition: Partition
+    published: dict[str, int] = field(default_factory=dict)
+    changed: int = 0
+
+    def select(self, videos: Iterator[Video]) -> Iterator[VideoTask]:
+        """A task for each video that is not published yet; the others are counted."""
+        done = {
+            video.video_id: (bytes.fromhex(video.work_key), video.status)
+            for commit in read_commits(self.partition)
+            for video in commit.videos
+        }
+        begun = set(list_folders(self.partition.landing()))
+        for video in videos:
+            key = work_key(video.content_id, self.job.settings)
+            if video.video_id in done:
+                known_key, status = done[video.video_id]
+                self.published[status] = self.published.get(status, 0) + 1
+                self.changed += known_key.hex() != key
+                continue
+            yield VideoTask(video, key, shard="", resume=f"{video.video_id}-{key[:16]}" in begun)
+
+
+def _run_job(
+    job: Job, partition: Partition, todo: Iterator[VideoTask], progress: Progress, started: float
+) -> list[Commit]:
+    row = run_row(
+        job.config,
+        run_id=job.run_id,
+        release=job.release,
+        weights=_weights_facts(job),
+        engine=job.engine,
+        precision=job.precision,
+        gpu=None,
+    )
+    begin_run(partition, row)
+    try:
+        commits = _execute(job, partition, todo, row, progress)
+    except BaseException:
+        end_run(partition, {**row, "status": "failed", "finished_at": datetime.now(UTC)})
+        raise
+    counts = _count(commits)
+    seconds = time.monotonic() - started
+    rates = {"frames_per_s": counts["frames"] / seconds, "faces_per_s": counts["faces"] / seconds}
+    end_run(partition, {**row, **counts, **rates, "status": _status(counts), "finished_at": datetime.now(UTC)})
+    return commits
+
+
+def _execute(
+    job: Job, partition: Partition, todo: Iterator[VideoTask], row: dict[str, Any], progress: Progress
+) -> list[Commit]:
+    publishing = PublishSettings(
+        run_id=job.run_id,
+        tables=tuple(job.config.output.tables),
+        path_fields=tuple(name for name in path_field_names(job.config.input.path_fields or "") if name != "name"),
+        footer=footer(row),
+    )
+    tally = Tally()
+    commits: list[Commit] = []
+    pages = _open_shards(todo, partition, job.run_id, tally)
+    with progress, Session(job.config) as session:
+        progress.start(tally, session.workers, job.gpu)
+        for attempt in range(1, job.config.run.max_attempts + 1):
+            for receipt in session.stream(partition, job.run_id, _infer_settings(job), pages):
+                complete = tally.take(receipt)
+                progress.update()
+                _stop_if_hopeless(tally, job.config)
+                if complete:
+                    session.publish(partition, complete, publishing)
+                commits += session.published(wait=False)
+            missing = tally.missing()
+            if not missing or attempt == job.config.run.max_attempts:
+                break
+            log.warning("attempt %d: %d videos without a complete result are tried again", attempt, len(missing))
+            tally.again(missing)
+            pages = iter([missing])
+        land_lost(partition, tally.missing(), job.run_id)
+        for manifest in tally.open_shards():
+            session.publish(partition, manifest, publishing)
+        commits += session.published(wait=True)
+    return commits
+
+
+def _open_shards(
+    todo: Iterator[VideoTask], partition: Partition, run_id: str, tally: Tally
+) -> Iterator[list[VideoTask]]:
+    """Group videos into output shards, open each, and hand its tasks on in pages."""
+    for manifest, tasks in cut_shards(todo, run_id):
+        write_manifest(partition, manifest)
+        tally.expect(manifest, tasks)
+        yield from (tasks[i : i + _PAGE] for i in range(0, len(tasks), _PAGE))
+
+
+def _stop_if_hopeless(tally: Tally, config: Config) -> None:
+    limit = config.cluster.max_failed_fraction
+    if tally.videos_done >= _ENOUGH_TO_JUDGE and tally.videos_failed > limit * tally.videos_done:
+        raise RunError(
+            f"{tally.videos_failed} of {tally.videos_done} videos failed, more than cluster.max_failed_fraction "
+            f"({limit:g}); see the errors table, or raise the limit"
+        )
+
+
+def _infer_settings(job: Job) -> InferSettings:
+    model = job.config.model
+    return InferSettings(
+        spec=model.checkpoint,
+        revision=model.revision,
+        weights_sha256=job.checkpoint.sha256,
+        accept_license=model.accept_license,
+        engine=job.engine,
+        precision=job.precision,
+        recipe=model.recipe,
+        batch_size=model.batch_size if job.gpu else min(model.batch_size, _CPU_BATCH),
+        threads=1,
+        gpu=job.gpu,
+        cache_dir=cache_dir(),
+    )
+
+
+def _weights_facts(job: Job) -> WeightsFacts:
+    return WeightsFacts(
+        model_name=job.checkpoint.name,
+        model_file=job.config.model.checkpoint,
+        weights_sha256=job.checkpoint.sha256,
+        hub_revision=job.config.model.revision,
+        license=job.checkpoint.license,
+        weights_trained=job.checkpoint.weights_trained,
+    )
+
+
+def _count(commits: list[Commit]) -> dict[str, int]:
+    videos = [video for commit in commits for video in commit.videos]
+    counts = {f"videos_{s}": sum(video.status == s for video in videos) for s in ("ok", "partial", "failed")}
+    return counts | {"frames": sum(v.frames for v in videos), "faces": sum(v.faces for v in videos)}
+
+
+def _by_status(counts: dict[str, int]) -> dict[str, int]:
+    return {name.removeprefix("videos_"): count for name, count in counts.items() if name.startswith("videos_")}
+
+
+def _status(counts: dict[str, int]) -> str:
+    return "done_with_failures" if counts["videos_failed"] or counts["videos_partial"] else "done"

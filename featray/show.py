@@ -1,0 +1,80 @@
+"""Printing query results and the data dictionary."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from datetime import datetime
+from typing import Any
+
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+from featray.errors import UsageError
+from featray.tables.schema import TABLE_MEANINGS, TABLES
+
+_ROWS_SHOWN = 1000
+"""Of a table on the terminal; csv and json print all."""
+
+
+def print_result(result: duckdb.DuckDBPyConnection, style: str) -> None:
+    """Print a result as `table`, `csv` or `json` (one array of objects)."""
+    names = [column[0] for column in result.description]
+    if style == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow(names)
+        while rows := result.fetchmany(10_000):
+            writer.writerows(rows)
+    elif style == "json":
+        found = [dict(zip(names, map(_plain, row), strict=True)) for row in result.fetchall()]
+        print(json.dumps(found, indent=2))
+    else:
+        _print_table(names, result.fetchmany(_ROWS_SHOWN + 1))
+
+
+def print_schema(table: str | None) -> None:
+    """Print name, type, unit, range and meaning of every column.
+
+    Raises:
+        UsageError: no such table.
+    """
+    if table is not None and table not in TABLES:
+        raise UsageError(f"schema {table}: no such table; there are: {', '.join(TABLES)}")
+    console = Console(soft_wrap=True)
+    for name in [table] if table else list(TABLES):
+        console.print(f"[bold]{name}[/bold]: {TABLE_MEANINGS[name]}")
+        shown = Table("column", "type", "unit", "range", "meaning", box=None, pad_edge=False)
+        for column in TABLES[name]:
+            shown.add_row(column.name, _type_name(column.type), column.unit, column.range, column.meaning)
+        console.print(shown)
+        console.print()
+
+
+def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
+    console = Console(soft_wrap=True)
+    shown = Table(*names, box=None, pad_edge=False)
+    for row in rows[:_ROWS_SHOWN]:
+        shown.add_row(*(_short(value) for value in row))
+    console.print(shown, no_wrap=True, crop=False, overflow="ignore")
+    more = ", the first of more" if len(rows) > _ROWS_SHOWN else ""
+    console.print(f"({min(len(rows), _ROWS_SHOWN)} rows{more})", style="dim")
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list) and len(value) > 4:
+        return f"[{', '.join(_short(v) for v in value[:3])}, ... {len(value)}]"
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _type_name(kind: Any) -> str:
+    return str(kind).replace("<item: ", "<").replace("<element: ", "<").replace("[us, tz=UTC]", "(us, UTC)")

@@ -1,0 +1,239 @@
+"""The stages between the plan and the landing, as Ray Data wants them; no Ray in here.
+
+A stage adapts one-row Arrow batches to the functions that do the work.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featray.chunks import extract_chunks
+from featray.config import DecodeConfig, DetectConfig
+from featray.errors import RETRYABLE, ErrorCode, ModelError
+from featray.faces.detector import open_detector
+from featray.plan import Outcome, UnitTask, VideoPlan, VideoTask, open_source, plan_video
+from featray.rows import (
+    ALREADY_LANDED,
+    RECEIPT_SCHEMA,
+    Receipt,
+    chips_of,
+    chunk_row,
+    feature_row,
+    landed_row,
+    read_stream,
+    to_stream,
+)
+from featray.tables.landing import (
+    FRAMES_SCHEMA,
+    LANDED_SCHEMA,
+    PartHeader,
+    landed_units,
+    read_plan,
+    write_part,
+    write_plan,
+)
+from featray.tables.layout import Partition
+from featray.video.units import WHOLE_VIDEO
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class InferSettings:
+    """What an inference worker needs to open the network.
+
+    Attributes:
+        spec: `model.checkpoint` of the config; each node resolves it once into its own cache.
+        weights_sha256: of the checkpoint the run was planned with; another file is refused.
+        threads: CPU threads of the engine.
+    """
+
+    spec: str
+    revision: str | None
+    weights_sha256: str
+    accept_license: str | None
+    engine: str
+    precision: str
+    recipe: str
+    batch_size: int
+    threads: int
+    gpu: bool
+    cache_dir: Path
+
+
+def plan_units(
+    batch: pa.Table, partition: Partition, decode: DecodeConfig, storage_options: dict[str, Any]
+) -> Iterator[pa.Table]:
+    """VideoTask rows in, UnitTask rows out: probe, cut, land the plan, ask the ledger what is done."""
+    for text in batch["task"].to_pylist():
+        task = VideoTask.from_json(text)
+        folder = partition.landing(task.video.video_id, task.work_key)
+        plan = read_plan(folder) if task.resume else None
+        landed = {unit: len(names) for unit, names in landed_units(folder).items()} if plan else {}
+        if plan is None or (plan.failure and plan.failure[1] in RETRYABLE):
+            plan = plan_video(task.video, decode, storage_options)
+            write_plan(folder, plan)
+        yield pa.table({"task": [unit.to_json() for unit in task.units(plan, landed)]})
+
+
+class DecodeDetect:
+    """UnitTask rows in, chunk rows out. Holds the detector; frames never leave it."""
+
+    def __init__(self, decode: DecodeConfig, detect: DetectConfig, storage_options: dict[str, Any]) -> None:
+        self._decode = decode
+        self._storage_options = storage_options
+        self._detector = open_detector(detect)
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """A row a chunk; the last one carries the unit's account."""
+        for text in batch["task"].to_pylist():
+            task = UnitTask.from_json(text)
+            if task.landed_parts:
+                yield landed_row(text)
+                continue
+            open_file = partial(open_source, task.video, self._storage_options)
+            for chunk in extract_chunks(task, open_file, self._decode, self._detector):
+                yield chunk_row(text, chunk)
+
+
+class Infer:
+    """Chunk rows in, feature rows out. Holds the network; batches are formed inside a chunk."""
+
+    def __init__(self, settings: InferSettings) -> None:
+        from featray.model.checkpoint import Checkpoint
+        from featray.model.engines import open_engine
+        from featray.model.source import resolve_checkpoint
+
+        checkpoint: Checkpoint = resolve_checkpoint(
+            settings.spec,
+            revision=settings.revision,
+            sha256=settings.weights_sha256 if settings.spec.startswith("hf://") else None,
+            accept_license=settings.accept_license,
+            cache_dir=settings.cache_dir,
+        )
+        if checkpoint.sha256 != settings.weights_sha256:
+            raise ModelError(f"{checkpoint.path}: not the weights this run was planned with; sync them to every node")
+        self._config = checkpoint.config
+        self._engine = open_engine(
+            checkpoint,
+            engine=settings.engine,
+            precision=settings.precision,
+            recipe=settings.recipe,
+            batch_size=settings.batch_size,
+            num_threads=settings.threads,
+            gpu=settings.gpu,
+            cache_dir=settings.cache_dir,
+        )
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """The same rows with `chips` dropped and `faces` complete."""
+        from featray.model.outputs import to_columns
+
+        for i in range(batch.num_rows):
+            row = batch.slice(i, 1)
+            if row["part"][0].as_py() == ALREADY_LANDED:
+                yield feature_row(row, None, 0.0)
+                continue
+            start = time.perf_counter()
+            faces = read_stream(row["faces"][0].as_buffer())
+            squares = np.column_stack([faces[name].to_numpy() for name in ("crop_x", "crop_y", "crop_side")])
+            columns = to_columns(self._engine(chips_of(row)), squares.astype(np.float64), self._config)
+            yield feature_row(row, _landed(faces, columns), time.perf_counter() - start)
+
+
+def land_parts(batch: pa.Table, partition: Partition, run_id: str, max_attempts: int) -> pa.Table:
+    """Feature rows in, receipts out: each part is written to the ledger before it is counted."""
+    receipts = [_land(row, partition, run_id, max_attempts) for row in batch.to_pylist()]
+    return pa.Table.from_pylist([asdict(receipt) for receipt in receipts], schema=RECEIPT_SCHEMA)
+
+
+def _land(row: dict[str, Any], partition: Partition, run_id: str, max_attempts: int) -> Receipt:
+    task = UnitTask.from_json(row["task"])
+    receipt = Receipt(task.shard, task.video.video_id, task.unit.index, task.units, task.attempt)
+    if row["part"] == ALREADY_LANDED:
+        return replace(receipt, part=task.landed_parts - 1, last=True, resumed=True)
+    outcome = Outcome(**json.loads(row["outcome"])) if row["outcome"] else None
+    faces = read_stream(row["faces"])
+    receipt = replace(receipt, part=row["part"], last=outcome is not None, faces=faces.num_rows)
+    if outcome:
+        receipt = replace(
+            receipt,
+            frames=outcome.frames_sampled,
+            failed=bool(outcome.failures) and not outcome.frames_sampled,
+            seconds=json.dumps(outcome.seconds),
+        )
+        if task.attempt < max_attempts and any(code in RETRYABLE for _, code, _ in outcome.failures):
+            return replace(receipt, retry=True)
+    land_unit_part(partition, task, run_id, row["part"], faces, row["frames"], outcome)
+    return receipt
+
+
+def land_unit_part(
+    partition: Partition,
+    task: UnitTask,
+    run_id: str,
+    part: int,
+    faces: pa.Table,
+    frames: bytes | None,
+    outcome: Outcome | None,
+) -> None:
+    """Write one part of a unit to the ledger."""
+    header = PartHeader(
+        video_id=task.video.video_id,
+        work_key=task.work_key,
+        unit=task.unit.index,
+        part=part,
+        run_id=run_id,
+        attempt=task.attempt,
+        at_us=time.time_ns() // 1000,
+        outcome=asdict(outcome) if outcome else None,
+    )
+    folder = partition.landing(task.video.video_id, task.work_key)
+    write_part(folder, header, faces, read_stream(frames) if frames else None)
+
+
+def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str) -> None:
+    """Land a failure for every unit of these videos that gave no result in any attempt."""
+    for video in tasks:
+        folder = partition.landing(video.video.video_id, video.work_key)
+        plan = read_plan(folder)
+        if plan is None:
+            plan = VideoPlan(None, WHOLE_VIDEO)
+            write_plan(folder, plan)
+        done = landed_units(folder)
+        for task in video.units(plan, {}):
+            if task.unit.index not in done:
+                text = f"no result in {video.attempt} attempts; the workers' logs say more"
+                outcome = Outcome(failures=[("reconcile", ErrorCode.LOST, text)])
+                frames = to_stream(FRAMES_SCHEMA.empty_table())
+                land_unit_part(partition, task, run_id, 0, LANDED_SCHEMA.empty_table(), frames, outcome)
+
+
+def _landed(faces: pa.Table, columns: dict[str, NDArray[np.float32]]) -> pa.Table:
+    """Detected faces with the network's columns; a checkpoint without blendshapes leaves theirs null."""
+    arrays = []
+    for field in LANDED_SCHEMA:
+        if field.name in faces.column_names:
+            arrays.append(faces[field.name])
+        elif field.name not in columns:
+            arrays.append(pa.nulls(faces.num_rows, field.type))
+        else:
+            values = columns[field.name]
+            arrays.append(_lists(values) if values.ndim == 2 else pa.array(values, field.type))
+    return pa.table(arrays, schema=LANDED_SCHEMA)
+
+
+def _lists(values: NDArray[np.float32]) -> pa.Array:
+    offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
+    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).ravel()))

@@ -1,0 +1,146 @@
+"""The landing area: results of units, one atomic PUT a part, which is also the resume ledger.
+
+A video's landing folder holds `plan.json` and, for each unit, parts `u<unit>-p<part>.arrow`;
+the last part of a unit ends in `-last.arrow` and brings its frames and outcome. A unit is
+done when its last part and all before it are there. A part is two Arrow streams, faces then
+frames, in one object; the header is the first stream's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from featray.errors import OutputError, StorageError
+from featray.plan import Outcome, VideoPlan
+from featray.sources.storage import Location, list_files, read_bytes, write_bytes
+from featray.tables.schema import BLENDSHAPES, FACES, FRAMES, MESH, Column, arrow_schema
+
+_HEADER = b"featray.landing"
+_ADDED_BY_PUBLISH = {"dataset", "release", "video_id", "run_id", "track_id"}
+_DETECTED = (
+    "frame_index pts_us face_index box_x1 box_y1 box_x2 box_y2 score interpolated landmarks5 "
+    "crop_x crop_y crop_side face_px sharpness in_frame"
+).split()
+
+
+def _schema(columns: Iterator[Column]) -> pa.Schema:
+    fields = {c.name: pa.field(c.name, c.type) for c in columns if c.name not in _ADDED_BY_PUBLISH}
+    return pa.schema(list(fields.values()))
+
+
+DETECTED_SCHEMA = pa.schema([pa.field(name, arrow_schema("faces").field(name).type) for name in _DETECTED])
+"""What is known of a face before inference."""
+
+LANDED_SCHEMA = _schema(iter((*FACES, *BLENDSHAPES, *MESH)))
+"""A face with everything the network says, before it is split over the tables."""
+
+FRAMES_SCHEMA = _schema(iter(FRAMES))
+
+
+@dataclass(frozen=True)
+class PartHeader:
+    """What stands at the head of a landed part.
+
+    Attributes:
+        video_id, work_key: of the video.
+        unit, part: which part of which unit.
+        run_id: the run that made it.
+        attempt: of the unit.
+        at_us: when it landed, microseconds since the epoch, UTC.
+        outcome: as plain data; only in a unit's last part.
+    """
+
+    video_id: str
+    work_key: str
+    unit: int
+    part: int
+    run_id: str
+    attempt: int
+    at_us: int
+    outcome: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A landed part."""
+
+    header: PartHeader
+    faces: pa.Table
+    frames: pa.Table
+
+    @property
+    def outcome(self) -> Outcome:
+        """The unit's outcome; only a last part has one."""
+        if self.header.outcome is None:
+            raise OutputError(f"landing of video {self.header.video_id}: part {self.header.part} has no outcome")
+        return Outcome(**self.header.outcome)
+
+
+def write_plan(folder: Location, plan: VideoPlan) -> None:
+    """Land a video's plan."""
+    write_bytes(folder.child("plan.json"), plan.to_json().encode())
+
+
+def read_plan(folder: Location) -> VideoPlan | None:
+    """The plan that landed, or None."""
+    try:
+        return VideoPlan.from_json(read_bytes(folder.child("plan.json")))
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
+def write_part(folder: Location, header: PartHeader, faces: pa.Table, frames: pa.Table | None) -> None:
+    """Land one part: one object, written atomically. Writing it again gives the same rows."""
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    described = faces.schema.with_metadata({_HEADER: json.dumps(asdict(header)).encode()})
+    with pa.ipc.new_stream(sink, described, options=options) as stream:
+        stream.write_table(faces.cast(described))
+    if frames is not None:
+        with pa.ipc.new_stream(sink, FRAMES_SCHEMA, options=options) as stream:
+            stream.write_table(frames)
+    name = f"u{header.unit:06d}-p{header.part:04d}{'-last' if header.outcome is not None else ''}.arrow"
+    write_bytes(folder.child(name), sink.getvalue().to_pybytes())
+
+
+def read_part(location: Location) -> Part:
+    """Read a landed part."""
+    source = pa.BufferReader(read_bytes(location))
+    try:
+        with pa.ipc.open_stream(source) as stream:
+            faces = stream.read_all()
+        header = PartHeader(**json.loads(faces.schema.metadata[_HEADER]))
+        frames = FRAMES_SCHEMA.empty_table()
+        if header.outcome is not None:
+            with pa.ipc.open_stream(source) as stream:
+                frames = stream.read_all()
+    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+        raise OutputError(f"{location.uri}: damaged landing file ({error}); delete it and run again") from None
+    return Part(header, faces.replace_schema_metadata(None), frames)
+
+
+def landed_units(folder: Location) -> dict[int, list[str]]:
+    """Units that landed whole, with the names of their parts in order."""
+    parts: dict[int, dict[int, str]] = {}
+    last: dict[int, tuple[int, str]] = {}
+    for path in list_files(folder):
+        name = path.rsplit("/", 1)[-1]
+        match = re.fullmatch(r"u(\d+)-p(\d+)(-last)?\.arrow", name)
+        if match and match[3]:
+            last[int(match[1])] = (int(match[2]), name)
+        elif match:
+            parts.setdefault(int(match[1]), {})[int(match[2])] = name
+    whole = {}
+    for unit, (final, name) in sorted(last.items()):
+        before = parts.get(unit, {})
+        if all(part in before for part in range(final)):
+            whole[unit] = [*(before[part] for part in range(final)), name]
+    return whole

@@ -1,0 +1,115 @@
+"""Where everything lies below `output.uri`, and whether a place is a featray output at all.
+
+    <table>/dataset=<d>/release=<r>/[<field>=<v>/...]part-<shard>-<n>.parquet
+    _featray/output.json                                    marks the place as ours
+    _featray/landing/<d>/<r>/<video_id>-<work key>/         the resume ledger of a video
+    _featray/shards/<d>/<r>/<shard>.json                    which videos an open shard holds
+    _featray/commits/<d>/<r>/<shard>.json                   what a published shard holds
+
+Table roots hold nothing but published Parquet files.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from featray.errors import OutputError, StorageError
+from featray.sources.storage import Location, exists, list_folders, locate, read_bytes, storage_errors, write_bytes
+from featray.tables.schema import SCHEMA_VERSION
+
+INTERNAL = "_featray"
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output location."""
+
+    root: Location
+
+    def table(self, name: str) -> Location:
+        """The root of a table."""
+        return self.root.child(name)
+
+    def internal(self, *parts: str) -> Location:
+        """A place in the internal folder."""
+        return self.root.child(INTERNAL, *parts)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One dataset and release of an output."""
+
+    output: Output
+    dataset: str
+    release: str
+
+    def folder(self, table: str, fields: dict[str, str] | None = None) -> Location:
+        """The folder of a table's files for these path-field values."""
+        values = {"dataset": self.dataset, "release": self.release, **(fields or {})}
+        return self.output.table(table).child(*(f"{name}={quote(value, safe=' ')}" for name, value in values.items()))
+
+    def landing(self, video_id: str = "", work_key: str = "") -> Location:
+        """The landing folder of a video, or of the whole partition."""
+        name = f"{video_id}-{work_key[:16]}" if video_id else ""
+        return self.output.internal("landing", self.dataset, self.release, name)
+
+    def shard(self, name: str = "") -> Location:
+        """The manifest of an open shard, or the folder of them."""
+        return self.output.internal("shards", self.dataset, self.release, f"{name}.json" if name else "")
+
+    def commit(self, name: str = "") -> Location:
+        """The commit record of a published shard, or the folder of them."""
+        return self.output.internal("commits", self.dataset, self.release, f"{name}.json" if name else "")
+
+
+def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, create: bool = False) -> Output:
+    """Open an output, or begin one in an empty place.
+
+    Args:
+        uri: the output's root.
+        storage_options: for fsspec.
+        create: whether to begin an output where there is none.
+
+    Raises:
+        OutputError: the place holds something else, or nothing (and `create` is false).
+    """
+    output = Output(locate(uri, storage_options))
+    marker = output.internal("output.json")
+    try:
+        described = json.loads(read_bytes(marker))
+        version = described["schema_version"]
+    except StorageError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        _begin(output, marker, create)
+        return output
+    except (ValueError, KeyError, TypeError):
+        raise OutputError(f"{marker.uri}: damaged; it should say which schema_version the tables have") from None
+    if version > SCHEMA_VERSION:
+        raise OutputError(f"{output.root.uri}: written by a newer featray (schema {version}); upgrade featray")
+    return output
+
+
+def list_partitions(output: Output) -> list[Partition]:
+    """Every dataset and release that has commits."""
+    found = []
+    for dataset in list_folders(output.internal("commits")):
+        for release in list_folders(output.internal("commits", dataset)):
+            found.append(Partition(output, dataset, release))
+    return found
+
+
+def _begin(output: Output, marker: Location, create: bool) -> None:
+    with storage_errors(output.root.uri):
+        is_file = exists(output.root) and output.root.fs.isfile(output.root.path)
+        occupied = not is_file and exists(output.root) and bool(output.root.fs.ls(output.root.path))
+    if is_file:
+        raise OutputError(f"{output.root.uri}: is a file; name a folder or prefix for the tables")
+    if not create:
+        raise OutputError(f"{output.root.uri}: is no featray output (no {INTERNAL}/output.json)")
+    if occupied:
+        raise OutputError(f"{output.root.uri}: is not empty and no featray output; name an empty folder or prefix")
+    write_bytes(marker, json.dumps({"format": "featray", "schema_version": SCHEMA_VERSION}).encode())

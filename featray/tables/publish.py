@@ -1,0 +1,231 @@
+"""Publishing one shard: landed units of whole videos become rows of the tables.
+
+Order of writes, which is what makes publishing safe to kill and to repeat:
+files under names that follow from the shard, then the commit, then landing and manifest
+are deleted. Before the commit a rerun writes the same files again; after it, only the
+deletions are left to do.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featray.errors import ErrorCode, RunError
+from featray.faces.tracks import Tracker
+from featray.plan import VideoPlan
+from featray.sources.storage import delete_folder
+from featray.tables.commits import Commit, CommittedVideo, ShardManifest, close_shard, write_commit
+from featray.tables.landing import Part, PartHeader, landed_units, read_part, read_plan
+from featray.tables.layout import Partition
+from featray.tables.schema import PER_VIDEO_TABLES, TABLES
+from featray.tables.writer import TableWriter
+
+
+@dataclass(frozen=True)
+class PublishSettings:
+    """What publishing needs to know beside the shard.
+
+    Attributes:
+        run_id: the run that publishes.
+        tables: feature tables to write.
+        path_fields: names of the path fields, in order.
+        footer: provenance for file footers, without the `featray.` prefix.
+    """
+
+    run_id: str
+    tables: tuple[str, ...]
+    path_fields: tuple[str, ...]
+    footer: dict[str, str] = field(default_factory=dict)
+
+
+def publish_shard(partition: Partition, manifest: ShardManifest, settings: PublishSettings) -> Commit:
+    """Merge, track, sort, write, commit, clean up.
+
+    Raises:
+        RunError: a unit of the shard has not landed.
+        StorageError: the storage failed; nothing is committed then.
+    """
+    published_at_us = time.time_ns() // 1000
+    videos = sorted(manifest.videos, key=lambda video: str(video["video_id"]))
+    with tempfile.TemporaryDirectory(prefix="featray-publish-") as scratch:
+        writers = {table: _writer(table, partition, manifest, settings, scratch) for table in _tables(settings)}
+        try:
+            committed = [_write_video(video, partition, writers, settings, published_at_us) for video in videos]
+            files = [file for writer in writers.values() for file in writer.close()]
+        finally:
+            for writer in writers.values():
+                writer.abandon()
+    commit = Commit(manifest.shard, settings.run_id, published_at_us, files, committed)
+    write_commit(partition, commit)
+    clean_up_shard(partition, manifest)
+    return commit
+
+
+def clean_up_shard(partition: Partition, manifest: ShardManifest) -> None:
+    """Delete what a committed shard no longer needs: its landing folders, then its manifest."""
+    for video in manifest.videos:
+        delete_folder(partition.landing(video["video_id"], video["work_key"]))
+    close_shard(partition, manifest.shard)
+
+
+def _tables(settings: PublishSettings) -> list[str]:
+    return [t for t in PER_VIDEO_TABLES if t in settings.tables or t not in ("faces", "blendshapes", "mesh")]
+
+
+def _writer(
+    table: str, partition: Partition, manifest: ShardManifest, settings: PublishSettings, scratch: str
+) -> TableWriter:
+    return TableWriter(
+        table,
+        folder=partition.folder(table, manifest.fields),
+        stem=f"part-{manifest.shard}",
+        scratch=scratch,
+        footer=settings.footer,
+        path_fields=settings.path_fields,
+        root=partition.output.root,
+    )
+
+
+@dataclass
+class _Tally:
+    frames_decoded: int = 0
+    frames_sampled: int = 0
+    frames_with_face: int = 0
+    faces: int = 0
+    picture: dict[str, Any] = field(default_factory=dict)
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    last: PartHeader | None = None
+
+    def add_error(self, code: str, message: str, *, stage: str = "decode", unit: int | None = None) -> None:
+        """Note an error of the unit that was counted last, or of the whole video."""
+        assert self.last is not None
+        self.errors.append(
+            {
+                "unit": unit,
+                "stage": stage,
+                "error_code": str(code),
+                "message": message,
+                "attempt": self.last.attempt,
+                "run_id": self.last.run_id,
+                "at": _utc(self.last.at_us),
+            }
+        )
+
+
+def _write_video(
+    video: dict[str, Any],
+    partition: Partition,
+    writers: dict[str, TableWriter],
+    settings: PublishSettings,
+    published_at_us: int,
+) -> CommittedVideo:
+    folder = partition.landing(video["video_id"], video["work_key"])
+    plan = read_plan(folder)
+    landed = landed_units(folder) if plan else {}
+    if plan is None or len(landed) != len(plan.units):
+        raise RunError(f"{video['uri']}: {len(landed)} units landed; the shard cannot be published yet")
+    constant = {
+        "dataset": partition.dataset,
+        "release": partition.release,
+        "video_id": video["video_id"],
+        **video["fields"],
+    }
+    tally, tracker = _Tally(), Tracker()
+    for names in landed.values():
+        for part in (read_part(folder.child(name)) for name in names):
+            _write_part(part, constant, writers, tracker)
+            _count(part, tally)
+    row = _video_row(video, plan, tally, tracker.count)
+    times = {"run_id": settings.run_id, "published_at": _utc(published_at_us)}
+    writers["videos"].write_rows([{**constant, **row, **times}])
+    writers["errors"].write_rows([{**constant, "uri": video["uri"], **error} for error in tally.errors])
+    return CommittedVideo(
+        video_id=video["video_id"],
+        uri=video["uri"],
+        work_key=video["work_key"],
+        status=row["status"],
+        frames=tally.frames_sampled,
+        faces=tally.faces,
+    )
+
+
+def _write_part(part: Part, constant: dict[str, str], writers: dict[str, TableWriter], tracker: Tracker) -> None:
+    known = {**constant, "run_id": part.header.run_id}
+    faces = _with_constants(part.faces, known).append_column("track_id", pa.array(_track(part.faces, tracker)))
+    for table in ("faces", "blendshapes", "mesh"):
+        if table in writers:
+            writers[table].write(faces)
+    writers["frames"].write(_with_constants(part.frames, known))
+
+
+def _with_constants(rows: pa.Table, constants: dict[str, str]) -> pa.Table:
+    for name, value in constants.items():
+        rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.string()), rows.num_rows))
+    return rows
+
+
+def _track(faces: pa.Table, tracker: Tracker) -> np.ndarray[Any, np.dtype[np.int32]]:
+    if not faces.num_rows:
+        return np.zeros(0, np.int32)
+    times = faces["pts_us"].to_numpy()
+    boxes = np.column_stack([faces[name].to_numpy() for name in ("box_x1", "box_y1", "box_x2", "box_y2")])
+    starts = np.flatnonzero(np.diff(times, prepend=times[0] - 1))
+    ids = [tracker.update(int(times[a]), boxes[a:b]) for a, b in _spans(starts, len(times))]
+    return np.concatenate(ids)
+
+
+def _spans(starts: Any, length: int) -> Iterator[tuple[int, int]]:
+    yield from zip(starts.tolist(), [*starts[1:].tolist(), length], strict=True)
+
+
+def _count(part: Part, tally: _Tally) -> None:
+    tally.last = part.header
+    tally.faces += part.faces.num_rows
+    if part.header.outcome is None:
+        return
+    outcome = part.outcome
+    tally.frames_decoded += outcome.frames_decoded
+    tally.frames_sampled += part.frames.num_rows
+    tally.frames_with_face += pc.sum(pc.greater(part.frames["faces"], 0)).as_py() or 0
+    tally.picture = tally.picture or outcome.picture
+    for stage, code, message in outcome.failures:
+        tally.add_error(code, message, stage=stage, unit=part.header.unit)
+
+
+def _video_row(video: dict[str, Any], plan: VideoPlan, tally: _Tally, tracks: int) -> dict[str, Any]:
+    header = plan.header
+    promised = header.frames_promised if header else None
+    truncated = bool(promised and tally.frames_decoded < promised)
+    if truncated:
+        tally.add_error(ErrorCode.TRUNCATED, f"{tally.frames_decoded} of {promised} frames decoded")
+    elif not tally.frames_decoded and not tally.errors:
+        tally.add_error(ErrorCode.DECODE_FAILED, "no frame could be decoded")
+    status = "ok" if not tally.errors else "partial" if tally.frames_sampled else "failed"
+    known = {c.name for c in TABLES["videos"]}
+    return {
+        **{name: value for name, value in video.items() if name in known},
+        **({} if header is None else {"container": header.container, "codec": header.codec}),
+        **({} if header is None else {"duration_us": header.duration_us, "time_base": header.time_base}),
+        **tally.picture,
+        "frames_decoded": tally.frames_decoded,
+        "frames_sampled": tally.frames_sampled,
+        "frames_with_face": tally.frames_with_face,
+        "faces": tally.faces,
+        "tracks": tracks,
+        "status": status,
+        "error_code": tally.errors[0]["error_code"] if tally.errors else None,
+        "truncated": truncated,
+    }
+
+
+def _utc(microseconds: int) -> datetime:
+    return datetime.fromtimestamp(microseconds / 1_000_000, UTC)

@@ -1,0 +1,232 @@
+"""The tables, defined once: every column's name, type, unit, range and meaning.
+
+Writer, views, data dictionary, docs and tests are all derived from here. Only types that
+DuckDB 1.4+ and Spark 3.5+ both read are used. Evolution is additive: a column may be
+added (and SCHEMA_VERSION raised), never renamed, retyped or removed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from featray.model.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
+
+SCHEMA_VERSION: Final = 1
+
+STRING, BOOL, INT32, INT64 = pa.string(), pa.bool_(), pa.int32(), pa.int64()
+FLOAT, DOUBLE = pa.float32(), pa.float64()
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+FLOATS = pa.list_(pa.float32())
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the data dictionary."""
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    unit: str = ""
+    range: str = ""
+
+
+_DATASET = Column("dataset", STRING, "name of the dataset; a partition")
+_RELEASE = Column("release", STRING, "model and settings that made the row; a partition")
+_VIDEO = Column("video_id", STRING, "which video: first 16 hex digits of sha256 of its URI")
+_FRAME = Column("frame_index", INT32, "position of the frame in presentation order", "frames", ">= 0")
+_PTS = Column("pts_us", INT64, "presentation time from the stream; never index / rate", "µs")
+_FACE = Column("face_index", INT32, "face within the frame, by descending score, ties by x", "", ">= 0")
+_RUN = Column("run_id", STRING, "the run that made the row; joins `runs`")
+_TRACK = Column("track_id", INT32, "the same face over time, stable within a video", "", ">= 0")
+
+KEY = (_DATASET, _RELEASE, _VIDEO, _FRAME, _PTS)
+
+_AU_MEANINGS = dict(
+    zip(
+        AU_NAMES_20,
+        (
+            "inner brow raiser", "outer brow raiser", "brow lowerer", "upper lid raiser", "cheek raiser",
+            "lid tightener", "nose wrinkler", "upper lip raiser", "nasolabial deepener", "lip corner puller",
+            "dimpler", "lip corner depressor", "chin raiser", "lip stretcher", "lip tightener",
+            "lip pressor", "lips part", "jaw drop", "lip suck", "eyes closed",
+        ),
+        strict=True,
+    )
+)  # fmt: skip
+
+FACES = (
+    *KEY, _FACE, _RUN, _TRACK,
+    Column("box_x1", FLOAT, "left side of the face box, in the upright original frame", "px"),
+    Column("box_y1", FLOAT, "top side of the face box", "px"),
+    Column("box_x2", FLOAT, "right side of the face box", "px"),
+    Column("box_y2", FLOAT, "bottom side of the face box", "px"),
+    Column("score", FLOAT, "the detector's score", "", "[0, 1]"),
+    Column("interpolated", BOOL, "whether the box comes from its neighbours in time (detect.every > 1)"),
+    Column("landmarks5", FLOATS, "x, y of subject's right eye, left eye, nose tip, right and left mouth corner", "px", "10 values"),
+    Column("crop_x", FLOAT, "left side of the square that was cut for the network", "px"),
+    Column("crop_y", FLOAT, "top side of that square", "px"),
+    Column("crop_side", FLOAT, "side of that square", "px", ">= 1"),
+    *(Column(au, FLOAT, f"FACS action unit: {meaning}; a probability, not an intensity", "", "[0, 1]") for au, meaning in _AU_MEANINGS.items()),
+    *(Column(f"emotion_{e}", FLOAT, f"share of {e}; the seven sum to 1", "", "[0, 1]") for e in EMOTION_NAMES_7),
+    Column("valence", FLOAT, "unpleasant to pleasant", "", "[-1, 1]"),
+    Column("arousal", FLOAT, "calm to excited", "", "[-1, 1]"),
+    Column("gaze_yaw", FLOAT, "gaze direction, horizontal", "rad"),
+    Column("gaze_pitch", FLOAT, "gaze direction, vertical; positive is up", "rad"),
+    Column("gaze_angle", FLOAT, "angle between gaze and the camera axis", "rad", "[0, pi]"),
+    Column("pose_pitch", FLOAT, "head pitch; positive is up", "rad"),
+    Column("pose_roll", FLOAT, "head roll; positive tilts to the subject's right", "rad"),
+    Column("pose_yaw", FLOAT, "head yaw; positive turns to the subject's right", "rad"),
+    Column("pose_x", FLOAT, "head position as the network gives it, x", "model units"),
+    Column("pose_y", FLOAT, "head position as the network gives it, y", "model units"),
+    Column("pose_z", FLOAT, "head position as the network gives it, z", "model units"),
+    Column("face_px", FLOAT, "shorter side of the face box", "px", ">= 1"),
+    Column("sharpness", FLOAT, "variance of the Laplacian of the chip's luma; small means blurred", "grey levels²", ">= 0"),
+    Column("in_frame", FLOAT, "share of the cut square that lies inside the frame", "", "[0, 1]"),
+)  # fmt: skip
+
+BLENDSHAPES = (
+    *KEY, _FACE, _RUN, _TRACK,
+    *(Column(name, FLOAT, f"MediaPipe blendshape {name}", "", "[0, 1]") for name in BLENDSHAPE_NAMES),
+)  # fmt: skip
+
+MESH = (
+    *KEY, _FACE, _RUN, _TRACK,
+    Column("mesh_xyz", FLOATS, "478 MediaPipe vertices, x, y, z one vertex after the other; x, y in frame px, z relative depth", "px", "1434 values"),
+)  # fmt: skip
+
+FRAMES = (
+    *KEY, _RUN,
+    Column("status", STRING, "what became of the sampled frame", "", "ok | no_face | decode_error"),
+    Column("faces", INT32, "faces found in it", "faces", ">= 0"),
+    Column("keyframe", BOOL, "whether it is a keyframe of the stream"),
+)  # fmt: skip
+
+VIDEOS = (
+    _DATASET, _RELEASE, _VIDEO,
+    Column("uri", STRING, "where the video is, without credentials or query"),
+    Column("member", STRING, "name inside a shard file, else null"),
+    Column("size_bytes", INT64, "size of the object", "bytes"),
+    Column("content_id", STRING, "etag or modification time and size, or sha256 of the bytes"),
+    Column("work_key", STRING, "sha256 over content, weights, detector and settings"),
+    Column("container", STRING, "FFmpeg's name of the container"),
+    Column("codec", STRING, "FFmpeg's name of the codec"),
+    Column("width", INT32, "width of the upright frame", "px"),
+    Column("height", INT32, "height of the upright frame", "px"),
+    Column("rotation", INT32, "counterclockwise turn applied to make frames upright", "degrees", "0 | 90 | 180 | 270"),
+    Column("sar", STRING, "sample aspect ratio, recorded and not applied"),
+    Column("duration_us", INT64, "duration that the header states", "µs"),
+    Column("time_base", STRING, "seconds a tick of the stream's timestamps"),
+    Column("frames_decoded", INT64, "frames decoded", "frames"),
+    Column("frames_sampled", INT64, "frames sampled; the rows in `frames`", "frames"),
+    Column("frames_with_face", INT64, "sampled frames with a face", "frames"),
+    Column("faces", INT64, "rows in `faces`", "faces"),
+    Column("tracks", INT32, "distinct track_id", "tracks"),
+    Column("status", STRING, "ok: all of it; partial: what could be decoded; failed: nothing", "", "ok | partial | failed"),
+    Column("error_code", STRING, "the first error's code, null if ok"),
+    Column("truncated", BOOL, "whether the header promises more frames than could be decoded"),
+    _RUN,
+    Column("published_at", TIMESTAMP, "when the rows became visible"),
+)  # fmt: skip
+
+ERRORS = (
+    _DATASET, _RELEASE, _VIDEO,
+    Column("uri", STRING, "where the video is, without credentials or query"),
+    Column("unit", INT32, "position of the unit in the video, null for the whole video"),
+    Column("stage", STRING, "where it happened", "", "plan | decode | detect | infer | reconcile"),
+    Column("error_code", STRING, "what happened, from the closed list of codes"),
+    Column("message", STRING, "one line for people"),
+    Column("attempt", INT32, "which attempt", "", ">= 1"),
+    _RUN,
+    Column("at", TIMESTAMP, "when"),
+)  # fmt: skip
+
+RUNS = (
+    _RUN,
+    Column("started_at", TIMESTAMP, "when the run started"),
+    Column("finished_at", TIMESTAMP, "when it ended, null while it runs"),
+    Column("status", STRING, "state of the run", "", "running | done | done_with_failures | failed | interrupted"),
+    _DATASET, _RELEASE,
+    Column("config", STRING, "the whole config as YAML, secrets redacted"),
+    Column("config_hash", STRING, "sha256 of the settings that change results"),
+    Column("featray_version", STRING, "version of featray"),
+    Column("featray_commit", STRING, "git commit of featray, null outside a checkout"),
+    Column("model_name", STRING, "name of the checkpoint"),
+    Column("model_file", STRING, "where the checkpoint came from"),
+    Column("weights_sha256", STRING, "sha256 of the checkpoint file"),
+    Column("hub_revision", STRING, "commit on the model hub, null for local files"),
+    Column("license", STRING, "licence of the weights"),
+    Column("weights_trained", BOOL, "false for synthetic weights: facial numbers then carry no meaning"),
+    Column("recipe", STRING, "from chip to network input", "", "pyfeat | card-center-crop"),
+    Column("engine", STRING, "what ran the network", "", "torch | openvino"),
+    Column("precision", STRING, "arithmetic of the network", "", "fp32 | bf16"),
+    Column("detector", STRING, "name of the face detector"),
+    Column("detector_sha256", STRING, "sha256 of its weights"),
+    Column("decoder", STRING, "decoding backend and its version"),
+    Column("ffmpeg", STRING, "versions of FFmpeg's libraries"),
+    Column("versions", STRING, "versions of python, ray, torch, timm, pyarrow, onnxruntime, openvino, as JSON"),
+    Column("cpu", STRING, "CPU model of the driver's machine"),
+    Column("gpu", STRING, "GPU model of the inference workers, null without"),
+    Column("videos_ok", INT64, "videos published whole", "videos"),
+    Column("videos_partial", INT64, "videos published in part", "videos"),
+    Column("videos_failed", INT64, "videos of which nothing could be used", "videos"),
+    Column("frames", INT64, "frames sampled", "frames"),
+    Column("faces", INT64, "faces written", "faces"),
+    Column("frames_per_s", DOUBLE, "frames a second over the whole run, start-up included", "1/s"),
+    Column("faces_per_s", DOUBLE, "faces a second over the whole run, start-up included", "1/s"),
+)  # fmt: skip
+
+TABLES: Final[dict[str, tuple[Column, ...]]] = {
+    "faces": FACES,
+    "blendshapes": BLENDSHAPES,
+    "mesh": MESH,
+    "frames": FRAMES,
+    "videos": VIDEOS,
+    "errors": ERRORS,
+    "runs": RUNS,
+}
+
+TABLE_MEANINGS: Final[dict[str, str]] = {
+    "faces": "one row a face a sampled frame: box, action units, emotions, valence and arousal, gaze, head pose, quality",
+    "blendshapes": "one row a face: the 52 MediaPipe blendshapes",
+    "mesh": "one row a face: the 478-vertex mesh in frame pixels",
+    "frames": "one row for every sampled frame, with a face or without",
+    "videos": "one row a video: what it is and how it went",
+    "errors": "one row an error",
+    "runs": "one row a run: configuration, weights, versions, machine, counts",
+}
+
+FACE_TABLES: Final = ("faces", "blendshapes", "mesh")
+PER_VIDEO_TABLES: Final = (*FACE_TABLES, "frames", "videos", "errors")
+
+SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
+    **dict.fromkeys(FACE_TABLES, ("video_id", "pts_us", "face_index")),
+    "frames": ("video_id", "pts_us"),
+    "videos": ("video_id",),
+    "errors": ("video_id",),
+    "runs": ("run_id",),
+}
+"""How rows are ordered within a file."""
+
+ROWS_A_GROUP: Final[dict[str, int]] = {table: 8_192 if table == "mesh" else 122_880 for table in TABLES}
+"""Row-group length; a mesh row weighs some 6 KB, so its groups are smaller."""
+
+
+def arrow_schema(table: str, path_fields: tuple[str, ...] = ()) -> pa.Schema:
+    """The Arrow schema of a table, with column comments; path fields follow as nullable strings."""
+    columns = TABLES[table]
+    extra = (
+        () if table == "runs" else tuple(Column(n, STRING, f"part of the path: {n}; a partition") for n in path_fields)
+    )
+    return pa.schema([_field(column) for column in (*columns, *extra)])
+
+
+def _field(column: Column) -> pa.Field:
+    comment = column.meaning
+    if column.unit:
+        comment += f" [{column.unit}]"
+    if column.range:
+        comment += f"; {column.range}"
+    return pa.field(column.name, column.type, metadata={"comment": comment, "unit": column.unit, "range": column.range})

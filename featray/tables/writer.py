@@ -1,0 +1,139 @@
+"""Writing Parquet as TABLES promises: sorted, zstd, statistics, checksums, comments, footers.
+
+Files are written to local disk first and uploaded whole: an object is never half there,
+and its sha256 is known before it is. Rows stream through; memory is bounded by one row
+group a table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featray.sources.storage import Location, upload
+from featray.tables.commits import CommittedFile
+from featray.tables.schema import ROWS_A_GROUP, SORT_KEYS, arrow_schema
+
+FILE_BYTES: Final = 256 << 20
+"""A new file is begun beyond this: within the 128 to 512 MB that query engines like."""
+
+
+class TableWriter:
+    """Writes the rows of one table and one partition folder, in sorted order, as few files as fit.
+
+    Args:
+        table: which table; its schema, sort order and row-group length follow.
+        folder: where the files go in the end.
+        stem: file names are `<stem>-<n>.parquet`.
+        scratch: local folder for files in the making.
+        footer: `featray.*` keys for every file's metadata.
+        path_fields: names of the path fields.
+        root: the output's root; committed paths are relative to it.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        *,
+        folder: Location,
+        stem: str,
+        scratch: str,
+        footer: dict[str, str],
+        path_fields: tuple[str, ...],
+        root: Location,
+    ) -> None:
+        self.table = table
+        self._folder = folder
+        self._stem = stem
+        self._scratch = scratch
+        self._root = root
+        schema = arrow_schema(table, path_fields)
+        self.schema = schema.with_metadata({f"featray.{k}": v for k, v in footer.items()})
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        self._writer: pq.ParquetWriter | None = None
+        self._local = ""
+        self._rows = 0
+        self.files: list[CommittedFile] = []
+
+    def write(self, rows: pa.Table) -> None:
+        """Add rows; they come in sort order and have the table's columns."""
+        if not rows.num_rows:
+            return
+        self._waiting.append(rows.select(self.schema.names).cast(self.schema))
+        self._waiting_rows += rows.num_rows
+        while self._waiting_rows >= ROWS_A_GROUP[self.table]:
+            self._write_group(ROWS_A_GROUP[self.table])
+
+    def write_rows(self, rows: list[dict[str, Any]]) -> None:
+        """Add rows given as dictionaries; missing keys are null."""
+        self.write(pa.Table.from_pylist(rows, schema=self.schema))
+
+    def close(self) -> list[CommittedFile]:
+        """Write what waits and upload the last file; the files in order. No row, no file."""
+        if self._waiting_rows:
+            self._write_group(self._waiting_rows)
+        if self._writer is not None:
+            self._finish_file()
+        return self.files
+
+    def abandon(self) -> None:
+        """Drop the file in the making."""
+        if self._writer is not None:
+            self._writer.close()
+            os.unlink(self._local)
+            self._writer = None
+
+    def _write_group(self, rows: int) -> None:
+        waiting = pa.concat_tables(self._waiting)
+        if self._writer is None:
+            self._begin_file()
+        assert self._writer is not None
+        self._writer.write_table(waiting.slice(0, rows), row_group_size=rows)
+        self._rows += rows
+        self._waiting = [waiting.slice(rows)] if rows < self._waiting_rows else []
+        self._waiting_rows -= rows
+        if os.path.getsize(self._local) >= FILE_BYTES:
+            self._finish_file()
+
+    def _begin_file(self) -> None:
+        self._local = os.path.join(self._scratch, f"{self.table}-{self._stem}-{len(self.files):03d}.parquet")
+        columns = self.schema.names
+        sorting = [pq.SortingColumn(columns.index(name)) for name in SORT_KEYS[self.table]]
+        # Row groups are asked for the few videos they hold; ids are random, so statistics rule out little.
+        bloom = {"video_id": {"ndv": 4096, "fpp": 0.01}} if "video_id" in columns else None
+        self._writer = pq.ParquetWriter(
+            self._local,
+            self.schema,
+            compression="zstd",
+            write_statistics=True,
+            write_page_checksum=True,
+            write_page_index=True,
+            sorting_columns=sorting,
+            bloom_filter_options=bloom,
+            use_dictionary=[f.name for f in self.schema if pa.types.is_string(f.type)],
+        )
+        self._rows = 0
+
+    def _finish_file(self) -> None:
+        assert self._writer is not None
+        self._writer.close()
+        self._writer = None
+        place = self._folder.child(f"{self._stem}-{len(self.files):03d}.parquet")
+        size_bytes, digest = os.path.getsize(self._local), _sha256(self._local)
+        upload(self._local, place)
+        path = place.path[len(self._root.path.rstrip("/")) + 1 :]
+        self.files.append(CommittedFile(self.table, path, self._rows, size_bytes, digest))
+
+
+WriterFactory = Callable[[str], TableWriter]
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

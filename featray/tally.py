@@ -1,0 +1,111 @@
+"""The driver's bookkeeping: which shard is complete, what is still missing, what failed.
+
+Fed with receipts, asked for decisions; no Ray and no storage in here. Holds open shards
+only, so that memory follows what is in flight and not the length of the job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from threading import Lock
+
+from featray.plan import VideoTask
+from featray.rows import Receipt
+from featray.tables.commits import ShardManifest
+
+
+@dataclass
+class _OpenVideo:
+    task: VideoTask
+    units: int | None = None
+    parts: dict[int, set[int]] = field(default_factory=dict)
+    last: dict[int, int] = field(default_factory=dict)
+    failed: bool = False
+
+    def take(self, receipt: Receipt) -> None:
+        self.units = receipt.units
+        self.failed = self.failed or receipt.failed
+        if receipt.resumed:
+            self.parts[receipt.unit] = set(range(receipt.part + 1))
+        else:
+            self.parts.setdefault(receipt.unit, set()).add(receipt.part)
+        if receipt.last:
+            self.last[receipt.unit] = receipt.part
+
+    @property
+    def complete(self) -> bool:
+        return self.units == len(self.last) and all(
+            self.parts[unit].issuperset(range(part + 1)) for unit, part in self.last.items()
+        )
+
+
+@dataclass
+class _OpenShard:
+    manifest: ShardManifest
+    waiting: dict[str, _OpenVideo]
+
+
+class Tally:
+    """Counts a run. `expect` is called by the thread that feeds, the rest by the one that consumes."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, _OpenShard] = {}
+        self._lock = Lock()
+        self.videos_expected = 0
+        self.bytes_expected = 0
+        self.videos_done = 0
+        self.videos_failed = 0
+        self.bytes_done = 0.0
+        self.frames = 0
+        self.faces = 0
+
+    def expect(self, manifest: ShardManifest, tasks: list[VideoTask]) -> None:
+        """A shard was opened; its videos are on their way."""
+        with self._lock:
+            self._open[manifest.shard] = _OpenShard(manifest, {t.video.video_id: _OpenVideo(t) for t in tasks})
+            self.videos_expected += len(tasks)
+            self.bytes_expected += sum(max(task.video.size_bytes, 0) for task in tasks)
+
+    def take(self, receipt: Receipt) -> ShardManifest | None:
+        """Count a receipt; the manifest of its shard if that is now complete."""
+        self.faces += 0 if receipt.resumed else receipt.faces
+        self.frames += receipt.frames
+        if receipt.retry:
+            return None
+        with self._lock:
+            shard = self._open.get(receipt.shard)
+            video = shard.waiting.get(receipt.video_id) if shard else None
+            if shard is None or video is None:
+                return None  # a part that was done twice, of a video that is complete
+            if receipt.last and receipt.unit not in video.last:
+                self.bytes_done += max(video.task.video.size_bytes, 0) / receipt.units
+            video.take(receipt)
+            if not video.complete:
+                return None
+            del shard.waiting[receipt.video_id]
+            self.videos_done += 1
+            self.videos_failed += video.failed
+            if shard.waiting:
+                return None
+            del self._open[receipt.shard]
+            return shard.manifest
+
+    def missing(self) -> list[VideoTask]:
+        """Videos without a complete result, for the next attempt; the ledger has what did land."""
+        with self._lock:
+            return [
+                replace(video.task, attempt=video.task.attempt + 1, resume=True)
+                for shard in self._open.values()
+                for video in shard.waiting.values()
+            ]
+
+    def again(self, tasks: list[VideoTask]) -> None:
+        """Note that these videos are fed again, so that a third time counts from here."""
+        with self._lock:
+            for task in tasks:
+                self._open[task.shard].waiting[task.video.video_id] = _OpenVideo(task)
+
+    def open_shards(self) -> list[ShardManifest]:
+        """Shards that are not complete."""
+        with self._lock:
+            return [shard.manifest for shard in self._open.values()]

@@ -1,0 +1,169 @@
+"""Checkpoints are untrusted files: each kind of damage is one line with the file and what is wrong."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from featray.errors import ModelError
+from featray.model.checkpoint import read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def tensors(atto):
+    return load_file(atto.path)
+
+
+@pytest.fixture
+def bad(tmp_path, tensors, atto):
+    """Writes a changed copy of the atto checkpoint."""
+
+    def write(change=None, metadata=None):
+        changed = dict(tensors)
+        if change:
+            change(changed)
+        path = tmp_path / "bad.safetensors"
+        save_file(changed, path, metadata=metadata or {"config": atto.config.model_dump_json()})
+        return path
+
+    return write
+
+
+def refused(path, *parts):
+    with pytest.raises(ModelError) as caught:
+        read_checkpoint(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    assert len(message) < 600
+    for part in parts:
+        assert part in message
+
+
+def test_description_of_a_synthetic_checkpoint(atto):
+    assert atto.name == "atto"
+    assert atto.license == "MIT"
+    assert atto.weights_trained is False
+    assert atto.revision is None
+    assert len(atto.sha256) == 64
+    assert 6_000_000 < atto.num_parameters < 7_000_000
+
+
+def test_without_metadata_of_ours_weights_are_trained_and_restricted(bad):
+    checkpoint = read_checkpoint(bad())
+    assert checkpoint.weights_trained is True
+    assert checkpoint.license == "research-noncommercial"
+
+
+def test_half_precision_is_read(bad):
+    def halve(tensors):
+        tensors["sc.s"] = tensors["sc.s"].astype(np.float16)
+
+    read_checkpoint(bad(halve))
+
+
+def test_missing_tensor(bad):
+    refused(bad(lambda t: t.pop("lmk.mlp.4.bias")), "missing", "'lmk.mlp.4.bias'")
+
+
+def test_many_missing_tensors_are_counted(bad):
+    def drop(tensors):
+        for name in [name for name in tensors if name.startswith("backbone.")]:
+            del tensors[name]
+
+    refused(bad(drop), "missing", "'backbone.stem_0.weight'", "more")
+
+
+def test_unexpected_tensor(bad):
+    refused(bad(lambda t: t.update(horns=np.zeros(2, np.float32))), "unexpected", "'horns'")
+
+
+def test_misshapen_tensor(bad):
+    refused(bad(lambda t: t.update({"sc.s": t["sc.s"][:, :32].copy()})), "'sc.s'", "[20, 32]", "[20, 64]")
+
+
+def test_wrong_dtype(bad):
+    refused(bad(lambda t: t.update({"sc.s": t["sc.s"].astype(np.int64)})), "'sc.s'", "I64")
+    refused(bad(lambda t: t.update({"sc.s": t["sc.s"].astype(np.float64)})), "'sc.s'", "F64")
+
+
+def test_missing_config(bad):
+    refused(bad(metadata={"format": "pt"}), "'config'")
+
+
+def test_bad_config_names_the_key(bad):
+    refused(bad(metadata={"config": json.dumps({"use_head_v3": False})}), "'use_head_v3'")
+    refused(bad(metadata={"config": "{"}), "JSON")
+
+
+@pytest.mark.parametrize("keep_bytes", [0, 5, 100, 30_000, 20_000_000])
+def test_truncated(atto, tmp_path, keep_bytes):
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(atto.path.read_bytes()[:keep_bytes])
+    refused(path, "truncated" if keep_bytes > 8 else "not a safetensors file")
+
+
+def test_trailing_bytes(atto, tmp_path):
+    path = tmp_path / "long.safetensors"
+    path.write_bytes(atto.path.read_bytes() + b"x")
+    refused(path, "1 bytes follow")
+
+
+def test_pickle_is_refused_and_not_run(tmp_path):
+    path = tmp_path / "model.safetensors"
+    for protocol in (2, 4, 5):
+        path.write_bytes(pickle.dumps({"a": 1}, protocol=protocol))
+        refused(path, "pickle")
+    path.write_bytes(b"PK\x03\x04" + bytes(100))  # torch.save since 1.6
+    refused(path, "pickle")
+
+
+def header_file(path, header, data=b""):
+    encoded = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        3,
+        {},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [10**18], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]},
+        {"dtype": ["F32"], "shape": [2], "data_offsets": [0, 8]},
+        {"dtype": "F4", "shape": [2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]},
+    ],
+)
+def test_malformed_entries(tmp_path, entry):
+    refused(header_file(tmp_path / "f.safetensors", {"t": entry}, bytes(8)), "'t'")
+
+
+def test_overlapping_tensors(tmp_path):
+    entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    refused(header_file(tmp_path / "f.safetensors", {"t": entry, "u": entry}, bytes(8)), "'u'")
+
+
+def test_malformed_headers(tmp_path):
+    path = tmp_path / "f.safetensors"
+    refused(header_file(path, b"{nonsense"), "JSON")
+    refused(header_file(path, b"{" + b"[" * 200_000), "JSON")
+    refused(header_file(path, {"__metadata__": {"config": 1}}), "metadata")
+    refused(header_file(path, {"__metadata__": 7}), "metadata")
+    path.write_bytes(struct.pack("<Q", 10**15) + b"{" + bytes(100))
+    refused(path, "header of")
+
+
+def test_unreadable(tmp_path):
+    refused(tmp_path / "none.safetensors", "cannot be read")
+    refused(tmp_path, "cannot be read")
