@@ -7,16 +7,12 @@ import logging
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from featray.errors import FeatrayError
 
-if TYPE_CHECKING:
-    from featray.runner import Summary
-
-EXIT_SOME_FAILED = 3
 _FORMATS = click.Choice(["table", "csv", "json"])
 
 
@@ -55,7 +51,7 @@ def main(debug: bool) -> None:
 @main.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting, such as decode.sample={fps: 5}."
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as decode.unit_frames=256."
 )
 @click.option("--retry-failed", is_flag=True, help="Also try videos again that failed or were only partly readable.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the summary.")
@@ -79,17 +75,12 @@ def run_config(config: Any, *, quiet: bool = False) -> int:
 
     from featray.progress import Progress
     from featray.runner import run as run_job
-    from featray.summary import print_summary
+    from featray.summary import exit_status, print_summary
 
     console = Console(soft_wrap=True)
     summary = run_job(config, Progress(console, quiet=quiet))
     print_summary(summary, console)
     return exit_status(summary)
-
-
-def exit_status(summary: Summary) -> int:
-    """0 if every video of the run was processed whole, else 3."""
-    return EXIT_SOME_FAILED if summary.status == "done_with_failures" else 0
 
 
 @main.command()

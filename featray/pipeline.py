@@ -11,6 +11,7 @@ Settings for faults, each measured on Ray 2.60:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
+from ray.util.annotations import RayDeprecationWarning
 
 from featray.cluster import Workers
 from featray.config import Config
@@ -43,6 +45,13 @@ class Graph:
 
 def build(graph: Graph, feed: Any) -> ray.data.Dataset:
     """The pipeline over the videos that arrive through `feed`; iterating it runs it."""
+    with warnings.catch_warnings():
+        # map_batches takes max_restarts and max_task_retries until Ray 2.64, which pyproject.toml excludes.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return _build(graph, feed)
+
+
+def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
     config, workers = graph.config, graph.workers
     options = config.input.storage_options
     dataset: ray.data.Dataset = (

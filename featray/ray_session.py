@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,16 +48,34 @@ def connect() -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Reports of a missing GPU default that is about to change; we always ask for GPUs explicitly.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's own messages about its insides go to its log files; ours tell what they mean for the run.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     if ray.is_initialized():
         return False
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _native_stderr_closed():
         warnings.simplefilter("ignore")
         if os.environ.get("RAY_ADDRESS"):
             ray.init(**quiet)
             return False
         ray.init(include_dashboard=False, **quiet)
     return True
+
+
+@contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    """Keep Ray's C++ core from greeting users with a line about its log level; exceptions still come through."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def available_gpus() -> float:

@@ -6,9 +6,10 @@ import csv
 import json
 import sys
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
-import duckdb
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
@@ -19,19 +20,18 @@ _ROWS_SHOWN = 1000
 """Of a table on the terminal; csv and json print all."""
 
 
-def print_result(result: duckdb.DuckDBPyConnection, style: str) -> None:
+def print_result(result: pa.RecordBatchReader, style: str) -> None:
     """Print a result as `table`, `csv` or `json` (one array of objects)."""
-    names = [column[0] for column in result.description]
+    rows = (row for batch in result for row in batch.to_pylist())
     if style == "csv":
-        writer = csv.writer(sys.stdout)
-        writer.writerow(names)
-        while rows := result.fetchmany(10_000):
-            writer.writerows(rows)
+        writer = csv.DictWriter(sys.stdout, result.schema.names)
+        writer.writeheader()
+        writer.writerows({name: _plain(value) for name, value in row.items()} for row in rows)
     elif style == "json":
-        found = [dict(zip(names, map(_plain, row), strict=True)) for row in result.fetchall()]
+        found = [{name: _plain(value) for name, value in row.items()} for row in rows]
         print(json.dumps(found, indent=2))
     else:
-        _print_table(names, result.fetchmany(_ROWS_SHOWN + 1))
+        _print_table(result.schema.names, list(islice(rows, _ROWS_SHOWN + 1)))
 
 
 def print_schema(table: str | None) -> None:
@@ -52,11 +52,11 @@ def print_schema(table: str | None) -> None:
         console.print()
 
 
-def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
+def _print_table(names: list[str], rows: list[dict[str, Any]]) -> None:
     console = Console(soft_wrap=True)
     shown = Table(*names, box=None, pad_edge=False)
     for row in rows[:_ROWS_SHOWN]:
-        shown.add_row(*(_short(value) for value in row))
+        shown.add_row(*(_short(value) for value in row.values()))
     console.print(shown, no_wrap=True, crop=False, overflow="ignore")
     more = ", the first of more" if len(rows) > _ROWS_SHOWN else ""
     console.print(f"({min(len(rows), _ROWS_SHOWN)} rows{more})", style="dim")
@@ -69,11 +69,11 @@ def _short(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list) and len(value) > 4:
         return f"[{', '.join(_short(v) for v in value[:3])}, ... {len(value)}]"
-    return str(value)
+    return str(_plain(value))
 
 
 def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
+    return value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else value
 
 
 def _type_name(kind: Any) -> str:

@@ -13,6 +13,14 @@ NOT_TRAINED = (
 )
 
 
+EXIT_SOME_FAILED = 3
+
+
+def exit_status(summary: Summary) -> int:
+    """0 if every video of the run was processed whole, else 3."""
+    return EXIT_SOME_FAILED if summary.status == "done_with_failures" else 0
+
+
 def print_summary(summary: Summary, console: Console) -> None:
     """Print what was done, where it is, and what to know about it."""
     config = summary.job.config

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,9 +24,12 @@ def locked(path: Path) -> Iterator[None]:
 def make_entry(entry: Path, fill: Callable[[Path], None]) -> None:
     """Make the folder `entry`: `fill` writes into a temporary folder, which is then renamed.
 
-    Whatever `fill` raises comes through, and nothing is left behind. `entry` must not exist.
+    Whatever `fill` raises comes through, and nothing is left behind; what a killed process
+    left is removed first. The caller holds a lock for `entry`, which must not exist.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
+    for stale in entry.parent.glob(f".{glob.escape(entry.name)}.*"):
+        shutil.rmtree(stale, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=entry.parent, prefix=f".{entry.name}.") as temporary:
         made = Path(temporary) / "entry"
         made.mkdir()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -116,31 +117,25 @@ def open_openvino(checkpoint: Checkpoint, settings: EngineSettings) -> OpenVinoE
     return OpenVinoEngine(parts, checkpoint, settings.precision)
 
 
-def _load_models(
-    ov: ModuleType,
-    core: Any,
-    checkpoint: Checkpoint,
-    settings: EngineSettings,
-) -> list[Any]:
+def _load_models(ov: ModuleType, core: Any, checkpoint: Checkpoint, settings: EngineSettings) -> list[Any]:
     """Read trunk and heads from the cache, or convert them."""
-    def convert() -> list[Any]:
-        return _convert(ov, checkpoint, settings.recipe, CHIPS_PER_INFERENCE)
 
     def read(folder: Path) -> list[Any]:
         return [core.read_model(str(folder / f"{part}.xml")) for part in _PARTS]
 
-    def save(models: list[Any], folder: Path) -> None:
-        for part, model in zip(_PARTS, models, strict=True):
-            ov.save_model(model, str(folder / f"{part}.xml"), compress_to_fp16=False)
+    def make(folder: Path) -> None:
+        _convert(ov, checkpoint, settings.recipe, folder)
 
     if settings.cache_dir is None:
-        return convert()
+        with tempfile.TemporaryDirectory() as temporary:
+            make(Path(temporary))
+            return read(Path(temporary))
     key = ir_key(checkpoint, recipe=settings.recipe, batch=CHIPS_PER_INFERENCE, openvino_version=ov.__version__)
-    return IrCache(settings.cache_dir / "openvino").load_or_make(key, read=read, make=convert, save=save)
+    return IrCache(settings.cache_dir / "openvino").load_or_make(key, read=read, make=make)
 
 
-def _convert(ov: ModuleType, checkpoint: Checkpoint, recipe: str, batch: int) -> list[Any]:
-    """Convert trunk and heads for a fixed batch. The only place here that needs torch."""
+def _convert(ov: ModuleType, checkpoint: Checkpoint, recipe: str, folder: Path) -> None:
+    """Convert trunk and heads and save them in `folder`. The only place here that needs torch."""
     import torch
 
     from featray.model.network import ChipTrunk, FlatHeads, load_network
@@ -148,17 +143,17 @@ def _convert(ov: ModuleType, checkpoint: Checkpoint, recipe: str, batch: int) ->
 
     _log.info("converting %s for OpenVINO", checkpoint.name)
     network = load_network(checkpoint)
-    trunk, heads = ChipTrunk(make_recipe(recipe), network).eval(), FlatHeads(network).eval()
-    chips = torch.zeros((batch, CHIP_SIDE_PX, CHIP_SIDE_PX, 3), dtype=torch.uint8)
-    models = []
-    with torch.no_grad():
-        for module, inputs in ((trunk, (chips,)), (heads, trunk(chips))):
-            model = ov.convert_model(torch.export.export(module, inputs))
-            for port, example in zip(model.inputs, inputs, strict=True):
-                port.get_node().set_partial_shape(ov.PartialShape(list(example.shape)))
-            model.validate_nodes_and_infer_types()
-            models.append(model)
-    return models
+    modules = (ChipTrunk(make_recipe(recipe), network), FlatHeads(network))
+    inputs = [torch.zeros((CHIPS_PER_INFERENCE, CHIP_SIDE_PX, CHIP_SIDE_PX, 3), dtype=torch.uint8)]
+    for part, module in zip(_PARTS, modules, strict=True):
+        with torch.no_grad():
+            model = ov.convert_model(torch.export.export(module.eval(), tuple(inputs)))
+        # Conversion forgets the batch size.
+        for port, example in zip(model.inputs, inputs, strict=True):
+            port.get_node().set_partial_shape(ov.PartialShape(list(example.shape)))
+        model.validate_nodes_and_infer_types()
+        ov.save_model(model, str(folder / f"{part}.xml"), compress_to_fp16=False)
+        inputs = [torch.zeros(list(port.shape)) for port in model.outputs]
 
 
 def _one_line(error: Exception) -> str:

@@ -51,34 +51,29 @@ class IrCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def load_or_make(
-        self,
-        key: str,
-        *,
-        read: Callable[[Path], _Model],
-        make: Callable[[], _Model],
-        save: Callable[[_Model, Path], None],
-    ) -> _Model:
-        """Read the entry `key`, or make and store it; other processes wait meanwhile and then read it.
+    def load_or_make(self, key: str, *, read: Callable[[Path], _Model], make: Callable[[Path], None]) -> _Model:
+        """Read the entry `key`, made first where it is absent; other processes wait meanwhile.
+
+        What was just made is read as well: a network in memory is not quite the one on disk,
+        and its results would differ in the last digits from those of the next start.
 
         Raises:
             ModelError: the folder cannot be written.
         """
         entry = self._folder / key
-        if _is_whole(entry):
-            return read(entry)
         try:
-            with locked(self._folder / f"{key}.lock"):
-                if not _is_whole(entry):
-                    return _store(entry, make(), save)
+            if not _is_whole(entry):
+                with locked(self._folder / f"{key}.lock"):
+                    if not _is_whole(entry):
+                        _make(entry, make)
         except OSError as error:
             raise ModelError(f"{self._folder}: cannot be used as a cache ({error.strerror or error})") from error
         return read(entry)
 
 
-def _store(entry: Path, model: _Model, save: Callable[[_Model, Path], None]) -> _Model:
+def _make(entry: Path, make: Callable[[Path], None]) -> None:
     def fill(folder: Path) -> None:
-        save(model, folder)
+        make(folder)
         manifest = {path.name: sha256_of_file(path) for path in sorted(folder.iterdir())}
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
 
@@ -86,7 +81,6 @@ def _store(entry: Path, model: _Model, save: Callable[[_Model, Path], None]) -> 
         _log.warning("%s is damaged; making it again", entry)
         shutil.rmtree(entry)
     make_entry(entry, fill)
-    return model
 
 
 def _is_whole(entry: Path) -> bool:

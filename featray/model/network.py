@@ -25,15 +25,20 @@ from featray.model.recipes import Recipe
 
 
 class MultitaskNet(nn.Module):
-    """All heads over one ConvNeXt-V2. Parameter names are the checkpoint's, but for the folded AU heads."""
+    """All heads over one ConvNeXt-V2. Parameter names are the checkpoint's, but for the folded AU heads.
+
+    The backbone has no weights, not even random ones, until a state dict is assigned: use `load_network`.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         levels = [-2, -1] if config.gaze_eye_roi else [-1]
-        self.backbone = timm.create_model(
-            config.backbone_arch, pretrained=False, features_only=True, out_indices=levels
-        )
+        # Without memory until weights are loaded: drawing 28 million random ones takes a second.
+        with torch.device("meta"):
+            self.backbone = timm.create_model(
+                config.backbone_arch, pretrained=False, features_only=True, out_indices=levels
+            )
         width, backbone_width = config.afg_channels, config.backbone_shape.channels[-1]
         same = width == backbone_width
         self.proj = nn.Identity() if same else nn.Conv2d(backbone_width, width, 1, bias=False)

@@ -62,11 +62,12 @@ def antialiased_resize_matrix(side_in: int, side_out: int) -> NDArray[np.float32
     Each output pixel is a triangle filter around its centre, widened by the scale and
     normalised (PyTorch's UpSampleKernel; the same filter as Pillow's).
     """
-    scale = side_in / side_out
-    support = max(scale, 1.0)
-    centers = (np.arange(side_out) + 0.5) * scale
-    distance = np.abs(np.arange(side_in) + 0.5 - centers[:, None]) / support
-    weights = np.maximum(0.0, 1.0 - distance)
+    # All in float32, as torch does it: rounding the centres moves a resized pixel by 1e-5.
+    scale = np.float32(side_in) / np.float32(side_out)
+    support = max(scale, np.float32(1.0))
+    centers = (np.arange(side_out, dtype=np.float32) + np.float32(0.5)) * scale
+    distance = np.abs(np.arange(side_in, dtype=np.float32) - centers[:, None] + np.float32(0.5)) / support
+    weights = np.maximum(np.float32(0.0), np.float32(1.0) - distance)
     return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
 
 

@@ -108,6 +108,8 @@ def _synthetic(spec: str, cache_dir: Path) -> Checkpoint:
     try:
         with locked(path.with_suffix(".lock")):
             if not path.exists():
+                for stale in path.parent.glob(f".{path.name}.*"):  # of a process that was killed
+                    stale.unlink()
                 write_synthetic(path, config=SYNTHETIC_VARIANTS[variant], seed=_SEED)
     except OSError as error:
         raise ModelError(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -99,15 +99,19 @@ def _expand(uri: str, options: dict[str, Any]) -> Iterator[tuple[Location, dict[
             yield location, found
 
 
-def _below(here: Location, root: str) -> Iterator[tuple[Location, dict[str, Any]]]:
-    """All files below `root`, folder by folder, in the order of their names."""
+def _below(here: Location, folder: str) -> Iterator[tuple[Location, dict[str, Any]]]:
+    """All files below a folder, depth first, in the order of their names; a folder at a time is held."""
     with storage_errors(here.uri):
-        if not here.is_local:
-            here.fs.ls(root)  # walk() takes a bucket that refuses us for an empty one
-        for _, _, files in here.fs.walk(root, detail=True):
-            for _, info in sorted(files.items()):
-                path = info["name"]
-                yield Location(here.fs, path, here.fs.unstrip_protocol(path)), info
+        try:
+            entries = here.fs.ls(folder, detail=True)
+        except FileNotFoundError:
+            return
+    for info in sorted(entries, key=lambda entry: str(entry["name"])):
+        path = info["name"]
+        if info["type"] != "directory":
+            yield Location(here.fs, path, here.fs.unstrip_protocol(path)), info
+        elif path.rstrip("/") != folder.rstrip("/"):
+            yield from _below(here, path)
 
 
 def _to_video(identity: str, location: Location, info: dict[str, Any], pattern: str | None) -> Video:

@@ -60,6 +60,7 @@ def connect(output: Output, release: str | None = None) -> duckdb.DuckDBPyConnec
     """A DuckDB connection with every table as a view, and `dlib68` with the 68 landmarks of each face."""
     published = read_published(output, release)
     connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
     root = output.root
     if not root.is_local:
         connection.register_filesystem(root.fs)
@@ -71,14 +72,15 @@ def connect(output: Output, release: str | None = None) -> duckdb.DuckDBPyConnec
     return connection
 
 
-def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
-    """Execute a query; DuckDB's complaint becomes one line.
+def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
+    """Execute a query; its rows as Arrow batches. DuckDB's complaint becomes one line.
 
     Raises:
         UsageError: the SQL is wrong.
     """
     try:
-        return connection.execute(sql)
+        relation = connection.sql(sql)
+        return pa.table({}).to_reader() if relation is None else relation.to_arrow_reader()
     except duckdb.Error as error:
         first = next(line for line in str(error).splitlines() if line.strip())
         raise UsageError(f"query: {first}; tables: {', '.join([*TABLES, 'dlib68'])}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from featray.tables.layout import Output
-from featray.tables.query import connect
+from featray.tables.query import connect, run_sql
 
 
 def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
@@ -15,19 +15,23 @@ def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
         `{"videos": {"ok": n, "partial": n, "failed": n}, "frames": n, "faces": n, "runs": [...]}`
     """
     connection = connect(output, release)
-    videos = {"ok": 0, "partial": 0, "failed": 0}
-    videos |= dict(connection.execute("SELECT status, count(*) FROM videos GROUP BY status").fetchall())
-    totals = connection.execute(
-        "SELECT coalesce(sum(frames_sampled), 0), coalesce(sum(faces), 0) FROM videos"
-    ).fetchone()
-    assert totals is not None
-    runs = connection.execute(
+
+    def rows(sql: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = run_sql(connection, sql).read_all().to_pylist()
+        return found
+
+    videos = {row["status"]: row["n"] for row in rows("SELECT status, count(*) AS n FROM videos GROUP BY status")}
+    totals = rows("SELECT coalesce(sum(frames_sampled), 0) AS frames, coalesce(sum(faces), 0) AS faces FROM videos")[0]
+    runs = rows(
         "SELECT run_id, dataset, release, status, started_at, finished_at, frames, faces, "
         "round(frames_per_s, 1) AS frames_per_s FROM runs ORDER BY started_at"
     )
-    names = [column[0] for column in runs.description]
-    rows = [dict(zip(names, row, strict=True)) for row in runs.fetchall()]
-    for row in rows:
+    for run in runs:
         for name in ("started_at", "finished_at"):
-            row[name] = row[name].isoformat() if row[name] else None
-    return {"videos": videos, "frames": int(totals[0]), "faces": int(totals[1]), "runs": rows}
+            run[name] = run[name].isoformat(timespec="seconds") if run[name] else None
+    return {
+        "videos": {status: videos.get(status, 0) for status in ("ok", "partial", "failed")},
+        "frames": int(totals["frames"]),
+        "faces": int(totals["faces"]),
+        "runs": runs,
+    }

@@ -92,7 +92,5 @@ def deviations(raw: RawOutputs, expected: Golden | RawOutputs) -> dict[str, floa
     """Largest absolute difference of each output."""
     others = expected if isinstance(expected, dict) else vars(expected)
     return {
-        name: float(np.abs(getattr(raw, name) - values).max())
-        for name, values in others.items()
-        if values is not None
+        name: float(np.abs(getattr(raw, name) - values).max()) for name, values in others.items() if values is not None
     }

@@ -66,7 +66,7 @@ HEADS = [
 ]
 
 
-@pytest.mark.parametrize(("gaze", "heads"), itertools.product(GAZES, HEADS))
+@pytest.mark.parametrize(("gaze", "heads"), list(itertools.product(GAZES, HEADS)))
 def test_layout_equals_the_modules_for_every_option(gaze, heads):
     """What the network has parameters for is what the layout lists, folded or unused tensors apart."""
     config = config_from_mapping(SMALL | heads | gaze, source="f")

@@ -1,0 +1,48 @@
+# Each target works alone, first, on a fresh clone; only a package index has to be reachable.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+
+help:  ## say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "featray needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): some 7 GB with torch, a few minutes"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed  ## make .venv with what the main job needs
+
+demo: $(VENV)/.installed  ## run the main job on two bundled clips, into demo-output/
+	$(BIN)/featray demo
+
+test: lint unit integration  ## everything that has to pass
+
+lint: $(VENV)/.installed-dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(VENV)/.installed-dev  ## fast tests, without Ray
+	$(BIN)/python -m pytest -q tests/unit
+
+integration: $(VENV)/.installed-dev  ## the real job on local Ray, and what happens when it is hurt
+	$(BIN)/python -m pytest -q tests/integration tests/faults
+
+constraints:  ## write constraints.txt from what is installed and tested
+	( echo '# What featray is tested with; `make constraints` renews it. Passed to pip by the Makefile.'; \
+	  $(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | sort -f ) > constraints.tmp
+	mv constraints.tmp constraints.txt
+
+clean:  ## remove .venv, caches and the demo's output
+	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: help install demo test lint unit integration constraints clean

@@ -1,0 +1,74 @@
+"""The demo: the main job on two bundled clips, then what a newcomer would ask next."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from rich.console import Console
+
+from featray.config import Config, parse_config
+from featray.progress import Progress
+from featray.runner import run
+from featray.summary import exit_status, print_summary
+from featray.tables.layout import open_output
+from featray.tables.query import connect, run_sql
+
+_QUERIES = (
+    ("how each video went", "SELECT uri, status, frames_sampled, faces, tracks FROM videos"),
+    (
+        "the frames with the strongest smile",
+        "SELECT video_id, pts_us / 1e6 AS seconds, AU12, emotion_happy FROM faces ORDER BY AU12 DESC LIMIT 5",
+    ),
+    (
+        "action units over time, averaged by second",
+        "SELECT video_id, pts_us // 1000000 AS second, avg(AU06) AS AU06, avg(AU12) AS AU12 FROM faces GROUP BY ALL ORDER BY ALL",
+    ),
+)
+
+
+def demo_config(clips: Path, out: str) -> Config:
+    """The config of the demo; `configs/demo.yaml` is the same with its own output."""
+    return parse_config(
+        {
+            "dataset": "demo",
+            "input": {"uris": [f"{clips}/*.mp4"]},
+            "output": {"uri": out},
+            # Short units, so that the progress display has something to tell on 20 s of video.
+            "decode": {"unit_frames": 96},
+        },
+        origin="demo",
+    )
+
+
+def run_demo(out: str) -> int:
+    """Run the demo into `out`; the exit status."""
+    console = Console(soft_wrap=True)
+    console.print(
+        "[bold]featray demo[/bold]: two bundled clips (20 s with a face, 4 s without), the shipped face detector, "
+        "the full-size network with synthetic weights"
+    )
+    with as_file(files("featray") / "demo_clips") as clips:
+        summary = run(demo_config(clips, out), Progress(console))
+    print_summary(summary, console)
+    _print_row(out, console)
+    console.print("\n[bold]Ask it yourself[/bold]")
+    for what, sql in _QUERIES:
+        console.print(f"# {what}", style="dim", highlight=False)
+        console.print(f'featray query {out} "{sql}"', highlight=False)
+    return exit_status(summary)
+
+
+def _print_row(out: str, console: Console) -> None:
+    row = run_sql(connect(open_output(out)), "SELECT * FROM faces ORDER BY video_id, pts_us LIMIT 1 OFFSET 100")
+    console.print("\n[bold]One row of the faces table[/bold]")
+    for name, value in row.read_all().to_pylist()[0].items():
+        console.print(f"  {name:<18} {_shown(value)}", highlight=False)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, list):
+        return ", ".join(f"{v:.1f}" for v in value)
+    return str(value)

@@ -1,0 +1,24 @@
+"""What all tests share: no phone-home, caches of their own, the bundled clips."""
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["DO_NOT_TRACK"] = "1"
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    """The folder of the clips that ship with the package: face.mp4 (472 frames), no_face.mp4 (95)."""
+    return Path(str(files("featray") / "demo_clips"))
+
+
+@pytest.fixture(scope="session")
+def face_clip(clips: Path) -> Path:
+    return clips / "face.mp4"

@@ -1,0 +1,106 @@
+import errno
+import os
+
+import fsspec
+import pytest
+
+from featray.errors import StorageError
+from featray.sources.storage import (
+    delete,
+    list_files,
+    list_folders,
+    locate,
+    open_ranges,
+    read_bytes,
+    redact_options,
+    redact_uri,
+    upload,
+    write_bytes,
+)
+
+
+@pytest.mark.parametrize(
+    ("uri", "safe"),
+    [
+        ("https://me:pw@host:8080/a/b.mp4?X-Amz-Signature=s#f", "https://host:8080/a/b.mp4"),
+        ("s3://key:secret@bucket/a?b.mp4", "s3://bucket/a?b.mp4"),
+        ("s3://bucket/**/*.mp4", "s3://bucket/**/*.mp4"),
+        (
+            "abfs://container@account.dfs.core.windows.net/a.mp4?sig=s",
+            "abfs://container@account.dfs.core.windows.net/a.mp4",
+        ),
+        ("/local/pa?th.mp4", "/local/pa?th.mp4"),
+    ],
+)
+def test_redact_uri(uri, safe):
+    assert redact_uri(uri) == safe
+
+
+def test_redact_options_keeps_what_is_no_secret():
+    given = {
+        "endpoint_url": "http://u:p@host:9000",
+        "anon": False,
+        "secret": "x",
+        "client_kwargs": {"region_name": "eu"},
+    }
+    assert redact_options(given) == {
+        "endpoint_url": "http://host:9000",
+        "anon": False,
+        "secret": "***",
+        "client_kwargs": {"region_name": "eu"},
+    }
+
+
+@pytest.fixture(params=["local", "memory"])
+def root(request, tmp_path):
+    if request.param == "local":
+        return locate(str(tmp_path / "root"))
+    fs = fsspec.filesystem("memory")
+    fs.store.clear()
+    return locate("memory://root")
+
+
+def test_write_read_list_delete(root):
+    write_bytes(root.child("a", "b.json"), b"one")
+    write_bytes(root.child("a", "b.json"), b"two")
+    write_bytes(root.child("c.json"), b"three")
+    assert read_bytes(root.child("a/b.json")) == b"two"
+    assert [path.rsplit("/", 1)[-1] for path in list_files(root)] == ["b.json", "c.json"]
+    assert list_folders(root) == ["a"]
+    with open_ranges(root.child("c.json")) as file:
+        file.seek(2)
+        assert file.read(2) == b"re"
+    delete(root.child("c.json"))
+    delete(root.child("c.json"))
+    with pytest.raises(StorageError, match=r"c\.json: does not exist"):
+        read_bytes(root.child("c.json"))
+
+
+def test_listing_what_is_not_there_is_empty(root):
+    assert list_files(root.child("nothing")) == []
+    assert list_folders(root.child("nothing")) == []
+
+
+def test_upload_moves(root, tmp_path):
+    source = tmp_path / "x.bin"
+    source.write_bytes(b"data")
+    upload(str(source), root.child("t", "x.bin"))
+    assert read_bytes(root.child("t", "x.bin")) == b"data"
+    assert not source.exists()
+
+
+def test_a_failed_local_write_leaves_nothing(tmp_path, monkeypatch):
+    def full_disk(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(StorageError, match="No space left on device"):
+        write_bytes(locate(str(tmp_path)).child("x.json"), b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_errors_name_the_place_without_its_secrets():
+    with pytest.raises(StorageError) as caught:
+        locate("nonsense://user:hunter2@host/x")
+    assert "nonsense://host/x" in str(caught.value)
+    assert "hunter2" not in str(caught.value)

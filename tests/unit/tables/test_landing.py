@@ -1,0 +1,88 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from featray.errors import OutputError
+from featray.plan import Outcome, VideoPlan
+from featray.sources.storage import locate, write_bytes
+from featray.tables.landing import (
+    FRAMES_SCHEMA,
+    LANDED_SCHEMA,
+    PartHeader,
+    landed_units,
+    read_part,
+    read_plan,
+    write_part,
+    write_plan,
+)
+from featray.video.container import Header
+from featray.video.units import Unit
+
+
+def header(unit, part, outcome=None):
+    return PartHeader("v", "key", unit, part, "run", 1, 123, outcome)
+
+
+def faces(count):
+    columns = {}
+    for field in LANDED_SCHEMA:
+        if field.name == "mesh_xyz":
+            columns[field.name] = pa.array([[0.5] * 1434] * count, field.type)
+        elif field.name == "landmarks5":
+            columns[field.name] = pa.array([[1.0] * 10] * count, field.type)
+        else:
+            columns[field.name] = pa.array(np.arange(count)).cast(field.type)
+    return pa.table(columns, schema=LANDED_SCHEMA)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return locate(str(tmp_path))
+
+
+def test_a_part_comes_back_as_it_landed(folder):
+    frames = pa.table({"frame_index": [0], "pts_us": [0], "status": ["ok"], "faces": [1], "keyframe": [True]}).cast(
+        FRAMES_SCHEMA
+    )
+    outcome = Outcome(frames_decoded=3, frames_sampled=1, failures=[("decode", "timeout", "x")])
+    write_part(folder, header(0, 0, vars(outcome)), faces(7), frames)
+    ((name,),) = landed_units(folder).values()
+    part = read_part(folder.child(name))
+    assert part.faces == faces(7)
+    assert part.frames == frames
+    assert part.outcome.frames_decoded == 3
+    assert part.outcome.failures == [["decode", "timeout", "x"]]
+
+
+def test_a_unit_has_landed_when_its_last_part_and_all_before_it_are_there(folder):
+    write_part(folder, header(0, 0), faces(1), None)
+    write_part(folder, header(1, 0), faces(1), None)
+    write_part(folder, header(1, 2, {}), faces(1), FRAMES_SCHEMA.empty_table())
+    assert landed_units(folder) == {}
+    write_part(folder, header(0, 1, {}), faces(1), FRAMES_SCHEMA.empty_table())
+    write_part(folder, header(2, 0, {}), faces(0), FRAMES_SCHEMA.empty_table())
+    assert {unit: len(parts) for unit, parts in landed_units(folder).items()} == {0: 2, 2: 1}
+
+
+def test_a_failed_retry_wins_over_parts_of_the_attempt_before_it(folder):
+    write_part(folder, header(0, 0), faces(1), None)
+    write_part(folder, header(0, 0, {}), faces(0), FRAMES_SCHEMA.empty_table())
+    ((name,),) = landed_units(folder).values()
+    assert name.endswith("-last.arrow")
+
+
+def test_a_damaged_part_is_named(folder):
+    place = folder.child("u000000-p0000-last.arrow")
+    write_bytes(place, b"not arrow")
+    with pytest.raises(OutputError, match=r"u000000-p0000-last\.arrow: damaged"):
+        read_part(place)
+
+
+def test_a_plan_comes_back_as_it_landed(folder):
+    assert read_plan(folder) is None
+    plan = VideoPlan(Header("mov", "h264", "1/24", 5, 6, 7), (Unit(0, end_pts=9), Unit(1, 9, None, 3, 0, 8)))
+    write_plan(folder, plan)
+    assert read_plan(folder) == plan
+    failed = VideoPlan(None, (Unit(0),), ("plan", "not_a_video", "x"))
+    write_plan(folder, failed)
+    assert read_plan(folder) == failed

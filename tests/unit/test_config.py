@@ -1,0 +1,120 @@
+import copy
+from pathlib import Path
+
+import pytest
+
+from featray.config import Config, EveryNth, FramesPerSecond, load_config, parse_config
+from featray.demo import demo_config
+from featray.errors import ConfigError
+
+MINIMAL = {"dataset": "d", "input": {"uris": ["a.mp4"]}, "output": {"uri": "out"}}
+REPOSITORY = Path(__file__).parents[2]
+
+
+def with_value(path: str, value: object) -> dict:
+    data = copy.deepcopy(MINIMAL)
+    target = data
+    *sections, key = path.split(".")
+    for section in sections:
+        target = target.setdefault(section, {})
+    target[key] = value
+    return data
+
+
+def test_every_key_but_three_has_a_default():
+    config = parse_config(MINIMAL)
+    assert config.decode.sample == "all"
+    assert config.detect.min_score == 0.5
+
+
+@pytest.mark.parametrize(
+    ("written", "parsed"), [("all", "all"), ({"every": 3}, EveryNth(every=3)), ({"fps": 5}, FramesPerSecond(fps=5))]
+)
+def test_sample_takes_three_forms(written, parsed):
+    assert parse_config(with_value("decode.sample", written)).decode.sample == parsed
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("decode.smple", "all", "decode.smple: unknown key; allowed here: backend, sample"),
+        ("nonsense", 1, "nonsense: unknown key; allowed here: dataset, input"),
+        ("decode.sample", {"fps": -1}, "decode.sample: allowed is all, {every: n}"),
+        ("decode.sample", "some", "decode.sample: allowed is all, {every: n}"),
+        ("decode.sample", {"every": 2, "fps": 3}, "decode.sample: allowed is all"),
+        ("detect.min_score", "high", "detect.min_score: input should be a valid number"),
+        ("detect.min_score", 1.5, "detect.min_score: input should be less than or equal to 1 (got 1.5)"),
+        ("detect.min_score", float("nan"), "detect.min_score"),
+        ("detect.detector", "haar", "detect.detector: input should be 'retinaface-mnv1'"),
+        ("cluster.infer_workers", "many", "cluster.infer_workers: allowed is auto or a whole number"),
+        ("model", 3, "model: is a section of keys, not a value"),
+        ("input", {}, "input.uris: is required"),
+        ("input.uris", [], "input.uris: list should have at least 1 item"),
+        ("input.path_fields", "{dataset}/{name}", "the name 'dataset' is featray's own"),
+        ("input.path_fields", "no names", "input.path_fields: is a pattern"),
+        ("output.tables", ["mesh"], "output.tables: lists each table once and always holds faces"),
+        ("dataset", "a/b", "dataset: string should match pattern"),
+    ],
+)
+def test_what_is_refused_is_named_with_what_is_allowed(path, value, expected):
+    with pytest.raises(ConfigError, match=r"^config: ") as caught:
+        parse_config(with_value(path, value))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_are_yaml_and_reach_into_sections(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("dataset: d\ninput: {uris: [a]}\noutput: {uri: o}\n")
+    config = load_config(path, ("decode.sample={fps: 2.5}", "output.tables=[faces]"))
+    assert config.decode.sample == FramesPerSecond(fps=2.5)
+    assert config.output.tables == ["faces"]
+
+
+@pytest.mark.parametrize("override", ["decode", "=1", "dataset.x=1", "a..b=1", "decode.sample={"])
+def test_a_malformed_override_is_refused(tmp_path, override):
+    path = tmp_path / "c.yaml"
+    path.write_text("dataset: d\ninput: {uris: [a]}\noutput: {uri: o}\n")
+    with pytest.raises(ConfigError, match="--set"):
+        load_config(path, (override,))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a: [", "not valid YAML at line 1"), ("- 1", "is not a mapping"), ("", "is not a mapping")],
+)
+def test_a_malformed_file_is_refused(tmp_path, text, expected):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=expected):
+        load_config(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nope\.yaml: no such config file"):
+        load_config(tmp_path / "nope.yaml")
+
+
+def test_secrets_are_neither_in_the_redacted_config_nor_in_messages():
+    data = copy.deepcopy(MINIMAL)
+    data["input"] = {
+        "uris": ["https://me:hunter2@host/a.mp4?X-Amz-Signature=hunter2"],
+        "storage_options": {"key": "hunter2", "client_kwargs": {"aws_secret_access_key": "hunter2"}},
+    }
+    data["output"] = {"uri": "s3://hunter2@bucket/x", "storage_options": {"token": "hunter2"}}
+    assert "hunter2" not in str(parse_config(data).redacted())
+    data["input"]["storage_options"] = "hunter2"
+    with pytest.raises(ConfigError) as caught:
+        parse_config(data)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["demo.yaml", "s3.yaml"])
+def test_shipped_configs_are_valid(name):
+    assert isinstance(load_config(REPOSITORY / "configs" / name), Config)
+
+
+def test_demo_yaml_is_what_featray_demo_runs():
+    written = load_config(REPOSITORY / "configs" / "demo.yaml")
+    built = demo_config(Path("featray/demo_clips"), "demo-output")
+    assert written == built

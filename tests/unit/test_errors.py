@@ -1,0 +1,35 @@
+import pickle
+
+import pytest
+
+from featray import errors
+from featray.errors import ERROR_MEANINGS, ConfigError, ErrorCode, FeatrayError, LicenseError, ModelError, VideoError
+
+
+def subclasses(cls):
+    return {cls, *(found for sub in cls.__subclasses__() for found in subclasses(sub))}
+
+
+@pytest.mark.parametrize("cls", sorted(subclasses(FeatrayError), key=lambda c: c.__name__))
+def test_every_error_survives_pickling(cls):
+    extra = {"code": ErrorCode.TIMEOUT} if cls is VideoError else {}
+    error = pickle.loads(pickle.dumps(cls("one line", unit=3, **extra)))
+    assert type(error) is cls
+    assert str(error) == "one line"
+    assert error.details["unit"] == 3
+    if extra:
+        assert error.code is ErrorCode.TIMEOUT
+
+
+def test_the_docstring_shows_the_whole_tree():
+    for cls in subclasses(FeatrayError):
+        if cls.__module__ == errors.__name__:
+            assert cls.__name__ in (errors.__doc__ or "")
+
+
+def test_exit_codes():
+    assert (ConfigError("x").exit_code, LicenseError("x").exit_code, ModelError("x").exit_code) == (2, 2, 1)
+
+
+def test_every_code_has_a_meaning():
+    assert set(ERROR_MEANINGS) == set(ErrorCode)

@@ -1,0 +1,61 @@
+import pytest
+
+from featray.config import parse_config
+from featray.identity import release_name, result_settings, video_id, work_key
+
+BASE = {"dataset": "d", "input": {"uris": ["a"]}, "output": {"uri": "o"}}
+WEIGHTS = {"weights_sha256": "w", "detector_sha256": "d", "precision": "fp32"}
+
+
+def key(**sections):
+    return work_key("etag:1:2", result_settings(parse_config({**BASE, **sections}), **WEIGHTS))
+
+
+def test_video_id_is_a_fixed_function_of_the_uri():
+    # sha256("s3://bucket/a.mp4"), first 16 hex digits, by sha256sum
+    assert video_id("s3://bucket/a.mp4") == "fd373ff61094d28c"
+    assert video_id("s3://bucket/a.tar", "m.mp4") != video_id("s3://bucket/a.tar", "n.mp4")
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"cluster": {"decode_workers": 7, "infer_workers": 3}},
+        {"model": {"batch_size": 8}},
+        {"model": {"engine": "torch"}},
+        {"decode": {"unit_frames": 64, "timeout_seconds": 5}},
+        {"run": {"max_attempts": 1}},
+    ],
+)
+def test_settings_that_do_not_change_results_keep_the_work_key(same):
+    assert key(**same) == key()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"decode": {"sample": {"every": 2}}},
+        {"decode": {"sample": {"fps": 5}}},
+        {"detect": {"min_score": 0.6}},
+        {"detect": {"input_px": 320}},
+        {"model": {"recipe": "card-center-crop"}},
+        {"output": {"uri": "o", "tables": ["faces"]}},
+    ],
+)
+def test_settings_that_change_results_change_the_work_key(other):
+    assert key(**other) != key()
+
+
+def test_bytes_weights_detector_and_precision_change_the_work_key():
+    config = parse_config(BASE)
+    settings = result_settings(config, **WEIGHTS)
+    assert work_key("etag:1:2", settings) != work_key("etag:2:2", settings)
+    for name in WEIGHTS:
+        assert work_key("x", result_settings(config, **{**WEIGHTS, name: "other"})) != work_key("x", settings)
+
+
+def test_release_carries_model_name_and_settings():
+    settings = result_settings(parse_config(BASE), **WEIGHTS)
+    name, _, digest = release_name("my-model", settings).rpartition("-")
+    assert name == "my-model"
+    assert len(digest) == 8

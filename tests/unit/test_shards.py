@@ -1,0 +1,50 @@
+from featray.plan import VideoTask
+from featray.shards import OPEN_SHARDS, SHARD_BYTES, SHARD_VIDEOS, cut_shards
+from featray.sources.listing import Video
+
+
+def tasks(count, *, size_bytes=1, field=lambda i: "x"):
+    for i in range(count):
+        video = Video(f"{i:016x}", f"s3://b/{i}", f"s3://b/{i}", size_bytes, "c", fields={"site": field(i)})
+        yield VideoTask(video, f"key{i}", "")
+
+
+def test_every_video_is_in_one_shard_and_a_shard_in_one_partition():
+    shards = list(cut_shards(tasks(3000, field=lambda i: str(i % 3)), "run"))
+    seen = [video["video_id"] for manifest, _ in shards for video in manifest.videos]
+    assert len(seen) == len(set(seen)) == 3000
+    for manifest, group in shards:
+        assert {video["fields"]["site"] for video in manifest.videos} == {manifest.fields["site"]}
+        assert {task.shard for task in group} == {manifest.shard}
+        assert len(group) <= SHARD_VIDEOS
+
+
+def test_a_shard_ends_when_it_is_large():
+    shards = list(cut_shards(tasks(10, size_bytes=SHARD_BYTES // 2), "run"))
+    assert [len(group) for _, group in shards] == [2] * 5
+
+
+def test_work_starts_before_the_listing_ends():
+    drawn = []
+
+    def listing():
+        for task in tasks(10 * SHARD_VIDEOS):
+            drawn.append(task)
+            yield task
+
+    next(cut_shards(listing(), "run"))
+    assert len(drawn) == SHARD_VIDEOS
+
+
+def test_interleaved_partitions_do_not_pile_up():
+    first, _ = next(cut_shards(tasks(1000, field=str), "run"))
+    assert len(first.videos) == 1
+    assert len(list(cut_shards(tasks(OPEN_SHARDS, field=str), "run"))) == OPEN_SHARDS
+
+
+def test_the_name_follows_from_the_videos_and_their_work():
+    def name(*args, **kwargs):
+        return next(cut_shards(tasks(*args, **kwargs), "run"))[0].shard
+
+    assert name(5) == name(5)
+    assert name(5) != name(6)

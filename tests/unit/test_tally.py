@@ -1,0 +1,73 @@
+from itertools import permutations
+
+from featray.plan import VideoTask
+from featray.rows import Receipt
+from featray.sources.listing import Video
+from featray.tables.commits import ShardManifest
+from featray.tally import Tally
+
+MANIFEST = ShardManifest("s", "run", {}, [])
+
+
+def task(name):
+    video = Video(video_id=name, uri=name, address=name, size_bytes=100, content_id=name)
+    return VideoTask(video, "key", "s")
+
+
+def receipt(video, unit, part, *, last=False, **more):
+    return Receipt("s", video, unit, more.pop("units", 2), 1, part, last, **more)
+
+
+def tally_of(*names):
+    tally = Tally()
+    tally.expect(MANIFEST, [task(name) for name in names])
+    return tally
+
+
+def test_a_shard_is_complete_when_every_part_has_come_in_any_order():
+    parts = [
+        receipt("a", 0, 0),
+        receipt("a", 0, 1, last=True),
+        receipt("a", 1, 0, last=True),
+        receipt("b", 0, 0, last=True, units=1),
+    ]
+    for order in permutations(parts):
+        tally = tally_of("a", "b")
+        answers = [tally.take(one) for one in order]
+        assert answers == [None, None, None, MANIFEST]
+        assert tally.missing() == []
+        assert (tally.videos_done, tally.bytes_done) == (2, 200.0)
+
+
+def test_a_missing_part_keeps_the_video_open():
+    tally = tally_of("a")
+    assert tally.take(receipt("a", 0, 1, last=True, units=1)) is None
+    (again,) = tally.missing()
+    assert (again.attempt, again.resume) == (2, True)
+
+
+def test_a_part_that_comes_twice_changes_nothing():
+    tally = tally_of("a")
+    whole = receipt("a", 0, 0, last=True, units=1)
+    assert tally.take(whole) == MANIFEST
+    assert tally.take(whole) is None
+    assert tally.videos_done == 1
+
+
+def test_a_unit_that_is_to_be_tried_again_is_missing():
+    tally = tally_of("a")
+    assert tally.take(receipt("a", 0, 0, last=True, units=1, retry=True)) is None
+    assert len(tally.missing()) == 1
+
+
+def test_what_landed_before_counts_as_done_but_not_as_work():
+    tally = tally_of("a")
+    assert tally.take(receipt("a", 0, 2, last=True, units=1, resumed=True, faces=5)) == MANIFEST
+    assert tally.faces == 0
+
+
+def test_failed_videos_are_counted_once():
+    tally = tally_of("a")
+    tally.take(receipt("a", 0, 0, last=True, failed=True))
+    tally.take(receipt("a", 1, 0, last=True, failed=True))
+    assert tally.videos_failed == 1
