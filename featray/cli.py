@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from featray import __version__
 from featray.errors import FeatrayError
 
 _FORMATS = click.Choice(["table", "csv", "json"])
@@ -34,9 +35,9 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug logs.")
-@click.version_option(package_name="featray")
+@click.version_option(__version__)
 def main(debug: bool) -> None:
-    r"""Facial behaviour at dataset scale: videos in, partitioned Parquet tables out.
+    """Facial behaviour at dataset scale: videos in, partitioned Parquet tables out.
 
     \b
     Try it:          featray demo
@@ -112,7 +113,7 @@ def status(out: str, as_json: bool, release: str | None) -> None:
 @click.option("--format", "style", type=_FORMATS, default="table", show_default=True)
 @click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
 def query(out: str, sql: str, style: str, release: str | None) -> None:
-    r"""Run SQL (DuckDB) over the tables of the output OUT.
+    """Run SQL (DuckDB) over the tables of the output OUT.
 
     \b
     featray query OUT "SELECT video_id, avg(AU12) FROM faces GROUP BY video_id"

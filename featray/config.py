@@ -31,12 +31,19 @@ class Section(BaseModel):
 class InputConfig(Section):
     """Where the videos are."""
 
-    uris: Annotated[list[str], Field(min_length=1)]
+    uris: list[str]
     """Files, globs (`*`, `**`, `?`, `[..]`) or prefixes ending in `/`; any fsspec protocol; local paths too."""
     path_fields: str | None = None
     """Names for the last parts of the path, such as `{site}/{date}/{name}`; each but `{name}` becomes a partition."""
     storage_options: dict[str, Any] = {}
     """Passed to fsspec; a secret here is redacted wherever the config is printed or stored."""
+
+    @field_validator("uris")
+    @classmethod
+    def _names_something(cls, value: list[str]) -> list[str]:
+        if not value or not all(value):
+            raise ValueError("is empty; name at least one file, glob or prefix")
+        return value
 
     @field_validator("path_fields")
     @classmethod

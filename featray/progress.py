@@ -32,7 +32,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._quiet:
             return self
-        self._console.print("starting Ray and its workers; the first start takes some 20 s", style="dim")
+        self._console.print("starting workers; on this machine for the first time that takes some 20 s", style="dim")
         if self._console.is_terminal:
             self._bar = Bar(TextColumn("{task.description}"), BarColumn(24), console=self._console, transient=True)
             self._bar.start()

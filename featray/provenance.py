@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from featray import __version__
 from featray.config import Config
 from featray.faces.detector import detector_sha256
 from featray.identity import result_settings, settings_hash
@@ -50,7 +51,7 @@ def run_row(
         "release": release,
         "config": yaml.safe_dump(config.redacted(), sort_keys=False),
         "config_hash": settings_hash(settings),
-        "featray_version": metadata.version("featray"),
+        "featray_version": __version__,
         "featray_commit": _git_commit(),
         **vars(weights),
         "recipe": config.model.recipe,

@@ -20,7 +20,7 @@ MIN_IOU: Final = 0.3
 """Below this overlap two boxes are different faces: at 25 frames/s a head turns its box by far less."""
 
 MAX_GAP_US: Final = 1_000_000
-"""A face that is away for longer than this comes back as a new track."""
+"""A face that is away for longer than this comes back as a new track, however sparsely frames are sampled."""
 
 
 class Tracker:
@@ -32,14 +32,17 @@ class Tracker:
         self._seen_us = np.zeros(0, np.int64)
         self.count = 0
 
-    def update(self, pts_us: int, box_xyxy: NDArray[np.floating]) -> NDArray[np.int32]:
+    def update(self, pts_us: int, box_xyxy: NDArray[np.floating], *, before_us: int | None = None) -> NDArray[np.int32]:
         """Track ids, int32 `[n]`, of the faces of the next frame that has any.
 
         Args:
             pts_us: presentation time of the frame; must not go back.
             box_xyxy: `[n, 4]`, px.
+            before_us: time of the sampled frame before this one, with faces or without: a face
+                that was in it is not away, however long ago that was.
         """
-        alive = self._seen_us >= pts_us - MAX_GAP_US
+        oldest_us = pts_us - MAX_GAP_US if before_us is None else min(pts_us - MAX_GAP_US, before_us)
+        alive = self._seen_us >= oldest_us
         self._boxes, self._ids, self._seen_us = self._boxes[alive], self._ids[alive], self._seen_us[alive]
         boxes = np.asarray(box_xyxy, np.float64)
         ids = np.full(len(boxes), -1, np.int64)

@@ -124,7 +124,7 @@ def _load_models(ov: ModuleType, core: Any, checkpoint: Checkpoint, settings: En
         return [core.read_model(str(folder / f"{part}.xml")) for part in _PARTS]
 
     def make(folder: Path) -> None:
-        _convert(ov, checkpoint, settings.recipe, folder)
+        _convert(ov, checkpoint, settings, folder)
 
     if settings.cache_dir is None:
         with tempfile.TemporaryDirectory() as temporary:
@@ -134,7 +134,7 @@ def _load_models(ov: ModuleType, core: Any, checkpoint: Checkpoint, settings: En
     return IrCache(settings.cache_dir / "openvino").load_or_make(key, read=read, make=make)
 
 
-def _convert(ov: ModuleType, checkpoint: Checkpoint, recipe: str, folder: Path) -> None:
+def _convert(ov: ModuleType, checkpoint: Checkpoint, settings: EngineSettings, folder: Path) -> None:
     """Convert trunk and heads and save them in `folder`. The only place here that needs torch."""
     import torch
 
@@ -142,8 +142,9 @@ def _convert(ov: ModuleType, checkpoint: Checkpoint, recipe: str, folder: Path) 
     from featray.model.recipes import make_recipe
 
     _log.info("converting %s for OpenVINO", checkpoint.name)
+    torch.set_num_threads(settings.num_threads)
     network = load_network(checkpoint)
-    modules = (ChipTrunk(make_recipe(recipe), network), FlatHeads(network))
+    modules = (ChipTrunk(make_recipe(settings.recipe), network), FlatHeads(network))
     inputs = [torch.zeros((CHIPS_PER_INFERENCE, CHIP_SIDE_PX, CHIP_SIDE_PX, 3), dtype=torch.uint8)]
     for part, module in zip(_PARTS, modules, strict=True):
         with torch.no_grad():

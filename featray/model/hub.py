@@ -116,11 +116,10 @@ def _open(hub_file: HubFile, entry: Path) -> Checkpoint:
 
 def _pull(hub_file: HubFile, made: Path, sha256: str | None) -> None:
     """Download into the empty folder `made`, check, and write the record beside the file."""
-    # Read by the client when it is first imported.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     # The HTTP client's own root error and OSError. Which client it is changes between hub versions.
     broke_off: tuple[type[BaseException], ...] = (*errors.HfHubHTTPError.__bases__, ValueError)
     download = made / "download"
@@ -132,7 +131,11 @@ def _pull(hub_file: HubFile, made: Path, sha256: str | None) -> None:
             raise ModelError(f"{hub_file.spec}: the hub's answer makes no sense ({commit!r}, {size_bytes} bytes)")
         _log.info("pulling %s at %s (%.0f MB)", hub_file.spec, commit, size_bytes / 1e6)
         pulled = huggingface_hub.hf_hub_download(
-            hub_file.repo, hub_file.file, revision=commit, local_dir=download, cache_dir=download / "none"
+            hub_file.repo,
+            hub_file.file,
+            revision=commit,
+            local_dir=download,
+            cache_dir=download / "none",
         )
     except (
         errors.RepositoryNotFoundError,

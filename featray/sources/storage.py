@@ -132,12 +132,18 @@ def explain(error: BaseException) -> str:
 
 
 @contextmanager
-def storage_errors(uri: str) -> Iterator[None]:
-    """Turn what the storage raises inside the block into a one-line StorageError about `uri`."""
+def storage_errors(uri: str, *, missing: str = "does not exist") -> Iterator[None]:
+    """Turn what the storage raises inside the block into a one-line StorageError about `uri`.
+
+    Args:
+        uri: what the block reads or writes.
+        missing: what to say if it, or the bucket it lies in, is not there.
+    """
     try:
         yield
     except transport_errors() as error:
-        raise StorageError(f"{redact_uri(uri)}: {explain(error)}") from error
+        text = missing if isinstance(error, FileNotFoundError) else explain(error)
+        raise StorageError(f"{redact_uri(uri)}: {text}") from error
 
 
 def read_bytes(location: Location) -> bytes:
@@ -155,7 +161,7 @@ def exists(location: Location) -> bool:
 
 def write_bytes(location: Location, data: bytes) -> None:
     """Write an object whole, atomically: one PUT, or on disk a temporary file and a rename."""
-    with storage_errors(location.uri):
+    with storage_errors(location.uri, missing="cannot be created"):
         if location.is_local:
             _replace_local(location.path, data=data)
         else:
@@ -164,7 +170,7 @@ def write_bytes(location: Location, data: bytes) -> None:
 
 def upload(local_path: str, location: Location) -> None:
     """Move a local file to its place, atomically. The local file is gone afterwards."""
-    with storage_errors(location.uri):
+    with storage_errors(location.uri, missing="cannot be created"):
         if location.is_local:
             _replace_local(location.path, moved=local_path)
         else:

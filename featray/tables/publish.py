@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from featray.errors import ErrorCode, RunError
 from featray.faces.tracks import Tracker
@@ -140,10 +141,16 @@ def _write_video(
         **video["fields"],
     }
     tally, tracker = _Tally(), Tracker()
+    before_us: int | None = None
     for names in landed.values():
-        for part in (read_part(folder.child(name)) for name in names):
-            _write_part(part, constant, writers, tracker)
+        last = read_part(folder.child(names[-1]))  # has the times of all frames of the unit
+        times_us = last.frames["pts_us"].to_numpy()
+        for name in names:
+            part = last if name == names[-1] else read_part(folder.child(name))
+            track_ids = _track(part.faces, tracker, times_us, before_us)
+            _write_part(part, constant, writers, track_ids)
             _count(part, tally)
+        before_us = int(times_us[-1]) if len(times_us) else before_us
     row = _video_row(video, plan, tally, tracker.count)
     times = {"run_id": settings.run_id, "published_at": _utc(published_at_us)}
     writers["videos"].write_rows([{**constant, **row, **times}])
@@ -158,9 +165,11 @@ def _write_video(
     )
 
 
-def _write_part(part: Part, constant: dict[str, str], writers: dict[str, TableWriter], tracker: Tracker) -> None:
+def _write_part(
+    part: Part, constant: dict[str, str], writers: dict[str, TableWriter], track_ids: NDArray[np.int32]
+) -> None:
     known = {**constant, "run_id": part.header.run_id}
-    faces = _with_constants(part.faces, known).append_column("track_id", pa.array(_track(part.faces, tracker)))
+    faces = _with_constants(part.faces, known).append_column("track_id", pa.array(track_ids))
     for table in ("faces", "blendshapes", "mesh"):
         if table in writers:
             writers[table].write(faces)
@@ -173,18 +182,21 @@ def _with_constants(rows: pa.Table, constants: dict[str, str]) -> pa.Table:
     return rows
 
 
-def _track(faces: pa.Table, tracker: Tracker) -> np.ndarray[Any, np.dtype[np.int32]]:
+def _track(
+    faces: pa.Table, tracker: Tracker, frame_times_us: NDArray[np.int64], before_us: int | None
+) -> NDArray[np.int32]:
+    """Track ids of a part's faces; `before_us` is the last sampled frame of the unit before."""
     if not faces.num_rows:
         return np.zeros(0, np.int32)
     times = faces["pts_us"].to_numpy()
     boxes = np.column_stack([faces[name].to_numpy() for name in ("box_x1", "box_y1", "box_x2", "box_y2")])
     starts = np.flatnonzero(np.diff(times, prepend=times[0] - 1))
-    ids = [tracker.update(int(times[a]), boxes[a:b]) for a, b in _spans(starts, len(times))]
+    ids = []
+    for start, end in pairwise([*starts.tolist(), len(times)]):
+        position = int(np.searchsorted(frame_times_us, times[start]))
+        before = int(frame_times_us[position - 1]) if position else before_us
+        ids.append(tracker.update(int(times[start]), boxes[start:end], before_us=before))
     return np.concatenate(ids)
-
-
-def _spans(starts: Any, length: int) -> Iterator[tuple[int, int]]:
-    yield from zip(starts.tolist(), [*starts[1:].tolist(), length], strict=True)
 
 
 def _count(part: Part, tally: _Tally) -> None:

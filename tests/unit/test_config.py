@@ -49,7 +49,7 @@ def test_sample_takes_three_forms(written, parsed):
         ("cluster.infer_workers", "many", "cluster.infer_workers: allowed is auto or a whole number"),
         ("model", 3, "model: is a section of keys, not a value"),
         ("input", {}, "input.uris: is required"),
-        ("input.uris", [], "input.uris: list should have at least 1 item"),
+        ("input.uris", [], "input.uris: is empty; name at least one file, glob or prefix"),
         ("input.path_fields", "{dataset}/{name}", "the name 'dataset' is featray's own"),
         ("input.path_fields", "no names", "input.path_fields: is a pattern"),
         ("output.tables", ["mesh"], "output.tables: lists each table once and always holds faces"),
@@ -116,5 +116,5 @@ def test_shipped_configs_are_valid(name):
 
 def test_demo_yaml_is_what_featray_demo_runs():
     written = load_config(REPOSITORY / "configs" / "demo.yaml")
-    built = demo_config(Path("featray/demo_clips"), "demo-output")
+    built = demo_config(Path("featray/demo_clips"), "/tmp/featray-demo")
     assert written == built

@@ -30,6 +30,14 @@ def test_a_short_gap_is_bridged_and_a_long_one_is_not():
     assert feed(Tracker(), long) == [[0], [1]]
 
 
+def test_sparse_sampling_keeps_a_face_that_was_in_the_frame_before():
+    tracker = Tracker()
+    boxes = np.asarray([box(0)])
+    assert tracker.update(0, boxes).tolist() == [0]
+    assert tracker.update(5 * MAX_GAP_US, boxes, before_us=0).tolist() == [0]
+    assert tracker.update(9 * MAX_GAP_US, boxes, before_us=7 * MAX_GAP_US).tolist() == [1]
+
+
 def test_a_face_that_stays_does_not_keep_one_alive_that_left():
     tracker = Tracker()
     frames = (

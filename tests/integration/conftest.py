@@ -1,0 +1,48 @@
+"""A local Ray for a test module, and the pieces that runs are made of."""
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from rich.console import Console
+
+from featray.config import Config, parse_config
+from featray.progress import Progress
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """Checkpoints and compiled engines of the tests, shared by all modules."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def cluster(cache) -> Iterator[None]:
+    os.environ["FEATRAY_CACHE"] = str(cache)
+    # Ray's socket paths must be short, pytest's folders are not.
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    folder = tempfile.mkdtemp(prefix="fr-")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", _temp_dir=folder)
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_config(uris, out, **sections) -> Config:
+    data = {
+        "dataset": "test",
+        "input": {"uris": [str(uri) for uri in uris]},
+        "output": {"uri": str(out)},
+        "decode": {"sample": {"every": 24}},
+        **sections,
+    }
+    return parse_config(data)
+
+
+def silent() -> Progress:
+    return Progress(Console(file=io.StringIO()), quiet=True)

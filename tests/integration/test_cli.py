@@ -1,0 +1,116 @@
+"""The command line as a process: exit codes, one-line errors, output formats."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from featray.runner import run
+from featray.tables.schema import TABLES
+from tests.integration.conftest import make_config, silent
+
+
+def featray(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "featray", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+@pytest.fixture(scope="module")
+def out(cluster, clips, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("out") / "tables"
+    run(make_config([clips / "face.mp4"], folder, decode={"sample": {"every": 118}}), silent())
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path, clips):
+    def write(uris=(f"{clips}/face.mp4",), out=None):
+        path = tmp_path / "c.yaml"
+        place = out or tmp_path / "out"
+        path.write_text(f"dataset: d\ninput: {{uris: {json.dumps(list(map(str, uris)))}}}\noutput: {{uri: {place}}}\n")
+        return path
+
+    return write
+
+
+def check_refusal(done, code, *expected):
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("\n") == 1, "one line, no traceback"
+    for text in ("featray: ", *expected):
+        assert text in done.stderr
+
+
+def test_a_missing_video(config, tmp_path):
+    done = featray("run", config([tmp_path / "none.mp4"]))
+    check_refusal(done, 2, "nothing found at file://", "none.mp4")
+    assert not (tmp_path / "out").exists(), "nothing is begun for an input that is not there"
+
+
+def test_an_empty_input_list(config):
+    check_refusal(featray("run", config([])), 2, "input.uris: is empty")
+
+
+def test_an_output_that_is_none_of_ours(config, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "thesis.docx").write_text("precious")
+    done = featray("run", config(out=tmp_path / "theirs"))
+    check_refusal(done, 1, "is not empty and no featray output")
+    assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["thesis.docx"]
+
+
+def test_an_unknown_key_and_a_wrong_value(config):
+    check_refusal(featray("run", config(), "--set", "detect.min_scor=1"), 2, "detect.min_scor: unknown key; allowed")
+    check_refusal(featray("run", config(), "--set", "detect.min_score=x"), 2, "detect.min_score: ")
+
+
+def test_a_missing_config(tmp_path):
+    check_refusal(featray("run", tmp_path / "c.yaml"), 2, "no such config file")
+
+
+def test_weights_that_are_none(config, tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"nothing of the kind")
+    done = featray("run", config(), "--set", f"model.checkpoint={tmp_path}/w.safetensors")
+    check_refusal(done, 1, "w.safetensors")
+
+
+def test_a_traceback_only_on_request(config):
+    assert "Traceback" in featray("--debug", "run", config([])).stderr
+
+
+def test_reading_what_is_no_output(tmp_path):
+    for command in (("status", tmp_path), ("query", tmp_path, "SELECT 1")):
+        check_refusal(featray(*command), 1, "is no featray output")
+
+
+def test_status(out):
+    found = json.loads(featray("status", out, "--json").stdout)
+    assert found["videos"] == {"ok": 1, "partial": 0, "failed": 0}
+    assert (found["frames"], found["faces"]) == (4, 4)
+    assert [row["status"] for row in found["runs"]] == ["done"]
+    assert "1 ok, 0 partial, 0 failed" in featray("status", out).stdout
+
+
+def test_query_formats(out):
+    sql = "SELECT frame_index, pts_us, AU12, landmarks5 FROM faces ORDER BY pts_us"
+    rows = json.loads(featray("query", out, sql, "--format", "json").stdout)
+    assert [row["frame_index"] for row in rows] == [0, 118, 236, 354]
+    assert len(rows[0]["landmarks5"]) == 10
+    table = list(csv.DictReader(io.StringIO(featray("query", out, sql, "--format", "csv").stdout)))
+    assert [float(row["AU12"]) for row in table] == pytest.approx([row["AU12"] for row in rows])
+    assert "(4 rows)" in featray("query", out, sql).stdout
+
+
+def test_wrong_sql_and_unknown_release(out):
+    check_refusal(featray("query", out, "SELECT nothing FROM faces"), 2, "nothing", "tables: faces, blendshapes")
+    check_refusal(featray("query", out, "SELECT 1", "--release", "x"), 2, "--release x: not in this output; it has: ")
+
+
+def test_schema():
+    printed = featray("schema").stdout
+    assert all(f"{name}: " in printed for name in TABLES)
+    assert "FACS action unit" in featray("schema", "faces").stdout
+    check_refusal(featray("schema", "foo"), 2, "no such table")
