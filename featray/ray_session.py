@@ -59,7 +59,8 @@ def connect() -> bool:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(**quiet)
             return False
-        ray.init(include_dashboard=False, **quiet)
+        # Without "local", Ray would look for the last cluster started here, and wait long for one that is gone.
+        ray.init(address="local", include_dashboard=False, **quiet)
     return True
 
 

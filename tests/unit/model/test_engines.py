@@ -16,8 +16,8 @@ from featray.model.engines import BF16_DEVIATIONS, choose, open_engine
 from .conftest import VARIANTS, deviations, golden
 
 ENGINES = ("torch", "openvino")
-ROW_BOUND = {"torch": 1e-5, "openvino": 0.0}
-"""How much a row may change with its batch, in fp32."""
+ROW_BOUND = {"torch": 2e-6, "openvino": 0.0}
+"""How much a row may change with its batch on a CPU, in fp32."""
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,9 @@ def test_running_out_of_memory_halves_the_batch(atto, many_chips, engine_of, cap
     engine._trunk.register_forward_pre_hook(too_large)
     with caplog.at_level(logging.WARNING):
         raw = engine(many_chips)
-    assert seen == [8, 4, 2, 2, 2, 2, 2, 1]
-    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-    assert max(deviations(raw, engine_of("atto", "torch")(many_chips)).values()) <= ROW_BOUND["torch"]
+    assert seen == [4, 2, 2, 2, 2, 2, 2]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert max(deviations(raw, engine_of("atto", "torch")(many_chips)).values()) < 1e-5
 
 
 def test_memory_for_not_even_one_chip(atto, chips):

@@ -15,6 +15,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+import av
 import imageio_ffmpeg
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
@@ -112,6 +113,10 @@ GOOD: dict[str, str] = {
     "mpeg4_bframes.avi": "{counter} -c:v mpeg4 -bf 2 -g 12 -q:v 4",
     "h264_bframes.avi": f"{{counter}} {X264} -bf 2 -g 12",
     "mjpeg.avi": "{face} -c:v mjpeg -q:v 3",
+    "packed.avi": "pack:{one_bframe.avi}",
+    "msmpeg4.avi": "{counter} -c:v msmpeg4v2 -g 12 -q:v 4",
+    "raw.avi": "{single} -c:v rawvideo -pix_fmt bgr24",
+    "dv.avi": "-f lavfi -i testsrc2=size=720x576:rate=25:duration=0.2 -c:v dvvideo -pix_fmt yuv420p",
     "drops.avi": f"{{counter}} -vf 'select=not(mod(n\\,4))' -fps_mode vfr {X264} -bf 0 -g 5 -enc_time_base 1/25",
     "bframes.mkv": "-i {bframes.mp4} -c copy",
     "streamed.mkv": "-i {bframes.mp4} -c copy -f matroska pipe:",
@@ -123,6 +128,7 @@ GOOD: dict[str, str] = {
     "wmv2.wmv": "{counter} -c:v wmv2 -g 12 -q:v 4",
     "streamed.asf": "{counter} -c:v msmpeg4 -g 12 -q:v 4 -f asf pipe:",
     "prores.mov": "{face} -c:v prores_ks -profile:v 1",
+    "mjpeg.mov": "{face} -c:v mjpeg -q:v 3",
     "h263.3gp": "{pal} -c:v h263 -g 12 -q:v 4",
     "rgb.mov": "{face} -c:v qtrle",
     "mpeg4_bframes.mp4": "{counter} -c:v mpeg4 -bf 2 -g 12 -q:v 4",
@@ -130,8 +136,10 @@ GOOD: dict[str, str] = {
     "hevc.mp4": f"{{counter}} {X265} -x265-params bframes=3:keyint=12:open-gop=1:log-level=error",
     "hevc_10bit.ts": f"{{counter}} {X265} -pix_fmt yuv420p10le -x265-params bframes=3:keyint=12:open-gop=1",
     "hevc_12bit.mkv": f"{{face}} {X265} -pix_fmt yuv422p12le -x265-params keyint=20",
-    "vp8_altref.webm": "{long} -c:v libvpx -deadline good -cpu-used 5 -auto-alt-ref 1 -lag-in-frames 16 -g 40 -b:v 300k",
-    "vp9_altref.webm": "{counter} -c:v libvpx-vp9 -deadline good -cpu-used 8 -auto-alt-ref 6 -lag-in-frames 25 -g 20 -b:v 200k",
+    "vp8_altref.webm": "{long} -c:v libvpx -deadline good -cpu-used 5 -auto-alt-ref 1 -lag-in-frames 16 -g 40"
+    " -b:v 300k",
+    "vp9_altref.webm": "{counter} -c:v libvpx-vp9 -deadline good -cpu-used 8 -auto-alt-ref 6 -lag-in-frames 25 -g 20"
+    " -b:v 200k",
     "vp9.mp4": f"{{face}} {VP9} -g 16",
     "vp9_alpha.webm": f"{{counter}} {VP9} -pix_fmt yuva420p -g 16",
     "av1.mp4": "{counter} -c:v libsvtav1 -preset 12 -g 16",
@@ -141,10 +149,20 @@ GOOD: dict[str, str] = {
 }  # fmt: skip
 """Good and odd videos: every frame of each must come out right."""
 
+CONVERSIONS = {
+    # The chroma of an interlaced picture belongs to its fields; ffmpeg's filter minds that if told to.
+    **{name: "scale=interl=-1" for name in ("interlaced.mp4", "interlaced.ts", "dv.avi")},
+    # Chroma stands left of the middle unless a stream says otherwise; ffmpeg's filter minds that if told to. In
+    # 8 bits swscale's converter of its own for these formats takes the nearest chroma sample, wherever it stands.
+    **{name: "scale=in_chroma_loc=left" for name in ("bt2020.mp4", "pq.mp4", "h264_10bit.mkv", "hevc_10bit.ts")},
+}
+"""Filters with which ffmpeg converts these variants as a whole to RGB as the package does."""
+
 PARTS: dict[str, str] = {
     "cover.jpg": "{small} -frames:v 1",
+    "one_bframe.avi": "{counter} -c:v mpeg4 -bf 1 -g 12 -q:v 4",
     "resize_1.ts": f"{{small}} {X264} -bf 2 -g 10",
-    "resize_2.ts": f"{{counter}} {X264} -bf 2 -g 10 -output_ts_offset 1",
+    "resize_2.ts": f"{{counter}} {X264} -bf 2 -g 10 -output_ts_offset 1.08",
     "wide.ts": f"{{counter}} {X264} -bf 2 -g 10",
 }
 """What other variants are made of."""
@@ -169,6 +187,8 @@ class Corpus:
         words = re.sub(r"\{([^}]+)\}", lambda found: self._input(found[1]), recipe)
         if words.startswith("concat:"):
             target.write_bytes(b"".join(Path(path).read_bytes() for path in words.removeprefix("concat:").split()))
+        elif words.startswith("pack:"):
+            pack_bframes(Path(words.removeprefix("pack:")), target)
         elif words.endswith("pipe:"):
             target.write_bytes(run_ffmpeg(*shlex.split(words)))
         else:
@@ -186,11 +206,44 @@ def run_ffmpeg(*arguments: str) -> bytes:
     return done.stdout
 
 
+def pack_bframes(source: Path, target: Path) -> None:
+    """Rewrite MPEG-4 in AVI the way DivX 5 did: a B-frame in the packet of the frame that it leans on."""
+    mark, filler = b"\x00\x00\x01\xb2DivX503b1393p", b"\x00\x00\x01\xb6\x57\xff\xff"
+    with av.open(source) as plain, av.open(target, "w", format="avi") as packed:
+        stream = packed.add_stream_from_template(plain.streams.video[0])
+        frames = [(bytes(packet), packet.is_keyframe) for packet in plain.demux(video=0) if packet.size]
+        chunks: list[tuple[bytes, bool]] = []
+        for data, is_key in frames:
+            at = data.index(b"\x00\x00\x01\xb6")
+            if data[at + 4] >> 6 == 2:  # a B-frame
+                chunks[-1] = (chunks[-1][0] + data, chunks[-1][1])
+                chunks.append((filler, False))
+            else:
+                chunks.append((data[:at] + mark + data[at:] if is_key else data, is_key))
+        for i, (data, is_key) in enumerate(chunks):
+            packet = av.Packet(data)
+            packet.stream, packet.pts, packet.dts, packet.is_keyframe = stream, i, i, is_key
+            packed.mux(packet)
+
+
 @cache
-def reference(path: Path, stream: str = "v:0") -> tuple[tuple[int, str], ...]:
+def reference(path: Path) -> tuple[tuple[int, str], ...]:
     """What ffmpeg itself makes of a file: time in microseconds and MD5 of each RGB frame, in order."""
+    convert = CONVERSIONS.get(path.name, "null")
     out = run_ffmpeg(
-        *("-copyts", "-i", str(path), "-map", f"0:{stream}", "-fps_mode", "passthrough", "-enc_time_base", "demux"),
+        *(
+            "-copyts",
+            "-i",
+            str(path),
+            "-map",
+            "0:V:0",
+            "-vf",
+            convert,
+            "-fps_mode",
+            "passthrough",
+            "-enc_time_base",
+            "demux",
+        ),
         *("-noautoscale", "-pix_fmt", "rgb24", "-c:v", "rawvideo", "-f", "framemd5", "pipe:"),
     ).decode()
     base = re.search(r"^#tb 0: (\d+)/(\d+)$", out, re.M)

@@ -1,0 +1,95 @@
+"""`ray job submit`, as the README shows it, against a cluster of our own."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import duckdb
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+RAY = Path(sys.executable).parent / "ray"
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory, cache):
+    token = tmp_path_factory.mktemp("auth") / "token"
+    token.write_text(secrets.token_hex(32))
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    path = f"{RAY.parent}{os.pathsep}{os.environ['PATH']}"
+    return plain | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "FEATRAY_CACHE": str(cache),
+        "PATH": path,
+    }
+
+
+@pytest.fixture(scope="module")
+def head(environment, tmp_path_factory):
+    """A head node in a process group and folder of its own, ended by its id."""
+    folder = tempfile.mkdtemp(prefix="fr-")
+    port, dashboard = free_ports(2)
+    log = tmp_path_factory.mktemp("head") / "log"
+    command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--dashboard-port={dashboard}"]
+    command += [f"--temp-dir={folder}"]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{dashboard}"
+    for _ in range(120):
+        try:
+            urlopen(f"{address}/api/version", timeout=1).close()
+            break
+        except URLError as error:
+            if getattr(error, "code", None) in (401, 403):
+                break  # it is up, and wants the token
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.5)
+        except TimeoutError:
+            continue
+    yield address
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(60)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def submit(address, environment, *arguments):
+    command = [RAY, "job", "submit", "--working-dir", ".", "--", "python", "jobs/extract.py", *arguments]
+    env = environment | {"RAY_API_SERVER_ADDRESS": address}
+    return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=400)
+
+
+def test_the_demo_as_a_job(head, environment, tmp_path):
+    sparse = ("--set", "decode.sample={every: 59}", "--set", f"output.uri={tmp_path}/out")
+    done = submit(head, environment, "--config", "configs/demo.yaml", *sparse)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 videos: 2 ok, 0 partial, 0 failed" in done.stdout
+    assert duckdb.connect().sql(f"SELECT count(*) FROM '{tmp_path}/out/faces/**/*.parquet'").fetchall() == [(8,)]
+
+
+def test_a_job_with_a_wrong_config_fails_with_its_one_line(head, environment):
+    done = submit(head, environment, "--config", "configs/demo.yaml", "--set", "nonsense=1")
+    assert done.returncode == 1
+    assert "featray: configs/demo.yaml: nonsense: unknown key" in done.stdout + done.stderr
