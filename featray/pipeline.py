@@ -11,6 +11,7 @@ Settings for faults, each measured on Ray 2.60:
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,6 +97,10 @@ def configure_context() -> None:
     context.max_errored_blocks = -1
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    for handler in logging.getLogger("ray.data").handlers:
+        # A dropped task comes with a traceback; Ray keeps it in its log files, users get an errors row.
+        if handler.get_name() == "console":
+            handler.setLevel(logging.CRITICAL)
 
 
 _ONE_ROW: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}

@@ -1,5 +1,6 @@
 """A run whose driver is killed with SIGKILL, and the run after it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,15 +23,30 @@ def environment(tmp_path_factory):
     return os.environ | {"FEATRAY_CACHE": str(tmp_path_factory.mktemp("cache"))}
 
 
-def start(config, environment):
-    return subprocess.Popen(
-        [sys.executable, "-m", "featray", "run", str(config)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+class Driver:
+    """`featray run` in a process group of its own."""
+
+    def __init__(self, config, environment):
+        self.log = config.with_suffix(".log")
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "featray", "run", str(config)],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def finish(self):
+        try:
+            assert self.process.wait(300) == 0, self.log.read_text()
+        finally:
+            self.kill()
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
 
 
 def rows(out, table):
@@ -39,11 +55,11 @@ def rows(out, table):
     return duckdb.connect().sql(sql).fetchall()
 
 
-def wait_for_landed(out, count, process):
+def wait_for_landed(out, count, driver):
     for _ in range(1200):
         if len(list((out / "_featray").glob("landing/**/*.arrow"))) >= count:
             return
-        assert process.poll() is None, process.stdout.read()
+        assert driver.process.poll() is None, driver.log.read_text()
         time.sleep(0.1)
     raise AssertionError("nothing landed in two minutes")
 
@@ -53,18 +69,15 @@ def test_the_next_run_finishes_the_work_of_a_killed_one(clips, tmp_path, environ
     for name in ("calm", "killed"):
         outs[name] = tmp_path / name
         (tmp_path / f"{name}.yaml").write_text(CONFIG.format(clips=clips, out=outs[name]))
-    calm = start(tmp_path / "calm.yaml", environment)
-    assert calm.wait(300) == 0, calm.stdout.read()
+    Driver(tmp_path / "calm.yaml", environment).finish()
 
-    killed = start(tmp_path / "killed.yaml", environment)
+    killed = Driver(tmp_path / "killed.yaml", environment)
     wait_for_landed(outs["killed"], 2, killed)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait(30)
+    killed.kill()
     assert not list(outs["killed"].glob("faces/**/*.parquet")), "half a video must not be seen"
     landed = {path: path.stat().st_mtime_ns for path in (outs["killed"] / "_featray").glob("landing/**/*.arrow")}
 
-    again = start(tmp_path / "killed.yaml", environment)
-    assert again.wait(300) == 0, again.stdout.read()
+    Driver(tmp_path / "killed.yaml", environment).finish()
     for table in ("faces", "blendshapes", "mesh", "frames"):
         assert rows(outs["killed"], table) == rows(outs["calm"], table)
     runs = duckdb.connect().sql(f"SELECT status FROM '{outs['killed']}/runs/**/*.parquet' ORDER BY started_at")
