@@ -125,7 +125,7 @@ class ModelConfig(Section):
     engine: Literal["auto", "torch", "openvino"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 256
-    """Faces a batch on a GPU at most; CPU engines use at most 16, which is where they stop gaining."""
+    """Faces a batch on a GPU at most; engines on a CPU run their own small batches."""
     accept_license: Literal["research-noncommercial"] | None = None
 
 

@@ -22,7 +22,7 @@ _QUERIES = (
     ),
     (
         "action units over time, averaged by second",
-        "SELECT video_id, pts_us // 1000000 AS second, avg(AU06) AS AU06, avg(AU12) AS AU12 FROM faces GROUP BY ALL ORDER BY ALL",
+        "SELECT video_id, pts_us // 1000000 AS second, avg(AU06), avg(AU12) FROM faces GROUP BY ALL ORDER BY ALL",
     ),
 )
 

@@ -93,6 +93,7 @@ class VideoTask:
 
     Attributes:
         resume: whether parts of it may have landed already, so that the ledger has to be asked.
+        replaces: the published shard that holds this video's older rows, if there are any.
     """
 
     video: Video
@@ -100,6 +101,7 @@ class VideoTask:
     shard: str
     attempt: int = 1
     resume: bool = False
+    replaces: str | None = None
 
     def to_json(self) -> str:
         """As JSON text."""

@@ -100,6 +100,7 @@ class Session:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._publishing: list[Any] = []
+        self._replacing: Any = None
 
     def __enter__(self) -> Session:
         self._started = connect()
@@ -134,9 +135,11 @@ class Session:
         feed.raise_error()
 
     def publish(self, partition: Partition, manifest: ShardManifest, settings: PublishSettings) -> None:
-        """Start publishing a shard in a task of its own."""
-        task = ray.remote(num_cpus=0.1, max_retries=3)(publish_shard)
-        self._publishing.append(task.remote(partition, manifest, settings))
+        """Start publishing a shard in a task of its own; shards that replace rows, one after the other."""
+        task = _publish.remote(partition, manifest, settings, self._replacing)
+        if any(video["replaces"] for video in manifest.videos):
+            self._replacing = task
+        self._publishing.append(task)
 
     def published(self, *, wait: bool) -> list[Commit]:
         """Commits of the shards that are published by now, or (wait) of all that were started."""
@@ -148,6 +151,12 @@ class Session:
             return list(ray.get(done))
         except ray.exceptions.RayError as error:
             raise _own_error(error) from error
+
+
+@ray.remote(num_cpus=0.1, max_retries=3)
+def _publish(partition: Partition, manifest: ShardManifest, settings: PublishSettings, after: object) -> Commit:
+    """`publish_shard` as a task; `after` is a task that has to be done first."""
+    return publish_shard(partition, manifest, settings)
 
 
 class _Feeder:

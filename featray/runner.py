@@ -44,9 +44,6 @@ log = logging.getLogger(__name__)
 _ENOUGH_TO_JUDGE = 20
 """Videos seen before a high share of failures stops a run."""
 
-_CPU_BATCH = 16
-"""Faces a batch on a CPU: where engines stop gaining."""
-
 _PAGE = 16
 """Videos that are handed on together."""
 
@@ -73,7 +70,6 @@ class Summary:
         status: `done`, `done_with_failures` or `nothing_to_do`.
         videos: published by this run, by status: ok, partial, failed.
         already_published: videos of the input that needed no work, by status.
-        changed: videos whose bytes changed since they were published; they were left alone.
         seconds: wall time.
     """
 
@@ -81,7 +77,6 @@ class Summary:
     status: str
     videos: dict[str, int]
     already_published: dict[str, int]
-    changed: int
     frames: int
     faces: int
     seconds: float
@@ -141,7 +136,6 @@ def run(config: Config, progress: Progress) -> Summary:
         status="nothing_to_do" if begin is None else _status(counts),
         videos=_by_status(counts),
         already_published=backlog.published,
-        changed=backlog.changed,
         frames=counts["frames"],
         faces=counts["faces"],
         seconds=time.monotonic() - started,
@@ -155,24 +149,24 @@ class _Backlog:
     job: Job
     partition: Partition
     published: dict[str, int] = field(default_factory=dict)
-    changed: int = 0
 
     def select(self, videos: Iterator[Video]) -> Iterator[VideoTask]:
-        """A task for each video that is not published yet; the others are counted."""
+        """A task for each video whose work is not published; the others are counted."""
         done = {
-            video.video_id: (bytes.fromhex(video.work_key), video.status)
+            video.video_id: (bytes.fromhex(video.work_key), video.status, commit.name)
             for commit in read_commits(self.partition)
             for video in commit.videos
         }
         begun = set(list_folders(self.partition.landing()))
         for video in videos:
             key = work_key(video.content_id, self.job.settings)
-            if video.video_id in done:
-                known_key, status = done[video.video_id]
+            known_key, status, shard = done.get(video.video_id, (b"", "", None))
+            retry = self.job.config.run.retry_failed and status in ("partial", "failed")
+            if known_key.hex() == key and not retry:
                 self.published[status] = self.published.get(status, 0) + 1
-                self.changed += known_key.hex() != key
                 continue
-            yield VideoTask(video, key, shard="", resume=f"{video.video_id}-{key[:16]}" in begun)
+            resume = f"{video.video_id}-{key[:16]}" in begun
+            yield VideoTask(video, key, shard="", resume=resume, replaces=shard)
 
 
 def _run_job(
@@ -264,7 +258,7 @@ def _infer_settings(job: Job) -> InferSettings:
         engine=job.engine,
         precision=job.precision,
         recipe=model.recipe,
-        batch_size=model.batch_size if job.gpu else min(model.batch_size, _CPU_BATCH),
+        batch_size=model.batch_size,
         threads=1,
         gpu=job.gpu,
         cache_dir=cache_dir(),
@@ -276,7 +270,7 @@ def _weights_facts(job: Job) -> WeightsFacts:
         model_name=job.checkpoint.name,
         model_file=job.config.model.checkpoint,
         weights_sha256=job.checkpoint.sha256,
-        hub_revision=job.config.model.revision,
+        hub_revision=job.checkpoint.revision,
         license=job.checkpoint.license,
         weights_trained=job.checkpoint.weights_trained,
     )

@@ -34,7 +34,12 @@ class _Group:
 
 
 def cut_shards(tasks: Iterable[VideoTask], run_id: str) -> Iterator[tuple[ShardManifest, list[VideoTask]]]:
-    """Shards with their tasks, each as soon as it is full; the rest when the listing ends."""
+    """Shards with their tasks, each as soon as it is full; the rest when the listing ends.
+
+    Args:
+        tasks: in the order of the listing.
+        run_id: of the run that opens the shards.
+    """
     groups: dict[tuple[str, ...], _Group] = {}
     for task in tasks:
         key = tuple(task.video.fields.values())
@@ -50,7 +55,8 @@ def cut_shards(tasks: Iterable[VideoTask], run_id: str) -> Iterator[tuple[ShardM
 
 
 def _close(group: _Group, run_id: str) -> tuple[ShardManifest, list[VideoTask]]:
-    names = sorted(f"{task.video.video_id}:{task.work_key}" for task in group.tasks)
+    # A second try has the work of the first; what it replaces tells their shards apart.
+    names = sorted(f"{task.video.video_id}:{task.work_key}:{task.replaces or ''}" for task in group.tasks)
     shard = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
     tasks = [replace(task, shard=shard) for task in group.tasks]
     videos = [
@@ -62,6 +68,7 @@ def _close(group: _Group, run_id: str) -> tuple[ShardManifest, list[VideoTask]]:
             "content_id": task.video.content_id,
             "work_key": task.work_key,
             "fields": task.video.fields,
+            "replaces": task.replaces,
         }
         for task in tasks
     ]

@@ -44,7 +44,5 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(f'why      featray query {out} "SELECT uri, error_code, message FROM errors"')
     elif summary.already_published.get("failed") or summary.already_published.get("partial"):
         console.print("Some of them failed or are partial; --retry-failed takes them up again.")
-    if summary.changed:
-        console.print(f"{summary.changed} videos have changed since they were published and were left as they are.")
     if not summary.job.checkpoint.weights_trained:
         console.print(f"[yellow]{NOT_TRAINED}[/yellow]")

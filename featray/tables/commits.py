@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from featray.errors import OutputError
-from featray.sources.storage import delete, list_files, storage_errors, write_bytes
+from featray.errors import OutputError, StorageError
+from featray.sources.storage import delete, list_files, read_bytes, storage_errors, write_bytes
 from featray.tables.layout import Partition
 
 
@@ -41,21 +41,30 @@ class CommittedVideo:
 
 @dataclass(frozen=True)
 class Commit:
-    """What one shard, or one run's row in `runs`, has published."""
+    """What one shard, or one run's row in `runs`, has published.
+
+    Attributes:
+        rewrites: older commits as they read from the moment this one is written; see `replace.py`.
+    """
 
     name: str
     run_id: str
     published_at_us: int
     files: list[CommittedFile]
     videos: list[CommittedVideo] = field(default_factory=list)
+    rewrites: list[Commit] = field(default_factory=list)
 
     @classmethod
-    def from_json(cls, text: bytes) -> Commit:
+    def from_json(cls, text: bytes | str) -> Commit:
         """Parse a commit record."""
-        data: dict[str, Any] = json.loads(text)
+        return cls._of(json.loads(text))
+
+    @classmethod
+    def _of(cls, data: dict[str, Any]) -> Commit:
         files = [CommittedFile(**entry) for entry in data.pop("files")]
         videos = [CommittedVideo(**entry) for entry in data.pop("videos")]
-        return cls(files=files, videos=videos, **data)
+        rewrites = [cls._of(entry) for entry in data.pop("rewrites", [])]
+        return cls(files=files, videos=videos, rewrites=rewrites, **data)
 
 
 def write_commit(partition: Partition, commit: Commit) -> None:
@@ -63,8 +72,26 @@ def write_commit(partition: Partition, commit: Commit) -> None:
     write_bytes(partition.commit(commit.name), json.dumps(asdict(commit)).encode())
 
 
-def read_commits(partition: Partition) -> Iterator[Commit]:
-    """All commits of a partition, in the order of their names; fetched together, parsed one by one."""
+def read_commit(partition: Partition, name: str) -> Commit | None:
+    """One commit, or None if there is none of that name."""
+    try:
+        return Commit.from_json(read_bytes(partition.commit(name)))
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+
+
+def read_commits(partition: Partition) -> list[Commit]:
+    """All commits of a partition, with rewrites that are still to be carried out applied."""
+    commits = {commit.name: commit for commit in _stored_commits(partition)}
+    pending = [rewritten for commit in commits.values() for rewritten in commit.rewrites]
+    commits |= {rewritten.name: rewritten for rewritten in pending}
+    return list(commits.values())
+
+
+def _stored_commits(partition: Partition) -> Iterator[Commit]:
+    """Commits as they lie there; fetched together, parsed one by one."""
     folder = partition.commit()
     paths = [path for path in list_files(folder) if path.endswith(".json")]
     with storage_errors(folder.uri):

@@ -3,7 +3,8 @@
 Order of writes, which is what makes publishing safe to kill and to repeat:
 files under names that follow from the shard, then the commit, then landing and manifest
 are deleted. Before the commit a rerun writes the same files again; after it, only the
-deletions are left to do.
+deletions are left to do. Shards that replace videos of older ones must be published one
+after the other, or they would undo each other's rewrites.
 """
 
 from __future__ import annotations
@@ -24,9 +25,17 @@ from featray.errors import ErrorCode, RunError
 from featray.faces.tracks import Tracker
 from featray.plan import VideoPlan
 from featray.sources.storage import delete_folder
-from featray.tables.commits import Commit, CommittedVideo, ShardManifest, close_shard, write_commit
+from featray.tables.commits import (
+    Commit,
+    CommittedVideo,
+    ShardManifest,
+    close_shard,
+    read_commit,
+    write_commit,
+)
 from featray.tables.landing import Part, PartHeader, landed_units, read_part, read_plan
 from featray.tables.layout import Partition
+from featray.tables.replace import carry_out, without_videos
 from featray.tables.schema import PER_VIDEO_TABLES, TABLES
 from featray.tables.writer import TableWriter
 
@@ -65,8 +74,10 @@ def publish_shard(partition: Partition, manifest: ShardManifest, settings: Publi
         finally:
             for writer in writers.values():
                 writer.abandon()
-    commit = Commit(manifest.shard, settings.run_id, published_at_us, files, committed)
+        rewrites = _rewrites(partition, manifest, scratch, settings)
+    commit = Commit(manifest.shard, settings.run_id, published_at_us, files, committed, rewrites)
     write_commit(partition, commit)
+    commit = carry_out(partition, commit)
     clean_up_shard(partition, manifest)
     return commit
 
@@ -76,6 +87,24 @@ def clean_up_shard(partition: Partition, manifest: ShardManifest) -> None:
     for video in manifest.videos:
         delete_folder(partition.landing(video["video_id"], video["work_key"]))
     close_shard(partition, manifest.shard)
+
+
+def _rewrites(partition: Partition, manifest: ShardManifest, scratch: str, settings: PublishSettings) -> list[Commit]:
+    """Older shards without the videos that this one replaces."""
+    replaced: dict[str, set[str]] = {}
+    for video in manifest.videos:
+        if video["replaces"]:
+            replaced.setdefault(video["replaces"], set()).add(video["video_id"])
+    rewritten = []
+    for name, videos in sorted(replaced.items()):
+        old = read_commit(partition, name)
+        if old is not None:
+            rewritten.append(
+                without_videos(
+                    partition, old, videos, generation=manifest.shard, scratch=scratch, footer=settings.footer
+                )
+            )
+    return rewritten
 
 
 def _tables(settings: PublishSettings) -> list[str]:

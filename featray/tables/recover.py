@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from featray.sources.storage import delete, exists, storage_errors
-from featray.tables.commits import ShardManifest, close_shard, read_manifests
+from featray.sources.storage import delete, storage_errors
+from featray.tables.commits import ShardManifest, close_shard, read_commit, read_manifests
 from featray.tables.layout import Partition
 from featray.tables.publish import clean_up_shard
+from featray.tables.replace import carry_out
 from featray.tables.runs import close_killed_runs
 from featray.tables.schema import PER_VIDEO_TABLES
 
@@ -33,7 +34,9 @@ def recover(partition: Partition) -> Recovered:
     """Finish or undo half-done publishing; close the rows of killed runs."""
     finished = reopened = 0
     for manifest in read_manifests(partition):
-        if exists(partition.commit(manifest.shard)):
+        commit = read_commit(partition, manifest.shard)
+        if commit is not None:
+            carry_out(partition, commit)
             clean_up_shard(partition, manifest)
             finished += 1
         else:
@@ -47,6 +50,8 @@ def recover(partition: Partition) -> Recovered:
 
 
 def _remove_uncommitted(partition: Partition, manifest: ShardManifest) -> None:
+    stems = {f"part-{manifest.shard}-"}
+    stems |= {f"part-{video['replaces']}-{manifest.shard}-" for video in manifest.videos if video["replaces"]}
     for table in PER_VIDEO_TABLES:
         folder = partition.folder(table, manifest.fields)
         with storage_errors(folder.uri):
@@ -55,5 +60,5 @@ def _remove_uncommitted(partition: Partition, manifest: ShardManifest) -> None:
             except FileNotFoundError:
                 continue
         for name in names:
-            if name.startswith(f"part-{manifest.shard}-"):
+            if name.startswith(tuple(stems)):
                 delete(folder.child(name))

@@ -21,7 +21,8 @@ from featray.video.units import WHOLE_VIDEO
 
 EVERY = 118
 CLIP = Path(__file__).parents[2] / "featray" / "demo_clips" / "face.mp4"
-SQL = f"SELECT frame_index, box_x1, box_y1, box_x2, box_y2, score, pts_us, landmarks5 FROM faces WHERE frame_index % {EVERY} = 0"
+BOX = ("box_x1", "box_y1", "box_x2", "box_y2")
+SQL = f"SELECT frame_index, {', '.join(BOX)}, score, pts_us, landmarks5 FROM faces WHERE frame_index % {EVERY} = 0"
 
 
 def main(out: str, picture: str) -> None:
@@ -33,10 +34,11 @@ def main(out: str, picture: str) -> None:
         for i, frame in enumerate(decode_pyav(file, WHOLE_VIDEO[0], settings, DecodeAccount())):
             image = Image.fromarray(frame.rgb())
             draw, face = ImageDraw.Draw(image), faces[frame.index]
-            draw.rectangle([face[name] for name in ("box_x1", "box_y1", "box_x2", "box_y2")], outline="#ffd400", width=4)
+            draw.rectangle([face[name] for name in BOX], outline="#ffd400", width=4)
             for x, y in zip(face["landmarks5"][::2], face["landmarks5"][1::2], strict=True):
                 draw.ellipse([x - 5, y - 5, x + 5, y + 5], fill="#00e0ff")
-            draw.text((12, 330), f"frame {frame.index}   {face['pts_us'] / 1e6:.3f} s   score {face['score']:.3f}", fill="white", font_size=22)
+            text = f"frame {frame.index}   {face['pts_us'] / 1e6:.3f} s   score {face['score']:.3f}"
+            draw.text((12, 330), text, fill="white", font_size=22)
             sheet.paste(image.resize((320, 180)), (i * 320, 0))
     sheet.save(picture, quality=85)
 
