@@ -4,6 +4,5 @@ Importing the package loads neither Ray nor torch; `featray.cli` is the command 
 `featray.runner.run` the main job.
 """
 
-from typing import Final
 
-__version__: Final = "0.1.0"
+__version__ = "0.1.0"
