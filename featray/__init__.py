@@ -4,5 +4,4 @@ Importing the package loads neither Ray nor torch; `featray.cli` is the command 
 `featray.runner.run` the main job.
 """
 
-
 __version__ = "0.1.0"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -55,8 +58,13 @@ def run_demo(out: str) -> int:
     console.print("\n[bold]Ask it yourself[/bold]")
     for what, sql in _QUERIES:
         console.print(f"# {what}", style="dim", highlight=False)
-        console.print(f'featray query {out} "{sql}"', highlight=False)
+        console.print(f'{_command()} query {out} "{sql}"', highlight=False)
     return exit_status(summary)
+
+
+def _command() -> str:
+    """How to call featray from where the user is: `make demo` does not put it on the PATH."""
+    return "featray" if shutil.which("featray") else os.path.relpath(sys.argv[0])
 
 
 def _print_row(out: str, console: Console) -> None:
