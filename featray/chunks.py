@@ -1,8 +1,8 @@
 """From a unit to chunks: decode, find faces, cut chips.
 
-A chunk is what travels to inference as one row: up to CHUNK_CHIPS chips and what is known
-of their faces. The last chunk of a unit also brings its frame accounting. Chunks are cut by
-count alone, so a unit that is done again gives the same chunks.
+A chunk is what travels to inference as one row: whole frames, up to CHUNK_CHIPS chips, and
+what is known of their faces. Chunks are cut by count alone, so a unit that is done again
+gives the same chunks, and one that breaks off leaves the chunks before it consistent.
 """
 
 from __future__ import annotations
@@ -33,45 +33,57 @@ CHUNK_CHIPS: Final = 256
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some faces of a unit.
+    """Some whole frames of a unit with their faces.
 
     Attributes:
         part: position among the unit's chunks.
+        last: whether it is the unit's last one.
         chips: uint8 `[n, 256, 256, 3]`, RGB.
         faces: table of DETECTED_SCHEMA, one row a chip.
-        frames: table of FRAMES_SCHEMA, every sampled frame of the unit; only in the last chunk.
-        outcome: only in the last chunk.
+        frames: table of FRAMES_SCHEMA, the sampled frames that these faces are from, and those without.
+        outcome: the unit's account up to here.
     """
 
     part: int
+    last: bool
     chips: NDArray[np.uint8]
     faces: pa.Table
-    frames: pa.Table | None = None
-    outcome: Outcome | None = None
+    frames: pa.Table
+    outcome: Outcome
+
+
+def failed_chunk(part: int, outcome: Outcome) -> Chunk:
+    """The last chunk of a unit that ended without one: nothing but the account."""
+    chips = np.empty((0, CHIP_PX, CHIP_PX, 3), np.uint8)
+    return Chunk(part, True, chips, DETECTED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table(), outcome)
 
 
 class _Collector:
-    """Gathers faces until a chunk is full."""
+    """Gathers whole frames until their faces fill a chunk."""
 
     def __init__(self) -> None:
         self.part = 0
         self._start()
 
     def _start(self) -> None:
-        self._chips = np.empty((CHUNK_CHIPS, CHIP_PX, CHIP_PX, 3), np.uint8)
-        self._rows: list[dict[str, Any]] = []
+        self._chips: list[NDArray[np.uint8]] = []
+        self._faces: list[dict[str, Any]] = []
+        self._frames: list[dict[str, Any]] = []
 
-    @property
-    def full(self) -> bool:
-        return len(self._rows) == CHUNK_CHIPS
+    def has_room(self, faces: int) -> bool:
+        return not self._chips or len(self._chips) + faces <= CHUNK_CHIPS
 
-    def add(self, chip: NDArray[np.uint8], row: dict[str, Any]) -> None:
-        self._chips[len(self._rows)] = chip
-        self._rows.append(row)
+    def add(self, frame: dict[str, Any], faces: list[tuple[NDArray[np.uint8], dict[str, Any]]]) -> None:
+        self._frames.append(frame)
+        for chip, row in faces:
+            self._chips.append(chip)
+            self._faces.append(row)
 
-    def take(self, frames: pa.Table | None = None, outcome: Outcome | None = None) -> Chunk:
-        faces = pa.Table.from_pylist(self._rows, schema=DETECTED_SCHEMA)
-        chunk = Chunk(self.part, self._chips[: len(self._rows)], faces, frames, outcome)
+    def take(self, outcome: Outcome, *, last: bool) -> Chunk:
+        chips = np.stack(self._chips) if self._chips else np.empty((0, CHIP_PX, CHIP_PX, 3), np.uint8)
+        faces = pa.Table.from_pylist(self._faces, schema=DETECTED_SCHEMA)
+        frames = pa.Table.from_pylist(self._frames, schema=FRAMES_SCHEMA)
+        chunk = Chunk(self.part, last, chips, faces, frames, outcome)
         self.part += 1
         self._start()
         return chunk
@@ -91,7 +103,6 @@ def extract_chunks(
     outcome = Outcome(failures=[task.failure] if task.failure else [])
     account = DecodeAccount()
     collector = _Collector()
-    frames: list[dict[str, Any]] = []
     clock = _Clock(outcome.seconds)
     try:
         if not task.failure:
@@ -100,19 +111,19 @@ def extract_chunks(
                 for frame in clock.each("decode", decoded):
                     with clock.measure("detect"):
                         faces = detector(frame)
-                    frames.append(_frame_row(frame, len(faces)))
+                    if not collector.has_room(len(faces)):
+                        yield collector.take(_so_far(outcome, account), last=False)
                     with clock.measure("crop"):
-                        cut = list(_cut_faces(frame, faces))
-                    for chip, row in cut:
-                        collector.add(chip, row)
-                        if collector.full:
-                            yield collector.take()
+                        collector.add(_frame_row(frame, len(faces)), list(_cut_faces(frame, faces)))
+                    outcome.frames_sampled += 1
     except VideoError as error:
         outcome.failures.append(("decode", error.code, str(error)))
+    except MemoryError:
+        outcome.failures.append(("decode", ErrorCode.OUT_OF_MEMORY, "the unit needs more memory than it may use"))
     except transport_errors() as error:
         outcome.failures.append(("decode", ErrorCode.FETCH_FAILED, f"{task.video.uri}: {explain(error)}"))
-    _close(outcome, account, len(frames))
-    yield collector.take(pa.Table.from_pylist(frames, schema=FRAMES_SCHEMA), outcome)
+    outcome.failures += [("decode", code, message) for code, message in account.errors]
+    yield collector.take(_so_far(outcome, account), last=True)
 
 
 def _cut_faces(frame: Frame, faces: Faces) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
@@ -156,10 +167,8 @@ def _frame_row(frame: Frame, faces: int) -> dict[str, Any]:
     }
 
 
-def _close(outcome: Outcome, account: DecodeAccount, frames_sampled: int) -> None:
+def _so_far(outcome: Outcome, account: DecodeAccount) -> Outcome:
     outcome.frames_decoded = account.frames_decoded
-    outcome.frames_sampled = frames_sampled
-    outcome.failures += [("decode", code, message) for code, message in account.errors]
     if account.frames_decoded:
         outcome.picture = {
             "width": account.width_px,
@@ -167,6 +176,7 @@ def _close(outcome: Outcome, account: DecodeAccount, frames_sampled: int) -> Non
             "rotation": account.rotation_degrees,
             "sar": account.sar,
         }
+    return outcome
 
 
 class _Clock:

@@ -19,10 +19,11 @@ class Workers:
     """Actors of the two heavy stages and what each asks Ray for.
 
     Attributes:
-        decode, infer: numbers of actors.
+        plan, decode, infer: numbers of actors.
         decode_cpus, infer_cpus, infer_gpus: logical resources an actor.
     """
 
+    plan: int
     decode: int
     infer: int
     decode_cpus: float
@@ -53,7 +54,12 @@ def choose_workers(cpus: float, gpus: float, config: ClusterConfig) -> Workers:
     each = min(1.0, int(100 * (cpus - _SPARE_CPUS) / (decode + infer)) / 100)
     if each <= 0:
         raise ConfigError(f"cluster: {decode + infer} workers do not fit on {cpus:g} CPUs; ask for fewer")
-    return Workers(decode, infer, each, each, infer_gpus)
+    return Workers(_plan_workers(decode), decode, infer, each, each, infer_gpus)
+
+
+def _plan_workers(decode: int) -> int:
+    """Planning reads a header where decoding reads a video: one planner keeps eight decoders busy."""
+    return max(1, decode // 8)
 
 
 def _gpus_per_worker(gpus: float, config: ClusterConfig) -> float:

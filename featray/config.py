@@ -92,7 +92,9 @@ class DecodeConfig(Section):
     unit_frames: Annotated[int, Field(ge=16, le=100_000)] = 512
     """Sampled frames a unit at most: some 20 s of video, small enough to retry, large enough to amortise a seek."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 300
-    """A unit decodes in some 10 s; 30 times that is a hang."""
+    """A unit decodes in some 10 s; 30 times that is a hang. Waiting for later stages does not count."""
+    memory_limit_gib: Annotated[float, Field(ge=0.5)] = 4
+    """Of the process that decodes: 8K frames and the detector fit in a quarter of it."""
     max_pixels: Annotated[int, Field(ge=1)] = 33_177_600
     """Frame area limit, checked before decoding: 8K UHD (7680 x 4320)."""
 

@@ -24,9 +24,10 @@ from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.util.annotations import RayDeprecationWarning
 
+from featray.child import ChildSettings
 from featray.cluster import Workers
 from featray.config import Config
-from featray.stages import DecodeDetect, Infer, InferSettings, land_parts, plan_units
+from featray.stages import DecodeDetect, Infer, InferSettings, PlanVideos, land_parts
 from featray.tables.layout import Partition
 
 _LIGHT_CPUS = 0.05
@@ -54,18 +55,20 @@ def build(graph: Graph, feed: Any) -> ray.data.Dataset:
 
 def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
     config, workers = graph.config, graph.workers
-    options = config.input.storage_options
+    child = ChildSettings(config.decode, config.detect, config.input.storage_options)
     dataset: ray.data.Dataset = (
         ray.data.read_datasource(VideoFeed(feed), override_num_blocks=1, num_cpus=0)
         .map_batches(
-            plan_units,
-            fn_args=(graph.partition, config.decode, options),
+            PlanVideos,
+            fn_constructor_args=(graph.partition, child),
             num_cpus=_LIGHT_CPUS,
+            compute=_pool(workers.plan),
             **_ONE_ROW,
+            **_FAULTS,
         )
         .map_batches(
             DecodeDetect,
-            fn_constructor_args=(config.decode, config.detect, options),
+            fn_constructor_args=(child,),
             num_cpus=workers.decode_cpus,
             compute=_pool(workers.decode),
             **_ONE_ROW,

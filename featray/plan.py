@@ -130,7 +130,7 @@ class VideoTask:
 
 @dataclass
 class Outcome:
-    """What a unit came to; lands with its last part.
+    """What a unit came to, or has come to so far; lands with its last part.
 
     Attributes:
         frames_decoded, frames_sampled: counts of the unit.

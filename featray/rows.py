@@ -6,8 +6,9 @@ One row is one block, so a row is what Ray schedules, retries and counts. Its co
     part    int32         which chunk of the unit; -1: the unit had landed already
     chips   large_binary  n x 196,608 bytes, uint8 [n, 256, 256, 3]; dropped by inference
     faces   binary        Arrow stream: DETECTED_SCHEMA, after inference LANDED_SCHEMA
-    frames  binary        Arrow stream of FRAMES_SCHEMA; null but in a unit's last chunk
-    outcome string        Outcome as JSON; null but in a unit's last chunk
+    frames  binary        Arrow stream of FRAMES_SCHEMA: the frames that the faces are from
+    last    bool          whether it is the unit's last chunk
+    outcome string        Outcome as JSON: the unit's account up to here
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _SCHEMA = pa.schema(
         ("chips", pa.large_binary()),
         ("faces", pa.binary()),
         ("frames", pa.binary()),
+        ("last", pa.bool_()),
         ("outcome", pa.string()),
     ]
 )
@@ -51,8 +53,9 @@ def chunk_row(task: str, chunk: Chunk) -> pa.Table:
         chunk.part,
         chips=_binary_of(chunk.chips),
         faces=to_stream(chunk.faces),
-        frames=None if chunk.frames is None else to_stream(chunk.frames),
-        outcome=None if chunk.outcome is None else json.dumps(asdict(chunk.outcome)),
+        frames=to_stream(chunk.frames),
+        last=chunk.last,
+        outcome=json.dumps(asdict(chunk.outcome)),
     )
 
 
@@ -69,6 +72,7 @@ def feature_row(row: pa.Table, faces: pa.Table | None, seconds: float) -> pa.Tab
             "part": row["part"],
             "faces": pa.array([None if faces is None else to_stream(faces)], pa.binary()),
             "frames": row["frames"],
+            "last": row["last"],
             "outcome": pa.array([outcome], pa.string()),
         }
     )
@@ -101,8 +105,7 @@ class Receipt:
 
     Attributes:
         shard, video_id, unit, units, attempt, part, last: which part of what.
-        frames: sampled in the unit; with its last part.
-        faces: in this part.
+        frames, faces: in this part.
         failed: the unit failed and gave no frame.
         resumed: the unit had landed in an earlier run; frames and faces are not counted again.
         retry: a failure that may pass: the unit did not land and is to be tried again.

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featray.chunks import extract_chunks
-from featray.config import DecodeConfig, DetectConfig
+from featray.child import ChildSettings
 from featray.errors import RETRYABLE, ErrorCode, ModelError
-from featray.faces.detector import open_detector
-from featray.plan import Outcome, UnitTask, VideoPlan, VideoTask, open_source, plan_video
+from featray.isolation import IsolatedDecoder
+from featray.plan import Outcome, UnitTask, VideoPlan, VideoTask
 from featray.rows import (
     ALREADY_LANDED,
     RECEIPT_SCHEMA,
@@ -32,7 +30,6 @@ from featray.rows import (
     feature_row,
     landed_row,
     read_stream,
-    to_stream,
 )
 from featray.tables.landing import (
     FRAMES_SCHEMA,
@@ -72,38 +69,40 @@ class InferSettings:
     cache_dir: Path
 
 
-def plan_units(
-    batch: pa.Table, partition: Partition, decode: DecodeConfig, storage_options: dict[str, Any]
-) -> Iterator[pa.Table]:
+class PlanVideos:
     """VideoTask rows in, UnitTask rows out: probe, cut, land the plan, ask the ledger what is done."""
-    for text in batch["task"].to_pylist():
-        task = VideoTask.from_json(text)
-        folder = partition.landing(task.video.video_id, task.work_key)
-        plan = read_plan(folder) if task.resume else None
-        landed = {unit: len(names) for unit, names in landed_units(folder).items()} if plan else {}
-        if plan is None or (plan.failure and plan.failure[1] in RETRYABLE):
-            plan = plan_video(task.video, decode, storage_options)
-            write_plan(folder, plan)
-        yield pa.table({"task": [unit.to_json() for unit in task.units(plan, landed)]})
+
+    def __init__(self, partition: Partition, child: ChildSettings) -> None:
+        self._partition = partition
+        self._decoder = IsolatedDecoder(child)
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """One table a video, one row a unit."""
+        for text in batch["task"].to_pylist():
+            task = VideoTask.from_json(text)
+            folder = self._partition.landing(task.video.video_id, task.work_key)
+            plan = read_plan(folder) if task.resume else None
+            landed = {unit: len(names) for unit, names in landed_units(folder).items()} if plan else {}
+            if plan is None or (plan.failure and plan.failure[1] in RETRYABLE):
+                plan = self._decoder.plan(task.video)
+                write_plan(folder, plan)
+            yield pa.table({"task": [unit.to_json() for unit in task.units(plan, landed)]})
 
 
 class DecodeDetect:
-    """UnitTask rows in, chunk rows out. Holds the detector; frames never leave it."""
+    """UnitTask rows in, chunk rows out. Frames never leave the child process that decodes them."""
 
-    def __init__(self, decode: DecodeConfig, detect: DetectConfig, storage_options: dict[str, Any]) -> None:
-        self._decode = decode
-        self._storage_options = storage_options
-        self._detector = open_detector(detect)
+    def __init__(self, child: ChildSettings) -> None:
+        self._decoder = IsolatedDecoder(child)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """A row a chunk; the last one carries the unit's account."""
+        """A row a chunk."""
         for text in batch["task"].to_pylist():
             task = UnitTask.from_json(text)
             if task.landed_parts:
                 yield landed_row(text)
                 continue
-            open_file = partial(open_source, task.video, self._storage_options)
-            for chunk in extract_chunks(task, open_file, self._decode, self._detector):
+            for chunk in self._decoder.chunks(task):
                 yield chunk_row(text, chunk)
 
 
@@ -163,19 +162,18 @@ def _land(row: dict[str, Any], partition: Partition, run_id: str, max_attempts: 
     receipt = Receipt(task.shard, task.video.video_id, task.unit.index, task.units, task.attempt)
     if row["part"] == ALREADY_LANDED:
         return replace(receipt, part=task.landed_parts - 1, last=True, resumed=True)
-    outcome = Outcome(**json.loads(row["outcome"])) if row["outcome"] else None
-    faces = read_stream(row["faces"])
-    receipt = replace(receipt, part=row["part"], last=outcome is not None, faces=faces.num_rows)
-    if outcome:
+    outcome = Outcome(**json.loads(row["outcome"]))
+    faces, frames = read_stream(row["faces"]), read_stream(row["frames"])
+    receipt = replace(receipt, part=row["part"], last=row["last"], frames=frames.num_rows, faces=faces.num_rows)
+    if row["last"]:
         receipt = replace(
             receipt,
-            frames=outcome.frames_sampled,
             failed=bool(outcome.failures) and not outcome.frames_sampled,
             seconds=json.dumps(outcome.seconds),
         )
         if task.attempt < max_attempts and any(code in RETRYABLE for _, code, _ in outcome.failures):
             return replace(receipt, retry=True)
-    land_unit_part(partition, task, run_id, row["part"], faces, row["frames"], outcome)
+    land_unit_part(partition, task, run_id, row["part"], faces, frames, outcome if row["last"] else None)
     return receipt
 
 
@@ -185,7 +183,7 @@ def land_unit_part(
     run_id: str,
     part: int,
     faces: pa.Table,
-    frames: bytes | None,
+    frames: pa.Table,
     outcome: Outcome | None,
 ) -> None:
     """Write one part of a unit to the ledger."""
@@ -200,7 +198,7 @@ def land_unit_part(
         outcome=asdict(outcome) if outcome else None,
     )
     folder = partition.landing(task.video.video_id, task.work_key)
-    write_part(folder, header, faces, read_stream(frames) if frames else None)
+    write_part(folder, header, faces, frames)
 
 
 def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str) -> None:
@@ -216,8 +214,8 @@ def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str) -> None
             if task.unit.index not in done:
                 text = f"no result in {video.attempt} attempts; the workers' logs say more"
                 outcome = Outcome(failures=[("reconcile", ErrorCode.LOST, text)])
-                frames = to_stream(FRAMES_SCHEMA.empty_table())
-                land_unit_part(partition, task, run_id, 0, LANDED_SCHEMA.empty_table(), frames, outcome)
+                nothing = LANDED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table()
+                land_unit_part(partition, task, run_id, 0, *nothing, outcome)
 
 
 def _landed(faces: pa.Table, columns: dict[str, NDArray[np.float32]]) -> pa.Table:

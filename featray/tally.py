@@ -68,10 +68,11 @@ class Tally:
 
     def take(self, receipt: Receipt) -> ShardManifest | None:
         """Count a receipt; the manifest of its shard if that is now complete."""
-        self.faces += 0 if receipt.resumed else receipt.faces
-        self.frames += receipt.frames
         if receipt.retry:
             return None
+        if not receipt.resumed:
+            self.frames += receipt.frames
+            self.faces += receipt.faces
         with self._lock:
             shard = self._open.get(receipt.shard)
             video = shard.waiting.get(receipt.video_id) if shard else None

@@ -39,7 +39,7 @@ def cut_chip(frame_rgb: NDArray[np.uint8], square: NDArray[np.float64]) -> NDArr
     strip = frame_rgb[:, first:last]
     rows = _mix(strip[top], strip[bottom], down[:, None, None])
     chip = _mix(rows[:, left - first], rows[:, right - first], across[None, :, None])
-    return np.rint(chip).astype(np.uint8)
+    return np.rint(chip).astype(np.uint8, order="C")
 
 
 def share_in_frame(square: NDArray[np.float64], width_px: int, height_px: int) -> float:

@@ -1,7 +1,7 @@
 """The landing area: results of units, one atomic PUT a part, which is also the resume ledger.
 
 A video's landing folder holds `plan.json` and, for each unit, parts `u<unit>-p<part>.arrow`;
-the last part of a unit ends in `-last.arrow` and brings its frames and outcome. A unit is
+the last part of a unit ends in `-last.arrow` and brings its outcome. A unit is
 done when its last part and all before it are there. A part is two Arrow streams, faces then
 frames, in one object; the header is the first stream's metadata.
 """
@@ -97,16 +97,15 @@ def read_plan(folder: Location) -> VideoPlan | None:
         raise
 
 
-def write_part(folder: Location, header: PartHeader, faces: pa.Table, frames: pa.Table | None) -> None:
+def write_part(folder: Location, header: PartHeader, faces: pa.Table, frames: pa.Table) -> None:
     """Land one part: one object, written atomically. Writing it again gives the same rows."""
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     described = faces.schema.with_metadata({_HEADER: json.dumps(asdict(header)).encode()})
     with pa.ipc.new_stream(sink, described, options=options) as stream:
         stream.write_table(faces.cast(described))
-    if frames is not None:
-        with pa.ipc.new_stream(sink, FRAMES_SCHEMA, options=options) as stream:
-            stream.write_table(frames)
+    with pa.ipc.new_stream(sink, FRAMES_SCHEMA, options=options) as stream:
+        stream.write_table(frames)
     name = f"u{header.unit:06d}-p{header.part:04d}{'-last' if header.outcome is not None else ''}.arrow"
     write_bytes(folder.child(name), sink.getvalue().to_pybytes())
 
@@ -118,10 +117,8 @@ def read_part(location: Location) -> Part:
         with pa.ipc.open_stream(source) as stream:
             faces = stream.read_all()
         header = PartHeader(**json.loads(faces.schema.metadata[_HEADER]))
-        frames = FRAMES_SCHEMA.empty_table()
-        if header.outcome is not None:
-            with pa.ipc.open_stream(source) as stream:
-                frames = stream.read_all()
+        with pa.ipc.open_stream(source) as stream:
+            frames = stream.read_all()
     except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
         raise OutputError(f"{location.uri}: damaged landing file ({error}); delete it and run again") from None
     return Part(header, faces.replace_schema_metadata(None), frames)

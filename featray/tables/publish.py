@@ -13,7 +13,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -171,14 +171,11 @@ def _write_video(
     }
     tally, tracker = _Tally(), Tracker()
     before_us: int | None = None
-    for names in landed.values():
-        last = read_part(folder.child(names[-1]))  # has the times of all frames of the unit
-        times_us = last.frames["pts_us"].to_numpy()
-        for name in names:
-            part = last if name == names[-1] else read_part(folder.child(name))
-            track_ids = _track(part.faces, tracker, times_us, before_us)
-            _write_part(part, constant, writers, track_ids)
-            _count(part, tally)
+    for name in chain.from_iterable(landed.values()):
+        part = read_part(folder.child(name))
+        times_us = part.frames["pts_us"].to_numpy()
+        _write_part(part, constant, writers, _track(part.faces, tracker, times_us, before_us))
+        _count(part, tally)
         before_us = int(times_us[-1]) if len(times_us) else before_us
     row = _video_row(video, plan, tally, tracker.count)
     times = {"run_id": settings.run_id, "published_at": _utc(published_at_us)}
@@ -214,7 +211,7 @@ def _with_constants(rows: pa.Table, constants: dict[str, str]) -> pa.Table:
 def _track(
     faces: pa.Table, tracker: Tracker, frame_times_us: NDArray[np.int64], before_us: int | None
 ) -> NDArray[np.int32]:
-    """Track ids of a part's faces; `before_us` is the last sampled frame of the unit before."""
+    """Track ids of a part's faces; `before_us` is the last sampled frame of the part before."""
     if not faces.num_rows:
         return np.zeros(0, np.int32)
     times = faces["pts_us"].to_numpy()
@@ -231,12 +228,12 @@ def _track(
 def _count(part: Part, tally: _Tally) -> None:
     tally.last = part.header
     tally.faces += part.faces.num_rows
+    tally.frames_sampled += part.frames.num_rows
+    tally.frames_with_face += pc.sum(pc.greater(part.frames["faces"], 0)).as_py() or 0
     if part.header.outcome is None:
         return
     outcome = part.outcome
     tally.frames_decoded += outcome.frames_decoded
-    tally.frames_sampled += part.frames.num_rows
-    tally.frames_with_face += pc.sum(pc.greater(part.frames["faces"], 0)).as_py() or 0
     tally.picture = tally.picture or outcome.picture
     for stage, code, message in outcome.failures:
         tally.add_error(code, message, stage=stage, unit=part.header.unit)

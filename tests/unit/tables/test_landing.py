@@ -55,8 +55,8 @@ def test_a_part_comes_back_as_it_landed(folder):
 
 
 def test_a_unit_has_landed_when_its_last_part_and_all_before_it_are_there(folder):
-    write_part(folder, header(0, 0), faces(1), None)
-    write_part(folder, header(1, 0), faces(1), None)
+    write_part(folder, header(0, 0), faces(1), FRAMES_SCHEMA.empty_table())
+    write_part(folder, header(1, 0), faces(1), FRAMES_SCHEMA.empty_table())
     write_part(folder, header(1, 2, {}), faces(1), FRAMES_SCHEMA.empty_table())
     assert landed_units(folder) == {}
     write_part(folder, header(0, 1, {}), faces(1), FRAMES_SCHEMA.empty_table())
@@ -65,7 +65,7 @@ def test_a_unit_has_landed_when_its_last_part_and_all_before_it_are_there(folder
 
 
 def test_a_failed_retry_wins_over_parts_of_the_attempt_before_it(folder):
-    write_part(folder, header(0, 0), faces(1), None)
+    write_part(folder, header(0, 0), faces(1), FRAMES_SCHEMA.empty_table())
     write_part(folder, header(0, 0, {}), faces(0), FRAMES_SCHEMA.empty_table())
     ((name,),) = landed_units(folder).values()
     assert name.endswith("-last.arrow")

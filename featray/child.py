@@ -1,0 +1,86 @@
+"""The process in which native code meets unknown bytes: it plans, decodes and detects.
+
+Started by `isolation.py` as `python -m featray.child FD`; it answers requests on the socket
+FD until that closes. It may crash, hang or be killed at any time: nobody else notices but
+through the socket, and nothing is left behind, since it owns no file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import signal
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+from featray.chunks import extract_chunks
+from featray.config import DecodeConfig, DetectConfig
+from featray.faces.detector import Detector, open_detector
+from featray.plan import UnitTask, VideoPlan, open_source, plan_video
+from featray.sources.listing import Video
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class ChildSettings:
+    """What the child needs to know; sent to it first."""
+
+    decode: DecodeConfig
+    detect: DetectConfig
+    storage_options: dict[str, Any]
+
+
+class _Child:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._settings: ChildSettings = connection.recv()
+        self._detector: Detector | None = None
+
+    def serve(self) -> None:
+        """Answer requests until the parent is gone."""
+        while True:
+            try:
+                request: Video | UnitTask = self._connection.recv()
+            except EOFError:
+                return
+            if isinstance(request, UnitTask):
+                self._send_chunks(request)
+            else:
+                self._connection.send(self._plan(request))
+
+    def _plan(self, video: Video) -> VideoPlan:
+        return plan_video(video, self._settings.decode, self._settings.storage_options)
+
+    def _send_chunks(self, task: UnitTask) -> None:
+        if self._detector is None:
+            self._detector = open_detector(self._settings.detect)
+        open_file = partial(open_source, task.video, self._settings.storage_options)
+        for chunk in extract_chunks(task, open_file, self._settings.decode, self._detector):
+            # The chips follow as bare bytes: pickling 50 MB would copy them twice.
+            self._connection.send((replace(chunk, chips=chunk.chips[:0]), len(chunk.chips)))
+            if len(chunk.chips):
+                self._connection.send_bytes(chunk.chips.data.cast("B"))
+
+
+def _limit(memory_bytes: int) -> None:
+    # Private writable memory only: address space would count what libraries map and never touch.
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    """Serve on the socket whose number is the first argument, within the memory given as the second."""
+    descriptor, memory_bytes = map(int, sys.argv[1:])
+    _limit(memory_bytes)
+    _Child(Connection(descriptor)).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Faults are injected from outside: a `sitecustomize` on the path of the decoding child, none in the product."""
+
+from pathlib import Path
+
+import pytest
+
+HOOK = '''
+"""Makes decoding abort, hang, allocate or never end on files that end in a marker."""
+import sys
+
+if "featray.child" in sys.orig_argv:
+    import featray.chunks as chunks
+
+    real = chunks.open_decoder
+
+    def open_decoder(backend):
+        decode = real(backend)
+
+        def hooked(file, unit, settings, account):
+            file.seek(-16, 2)
+            marker = file.read(16).strip()
+            file.seek(0)
+            frames = decode(file, unit, settings, account)
+            for count, frame in enumerate(frames):
+                yield frame
+                if marker == b"FAULT:abort" and count == 2:
+                    import os
+                    os.abort()
+                if marker == b"FAULT:hang" and count == 2:
+                    while True:
+                        pass
+                if marker == b"FAULT:memory" and count == 2:
+                    hoard = []
+                    while True:
+                        hoard.append(bytearray(64 << 20))
+                while marker == b"FAULT:endless":
+                    yield frame
+
+        return hooked
+
+    chunks.open_decoder = open_decoder
+'''
+
+
+@pytest.fixture(scope="session")
+def hook_folder(tmp_path_factory) -> Path:
+    """Put this on PYTHONPATH of whatever starts decoding children."""
+    folder = tmp_path_factory.mktemp("hook")
+    (folder / "sitecustomize.py").write_text(HOOK)
+    return folder
+
+
+def marked(clip: Path, place: Path, fault: str) -> Path:
+    """A copy of a clip that will cause this fault; the marker lies behind the last atom, where mp4 allows it."""
+    place.write_bytes(
+        clip.read_bytes() + (16).to_bytes(4, "big") + b"free" + b"\0" * 8 + f"FAULT:{fault}".ljust(16).encode()
+    )
+    return place
+
+
+def children() -> list[int]:
+    """Process ids of decoding children on this machine."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"featray.child" in command:
+            found.append(int(folder.name))
+    return found

@@ -1,0 +1,141 @@
+"""The decoder aborts, hangs, over-allocates or never ends: it costs that unit and nothing else."""
+
+import os
+import shutil
+import tempfile
+import time
+
+import pytest
+import ray
+
+from featray.child import ChildSettings
+from featray.config import DecodeConfig, DetectConfig, EveryNth
+from featray.errors import ErrorCode
+from featray.isolation import IsolatedDecoder
+from featray.plan import UnitTask
+from featray.runner import run
+from featray.sources.listing import list_videos
+from featray.tables.layout import open_output
+from featray.tables.query import connect, run_sql
+from featray.video.units import Unit
+from tests.faults.conftest import children, marked
+from tests.integration.conftest import make_config, silent
+
+CODES = {
+    "abort": ErrorCode.DECODER_CRASHED,
+    "hang": ErrorCode.TIMEOUT,
+    "memory": ErrorCode.OUT_OF_MEMORY,
+    "endless": ErrorCode.TIMEOUT,
+}
+
+
+@pytest.fixture
+def decoder(hook_folder, monkeypatch):
+    paths = [str(hook_folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    settings = DecodeConfig(sample=EveryNth(every=59), timeout_seconds=15, memory_limit_gib=1)
+    decoder = IsolatedDecoder(ChildSettings(settings, DetectConfig(), {}))
+    yield decoder
+    decoder.close()
+    assert not set(children()) - before_all
+
+
+before_all = set(children())
+
+
+def task_for(path):
+    (video,) = list_videos(make_config([path], "unused").input)
+    return UnitTask(video, "key", "shard", Unit(0), 1, 1)
+
+
+@pytest.mark.parametrize("fault", CODES)
+def test_a_fault_costs_its_unit_and_not_the_next(decoder, face_clip, tmp_path, fault):
+    bad = list(decoder.chunks(task_for(marked(face_clip, tmp_path / "bad.mp4", fault))))
+    assert [chunk.last for chunk in bad] == [False] * (len(bad) - 1) + [True]
+    assert [code for _, code, _ in bad[-1].outcome.failures] == [CODES[fault]]
+    (good,) = decoder.chunks(task_for(face_clip))
+    assert good.last and not good.outcome.failures
+    assert good.frames.num_rows == len(good.chips) == good.faces.num_rows == 8
+
+
+def test_chunks_that_are_not_taken_do_not_reach_the_next_unit(decoder, face_clip):
+    first = decoder.chunks(task_for(face_clip))
+    next(first)
+    first.close()
+    assert [chunk.part for chunk in decoder.chunks(task_for(face_clip))] == [0]
+
+
+def test_isolated_chunks_are_those_of_a_direct_call(decoder, face_clip):
+    from functools import partial
+
+    from featray.chunks import extract_chunks
+    from featray.faces.detector import open_detector
+    from featray.plan import open_source
+
+    task = task_for(face_clip)
+    settings = DecodeConfig(sample=EveryNth(every=59))
+    direct = extract_chunks(task, partial(open_source, task.video, {}), settings, open_detector(DetectConfig()))
+    for ours, theirs in zip(decoder.chunks(task), direct, strict=True):
+        assert (ours.chips == theirs.chips).all()
+        assert ours.faces == theirs.faces and ours.frames == theirs.frames
+
+
+@pytest.fixture(scope="module")
+def cluster(hook_folder, tmp_path_factory):
+    os.environ["FEATRAY_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    kept = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(hook_folder), *filter(None, [kept])])
+    folder = tempfile.mkdtemp(prefix="fr-")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", _temp_dir=folder)
+    yield
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+    os.environ.pop("PYTHONPATH")
+    if kept is not None:
+        os.environ["PYTHONPATH"] = kept
+
+
+def test_twenty_videos_three_of_them_poisoned(cluster, face_clip, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    faults = {5: "abort", 10: "hang", 15: "memory"}
+    for i in range(20):
+        place = folder / f"{i:02d}.mp4"
+        if i in faults:
+            marked(face_clip, place, faults[i])
+        else:
+            shutil.copy(face_clip, place)
+    config = make_config(
+        [f"{folder}/*.mp4"],
+        tmp_path / "out",
+        decode={"sample": {"every": 118}, "timeout_seconds": 10, "memory_limit_gib": 1},
+        run={"max_attempts": 2},
+        cluster={"max_failed_fraction": 1},
+    )
+    summary = run(config, silent())
+    # Python's own MemoryError leaves the child alive: what was decoded before it is kept.
+    assert summary.videos == {"ok": 17, "partial": 1, "failed": 2}
+    connection = connect(open_output(str(tmp_path / "out")))
+    rows = run_sql(connection, "SELECT uri, error_code, attempt FROM errors ORDER BY uri").read_all().to_pylist()
+    assert [(int(row["uri"][-6:-4]), row["error_code"], row["attempt"]) for row in rows] == [
+        (i, str(CODES[fault]), 2) for i, fault in faults.items()
+    ]
+    (counts,) = (
+        run_sql(
+            connection,
+            "SELECT (SELECT count(*) FROM faces) AS faces, (SELECT sum(faces) FROM frames) AS in_frames, "
+            "(SELECT count(*) FROM frames) AS frames, (SELECT sum(frames_sampled) FROM videos) AS sampled",
+        )
+        .read_all()
+        .to_pylist()
+    )
+    assert counts == dict.fromkeys(("faces", "in_frames", "frames", "sampled"), 17 * 4 + 3)
+
+
+def test_no_child_outlives_its_worker(cluster):
+    ray.shutdown()
+    for _ in range(50):
+        if not set(children()) - before_all:
+            return
+        time.sleep(0.2)
+    raise AssertionError("decoding children are left")
