@@ -35,6 +35,8 @@ class InputConfig(Section):
     """Files, globs (`*`, `**`, `?`, `[..]`) or prefixes ending in `/`; any fsspec protocol; local paths too."""
     path_fields: str | None = None
     """Names for the last parts of the path, such as `{site}/{date}/{name}`; each but `{name}` becomes a partition."""
+    column: str | None = None
+    """Of Parquet tables and manifests: the column with the videos' URIs or bytes; None looks for the usual names."""
     storage_options: dict[str, Any] = {}
     """Passed to fsspec; a secret here is redacted wherever the config is printed or stored."""
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from featray.config import DecodeConfig
 from featray.errors import ErrorCode, StorageError, VideoError
+from featray.sources.containers import read_member
 from featray.sources.listing import Video
 from featray.sources.storage import locate, open_ranges
 from featray.video.container import Header, open_video, parse_time_base, read_header, scan_packets
 from featray.video.units import WHOLE_VIDEO, Unit, cut_units, needs_scan
+
+MAX_VALUE_BYTES: Final = 1 << 30
+"""Of one row group's column of videos, uncompressed: it is read whole, in the decoding process."""
 
 Failure = tuple[str, str, str]
 """Stage, error code, message."""
@@ -84,7 +88,7 @@ class UnitTask:
         """The inverse of `to_json`."""
         data = json.loads(text)
         failure = tuple(data.pop("failure")) if data["failure"] else data.pop("failure")
-        return cls(video=Video(**data.pop("video")), unit=Unit(**data.pop("unit")), failure=failure, **data)
+        return cls(video=Video.from_dict(data.pop("video")), unit=Unit(**data.pop("unit")), failure=failure, **data)
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class VideoTask:
     def from_json(cls, text: str) -> VideoTask:
         """The inverse of `to_json`."""
         data = json.loads(text)
-        return cls(video=Video(**data.pop("video")), **data)
+        return cls(video=Video.from_dict(data.pop("video")), **data)
 
     def units(self, plan: VideoPlan, landed: dict[int, int]) -> Iterator[UnitTask]:
         """The unit tasks of the plan; `landed` gives the number of parts of units that are complete."""
@@ -151,6 +155,8 @@ def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, 
 
     Never raises for a bad video: the plan then has one unit and says why it fails.
     """
+    if video.problem:
+        return VideoPlan(None, WHOLE_VIDEO, ("plan", *video.problem))
     try:
         with open_source(video, storage_options) as file, open_video(file) as (container, stream):
             header = read_header(container, stream)
@@ -164,10 +170,15 @@ def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, 
 
 
 def open_source(video: Video, storage_options: dict[str, Any]) -> Any:
-    """Open a video's bytes; a storage failure becomes a VideoError about this video."""
+    """Open a video's bytes as a seekable file; a storage failure becomes a VideoError about this video."""
     try:
-        return open_ranges(locate(video.address, storage_options), size_bytes=video.size_bytes)
+        location = locate(video.address, storage_options)
+        if video.place:
+            return read_member(location, video.place, MAX_VALUE_BYTES)
+        return open_ranges(location, size_bytes=video.size_bytes)
     except StorageError as error:
         denied = isinstance(error.__cause__, PermissionError)
         code = ErrorCode.ACCESS_DENIED if denied else ErrorCode.FETCH_FAILED
         raise VideoError(str(error), code=code) from None
+    except MemoryError as error:
+        raise VideoError(f"{video.uri}: {error}", code=ErrorCode.TOO_LARGE) from None

@@ -8,6 +8,7 @@ few shards are open at a time.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -68,6 +69,7 @@ def _close(group: _Group, run_id: str) -> tuple[ShardManifest, list[VideoTask]]:
             "content_id": task.video.content_id,
             "work_key": task.work_key,
             "fields": task.video.fields,
+            "extra": json.dumps(task.video.extra, default=str) if task.video.extra else None,
             "replaces": task.replaces,
         }
         for task in tasks

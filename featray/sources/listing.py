@@ -9,20 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from fsspec.utils import glob_translate
 
 from featray.config import InputConfig, path_field_names
-from featray.errors import ConfigError, StorageError
+from featray.errors import ConfigError, ErrorCode, StorageError
 from featray.identity import video_id
-from featray.sources.storage import Location, explain, locate, storage_errors, transport_errors
-
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .vob .ogv .ogg .flv .wmv .asf .3gp .3g2".split()
-)
-"""What is taken from a prefix. A glob or a plain name is taken as written, whatever its suffix."""
+from featray.sources.containers import VIDEO_SUFFIXES, Entry, is_container, read_entries
+from featray.sources.storage import Location, locate, redact_uri, storage_errors
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,9 @@ class Video:
         content_id: names the bytes as far as the listing tells: etag, or modification time, and size.
         member: the name inside a shard file, else None.
         fields: values of `path_fields`.
+        place: where a member's bytes are inside the shard file; see `containers.Entry`.
+        extra: the other columns of the manifest that named it.
+        problem: error code and message, if listing already found that it cannot be read.
     """
 
     video_id: str
@@ -46,6 +45,9 @@ class Video:
     content_id: str
     member: str | None = None
     fields: dict[str, str] = field(default_factory=dict)
+    place: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+    problem: tuple[str, str] | None = None
 
     def to_json(self) -> str:
         """As JSON text, for travelling in a row; it may hold a signed address, so it is never stored."""
@@ -54,26 +56,32 @@ class Video:
     @classmethod
     def from_json(cls, text: str) -> Video:
         """The inverse of `to_json`."""
-        return cls(**json.loads(text))
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Video:
+        """From what `dataclasses.asdict` made of one."""
+        problem = data.pop("problem")
+        return cls(**data, problem=tuple(problem) if problem else None)
 
 
 def list_videos(config: InputConfig) -> Iterator[Video]:
-    """All videos that the input names.
+    """All videos that the input names: files, and what tars, tables and manifests hold or name.
 
     Raises:
         ConfigError: a URI names nothing, or a path does not fit `path_fields`.
         StorageError: a place cannot be listed.
     """
-    seen: set[bytes] = set()
+    seen: set[int] = set()  # 8 bytes of a hash a video: the listing itself is never held
     for uri in config.uris:
         count = 0
         for location, info in _expand(uri, config.storage_options):
             count += 1
-            identity = video_id(location.uri)
-            key = bytes.fromhex(identity)  # 8 bytes a video: the listing itself is never held
-            if key not in seen:
-                seen.add(key)
-                yield _to_video(identity, location, info, config.path_fields)
+            for video in _videos_of(location, info, config):
+                key = int(video.video_id, 16)
+                if key not in seen:
+                    seen.add(key)
+                    yield video
         if count == 0:
             raise ConfigError(f"input.uris: nothing found at {locate(uri, config.storage_options).uri}")
 
@@ -85,18 +93,59 @@ def _expand(uri: str, options: dict[str, Any]) -> Iterator[tuple[Location, dict[
         matches = re.compile(glob_translate(here.path)).match
         yield from ((loc, info) for loc, info in _below(here, root) if matches(loc.path.rstrip("/")))
         return
-    try:
-        info = here.fs.info(here.path)
-    except FileNotFoundError:
-        return
-    except transport_errors() as error:
-        raise StorageError(f"{here.uri}: {explain(error)}") from None
+    with storage_errors(here.uri):
+        try:
+            info = here.fs.info(here.path)
+        except FileNotFoundError:
+            return
     if info["type"] != "directory":
         yield here, info
         return
     for location, found in _below(here, here.path.rstrip("/")):
-        if location.path[location.path.rfind(".") :].lower() in VIDEO_SUFFIXES:
+        if location.path[location.path.rfind(".") :].lower() in VIDEO_SUFFIXES | {".tar"}:
             yield location, found
+
+
+def _videos_of(location: Location, info: dict[str, Any], config: InputConfig) -> Iterator[Video]:
+    """The video that a file is, or the videos that it holds or names."""
+    if not is_container(location.path):
+        yield _to_video(location, info, config.path_fields)
+        return
+    shard = _to_video(location, info, config.path_fields)
+    for number, entry in enumerate(read_entries(location, config.column)):
+        if entry.uri is not None:
+            yield _named_video(entry, shard, config)
+            continue
+        member = entry.member or f"entry {number}"
+        yield replace(
+            shard,
+            video_id=video_id(shard.uri, member),
+            member=member,
+            content_id=f"{shard.content_id}#{json.dumps(entry.place, sort_keys=True)}",
+            size_bytes=entry.size_bytes,
+            place=entry.place,
+            extra=entry.extra,
+            problem=entry.problem,
+        )
+
+
+def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
+    """The video that a row of a manifest names; one that cannot be found is kept with its problem."""
+    assert entry.uri is not None
+    address = entry.uri
+    if "://" not in address and not address.startswith("/"):
+        address = f"{manifest.address.rpartition('/')[0]}/{address}"
+    try:
+        location = locate(address, config.storage_options)
+        with storage_errors(location.uri):
+            video = _to_video(location, location.fs.info(location.path), config.path_fields)
+    except StorageError as error:
+        safe = redact_uri(address)
+        denied = isinstance(error.__cause__, PermissionError)
+        code = ErrorCode.ACCESS_DENIED if denied else ErrorCode.FETCH_FAILED
+        fields = _path_fields(safe, config.path_fields)
+        video = Video(video_id(safe), safe, address, -1, "unknown", fields=fields, problem=(code, str(error)))
+    return replace(video, extra=entry.extra)
 
 
 def _below(here: Location, folder: str) -> Iterator[tuple[Location, dict[str, Any]]]:
@@ -114,9 +163,9 @@ def _below(here: Location, folder: str) -> Iterator[tuple[Location, dict[str, An
             yield from _below(here, path)
 
 
-def _to_video(identity: str, location: Location, info: dict[str, Any], pattern: str | None) -> Video:
+def _to_video(location: Location, info: dict[str, Any], pattern: str | None) -> Video:
     return Video(
-        video_id=identity,
+        video_id=video_id(location.uri),
         uri=location.uri,
         address=location.uri if location.uri.endswith(location.path) else location.fs.unstrip_protocol(location.path),
         size_bytes=int(info["size"]) if info.get("size") is not None else -1,

@@ -1,0 +1,231 @@
+"""Files that hold videos, or name them: tar shards, Parquet tables, CSV and JSONL manifests.
+
+Nothing is ever extracted to disk, and a member's name is never used as a path: a member is a
+byte range of its tar, a value in a Parquet column, or a URI. What cannot be read becomes one
+entry with a problem, so that it is accounted for.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featray.errors import ErrorCode
+from featray.sources.storage import Location, open_ranges, transport_errors
+
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .vob .ogv .ogg .flv .wmv .asf .3gp .3g2".split()
+)
+"""What is taken from a prefix or a tar. A glob or a plain name is taken as written, whatever its suffix."""
+
+URI_COLUMNS: Final = ("uri", "url", "path", "file", "video_uri", "video_path")
+BYTES_COLUMNS: Final = ("bytes", "video", "content", "data", "mp4")
+"""Column names that are looked for, in order, where `input.column` does not name one."""
+
+MAX_MEMBERS: Final = 1_000_000
+"""Of one tar: beyond that it is a mistake or an attack, and the rest is refused with a row."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A video inside, or named by, a file.
+
+    Attributes:
+        member: name inside the file; None if the entry names a video elsewhere.
+        uri: of a video elsewhere; None for a member.
+        place: where the member's bytes are: `{"offset": n, "size": n}` of a tar, or
+            `{"row_group": n, "row": n, "column": name}` of a Parquet file.
+        size_bytes: of the member; -1 if not known.
+        extra: the other columns of a manifest.
+        problem: error code and message of what cannot be read.
+    """
+
+    member: str | None = None
+    uri: str | None = None
+    place: dict[str, Any] = field(default_factory=dict)
+    size_bytes: int = -1
+    extra: dict[str, Any] = field(default_factory=dict)
+    problem: tuple[str, str] | None = None
+
+
+def is_container(path: str) -> bool:
+    """Whether a file holds or names videos rather than being one, by its suffix."""
+    return _suffix(path) in _READERS
+
+
+def read_entries(location: Location, column: str | None) -> Iterator[Entry]:
+    """The entries of a tar, Parquet, CSV or JSONL file, one by one.
+
+    Args:
+        location: the file.
+        column: of a table: which column holds the bytes or URIs; None looks for the usual names.
+    """
+    try:
+        yield from _READERS[_suffix(location.path)](location, column)
+    except (tarfile.TarError, pa.ArrowInvalid, csv.Error, UnicodeDecodeError, EOFError) as error:
+        yield Entry(problem=(ErrorCode.BAD_SHARD, f"damaged shard file ({type(error).__name__})"))
+    except transport_errors() as error:
+        denied = isinstance(error, PermissionError)
+        code = ErrorCode.ACCESS_DENIED if denied else ErrorCode.FETCH_FAILED
+        yield Entry(problem=(code, f"the shard file cannot be read ({type(error).__name__})"))
+
+
+def read_member(location: Location, place: dict[str, Any], max_bytes: int) -> io.BufferedIOBase | io.RawIOBase:
+    """Open a member's bytes as a seekable file.
+
+    Args:
+        location: the file that holds it.
+        place: as in `Entry.place`.
+        max_bytes: a Parquet value larger than this is refused before it is read.
+
+    Raises:
+        MemoryError: the value is larger than that.
+    """
+    if "offset" in place:
+        return io.BufferedReader(_ByteRange(open_ranges(location), place["offset"], place["size"]), 1 << 20)
+    with open_ranges(location) as file:
+        table = pq.ParquetFile(file)
+        meta = table.metadata.row_group(place["row_group"]).column(table.schema_arrow.names.index(place["column"]))
+        if meta.total_uncompressed_size > max_bytes:
+            raise MemoryError(f"its row group holds {meta.total_uncompressed_size} bytes")
+        values = table.read_row_group(place["row_group"], columns=[place["column"]])[place["column"]]
+        return io.BytesIO(values[place["row"]].as_py() or b"")
+
+
+def _tar(location: Location, _: str | None) -> Iterator[Entry]:
+    seen: set[str] = set()
+    with open_ranges(location) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        for count, member in enumerate(tar):
+            if count >= MAX_MEMBERS:
+                text = f"more than {MAX_MEMBERS} members; the rest is left out"
+                yield Entry(problem=(ErrorCode.BAD_SHARD, text))
+                return
+            tar.members = []  # type: ignore[attr-defined]  # or tarfile would keep every header it has read
+            if not member.isreg() or _suffix(member.name) not in VIDEO_SUFFIXES:
+                continue
+            name = member.name if member.name not in seen else f"{member.name}@{member.offset_data}"
+            seen.add(member.name)
+            place = {"offset": member.offset_data, "size": member.size}
+            yield Entry(member=name, place=place, size_bytes=member.size)
+
+
+def _parquet(location: Location, column: str | None) -> Iterator[Entry]:
+    with open_ranges(location) as file:
+        table = pq.ParquetFile(file)
+        kinds = dict(zip(table.schema_arrow.names, table.schema_arrow.types, strict=True))
+        binary = [name for name, kind in kinds.items() if pa.types.is_binary(kind) or pa.types.is_large_binary(kind)]
+        chosen = column or _choose(list(kinds), binary)
+        if chosen is None or chosen not in kinds:
+            known = ", ".join(kinds)
+            yield Entry(problem=(ErrorCode.BAD_SHARD, f"no column of videos; name it as input.column; it has: {known}"))
+        elif chosen in binary:
+            yield from _values(table, chosen)
+        else:
+            for group in range(table.num_row_groups):
+                for row in table.read_row_group(group).to_pylist():
+                    yield _named(row, chosen)
+
+
+def _values(table: Any, column: str) -> Iterator[Entry]:
+    """One entry a row; the values themselves are read where they are decoded."""
+    number = 0
+    for group in range(table.num_row_groups):
+        for row in range(table.metadata.row_group(group).num_rows):
+            yield Entry(member=f"row {number}", place={"row_group": group, "row": row, "column": column})
+            number += 1
+
+
+def _csv(location: Location, column: str | None) -> Iterator[Entry]:
+    with open_ranges(location) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        reader = csv.DictReader(text)
+        yield from _rows(reader, list(reader.fieldnames or []), column)
+
+
+def _jsonl(location: Location, column: str | None) -> Iterator[Entry]:
+    with open_ranges(location) as file, io.TextIOWrapper(file, "utf-8") as text:
+        for number, line in enumerate(text, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                yield Entry(problem=(ErrorCode.BAD_SHARD, f"line {number} is no JSON object"))
+                continue
+            yield from _rows([row], list(row), column)
+
+
+def _rows(rows: Any, names: list[str], column: str | None) -> Iterator[Entry]:
+    chosen = column or _choose(names, [])
+    if chosen not in names:
+        known = ", ".join(names)
+        yield Entry(problem=(ErrorCode.BAD_SHARD, f"no column of URIs; name it as input.column; it has: {known}"))
+        return
+    for row in rows:
+        yield _named(row, chosen)
+
+
+def _named(row: dict[str, Any], column: str) -> Entry:
+    value = row.get(column)
+    if not isinstance(value, str) or not value:
+        return Entry(problem=(ErrorCode.BAD_SHARD, f"a row without a URI in column {column}"))
+    return Entry(uri=value, extra={k: v for k, v in row.items() if k != column and k is not None})
+
+
+def _choose(names: list[str], binary: list[str]) -> str | None:
+    for candidates, pool in ((URI_COLUMNS, [n for n in names if n not in binary]), (BYTES_COLUMNS, binary)):
+        for name in candidates:
+            if name in pool:
+                return name
+    return binary[0] if len(binary) == 1 else None
+
+
+def _suffix(path: str) -> str:
+    name = path.rsplit("/", 1)[-1]
+    return name[name.rfind(".") :].lower() if "." in name else ""
+
+
+class _ByteRange(io.RawIOBase):
+    """Part of a seekable file, as a file; closing it closes that one."""
+
+    def __init__(self, file: Any, offset: int, size: int) -> None:
+        self._file, self._offset, self._size, self._position = file, offset, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + position)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        count = min(len(buffer), max(0, self._size - self._position))
+        self._file.seek(self._offset + self._position)
+        data = self._file.read(count)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+_READERS = {".tar": _tar, ".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl, ".ndjson": _jsonl}
