@@ -51,6 +51,18 @@ class Location:
         return "file" in _protocols(self.fs)
 
 
+_DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {
+    # botocore waits a minute for an answer and gives up after five tries; over days of reading, buckets hiccup longer.
+    "s3": {
+        "config_kwargs": {
+            "connect_timeout": 10,
+            "read_timeout": 30,
+            "retries": {"max_attempts": 8, "mode": "standard"},
+        }
+    },
+}
+
+
 def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
     """The location that a URI or local path names.
 
@@ -59,7 +71,8 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
     """
     clean = redact_uri(uri)
     try:
-        fs, path = fsspec.core.url_to_fs(uri, **(storage_options or {}))
+        protocol = fsspec.utils.get_protocol(uri)
+        fs, path = fsspec.core.url_to_fs(uri, **{**_DEFAULT_OPTIONS.get(protocol, {}), **(storage_options or {})})
     except (ValueError, ImportError) as error:
         hint = f": {error}" if isinstance(error, ImportError) else ": unknown protocol"
         raise StorageError(f"{clean}: cannot be opened{hint}") from None

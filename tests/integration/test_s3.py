@@ -1,12 +1,6 @@
-"""The main job over a real S3 API: moto's server, spoken to by HTTP."""
+"""The main job over a real S3 API: a server of its own, spoken to by HTTP."""
 
 import os
-import socket
-import subprocess
-import sys
-import time
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import fsspec
 import pytest
@@ -15,28 +9,15 @@ from featray.errors import FeatrayError, StorageError
 from featray.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
+from tests import s3
 from tests.integration.conftest import make_config, silent
 
 
 @pytest.fixture(scope="module")
 def endpoint():
-    """A server of our own, ended by its process id."""
     os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="hunter2", AWS_DEFAULT_REGION="us-east-1")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    for _ in range(200):
-        try:
-            urlopen(f"{url}/moto-api/").close()
-            break
-        except URLError:
-            time.sleep(0.1)
-    yield url
-    server.terminate()
-    server.wait(10)
+    with s3.server() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +27,14 @@ def options(endpoint):
 
 @pytest.fixture(scope="module")
 def bucket(options, clips):
-    s3 = fsspec.filesystem("s3", **options)
-    s3.mkdir("videos")
-    s3.mkdir("tables")
+    store = fsspec.filesystem("s3", **options)
+    store.mkdir("videos")
+    store.mkdir("tables")
     for site in ("berlin", "oslo"):
-        s3.put_file(str(clips / "face.mp4"), f"videos/raw/{site}/face.mp4")
-    s3.put_file(str(clips / "no_face.mp4"), "videos/raw/oslo/no_face.mp4")
-    s3.pipe_file("videos/raw/oslo/notes.mp4", b"no video at all")
-    return s3
+        store.put_file(str(clips / "face.mp4"), f"videos/raw/{site}/face.mp4")
+    store.put_file(str(clips / "no_face.mp4"), "videos/raw/oslo/no_face.mp4")
+    store.pipe_file("videos/raw/oslo/notes.mp4", b"no video at all")
+    return store
 
 
 def s3_config(options, **sections):
