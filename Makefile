@@ -49,6 +49,9 @@ integration: $(VENV)/.installed-dev  ## the real job on local Ray, and what happ
 parity: $(PARITY)/.installed  ## the real py-feat beside featray, from frame and box to final columns
 	$(PARITY)/bin/python -m pytest -q tests/parity
 
+bench: $(PARITY)/.installed  ## faces/s of the network on one CPU thread, beside py-feat
+	$(PARITY)/bin/python tests/benchmarks/bench_network.py
+
 constraints:  ## write constraints.txt from what is installed and tested
 	( echo '# What featray is tested with; `make constraints` renews it. Passed to pip by the Makefile.'; \
 	  $(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | sort -f ) > constraints.tmp
@@ -57,4 +60,4 @@ constraints:  ## write constraints.txt from what is installed and tested
 clean:  ## remove .venv, caches and the demo's output
 	rm -rf $(VENV) $(PARITY) demo-output .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test lint unit integration parity constraints clean
+.PHONY: help install demo test lint unit integration parity bench constraints clean
