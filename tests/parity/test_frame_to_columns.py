@@ -72,15 +72,19 @@ def column_deviations(found, expected, picture):
     return deviations
 
 
+def listed(deviations):
+    return ", ".join(f"{name} {value:.0e}" for name, value in deviations.items())
+
+
 def test_this_is_the_pyfeat_that_is_meant():
     assert feat.__version__ == "2.1.5"
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_chips(name, pair_of, pictures):
+def test_chips(name, pair_of, pictures, report):
     pyfeat, _ = pair_of("v25")
     difference = np.abs(pyfeat.chips(pictures[name]) - pictures[name].chips)
-    print(name, f"largest {difference.max():.3f}, mean {difference.mean():.4f} grey levels")
+    report(f"chips, {name}: largest {difference.max():.3f}, mean {difference.mean():.3f} grey levels from py-feat's")
     # Rounding to grey levels alone gives 0.5, and a quarter on average.
     assert difference.max() < 0.51
     assert difference.mean() < 0.26
@@ -88,12 +92,12 @@ def test_chips(name, pair_of, pictures):
 
 @pytest.mark.parametrize("picture", PICTURES)
 @pytest.mark.parametrize("case", CASES)
-def test_columns(case, picture, pair_of, pictures):
+def test_columns(case, picture, pair_of, pictures, report):
     pyfeat, ours = pair_of(case)
     fex = our_fex(ours, pictures[picture])
     equal = column_deviations(fex, pyfeat.detect(pictures[picture], chips=pictures[picture].chips), pictures[picture])
-    print(case, picture, "on equal chips", {name: f"{value:.1e}" for name, value in equal.items()})
+    report(f"{case}, {picture}, on equal chips: {listed(equal)}")
     plain = column_deviations(fex, pyfeat.detect(pictures[picture]), pictures[picture])
-    print(case, picture, "as it comes", {name: f"{value:.1e}" for name, value in plain.items()})
+    report(f"{case}, {picture}, as it comes: {listed(plain)}")
     assert all(value < ON_EQUAL_CHIPS.get(name, 1e-4) for name, value in equal.items()), equal
     assert all(value < AS_IT_COMES[name] for name, value in plain.items()), plain

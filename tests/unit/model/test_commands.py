@@ -166,14 +166,19 @@ def test_list_names_a_damaged_entry(hub, models, cache):
         ("v23mefl", {"action units: 24, with MEFL", "mesh: 478 vertices in pixels of the 224-pixel image"}),
     ],
 )
-def test_inspect_synthetic(models, variant, heads):
-    found = facts(models("inspect", f"{SYNTHETIC}:{variant}").stdout)
+def test_inspect_says_which_heads_there_are(models, variant, heads, checkpoint_of):
+    found = facts(models("inspect", checkpoint_of(variant).path).stdout)
     assert heads <= set(found["head"])
     assert found["license"] == "MIT"
     assert found["trained"].startswith("no;")
     assert f"n_au: {SYNTHETIC_VARIANTS[variant].n_au}" in found["config"]
     assert "use_head_v3: true" in found["config"]
     assert "revision" not in found
+
+
+def test_inspect_synthetic(models, atto):
+    found = facts(models("inspect", f"{SYNTHETIC}:atto").stdout)
+    assert (found["sha256"], found["license"]) == (atto.sha256, "MIT")
 
 
 def test_inspect_a_file_and_what_was_pulled(hub, models, atto):
