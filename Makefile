@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PARITY := .venv-parity
 
 .DEFAULT_GOAL := help
 
@@ -19,12 +20,20 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# py-feat in an environment of its own, through which featray's shows, so that torch is there once.
+$(PARITY)/.installed: $(VENV)/.installed-dev tests/parity/requirements.txt
+	$(BIN)/python -m venv --clear $(PARITY)
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/parity/requirements.txt
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	  > "$$($(PARITY)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/featray-venv.pth"
+	@touch $@
+
 install: $(VENV)/.installed  ## make .venv with what the main job needs
 
 demo: $(VENV)/.installed  ## run the main job on two bundled clips, into demo-output/
 	$(BIN)/featray demo
 
-test: lint unit integration  ## everything that has to pass
+test: lint unit integration parity  ## everything that has to pass
 
 lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -37,12 +46,18 @@ unit: $(VENV)/.installed-dev  ## fast tests, without Ray
 integration: $(VENV)/.installed-dev  ## the real job on local Ray, and what happens when it is hurt
 	$(BIN)/python -m pytest -q tests/integration tests/faults
 
+parity: $(PARITY)/.installed  ## the real py-feat beside featray, from frame and box to final columns
+	$(PARITY)/bin/python -m pytest -q tests/parity
+
+bench: $(PARITY)/.installed  ## faces/s of the network on one CPU thread, beside py-feat
+	$(PARITY)/bin/python tests/benchmarks/bench_network.py
+
 constraints:  ## write constraints.txt from what is installed and tested
 	( echo '# What featray is tested with; `make constraints` renews it. Passed to pip by the Makefile.'; \
 	  $(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | sort -f ) > constraints.tmp
 	mv constraints.tmp constraints.txt
 
 clean:  ## remove .venv, caches and the demo's output
-	rm -rf $(VENV) demo-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PARITY) demo-output .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test lint unit integration constraints clean
+.PHONY: help install demo test lint unit integration parity bench constraints clean

@@ -13,6 +13,7 @@ import click
 
 from featray import __version__
 from featray.errors import FeatrayError
+from featray.model.commands import models
 
 _FORMATS = click.Choice(["table", "csv", "json"])
 
@@ -141,3 +142,6 @@ def demo(out: str) -> None:
     from featray.demo import run_demo
 
     sys.exit(run_demo(out))
+
+
+main.add_command(models)

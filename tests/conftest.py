@@ -1,6 +1,7 @@
 """What all tests share: no phone-home, caches of their own, the bundled clips."""
 
 import os
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,3 +23,19 @@ def clips() -> Path:
 @pytest.fixture(scope="session")
 def face_clip(clips: Path) -> Path:
     return clips / "face.mp4"
+
+
+_REPORT = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Takes a line with measured figures, to be printed at the end of the run."""
+    return request.config.stash.setdefault(_REPORT, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lines := config.stash.get(_REPORT, []):
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -16,16 +16,17 @@ import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from featray.errors import ConfigError, ModelError, WeightsMissing
 from featray.model.cache import locked, make_entry, sha256_of_file
-from featray.model.checkpoint import Checkpoint, read_checkpoint
+from featray.model.checkpoint import DEFAULT_LICENSE, Checkpoint, read_checkpoint
 
 _log = logging.getLogger(__name__)
 
 HUB_PREFIX: Final = "hf://"
 _DEFAULT_REVISION: Final = "main"
+_FOLDER: Final = "checkpoints"
 _MAX_FILE_BYTES: Final = 8 * 1024**3
 _PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -57,6 +58,12 @@ class PullRecord:
     sha256: str
     etag: str
     pulled_at: str
+    license: str = DEFAULT_LICENSE
+
+    @property
+    def spec(self) -> str:
+        """The file as `hf://owner/repo/path`."""
+        return f"{HUB_PREFIX}{self.repo}/{self.file}"
 
 
 def parse_hub_spec(spec: str, revision: str | None) -> HubFile:
@@ -86,12 +93,10 @@ def fetch(hub_file: HubFile, cache_dir: Path, *, sha256: str | None) -> Checkpoi
         ModelError: the hub has no such file, the download broke off, the file is not what it
             should be (`sha256`, the hub's own hash, the record), or is no checkpoint.
     """
-    revision = quote(hub_file.revision, safe="")
-    folder = cache_dir / "checkpoints" / f"{hub_file.repo.replace('/', '--')}@{revision}"
-    entry = folder / quote(hub_file.file, safe="")
+    entry = _entry(hub_file, cache_dir)
     try:
         if not entry.exists():
-            with locked(folder / f"{entry.name}.lock"):
+            with locked(entry.parent / f"{entry.name}.lock"):
                 if not entry.exists():
                     make_entry(entry, lambda made: _pull(hub_file, made, sha256))
     except OSError as error:
@@ -101,13 +106,49 @@ def fetch(hub_file: HubFile, cache_dir: Path, *, sha256: str | None) -> Checkpoi
     return checkpoint
 
 
+def open_pulled(hub_file: HubFile, cache_dir: Path) -> Checkpoint:
+    """Open the local copy of a hub file; never uses the network.
+
+    Raises:
+        WeightsMissing: it was never pulled into `cache_dir`.
+        ModelError: the copy is damaged.
+    """
+    entry = _entry(hub_file, cache_dir)
+    if not entry.exists():
+        raise WeightsMissing(
+            f"{hub_file.spec}: not pulled at {hub_file.revision!r} yet; run `featray models pull {hub_file.spec}`"
+        )
+    return _open(hub_file, entry)
+
+
+def list_pulled(cache_dir: Path) -> list[tuple[PullRecord, Path]]:
+    """Every hub file in `cache_dir` with the path of its copy, by path; the copies are not read.
+
+    Raises:
+        ModelError: a record is damaged.
+    """
+    entries = sorted(path for path in (cache_dir / _FOLDER).glob("*@*/*") if path.is_dir() and path.name[0] != ".")
+    records = [_read_record(entry, entry / Path(unquote(entry.name)).name) for entry in entries]
+    return [(record, entry / Path(record.file).name) for record, entry in zip(records, entries, strict=True)]
+
+
+def _entry(hub_file: HubFile, cache_dir: Path) -> Path:
+    revision = quote(hub_file.revision, safe="")
+    folder = cache_dir / _FOLDER / f"{hub_file.repo.replace('/', '--')}@{revision}"
+    return folder / quote(hub_file.file, safe="")
+
+
+def _read_record(entry: Path, path: Path) -> PullRecord:
+    try:
+        return PullRecord(**json.loads(path.with_suffix(".json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{entry}: is damaged ({_one_line(error)}); delete it and pull again") from error
+
+
 def _open(hub_file: HubFile, entry: Path) -> Checkpoint:
     """Check a pulled file against the record of its pull."""
     path = entry / Path(hub_file.file).name
-    try:
-        record = PullRecord(**json.loads(path.with_suffix(".json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{entry}: is damaged ({_one_line(error)}); delete it and pull again") from error
+    record = _read_record(entry, path)
     checkpoint = read_checkpoint(path)
     if checkpoint.sha256 != record.sha256:
         raise ModelError(f"{path}: is not the file that was pulled; delete {entry} and pull again")
@@ -158,11 +199,11 @@ def _pull(hub_file: HubFile, made: Path, sha256: str | None) -> None:
         raise ModelError(f"{hub_file.spec}: the download is corrupt (sha256 {found}, the hub says {etag})")
     _check_sha256(hub_file, found, sha256)
     try:
-        read_checkpoint(path)
+        license_name = read_checkpoint(path).license
     except ModelError as error:
         raise ModelError(str(error).replace(str(path), hub_file.spec), **error.details) from None
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    record = PullRecord(hub_file.repo, hub_file.file, hub_file.revision, commit, found, etag, now)
+    record = PullRecord(hub_file.repo, hub_file.file, hub_file.revision, commit, found, etag, now, license_name)
     path.with_suffix(".json").write_text(json.dumps(asdict(record), indent=1) + "\n")
 
 

@@ -86,17 +86,27 @@ def resolve_checkpoint(
     if spec == SYNTHETIC or spec.startswith(f"{SYNTHETIC}:"):
         checkpoint = _synthetic(spec, cache_dir)
     elif spec.startswith(HUB_PREFIX):
-        known = next((known for known in KNOWN_CHECKPOINTS if known.spec == spec), None)
-        if known is not None and revision in (None, known.revision):
-            revision, sha256 = known.revision, sha256 or known.sha256
-        hub_file = parse_hub_spec(spec, revision)
+        hub_file, pinned_sha256 = find_hub_file(spec, revision)
         _check_license(hub_file, accept_license)
+        sha256 = sha256 or pinned_sha256
         checkpoint = fetch(hub_file, cache_dir, sha256=sha256)
     else:
         checkpoint = _local(spec)
     if sha256 is not None and checkpoint.sha256 != sha256:
         raise ModelError(f"{spec}: its sha256 is {checkpoint.sha256}, not {sha256} as model.sha256 asks")
     return checkpoint
+
+
+def find_hub_file(spec: str, revision: str | None) -> tuple[HubFile, str | None]:
+    """The hub file that `hf://...` names, and the sha256 that it is pinned to here, if it is.
+
+    Raises:
+        ConfigError: `spec` or `revision` is malformed.
+    """
+    known = next((known for known in KNOWN_CHECKPOINTS if known.spec == spec), None)
+    if known is not None and revision in (None, known.revision):
+        return parse_hub_spec(spec, known.revision), known.sha256
+    return parse_hub_spec(spec, revision), None
 
 
 def _synthetic(spec: str, cache_dir: Path) -> Checkpoint:
@@ -131,6 +141,7 @@ def _check_license(hub_file: HubFile, accept_license: str | None) -> None:
     if restricted and accept_license != DEFAULT_LICENSE:
         raise LicenseError(
             f"{hub_file.spec}: py-feat releases these weights for research, non-commercial use only; "
-            f"if that is your use, set model.accept_license: {DEFAULT_LICENSE}",
+            f"if that is your use, set model.accept_license: {DEFAULT_LICENSE} "
+            f"(with `featray models pull`: --accept-license {DEFAULT_LICENSE})",
             license=DEFAULT_LICENSE,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,15 @@ from featray.model.engines import Engine, open_engine
 from featray.model.outputs import RawOutputs
 from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
 
+from .hub_server import Hub, serving
+
 DATA = Path(__file__).parents[2] / "data"
 VARIANTS = tuple(SYNTHETIC_VARIANTS)
 
 Golden = dict[str, NDArray[np.float32]]
+
+HUB_FILE = "lab/faces/small.safetensors"
+HUB_SPEC = f"hf://{HUB_FILE}"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,6 +80,28 @@ def many_chips(chips: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Eleven different chips: the golden ones, turned."""
     turned = [chips, chips[:, ::-1], chips[:, :, ::-1]]
     return np.ascontiguousarray(np.concatenate(turned)[:11])
+
+
+def point_client_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HF_ENDPOINT does, for a client that is imported already."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, atto: Checkpoint, tmp_path: Path) -> Iterator[Hub]:
+    """A local hub that serves the small checkpoint as `HUB_SPEC`."""
+    with serving() as hub:
+        hub.files[HUB_FILE] = atto.path.read_bytes()
+        point_client_to(hub.url, monkeypatch)
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        yield hub
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
 
 
 def golden(variant: str) -> Golden:

@@ -134,13 +134,14 @@ def test_center_crop_recipe_is_another_result(atto, engine_of, chips):
 @pytest.mark.parity
 @pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_bf16_stays_near_fp32(name, variant, engine_of, chips):
+def test_bf16_stays_near_fp32(name, variant, engine_of, chips, report):
     try:
         engine = engine_of(variant, name, "bf16")
     except ConfigError as error:
         pytest.skip(str(error))
     found = deviations(engine(chips), golden(variant))
-    print(name, variant, {key: round(value, 4) for key, value in found.items()})
+    shown = ", ".join(f"{key} {value:.4f} (< {BF16_DEVIATIONS[key]})" for key, value in found.items())
+    report(f"bf16 from fp32, {name}, {variant}: {shown}")
     assert engine.precision == "bf16"
     assert all(value < BF16_DEVIATIONS[key] for key, value in found.items()), found
     assert max(found.values()) > 1e-4  # it did run in bf16

@@ -13,37 +13,16 @@ import pytest
 from featray.errors import ConfigError, LicenseError, ModelError, WeightsMissing
 from featray.model.source import KNOWN_CHECKPOINTS, resolve_checkpoint
 
-from .hub_server import COMMIT, serving
-
-FILE = "lab/faces/small.safetensors"
-SPEC = f"hf://{FILE}"
+from .conftest import HUB_FILE as FILE
+from .conftest import HUB_SPEC as SPEC
+from .conftest import point_client_to
+from .hub_server import COMMIT
 
 
 def resolve(spec, cache_dir, *, revision=None, sha256=None, accept_license=None):
     return resolve_checkpoint(
         spec, revision=revision, sha256=sha256, accept_license=accept_license, cache_dir=cache_dir
     )
-
-
-def point_client_to(url, monkeypatch):
-    """What HF_ENDPOINT does, for a client that is imported already."""
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
-    template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-
-@pytest.fixture
-def hub(monkeypatch, atto, tmp_path):
-    with serving() as hub:
-        hub.files[FILE] = atto.path.read_bytes()
-        point_client_to(hub.url, monkeypatch)
-        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        yield hub
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return tmp_path / "cache"
 
 
 def refused(call, kind, *parts):

@@ -1,0 +1,146 @@
+"""Hands tables to py-feat: a selection of `faces` becomes a `Fex`, under py-feat's own column names.
+
+The names, units and signs are those that py-feat 2.1.5's `Detectorv2` gives, so that what
+its users wrote for a Fex (`.aus`, `.emotions`, `.landmarks`, plots, statistics) goes on working.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featray.errors import UsageError
+from featray.model.names import (
+    AU_NAMES_24,
+    BLENDSHAPE_NAMES,
+    DLIB68_VERTICES,
+    EMOTION_NAMES_8,
+    MESH_VERTICES,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_INSTALL: Final = "pip install 'featray[fex]'"
+
+_GROUPS: Final[dict[str, dict[str, str]]] = {
+    "facebox": {
+        "FaceRectX": "crop_x",
+        "FaceRectY": "crop_y",
+        "FaceRectWidth": "crop_side",
+        "FaceRectHeight": "crop_side",
+        "FaceScore": "score",
+    },
+    "facepose": {
+        "Pitch": "pose_pitch",
+        "Roll": "pose_roll",
+        "Yaw": "pose_yaw",
+        "X": "pose_x",
+        "Y": "pose_y",
+        "Z": "pose_z",
+    },
+    "au": {name: name for name in AU_NAMES_24},
+    "emotion": {name.capitalize(): f"emotion_{name}" for name in EMOTION_NAMES_8},
+    "gaze": {name: name for name in ("gaze_pitch", "gaze_yaw", "gaze_angle")},
+    "blendshape": {"_neutral" if name == "neutral" else name: name for name in BLENDSHAPE_NAMES},
+}
+"""py-feat's groups of columns: its name of each, and ours."""
+
+_FACTS: Final = {"frame": "frame_index", "FrameHeight": "height", "FrameWidth": "width"}
+
+
+def to_fex(selection: pd.DataFrame | pa.Table) -> Any:
+    """Make py-feat's `Fex` of rows selected from `faces`, joined or not with `blendshapes`, `mesh` and `videos`.
+
+    A group of columns that the selection lacks is left out of the Fex. Columns that py-feat
+    has no name for (`video_id`, `pts_us`, `track_id`, `box_x1`, ...) are kept after its own.
+
+    - `FaceRect*` is the square that was cut for the network, as `Detectorv2` gives it, in pixels
+      of the upright frame; the detector's box stays in `box_*`.
+    - `mesh_xyz` becomes the 68 landmarks (`x_0`, ..., `y_67`, frame pixels) and `mesh_x_*`,
+      `mesh_y_*` (frame pixels), `mesh_z_*` (relative depth).
+    - `approx_time` (minutes:seconds) comes from `pts_us`; `input` is `uri` where `videos` was
+      joined, else `video_id`; `FrameHeight` and `FrameWidth` need `videos`.
+    - There are no identities: featray computes no face embeddings.
+
+    Args:
+        selection: a pandas DataFrame or a pyarrow Table with featray's column names.
+
+    Raises:
+        UsageError: py-feat is not installed, or `selection` is not of `faces`.
+
+    """
+    fex_type = _import_fex()
+    import pandas as pd
+
+    frame = selection.to_pandas() if isinstance(selection, pa.Table) else selection
+    if not isinstance(frame, pd.DataFrame):
+        raise UsageError(f"to_fex: needs a pandas DataFrame or a pyarrow Table, not {type(frame).__name__}")
+    if frame.columns.has_duplicates:
+        doubled = frame.columns[frame.columns.duplicated()][0]
+        raise UsageError(f"to_fex: the selection has column {doubled!r} twice; join tables with USING")
+    groups: dict[str, dict[str, Any]] = {
+        group: {theirs: frame[ours] for theirs, ours in names.items() if ours in frame}
+        for group, names in _GROUPS.items()
+    }
+    points, mesh = _mesh(frame)
+    groups["landmark"] = points
+    if not any(groups.values()):
+        raise UsageError("to_fex: no column of the faces, blendshapes or mesh tables is in the selection")
+    feelings = {name: frame[name] for name in ("valence", "arousal") if name in frame}
+    order = ("facebox", "landmark", "facepose", "au", "emotion")
+    columns = {name: values for group in order for name, values in groups[group].items()}
+    columns |= feelings | groups["gaze"] | mesh | groups["blendshape"] | _facts(frame)
+    taken = {ours for names in (*_GROUPS.values(), _FACTS) for ours in names.values()} | {"mesh_xyz"}
+    kept = {name: frame[name] for name in frame.columns if name not in taken and name not in columns}
+    return fex_type(
+        pd.DataFrame(columns | kept, index=frame.index),
+        **{f"{group}_columns": list(found) or None for group, found in groups.items()},
+        detector="featray",
+        facepose_model="multitask",
+        gaze_model="multitask",
+    )
+
+
+def _import_fex() -> Any:
+    try:
+        from feat.data import Fex
+    except ModuleNotFoundError as error:
+        raise UsageError(f"to_fex: needs py-feat, and {error.name} is not installed; {_INSTALL}") from error
+    return Fex
+
+
+def _mesh(frame: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """The 68 landmarks and the whole mesh, axis by axis as py-feat keeps them; empty without `mesh_xyz`."""
+    if "mesh_xyz" not in frame:
+        return {}, {}
+    meshes = frame["mesh_xyz"].tolist()
+    if any(mesh is None or np.shape(mesh) != (3 * MESH_VERTICES,) for mesh in meshes):
+        raise UsageError(f"to_fex: mesh_xyz must hold {3 * MESH_VERTICES} numbers a row, as in the mesh table")
+    mesh_xyz = np.asarray(meshes, np.float32).reshape(len(frame), MESH_VERTICES, 3)
+    vertices = {
+        f"mesh_{axis}_{vertex}": mesh_xyz[:, vertex, position]
+        for position, axis in enumerate("xyz")
+        for vertex in range(MESH_VERTICES)
+    }
+    points = {
+        f"{axis}_{point}": vertices[f"mesh_{axis}_{vertex}"]
+        for axis in "xy"
+        for point, vertex in enumerate(DLIB68_VERTICES)
+    }
+    return points, vertices
+
+
+def _facts(frame: pd.DataFrame) -> dict[str, Any]:
+    """Where a row comes from, under py-feat's names."""
+    facts: dict[str, Any] = {theirs: frame[ours] for theirs, ours in _FACTS.items() if ours in frame}
+    source = next((name for name in ("uri", "video_id") if name in frame), None)
+    if source is not None:
+        facts["input"] = frame[source]
+    if "pts_us" in frame:
+        seconds = (frame["pts_us"] // 1_000_000).tolist()
+        facts["approx_time"] = [f"{second // 60:02d}:{second % 60:02d}" for second in seconds]
+    return facts

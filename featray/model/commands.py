@@ -1,0 +1,200 @@
+"""`featray models`: fetch checkpoints, look inside them, make synthetic ones.
+
+Imported by the command line at every start, so only click is imported here at the top.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from featray.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from featray.model.checkpoint import Checkpoint
+    from featray.model.config import ModelConfig
+
+_SUFFIX = ".safetensors"
+_PINNED_OR_MAIN = "[default: the revision that featray pins, else main]"
+
+
+@click.group()
+def models() -> None:
+    """Fetch checkpoints, look inside them, make synthetic ones.
+
+    \b
+    featray models list
+    """
+
+
+@models.command(name="list")
+def list_command() -> None:
+    """List the published checkpoints and what has been pulled.
+
+    \b
+    featray models list
+    """
+    from featray.config import cache_dir
+    from featray.model.hub import list_pulled
+    from featray.model.source import KNOWN_CHECKPOINTS
+
+    pulled = list_pulled(cache_dir())
+    click.echo("Published:")
+    for known in KNOWN_CHECKPOINTS:
+        here = "pulled" if known.spec in {record.spec for record, _ in pulled} else "not pulled"
+        click.echo(f"  {known.spec}")
+        click.echo(f"      {known.description}; license {known.license}; {known.pinned}; {here}")
+    click.echo(f"Pulled, in {cache_dir()}:" if pulled else f"Nothing pulled, in {cache_dir()}")
+    for record, path in pulled:
+        click.echo(f"  {record.spec}")
+        click.echo(f"      asked for {record.requested_revision}, pinned to revision {record.revision}")
+        click.echo(f"      sha256 {record.sha256}; license {record.license}; pulled {record.pulled_at[:10]}")
+        click.echo(f"      {path}")
+
+
+@models.command()
+@click.argument("spec")
+@click.option("--revision", help=f"Branch, tag or commit on the hub. {_PINNED_OR_MAIN}")
+@click.option("--sha256", help="Hex digest that the file must have.")
+@click.option("--accept-license", metavar="LICENSE", help="The licence of the weights, if you agree to it.")
+def pull(spec: str, revision: str | None, sha256: str | None, accept_license: str | None) -> None:
+    """Fetch the checkpoint SPEC, hf://owner/repository/file.safetensors, and check it.
+
+    A file that was pulled is used from then on without the network. HF_ENDPOINT and HF_TOKEN
+    are respected.
+
+    \b
+    featray models pull hf://py-feat/face_multitask_v2/face_multitask_v2.safetensors \\
+        --accept-license research-noncommercial
+    """
+    from featray.config import cache_dir
+    from featray.model.hub import HUB_PREFIX
+    from featray.model.source import resolve_checkpoint
+
+    if not spec.startswith(HUB_PREFIX):
+        raise UsageError(f"{spec}: only hf://owner/repository/file.safetensors can be pulled")
+    checkpoint = resolve_checkpoint(
+        spec, revision=revision, sha256=sha256, accept_license=accept_license, cache_dir=cache_dir()
+    )
+    _echo("path", checkpoint.path)
+    _echo("sha256", checkpoint.sha256)
+    _echo("revision", checkpoint.revision)
+
+
+@models.command()
+@click.argument("spec")
+@click.option("--revision", help=f"Branch, tag or commit that an hf:// file was pulled at. {_PINNED_OR_MAIN}")
+def inspect(spec: str, revision: str | None) -> None:
+    """Say what the checkpoint SPEC is: a path, hf://... that was pulled, or synthetic[:variant].
+
+    \b
+    featray models inspect synthetic:v28
+    """
+    checkpoint = _find(spec, revision)
+    config = checkpoint.config
+    _echo("path", checkpoint.path)
+    _echo("sha256", checkpoint.sha256)
+    if checkpoint.revision:
+        _echo("revision", checkpoint.revision)
+    _echo("license", checkpoint.license)
+    _echo("trained", "yes" if checkpoint.weights_trained else "no; synthetic weights, their numbers carry no meaning")
+    _echo("parameters", f"{checkpoint.num_parameters:,}")
+    for head in _heads(config):
+        _echo("head", head)
+    for key, value in config.model_dump(mode="json").items():
+        _echo("config", f"{key}: {str(value).lower() if isinstance(value, bool) else value}")
+
+
+@models.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--variant", help="A published head version: v25 (the default), v28, v24, v26headframe, v23mefl; or atto."
+)
+@click.option("--config", "config_json", metavar="JSON", help="A model config instead: JSON, or a file that holds it.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Other weights for every seed.")
+def synth(out: Path, variant: str | None, config_json: str | None, seed: int) -> None:
+    """Write a checkpoint with synthetic weights to OUT, a .safetensors file.
+
+    It has the size and the wiring of the real thing; its numbers carry no meaning.
+
+    \b
+    featray models synth v28.safetensors --variant v28 --seed 7
+    """
+    from featray.model.checkpoint import read_checkpoint
+    from featray.model.synth import write_synthetic
+
+    if out.suffix != _SUFFIX:
+        raise UsageError(f"{out}: the name of a checkpoint ends in {_SUFFIX}")
+    if out.exists():
+        raise UsageError(f"{out}: exists already; delete it or choose another name")
+    write_synthetic(out, config=_synthetic_config(variant, config_json), seed=seed)
+    checkpoint = read_checkpoint(out)
+    _echo("path", checkpoint.path)
+    _echo("sha256", checkpoint.sha256)
+    _echo("parameters", f"{checkpoint.num_parameters:,}")
+
+
+def _find(spec: str, revision: str | None) -> Checkpoint:
+    """Open a checkpoint without the network. Looking at pulled weights asks for no licence again."""
+    from featray.config import cache_dir
+    from featray.model.hub import HUB_PREFIX, open_pulled
+    from featray.model.source import find_hub_file, resolve_checkpoint
+
+    if spec.startswith(HUB_PREFIX):
+        return open_pulled(find_hub_file(spec, revision)[0], cache_dir())
+    if revision is not None:
+        raise UsageError(f"--revision: {spec} is not on the hub; only hf:// files have revisions")
+    return resolve_checkpoint(spec, revision=None, sha256=None, accept_license=None, cache_dir=cache_dir())
+
+
+def _synthetic_config(variant: str | None, config_json: str | None) -> ModelConfig:
+    from featray.model.config import parse_config
+    from featray.model.synth import SYNTHETIC_VARIANTS
+
+    if config_json is None:
+        variant = variant or "v25"
+        if variant not in SYNTHETIC_VARIANTS:
+            known = ", ".join(SYNTHETIC_VARIANTS)
+            raise UsageError(f"--variant: there is no synthetic variant {variant!r} (there are {known})")
+        return SYNTHETIC_VARIANTS[variant]
+    if variant is not None:
+        raise UsageError("--variant and --config: give one of them")
+    if not config_json.lstrip().startswith("{"):
+        try:
+            config_json = Path(config_json).read_text()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--config: {config_json[:100]!r} is neither JSON nor a file that can be read") from error
+    try:
+        return parse_config(config_json, source="--config")
+    except ModelError as error:
+        raise UsageError(str(error), **error.details) from None
+
+
+def _heads(config: ModelConfig) -> list[str]:
+    """What the network estimates, a phrase a head."""
+    mesh = "shares of the chip" if config.mesh_normalized else "pixels of the 224-pixel image"
+    heads = [
+        f"action units: {config.n_au}, {'without' if config.drop_mefl else 'with'} MEFL",
+        f"emotions: {config.n_emotion}, with valence and arousal",
+        f"gaze: {', '.join(_gaze(config)) or 'plain'}",
+        "head pose: 6 numbers",
+        f"mesh: {config.n_mesh} vertices in {mesh}",
+    ]
+    return heads + ([f"blendshapes: {config.n_blendshape}"] if config.n_blendshape else [])
+
+
+def _gaze(config: ModelConfig) -> list[str]:
+    options = {
+        "eye regions": config.gaze_eye_roi,
+        "6D pose": config.gaze_pose_6d,
+        "head frame": config.gaze_head_frame,
+        f"hidden layer of {config.gaze_hidden}": config.gaze_hidden,
+        f"{config.gaze_bins} bins": config.gaze_bins,
+    }
+    return [name for name, used in options.items() if used]
+
+
+def _echo(name: str, value: object) -> None:
+    click.echo(f"{name:<11} {value}")
