@@ -174,6 +174,7 @@ def _so_far(outcome: Outcome, account: DecodeAccount) -> Outcome:
             "width": account.width_px,
             "height": account.height_px,
             "rotation": account.rotation_degrees,
+            "mirrored": account.mirrored,
             "sar": account.sar,
         }
     return outcome

@@ -89,7 +89,8 @@ class FramesPerSecond(Section):
 class DecodeConfig(Section):
     """How videos become frames."""
 
-    backend: Literal["pyav"] = "pyav"
+    backend: Literal["pyav", "decord"] = "pyav"
+    """decord is an extra, decodes every unit from the start, and refuses what it is known to decode wrongly."""
     sample: Literal["all"] | EveryNth | FramesPerSecond = "all"
     unit_frames: Annotated[int, Field(ge=16, le=100_000)] = 512
     """Sampled frames a unit at most: some 20 s of video, small enough to retry, large enough to amortise a seek."""

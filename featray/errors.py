@@ -51,7 +51,7 @@ ERROR_MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.NO_VIDEO_STREAM: "a media file without a video stream (audio only, cover art only)",
     ErrorCode.UNSUPPORTED_CONTAINER: "a container that featray does not open (playlists, images, exotic formats)",
     ErrorCode.UNSUPPORTED_CODEC: "a video codec that this FFmpeg build cannot decode",
-    ErrorCode.TRUNCATED: "the file ends before the frames its header promises",
+    ErrorCode.TRUNCATED: "the file ends before its own structure says that it should",
     ErrorCode.DECODE_FAILED: "the decoder reported damaged data; the frames that decode are kept",
     ErrorCode.DECODER_CRASHED: "the decoding process died (signal) on this unit",
     ErrorCode.TIMEOUT: "the unit took longer than decode.timeout_seconds",

@@ -15,7 +15,7 @@ from featray.config import DecodeConfig
 from featray.errors import ErrorCode, StorageError, VideoError
 from featray.sources.containers import read_member
 from featray.sources.listing import Video
-from featray.sources.storage import locate, open_ranges
+from featray.sources.storage import explain, locate, open_ranges, transport_errors
 from featray.video.container import Header, open_video, parse_time_base, read_header, scan_packets
 from featray.video.units import WHOLE_VIDEO, Unit, cut_units, needs_scan
 
@@ -138,7 +138,7 @@ class Outcome:
 
     Attributes:
         frames_decoded, frames_sampled: counts of the unit.
-        picture: width_px, height_px, rotation_degrees, sar of its first frame; empty if none was decoded.
+        picture: width, height, rotation, mirrored, sar of its first frame; empty if none was decoded.
         failures: what went wrong, in order.
         seconds: time spent, by stage.
     """
@@ -158,7 +158,10 @@ def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, 
     if video.problem:
         return VideoPlan(None, WHOLE_VIDEO, ("plan", *video.problem))
     try:
-        with open_source(video, storage_options) as file, open_video(file) as (container, stream):
+        with (
+            open_source(video, storage_options) as file,
+            open_video(file, max_pixels=settings.max_pixels) as (container, stream),
+        ):
             header = read_header(container, stream)
             if not needs_scan(header, settings.sample, settings.unit_frames):
                 return VideoPlan(header, WHOLE_VIDEO)
@@ -167,6 +170,10 @@ def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, 
         return VideoPlan(header, units)
     except VideoError as error:
         return VideoPlan(None, WHOLE_VIDEO, ("plan", error.code, str(error)))
+    except MemoryError:
+        return VideoPlan(None, WHOLE_VIDEO, ("plan", ErrorCode.OUT_OF_MEMORY, "its header needs too much memory"))
+    except transport_errors() as error:
+        return VideoPlan(None, WHOLE_VIDEO, ("plan", ErrorCode.FETCH_FAILED, f"{video.uri}: {explain(error)}"))
 
 
 def open_source(video: Video, storage_options: dict[str, Any]) -> Any:

@@ -59,7 +59,7 @@ def run_row(
         "precision": precision,
         "detector": config.detect.detector,
         "detector_sha256": detector_sha256(config.detect),
-        "decoder": f"{config.decode.backend} {metadata.version('av')}",
+        "decoder": _decoder(config.decode.backend),
         "ffmpeg": _ffmpeg_versions(),
         "versions": json.dumps({"python": platform.python_version(), **_versions()}),
         "cpu": _cpu_model(),
@@ -76,14 +76,21 @@ def footer(row: dict[str, Any]) -> dict[str, str]:
     return {name: str(row[name]).lower() if isinstance(row[name], bool) else str(row[name] or "") for name in names}
 
 
+def _decoder(backend: str) -> str:
+    """The decoding backend with its version, by the name of the distribution that provides it."""
+    names = ("av",) if backend == "pyav" else ("decord2", "decord")
+    return " ".join([backend, *(f"{name} {_version(name)}" for name in names if _version(name))])
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {name: version for name in _LIBRARIES if (version := _version(name))}
 
 
 def _ffmpeg_versions() -> str:

@@ -38,6 +38,7 @@ from featray.tables.publish import PublishSettings
 from featray.tables.recover import recover
 from featray.tables.runs import begin_run, end_run
 from featray.tally import Tally
+from featray.video.decode import open_decoder
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ class Summary:
 
 def describe(config: Config) -> Job:
     """Resolve weights, engine and precision, and from them the name of the release."""
+    open_decoder(config.decode.backend)  # one that is not installed is said here, not by every video
     gpu = available_gpus() > 0 and config.cluster.gpus_per_worker != 0
     engine, precision = choose(config.model.engine, config.model.precision, gpu=gpu)
     checkpoint = resolve_checkpoint(

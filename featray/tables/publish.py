@@ -241,11 +241,8 @@ def _count(part: Part, tally: _Tally) -> None:
 
 def _video_row(video: dict[str, Any], plan: VideoPlan, tally: _Tally, tracks: int) -> dict[str, Any]:
     header = plan.header
-    promised = header.frames_promised if header else None
-    truncated = bool(promised and tally.frames_decoded < promised)
-    if truncated:
-        tally.add_error(ErrorCode.TRUNCATED, f"{tally.frames_decoded} of {promised} frames decoded")
-    elif not tally.frames_decoded and not tally.errors:
+    truncated = any(error["error_code"] == ErrorCode.TRUNCATED for error in tally.errors)
+    if not tally.frames_decoded and not tally.errors:
         tally.add_error(ErrorCode.DECODE_FAILED, "no frame could be decoded")
     status = "ok" if not tally.errors else "partial" if tally.frames_sampled else "failed"
     known = {c.name for c in TABLES["videos"]}

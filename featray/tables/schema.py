@@ -117,6 +117,7 @@ VIDEOS = (
     Column("width", INT32, "width of the upright frame", "px"),
     Column("height", INT32, "height of the upright frame", "px"),
     Column("rotation", INT32, "counterclockwise turn applied to make frames upright", "degrees", "0 | 90 | 180 | 270"),
+    Column("mirrored", BOOL, "whether stored frames were flipped left to right, before that turn, to make them upright"),
     Column("sar", STRING, "sample aspect ratio, recorded and not applied"),
     Column("duration_us", INT64, "duration that the header states", "µs"),
     Column("time_base", STRING, "seconds a tick of the stream's timestamps"),
@@ -127,7 +128,7 @@ VIDEOS = (
     Column("tracks", INT32, "distinct track_id", "tracks"),
     Column("status", STRING, "ok: all of it; partial: what could be decoded; failed: nothing", "", "ok | partial | failed"),
     Column("error_code", STRING, "the first error's code, null if ok"),
-    Column("truncated", BOOL, "whether the header promises more frames than could be decoded"),
+    Column("truncated", BOOL, "whether the file ends before its own structure says that it should"),
     _RUN,
     Column("published_at", TIMESTAMP, "when the rows became visible"),
 )  # fmt: skip

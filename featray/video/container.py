@@ -1,4 +1,4 @@
-"""Opening a container: which kinds, how its header reads, how FFmpeg's errors map to ours.
+"""Opening a container: which kinds, within which limits, how its header reads, how FFmpeg's errors map to ours.
 
 A file is judged by its content, never by its name. FFmpeg would open playlists, image
 sequences and network protocols if a file's first bytes asked for it; the allow-list here
@@ -15,14 +15,35 @@ from typing import IO, Any
 
 import av
 import av.error
-import numpy as np
-from numpy.typing import NDArray
 
 from featray.errors import ErrorCode, VideoError
+from featray.video.ending import missing_end
+from featray.video.reader import Reader
+from featray.video.scan import PacketIndex, scan_packets
+from featray.video.sniff import sniff
+from featray.video.structure import has_fragments
+
+__all__ = ["Header", "PacketIndex", "open_video", "parse_time_base", "read_header", "scan_packets", "video_errors"]
 
 ALLOWED_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,flv,asf"
 
-_DISCARD = 0x2  # AV_PKT_FLAG_DISCARD: outside the edit list, decoded but never shown
+MAX_STREAMS = 256
+"""A recorded transponder has about a hundred; each stream costs some 0.8 MB before anything is decoded."""
+
+_OPTIONS = {
+    "format_whitelist": ALLOWED_FORMATS,
+    # Nothing but the object that we hand over may be read, whatever a file's content names.
+    "protocol_whitelist": "none",
+    "max_streams": str(MAX_STREAMS),
+    # FFmpeg's own defaults, written down because they bound what opening reads and holds in memory.
+    "probesize": "5000000",
+    "analyzeduration": "5000000",
+    # PyAV would have FFmpeg make up missing times; in AVI with B-frames those are wrong.
+    "fflags": "-genpts",
+}
+
+_ABSURD_DURATION_US = 100 * 365 * 86_400 * 1_000_000
+_DISCARD = 0x2  # AVINDEX_DISCARD_FRAME: outside the edit list, decoded but never shown
 
 
 @dataclass(frozen=True)
@@ -33,8 +54,8 @@ class Header:
         container: FFmpeg's name of the format, first of its synonyms, such as `mov`.
         codec: FFmpeg's name of the decoder, such as `h264`.
         time_base: seconds a tick of the stream's timestamps, as `num/den`.
-        duration_us: of the stream if it says so, else of the container; None if neither does.
-        frames_promised: frames that the index says will be shown; None where there is no index.
+        duration_us: of the stream if it says so, else of the container; None if neither does, or if it is absurd.
+        frames_promised: frames that a complete index says will be shown; None where there is no such index.
         frames_estimated: from the promise, or duration and rate; None where neither is known.
     """
 
@@ -46,39 +67,51 @@ class Header:
     frames_estimated: int | None
 
 
-@dataclass(frozen=True)
-class PacketIndex:
-    """Presentation times of a whole stream, from its packets, without decoding.
-
-    Attributes:
-        pts: int64 `[n]`, ascending, in stream ticks; packets that are never shown are left out.
-        keyframe: bool `[n]`, whether decoding can start there.
-    """
-
-    pts: NDArray[np.int64]
-    keyframe: NDArray[np.bool_]
-
-
 @contextmanager
-def open_video(file: IO[bytes], *, num_threads: int = 1) -> Iterator[tuple[Any, Any]]:
+def open_video(file: IO[bytes], *, num_threads: int = 1, max_pixels: int | None = None) -> Iterator[tuple[Any, Any]]:
     """Open a container and its first real video stream.
 
     Args:
         file: seekable binary file; only ever read.
         num_threads: of the decoder. One: a machine is filled by workers, not by threads of one.
+        max_pixels: frame area above which a video is refused, before and while it is decoded; None for FFmpeg's limit.
 
     Yields:
         PyAV's container and stream.
 
     Raises:
-        VideoError: not a video, no video stream, or a codec that this FFmpeg lacks.
+        VideoError: not a video, no video stream, too large, or a codec that this FFmpeg lacks.
     """
-    with video_errors("opening"):
-        container = av.open(file, mode="r", options={"format_whitelist": ALLOWED_FORMATS}, metadata_errors="replace")
+    reader = Reader(file)
+    limits = {"max_pixels": str(max_pixels)} if max_pixels else {}
+    try:
+        container = _open(reader, limits)
+    except VideoError as error:
+        raise _explained(reader, error) from None
     with container:
-        stream = _first_video_stream(container)
+        try:
+            stream = _first_video_stream(container)
+        except VideoError as error:
+            raise _explained(reader, error) from None
+        if max_pixels:
+            refuse_huge(*_size(file, stream), max_pixels)
+        for other in container.streams:
+            if other.index != stream.index:
+                other.discard = av.stream.Discard.all
         stream.codec_context.thread_count = num_threads
+        stream.codec_context.options = limits
         yield container, stream
+
+
+def refuse_huge(width_px: int, height_px: int, max_pixels: int) -> None:
+    """Refuse frames that are larger than allowed.
+
+    Raises:
+        VideoError: they are.
+    """
+    if width_px * height_px > max_pixels:
+        text = f"frames of {width_px}x{height_px} exceed decode.max_pixels {max_pixels}"
+        raise VideoError(text, code=ErrorCode.TOO_LARGE)
 
 
 @contextmanager
@@ -86,16 +119,16 @@ def video_errors(doing: str) -> Iterator[None]:
     """Map what FFmpeg raises inside the block to VideoError; `doing` says what was tried."""
     try:
         yield
-    except (av.error.InvalidDataError, av.error.EOFError):
-        code = ErrorCode.NOT_A_VIDEO if doing == "opening" else ErrorCode.DECODE_FAILED
-        text = "the bytes are no video that FFmpeg knows" if doing == "opening" else f"damaged data while {doing}"
-        raise VideoError(text, code=code) from None
     except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError):
         raise VideoError(f"no decoder while {doing}", code=ErrorCode.UNSUPPORTED_CODEC) from None
     except av.error.MemoryError:
+        if doing == "opening":  # FFmpeg's word for both: the limits, or what a header says is to be allocated
+            text = f"a header that lists more than {MAX_STREAMS} streams, or asks for more memory than there is"
+            raise VideoError(text, code=ErrorCode.TOO_LARGE) from None
         raise VideoError(f"out of memory while {doing}", code=ErrorCode.OUT_OF_MEMORY) from None
     except av.error.FFmpegError as error:
-        raise VideoError(f"FFmpeg failed while {doing}: {error.strerror}", code=ErrorCode.DECODE_FAILED) from None
+        code = ErrorCode.NOT_A_VIDEO if doing == "opening" else ErrorCode.DECODE_FAILED
+        raise VideoError(f"FFmpeg failed while {doing}: {error.strerror}", code=code) from None
 
 
 def read_header(container: Any, stream: Any) -> Header:
@@ -106,37 +139,57 @@ def read_header(container: Any, stream: Any) -> Header:
         duration_us = round(stream.duration * time_base * 1_000_000)
     elif container.duration:
         duration_us = int(container.duration)  # already in microseconds
-    promised = sum(not entry.flags & _DISCARD for entry in stream.index_entries) if _index_is_complete(container) else 0
+    if duration_us is not None and not 0 < duration_us < _ABSURD_DURATION_US:
+        duration_us = None
     rate = stream.average_rate or stream.guessed_rate
-    estimated = promised or stream.frames
-    if not estimated and duration_us and rate:
-        estimated = int(duration_us * rate / 1_000_000)
+    by_rate = int(duration_us * rate / 1_000_000) if duration_us and rate else 0
+    promised = _frames_in_index(container, stream)
     return Header(
         container=container.format.name.split(",")[0],
         codec=stream.codec_context.name,
         time_base=f"{time_base.numerator}/{time_base.denominator}",
         duration_us=duration_us,
-        frames_promised=promised or None,
-        frames_estimated=estimated or None,
+        frames_promised=promised,
+        frames_estimated=promised or max(stream.frames, by_rate) or None,
     )
-
-
-def scan_packets(container: Any, stream: Any) -> PacketIndex:
-    """Read every packet of the stream once, without decoding any."""
-    pts: list[int] = []
-    keyframe: list[bool] = []
-    with video_errors("reading packets"):
-        for packet in container.demux(stream):
-            if packet.pts is not None and packet.size and not packet.is_discard:
-                pts.append(packet.pts)
-                keyframe.append(packet.is_keyframe)
-    order = np.argsort(np.asarray(pts, np.int64), kind="stable")
-    return PacketIndex(np.asarray(pts, np.int64)[order], np.asarray(keyframe, np.bool_)[order])
 
 
 def parse_time_base(text: str) -> Fraction:
     """The inverse of `Header.time_base`."""
     return Fraction(text)
+
+
+def unread_tail(container: Any, stream: Any) -> str | None:
+    """In words, what of a file that has been read to its end is missing there; None if nothing is."""
+    name = container.format.name.split(",")[0]
+    reader = container.file.file
+    last = [s.index_entries[len(s.index_entries) - 1] for s in container.streams if len(s.index_entries)]
+    landmark = 0
+    if name == "mov":
+        ends = [entry.pos + entry.size for entry in stream.index_entries if not entry.flags & _DISCARD]
+        outside = sum(end > reader.size_bytes for end in ends)
+        if outside:
+            return f"{outside} of {len(ends)} frames in the index lie behind the file's end, byte {reader.size_bytes}"
+        if has_fragments(reader):
+            landmark = max((entry.pos + entry.size for entry in last), default=0)
+    elif name in ("matroska", "flv"):  # their index says where some clusters or tags begin
+        landmark = max((entry.pos for entry in last), default=0)
+    return missing_end(reader, name, landmark)
+
+
+def _open(reader: Reader, options: dict[str, str]) -> Any:
+    with video_errors("opening"):
+        return av.open(reader, mode="r", options={**_OPTIONS, **options}, metadata_errors="replace")
+
+
+def _size(file: IO[bytes], stream: Any) -> tuple[int, int]:
+    """Width and height as declared; the decoder's probe clears a size that it refuses, so then without a probe."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if not width * height:
+        with _open(Reader(file), {"probesize": "32", "analyzeduration": "1"}) as unprobed:
+            declared = unprobed.streams[stream.index].codec_context
+            width, height = declared.width, declared.height
+    return width, height
 
 
 def _first_video_stream(container: Any) -> Any:
@@ -149,6 +202,23 @@ def _first_video_stream(container: Any) -> Any:
     raise VideoError("a media file without a video stream", code=ErrorCode.NO_VIDEO_STREAM)
 
 
-def _index_is_complete(container: Any) -> bool:
-    """Whether the demuxer's index lists every frame; only in (not fragmented) mp4 does it."""
-    return "mp4" in container.format.name.split(",")
+def _frames_in_index(container: Any, stream: Any) -> int | None:
+    """Only in mp4 without fragments does the demuxer's index list every frame."""
+    if "mp4" not in container.format.name.split(",") or has_fragments(container.file.file):
+        return None
+    return sum(not entry.flags & _DISCARD for entry in stream.index_entries) or None
+
+
+def _explained(reader: Reader, error: VideoError) -> VideoError:
+    """A failure to open, in the words that the file's first bytes and its end allow."""
+    if error.code not in (ErrorCode.NOT_A_VIDEO, ErrorCode.NO_VIDEO_STREAM):
+        return error
+    kind = sniff(reader.read_at(0, 1024))
+    if kind.container is None:
+        return VideoError(kind.text, code=kind.code)
+    missing = missing_end(reader, kind.container)
+    if missing:
+        return VideoError(f"cut off before it can be opened: {missing}", code=ErrorCode.TRUNCATED)
+    if error.code is ErrorCode.NOT_A_VIDEO:
+        return VideoError(f"{kind.text} whose header cannot be read", code=ErrorCode.DECODE_FAILED)
+    return error

@@ -1,26 +1,30 @@
 """Decoding one unit of one video: the frames that are sampled, and an account of all.
 
 What must stay true: the frames of all units together are those of a full decode, each
-once, with the same pixels and times. A seek is therefore never trusted: it must land
-before the unit and meet its first frame's exact time, or we go further back.
+once, with the same pixels and times. A seek is therefore never trusted: decoding must begin
+at the very keyframe that the unit leans on and meet the unit's first frame at its exact
+time, or we go further back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import IO, Any, Protocol
 
 import av.error
 
 from featray.config import DecodeConfig
-from featray.errors import ErrorCode, VideoError
-from featray.video.container import open_video, video_errors
+from featray.errors import ErrorCode
+from featray.video.clock import Clock
+from featray.video.container import open_video, refuse_huge, unread_tail, video_errors
 from featray.video.frame import Frame
+from featray.video.pictures import Pictures, damage_report
 from featray.video.units import Sampler, Unit
 
 _BACK_OFF_SECONDS = (0, 1, 4, 16)
-"""How far before a unit's start to seek, in turn, until its first frame is met; then from the beginning."""
+"""How far before a unit's keyframe to seek, in turn, until it is met; then from the beginning."""
 
 
 @dataclass
@@ -30,19 +34,42 @@ class DecodeAccount:
     Attributes:
         frames_decoded: frames of the unit that the decoder gave, sampled or not.
         damaged_packets: packets that the decoder refused.
+        damaged_frames: frames that came out damaged and are kept.
+        missing_frames: frames that the packets promise and the decoder did not give.
+        truncated: whether the file ends before its own structure says that it should.
         sar: sample aspect ratio as `num:den`, `1:1` where the stream does not say.
-        rotation_degrees, width_px, height_px: of the first frame; size after rotation.
+        rotation_degrees, mirrored, width_px, height_px: of the first frame; size after rotation.
         last_pts_us: presentation time of the last frame.
+        errors: code and message of what went wrong short of failing, for the errors table.
     """
 
     frames_decoded: int = 0
     damaged_packets: int = 0
+    damaged_frames: int = 0
+    missing_frames: int = 0
+    truncated: bool = False
     sar: str = "1:1"
     rotation_degrees: int = 0
+    mirrored: bool = False
     width_px: int = 0
     height_px: int = 0
     last_pts_us: int | None = None
     errors: list[tuple[ErrorCode, str]] = field(default_factory=list)
+
+    def note_frame(self, frame: Frame, sar: Any) -> None:
+        """Count a frame; the first one says how the video looks."""
+        if not self.frames_decoded:
+            self.rotation_degrees, self.mirrored = frame.rotation_degrees, frame.mirrored
+            self.width_px, self.height_px = frame.width_px, frame.height_px
+            self.sar = f"{sar.numerator}:{sar.denominator}" if sar else "1:1"
+        self.frames_decoded += 1
+        self.last_pts_us = frame.pts_us
+
+    def note_truncation(self, missing: str) -> None:
+        """Note that the file is cut off, and where."""
+        self.truncated = True
+        where = "before its first frame" if self.last_pts_us is None else f"after {self.last_pts_us / 1e6:.3f} s"
+        self.errors.append((ErrorCode.TRUNCATED, f"cut off {where}: {missing}"))
 
 
 class Decoder(Protocol):
@@ -54,7 +81,11 @@ class Decoder(Protocol):
 
 
 def open_decoder(backend: str) -> Decoder:
-    """The decoder of that name."""
+    """The decoder of that name.
+
+    Raises:
+        ConfigError: its package is not installed.
+    """
     return DECODERS[backend]()
 
 
@@ -65,95 +96,111 @@ def decode_pyav(file: IO[bytes], unit: Unit, settings: DecodeConfig, account: De
         VideoError: the file cannot be opened, or its frames are larger than allowed. Damage
             inside the stream does not raise: it is counted, and decoding goes on behind it.
     """
-    with open_video(file) as (container, stream), video_errors("decoding"):
-        _refuse_huge(stream.codec_context.width, stream.codec_context.height, settings.max_pixels)
+    try:
+        yield from _decode_opened(file, unit, settings, account, seek=unit.keyframe_pts is not None)
+    except _StartNotMetError:
+        # The unit's first frame is damaged, or no seek leads to it; nothing was yielded yet.
+        yield from _decode_opened(file, unit, settings, account, seek=False)
+
+
+class _StartNotMetError(Exception):
+    """No seek led to a unit's first frame."""
+
+
+def _decode_opened(
+    file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount, *, seek: bool
+) -> Iterator[Frame]:
+    with open_video(file, max_pixels=settings.max_pixels) as (container, stream), video_errors("decoding"):
+        context = stream.codec_context
+        pictures, source = _from_keyframe(container, stream, unit) if seek else _from_beginning(container, stream, unit)
         sampler = Sampler(settings.sample, stream.time_base, unit)
-        index = unit.first_index
-        for picture in _frames_of_unit(container, stream, unit, account):
-            frame = Frame.of(picture, index=index, pts_us=round(picture.pts * picture.time_base * 1_000_000))
-            if not account.frames_decoded:
-                _note_picture(account, stream, frame)
-            account.frames_decoded += 1
-            account.last_pts_us = frame.pts_us
-            if sampler.takes(index, picture.pts):
-                _refuse_huge(picture.width, picture.height, settings.max_pixels)
+        for index, ticks, picture in _numbered(source, stream, unit):
+            refuse_huge(picture.width, picture.height, settings.max_pixels)
+            taken = sampler.takes(index, ticks)
+            if index < unit.first_index:
+                continue
+            if index == unit.first_index > 0 and unit.start_pts is None:
+                pictures.losses.forget()
+            frame = Frame.of(picture, index=index, pts_us=round(ticks * stream.time_base * 1_000_000))
+            account.note_frame(frame, stream.sample_aspect_ratio)
+            if taken:
                 yield frame
-            index += 1
-    if account.damaged_packets:
-        account.errors.append((ErrorCode.DECODE_FAILED, f"{account.damaged_packets} damaged packets were left out"))
+        refuse_huge(context.width, context.height, settings.max_pixels)
+        _close(container, stream, unit, pictures, account)
 
 
-def _frames_of_unit(container: Any, stream: Any, unit: Unit, account: DecodeAccount) -> Iterator[Any]:
-    pictures = _from_start(container, stream, unit, account)
-    for picture in pictures:
-        if unit.end_pts is not None and picture.pts >= unit.end_pts:
+def _numbered(source: Iterator[Any], stream: Any, unit: Unit) -> Iterator[tuple[int, int, Any]]:
+    """Index, time in ticks and picture, up to the unit's end."""
+    clock = Clock(stream.time_base, stream.average_rate or stream.guessed_rate)
+    # A unit that is a range of frames is counted from the beginning.
+    index = 0 if unit.start_pts is None else unit.first_index
+    for picture in source:
+        ticks = clock.ticks(picture)
+        if (unit.end_pts is not None and ticks >= unit.end_pts) or index == unit.end_index:
             return
-        yield picture
+        yield index, ticks, picture
+        index += 1
 
 
-def _from_start(container: Any, stream: Any, unit: Unit, account: DecodeAccount) -> Iterator[Any]:
-    if unit.start_pts is None:
-        yield from _decode(container, stream, account)
-        return
-    for seconds in (*_BACK_OFF_SECONDS, None):
-        before = account.damaged_packets
-        if seconds is None:
-            container.seek(0, backward=True)
-        else:
-            with video_errors("seeking"):
-                container.seek(unit.start_pts - int(seconds / stream.time_base), stream=stream, backward=True)
-        pictures = _decode(container, stream, account)
-        first = next(pictures, None)
-        if first is None or (first.pts > unit.start_pts and seconds is not None):
-            account.damaged_packets = before
+def _from_beginning(container: Any, stream: Any, unit: Unit) -> tuple[Pictures, Iterator[Any]]:
+    pictures = Pictures(container, stream)
+    source = pictures.run()
+    if unit.start_pts is not None:
+        first = _first_at(source, unit.start_pts)
+        source = chain([] if first is None else [first], source)
+    return pictures, source
+
+
+def _from_keyframe(container: Any, stream: Any, unit: Unit) -> tuple[Pictures, Iterator[Any]]:
+    """Pictures from the unit's first frame on, met at its exact time."""
+    assert unit.start_pts is not None and unit.keyframe_pts is not None
+    for seconds in _BACK_OFF_SECONDS:
+        if not _seek(container, stream, unit.keyframe_pts - int(seconds / stream.time_base)):
             continue
-        while first is not None and first.pts < unit.start_pts:
-            first = next(pictures, None)
-        # Damage before the unit belongs to the unit before; a seek into an open GOP makes some up.
-        account.damaged_packets = before
+        pictures = Pictures(container, stream)
+        source = pictures.run(keyframe_pts=unit.keyframe_pts)
+        first = _first_at(source, unit.start_pts)
         if first is not None and first.pts == unit.start_pts:
-            yield first
-            yield from pictures
-            return
-    raise VideoError(
-        f"the frame at pts {unit.start_pts} where unit {unit.index} starts was not found again",
-        code=ErrorCode.DECODE_FAILED,
-    )
+            return pictures, chain([first], source)
+        if first is not None:
+            break  # decoding began at the keyframe, and the frame did not come
+    raise _StartNotMetError
 
 
-def _decode(container: Any, stream: Any, account: DecodeAccount) -> Iterator[Any]:
-    """All frames from the current position, in presentation order; damaged packets are counted."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except av.error.InvalidDataError:
-            account.damaged_packets += 1
-            return  # the demuxer itself gave up: there is nothing behind this
-        try:
-            pictures = packet.decode()
-        except av.error.InvalidDataError:
-            account.damaged_packets += 1
-            continue
-        for picture in pictures:
-            if picture.pts is not None:
-                yield picture
+def _seek(container: Any, stream: Any, target: int) -> bool:
+    try:
+        container.seek(target, stream=stream, backward=True)
+    except av.error.FFmpegError:
+        return False
+    return True
 
 
-def _note_picture(account: DecodeAccount, stream: Any, frame: Frame) -> None:
-    account.rotation_degrees = frame.rotation_degrees
-    account.width_px, account.height_px = frame.width_px, frame.height_px
-    sar = stream.sample_aspect_ratio
-    account.sar = f"{sar.numerator}:{sar.denominator}" if sar else "1:1"
+def _first_at(source: Iterator[Any], start_pts: int) -> Any:
+    return next((picture for picture in source if picture.pts is not None and picture.pts >= start_pts), None)
 
 
-def _refuse_huge(width_px: int, height_px: int, max_pixels: int) -> None:
-    if width_px * height_px > max_pixels:
-        raise VideoError(
-            f"frames of {width_px}x{height_px} exceed decode.max_pixels {max_pixels}", code=ErrorCode.TOO_LARGE
-        )
+def _close(container: Any, stream: Any, unit: Unit, pictures: Pictures, account: DecodeAccount) -> None:
+    """Bring what was lost into the account."""
+    losses = pictures.losses.within(unit.start_pts, unit.end_pts)
+    # The last of a video's ranges of frames decodes all of it, and so answers for all of its silent losses.
+    unshown = pictures.unshown(unit.start_pts, unit.end_pts) if unit.end_index is None else []
+    account.damaged_packets = len(losses.refused)
+    account.damaged_frames = len(losses.patched)
+    account.missing_frames = len(unshown)
+    missing = unread_tail(container, stream) if unit.is_last else None
+    if missing:
+        account.note_truncation(missing)
+    report = damage_report(losses, unshown, float(stream.time_base))
+    if report:
+        account.errors.append((ErrorCode.DECODE_FAILED, report))
+    if unit.is_last and unit.index == 0 and not account.frames_decoded and not account.errors:
+        account.errors.append((ErrorCode.DECODE_FAILED, "its video stream holds no frame"))
 
 
-DECODERS: dict[str, Callable[[], Decoder]] = {"pyav": lambda: decode_pyav}
+def _load_decord() -> Decoder:
+    from featray.video.decord_backend import load_decord
+
+    return load_decord()
+
+
+DECODERS: dict[str, Callable[[], Decoder]] = {"pyav": lambda: decode_pyav, "decord": _load_decord}

@@ -2,35 +2,38 @@
 
 The rule that everything rests on: what a unit yields depends on the video and the
 sampling alone, never on how the video was cut. So a unit carries the presentation index
-of its first frame, and the time of the frame before it, as exact stream ticks.
+of its first frame, and the time of the frame before it, as exact stream ticks; or, where a
+video's times cannot be trusted, it is a range of frames counted from the video's start.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from featray.config import EveryNth, FramesPerSecond
-from featray.video.container import Header, PacketIndex
+from featray.video.container import Header
+from featray.video.scan import PacketIndex
 
 Sample = EveryNth | FramesPerSecond | str
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A time range of one video, `[start_pts, end_pts)` in stream ticks, cut at keyframes.
+    """A part of one video: a time range `[start_pts, end_pts)` in stream ticks, or a range of frames.
 
     Attributes:
         index: position among the video's units.
-        start_pts: of the first frame, a keyframe; None means from the beginning.
-        end_pts: of the first frame after; None means to the end.
+        start_pts: of the first frame; None in the first unit, and in a range of frames.
+        end_pts: of the first frame after; None means to the end, or to `end_index`.
         first_index: presentation index of the first frame in the whole video.
         origin_pts: of the video's first frame; None where start_pts is None.
         previous_pts: of the last frame before the unit; None where start_pts is None.
+        keyframe_pts: of the keyframe from which the first frame is decoded; None means from the beginning.
+        end_index: presentation index of the first frame after, in a unit that is a range of frames.
     """
 
     index: int
@@ -39,6 +42,13 @@ class Unit:
     first_index: int = 0
     origin_pts: int | None = None
     previous_pts: int | None = None
+    keyframe_pts: int | None = None
+    end_index: int | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it reaches to the end of the video."""
+        return self.end_pts is None and self.end_index is None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""
@@ -97,26 +107,75 @@ def _sampled_estimate(header: Header, sample: Sample) -> float:
 
 
 def cut_units(index: PacketIndex, time_base: Fraction, sample: Sample, unit_frames: int) -> tuple[Unit, ...]:
-    """Cut at keyframes so that each unit samples at most `unit_frames` frames.
+    """Cut so that each unit samples at most `unit_frames` frames, at keyframes where there are enough of them.
 
-    A stretch without a keyframe cannot be cut; it becomes one longer unit.
+    Where there are not, a unit starts between keyframes: the frames from the keyframe before it are decoded
+    once more, and dropped. So are, in a video whose times cannot be trusted, all frames from its start. To bound
+    that, a unit is at least 1/16 as long as what is decoded before it, and only then exceeds `unit_frames`;
+    a frame costs some tens of times more to analyse than to decode.
     """
-    if not index.pts.size:
+    number = index.pts.size
+    if not number:
         return WHOLE_VIDEO
+    if not index.trusted:
+        return _cut_by_count(number, sample, unit_frames)
     sampler = Sampler(sample, time_base, WHOLE_VIDEO[0])
-    taken = np.fromiter((sampler.takes(i, int(pts)) for i, pts in enumerate(index.pts)), np.int64, index.pts.size)
+    taken = np.fromiter((sampler.takes(i, int(pts)) for i, pts in enumerate(index.pts)), np.int64, number)
     sampled_before = np.concatenate([[0], np.cumsum(taken)])
+    keyframes = np.union1d([0], np.flatnonzero(index.keyframe))
     starts = [0]
-    candidates = [int(i) for i in np.flatnonzero(index.keyframe) if i > 0]
-    for here, following in pairwise([*candidates, index.pts.size]):
-        if sampled_before[following] - sampled_before[starts[-1]] > unit_frames:
-            starts.append(here)
-    return tuple(_unit(number, starts, index.pts) for number in range(len(starts)))
+    while True:
+        start = starts[-1]
+        fitting = int(np.searchsorted(sampled_before, sampled_before[start] + unit_frames, side="right")) - 1
+        if fitting >= number:
+            break
+        following = _next_start(index, keyframes, start, fitting)
+        if following >= number:
+            break
+        starts.append(following)
+    return tuple(_unit(number, starts, keyframes, index) for number in range(len(starts)))
 
 
-def _unit(number: int, starts: list[int], pts: Any) -> Unit:
-    start = starts[number]
+_DECODED_PER_KEPT = 16
+
+
+def _next_start(index: PacketIndex, keyframes: Any, start: int, fitting: int) -> int:
+    """Where the unit after the one from `start` starts, if frames up to `fitting` are within the limit."""
+    last_key = int(keyframes[np.searchsorted(keyframes, fitting, side="right") - 1])
+    if last_key > start:
+        return last_key
+    # No keyframe within reach: cut between keyframes, but not among frames that lead the next one.
+    following = max(fitting, start + (start - last_key) // _DECODED_PER_KEPT, start + 1)
+    if following >= index.pts.size:
+        return following
+    steady = np.flatnonzero(~index.leading[start + 1 : following + 1]) + start + 1
+    if len(steady):
+        return int(steady[-1])
+    return int(keyframes[np.searchsorted(keyframes, following, side="right")])  # leading frames have one behind
+
+
+def _unit(number: int, starts: list[int], keyframes: Any, index: PacketIndex) -> Unit:
+    start, pts = starts[number], index.pts
     end_pts = int(pts[starts[number + 1]]) if number + 1 < len(starts) else None
     if start == 0:
         return Unit(0, end_pts=end_pts)
-    return Unit(number, int(pts[start]), end_pts, start, int(pts[0]), int(pts[start - 1]))
+    key = int(keyframes[np.searchsorted(keyframes, start, side="right") - 1])
+    return Unit(
+        index=number,
+        start_pts=int(pts[start]),
+        end_pts=end_pts,
+        first_index=start,
+        origin_pts=int(pts[0]),
+        previous_pts=int(pts[start - 1]),
+        keyframe_pts=int(pts[key]) if index.keyframe[key] else None,
+    )
+
+
+def _cut_by_count(packets: int, sample: Sample, unit_frames: int) -> tuple[Unit, ...]:
+    """Ranges of frames. At a rate by time, every frame counts as sampled: the times are not to be trusted."""
+    length = unit_frames * (sample.every if isinstance(sample, EveryNth) else 1)
+    starts = [0]
+    while (following := starts[-1] + max(length, starts[-1] // _DECODED_PER_KEPT)) < packets:
+        starts.append(following)
+    ends = [*starts[1:], None]
+    return tuple(Unit(i, first_index=a, end_index=b) for i, (a, b) in enumerate(zip(starts, ends, strict=True)))

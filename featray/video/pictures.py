@@ -1,0 +1,183 @@
+"""The pictures of one stream in presentation order, and an account of what was lost between them.
+
+FFmpeg's decoders go on behind damage without a word: they drop frames, or patch them up from
+their neighbours. So every packet that should show something is remembered until the picture
+with its time comes out; one that never comes is counted, as are those that are patched up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import av.error
+
+from featray.video.holes import Holes
+from featray.video.scan import is_shown, read_packets, starts_decoding
+
+Place = tuple[int | None, int | None]
+"""Time in stream ticks, and byte in the file, as far as known."""
+
+
+_LONGEST_GAP = 100_000  # frames
+
+_JOINED_ANYWHERE = ("mpegts", "mpeg")
+"""Broadcasts are recorded from any packet on; in other containers a file that starts without a keyframe is damaged."""
+
+
+@dataclass
+class Losses:
+    """What was lost.
+
+    Attributes:
+        refused: places of packets that the decoder refused, or behind which the demuxer gave up.
+        patched: places of pictures that came out damaged; they are kept.
+        silent: times (ticks) of packets whose picture did not come, or not yet, and their bytes in the file.
+    """
+
+    refused: list[Place] = field(default_factory=list)
+    patched: list[Place] = field(default_factory=list)
+    silent: dict[int, int | None] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """What was refused and patched so far belongs to another unit."""
+        self.refused.clear()
+        self.patched.clear()
+
+    def within(self, start: int | None, end: int | None) -> Losses:
+        """Those whose time is in `[start, end)`, or unknown."""
+        return Losses(
+            [place for place in self.refused if _within(place[0], start, end)],
+            [place for place in self.patched if _within(place[0], start, end)],
+            {ticks: byte for ticks, byte in self.silent.items() if _within(ticks, start, end)},
+        )
+
+
+def _within(ticks: int | None, start: int | None, end: int | None) -> bool:
+    return ticks is None or ((start is None or ticks >= start) and (end is None or ticks < end))
+
+
+class Pictures:
+    """Decodes a stream from where its container stands."""
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._container = container
+        self._stream = stream
+        self.losses = Losses()
+        self._follow_times = True
+        self._first_key_ticks: int | None = None
+        self._next_ticks: int | None = None
+        self._container_name = container.format.name.split(",")[0]
+        self._holes = Holes(container.file.file, self._container_name)
+        self._last: Place = (None, None)
+
+    def run(self, *, keyframe_pts: int | None = None) -> Iterator[Any]:
+        """All pictures from here on, or from a keyframe on.
+
+        Args:
+            keyframe_pts: pass over, undecoded, all packets before the keyframe with this time, and give
+                nothing if the next keyframe is a later one: then here is too far on.
+        """
+        found = keyframe_pts is None
+        for packet in self._packets():
+            if not found:
+                if packet.pts is None or packet.pts < keyframe_pts or not packet.is_keyframe:
+                    continue
+                if packet.pts > keyframe_pts or not starts_decoding(packet, self._stream):
+                    return
+                found = True
+            yield from self._decoded(packet)
+        if found:
+            yield from self._drained()
+            self.losses.silent.update(dict.fromkeys(self._holes.missing_at_end()))
+            if self._stream.duration is not None:
+                self._expect_up_to((self._stream.start_time or 0) + self._stream.duration)
+
+    def unshown(self, start: int | None, end: int | None) -> list[int]:
+        """Times, in `[start, end)`, of the packets of which no picture has come, ascending."""
+        return sorted(self.losses.within(start, end).silent) if self._follow_times else []
+
+    def _packets(self) -> Iterator[Any]:
+        try:
+            for packet in read_packets(self._container, self._stream):
+                if packet.size:  # the last one is empty; what is left in the decoder is drained below
+                    self._last = (packet.dts if packet.pts is None else packet.pts, packet.pos)
+                    yield packet
+        except av.error.FFmpegError:
+            self.losses.refused.append(self._last)  # the demuxer gave up: there is nothing behind this
+
+    def _decoded(self, packet: Any) -> Iterator[Any]:
+        self._expect(packet)
+        try:
+            pictures = packet.decode()
+        except av.error.MemoryError:
+            raise
+        except av.error.FFmpegError:
+            self.losses.refused.append(self._last)
+            self.losses.silent.pop(packet.pts, None)
+            return
+        for picture in pictures:
+            yield self._accounted(picture)
+
+    def _drained(self) -> Iterator[Any]:
+        while True:
+            try:
+                pictures = self._stream.codec_context.decode(None)
+            except av.error.MemoryError:
+                raise
+            except av.error.FFmpegError:
+                return  # the end, or damage whose picture is missed as unshown
+            if not pictures:
+                return
+            for picture in pictures:
+                yield self._accounted(picture)
+
+    def _expect(self, packet: Any) -> None:
+        """Remember that a picture with the packet's time is to come."""
+        if packet.pts is None:
+            return
+        self._expect_up_to(packet.pts)
+        self._next_ticks = packet.pts + 1
+        if not is_shown(packet, self._stream):
+            return
+        self._holes.note_packet(packet)
+        if self._first_key_ticks is None:
+            if not packet.is_keyframe and self._container_name in _JOINED_ANYWHERE:
+                return
+            self._first_key_ticks = packet.pts
+        # What leads the first keyframe leans on frames that the file does not hold.
+        if packet.pts >= self._first_key_ticks:
+            self.losses.silent[packet.pts] = packet.pos
+
+    def _expect_up_to(self, ticks: int) -> None:
+        """Theora has a packet for every tick, even if nothing moves; a damaged page of Ogg leaves no other trace."""
+        if self._stream.codec_context.name == "theora" and self._next_ticks is not None:
+            end = min(ticks, self._next_ticks + _LONGEST_GAP)
+            self.losses.silent.update(dict.fromkeys(range(self._next_ticks, end)))
+
+    def _accounted(self, picture: Any) -> Any:
+        if picture.interlaced_frame:
+            self._follow_times = False  # two packets, one a field, may make one picture
+        if picture.pts is not None:
+            self.losses.silent.update(dict.fromkeys(self._holes.missing_before(picture)))
+            self.losses.silent.pop(picture.pts, None)
+        if picture.is_corrupt:
+            self.losses.patched.append((picture.pts, None))
+        return picture
+
+
+def damage_report(losses: Losses, unshown: list[int], seconds_a_tick: float) -> str | None:
+    """The losses in words, with the place where they begin; None if there are none."""
+    counts = (
+        (len(losses.refused), "damaged packets left out"),
+        (len(losses.patched), "damaged frames kept"),
+        (len(unshown), "frames missing"),
+    )
+    places = [*losses.refused, *losses.patched, *((ticks, losses.silent.get(ticks)) for ticks in unshown)]
+    if not places:
+        return None
+    ticks, byte = min(places, key=lambda place: (place[0] is None, place[0] or 0))
+    time = "an unknown time" if ticks is None else f"{ticks * seconds_a_tick:.3f} s"
+    where = "" if byte is None else f", byte {byte}"
+    return f"{', '.join(f'{number} {what}' for number, what in counts if number)}; the first at {time}{where}"

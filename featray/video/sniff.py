@@ -1,0 +1,90 @@
+"""What a file is that could not be opened, from its first bytes: only for the words and the code of the error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from featray.errors import ErrorCode
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file.
+
+    Attributes:
+        text: what it is, in words.
+        code: of the error that such a file gives.
+        container: FFmpeg's name of the format, if it is one that we open; else None.
+    """
+
+    text: str
+    code: ErrorCode
+    container: str | None = None
+
+
+def _video(text: str, container: str) -> Kind:
+    return Kind(text, ErrorCode.DECODE_FAILED, container)
+
+
+def _audio(text: str) -> Kind:
+    return Kind(f"{text}, without a video stream", ErrorCode.NO_VIDEO_STREAM)
+
+
+def _other(text: str) -> Kind:
+    return Kind(f"{text}, which is not opened", ErrorCode.UNSUPPORTED_CONTAINER)
+
+
+_NOTHING = Kind("the bytes are no video that FFmpeg knows", ErrorCode.NOT_A_VIDEO)
+
+_MARKS: tuple[tuple[int, bytes, Kind], ...] = (
+    (4, b"ftypavif", _other("an AVIF image")),
+    (4, b"ftyphei", _other("a HEIF image")),
+    (4, b"ftypmif1", _other("a HEIF image")),
+    *((4, box, _video("an mp4 file", "mov")) for box in (b"ftyp", b"moov", b"mdat", b"moof", b"styp", b"wide")),
+    (0, b"\x1a\x45\xdf\xa3", _video("a Matroska file", "matroska")),
+    (8, b"AVI ", _video("an AVI file", "avi")),
+    (8, b"WAVE", _audio("a WAV file")),
+    (8, b"WEBP", _other("a WebP image")),
+    (8, b"AIFF", _audio("an AIFF file")),
+    (0, b"FLV", _video("an FLV file", "flv")),
+    (0, b"OggS", _video("an Ogg file", "ogg")),
+    (0, bytes.fromhex("3026b2758e66cf11"), _video("an ASF file", "asf")),
+    (0, b"\x00\x00\x01\xba", _video("an MPEG program stream", "mpeg")),
+    (0, b"ID3", _audio("an MP3 file")),
+    (0, b"\xff\xfb", _audio("an MP3 file")),
+    (0, b"\xff\xf3", _audio("an MP3 file")),
+    (0, b"\xff\xf1", _audio("an AAC file")),
+    (0, b"\xff\xf9", _audio("an AAC file")),
+    (0, b"fLaC", _audio("a FLAC file")),
+    (0, b"#!AMR", _audio("an AMR file")),
+    (0, b"caff", _audio("a CAF file")),
+    (0, b"\x89PNG", _other("a PNG image")),
+    (0, b"\xff\xd8\xff", _other("a JPEG image")),
+    (0, b"GIF8", _other("a GIF image")),
+    (0, b"BM", _other("a BMP image")),
+    (0, b"II*\x00", _other("a TIFF image")),
+    (0, b"MM\x00*", _other("a TIFF image")),
+    (0, b"#EXTM3U", _other("an HLS playlist")),
+    (0, b"ffconcat", _other("a concat script")),
+    (0, b"v=0", _other("an SDP description")),
+    (0, b"[playlist]", _other("a playlist")),
+    (0, b"DKIF", _other("an IVF file")),
+    (0, b"\x06\x0e\x2b\x34", _other("an MXF file")),
+    (0, b"PK\x03\x04", _other("a ZIP archive")),
+    (0, b"\x1f\x8b", _other("a gzip archive")),
+)
+
+
+def sniff(head: bytes) -> Kind:
+    """The kind of file that starts with these bytes."""
+    if not head:
+        return Kind("an empty file", ErrorCode.NOT_A_VIDEO)
+    for at, mark, kind in _MARKS:
+        if head[at : at + len(mark)] == mark:
+            return kind
+    if b"<MPD" in head:
+        return _other("a DASH manifest")
+    for length, lead in ((188, 0), (192, 4), (204, 0)):
+        if head[lead::length][:4] == b"\x47\x47\x47\x47":
+            return _video("an MPEG transport stream", "mpegts")
+    return _NOTHING
