@@ -22,7 +22,7 @@ from featray.errors import ErrorCode, VideoError
 from featray.faces.crop import CHIP_PX, crop_squares, cut_chip, share_in_frame, sharpness
 from featray.faces.detector import Detector, Faces
 from featray.plan import Outcome, UnitTask
-from featray.sources.storage import explain, transport_errors
+from featray.sources.storage import explain, fetched_bytes, transport_errors
 from featray.tables.landing import DETECTED_SCHEMA, FRAMES_SCHEMA
 from featray.video.decode import DecodeAccount, open_decoder
 from featray.video.frame import Frame
@@ -116,6 +116,7 @@ def extract_chunks(
                     with clock.measure("crop"):
                         collector.add(_frame_row(frame, len(faces)), list(_cut_faces(frame, faces)))
                     outcome.frames_sampled += 1
+                outcome.bytes_read = fetched_bytes(file)
     except VideoError as error:
         outcome.failures.append(("decode", error.code, str(error)))
     except MemoryError:

@@ -15,7 +15,7 @@ from featray.config import DecodeConfig
 from featray.errors import ErrorCode, StorageError, VideoError
 from featray.sources.containers import read_member
 from featray.sources.listing import Video
-from featray.sources.storage import explain, locate, open_ranges, transport_errors
+from featray.sources.storage import explain, fetched_bytes, locate, open_ranges, transport_errors
 from featray.video.container import Header, open_video, parse_time_base, read_header, scan_packets
 from featray.video.units import WHOLE_VIDEO, Unit, cut_units, needs_scan
 
@@ -34,11 +34,13 @@ class VideoPlan:
         header: what the file's header says; None if it could not be opened.
         units: at least one; a video that cannot be opened has one unit that fails.
         failure: why it cannot be worked on, else None.
+        bytes_read: fetched from the storage to find that out.
     """
 
     header: Header | None
     units: tuple[Unit, ...]
     failure: Failure | None = None
+    bytes_read: int = 0
 
     def to_json(self) -> str:
         """As JSON text."""
@@ -52,6 +54,7 @@ class VideoPlan:
             header=Header(**data["header"]) if data["header"] else None,
             units=tuple(Unit(**unit) for unit in data["units"]),
             failure=tuple(data["failure"]) if data["failure"] else None,
+            bytes_read=data["bytes_read"],
         )
 
 
@@ -138,6 +141,7 @@ class Outcome:
 
     Attributes:
         frames_decoded, frames_sampled: counts of the unit.
+        bytes_read: fetched from the storage.
         picture: width, height, rotation, mirrored, sar of its first frame; empty if none was decoded.
         failures: what went wrong, in order.
         seconds: time spent, by stage.
@@ -145,6 +149,7 @@ class Outcome:
 
     frames_decoded: int = 0
     frames_sampled: int = 0
+    bytes_read: int = 0
     picture: dict[str, Any] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -164,10 +169,11 @@ def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, 
         ):
             header = read_header(container, stream)
             if not needs_scan(header, settings.sample, settings.unit_frames):
-                return VideoPlan(header, WHOLE_VIDEO)
+                return VideoPlan(header, WHOLE_VIDEO, bytes_read=fetched_bytes(file))
             index = scan_packets(container, stream)
+            bytes_read = fetched_bytes(file)
         units = cut_units(index, parse_time_base(header.time_base), settings.sample, settings.unit_frames)
-        return VideoPlan(header, units)
+        return VideoPlan(header, units, bytes_read=bytes_read)
     except VideoError as error:
         return VideoPlan(None, WHOLE_VIDEO, ("plan", error.code, str(error)))
     except MemoryError:

@@ -198,7 +198,8 @@ class _ByteRange(io.RawIOBase):
     """Part of a seekable file, as a file; closing it closes that one."""
 
     def __init__(self, file: Any, offset: int, size: int) -> None:
-        self._file, self._offset, self._size, self._position = file, offset, size, 0
+        self.source = file
+        self._offset, self._size, self._position = offset, size, 0
 
     def readable(self) -> bool:
         return True
@@ -216,15 +217,15 @@ class _ByteRange(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         count = min(len(buffer), max(0, self._size - self._position))
-        self._file.seek(self._offset + self._position)
-        data = self._file.read(count)
+        self.source.seek(self._offset + self._position)
+        data = self.source.read(count)
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
 
     def close(self) -> None:
         if not self.closed:
-            self._file.close()
+            self.source.close()
         super().close()
 
 

@@ -149,7 +149,13 @@ def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
 
 
 def _below(here: Location, folder: str) -> Iterator[tuple[Location, dict[str, Any]]]:
-    """All files below a folder, depth first, in the order of their names; a folder at a time is held."""
+    """All files below a folder, depth first, in the order of their names.
+
+    Of S3 a page of a thousand keys is held at a time, of other storages a folder.
+    """
+    if here.is_s3:
+        yield from _s3_keys(here, folder)
+        return
     with storage_errors(here.uri):
         try:
             entries = here.fs.ls(folder, detail=True)
@@ -161,6 +167,26 @@ def _below(here: Location, folder: str) -> Iterator[tuple[Location, dict[str, An
             yield Location(here.fs, path, here.fs.unstrip_protocol(path)), info
         elif path.rstrip("/") != folder.rstrip("/"):
             yield from _below(here, path)
+
+
+def _s3_keys(here: Location, folder: str) -> Iterator[tuple[Location, dict[str, Any]]]:
+    """All keys below a prefix, page by page: `ls` would give those of a folder in one list, however many."""
+    bucket, _, prefix = folder.partition("/")
+    request = {"Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/" if prefix else ""}
+    while True:
+        with storage_errors(here.uri):
+            try:
+                page = here.fs.call_s3("list_objects_v2", **request)
+            except FileNotFoundError:
+                return
+        for entry in page.get("Contents", []):
+            path = f"{bucket}/{entry['Key']}"
+            if not path.endswith("/"):  # what consoles put there to show an empty folder
+                info = {"name": path, "size": entry["Size"], "ETag": entry["ETag"]}
+                yield Location(here.fs, path, here.fs.unstrip_protocol(path)), info
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def _to_video(location: Location, info: dict[str, Any], pattern: str | None) -> Video:

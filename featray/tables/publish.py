@@ -131,6 +131,7 @@ class _Tally:
     frames_sampled: int = 0
     frames_with_face: int = 0
     faces: int = 0
+    bytes_read: int = 0
     picture: dict[str, Any] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
     last: PartHeader | None = None
@@ -234,6 +235,7 @@ def _count(part: Part, tally: _Tally) -> None:
         return
     outcome = part.outcome
     tally.frames_decoded += outcome.frames_decoded
+    tally.bytes_read += outcome.bytes_read
     tally.picture = tally.picture or outcome.picture
     for stage, code, message in outcome.failures:
         tally.add_error(code, message, stage=stage, unit=part.header.unit)
@@ -255,6 +257,7 @@ def _video_row(video: dict[str, Any], plan: VideoPlan, tally: _Tally, tracks: in
         "frames_sampled": tally.frames_sampled,
         "frames_with_face": tally.frames_with_face,
         "faces": tally.faces,
+        "bytes_read": plan.bytes_read + tally.bytes_read,
         "tracks": tracks,
         "status": status,
         "error_code": tally.errors[0]["error_code"] if tally.errors else None,

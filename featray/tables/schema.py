@@ -125,6 +125,7 @@ VIDEOS = (
     Column("frames_sampled", INT64, "frames sampled; the rows in `frames`", "frames"),
     Column("frames_with_face", INT64, "sampled frames with a face", "frames"),
     Column("faces", INT64, "rows in `faces`", "faces"),
+    Column("bytes_read", INT64, "fetched from the storage to plan and decode, to the block; 0 on a local disk", "bytes"),
     Column("tracks", INT32, "distinct track_id", "tracks"),
     Column("status", STRING, "ok: all of it; partial: what could be decoded; failed: nothing", "", "ok | partial | failed"),
     Column("error_code", STRING, "the first error's code, null if ok"),

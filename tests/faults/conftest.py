@@ -58,14 +58,15 @@ def marked(clip: Path, place: Path, fault: str) -> Path:
     return place
 
 
-def children() -> list[int]:
-    """Process ids of decoding children on this machine."""
+def children(hook_folder: Path) -> list[int]:
+    """Process ids of the decoding children that were started with this hook: those of this test session."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes().split(b"\0")
+            environment = (folder / "environ").read_bytes()
         except OSError:
             continue
-        if b"featray.child" in command:
+        if b"featray.child" in command and str(hook_folder).encode() in environment:
             found.append(int(folder.name))
     return found

@@ -37,10 +37,7 @@ def decoder(hook_folder, monkeypatch):
     decoder = IsolatedDecoder(ChildSettings(settings, DetectConfig(), {}))
     yield decoder
     decoder.close()
-    assert not set(children()) - before_all
-
-
-before_all = set(children())
+    assert children(hook_folder) == []
 
 
 def task_for(path):
@@ -132,10 +129,10 @@ def test_twenty_videos_three_of_them_poisoned(cluster, face_clip, tmp_path):
     assert counts == dict.fromkeys(("faces", "in_frames", "frames", "sampled"), 17 * 4 + 3)
 
 
-def test_no_child_outlives_its_worker(cluster):
+def test_no_child_outlives_its_worker(cluster, hook_folder):
     ray.shutdown()
     for _ in range(50):
-        if not set(children()) - before_all:
+        if not children(hook_folder):
             return
         time.sleep(0.2)
     raise AssertionError("decoding children are left")

@@ -1,14 +1,21 @@
 """The main job over a real S3 API: a server of its own, spoken to by HTTP."""
 
 import os
+import subprocess
 
 import fsspec
+import imageio_ffmpeg
 import pytest
 
+from featray.config import DecodeConfig, InputConfig
 from featray.errors import FeatrayError, StorageError
+from featray.plan import open_source, plan_video
 from featray.runner import run
+from featray.sources.listing import list_videos
+from featray.sources.storage import fetched_bytes
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
+from featray.video.decode import DecodeAccount, decode_pyav
 from tests import s3
 from tests.integration.conftest import make_config, silent
 
@@ -98,3 +105,83 @@ def test_a_bucket_that_refuses_us_is_one_line(bucket, endpoint, tmp_path, monkey
     with pytest.raises(StorageError, match="no credentials found") as caught:
         run(config, silent())
     assert "\n" not in str(caught.value)
+
+
+def test_a_listing_of_several_pages(bucket, options):
+    """3,000 keys are three pages; order and count hold, and the first video is there after one request."""
+    bucket.mkdir("many")
+    bucket.pipe({f"many/flat/{i:05d}.mp4": b"x" for i in range(2500)})
+    bucket.pipe({f"many/deep/{i % 7}/{i:05d}.mp4": b"x" for i in range(500)})
+
+    def uris(pattern):
+        return [video.uri for video in list_videos(InputConfig(uris=[pattern], storage_options=options))]
+
+    everything = uris("s3://many/")
+    assert len(everything) == 3000 and everything == sorted(everything)
+    assert uris("s3://many/flat/0000?.mp4") == [f"s3://many/flat/{i:05d}.mp4" for i in range(10)]
+    assert len(uris("s3://many/deep/3/*.mp4")) == len(range(3, 500, 7))
+
+
+def moov_last(clip, place):
+    """The same video with its index behind the data, as cameras write it."""
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-i",
+        str(clip),
+        "-c",
+        "copy",
+        "-movflags",
+        "0",
+        str(place),
+    ]
+    subprocess.run(command, check=True)
+    data = place.read_bytes()
+    assert data.find(b"moov") > data.find(b"mdat")
+    return place
+
+
+@pytest.fixture(scope="module")
+def long_clip(face_clip, tmp_path_factory):
+    """Thirteen minutes of the face clip, index last: some 19 MB."""
+    folder = tmp_path_factory.mktemp("long")
+    (folder / "list.txt").write_text(f"file '{face_clip}'\n" * 40)
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "concat", "-safe", "0", "-i", "list.txt"]
+    subprocess.run([*command, "-c", "copy", "joined.mp4"], check=True, cwd=folder)
+    return moov_last(folder / "joined.mp4", folder / "long.mp4")
+
+
+def test_an_index_at_the_end_costs_few_requests_and_a_unit_few_bytes(bucket, endpoint, long_clip):
+    bucket.mkdir("long")
+    bucket.put_file(str(long_clip), "long/long.mp4")
+    size = long_clip.stat().st_size
+    proxy = s3.Proxy(endpoint, every=1 << 30, stall_seconds=0)
+    options = {"endpoint_url": proxy.url, "key": "test", "secret": "hunter2"}
+    settings = DecodeConfig(unit_frames=64)
+    try:
+        (video,) = list_videos(InputConfig(uris=["s3://long/long.mp4"], storage_options=options))
+        proxy.counts.clear()
+        plan = plan_video(video, settings, options)
+        assert len(plan.units) > 50
+        assert proxy.counts["all"] <= 5
+        assert 0 < plan.bytes_read <= 3 << 20
+        middle = plan.units[len(plan.units) // 2]
+        before = sum(proxy.bytes_sent.values())
+        account = DecodeAccount()
+        with open_source(video, options) as file:
+            frames = list(decode_pyav(file, middle, settings, account))
+            fetched = fetched_bytes(file)
+        assert 0 < len(frames) <= 64
+        sent = sum(proxy.bytes_sent.values()) - before
+        assert sent < size / 3
+        assert 0 <= fetched - sent < 1 << 20, "counted to the block"
+    finally:
+        proxy.close()
+
+
+def test_bytes_read_are_reported(bucket, options):
+    output = open_output("s3://tables/facial", options)
+    rows = run_sql(connect(output), "SELECT uri, size_bytes, bytes_read FROM videos WHERE status = 'ok'").read_all()
+    for row in rows.to_pylist():
+        assert row["size_bytes"] <= row["bytes_read"] <= 2 * row["size_bytes"], "once to plan, once to decode"

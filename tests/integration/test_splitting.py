@@ -1,0 +1,50 @@
+"""Twenty minutes of video give the same tables whole or in units."""
+
+import subprocess
+from pathlib import Path
+
+import imageio_ffmpeg
+import pytest
+
+from featray.runner import run
+from featray.tables.layout import open_output
+from featray.tables.query import connect, run_sql
+from tests.integration.conftest import make_config, silent
+
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+FRAMES_A_LOOP = 118  # 19.7 s at 6 frames a second
+
+
+@pytest.fixture(scope="module")
+def loop(face_clip, tmp_path_factory) -> Path:
+    """The face clip, small and slow, so that an hour of it decodes in seconds."""
+    place = tmp_path_factory.mktemp("loop") / "loop.mp4"
+    filters = ["-vf", "scale=192:108,fps=6", "-g", "30", "-pix_fmt", "yuv420p"]
+    subprocess.run([FFMPEG, "-v", "error", "-i", str(face_clip), *filters, str(place)], check=True)
+    return place
+
+
+def minutes(loop: Path, count: float, place: Path) -> Path:
+    """The loop, again and again, for so many minutes."""
+    times = round(count * 60 / (FRAMES_A_LOOP / 6))
+    listing = place.with_suffix(".txt")
+    listing.write_text(f"file '{loop}'\n" * times)
+    command = [FFMPEG, "-v", "error", "-f", "concat", "-safe", "0", "-i", str(listing), "-c", "copy", str(place)]
+    subprocess.run(command, check=True)
+    return place
+
+
+def rows(out, table):
+    sql = f"SELECT * EXCLUDE (run_id, release) FROM {table} ORDER BY pts_us"
+    return run_sql(connect(open_output(str(out))), sql).read_all()
+
+
+def test_units_give_the_table_of_the_whole(cluster, loop, tmp_path):
+    clip = minutes(loop, 20, tmp_path / "twenty.mp4")
+    for name, unit_frames in (("whole", 100_000), ("units", 16)):
+        settings = {"sample": {"every": 31}, "unit_frames": unit_frames}
+        summary = run(make_config([clip], tmp_path / name, decode=settings), silent())
+        assert summary.videos == {"ok": 1, "partial": 0, "failed": 0}
+    assert rows(tmp_path / "whole", "frames").num_rows > 200
+    for table in ("frames", "faces", "blendshapes", "mesh"):
+        assert rows(tmp_path / "units", table) == rows(tmp_path / "whole", table)
