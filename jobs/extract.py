@@ -8,15 +8,7 @@ from pathlib import Path
 # The job's working directory is the repository; the cluster's Python need not have featray installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import click
-
 from featray.cli import main
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    if "--config" in arguments:
-        arguments.remove("--config")
-    try:
-        main(["run", *arguments])
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+    main(["run", *(argument.removeprefix("--config=") for argument in sys.argv[1:] if argument != "--config")])
