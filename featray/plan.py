@@ -15,7 +15,14 @@ from featray.config import DecodeConfig
 from featray.errors import ErrorCode, StorageError, VideoError
 from featray.sources.containers import read_member
 from featray.sources.listing import Video
-from featray.sources.storage import explain, fetched_bytes, locate, open_ranges, transport_errors
+from featray.sources.storage import (
+    explain,
+    fetched_bytes,
+    locate,
+    open_ranges,
+    transport_errors,
+    unreadable_code,
+)
 from featray.video.container import Header, open_video, parse_time_base, read_header, scan_packets
 from featray.video.units import WHOLE_VIDEO, Unit, cut_units, needs_scan
 
@@ -190,8 +197,6 @@ def open_source(video: Video, storage_options: dict[str, Any]) -> Any:
             return read_member(location, video.place, MAX_VALUE_BYTES)
         return open_ranges(location, size_bytes=video.size_bytes)
     except StorageError as error:
-        denied = isinstance(error.__cause__, PermissionError)
-        code = ErrorCode.ACCESS_DENIED if denied else ErrorCode.FETCH_FAILED
-        raise VideoError(str(error), code=code) from None
+        raise VideoError(str(error), code=unreadable_code(error.__cause__)) from None
     except MemoryError as error:
         raise VideoError(f"{video.uri}: {error}", code=ErrorCode.TOO_LARGE) from None

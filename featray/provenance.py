@@ -16,7 +16,7 @@ import yaml
 from featray import __version__
 from featray.config import Config
 from featray.faces.detector import detector_sha256
-from featray.identity import result_settings, settings_hash
+from featray.identity import settings_hash
 
 _LIBRARIES = ("ray", "torch", "timm", "pyarrow", "numpy", "scipy", "onnxruntime", "openvino", "av", "safetensors")
 
@@ -34,15 +34,20 @@ class WeightsFacts:
 
 
 def run_row(
-    config: Config, *, run_id: str, release: str, weights: WeightsFacts, engine: str, precision: str, gpu: str | None
+    config: Config,
+    *,
+    run_id: str,
+    release: str,
+    weights: WeightsFacts,
+    engine: str,
+    precision: str,
+    settings: dict[str, Any],
+    gpu: str | None,
 ) -> dict[str, Any]:
-    """The run's row of the `runs` table as it starts; counts and end are added when it ends."""
-    settings = result_settings(
-        config,
-        weights_sha256=weights.weights_sha256,
-        detector_sha256=detector_sha256(config.detect),
-        precision=precision,
-    )
+    """The run's row of the `runs` table as it starts; counts and end are added when it ends.
+
+    `settings` are those that change results, from `identity.result_settings`.
+    """
     return {
         "run_id": run_id,
         "started_at": datetime.now(UTC),

@@ -167,7 +167,7 @@ class _Backlog:
             if known_key.hex() == key and not retry:
                 self.published[status] = self.published.get(status, 0) + 1
                 continue
-            resume = f"{video.video_id}-{key[:16]}" in begun
+            resume = self.partition.landing_name(video.video_id, key) in begun
             yield VideoTask(video, key, shard="", resume=resume, replaces=shard)
 
 
@@ -181,6 +181,7 @@ def _run_job(
         weights=_weights_facts(job),
         engine=job.engine,
         precision=job.precision,
+        settings=job.settings,
         gpu=None,
     )
     begin_run(partition, row)

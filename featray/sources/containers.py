@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.errors import ErrorCode
-from featray.sources.storage import Location, open_ranges, transport_errors
+from featray.sources.storage import Location, open_ranges, transport_errors, unreadable_code
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .vob .ogv .ogg .flv .wmv .asf .3gp .3g2".split()
@@ -73,9 +73,7 @@ def read_entries(location: Location, column: str | None) -> Iterator[Entry]:
     except (tarfile.TarError, pa.ArrowInvalid, csv.Error, UnicodeDecodeError, EOFError) as error:
         yield Entry(problem=(ErrorCode.BAD_SHARD, f"damaged shard file ({type(error).__name__})"))
     except transport_errors() as error:
-        denied = isinstance(error, PermissionError)
-        code = ErrorCode.ACCESS_DENIED if denied else ErrorCode.FETCH_FAILED
-        yield Entry(problem=(code, f"the shard file cannot be read ({type(error).__name__})"))
+        yield Entry(problem=(unreadable_code(error), f"the shard file cannot be read ({type(error).__name__})"))
 
 
 def read_member(location: Location, place: dict[str, Any], max_bytes: int) -> io.BufferedIOBase | io.RawIOBase:

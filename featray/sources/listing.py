@@ -15,10 +15,10 @@ from typing import Any
 from fsspec.utils import glob_translate
 
 from featray.config import InputConfig, path_field_names
-from featray.errors import ConfigError, ErrorCode, StorageError
+from featray.errors import ConfigError, StorageError
 from featray.identity import video_id
 from featray.sources.containers import VIDEO_SUFFIXES, Entry, is_container, read_entries
-from featray.sources.storage import Location, locate, redact_uri, storage_errors
+from featray.sources.storage import Location, locate, redact_uri, storage_errors, unreadable_code
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,7 @@ def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
             video = _to_video(location, location.fs.info(location.path), config.path_fields)
     except StorageError as error:
         safe = redact_uri(address)
-        denied = isinstance(error.__cause__, PermissionError)
-        code = ErrorCode.ACCESS_DENIED if denied else ErrorCode.FETCH_FAILED
+        code = unreadable_code(error.__cause__)
         fields = _path_fields(safe, config.path_fields)
         video = Video(video_id(safe), safe, address, -1, "unknown", fields=fields, problem=(code, str(error)))
     return replace(video, extra=entry.extra)

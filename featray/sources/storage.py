@@ -20,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 
-from featray.errors import StorageError
+from featray.errors import ErrorCode, StorageError
 
 _SECRET_KEY = re.compile(r"secret|token|passw|credential|key|sas|signature|auth|account|connection", re.IGNORECASE)
 _NOT_SECRET = {"key_type", "check_keys"}
@@ -149,6 +149,11 @@ def explain(error: BaseException) -> str:
         return f"the storage does not answer ({name})"
     reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else name
     return f"cannot be read or written ({reason})"
+
+
+def unreadable_code(error: BaseException | None) -> ErrorCode:
+    """What it means for a video that its storage raised this: we may not read it, or could not."""
+    return ErrorCode.ACCESS_DENIED if isinstance(error, PermissionError) else ErrorCode.FETCH_FAILED
 
 
 @contextmanager

@@ -51,9 +51,14 @@ class Partition:
         values = {"dataset": self.dataset, "release": self.release, **(fields or {})}
         return self.output.table(table).child(*(f"{name}={quote(value, safe=' ')}" for name, value in values.items()))
 
+    @staticmethod
+    def landing_name(video_id: str, work_key: str) -> str:
+        """Name of a video's landing folder: its work, so that other work never mixes with it."""
+        return f"{video_id}-{work_key[:16]}"
+
     def landing(self, video_id: str = "", work_key: str = "") -> Location:
         """The landing folder of a video, or of the whole partition."""
-        name = f"{video_id}-{work_key[:16]}" if video_id else ""
+        name = self.landing_name(video_id, work_key) if video_id else ""
         return self.output.internal("landing", self.dataset, self.release, name)
 
     def shard(self, name: str = "") -> Location:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from typing import Any, Final
 
 import pyarrow as pa
@@ -129,9 +128,6 @@ class TableWriter:
         upload(self._local, place)
         path = place.path[len(self._root.path.rstrip("/")) + 1 :]
         self.files.append(CommittedFile(self.table, path, self._rows, size_bytes, digest))
-
-
-WriterFactory = Callable[[str], TableWriter]
 
 
 def _sha256(path: str) -> str:
