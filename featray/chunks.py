@@ -110,7 +110,7 @@ def extract_chunks(
                 decoded = open_decoder(settings.backend)(file, task.unit, settings, account)
                 for frame in clock.each("decode", decoded):
                     with clock.measure("detect"):
-                        faces = detector(frame)
+                        (faces,) = detector([frame])
                     if not collector.has_room(len(faces)):
                         yield collector.take(_so_far(outcome, account), last=False)
                     with clock.measure("crop"):

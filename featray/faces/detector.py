@@ -6,7 +6,7 @@ frame, x right, y down, the outer corner of the top-left pixel at (0, 0).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,10 +44,16 @@ class Faces:
 
 
 class Detector(Protocol):
-    """Finds the faces of a frame."""
+    """Finds the faces of frames.
 
-    def __call__(self, frame: Frame) -> Faces:
-        """The faces of one frame."""
+    Attributes:
+        batch_frames: how many frames it likes to be given together; 1 on a CPU, where batches gain nothing.
+    """
+
+    batch_frames: int
+
+    def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
+        """The faces of each frame; which frames share a call never changes the answer."""
         ...
 
 

@@ -8,25 +8,28 @@ from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.units import WHOLE_VIDEO
 
 
+def detect(frame, **settings):
+    (faces,) = open_detector(DetectConfig(**settings))([frame])
+    return faces
+
+
 def frames(path, every):
     with path.open("rb") as file:
         yield from decode_pyav(file, WHOLE_VIDEO[0], DecodeConfig(sample=EveryNth(every=every)), DecodeAccount())
 
 
 def test_one_face_in_every_frame_of_the_face_clip(face_clip):
-    detect = open_detector(DetectConfig())
     found = [detect(frame) for frame in frames(face_clip, 12)]
     assert len(found) == 40
     assert [len(faces) for faces in found] == [1] * 40
 
 
 def test_no_face_where_there_is_none(clips):
-    detect = open_detector(DetectConfig())
     assert all(len(detect(frame)) == 0 for frame in frames(clips / "no_face.mp4", 8))
 
 
 def test_landmarks_lie_in_the_box_and_the_right_eye_is_on_the_viewers_left(face_clip):
-    faces = open_detector(DetectConfig())(next(frames(face_clip, 1)))
+    faces = detect(next(frames(face_clip, 1)))
     x1, y1, x2, y2 = faces.box_xyxy[0]
     right_eye, left_eye, nose, right_mouth, left_mouth = faces.landmarks5[0]
     assert right_eye[0] < left_eye[0] and right_mouth[0] < left_mouth[0]
@@ -36,14 +39,14 @@ def test_landmarks_lie_in_the_box_and_the_right_eye_is_on_the_viewers_left(face_
 
 def test_boxes_are_in_frame_pixels_whatever_the_input_size(face_clip):
     frame = next(frames(face_clip, 1))
-    small = open_detector(DetectConfig(input_px=320))(frame)
-    full = open_detector(DetectConfig())(frame)
+    small = detect(frame, input_px=320)
+    full = detect(frame)
     assert iou_matrix(small.box_xyxy, full.box_xyxy)[0, 0] > 0.85
 
 
 @pytest.mark.parametrize("setting", [{"min_score": 0.99999}, {"min_size_px": 400}])
 def test_thresholds_drop_faces(face_clip, setting):
-    assert len(open_detector(DetectConfig(**setting))(next(frames(face_clip, 1)))) == 0
+    assert len(detect(next(frames(face_clip, 1)), **setting)) == 0
 
 
 def test_priors_cover_the_cells_of_three_strides():
