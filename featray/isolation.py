@@ -48,6 +48,11 @@ class IsolatedDecoder:
         self._connection: Connection | None = None
         self._timed_out = False
 
+    @property
+    def process_id(self) -> int | None:
+        """Of the child; None while there is none."""
+        return self._process.pid if self._process else None
+
     def plan(self, video: Video) -> VideoPlan:
         """`plan_video`, isolated."""
         try:

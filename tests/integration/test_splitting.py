@@ -1,4 +1,4 @@
-"""Twenty minutes of video give the same tables whole or in units."""
+"""A long video: the same tables whole or in units, and no more memory than a short one."""
 
 import subprocess
 from pathlib import Path
@@ -6,7 +6,12 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
+from featray.child import ChildSettings
+from featray.config import DecodeConfig, DetectConfig, EveryNth
+from featray.isolation import IsolatedDecoder
+from featray.plan import VideoTask
 from featray.runner import run
+from featray.sources.listing import list_videos
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from tests.integration.conftest import make_config, silent
@@ -48,3 +53,26 @@ def test_units_give_the_table_of_the_whole(cluster, loop, tmp_path):
     assert rows(tmp_path / "whole", "frames").num_rows > 200
     for table in ("frames", "faces", "blendshapes", "mesh"):
         assert rows(tmp_path / "units", table) == rows(tmp_path / "whole", table)
+
+
+def peak_memory_mb(clip: Path) -> float:
+    """Of a process that plans a video and decodes all its units."""
+    settings = ChildSettings(DecodeConfig(sample=EveryNth(every=24), unit_frames=16), DetectConfig(), {})
+    decoder = IsolatedDecoder(settings)
+    try:
+        (video,) = list_videos(make_config([clip], "unused").input)
+        plan = decoder.plan(video)
+        assert len(plan.units) >= 3
+        for task in VideoTask(video, "key", "shard").units(plan, {}):
+            for chunk in decoder.chunks(task):
+                assert chunk.frames.num_rows and not chunk.outcome.failures
+        status = Path(f"/proc/{decoder.process_id}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    finally:
+        decoder.close()
+
+
+def test_memory_does_not_grow_with_the_length_of_the_video(loop, tmp_path, report):
+    short, long = (peak_memory_mb(minutes(loop, count, tmp_path / f"{count}.mp4")) for count in (3, 60))
+    report(f"peak memory of the decoding process: {short:.0f} MB for 3 minutes, {long:.0f} MB for 60")
+    assert long < 1.2 * short
