@@ -75,7 +75,7 @@ def scan_packets(container: Any, stream: Any) -> PacketIndex:
             may_be_hollow = may_be_hollow and (reader.hollow or exact == packet.is_keyframe)
             if len(pts) < _REHEARSED_PACKETS:
                 rehearsed += _decoded_pts(packet)
-            elif may_be_hollow and keyframes_seen >= _KEYFRAMES_SEEN:
+            elif may_be_hollow and not reader.hollow and keyframes_seen >= _KEYFRAMES_SEEN:
                 reader.hollow = True
                 indexed_keyframes = {entry.pos for entry in stream.index_entries if entry.flags & _INDEX_KEYFRAME}
             if is_shown(packet, stream):
