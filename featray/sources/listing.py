@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from fsspec.utils import glob_translate
 
 from featray.config import InputConfig, path_field_names
-from featray.errors import ConfigError, StorageError
+from featray.errors import ConfigError, ErrorCode, StorageError
 from featray.identity import video_id
+from featray.sources.ahead import REQUESTS, Ahead, in_order
 from featray.sources.containers import VIDEO_SUFFIXES, Entry, is_container, read_entries
 from featray.sources.storage import Location, locate, redact_uri, storage_errors, unreadable_code
 
@@ -75,19 +78,43 @@ def list_videos(config: InputConfig) -> Iterator[Video]:
     seen: set[int] = set()  # 8 bytes of a hash a video: the listing itself is never held
     for uri in config.uris:
         count = 0
-        for location, info in _expand(uri, config.storage_options):
+        for video in _ahead(_expand(uri, config.storage_options), config):
             count += 1
-            for video in _videos_of(location, info, config):
-                key = int(video.video_id, 16)
-                if key not in seen:
-                    seen.add(key)
-                    yield video
+            key = int(video.video_id, 16)
+            if key not in seen:
+                seen.add(key)
+                yield video
         if count == 0:
             raise ConfigError(f"input.uris: nothing found at {locate(uri, config.storage_options).uri}")
 
 
+def _ahead(found: Iterator[tuple[Location, dict[str, Any]]], config: InputConfig) -> Iterator[Video]:
+    """The videos of the files found, in order; the next few containers are read while one is taken."""
+    waiting: deque[Ahead[Video] | tuple[Video]] = deque()
+    try:
+        for location, info in found:
+            video = _to_video(location, info, config.path_fields)
+            is_one = not is_container(location.path)
+            waiting.append((video,) if is_one else Ahead(_held_videos(location, video, config)))
+            if len(waiting) > _CONTAINERS_AHEAD:
+                yield from waiting.popleft()
+        while waiting:
+            yield from waiting.popleft()
+    finally:
+        for stream in waiting:
+            if isinstance(stream, Ahead):
+                stream.close()
+
+
+_CONTAINERS_AHEAD = 8
+"""A tar is read header by header, one request each where its members are large."""
+
+
 def _expand(uri: str, options: dict[str, Any]) -> Iterator[tuple[Location, dict[str, Any]]]:
     here = locate(uri, options)
+    if here.is_web:
+        yield from _web_files(here)
+        return
     if _has_magic(here.path):
         root = re.split(r"[*?\[]", here.path, maxsplit=1)[0].rpartition("/")[0]
         matches = re.compile(glob_translate(here.path)).match
@@ -102,22 +129,19 @@ def _expand(uri: str, options: dict[str, Any]) -> Iterator[tuple[Location, dict[
         yield here, info
         return
     for location, found in _below(here, here.path.rstrip("/")):
-        if location.path[location.path.rfind(".") :].lower() in VIDEO_SUFFIXES | {".tar"}:
+        if _is_taken(location.path):
             yield location, found
 
 
-def _videos_of(location: Location, info: dict[str, Any], config: InputConfig) -> Iterator[Video]:
-    """The video that a file is, or the videos that it holds or names."""
-    if not is_container(location.path):
-        yield _to_video(location, info, config.path_fields)
-        return
-    shard = _to_video(location, info, config.path_fields)
-    for number, entry in enumerate(read_entries(location, config.column)):
+def _held_videos(location: Location, shard: Video, config: InputConfig) -> Iterator[Video]:
+    """The videos that a tar, table or manifest holds or names."""
+
+    def video_of(numbered: tuple[int, Entry]) -> Video:
+        number, entry = numbered
         if entry.uri is not None:
-            yield _named_video(entry, shard, config)
-            continue
+            return _named_video(entry, shard, config)
         member = entry.member or f"entry {number}"
-        yield replace(
+        return replace(
             shard,
             video_id=video_id(shard.uri, member),
             member=member,
@@ -127,6 +151,14 @@ def _videos_of(location: Location, info: dict[str, Any], config: InputConfig) ->
             extra=entry.extra,
             problem=entry.problem,
         )
+
+    entries = enumerate(read_entries(location, config.column))
+    first = next(entries, None)
+    if first is None:
+        return
+    # Only what is named has to be asked for; what is held was found by reading the file.
+    threads = REQUESTS if first[1].uri is not None else 1
+    yield from in_order(video_of, chain([first], entries), threads)
 
 
 def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
@@ -163,9 +195,42 @@ def _below(here: Location, folder: str) -> Iterator[tuple[Location, dict[str, An
     for info in sorted(entries, key=lambda entry: str(entry["name"])):
         path = info["name"]
         if info["type"] != "directory":
-            yield Location(here.fs, path, here.fs.unstrip_protocol(path)), info
+            yield here.at(path), info
         elif path.rstrip("/") != folder.rstrip("/"):
             yield from _below(here, path)
+
+
+def _web_files(here: Location) -> Iterator[tuple[Location, dict[str, Any]]]:
+    """A file behind a link; below a link that ends in `/` or is a glob, what the server's index pages link to."""
+    path, _, query = here.path.partition("?")
+    if query or not (_has_magic(path) or path.endswith("/")):
+        found: Iterator[Location] = iter([here])  # a `?` begins a query here: many links are signed
+    else:
+        folder = path if path.endswith("/") and not _has_magic(path) else re.split(r"[*\[]", path, maxsplit=1)[0]
+        matches = re.compile(glob_translate(path)).match if _has_magic(path) else None
+        below = (place for place, _ in _below(here, folder.rpartition("/")[0] + "/"))
+        found = (place for place in below if (matches(place.path) if matches else _is_taken(place.path)))
+    for place, info in in_order(_asked, found):  # index pages tell neither sizes nor etags
+        if info is not None:
+            yield place, info
+
+
+def _asked(place: Location) -> tuple[Location, dict[str, Any] | None]:
+    try:
+        with storage_errors(place.uri):
+            return place, place.fs.info(place.path)
+    except StorageError as error:
+        if (
+            isinstance(error.__cause__, FileNotFoundError)
+            and unreadable_code(error.__cause__) != ErrorCode.ACCESS_DENIED
+        ):
+            return place, None
+        raise
+
+
+def _is_taken(path: str) -> bool:
+    """Whether a file below a prefix is taken, by its suffix."""
+    return path[path.rfind(".") :].lower() in VIDEO_SUFFIXES | {".tar"}
 
 
 def _s3_keys(here: Location, folder: str) -> Iterator[tuple[Location, dict[str, Any]]]:
@@ -182,7 +247,7 @@ def _s3_keys(here: Location, folder: str) -> Iterator[tuple[Location, dict[str, 
             path = f"{bucket}/{entry['Key']}"
             if not path.endswith("/"):  # what consoles put there to show an empty folder
                 info = {"name": path, "size": entry["Size"], "ETag": entry["ETag"]}
-                yield Location(here.fs, path, here.fs.unstrip_protocol(path)), info
+                yield here.at(path), info
         if not page.get("IsTruncated"):
             return
         request["ContinuationToken"] = page["NextContinuationToken"]

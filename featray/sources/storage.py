@@ -45,6 +45,13 @@ class Location:
         tail = "/".join(part.strip("/") for part in parts if part)
         return Location(self.fs, f"{self.path.rstrip('/')}/{tail}", f"{self.uri.rstrip('/')}/{tail}")
 
+    def at(self, path: str) -> Location:
+        """Another path of the same filesystem, with the scheme of this one: stores answer to several (az, abfs)."""
+        if "://" in path:  # http: a link may be signed
+            return Location(self.fs, path, redact_uri(path))
+        full = str(self.fs.unstrip_protocol(path))
+        return Location(self.fs, path, f"{self.uri.partition('://')[0]}://{full.partition('://')[2]}")
+
     @property
     def is_local(self) -> bool:
         """Whether this is a path on this machine's disk."""
@@ -54,6 +61,11 @@ class Location:
     def is_s3(self) -> bool:
         """Whether this is in a store that speaks S3."""
         return "s3" in _protocols(self.fs)
+
+    @property
+    def is_web(self) -> bool:
+        """Whether this is a link to a web server."""
+        return not {"http", "https"}.isdisjoint(_protocols(self.fs))
 
 
 _BLOCK_BYTES = 1 << 20
@@ -70,6 +82,10 @@ _DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+_EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+"""What to install for a protocol whose package is none of ours."""
+
+
 def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
     """The location that a URI or local path names.
 
@@ -80,9 +96,12 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
     try:
         protocol = fsspec.utils.get_protocol(uri)
         fs, path = fsspec.core.url_to_fs(uri, **{**_DEFAULT_OPTIONS.get(protocol, {}), **(storage_options or {})})
-    except (ValueError, ImportError) as error:
-        hint = f": {error}" if isinstance(error, ImportError) else ": unknown protocol"
-        raise StorageError(f"{clean}: cannot be opened{hint}") from None
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        hint = f"pip install 'featray[{extra}]'" if extra else str(error)
+        raise StorageError(f"{clean}: the package for {protocol}:// is not installed; {hint}") from None
+    except ValueError:
+        raise StorageError(f"{clean}: cannot be opened: unknown protocol") from None
     except transport_errors() as error:
         raise StorageError(f"{clean}: {explain(error)}") from None
     if "file" in _protocols(fs):
@@ -128,18 +147,25 @@ def transport_errors() -> tuple[type[Exception], ...]:
     added when their module is loaded, so that none is imported for its exceptions alone.
     """
     found: list[type[Exception]] = [OSError, TimeoutError]
-    for module, name in (("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError")):
-        if module in sys.modules:
-            found.append(getattr(sys.modules[module], name))
+    found += [getattr(sys.modules[module], name) for module, name in _LIBRARIES_ERRORS if module in sys.modules]
     return tuple(found)
+
+
+_LIBRARIES_ERRORS = (
+    ("aiohttp", "ClientError"),
+    ("azure.core.exceptions", "AzureError"),
+    ("botocore.exceptions", "BotoCoreError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+)
 
 
 def explain(error: BaseException) -> str:
     """A storage error in a few words, without any address the library put into its text."""
+    if _is_denied(error):
+        return "access denied; check the credentials in the environment or storage_options"
     if isinstance(error, FileNotFoundError):
         return "does not exist"
-    if isinstance(error, PermissionError):
-        return "access denied; check the credentials in the environment or storage_options"
     if isinstance(error, IsADirectoryError):
         return "is a folder"
     name = type(error).__name__
@@ -153,7 +179,16 @@ def explain(error: BaseException) -> str:
 
 def unreadable_code(error: BaseException | None) -> ErrorCode:
     """What it means for a video that its storage raised this: we may not read it, or could not."""
-    return ErrorCode.ACCESS_DENIED if isinstance(error, PermissionError) else ErrorCode.FETCH_FAILED
+    return ErrorCode.ACCESS_DENIED if _is_denied(error) else ErrorCode.FETCH_FAILED
+
+
+def _is_denied(error: BaseException | None) -> bool:
+    """Whether access was refused; fsspec calls a link that answers 403 not found, and keeps the reason as its cause."""
+    while error is not None:
+        if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
+            return True
+        error = error.__cause__
+    return False
 
 
 @contextmanager
@@ -167,7 +202,7 @@ def storage_errors(uri: str, *, missing: str = "does not exist") -> Iterator[Non
     try:
         yield
     except transport_errors() as error:
-        text = missing if isinstance(error, FileNotFoundError) else explain(error)
+        text = missing if isinstance(error, FileNotFoundError) and not _is_denied(error) else explain(error)
         raise StorageError(f"{redact_uri(uri)}: {text}") from error
 
 
