@@ -90,8 +90,8 @@ def _joined(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_id: in
     joined = f" JOIN blendshapes USING {_JOIN}" if blendshapes else ""
     keys = "dataset, release, video_id, frame_index, faces.pts_us, faces.pts_us / 1e6 AS seconds"
     columns = f"{keys}, {_ONLY_FACES}{f', {_ONLY_BLENDSHAPES}' if blendshapes else ''}"
-    condition = f"{video.where}{_of_track(track_id)} ORDER BY frame_index, face_index"
-    table = run_sql(connection, f"SELECT {columns} FROM faces{joined} WHERE {condition}").read_all()
+    faces = f"(SELECT * FROM faces WHERE {video.where}{_of_track(track_id)}) AS faces"
+    table = run_sql(connection, f"SELECT {columns} FROM {faces}{joined} ORDER BY frame_index, face_index").read_all()
     known = {field.name: field for name in ("faces", "blendshapes") for field in arrow_schema(name)}
     seconds = pa.field("seconds", pa.float64(), metadata={"comment": "presentation time [s]", "unit": "s"})
     return table.cast(pa.schema([known.get(name, seconds) for name in table.column_names]))
