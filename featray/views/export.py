@@ -70,7 +70,7 @@ def write_export(output: Output, path: str | None, settings: ExportSettings) -> 
         _check_track(connection, video, settings.track_id)
     table = _STYLES[settings.style](connection, video, settings.track_id)
     if path is None:
-        _write_csv(table, sys.stdout)
+        write_csv(table, sys.stdout)
         return int(table.num_rows)
     target = locate(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +79,7 @@ def write_export(output: Output, path: str | None, settings: ExportSettings) -> 
             pq.write_table(table, local, compression="zstd")
         else:
             with local.open("w", newline="", encoding="utf-8") as file:
-                _write_csv(table, file)
+                write_csv(table, file)
         upload(str(local), target)
     return int(table.num_rows)
 
@@ -165,7 +165,7 @@ def _check_track(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_i
         raise UsageError(f"--track {track_id}: is not in {video.name}; there are: {known}")
 
 
-def _write_csv(table: pa.Table, file: IO[str]) -> None:
+def write_csv(table: pa.Table, file: IO[str]) -> None:
     """Write text; a float has as many digits as tell it from its neighbours, a null is empty."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(table.column_names)

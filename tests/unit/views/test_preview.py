@@ -187,6 +187,21 @@ def test_the_mesh_is_drawn_where_the_table_says(made):
     assert all(drawn[b - 1 : b + 2, a - 1 : a + 2].any() for a, b in places[inside])
 
 
+def test_a_range_is_reached_by_a_seek_and_is_the_same(made, monkeypatch):
+    connection = connect(made.output)
+    video = find_video(connection, "turned.mp4")
+    frames = read_frames(connection, video, None, None, mesh=False)
+    whole = [shown.frame for shown in Source(video, find_source(video, None, {}), {}).run(
+        frames, None, None, only_sampled=True)]  # fmt: skip
+    monkeypatch.setattr("featray.views.source._UNIT_FRAMES", 16)
+    source = Source(video, find_source(video, None, {}), {})
+    start_us = frames[10].pts_us
+    assert source._unit_at(start_us).first_index > 0 and source._unit_at(None).first_index == 0
+    part = [shown.frame for shown in source.run(frames[10:], start_us, None, only_sampled=True)]
+    assert [(frame.index, frame.pts_us) for frame in part] == [(frame.index, frame.pts_us) for frame in whole[10:]]
+    assert all((a.rgb() == b.rgb()).all() for a, b in zip(part, whole[10:], strict=True))
+
+
 def test_untrained_weights_are_said_on_every_picture(made, tmp_path):
     for name in ("a.png", "a.mp4"):
         make_preview(made.output, str(tmp_path / name), PreviewSettings("turned.mp4", height_px=HEIGHT, frames=3))
