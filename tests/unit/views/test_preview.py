@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from dataclasses import replace
 from itertools import pairwise
 
 import av
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -249,11 +251,41 @@ class TestSources:
 
     def test_nor_one_of_its_size_with_other_times(self, made, tmp_path):
         size = (made.clips / "turned.mp4").stat().st_size
-        run_ffmpeg("-i", str(made.clips / "turned.mp4"), "-vf", "fps=7", "-crf", "35", str(tmp_path / "o.mp4"))
+        later = [
+            "-vf",
+            "setpts='PTS+0.003/TB*gt(N,0)'",
+            "-fps_mode",
+            "passthrough",
+            "-enc_time_base",
+            "1/12000",
+            "-crf",
+            "45",
+        ]
+        run_ffmpeg("-i", str(made.clips / "turned.mp4"), *later, str(tmp_path / "o.mp4"))
         with (tmp_path / "o.mp4").open("r+b") as file:
+            assert file.seek(0, 2) <= size
             file.truncate(size)
-        with pytest.raises(UsageError, match=r"holds no frame \d+ at \d+ µs, .* the source changed: its content id"):
-            self.draw(made, tmp_path, source=str(tmp_path / "o.mp4"))
+        for name in ("s.png", "s.mp4"):
+            settings = PreviewSettings("turned.mp4", frames=2, source=str(tmp_path / "o.mp4"))
+            with pytest.raises(
+                UsageError, match=r"holds no frame \d+ at \d+ µs, .* the source changed: its content id"
+            ):
+                make_preview(made.output, str(tmp_path / name), settings)
+            assert not (tmp_path / name).exists()
+
+    def test_a_member_of_a_shard_elsewhere(self, made, tmp_path):
+        with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+            for name in ("late.mp4", "turned.mp4"):
+                tar.add(made.clips / name, name)
+        connection = connect(made.output)
+        row = replace(find_video(connection, "turned.mp4"), member="turned.mp4")
+        frames = read_frames(connection, row, None, None, mesh=False)
+        fsspec.filesystem("memory").put_file(str(tmp_path / "shard.tar"), "/views/shard.tar")
+        source = Source(row, find_source(row, "memory://views/shard.tar", {}), {})
+        shown = list(source.run(frames, None, None, only_sampled=False))
+        assert [item.sampled for item in shown if item.sampled] == frames and len(shown) == 24
+        with pytest.raises(UsageError, match="holds no member gone"):
+            find_source(replace(row, member="gone.mp4"), "memory://views/shard.tar", {})
 
     def test_a_source_that_changed_is_refused(self, made, tmp_path):
         connection = connect(made.output)
