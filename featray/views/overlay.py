@@ -84,8 +84,9 @@ def _draw_box(picture: Image.Image, face: Face, scale: float, unit: float) -> No
     half = width // 2
     draw.rectangle((x1 - half, y1 - half, x2 + half, y2 + half), outline=colour, width=width)
     size = 17 * unit
-    top = y1 - half if y1 - half >= size * 1.45 else y1 + size * 1.45
-    tag(draw, (x1 - half, top), f"track {face.track_id}", size, colour, legible_on(colour))
+    # The label stays in the picture, whatever of the box does.
+    bottom = y1 - half if y1 - half >= size * 1.45 else max(y1, 0) + size * 1.45
+    tag(draw, (max(0, x1 - half), bottom), f"track {face.track_id}", size, colour, legible_on(colour))
 
 
 def _draw_strokes(picture: Image.Image, face: Face, scale: float, unit: float, layers: frozenset[str]) -> None:

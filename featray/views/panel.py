@@ -173,4 +173,5 @@ SUMMARY_PX: Final = 66
 
 
 def _signed(value: float, form: str) -> str:
-    return f"{value:+{form}}"
+    words = f"{value:+{form}}"
+    return words if float(words) else words.replace("-", "+")

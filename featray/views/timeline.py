@@ -83,8 +83,7 @@ class Timeline:
         picture = self._blank.copy()
         draw, x = ImageDraw.Draw(picture), self._x(time_us)
         draw.rectangle((x - 0.6 * self._unit, self._top - 4, x + 0.6 * self._unit, self._lane_bottom), fill=INK)
-        at = min(max(x, self._left + 30 * self._unit), self._right - 30 * self._unit)
-        text(draw, (at, self._top - 11 * self._unit), clock_text(time_us), 12 * self._unit, INK, "mm")
+        text(draw, (self._right, 16.5 * self._unit), clock_text(time_us), 13 * self._unit, INK, "rm")
         return picture
 
     def _x(self, time_us: int) -> float:
