@@ -74,6 +74,23 @@ def to_fex(selection: pd.DataFrame | pa.Table) -> Any:
 
     """
     fex_type = _import_fex()
+    frame, groups = fex_columns(selection)
+    return fex_type(
+        frame,
+        **{f"{group}_columns": names or None for group, names in groups.items()},
+        detector="featray",
+        facepose_model="multitask",
+        gaze_model="multitask",
+    )
+
+
+def fex_columns(selection: pd.DataFrame | pa.Table) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+    """The columns of `to_fex` without py-feat: a DataFrame, and the names in each of py-feat's groups.
+
+    Raises:
+        UsageError: `selection` is not of `faces`.
+
+    """
     import pandas as pd
 
     frame = selection.to_pandas() if isinstance(selection, pa.Table) else selection
@@ -96,13 +113,8 @@ def to_fex(selection: pd.DataFrame | pa.Table) -> Any:
     columns |= feelings | groups["gaze"] | mesh | groups["blendshape"] | _facts(frame)
     taken = {ours for names in (*_GROUPS.values(), _FACTS) for ours in names.values()} | {"mesh_xyz"}
     kept = {name: frame[name] for name in frame.columns if name not in taken and name not in columns}
-    return fex_type(
-        pd.DataFrame(columns | kept, index=frame.index),
-        **{f"{group}_columns": list(found) or None for group, found in groups.items()},
-        detector="featray",
-        facepose_model="multitask",
-        gaze_model="multitask",
-    )
+    made = pd.DataFrame(columns | kept, index=frame.index)
+    return made, {group: list(found) for group, found in groups.items()}
 
 
 def _import_fex() -> Any:

@@ -44,7 +44,7 @@ _TRACK = Column("track_id", INT32, "the same face over time, stable within a vid
 
 KEY = (_DATASET, _RELEASE, _VIDEO, _FRAME, _PTS)
 
-_AU_MEANINGS = dict(
+AU_MEANINGS: Final[dict[str, str]] = dict(
     zip(
         AU_NAMES_20,
         (
@@ -69,7 +69,7 @@ FACES = (
     Column("crop_x", FLOAT, "left side of the square that was cut for the network", "px"),
     Column("crop_y", FLOAT, "top side of that square", "px"),
     Column("crop_side", FLOAT, "side of that square", "px", ">= 1"),
-    *(Column(au, FLOAT, f"FACS action unit: {meaning}; a probability, not an intensity", "", "[0, 1]") for au, meaning in _AU_MEANINGS.items()),
+    *(Column(au, FLOAT, f"FACS action unit: {meaning}; a probability, not an intensity", "", "[0, 1]") for au, meaning in AU_MEANINGS.items()),
     *(Column(f"emotion_{e}", FLOAT, f"share of {e}; the seven sum to 1", "", "[0, 1]") for e in EMOTION_NAMES_7),
     Column("valence", FLOAT, "unpleasant to pleasant", "", "[-1, 1]"),
     Column("arousal", FLOAT, "calm to excited", "", "[-1, 1]"),

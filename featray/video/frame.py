@@ -64,6 +64,10 @@ class Frame:
         """
         return self._converted("rgb24", Interpolation.BICUBIC)
 
+    def scaled_rgb(self, scale: float) -> NDArray[np.uint8]:
+        """The upright frame, uint8 RGB, its sides multiplied by `scale` and rounded."""
+        return self._converted("rgb24", Interpolation.BICUBIC, scale)
+
     def shrunk_bgr(self, long_side_px: int) -> NDArray[np.uint8]:
         """The upright frame, uint8 BGR, shrunk so that its long side is at most `long_side_px`."""
         long_side = max(self.width_px, self.height_px)

@@ -8,9 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from feat.data import Fex
+from feat.utils.io import read_feat
 
 import featray
 from featray.errors import UsageError
+from featray.fex import fex_columns
+from featray.views.export import write_csv
 
 pytestmark = pytest.mark.parity
 
@@ -153,3 +156,16 @@ def test_wrong_types_and_doubled_columns(database):
     twice = database.sql("SELECT AU12 FROM faces").to_arrow_table()
     with pytest.raises(UsageError, match="'AU12' twice"):
         featray.to_fex(pa.Table.from_arrays([twice["AU12"]] * 2, names=["AU12", "AU12"]))
+
+
+def test_pyfeat_reads_what_export_writes(database, fex, tmp_path):
+    """The CSV of `featray export --format fex` in py-feat's `read_feat`: the same numbers under the same accessors."""
+    frame, _ = fex_columns(database.sql(JOINED).to_arrow_table())
+    with (tmp_path / "fex.csv").open("w") as file:
+        write_csv(pa.Table.from_pandas(frame.drop(columns="landmarks5"), preserve_index=False), file)
+    read = read_feat(str(tmp_path / "fex.csv"))
+    assert isinstance(read, Fex) and read.detector == "Detectorv2"
+    for accessor in ACCESSORS:
+        found, expected = getattr(read, accessor), getattr(fex, accessor)
+        assert list(found.columns) == list(expected.columns), accessor
+        np.testing.assert_array_equal(found.to_numpy(np.float32), expected.to_numpy(np.float32))

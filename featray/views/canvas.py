@@ -1,0 +1,168 @@
+"""Drawing on pictures: colours, fonts, and strokes with smooth edges.
+
+Pillow's own lines are jagged. Strokes are therefore drawn larger on a layer of their own that is as
+small as they allow, then shrunk and laid over the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+
+INK: Final[Colour] = (236, 239, 244)
+MUTED: Final[Colour] = (139, 148, 163)
+FAINT: Final[Colour] = (52, 58, 69)
+GROUND: Final[Colour] = (19, 22, 28)
+RAISED: Final[Colour] = (28, 32, 40)
+WARNING: Final[Colour] = (255, 184, 77)
+ACCENTS: Final[tuple[Colour, ...]] = tuple(
+    ImageColor.getrgb(name)[:3]
+    for name in ("#4cc9f0", "#ff9e3d", "#9be564", "#f472b6", "#ffe066", "#a78bfa", "#2dd4bf", "#ff6b6b")
+)
+
+
+def track_colour(track_id: int) -> Colour:
+    """The colour of a track: the same in every picture."""
+    return ACCENTS[track_id % len(ACCENTS)]
+
+
+@lru_cache(maxsize=64)
+def font(size_px: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own font."""
+    found = ImageFont.load_default(size_px)
+    assert isinstance(found, ImageFont.FreeTypeFont)
+    return found
+
+
+def mixed(colour: Colour, ground: Colour, share: float) -> Colour:
+    """A colour laid over a ground, `share` of it."""
+    return tuple(round(a * share + b * (1 - share)) for a, b in zip(colour, ground, strict=True))  # type: ignore[return-value]
+
+
+def _rgba(colour: Colour, alpha: float) -> tuple[int, int, int, int]:
+    return (*colour, round(255 * alpha))
+
+
+class Strokes:
+    """Smooth strokes over a part of a picture. Points are in px of the picture, its corner at (0, 0)."""
+
+    def __init__(self, picture: Image.Image, around_xyxy: tuple[float, float, float, float], fine: int = 3) -> None:
+        """Begin a layer.
+
+        Args:
+            picture: RGB; drawn upon by `lay_over`.
+            around_xyxy: the part that may be drawn upon; what lies beyond the picture is cut off.
+            fine: how much larger to draw.
+        """
+        x1, y1, x2, y2 = around_xyxy
+        self._left, self._top = max(0, int(x1)), max(0, int(y1))
+        width = min(picture.width, int(x2) + 1) - self._left
+        height = min(picture.height, int(y2) + 1) - self._top
+        self._picture, self._fine = picture, fine
+        self._layer: Image.Image | None = None
+        if width > 0 and height > 0:
+            self._layer = Image.new("RGBA", (width * fine, height * fine))
+            self._draw = ImageDraw.Draw(self._layer)
+
+    def line(self, points: ArrayLike, colour: Colour, width_px: float, alpha: float = 1.0) -> None:
+        """A line through points `[n, 2]`."""
+        if self._layer is not None:
+            width = max(1, round(width_px * self._fine))
+            self._draw.line(self._placed(points), fill=_rgba(colour, alpha), width=width, joint="curve")
+
+    def polygon(self, points: ArrayLike, colour: Colour, alpha: float = 1.0) -> None:
+        """A filled polygon with corners `[n, 2]`."""
+        if self._layer is not None:
+            self._draw.polygon(self._placed(points), fill=_rgba(colour, alpha))
+
+    def dots(self, points: ArrayLike, colour: Colour, radius_px: float, alpha: float = 1.0) -> None:
+        """Filled circles about points `[n, 2]`."""
+        if self._layer is not None:
+            radius = radius_px * self._fine
+            for x, y in self._placed(points):
+                self._draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_rgba(colour, alpha))
+
+    def arrow(self, start: ArrayLike, end: ArrayLike, colour: Colour, width_px: float) -> None:
+        """An arrow with a filled head; a dot where it is too short for one."""
+        tail, tip = np.asarray(start, np.float64), np.asarray(end, np.float64)
+        length = float(np.hypot(*(tip - tail)))
+        head = min(4.0 * width_px, 0.6 * length)
+        self.dots([tail], colour, width_px * 0.9)
+        if length < width_px:
+            return
+        along = (tip - tail) / length
+        across = np.asarray([-along[1], along[0]])
+        neck = tip - along * head
+        self.line([tail, neck], colour, width_px)
+        self.polygon([tip, neck + across * head * 0.5, neck - across * head * 0.5], colour)
+
+    def lay_over(self) -> None:
+        """Shrink the layer and put it on the picture."""
+        if self._layer is not None:
+            small = self._layer.reduce(self._fine)
+            self._picture.paste(small, (self._left, self._top), small)
+
+    def _placed(self, points: ArrayLike) -> list[tuple[float, float]]:
+        placed: NDArray[np.float64] = (np.asarray(points, np.float64) - (self._left, self._top)) * self._fine
+        return [(x, y) for x, y in placed.tolist()]
+
+
+def text(
+    draw: ImageDraw.ImageDraw,
+    at_xy: tuple[float, float],
+    words: str,
+    size_px: float,
+    colour: Colour = INK,
+    anchor: str = "lm",
+) -> None:
+    """A line of text; `anchor` as Pillow's: l, m, r across and a, m, s down."""
+    draw.text(at_xy, words, fill=colour, font=font(max(8, round(size_px))), anchor=anchor)
+
+
+def tag(
+    draw: ImageDraw.ImageDraw, at_xy: tuple[float, float], words: str, size_px: float, ground: Colour, ink: Colour
+) -> None:
+    """Text on a filled label whose bottom-left corner is at a point."""
+    face = font(max(8, round(size_px)))
+    pad, height = size_px * 0.4, size_px * 1.45
+    x, y = at_xy
+    draw.rectangle((x, y - height, x + face.getlength(words) + 2 * pad, y), fill=ground)
+    draw.text((x + pad, y - height / 2), words, fill=ink, font=face, anchor="lm")
+
+
+def bar(
+    draw: ImageDraw.ImageDraw,
+    left_xy: tuple[float, float],
+    width_px: float,
+    height_px: float,
+    span: tuple[float, float],
+    colour: Colour,
+) -> None:
+    """A horizontal bar from `span[0]` to `span[1]`, shares of its width, on a faint track."""
+    x, y = left_xy
+    draw.rectangle((x, y, x + width_px, y + height_px), fill=FAINT)
+    start, end = (x + width_px * float(np.clip(share, 0, 1)) for share in sorted(span))
+    if end - start >= 0.5:
+        draw.rectangle((start, y, end, y + height_px), fill=colour)
+
+
+def legible_on(colour: Colour) -> Colour:
+    """Black or white, whichever reads better on a colour."""
+    return (12, 14, 18) if np.dot(colour, (0.299, 0.587, 0.114)) > 130 else (255, 255, 255)
+
+
+def shortened(words: str, size_px: float, width_px: float) -> str:
+    """Text cut to fit a width, its middle left out."""
+    face = font(max(8, round(size_px)))
+    kept: Sequence[str] = words
+    while face.getlength(words) > width_px and len(kept) > 4:
+        kept = [*kept[: len(kept) // 2 - 1], *kept[len(kept) // 2 + 1 :]]
+        words = "".join(kept[: len(kept) // 2]) + "…" + "".join(kept[len(kept) // 2 :])
+    return words

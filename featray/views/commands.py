@@ -1,0 +1,155 @@
+"""`featray preview` and `featray export`: look at a video's rows, and take them elsewhere.
+
+Imported by the command line at every start, so only click is imported here at the top.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from featray.errors import UsageError
+
+_VIDEO_HELP = "Its video_id, URI, or the end of its URI, such as face.mp4."
+
+
+def _listed(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@click.command()
+@click.argument("out")
+@click.option("--video", required=True, help=_VIDEO_HELP)
+@click.option("--out", "path", required=True, metavar="FILE", help="clip.mp4, or sheet.png or .jpg; may be a URI.")
+@click.option("--from", "start", metavar="TIME", help="Begin at 12, 12s, 1:02.5 or 00:01:02 of the stream's time.")
+@click.option("--to", "end", metavar="TIME", help="End there.")
+@click.option("--release", help="A release; default: the latest.")
+@click.option("--dataset", help="A dataset, if the video is in several.")
+@click.option("--source", metavar="URI", help="Where the video is now, if it is not where it was.")
+@click.option("--storage-option", "options", multiple=True, metavar="KEY=VALUE", help="For reading the video; JSON.")
+@click.option("--blur", is_flag=True, help="Hide who it is: heads become 8 x 8 cells, for good.")
+@click.option("--sampled-only", is_flag=True, help="Leave out frames that were not sampled.")
+@click.option("--draw", metavar="LIST", help="Of boxes, landmarks, mesh, gaze, pose; default: what carries meaning.")
+@click.option("--track", type=int, help="Whose numbers to show; default: the most prominent face.")
+@click.option(
+    "--plot", default="AU12,valence", show_default=True, metavar="LIST", help="Up to four columns, as curves."
+)
+@click.option(
+    "--height", type=click.IntRange(360, 2160), default=720, show_default=True, help="Of a clip's frames, px."
+)
+@click.option("--frames", type=click.IntRange(1, 200), default=12, show_default=True, help="Of a contact sheet.")
+def preview(
+    out: str,
+    video: str,
+    path: str,
+    start: str | None,
+    end: str | None,
+    options: tuple[str, ...],
+    sampled_only: bool,
+    draw: str | None,
+    track: int | None,
+    plot: str,
+    height: int,
+    **same: Any,
+) -> None:
+    """Draw a video with what the output OUT says of it: an .mp4 clip, or a sheet of its most different frames.
+
+    Boxes, track ids, mesh, gaze and head pose on the original frames; action units, emotions,
+    valence and arousal beside them. Rows are matched to frames by their presentation time; a source
+    that changed since is refused.
+
+    \b
+    featray preview OUT --video face.mp4 --out sheet.png
+    featray preview OUT --video face.mp4 --from 12s --to 20s --out clip.mp4
+    featray preview OUT --video face.mp4 --out clip.mp4 --plot AU06,AU12,emotion_happy
+    featray preview OUT --video face.mp4 --out to_share.mp4 --blur
+
+    A clip's time starts at 0 with its first frame and keeps all distances; it has no sound. Frames
+    that were not sampled are shown plain. Gaze and head arrows and the mesh are drawn by default
+    only if the release's weights are trained.
+
+    --blur hides the faces that the detector found, and holds each for a second where it was missed;
+    frames that were not sampled are left out. A face that was never found stays visible: look at
+    the clip before you share it.
+    """
+    from featray.tables.layout import open_output
+    from featray.views.overlay import LAYERS
+    from featray.views.preview import PreviewSettings, make_preview
+    from featray.views.times import parse_time_us
+
+    layers = _listed(draw)
+    unknown = [layer for layer in layers or () if layer not in LAYERS]
+    if unknown:
+        raise UsageError(f"--draw {unknown[0]}: cannot be drawn; there are: {', '.join(LAYERS)}")
+    settings = PreviewSettings(
+        video=video,
+        start_us=None if start is None else parse_time_us(start),
+        end_us=None if end is None else parse_time_us(end),
+        storage_options=_storage_options(options),
+        only_sampled=sampled_only,
+        layers=layers,
+        track_id=track,
+        columns=_listed(plot) or (),
+        height_px=height,
+        **same,
+    )
+    made = make_preview(open_output(out), path, settings)
+    click.echo(f"{path}  {made.pictures} frames of {made.video.uri}")
+    if not made.video.weights_trained:
+        click.echo("The weights are synthetic: boxes, landmarks and times are real, facial numbers carry no meaning.")
+
+
+@click.command()
+@click.argument("out")
+@click.option("--video", required=True, help=_VIDEO_HELP)
+@click.option("--format", "style", type=click.Choice(["csv", "parquet", "openface", "fex"]), required=True)
+@click.option("--out", "path", metavar="FILE", help="Where to; default: the terminal (not parquet). May be a URI.")
+@click.option("--release", help="A release; default: the latest.")
+@click.option("--dataset", help="A dataset, if the video is in several.")
+@click.option("--track", type=int, help="Only this track.")
+def export(
+    out: str, video: str, style: str, path: str | None, release: str | None, dataset: str | None, track: int | None
+) -> None:
+    """Write a video's time series from the output OUT for other tools.
+
+    \b
+    featray export OUT --video face.mp4 --format csv --out face.csv
+    featray export OUT --video face.mp4 --format openface --track 0 --out face_openface.csv
+
+    \b
+    csv, parquet  faces joined with blendshapes, and the time in seconds; a row a face.
+    fex           columns as py-feat's Detectorv2 gives them, for its read_feat.
+    openface      columns and units as OpenFace 2's, as far as there are counterparts:
+      frame           counts from 1; timestamp is the stream's own time, seconds
+      face_id         our track_id; confidence is the detector's score
+      success         0 in sampled frames without the face, whose other values are empty
+      gaze_angle_x/y  radians; positive x is the image's right, positive y down
+      pose_Rx/Ry/Rz   radians, R = Rx Ry Rz; positive Rx is down, Ry the subject's right
+      x_*, y_*        68 landmarks, px of the upright frame
+      AU*_r           PROBABILITIES in [0, 1], not intensities in [0, 5]: the last column,
+                      intensity_scale, says so in every row
+      AU*_c           1 where that probability is at least 0.5
+    Left out, having no counterpart: gaze_0/1_*, eye_lmk_*, pose_T*, X_* Y_* Z_*, p_*, AU45.
+    """
+    from featray.tables.layout import open_output
+    from featray.views.export import ExportSettings, write_export
+
+    settings = ExportSettings(video=video, style=style, release=release, dataset=dataset, track_id=track)
+    rows = write_export(open_output(out), path, settings)
+    if path is not None:
+        click.echo(f"{path}  {rows} rows")
+
+
+def _storage_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise UsageError("--storage-option: must be KEY=VALUE, such as anon=true")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found

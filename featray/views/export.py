@@ -1,0 +1,178 @@
+"""`featray export`: the time series of one video in the form that other tools read."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from featray.errors import UsageError
+from featray.sources.storage import locate, upload
+from featray.tables.layout import Output
+from featray.tables.query import connect, run_sql
+from featray.tables.schema import BLENDSHAPES, FACES, KEY, arrow_schema
+from featray.views.openface import openface_table
+from featray.views.selection import VideoRow, find_video
+
+_JOIN: Final = "(dataset, release, video_id, frame_index, face_index)"
+_ONLY_BLENDSHAPES: Final = ", ".join(c.name for c in BLENDSHAPES if c.name not in {f.name for f in FACES})
+_ONLY_FACES: Final = ", ".join(f"faces.{c.name}" for c in FACES if c not in KEY)
+_LANDMARKS: Final = ("right_eye", "left_eye", "nose_tip", "right_mouth_corner", "left_mouth_corner")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What to write.
+
+    Attributes:
+        video: id, URI or end of a URI.
+        style: csv, parquet, openface or fex.
+        release, dataset: which, if there are several.
+        track_id: only this track; None for all.
+    """
+
+    video: str
+    style: str
+    release: str | None = None
+    dataset: str | None = None
+    track_id: int | None = None
+
+
+def write_export(output: Output, path: str | None, settings: ExportSettings) -> int:
+    """Write the rows of a video.
+
+    Args:
+        output: where the tables are.
+        path: where to; None for standard output.
+        settings: what.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        UsageError: no such video or track; parquet without a path.
+        StorageError: the tables cannot be read, or the file not be written.
+    """
+    if path is None and settings.style == "parquet":
+        raise UsageError("--format parquet: needs --out FILE; the terminal takes text only")
+    connection = connect(output, settings.release)
+    video = find_video(connection, settings.video, settings.dataset)
+    if settings.track_id is not None:
+        _check_track(connection, video, settings.track_id)
+    table = _STYLES[settings.style](connection, video, settings.track_id)
+    if path is None:
+        write_csv(table, sys.stdout)
+        return int(table.num_rows)
+    target = locate(path)
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "export"
+        if settings.style == "parquet":
+            pq.write_table(table, local, compression="zstd")
+        else:
+            with local.open("w", newline="", encoding="utf-8") as file:
+                write_csv(table, file)
+        upload(str(local), target)
+    return int(table.num_rows)
+
+
+def _joined(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_id: int | None) -> pa.Table:
+    """`faces`, `seconds`, and `blendshapes` where they are published; with the tables' column comments."""
+    blendshapes = _has(connection, "blendshapes", video)
+    joined = f" JOIN blendshapes USING {_JOIN}" if blendshapes else ""
+    keys = "dataset, release, video_id, frame_index, faces.pts_us, faces.pts_us / 1e6 AS seconds"
+    columns = f"{keys}, {_ONLY_FACES}{f', {_ONLY_BLENDSHAPES}' if blendshapes else ''}"
+    faces = f"(SELECT * FROM faces WHERE {video.where}{_of_track(track_id)}) AS faces"
+    table = run_sql(connection, f"SELECT {columns} FROM {faces}{joined} ORDER BY frame_index, face_index").read_all()
+    known = {field.name: field for name in ("faces", "blendshapes") for field in arrow_schema(name)}
+    seconds = pa.field("seconds", pa.float64(), metadata={"comment": "presentation time [s]", "unit": "s"})
+    return table.cast(pa.schema([known.get(name, seconds) for name in table.column_names]))
+
+
+def _as_csv(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_id: int | None) -> pa.Table:
+    """The same with the five landmarks in columns of their own."""
+    table = _joined(connection, video, track_id)
+    place = table.column_names.index("landmarks5")
+    points = table["landmarks5"]
+    table = table.remove_column(place)
+    names = [f"{name}_{axis}" for name in _LANDMARKS for axis in "xy"]
+    for number, name in enumerate(names):
+        table = table.add_column(place + number, name, pc.list_element(points, number))
+    return table
+
+
+def _as_openface(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_id: int | None) -> pa.Table:
+    faces = f"SELECT * FROM faces WHERE {video.where}{_of_track(track_id)}"
+    points = ""
+    if _has(connection, "mesh", video):
+        faces = f"SELECT faces.*, points_xy FROM ({faces}) AS faces JOIN dlib68 USING {_JOIN}"
+        points = ", points_xy"
+    values = ", ".join(f"faces.{c.name}" for c in FACES if c not in KEY and c.name != "run_id")
+    sql = (
+        f"SELECT frames.frame_index, frames.pts_us, {values}{points} "
+        f"FROM (SELECT * FROM frames WHERE {video.where}) AS frames "
+        f"LEFT JOIN ({faces}) AS faces USING (frame_index) ORDER BY frames.frame_index, track_id"
+    )
+    rows = run_sql(connection, sql).read_all()
+    tracks = pc.unique(rows["track_id"].drop_null()).to_pylist()
+    return openface_table(rows, track_id if track_id is not None else tracks[0] if len(tracks) == 1 else -1)
+
+
+def _as_fex(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_id: int | None) -> pa.Table:
+    from featray.fex import fex_columns
+
+    table = _joined(connection, video, track_id)
+    if _has(connection, "mesh", video):
+        condition = f"{video.where}{_of_track(track_id)} ORDER BY frame_index, face_index"
+        meshes = run_sql(connection, f"SELECT mesh_xyz FROM mesh WHERE {condition}").read_all()
+        table = table.append_column("mesh_xyz", meshes["mesh_xyz"])
+    for name, value in (("uri", video.uri), ("width", video.width), ("height", video.height)):
+        table = table.append_column(name, pa.repeat(value, table.num_rows))
+    frame, _ = fex_columns(table.drop_columns(["landmarks5"]))
+    return pa.Table.from_pandas(frame, preserve_index=False)
+
+
+_STYLES: Final[dict[str, Callable[[duckdb.DuckDBPyConnection, VideoRow, int | None], pa.Table]]] = {
+    "csv": _as_csv,
+    "parquet": _joined,
+    "openface": _as_openface,
+    "fex": _as_fex,
+}
+
+
+def _of_track(track_id: int | None) -> str:
+    return "" if track_id is None else f" AND track_id = {track_id}"
+
+
+def _has(connection: duckdb.DuckDBPyConnection, table: str, video: VideoRow) -> bool:
+    found = run_sql(connection, f"SELECT 1 FROM {table} WHERE {video.where} LIMIT 1").read_all()
+    return bool(found.num_rows)
+
+
+def _check_track(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_id: int) -> None:
+    sql = f"SELECT DISTINCT track_id FROM faces WHERE {video.where} ORDER BY track_id"
+    there = run_sql(connection, sql).read_all()["track_id"].to_pylist()
+    if track_id not in there:
+        known = ", ".join(map(str, there[:20])) or "none"
+        raise UsageError(f"--track {track_id}: is not in {video.name}; there are: {known}")
+
+
+def write_csv(table: pa.Table, file: IO[str]) -> None:
+    """Write text; a float has as many digits as tell it from its neighbours, a null is empty."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(table.column_names)
+    for batch in table.to_batches(max_chunksize=4096):
+        columns: list[list[Any]] = [_texts(column) for column in batch.columns]
+        writer.writerows(zip(*columns, strict=True))
+
+
+def _texts(column: pa.Array) -> list[Any]:
+    return [("" if value is None else value) for value in column.cast(pa.string()).to_pylist()]

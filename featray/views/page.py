@@ -1,0 +1,140 @@
+"""One picture of a clip: the frame with its faces, the panel beside it, the time line and the notes below."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from PIL import Image, ImageDraw
+
+from featray import __version__
+from featray.views.canvas import GROUND, MUTED, WARNING, shortened, tag, text
+from featray.views.overlay import Square, draw_faces, hide
+from featray.views.panel import HEIGHT as PANEL_HEIGHT
+from featray.views.panel import Panel
+from featray.views.selection import SampledFrame, VideoRow
+from featray.views.source import Shown
+from featray.views.timeline import HEIGHT as TIMELINE_HEIGHT
+from featray.views.timeline import Timeline
+
+NO_MEANING: Final = "SYNTHETIC WEIGHTS: facial numbers carry no meaning; boxes, landmarks and times are real"
+"""On every picture of a release whose weights are not trained."""
+
+_FOOTER: Final = 30
+
+
+@dataclass(frozen=True)
+class Look:
+    """What pictures show.
+
+    Attributes:
+        video: which video.
+        layers: what is drawn on faces; see `overlay.LAYERS`.
+        blur: whether heads are hidden.
+        track_id: whose panel and curves.
+    """
+
+    video: VideoRow
+    layers: frozenset[str]
+    blur: bool
+    track_id: int | None
+
+    @property
+    def title(self) -> str:
+        """What the picture is of; a file's name may name a person, so it goes with the face."""
+        return self.video.video_id if self.blur else f"{self.video.name}  ({self.video.video_id})"
+
+
+def draw_picture(shown: Shown, scale: float, look: Look, hidden: list[Square]) -> Image.Image:
+    """The upright frame, scaled, with its faces.
+
+    Args:
+        shown: the frame and its row; one that was not sampled stays plain.
+        scale: px of the picture a px of the frame.
+        look: what is drawn.
+        hidden: squares to hide before anything is drawn.
+    """
+    picture = Image.fromarray(shown.frame.scaled_rgb(scale))
+    if look.blur:
+        hide(picture, hidden, scale)
+    if shown.sampled is not None:
+        draw_faces(picture, shown.sampled.faces, scale, look.layers)
+    return picture
+
+
+class Pages:
+    """Draws the pages of a clip, all of one even size."""
+
+    def __init__(
+        self,
+        look: Look,
+        frames: list[SampledFrame],
+        columns: tuple[str, ...],
+        frame_size_px: tuple[int, int],
+        height_px: int,
+        span_us: tuple[int, int],
+    ) -> None:
+        """Lay the page out.
+
+        Args:
+            look: what it shows.
+            frames: of the clip, for the curves.
+            columns: to plot.
+            frame_size_px: width and height of the upright frames.
+            height_px: at which they are shown.
+            span_us: first and last time of the clip.
+        """
+        self._look, self._unit = look, height_px / PANEL_HEIGHT
+        self._panel = Panel(self._unit)
+        self._picture_px = (max(1, round(frame_size_px[0] * height_px / frame_size_px[1])), height_px)
+        width = self._picture_px[0] + self._panel.width_px
+        self._timeline = Timeline(frames, look.track_id, columns, span_us, width, self._unit)
+        height = height_px + round(TIMELINE_HEIGHT * self._unit) + round(_FOOTER * self._unit)
+        self.size_px = (width + width % 2, height + height % 2)
+        self._blank = Image.new("RGB", self.size_px, GROUND)
+        self._footer(ImageDraw.Draw(self._blank))
+        self._latest: SampledFrame | None = None
+
+    def draw(self, shown: Shown, hidden: list[Square]) -> Image.Image:
+        """The page of a frame. The panel keeps the numbers of the latest sampled frame, and says which that is."""
+        page = self._blank.copy()
+        scale = self._picture_px[1] / shown.frame.height_px
+        picture = draw_picture(shown, scale, self._look, hidden)
+        if shown.sampled is None:
+            self._say(picture, "not sampled")
+        elif shown.sampled.status == "decode_error":
+            self._say(picture, "decoding error")
+        if picture.size != self._picture_px:  # a stream that changes its size
+            picture = picture.resize(self._picture_px)
+        self._latest = shown.sampled or self._latest
+        page.paste(picture, (0, 0))
+        page.paste(self._panel.draw(self._latest, self._look.track_id), (self._picture_px[0], 0))
+        page.paste(self._timeline.draw(shown.frame.pts_us), (0, self._picture_px[1]))
+        return page
+
+    def _say(self, picture: Image.Image, words: str) -> None:
+        unit = self._unit
+        tag(ImageDraw.Draw(picture), (14 * unit, picture.height - 14 * unit), words, 14 * unit, GROUND, MUTED)
+
+    def _footer(self, draw: ImageDraw.ImageDraw) -> None:
+        unit, (width, height) = self._unit, self.size_px
+        draw_footer(draw, self._look, (0, height - round(_FOOTER * unit), width, height), unit)
+
+
+def draw_footer(
+    draw: ImageDraw.ImageDraw, look: Look, field_xyxy: tuple[int, int, int, int], unit: float, size: float = 12.5
+) -> None:
+    """Video, release and version in one line; above all else that the weights are untrained, if they are."""
+    left, top, right, bottom = field_xyxy
+    middle, edge = (top + bottom) / 2, 18 * unit
+    words = f"{look.title}   {look.video.release}   featray {__version__}"
+    if look.video.weights_trained:
+        text(draw, (left + edge, middle), shortened(words, size * unit, right - left - 2 * edge), size * unit, MUTED)
+        return
+    draw.rectangle((left, top, right, bottom), fill=(64, 44, 12))
+    room = right - left - 2 * edge
+    note = shortened(NO_MEANING, size * unit, room)
+    text(draw, (left + edge, middle), note, size * unit, WARNING)
+    room -= draw.textlength(NO_MEANING, font_size=size * unit) + 2 * edge
+    if room > 160 * unit:
+        text(draw, (right - edge, middle), shortened(words, size * unit, room), size * unit, WARNING, "rm")

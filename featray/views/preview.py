@@ -1,0 +1,167 @@
+"""`featray preview`: a video with what the published tables say of it, as a clip or a contact sheet.
+
+Drawn from the published tables and the original source alone, so that a look at it proves
+coordinates, times and orientation.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from featray.errors import UsageError
+from featray.sources.storage import locate, upload
+from featray.tables.layout import Output
+from featray.tables.query import connect
+from featray.views.clip import write_mp4
+from featray.views.overlay import LAYERS, MEASURED, Square, cut_square
+from featray.views.page import Look, Pages
+from featray.views.selection import SampledFrame, VideoRow, find_video, prominent_track, read_frames
+from featray.views.sheet import choose_frames, draw_sheet
+from featray.views.source import Shown, Source, find_source
+from featray.views.timeline import check_columns
+
+CLIPS: Final = (".mp4",)
+SHEETS: Final = (".png", ".jpg", ".jpeg")
+
+_HELD_US: Final = 1_000_000
+"""How long a head stays hidden where its face was missed; as long as a track outlives a gap."""
+
+
+@dataclass(frozen=True)
+class PreviewSettings:
+    """What to draw.
+
+    Attributes:
+        video: id, URI or end of a URI.
+        release, dataset: which, if there are several; None for the latest, the only one.
+        start_us, end_us: presentation times; None for no bound.
+        source: where the video is now, if it moved.
+        storage_options: for reading it.
+        height_px: at which a clip shows its frames.
+        blur: hide who it is.
+        only_sampled: leave frames out that were not sampled; `blur` does so too, as nothing is known of them.
+        layers: what to draw on faces; None for all that carries meaning.
+        track_id: whose numbers; None for the face that fills the most of the picture over time.
+        columns: to plot.
+        frames: of a contact sheet.
+    """
+
+    video: str
+    release: str | None = None
+    dataset: str | None = None
+    start_us: int | None = None
+    end_us: int | None = None
+    source: str | None = None
+    storage_options: dict[str, Any] = field(default_factory=dict)
+    height_px: int = 720
+    blur: bool = False
+    only_sampled: bool = False
+    layers: tuple[str, ...] | None = None
+    track_id: int | None = None
+    columns: tuple[str, ...] = ("AU12", "valence")
+    frames: int = 12
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What came of it: how many pictures, of which video, and whether its numbers carry meaning."""
+
+    pictures: int
+    video: VideoRow
+
+
+def make_preview(output: Output, path: str, settings: PreviewSettings) -> Preview:
+    """Draw a clip or a contact sheet, by the ending of `path`.
+
+    Raises:
+        UsageError: no such video, range or track; or the source is not what the tables were made from.
+        VideoError: the source cannot be opened.
+        StorageError: the tables cannot be read, or the picture not be written.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (*CLIPS, *SHEETS):
+        raise UsageError(f"--out {path}: must end in {', '.join((*CLIPS, *SHEETS))}")
+    check_columns(settings.columns)
+    connection = connect(output, settings.release)
+    video = find_video(connection, settings.video, settings.dataset)
+    layers = frozenset(settings.layers or (LAYERS if video.weights_trained else MEASURED))
+    sampled = read_frames(connection, video, settings.start_us, settings.end_us, mesh="mesh" in layers)
+    if not sampled:
+        raise UsageError(f"--video {settings.video}: the tables hold no frame of it in that range")
+    look = Look(video, layers, settings.blur, _track(sampled, settings.track_id))
+    source = Source(video, find_source(video, settings.source, settings.storage_options), settings.storage_options)
+    target = locate(path)
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / f"preview{suffix}"
+        if suffix in CLIPS:
+            pictures = _write_clip(local, source, sampled, look, settings)
+        else:
+            pictures = _write_sheet(local, source, sampled, look, settings)
+        upload(str(local), target)
+    return Preview(pictures, video)
+
+
+def _write_clip(path: Path, source: Source, sampled: list[SampledFrame], look: Look, settings: PreviewSettings) -> int:
+    only_sampled = settings.only_sampled or settings.blur
+    shown = source.run(sampled, settings.start_us, settings.end_us, only_sampled=only_sampled)
+    hidden = hidden_squares(sampled) if settings.blur else {}
+    first = next(shown)
+    begin_us = first.frame.pts_us
+    size = (first.frame.width_px, first.frame.height_px)
+    span_us = (min(begin_us, sampled[0].pts_us), sampled[-1].pts_us)
+    pages = Pages(look, sampled, settings.columns, size, settings.height_px, span_us)
+
+    def drawn() -> Iterator[tuple[int, Any]]:
+        for item in _and_rest(first, shown):
+            yield item.frame.pts_us - begin_us, pages.draw(item, hidden.get(item.frame.index, []))
+
+    return write_mp4(path, drawn(), pages.size_px)
+
+
+def _write_sheet(path: Path, source: Source, sampled: list[SampledFrame], look: Look, settings: PreviewSettings) -> int:
+    chosen = choose_frames(sampled, settings.frames, look.track_id)
+    hidden = hidden_squares(sampled) if settings.blur else {}
+    shown = source.pick(chosen)
+    first = next(shown)
+    pictures = ((item, hidden.get(item.frame.index, [])) for item in _and_rest(first, shown))
+    sheet = draw_sheet(pictures, len(chosen), look, first.frame.width_px / first.frame.height_px)
+    sheet.save(path, quality=88)
+    return len(chosen)
+
+
+def hidden_squares(frames: list[SampledFrame]) -> dict[int, list[Square]]:
+    """What to hide in each frame, by `frame_index`: its faces, and those missed in it but seen within a second."""
+    places: dict[int, list[tuple[int, Square]]] = {}
+    for frame in frames:
+        for face in frame.faces:
+            places.setdefault(face.track_id, []).append((frame.pts_us, cut_square(face)))
+    found: dict[int, list[Square]] = {}
+    for frame in frames:
+        squares = [cut_square(face) for face in frame.faces]
+        here = {face.track_id for face in frame.faces}
+        for track, seen in places.items():
+            if track not in here:
+                before = [square for time, square in seen if 0 < frame.pts_us - time <= _HELD_US][-1:]
+                after = [square for time, square in seen if 0 < time - frame.pts_us <= _HELD_US][:1]
+                squares += before + after
+        found[frame.frame_index] = squares
+    return found
+
+
+def _track(frames: list[SampledFrame], wanted: int | None) -> int | None:
+    if wanted is None:
+        return prominent_track(frames)
+    there = sorted({face.track_id for frame in frames for face in frame.faces})
+    if wanted not in there:
+        known = ", ".join(map(str, there[:20])) or "none"
+        raise UsageError(f"--track {wanted}: is not in that part of the video; there are: {known}")
+    return wanted
+
+
+def _and_rest(first: Shown, rest: Iterator[Shown]) -> Iterator[Shown]:
+    yield first
+    yield from rest

@@ -1,0 +1,183 @@
+"""What the published tables say of one video: its row, its sampled frames and their faces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import yaml
+from numpy.typing import NDArray
+
+from featray.errors import UsageError
+from featray.model.names import MESH_VERTICES
+from featray.tables.query import run_sql
+
+
+@dataclass(frozen=True)
+class VideoRow:
+    """One video of one release.
+
+    Attributes:
+        dataset, release, video_id, uri, member, size_bytes, content_id: as in the `videos` table.
+        width, height: of the upright frame; None if no frame was decoded.
+        weights_trained: whether the facial numbers carry meaning.
+        column: `input.column` of the run that made the rows.
+    """
+
+    dataset: str
+    release: str
+    video_id: str
+    uri: str
+    member: str | None
+    size_bytes: int
+    content_id: str
+    width: int | None
+    height: int | None
+    weights_trained: bool
+    column: str | None
+
+    @property
+    def name(self) -> str:
+        """What people call it: the last part of its place."""
+        return (self.member or self.uri).rsplit("/", 1)[-1]
+
+    @property
+    def where(self) -> str:
+        """The SQL condition that selects its rows."""
+        return " AND ".join(f"{key} = {quoted(getattr(self, key))}" for key in ("dataset", "release", "video_id"))
+
+
+@dataclass(frozen=True)
+class Face:
+    """A row of `faces`, with its mesh where that was asked for.
+
+    Attributes:
+        row: values by column name.
+        mesh_xyz: float32 `[478, 3]`, x and y in px of the upright frame; else None.
+    """
+
+    row: dict[str, Any]
+    mesh_xyz: NDArray[np.float32] | None = None
+
+    def __getitem__(self, column: str) -> float:
+        return float(self.row[column])
+
+    @property
+    def track_id(self) -> int:
+        """Which track."""
+        return int(self.row["track_id"])
+
+    @property
+    def box_xyxy(self) -> tuple[float, float, float, float]:
+        """The box, px of the upright frame."""
+        return self["box_x1"], self["box_y1"], self["box_x2"], self["box_y2"]
+
+    @property
+    def area_px(self) -> float:
+        """Of the box."""
+        x1, y1, x2, y2 = self.box_xyxy
+        return (x2 - x1) * (y2 - y1)
+
+
+@dataclass(frozen=True)
+class SampledFrame:
+    """A row of `frames` with its faces, best score first."""
+
+    frame_index: int
+    pts_us: int
+    status: str
+    faces: tuple[Face, ...]
+
+    def face(self, track_id: int | None) -> Face | None:
+        """The face of a track; None if it is not in the frame."""
+        return next((face for face in self.faces if face.track_id == track_id), None)
+
+
+def quoted(text: str) -> str:
+    """A string as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def find_video(connection: duckdb.DuckDBPyConnection, name: str, dataset: str | None = None) -> VideoRow:
+    """The video with this id, URI, or end of a URI such as `face.mp4`.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    place = "coalesce(uri || '#' || member, uri)"
+    ending = f"ends_with({place}, {quoted('/' + name)}) OR ends_with({place}, {quoted('#' + name)})"
+    condition = f"(video_id = {quoted(name)} OR uri = {quoted(name)} OR {ending})"
+    if dataset is not None:
+        condition += f" AND dataset = {quoted(dataset)}"
+    rows = _rows(connection, f"SELECT * FROM videos WHERE {condition} ORDER BY dataset, release, video_id")
+    if not rows:
+        raise UsageError(f'--video {name}: not in this output; `featray query OUT "SELECT video_id, uri FROM videos"`')
+    if len(rows) > 1:
+        found = ", ".join(f"{row['dataset']}/{row['release']}/{row['video_id']}" for row in rows[:5])
+        raise UsageError(f"--video {name}: is {len(rows)} videos: {found}; name one by id, --dataset and --release")
+    row = rows[0]
+    runs = _rows(connection, f"SELECT weights_trained, config FROM runs WHERE run_id = {quoted(row['run_id'])}")
+    known = {field: row[field] for field in VideoRow.__annotations__ if field in row}
+    return VideoRow(
+        **known,
+        weights_trained=bool(runs and runs[0]["weights_trained"]),
+        column=_input_column(runs[0]["config"]) if runs else None,
+    )
+
+
+def read_frames(
+    connection: duckdb.DuckDBPyConnection, video: VideoRow, start_us: int | None, end_us: int | None, *, mesh: bool
+) -> list[SampledFrame]:
+    """The sampled frames with a time in `[start_us, end_us]`, in order, with their faces.
+
+    Args:
+        connection: of `tables.query.connect`.
+        video: which.
+        start_us: the earliest presentation time; None for no bound.
+        end_us: the latest one; None for no bound.
+        mesh: whether to read meshes too.
+    """
+    condition = video.where
+    condition += "" if start_us is None else f" AND pts_us >= {start_us}"
+    condition += "" if end_us is None else f" AND pts_us <= {end_us}"
+    order = "ORDER BY frame_index, face_index"
+    faces = run_sql(connection, f"SELECT * FROM faces WHERE {condition} {order}").read_all()
+    meshes = None
+    if mesh:
+        meshes = run_sql(connection, f"SELECT mesh_xyz FROM mesh WHERE {condition} {order}").read_all()
+    by_frame = _faces_by_frame(faces, meshes if meshes is not None and meshes.num_rows == faces.num_rows else None)
+    frames = _rows(connection, f"SELECT frame_index, pts_us, status FROM frames WHERE {condition} ORDER BY frame_index")
+    return [SampledFrame(**frame, faces=tuple(by_frame.get(frame["frame_index"], ()))) for frame in frames]
+
+
+def _faces_by_frame(faces: pa.Table, meshes: pa.Table | None) -> dict[int, list[Face]]:
+    xyz = None
+    if meshes is not None:
+        flat = meshes["mesh_xyz"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        xyz = flat.reshape(-1, MESH_VERTICES, 3).astype(np.float32, copy=False)
+    found: dict[int, list[Face]] = {}
+    for number, row in enumerate(row for batch in faces.to_batches() for row in batch.to_pylist()):
+        found.setdefault(row["frame_index"], []).append(Face(row, None if xyz is None else xyz[number]))
+    return found
+
+
+def prominent_track(frames: list[SampledFrame]) -> int | None:
+    """The track that fills the most of the picture over all frames; None without a face."""
+    area: dict[int, float] = {}
+    for frame in frames:
+        for face in frame.faces:
+            area[face.track_id] = area.get(face.track_id, 0.0) + face.area_px
+    return min(area, key=lambda track: (-area[track], track), default=None)
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = run_sql(connection, sql).read_all().to_pylist()
+    return rows
+
+
+def _input_column(config: str | None) -> str | None:
+    column = ((yaml.safe_load(config or "") or {}).get("input") or {}).get("column")
+    return None if column is None else str(column)

@@ -1,0 +1,89 @@
+"""A contact sheet: some frames of a video that differ as much as its frames do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from featray.model.names import AU_NAMES_20, EMOTION_NAMES_7
+from featray.views.canvas import GROUND, INK, RAISED, tag
+from featray.views.overlay import Square
+from featray.views.page import Look, draw_footer, draw_picture
+from featray.views.panel import SUMMARY_PX, draw_summary
+from featray.views.selection import Face, SampledFrame
+from featray.views.source import Shown
+from featray.views.times import clock_text
+
+_COMPARED: Final = (
+    *AU_NAMES_20,
+    *(f"emotion_{name}" for name in EMOTION_NAMES_7),
+    "pose_pitch",
+    "pose_yaw",
+    "pose_roll",
+)
+_GAP: Final = 10
+_FOOTER: Final = 32
+
+
+def choose_frames(frames: list[SampledFrame], number: int, track_id: int | None) -> list[SampledFrame]:
+    """Frames of great variety, in order of time.
+
+    The first is the most usual one; each further one is the farthest from those chosen, by action
+    units, emotions and head pose of the track, every column scaled to its spread. Without faces, or
+    with fewer frames with one than asked for, frames at even steps fill up.
+    """
+    with_face = [(frame, face) for frame in frames if (face := frame.face(track_id)) is not None]
+    chosen: list[SampledFrame] = []
+    if with_face:
+        features = np.asarray([[face[name] for name in _COMPARED] for _, face in with_face])
+        features = (features - features.mean(0)) / np.maximum(features.std(0), 1e-9)
+        order = [int(np.argmin(np.linalg.norm(features, axis=1)))]
+        distance = np.full(len(features), np.inf)
+        while len(order) < min(number, len(features)):
+            distance = np.minimum(distance, np.linalg.norm(features - features[order[-1]], axis=1))
+            distance[order] = -1
+            order.append(int(np.argmax(distance)))
+        chosen = [with_face[i][0] for i in order]
+    taken = {frame.frame_index for frame in chosen}
+    rest = [frame for frame in frames if frame.frame_index not in taken]
+    missing = min(number - len(chosen), len(rest))
+    chosen += [rest[i] for i in np.linspace(0, len(rest) - 1, missing).round().astype(int).tolist()] if missing else []
+    return sorted(chosen, key=lambda frame: frame.frame_index)
+
+
+def draw_sheet(shown: Iterable[tuple[Shown, list[Square]]], number: int, look: Look, aspect: float) -> Image.Image:
+    """The sheet.
+
+    Args:
+        shown: frames with their rows, and what is to be hidden in each.
+        number: of frames.
+        look: what is drawn.
+        aspect: width over height of the upright frames.
+    """
+    columns = max(1, min(number, 6 if aspect < 1 else 4 if number > 4 else 3 if number == 3 else 2))
+    cell = (320 if aspect < 1 else 480 if columns > 3 else 640, 0)
+    cell = (cell[0], max(1, round(cell[0] / aspect)))
+    rows = -(-number // columns)
+    width = columns * (cell[0] + _GAP) + _GAP
+    height = rows * (cell[1] + SUMMARY_PX + _GAP) + _GAP + _FOOTER
+    sheet = Image.new("RGB", (width, height), GROUND)
+    for place, (item, hidden) in enumerate(shown):
+        corner = (
+            _GAP + place % columns * (cell[0] + _GAP),
+            _GAP + place // columns * (cell[1] + SUMMARY_PX + _GAP),
+        )
+        picture = draw_picture(item, cell[1] / item.frame.height_px, look, hidden)
+        sheet.paste(picture if picture.size == cell else picture.resize(cell), corner)
+        draw = ImageDraw.Draw(sheet)
+        words = f"{clock_text(item.frame.pts_us)}   frame {item.frame.index}"
+        tag(draw, (corner[0], corner[1] + cell[1]), words, 14, RAISED, INK)
+        draw_summary(sheet, (corner[0], corner[1] + cell[1]), cell[0], _summarised(item.sampled, look.track_id))
+    draw_footer(ImageDraw.Draw(sheet), look, (0, height - _FOOTER, width, height), 1.0, 13.5)
+    return sheet
+
+
+def _summarised(sampled: SampledFrame | None, track_id: int | None) -> Face | None:
+    return None if sampled is None else sampled.face(track_id)
