@@ -59,10 +59,10 @@ class Tables:
         self._cursors: list[DuckDBPyConnection] = []
 
     def sql(self, query: str) -> DuckDBPyRelation:
-        """The rows of a SELECT over tables and views.
+        """The rows of a query over tables and views.
 
         Raises:
-            UsageError: the SQL is wrong, or is no SELECT.
+            UsageError: the SQL is wrong, or empty.
         """
         with one_line_complaints(), storage_errors(self._output.root.uri):
             relation = self._cursor().sql(query)

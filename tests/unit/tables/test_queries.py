@@ -169,7 +169,7 @@ def blendshape_agreement(t):
     expected = []
     for key, faces in group(t["faces"], "dataset", "release").items():
         shapes = [row for row in t["blendshapes"] if row["dataset"] == key[0]]
-        for au, name in re.findall(r"'(AU\d\d)'(?: AS au)?, '(\w+)'", sql):
+        for au, name in re.findall(r"\('(AU\d\d)', '(\w+)'\)", sql):
             sides = [one for one in shapes[0] if re.fullmatch(f"{name}(Left|Right|Lower|Upper)?", one)]
             a = np.array([face[au] for face in faces])
             b = np.array([[row[side] for side in sides] for row in shapes]).mean(1)
