@@ -82,7 +82,7 @@ def test_open_reads_from_the_bucket(cluster, bucket, options):
         assert len(out.features.to_arrow_table()) == 8
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(lambda: len(out.videos)).result() == 4
-    with pytest.raises(StorageError, match="no-such-bucket") as caught:
+    with pytest.raises(FeatrayError, match="s3://no-such-bucket/facial: ") as caught:
         featray.open("s3://no-such-bucket/facial", storage_options=options)
     assert "hunter2" not in str(caught.value) and "\n" not in str(caught.value)
 
