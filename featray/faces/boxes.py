@@ -111,7 +111,9 @@ class BoxesFile:
             column = ds.field("video")
             of_video = functools.reduce(operator.or_, [column == name for name in _names(video)])
             return dataset.to_table(filter=of_video, use_threads=False, batch_readahead=1, fragment_readahead=1)
-        except (ConfigError, pa.ArrowInvalid) as error:
+        except ConfigError as error:
+            raise VideoError(str(error), code=ErrorCode.BAD_BOXES) from None
+        except pa.ArrowInvalid as error:
             raise VideoError(f"{self.uri}: {self._one_line(error)}", code=ErrorCode.BAD_BOXES) from None
         except StorageError as error:
             raise VideoError(str(error), code=unreadable_code(error.__cause__)) from None
@@ -229,7 +231,8 @@ def _our_schema(found: pa.Schema, uri: str) -> pa.Schema:
     if not names & set(_TIMES):
         raise ConfigError(f"detect.boxes: {uri}: has neither frame_index nor pts_us; one of them is needed")
     for name in _TYPES:
-        if name in names and not _fits(found.field(name).type, _TYPES[name]):
+        nothing_given = name in ("score", _LANDMARKS) and name in names and pa.types.is_null(found.field(name).type)
+        if name in names and not nothing_given and not _fits(found.field(name).type, _TYPES[name]):
             raise ConfigError(
                 f"detect.boxes: {uri}: column {name} is {found.field(name).type}, not {_TYPES[name]} or the like"
             )

@@ -132,7 +132,7 @@ def _convert(ov: ModuleType, weights: PulledFile, folder: Path) -> None:
 
     _log.info("converting %s for OpenVINO", weights.path.name)
     torch.set_num_threads(1)
-    size = torch.export.Dim("height", min=32, max=16384), torch.export.Dim("width", min=32, max=16384)
+    size = torch.export.Dim("height", min=64, max=16384), torch.export.Dim("width", min=64, max=16384)
     example = torch.zeros((1, 360, 640, 3), dtype=torch.uint8)
     with torch.no_grad():
         exported = torch.export.export(load_r34(weights.path), (example,), dynamic_shapes=({1: size[0], 2: size[1]},))
