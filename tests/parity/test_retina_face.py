@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from featray.config import DetectConfig
-from featray.errors import ConfigError, ModelError
-from featray.faces.detector import DetectorFiles, detector_sha256, open_detector
+from featray.faces.detector import DetectorFiles, open_detector
 from featray.video.frame import Frame
 
 pytestmark = pytest.mark.parity
@@ -35,9 +34,9 @@ def package():
 
 def spread(head, given, output, *, is_score):
     """Rescale a head, once, so that its outputs are as large as those of a trained one: boxes some px, few faces."""
-    scale = (2.0 if is_score else 0.2) / output.std().item()
+    scale = (2.0 if is_score else 0.2) / output.std(dim=(0, 2, 3))
     centre = output.mean(dim=(0, 2, 3))
-    head.weight.data *= scale
+    head.weight.data *= scale[:, None, None, None]
     head.bias.data = (head.bias.data - centre) * scale
     if is_score:
         head.bias.data[2:] -= 5
@@ -57,7 +56,7 @@ def weights(pictures, tmp_path_factory):
         if name.startswith("face_rpn") and isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(partial(spread, is_score=name.endswith("_score")))
     with torch.inference_mode():
-        network(torch.from_numpy(pictures["noise"].frame.astype(np.float32))[None])
+        network(torch.from_numpy(pictures["still"].frame.astype(np.float32))[None])
     for module in network.modules():
         module._forward_hooks.clear()
     path = tmp_path_factory.mktemp("retina") / "retinaface.onnx"

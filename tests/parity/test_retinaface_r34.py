@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from featray.config import DetectConfig
-from featray.faces.detector import DetectorFiles, detector_sha256, open_detector
-from featray.faces.retinaface_r34 import RetinaFaceResNet34, open_openvino, open_torch
-from featray.faces.weights import find_weights
+from featray.faces.detector import DetectorFiles, open_detector
+from featray.faces.retinaface_r34 import RetinaFaceResNet34, open_torch
 from featray.video.frame import Frame
 from tests.r34_weights import write_r34_weights
 
@@ -89,9 +88,7 @@ def test_same_faces(pyfeat, ours, pictures, report):
         worst_px = max(worst_px, distance.min(axis=1).max(), np.abs(found.landmarks5 - landmarks[nearest]).max())
         worst_score = max(worst_score, np.abs(found.score - expected[nearest, 4]).max())
         assert (np.diff(found.score) <= 0).all()
-    report(
-        f"retinaface-r34: {counts} faces, boxes and landmarks {worst_px:.0e} px, scores {worst_score:.0e} from py-feat's"
-    )
+    report(f"retinaface-r34: {counts} faces, places {worst_px:.0e} px, scores {worst_score:.0e} from py-feat's")
     assert sum(counts) > 0
     assert worst_px < 1e-3
     assert worst_score < 1e-5

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featray.config import DetectConfig
+from featray.child import ChildSettings
+from featray.config import DecodeConfig, DetectConfig, EveryNth, InputConfig
 from featray.errors import ConfigError, ErrorCode, StorageError, VideoError
 from featray.faces.detector import DetectorFiles, detector_for_videos, detector_sha256
-from featray.sources.listing import Video
+from featray.isolation import IsolatedDecoder
+from featray.plan import UnitTask
+from featray.sources.listing import Video, list_videos
+from featray.video.units import Unit
 
 VIDEO = Video("00000000000000aa", "file:///in/a.mp4", "/in/a.mp4", 1, "c")
 MEMBER = Video("00000000000000bb", "s3://b/x.tar", "s3://b/x.tar", 1, "c", member="day/a.mp4")
@@ -243,3 +247,25 @@ def test_content_is_told_apart_but_not_its_place(write, tmp_path):
     assert sha256(write([ROW], "elsewhere/other.parquet")) == first
     assert sha256(write([{**ROW, "x1": 11.0}], "changed.parquet")) != first
     assert len(first) == 64
+
+
+def test_in_the_decoding_process(write, face_clip):
+    """Two videos with one child: each has its own boxes; malformed ones cost their video."""
+    (video,) = list_videos(InputConfig(uris=[str(face_clip)]))
+    rows = [{**ROW, "video": "face.mp4", "frame_index": index} for index in (0, 1, 118, 118)]
+    rows[3] |= {"x1": 200.0, "x2": 300.0}
+    config = DetectConfig(detector="boxes", boxes=str(write([*rows, {**ROW, "video": "bad.mp4", "x1": 70.0}])))
+    decoder = IsolatedDecoder(ChildSettings(DecodeConfig(sample=EveryNth(every=118)), config, {}))
+    others = [replace(video, uri=f"file:///in/{name}.mp4", video_id=name) for name in ("bad", "none")]
+    try:
+        ours, bad, none = (
+            next(decoder.chunks(UnitTask(one, "key", "shard", Unit(0), 1, 1))) for one in (video, *others)
+        )
+    finally:
+        decoder.close()
+    # 1 is no sampled frame.
+    assert ours.frames["faces"].to_pylist() == [1, 2, 0, 0] and not ours.outcome.failures
+    assert ours.faces["box_x1"].to_pylist() == [10, 10, 200]
+    assert ours.faces["landmarks5"].to_pylist() == [None] * 3
+    assert [code for _, code, _ in bad.outcome.failures] == [ErrorCode.BAD_BOXES]
+    assert none.frames["status"].to_pylist() == ["no_face"] * 4 and not none.outcome.failures
