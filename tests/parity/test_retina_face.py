@@ -88,6 +88,10 @@ def frame_of(rgb):
     return Frame.of(av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24"), index=0, pts_us=0)
 
 
+def side_px(box):
+    return min(box[2] - box[0], box[3] - box[1])
+
+
 def settings_of(weights, min_score):
     return DetectConfig(
         detector="retina-face", weights=str(weights), min_score=min_score, min_size_px=1, max_faces=1000
@@ -105,6 +109,8 @@ def test_same_faces(package, weights, images, min_score, report):
     for (name, rgb), found in zip(images.items(), all_found, strict=True):
         bgr = np.ascontiguousarray(rgb[..., ::-1])
         faces = list(package.detect_faces(bgr, threshold=min_score, model=network, allow_upscaling=False).values())
+        # Cut off at the frame's border, a box may have no width or height left; min_size_px drops those.
+        faces = [face for face in faces if side_px(face["facial_area"]) >= 1]
         counts[name] = len(faces)
         assert len(found) == len(faces)
         # Ours are by score, ties by x; its are by score alone.
