@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from featray.child import ChildSettings
 from featray.errors import RETRYABLE, ErrorCode, ModelError
-from featray.faces.detector import detector_sha256
+from featray.faces.detector import detector_sha256, prepare_detector
 from featray.isolation import IsolatedDecoder
 from featray.plan import Outcome, UnitTask, VideoPlan, VideoTask
 from featray.rows import (
@@ -102,6 +102,7 @@ class DecodeDetect:
             raise ModelError(
                 f"{child.detect.detector}: its files are not those this run was planned with; sync them to every node"
             )
+        prepare_detector(child.detect, child.detector_files)
         self._decoder = IsolatedDecoder(child)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:

@@ -101,6 +101,19 @@ def detector_for_videos(settings: DetectConfig, files: DetectorFiles) -> Callabl
     return lambda video: network
 
 
+def prepare_detector(settings: DetectConfig, files: DetectorFiles) -> None:
+    """Do what has to be done once a machine, before `open_detector` is called in the time of a unit.
+
+    Raises:
+        FeatrayError: as `open_detector` does.
+    """
+    if settings.detector == "retinaface-r34":
+        from featray.faces.retinaface_r34 import prepare
+        from featray.faces.weights import find_weights
+
+        prepare(find_weights(settings, files.cache_dir), files.cache_dir)
+
+
 def detector_sha256(settings: DetectConfig, files: DetectorFiles | None = None) -> str:
     """What tells the detector's weights or boxes apart, 64 hex digits; part of the work key.
 

@@ -4,8 +4,9 @@ It sees the whole frame, RGB, unless `detect.input_px` shrinks it. On a CPU it r
 in fp32, which takes three quarters of torch's time (205 and 268 ms a 640x360 frame on one thread);
 batches gain nothing there. Without OpenVINO, torch runs it.
 
-The converted network is kept beside the converted multitask networks, so that torch is needed
-once a machine. It takes frames of any size.
+The converted network is kept beside the converted multitask networks and takes frames of any size.
+Converting takes torch, 1.4 GB and some seconds: it is done once a machine, in a process of its own,
+as a worker starts and not in the time of a unit.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
-from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,18 +109,14 @@ def open_openvino(weights: PulledFile, cache_dir: Path) -> Network:
         "INFERENCE_PRECISION_HINT": "f32",
     }
     try:
-        model = IrCache(cache_dir / "openvino").load_or_make(
-            _ir_key(weights, ov.__version__),
-            read=lambda folder: core.read_model(str(folder / _IR)),
-            make=lambda folder: _convert(ov, weights, folder),
-        )
+        model = _load_or_convert(weights, cache_dir, lambda folder: core.read_model(str(folder / _IR)))
         request = core.compile_model(model, "CPU", properties).create_infer_request()
     except RuntimeError as error:
         raise ModelError(f"{weights.path}: OpenVINO cannot compile it ({_one_line(error)})") from error
 
     def run(image: NDArray[np.uint8]) -> RawOutputs:
         try:
-            outputs = request.infer([image[None]], share_inputs=True, share_outputs=True)
+            outputs = request.infer([image[None]], share_inputs=True)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO failed on a frame ({_one_line(error)})") from error
         return outputs[0][0], outputs[1][0], outputs[2][0]
@@ -124,22 +124,48 @@ def open_openvino(weights: PulledFile, cache_dir: Path) -> Network:
     return run
 
 
-def _convert(ov: ModuleType, weights: PulledFile, folder: Path) -> None:
-    """Convert the network and save it in `folder`."""
+def prepare(weights: PulledFile, cache_dir: Path) -> None:
+    """Convert the network for OpenVINO where the cache does not hold it.
+
+    Raises:
+        ModelError: it cannot be converted.
+    """
+    if importlib.util.find_spec("openvino") is not None:
+        _load_or_convert(weights, cache_dir, lambda folder: None)
+
+
+def _load_or_convert(weights: PulledFile, cache_dir: Path, read: Callable[[Path], Any]) -> Any:
+    def make(folder: Path) -> None:
+        _log.info("converting %s for OpenVINO", weights.path.name)
+        code = "import sys; from featray.faces.retinaface_r34 import convert; convert(*sys.argv[1:])"
+        command = [sys.executable, "-c", code, str(weights.path), str(folder)]
+        path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+        if done.returncode:
+            reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+            raise ModelError(f"{weights.path}: cannot be converted for OpenVINO ({reason[0][:200]})")
+
+    key = _ir_key(weights, metadata.version("openvino"))
+    return IrCache(cache_dir / "openvino").load_or_make(key, read=read, make=make)
+
+
+def convert(weights: str, folder: str) -> None:
+    """Convert the network of a file and save it in a folder; in this process."""
     import torch
 
     from featray.faces.r34_network import load_r34
+    from featray.model.engine_openvino import import_openvino
 
-    _log.info("converting %s for OpenVINO", weights.path.name)
+    ov = import_openvino()
     torch.set_num_threads(1)
     size = torch.export.Dim("height", min=64, max=16384), torch.export.Dim("width", min=64, max=16384)
     example = torch.zeros((1, 360, 640, 3), dtype=torch.uint8)
     with torch.no_grad():
-        exported = torch.export.export(load_r34(weights.path), (example,), dynamic_shapes=({1: size[0], 2: size[1]},))
+        exported = torch.export.export(load_r34(Path(weights)), (example,), dynamic_shapes=({1: size[0], 2: size[1]},))
         model = ov.convert_model(exported)
     model.inputs[0].get_node().set_partial_shape(ov.PartialShape([1, -1, -1, 3]))
     model.validate_nodes_and_infer_types()
-    ov.save_model(model, str(folder / _IR), compress_to_fp16=False)
+    ov.save_model(model, str(Path(folder) / _IR), compress_to_fp16=False)
 
 
 def _ir_key(weights: PulledFile, openvino_version: str) -> str:

@@ -11,13 +11,16 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
+from featray.child import ChildSettings
 from featray.cli import main
-from featray.config import DetectConfig, parse_config
+from featray.config import DecodeConfig, DetectConfig, parse_config
 from featray.errors import ConfigError, ModelError, WeightsMissing
 from featray.faces.detector import DetectorFiles, detector_sha256, open_detector
+from featray.faces.retinaface_r34 import open_torch, prepare
 from featray.faces.weights import DETECTOR_WEIGHTS, find_weights, pull_weights
 from featray.model.cache import sha256_of_file
 from featray.runner import describe
+from featray.stages import DecodeDetect
 from tests.r34_weights import write_r34_weights
 from tests.unit.model.conftest import point_client_to
 from tests.unit.model.hub_server import COMMIT, serving
@@ -176,3 +179,38 @@ def test_list_and_pull_on_the_command_line(hub, cache, published):
 def test_boxes_is_no_network():
     with pytest.raises(ConfigError):
         open_detector(DetectConfig(detector="boxes", boxes="b.csv"))
+
+
+def test_a_worker_refuses_other_files_than_the_run_was_planned_with(tmp_path, cache):
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("video,frame_index,x1,y1,x2,y2\na.mp4,3,10,20,60,90\n")
+    detect = DetectConfig(detector="boxes", boxes=str(boxes))
+    child = ChildSettings(DecodeConfig(), detect, {}, cache, detector_sha256(detect))
+    DecodeDetect(child)
+    boxes.write_text("video,frame_index,x1,y1,x2,y2\n")
+    refused(lambda: DecodeDetect(child), ModelError, "boxes: its files are not those this run was planned with")
+
+
+def test_small_and_odd_frames_and_a_process_without_torch(published, cache):
+    """The converted network has no size of its own, and what runs it never needs torch once it is there."""
+    settings = DetectConfig(detector=R34, weights=str(published))
+    weights = find_weights(settings, cache)
+    prepare(weights, cache)
+    code = (
+        "import sys; import numpy as np; from pathlib import Path; from featray.config import DetectConfig; "
+        "from featray.faces.retinaface_r34 import open_openvino; "
+        "from featray.faces.weights import find_weights; "
+        "cache = Path(sys.argv[2]); network = open_openvino(find_weights("
+        "DetectConfig(detector='retinaface-r34', weights=sys.argv[1]), cache), cache); "
+        "image = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8); "
+        "np.savez(cache / 'out.npz', *[part for h, w in ((17, 40), (33, 33), (90, 119)) "
+        "for part in network(np.ascontiguousarray(image[:h, :w]))]); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(published), str(cache)], check=True, timeout=120)
+    image, network = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8), open_torch(published)
+    with np.load(cache / "out.npz") as file:
+        found = [file[name] for name in file.files]
+    sizes = ((17, 40), (33, 33), (90, 119))
+    expected = [part for h, w in sizes for part in network(np.ascontiguousarray(image[:h, :w]))]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
