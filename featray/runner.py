@@ -19,7 +19,7 @@ from typing import Any
 
 from featray.config import Config, cache_dir, path_field_names
 from featray.errors import RunError
-from featray.faces.detector import detector_sha256
+from featray.faces.detector import DetectorFiles, detector_sha256
 from featray.identity import release_name, result_settings, work_key
 from featray.model.checkpoint import Checkpoint
 from featray.model.engines import choose
@@ -98,7 +98,7 @@ def describe(config: Config) -> Job:
     settings = result_settings(
         config,
         weights_sha256=checkpoint.sha256,
-        detector_sha256=detector_sha256(config.detect),
+        detector_sha256=detector_sha256(config.detect, DetectorFiles(cache_dir(), config.input.storage_options)),
         precision=precision,
     )
     return Job(
@@ -212,7 +212,7 @@ def _execute(
     with progress, Session(job.config) as session:
         progress.start(tally, session.workers, job.gpu)
         for attempt in range(1, job.config.run.max_attempts + 1):
-            for receipt in session.stream(partition, job.run_id, _infer_settings(job), pages):
+            for receipt in session.stream(partition, job.run_id, _infer_settings(job), job.settings["detector"], pages):
                 complete = tally.take(receipt)
                 progress.update()
                 _stop_if_hopeless(tally, job.config)

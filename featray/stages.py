@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from featray.child import ChildSettings
 from featray.errors import RETRYABLE, ErrorCode, ModelError
+from featray.faces.detector import detector_sha256, prepare_detector
 from featray.isolation import IsolatedDecoder
 from featray.plan import Outcome, UnitTask, VideoPlan, VideoTask
 from featray.rows import (
@@ -90,9 +91,18 @@ class PlanVideos:
 
 
 class DecodeDetect:
-    """UnitTask rows in, chunk rows out. Frames never leave the child process that decodes them."""
+    """UnitTask rows in, chunk rows out. Frames never leave the child process that decodes them.
+
+    Raises:
+        FeatrayError: as it starts, if the detector's files are not on this node, or are others than the run's.
+    """
 
     def __init__(self, child: ChildSettings) -> None:
+        if child.detector_sha256 not in (None, detector_sha256(child.detect, child.detector_files)):
+            raise ModelError(
+                f"{child.detect.detector}: its files are not those this run was planned with; sync them to every node"
+            )
+        prepare_detector(child.detect, child.detector_files)
         self._decoder = IsolatedDecoder(child)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
