@@ -53,13 +53,15 @@ class _Child:
                 self._connection.send(self._plan(request))
 
     def _plan(self, video: Video) -> VideoPlan:
-        return plan_video(video, self._settings.decode, self._settings.storage_options)
+        settings = self._settings
+        return plan_video(video, settings.decode, settings.storage_options, settings.detect.every)
 
     def _send_chunks(self, task: UnitTask) -> None:
         if self._detector is None:
             self._detector = open_detector(self._settings.detect)
         open_file = partial(open_source, task.video, self._settings.storage_options)
-        for chunk in extract_chunks(task, open_file, self._settings.decode, self._detector):
+        settings = self._settings
+        for chunk in extract_chunks(task, open_file, settings.decode, self._detector, settings.detect.every):
             # The chips follow as bare bytes: pickling 50 MB would copy them twice.
             self._connection.send((replace(chunk, chips=chunk.chips[:0]), len(chunk.chips)))
             if len(chunk.chips):

@@ -108,6 +108,10 @@ class DetectConfig(Section):
     detector: Literal["retinaface-mnv1"] = "retinaface-mnv1"
     input_px: Annotated[int, Field(ge=64, le=8192)] = 640
     """Long side of the detector's input; frames are shrunk to it, never enlarged."""
+    every: Annotated[int, Field(ge=1, le=30)] = 1
+    """Detect on every n-th sampled frame, and between them where faces come, go, move fast or the shot changes;
+    elsewhere boxes are interpolated. 1 by default: every box is measured. 5 is some three times as fast and within
+    IoU 0.95 of that. 30 at most: frames are held until their boxes are known, and a second is long for a face."""
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The threshold that py-feat uses."""
     nms_iou: Annotated[float, Field(gt=0, le=1)] = 0.4
@@ -117,6 +121,16 @@ class DetectConfig(Section):
     max_faces: Annotated[int, Field(ge=1, le=1000)] = 32
     """Faces kept a frame, best scores first."""
     device: Literal["cpu"] = "cpu"
+
+    @model_validator(mode="after")
+    def _given_boxes_are_not_skipped(self) -> DetectConfig:
+        if self.every > 1 and self.detector in _WITHOUT_STRIDE:
+            raise ValueError(f"every must be 1 with detector {self.detector}: there is nothing to save")
+        return self
+
+
+_WITHOUT_STRIDE: frozenset[str] = frozenset({"boxes"})
+"""Detectors that look up what is given, and so do not gain by looking at fewer frames."""
 
 
 class ModelConfig(Section):
