@@ -46,7 +46,8 @@ def load_props(clips: Path) -> Props:
     other = _head(_pictures(clips / "face.mp4", [300])[0])[:, ::-1].copy()
     other[..., :3] = np.clip(other[..., [2, 1, 0]] * np.asarray([0.9, 0.75, 0.7]) + 10, 0, 255).astype(np.uint8)
     first, last = _pictures(clips / "no_face.mp4", [0, 90])
-    return Props(head, other, np.concatenate([first, first[:, ::-1]], 1), 255 - last[::-1])
+    street = 255 - last[::-1]
+    return Props(head, other, np.concatenate([first, first[:, ::-1]], 1), np.concatenate([street, street[:, ::-1]], 1))
 
 
 Truth = list[list[list[float] | None]]
