@@ -33,8 +33,12 @@ MIN_DIFFERENCE: Final = 6.0
 MAX_TINT_CHANGE: Final = 12.0
 """Of mean chroma, in levels of 255. Within shots 0.8 and less when 1/25 s apart, 5 at 1 s, 2 in pans."""
 
-_MIN_PEAK = 0.2
-"""Of the phase correlation, 1 for a pure shift: pans gave 0.24 and more, a mirrored picture up to 0.16."""
+MIN_MOVED_LIKENESS: Final = 0.9
+"""Of what two frames share after one is moved. Pans by up to a third of the picture gave 0.96 and more, a face and its
+mirror image up to 0.85: with a free choice of the shift, much is somewhat alike."""
+
+_MIN_SHARED = 0.5
+"""Of the picture; less of it says little about the rest."""
 
 _NOISE_VARIANCE = 25.0
 """Grey levels squared; keeps flat pictures from being compared by their noise."""
@@ -61,7 +65,7 @@ def is_cut(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
         return True
     if np.abs(a - b).mean() < MIN_DIFFERENCE or _correlation(a, b) >= MIN_LIKENESS:
         return False
-    return _correlation(*_moved_together(a, b)) < MIN_LIKENESS
+    return _moved_correlation(a, b) < MIN_MOVED_LIKENESS
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -70,17 +74,16 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float((a * b).mean() / scale)
 
 
-def _moved_together(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What both show, if one is the other moved by up to half the picture; else both as they are."""
+def _moved_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """The correlation of what both show, if one is the other moved; 0 if that is too little."""
     window = _window()
     cross = np.fft.rfft2((a - a.mean()) * window) * np.conj(np.fft.rfft2((b - b.mean()) * window))
     size = np.abs(cross)
     peaks = np.fft.irfft2(cross / (size + 1e-3 * size.max() + 1e-9), s=a.shape)
-    if peaks.max() < _MIN_PEAK:
-        return a, b
-    row, column = np.unravel_index(int(peaks.argmax()), a.shape)
-    down, right = (int(s) - n if s > n // 2 else int(s) for s, n in zip((row, column), a.shape, strict=True))
-    return _shared(a, down, right), _shared(b, -down, -right)
+    place = np.unravel_index(int(peaks.argmax()), a.shape)
+    down, right = (int(s) - n if s > n // 2 else int(s) for s, n in zip(place, a.shape, strict=True))
+    one, other = _shared(a, down, right), _shared(b, -down, -right)
+    return _correlation(one, other) if one.size >= _MIN_SHARED * a.size else 0.0
 
 
 def _shared(image: NDArray[np.float64], down: int, right: int) -> NDArray[np.float64]:
