@@ -216,7 +216,7 @@ class _Borders:
     def complete(self, part: Part) -> Part:
         """The part with the `shot_cut` of its unit's first frame; parts come in order.
 
-        It stays null behind a unit that broke off, or gave no frame.
+        It stays null behind a unit that broke off.
         """
         frames = part.frames
         if frames.num_rows and part.header.part == 0:
@@ -226,8 +226,10 @@ class _Borders:
             ]
             place = frames.schema.get_field_index("shot_cut")
             frames = frames.set_column(place, "shot_cut", pa.array(cuts, pa.bool_()))
-        if part.header.outcome is not None:
-            self._before = frames["thumbnail"][-1].as_py() if frames.num_rows else None
+        if frames.num_rows:
+            self._before = frames["thumbnail"][-1].as_py()
+        elif part.outcome.failures:
+            self._before = None
         return replace(part, frames=frames)
 
     def _cut_before(self, thumbnail: bytes, unit: int) -> bool | None:

@@ -84,7 +84,7 @@ FACES = (
     Column("pose_y", FLOAT, "head position as the network gives it, y", "model units"),
     Column("pose_z", FLOAT, "head position as the network gives it, z", "model units"),
     Column("face_px", FLOAT, "shorter side of the face box", "px", ">= 1"),
-    Column("sharpness", FLOAT, "variance of the Laplacian of the chip's luma; small means blurred", "grey levels²", ">= 0"),
+    Column("sharpness", FLOAT, "variance of the Laplacian of the chip's luma (BT.601): of what the network sees, so a face that was enlarged counts as blurred", "grey levels²", ">= 0"),
     Column("in_frame", FLOAT, "share of the cut square that lies inside the frame", "", "[0, 1]"),
 )  # fmt: skip
 

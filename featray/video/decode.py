@@ -138,7 +138,7 @@ def _decode_opened(
                 yield frame
         refuse_huge(context.width, context.height, settings.max_pixels)
         _close(container, stream, unit, pictures, account)
-        if beyond is not None and stride > 1:
+        if begun and beyond is not None and stride > 1:
             yield beyond
 
 
