@@ -56,7 +56,7 @@ def clip(request, props, tmp_path_factory) -> Path:  # noqa: F811
         Scene(43, pan(props.street, px_a_frame=12), [(props.bert, line((200, 180), (5, 0), 200))]),
     ]
     place = tmp_path_factory.mktemp("clip") / f"clip.{suffix}"
-    write_clip(place, scenes, codec=codec, keyframe_every=13)
+    write_clip(place, scenes, codec=codec, keyframe_every=11)
     return place
 
 
@@ -126,11 +126,12 @@ def test_cuts_between_units_are_seen_and_end_tracks(clip, known, tmp_path, every
 
 
 def test_a_cut_at_the_border_of_units(clip, known, tmp_path) -> None:
-    """With frames sampled so that a unit begins with a shot, what is known is in the thumbnails alone."""
-    chunks, tables, _, _ = publish(clip, tmp_path, known, EveryNth(every=11), 16, 1)
-    assert chunks[0].frames["shot_cut"][0].as_py() is None
-    assert tables["frames"]["shot_cut"] == [i in (33, 77, 99) for i in range(0, 140, 11)]
-    assert [t is not None for t in chunks[0].frames["thumbnail"].to_pylist()] == [True] + [False] * 11 + [True]
+    """The second unit begins with the second shot, so that what is known of the cut is in the thumbnails alone."""
+    chunks, tables, _, _ = publish(clip, tmp_path, known, "all", 33, 1)
+    assert chunks[1].frames["frame_index"][0].as_py() == CUTS[0]
+    assert chunks[1].frames["shot_cut"][0].as_py() is None
+    assert [i for i, cut in enumerate(tables["frames"]["shot_cut"]) if cut] == CUTS
+    assert [t is not None for t in chunks[0].frames["thumbnail"].to_pylist()] == [True] + [False] * 31 + [True]
 
 
 def test_behind_a_unit_that_broke_off_no_cut_is_claimed(clip, known, tmp_path) -> None:
