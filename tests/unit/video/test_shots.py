@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -84,3 +85,9 @@ def test_a_cut_is_seen_in_any_pixel_format(pictures, form: str) -> None:
     face, sky = (av.VideoFrame.from_ndarray(pictures[n][0], format="rgb24") for n in ("face", "no_face"))
     a, b = (thumbnail(Frame.of(p.reformat(format=form), index=0, pts_us=0)) for p in (face, sky))
     assert is_cut(a, b) and not is_cut(a, a)
+
+
+@pytest.mark.parametrize("apart", [24, 48])
+def test_a_second_or_two_in_one_shot_are_no_cut(pictures, apart: int) -> None:
+    small = [look(image) for image in pictures["face"][::apart]]
+    assert not any(is_cut(a, b) for a, b in pairwise(small))
