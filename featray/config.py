@@ -110,8 +110,9 @@ class DetectConfig(Section):
     """Long side of the detector's input; frames are shrunk to it, never enlarged."""
     every: Annotated[int, Field(ge=1, le=30)] = 1
     """Detect on every n-th sampled frame, and between them where faces come, go, move fast or the shot changes;
-    elsewhere boxes are interpolated. 1 by default: every box is measured. 5 is some three times as fast and within
-    IoU 0.95 of that. 30 at most: frames are held until their boxes are known, and a second is long for a face."""
+    elsewhere boxes are interpolated. 1 by default: every box is measured. 5 takes a fifth to a quarter of the
+    detections where heads move calmly, and gives boxes within a mean IoU of 0.95 of that. 30 at most: frames are
+    held until their boxes are known, and a second is long for a face."""
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The threshold that py-feat uses."""
     nms_iou: Annotated[float, Field(gt=0, le=1)] = 0.4

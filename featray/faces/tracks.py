@@ -6,9 +6,9 @@ moved (constant velocity), and the assignment is the best over all faces at once
 scipy), not face by face, so that neighbours do not steal each other's track. No track goes
 over a cut.
 
-Own code, as libraries do not fit: on our clips of faces that cross and pass, norfair 2.1 gave a
-face that moves by half its width a frame a new id every frame, and SORT and ByteTrack of
-trackers 2.1 left faces without an id in a track's first frames; none takes times or cuts.
+Own code, as libraries do not fit: on our clips of faces that cross and pass, norfair 2.1 (IoU)
+gave faces that move by half their width a frame new ids all along, and SORT and ByteTrack of
+trackers 2.1 left faces without an id in a track's first frames; none was made for cuts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Shot cuts: whether two sampled frames that follow each other belong to one shot.
 
 A function of the two frames alone, so that it says the same wherever a video was cut into
-units. It looks at thumbnails, which cost a hundredth of finding faces, and asks whether the
+units. It looks at thumbnails, which cost a few hundredths of finding faces, and asks whether the
 tint has changed, and else for likeness of form in luma (correlation), so that a flash or a fade
 is no cut; once as they lie and once moved onto each other (phase correlation: Kuglin and Hines,
 1975), so that a pan is none. A mean difference of colours, as PySceneDetect's content score, is
