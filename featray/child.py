@@ -67,14 +67,16 @@ class _Child:
                 self._connection.send(self._plan(request))
 
     def _plan(self, video: Video) -> VideoPlan:
-        return plan_video(video, self._settings.decode, self._settings.storage_options)
+        settings = self._settings
+        return plan_video(video, settings.decode, settings.storage_options, settings.detect.every)
 
     def _send_chunks(self, task: UnitTask) -> None:
         if self._detector_for is None:
             self._detector_for = detector_for_videos(self._settings.detect, self._settings.detector_files)
         detector = self._detector_for(task.video)
         open_file = partial(open_source, task.video, self._settings.storage_options)
-        for chunk in extract_chunks(task, open_file, self._settings.decode, detector):
+        settings = self._settings
+        for chunk in extract_chunks(task, open_file, settings.decode, detector, settings.detect.every):
             # The chips follow as bare bytes: pickling 50 MB would copy them twice.
             self._connection.send((replace(chunk, chips=chunk.chips[:0]), len(chunk.chips)))
             if len(chunk.chips):

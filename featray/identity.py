@@ -17,8 +17,11 @@ from typing import Any
 
 from featray.config import Config
 
-RESULTS_EPOCH = 1
-"""Raised when the code itself changes results for the same settings, so that work is done again."""
+RESULTS_EPOCH = 2
+"""Raised when the code itself changes results for the same settings, so that work is done again.
+
+2: tracks follow a face's movement and end at cuts; frames say where those are.
+"""
 
 
 def video_id(uri: str, member: str | None = None) -> str:

@@ -158,7 +158,7 @@ class Infer:
             faces = read_stream(row["faces"][0].as_buffer())
             squares = np.column_stack([faces[name].to_numpy() for name in ("crop_x", "crop_y", "crop_side")])
             columns = to_columns(self._engine(chips_of(row)), squares.astype(np.float64), self._config)
-            yield feature_row(row, _landed(faces, columns), time.perf_counter() - start)
+            yield feature_row(row, landed_faces(faces, columns), time.perf_counter() - start)
 
 
 def land_parts(batch: pa.Table, partition: Partition, run_id: str, max_attempts: int) -> pa.Table:
@@ -228,7 +228,7 @@ def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str) -> None
                 land_unit_part(partition, task, run_id, 0, *nothing, outcome)
 
 
-def _landed(faces: pa.Table, columns: dict[str, NDArray[np.float32]]) -> pa.Table:
+def landed_faces(faces: pa.Table, columns: dict[str, NDArray[np.float32]]) -> pa.Table:
     """Detected faces with the network's columns; a checkpoint without blendshapes leaves theirs null."""
     arrays = []
     for field in LANDED_SCHEMA:

@@ -76,10 +76,17 @@ def _rewrite(
                 leave = pc.is_in(rows["video_id"], value_set=pa.array(sorted(videos), pa.string()))
                 rows = rows.filter(pc.invert(leave))
                 kept += rows.num_rows
-                writer.write(rows)
+                writer.write(_completed(rows, writer.schema))
             return writer.close() if kept < old.rows else [old]
         finally:
             writer.abandon()
+
+
+def _completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows with nulls for columns that were added to the table after they were written."""
+    for added in (field for field in schema if field.name not in rows.column_names):
+        rows = rows.append_column(added, pa.nulls(rows.num_rows, added.type))
+    return rows
 
 
 def _writer_like(

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from featray.model.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""2 added `frames.shot_cut`."""
 
 STRING, BOOL, INT32, INT64 = pa.string(), pa.bool_(), pa.int32(), pa.int64()
 FLOAT, DOUBLE = pa.float32(), pa.float64()
@@ -40,7 +41,7 @@ _FRAME = Column("frame_index", INT32, "position of the frame in presentation ord
 _PTS = Column("pts_us", INT64, "presentation time from the stream; never index / rate", "µs")
 _FACE = Column("face_index", INT32, "face within the frame, by descending score, ties by x", "", ">= 0")
 _RUN = Column("run_id", STRING, "the run that made the row; joins `runs`")
-_TRACK = Column("track_id", INT32, "the same face over time, stable within a video", "", ">= 0")
+_TRACK = Column("track_id", INT32, "the same face over time, within one shot of a video", "", ">= 0")
 
 KEY = (_DATASET, _RELEASE, _VIDEO, _FRAME, _PTS)
 
@@ -64,7 +65,7 @@ FACES = (
     Column("box_x2", FLOAT, "right side of the face box", "px"),
     Column("box_y2", FLOAT, "bottom side of the face box", "px"),
     Column("score", FLOAT, "the detector's score", "", "[0, 1]"),
-    Column("interpolated", BOOL, "whether the box comes from its neighbours in time (detect.every > 1)"),
+    Column("interpolated", BOOL, "whether box, score and landmarks are interpolated between detections, linearly in time (detect.every > 1)"),
     Column("landmarks5", FLOATS, "x, y of subject's right eye, left eye, nose tip, right and left mouth corner; null for boxes that came without", "px", "10 values"),
     Column("crop_x", FLOAT, "left side of the square that was cut for the network", "px"),
     Column("crop_y", FLOAT, "top side of that square", "px"),
@@ -83,7 +84,7 @@ FACES = (
     Column("pose_y", FLOAT, "head position as the network gives it, y", "model units"),
     Column("pose_z", FLOAT, "head position as the network gives it, z", "model units"),
     Column("face_px", FLOAT, "shorter side of the face box", "px", ">= 1"),
-    Column("sharpness", FLOAT, "variance of the Laplacian of the chip's luma; small means blurred", "grey levels²", ">= 0"),
+    Column("sharpness", FLOAT, "variance of the Laplacian of the chip's luma (BT.601): of what the network sees, so a face that was enlarged counts as blurred", "grey levels²", ">= 0"),
     Column("in_frame", FLOAT, "share of the cut square that lies inside the frame", "", "[0, 1]"),
 )  # fmt: skip
 
@@ -102,6 +103,7 @@ FRAMES = (
     Column("status", STRING, "what became of the sampled frame", "", "ok | no_face | decode_error"),
     Column("faces", INT32, "faces found in it", "faces", ">= 0"),
     Column("keyframe", BOOL, "whether it is a keyframe of the stream"),
+    Column("shot_cut", BOOL, "whether it is the first sampled frame after a cut; null if the sampled frame before it is not known"),
 )  # fmt: skip
 
 VIDEOS = (

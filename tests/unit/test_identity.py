@@ -39,6 +39,7 @@ def test_settings_that_do_not_change_results_keep_the_work_key(same):
         {"decode": {"sample": {"fps": 5}}},
         {"detect": {"min_score": 0.6}},
         {"detect": {"input_px": 320}},
+        {"detect": {"every": 5}},
         {"model": {"recipe": "card-center-crop"}},
         {"output": {"uri": "o", "tables": ["faces"]}},
     ],

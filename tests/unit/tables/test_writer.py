@@ -34,6 +34,7 @@ def frames(count, start=0):
             "status": ["ok"] * count,
             "faces": pa.array([1] * count, pa.int32()),
             "keyframe": [False] * count,
+            "shot_cut": [False] * count,
         }
     )
 
