@@ -49,6 +49,8 @@ def test_sample_takes_three_forms(written, parsed):
         ("detect.detector", "boxes", "detect: detector boxes needs boxes: <a Parquet or CSV file>"),
         ("detect.boxes", "b.csv", "detect: boxes is set, but the detector is retinaface-mnv1"),
         ("detect.weights", "w.onnx", "detect: weights is set, but retinaface-mnv1 takes none"),
+        ("detect", {"detector": "boxes", "boxes": "b.csv", "every": 2}, "detect: every must be 1 with detector boxes"),
+        ("detect.every", 31, "detect.every: input should be less than or equal to 30 (got 31)"),
         ("detect.boxes", 3, "detect.boxes: input should be a valid string"),
         ("cluster.infer_workers", "many", "cluster.infer_workers: allowed is auto or a whole number"),
         ("model", 3, "model: is a section of keys, not a value"),
