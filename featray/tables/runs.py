@@ -22,9 +22,14 @@ from featray.tables.writer import TableWriter
 
 def begin_run(partition: Partition, row: dict[str, Any]) -> None:
     """Note that a run is on."""
+    write_marker(partition, row)
+    _write_row(partition, row)
+
+
+def write_marker(partition: Partition, row: dict[str, Any]) -> None:
+    """Keep the row of a run that is on."""
     text = json.dumps({k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()})
     write_bytes(_marker(partition, row["run_id"]), text.encode())
-    _write_row(partition, row)
 
 
 def end_run(partition: Partition, row: dict[str, Any]) -> None:
@@ -35,12 +40,20 @@ def end_run(partition: Partition, row: dict[str, Any]) -> None:
 
 def close_killed_runs(partition: Partition) -> int:
     """Give runs that ended without a word their final row; how many there were."""
-    paths = list_files(_marker(partition))
-    for path in paths:
-        row = json.loads(read_bytes(Location(partition.output.root.fs, path, path)))
-        row["started_at"] = datetime.fromisoformat(row["started_at"])
+    rows = running_rows(partition)
+    for row in rows:
         end_run(partition, {**row, "status": "interrupted"})
-    return len(paths)
+    return len(rows)
+
+
+def running_rows(partition: Partition) -> list[dict[str, Any]]:
+    """Rows of runs that have begun and not ended: one that is on, or was killed."""
+    rows = []
+    for path in list_files(_marker(partition)):
+        if path.endswith(".json"):
+            row = json.loads(read_bytes(Location(partition.output.root.fs, path, path)))
+            rows.append({**row, "started_at": datetime.fromisoformat(row["started_at"])})
+    return rows
 
 
 def _marker(partition: Partition, run_id: str = "") -> Location:
