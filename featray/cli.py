@@ -14,6 +14,7 @@ import click
 from featray import __version__
 from featray.errors import FeatrayError
 from featray.model.commands import models
+from featray.upkeep import compact, erase, publish, verify
 
 _FORMATS = click.Choice(["table", "csv", "json"])
 
@@ -145,3 +146,5 @@ def demo(out: str) -> None:
 
 
 main.add_command(models)
+for command in (verify, erase, publish, compact):
+    main.add_command(command)

@@ -40,7 +40,9 @@ def print_summary(summary: Summary, console: Console) -> None:
         if done := sum(n for status, n in summary.already_published.items() if status != "erased"):
             console.print(f"before   {done} videos were published already")
     if erased := summary.already_published.get("erased"):
-        console.print(f"erased   {erased} videos of the input were erased and stay so; see `featray erase --allow-again`")
+        console.print(
+            f"erased   {erased} videos of the input were erased and stay so; see `featray erase --allow-again`"
+        )
     broken = summary.videos["partial"] + summary.videos["failed"]
     if broken:
         console.print(f'why      featray query {out} "SELECT uri, error_code, message FROM errors"')

@@ -86,6 +86,25 @@ def list_videos(config: InputConfig) -> Iterator[Video]:
             raise ConfigError(f"input.uris: nothing found at {locate(uri, config.storage_options).uri}")
 
 
+def find_video(uri: str, member: str | None, config: InputConfig) -> Video | None:
+    """The one video that a row of `videos` names, as it is now; None if its shard file has no such member.
+
+    Args:
+        uri: as the tables give it: without credentials and query.
+        member: the name inside a shard file, else None.
+        config: for storage options, `column` and `path_fields`; its URIs are not looked at.
+
+    Raises:
+        StorageError: the file is not there, or may not be read.
+    """
+    location = locate(uri, config.storage_options)
+    with storage_errors(location.uri):
+        info = location.fs.info(location.path)
+    if member is None:
+        return _to_video(location, info, config.path_fields)
+    return next((video for video in _videos_of(location, info, config) if video.member == member), None)
+
+
 def _expand(uri: str, options: dict[str, Any]) -> Iterator[tuple[Location, dict[str, Any]]]:
     here = locate(uri, options)
     if _has_magic(here.path):

@@ -116,7 +116,7 @@ def _begin(
         return None
     if not present:
         what = f"video {video_id}" + ("" if track_id is None else f" track {track_id}")
-        raise UsageError(f"{output.root.uri}: has no {what}; `featray query OUT \"SELECT video_id, uri FROM videos\"`")
+        raise UsageError(f'{output.root.uri}: has no {what}; `featray query OUT "SELECT video_id, uri FROM videos"`')
     if track_id is not None and len(present) > 1:
         raise UsageError(
             f"--track {track_id}: track ids are of one release; add --release, one of "
@@ -214,9 +214,7 @@ def _without(
     return replace(commit, files=files, videos=videos, rewrites=[])
 
 
-def _audit(
-    partition: Partition, erasure: Erasure, here: ErasedHere, name: str, scratch: str
-) -> list[CommittedFile]:
+def _audit(partition: Partition, erasure: Erasure, here: ErasedHere, name: str, scratch: str) -> list[CommittedFile]:
     row = {
         "dataset": partition.dataset,
         "release": partition.release,

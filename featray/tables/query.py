@@ -65,9 +65,8 @@ def connect(output: Output, release: str | None = None) -> duckdb.DuckDBPyConnec
     if not root.is_local:
         connection.register_filesystem(root.fs)
     for table in TABLES:
-        places = [root.child(path) for one in published for path in one.files(table)]
-        paths = [place.path if root.is_local else root.fs.unstrip_protocol(place.path) for place in places]
-        connection.execute(f"CREATE VIEW {table} AS {_select(table, paths)}")
+        files = [path for one in published for path in one.files(table)]
+        connection.execute(f"CREATE VIEW {table} AS {table_view(table, read_files(output, files))}")
     connection.execute(f"CREATE VIEW dlib68 AS {_DLIB68}")
     return connection
 
@@ -86,10 +85,23 @@ def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchRe
         raise UsageError(f"query: {first}; tables: {', '.join([*TABLES, 'dlib68'])}") from None
 
 
-def _select(table: str, files: list[str]) -> str:
-    if files:
-        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
-        return f"SELECT * FROM read_parquet([{listed}], union_by_name=true, hive_partitioning=false)"
+def read_files(output: Output, files: list[str], *, row_numbers: bool = False, filename: bool = False) -> str:
+    """SQL that reads Parquet files, given relative to the output's root; empty if there are none.
+
+    `row_numbers` adds the column `file_row_number`, from 0; `filename` the column of that name.
+    """
+    places = [output.root.child(path) for path in files]
+    paths = [place.path if output.root.is_local else output.root.fs.unstrip_protocol(place.path) for place in places]
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    options = "union_by_name=true, hive_partitioning=false" + (", file_row_number=true" if row_numbers else "")
+    options += ", filename=true" if filename else ""
+    return f"read_parquet([{listed}], {options})" if files else ""
+
+
+def table_view(table: str, source: str) -> str:
+    """SQL of a table's rows from what `read_files` gave; of no rows, with all columns, where there are no files."""
+    if source:
+        return f"SELECT * FROM {source}"
     columns = ", ".join(f"CAST(NULL AS {_DUCKDB_TYPES[field.type]}) AS {field.name}" for field in arrow_schema(table))
     return f"SELECT {columns} WHERE false"
 

@@ -22,9 +22,7 @@ COMPACT_PREFIX: Final = "compact-"
 """Names of commits that belong to no shard, so that no manifest tells that they are unfinished."""
 
 
-def without_videos(
-    partition: Partition, commit: Commit, videos: set[str], *, generation: str, scratch: str
-) -> Commit:
+def without_videos(partition: Partition, commit: Commit, videos: set[str], *, generation: str, scratch: str) -> Commit:
     """Write a shard's files anew without some videos; its commit as it will read. Nothing is published yet.
 
     Args:

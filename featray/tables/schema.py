@@ -233,7 +233,9 @@ def arrow_schema(table: str, path_fields: tuple[str, ...] = ()) -> pa.Schema:
     """The Arrow schema of a table, with column comments; path fields follow as nullable strings."""
     columns = TABLES[table]
     extra = (
-        () if table in ("runs", "erasures") else tuple(Column(n, STRING, f"part of the path: {n}; a partition") for n in path_fields)
+        ()
+        if table in ("runs", "erasures")
+        else tuple(Column(n, STRING, f"part of the path: {n}; a partition") for n in path_fields)
     )
     return pa.schema([_field(column) for column in (*columns, *extra)])
 
