@@ -29,6 +29,9 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
 PRESENT: Final = frozenset("dataset release video_id frame_index pts_us face_index run_id track_id".split())
 """Columns without nulls, wherever they are; others may be null."""
 
+MAY_BE_NULL: Final[dict[str, set[str]]] = {"erasures": {"track_id"}}
+"""Where they may be null after all: an erasure of a whole video has no track."""
+
 _ROUNDING = 1e-6
 """Of float32 at the ends of a range."""
 
@@ -55,7 +58,7 @@ def row_rules(table: str, columns: set[str], precision: str) -> dict[str, str]:
     rules = {}
     for column in TABLES[table]:
         if column.name in columns:
-            condition = _condition(column)
+            condition = _condition(column, present=column.name in PRESENT - MAY_BE_NULL.get(table, set()))
             if condition:
                 rules[column.name] = condition
     shares = [f"emotion_{name}" for name in EMOTION_NAMES_7]
@@ -71,9 +74,9 @@ def row_rules(table: str, columns: set[str], precision: str) -> dict[str, str]:
     return rules
 
 
-def _condition(column: Column) -> str | None:
+def _condition(column: Column, *, present: bool) -> str | None:
     name = column.name
-    parts = [f"{name} IS NOT NULL"] if name in PRESENT else []
+    parts = [f"{name} IS NOT NULL"] if present else []
     limits = _limits(column)
     if limits:
         parts.append(limits)
@@ -82,7 +85,7 @@ def _condition(column: Column) -> str | None:
     if not parts:
         return None
     condition = " AND ".join(parts)
-    return condition if name in PRESENT else f"({name} IS NULL OR ({condition}))"
+    return condition if present else f"({name} IS NULL OR ({condition}))"
 
 
 def _limits(column: Column) -> str | None:
