@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import duckdb
@@ -20,15 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.errors import StorageError, UsageError
-from featray.sources.storage import list_files, open_ranges, storage_errors
+from featray.sources.storage import open_ranges, storage_errors
 from featray.tables.accounting import RULES, order_rule, row_rules, twice_rule
-from featray.tables.commits import Commit, CommittedFile, read_manifests
+from featray.tables.commits import Commit, CommittedFile
 from featray.tables.layout import Output, Partition, list_partitions
+from featray.tables.orphans import find_uncommitted
+from featray.tables.problems import Problem, Report
 from featray.tables.query import read_files, table_view
-from featray.tables.replace import COMPACT_PREFIX, ERASE_PREFIX
 from featray.tables.rewrite import footer_of
-from featray.tables.runs import running_rows
-from featray.tables.schema import FACE_TABLES, PER_VIDEO_TABLES, SCHEMA_VERSION, TABLES, arrow_schema
+from featray.tables.schema import FACE_TABLES, PER_VIDEO_TABLES, SCHEMA_VERSION, arrow_schema
 from featray.tables.tombstones import erased_videos, read_erasures
 from featray.tables.verify_commits import CommitIndex, load_commits
 
@@ -48,49 +47,6 @@ _FOOTER_FACTS = (
 """What a release decides, so that every file of it says the same."""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Something that is not as it should be, in one line.
-
-    Attributes:
-        where: dataset/release, or empty for the whole output.
-        file: relative to the output's root.
-        video_id: of the row, where it is about one.
-        row: what tells the row: `frame_index` and `face_index`, or `row` in the file, from 0.
-    """
-
-    where: str
-    text: str
-    file: str | None = None
-    video_id: str | None = None
-    row: dict[str, int] = field(default_factory=dict)
-
-    def line(self) -> str:
-        """As printed."""
-        row = " ".join(f"{name} {value}" for name, value in self.row.items())
-        parts = [self.where if not self.file else "", self.file, self.video_id and f"video {self.video_id}", row]
-        return ": ".join([" ".join(part for part in parts if part) or "output", self.text])
-
-
-@dataclass
-class Report:
-    """What was found.
-
-    Attributes:
-        files, bytes, rows, videos: what was looked at.
-        problems: in the order they were found.
-        unfinished: what the next run, or `featray publish`, finishes.
-    """
-
-    partitions: int = 0
-    files: int = 0
-    bytes: int = 0
-    rows: int = 0
-    videos: int = 0
-    problems: list[Problem] = field(default_factory=list)
-    unfinished: list[str] = field(default_factory=list)
-
-
 def verify(output: Output, release: str | None = None) -> Report:
     """Check an output, or one release of it.
 
@@ -105,7 +61,7 @@ def verify(output: Output, release: str | None = None) -> Report:
     with tempfile.TemporaryDirectory(prefix="featray-verify-") as scratch:
         for partition in partitions:
             committed |= _Partition(partition, report, scratch).verify()
-    _find_uncommitted(output, partitions, committed, report, everything=release is None)
+    find_uncommitted(output, partitions, committed, report, everything=release is None)
     return report
 
 
@@ -334,51 +290,6 @@ def _digest(place: Any) -> tuple[int, str]:
             digest.update(piece)
             size += len(piece)
     return size, digest.hexdigest()
-
-
-def _find_uncommitted(
-    output: Output, partitions: list[Partition], committed: set[str], report: Report, *, everything: bool
-) -> None:
-    """Name the files in table folders that no commit names."""
-    owners = {part: f"shard {shard} is open" for p in partitions for part, shard in _open_stems(p).items()}
-    for partition in partitions:
-        owners |= {f"part-{row['run_id']}-": f"run {row['run_id']} is on" for row in running_rows(partition)}
-    root = output.root.path.rstrip("/")
-    for folder in _folders(output, partitions, everything=everything):
-        for path in list_files(folder):
-            relative = path[len(root) + 1 :]
-            if relative in committed:
-                continue
-            name = relative.rsplit("/", 1)[-1]
-            owner = next((owner for stem, owner in owners.items() if name.lstrip(".").startswith(stem)), None)
-            if owner:
-                report.unfinished.append(f"{relative}: in no commit yet; {owner}, and the next run replaces it")
-            elif ERASE_PREFIX in name or name.startswith(f"part-{COMPACT_PREFIX}"):
-                mend = "featray erase" if ERASE_PREFIX in name else "featray publish or compact"
-                report.unfinished.append(f"{relative}: in no commit; left by a change that was cut off; {mend} ends it")
-            elif name.endswith(".tmp"):
-                report.unfinished.append(f"{relative}: left by a process that was killed while it wrote; delete it")
-            else:
-                report.problems.append(Problem("", "no commit names it: its rows are not published", relative))
-
-
-def _folders(output: Output, partitions: list[Partition], *, everything: bool) -> Iterator[Any]:
-    for table in TABLES:
-        if everything:
-            yield output.table(table)
-        else:
-            yield from (partition.folder(table) for partition in partitions)
-
-
-def _open_stems(partition: Partition) -> dict[str, str]:
-    """How the names of files begin that open shards may have written, and which shard."""
-    stems = {}
-    for manifest in read_manifests(partition):
-        stems[f"part-{manifest.shard}-"] = manifest.shard
-        for video in manifest.videos:
-            if video["replaces"]:
-                stems[f"part-{video['replaces']}-{manifest.shard}-"] = manifest.shard
-    return stems
 
 
 def _hive_fields(path: str) -> list[tuple[str, str]]:

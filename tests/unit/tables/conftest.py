@@ -18,7 +18,7 @@ def own_cache(tmp_path_factory):
     before = os.environ.get("FEATRAY_CACHE")
     os.environ["FEATRAY_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     yield
-    os.environ.pop("FEATRAY_CACHE")
+    os.environ.pop("FEATRAY_CACHE", None)
     if before is not None:
         os.environ["FEATRAY_CACHE"] = before
 
