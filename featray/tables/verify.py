@@ -110,9 +110,14 @@ class _Partition:
     def _check_runs(self, index: CommitIndex) -> None:
         """Read the runs; what they say of the release is what every file has to say."""
         files = [file for commit in index.commits() for file in commit.files if file.table == "runs"]
-        readable = [file for file in files if self._open(file, quiet=True) is not None]
-        source = read_files(self._partition.output, [file.path for file in readable])
-        self._db.execute(f"CREATE TABLE all_runs AS SELECT * FROM ({table_view('runs', source)})")
+        self._db.execute(f"CREATE TABLE all_runs AS {table_view('runs', '')}")
+        for file in files:
+            if self._open(file, quiet=True) is not None:
+                source = read_files(self._partition.output, [file.path])
+                try:
+                    self._db.execute(f"INSERT INTO all_runs BY NAME SELECT * FROM {source}")
+                except duckdb.Error as error:
+                    self._problem(f"cannot be read: {_first_line(error)}", file.path)
         for row in self._rows(twice_rule("runs").replace("FROM runs", "FROM all_runs")):
             self._problem(row["text"])
         known = self._rows(

@@ -181,7 +181,7 @@ def test_a_commit_that_counts_otherwise(out, partition):
     videos = [replace(video, faces=video.faces + 1) if video.faces else video for video in commit.videos]
     write_commit(partition, replace(commit, videos=videos))
     one = next(video for video in videos if video.faces)
-    found(out, one.video_id, f"says ok, {one.frames} frames, {one.faces} faces; videos says ok")
+    found(out, one.video_id, f"says {one.status}, {one.frames} frames, {one.faces} faces; videos says {one.status}")
 
 
 def test_a_video_in_two_commits(out, partition):
