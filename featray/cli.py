@@ -14,6 +14,7 @@ import click
 from featray import __version__
 from featray.errors import FeatrayError, UsageError
 from featray.model.commands import models
+from featray.upkeep import compact, erase, publish, verify
 from featray.views.commands import export, preview
 
 _FORMATS = click.Choice(["table", "csv", "json"])
@@ -158,5 +159,5 @@ def demo(out: str) -> None:
 
 
 main.add_command(models)
-main.add_command(preview)
-main.add_command(export)
+for command in (verify, erase, publish, compact, preview, export):
+    main.add_command(command)

@@ -37,6 +37,7 @@ from featray.tables.layout import Partition, open_output
 from featray.tables.publish import PublishSettings
 from featray.tables.recover import recover
 from featray.tables.runs import begin_run, end_run
+from featray.tables.tombstones import Blocked
 from featray.tally import Tally
 from featray.video.decode import open_decoder
 
@@ -70,7 +71,7 @@ class Summary:
     Attributes:
         status: `done`, `done_with_failures` or `nothing_to_do`.
         videos: published by this run, by status: ok, partial, failed.
-        already_published: videos of the input that needed no work, by status.
+        already_published: videos of the input that needed no work, by status; `erased` are those that may have none.
         seconds: wall time.
     """
 
@@ -160,7 +161,11 @@ class _Backlog:
             for video in commit.videos
         }
         begun = set(list_folders(self.partition.landing()))
+        erased = Blocked(self.partition)
         for video in videos:
+            if video.video_id in erased:
+                self.published["erased"] = self.published.get("erased", 0) + 1
+                continue
             key = work_key(video.content_id, self.job.settings)
             known_key, status, shard = done.get(video.video_id, (b"", "", None))
             retry = self.job.config.run.retry_failed and status in ("partial", "failed")

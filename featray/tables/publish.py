@@ -75,7 +75,7 @@ def publish_shard(partition: Partition, manifest: ShardManifest, settings: Publi
         finally:
             for writer in writers.values():
                 writer.abandon()
-        rewrites = _rewrites(partition, manifest, scratch, settings)
+        rewrites = _rewrites(partition, manifest, scratch)
     commit = Commit(manifest.shard, settings.run_id, published_at_us, files, committed, rewrites)
     write_commit(partition, commit)
     commit = carry_out(partition, commit)
@@ -90,7 +90,7 @@ def clean_up_shard(partition: Partition, manifest: ShardManifest) -> None:
     close_shard(partition, manifest.shard)
 
 
-def _rewrites(partition: Partition, manifest: ShardManifest, scratch: str, settings: PublishSettings) -> list[Commit]:
+def _rewrites(partition: Partition, manifest: ShardManifest, scratch: str) -> list[Commit]:
     """Older shards without the videos that this one replaces."""
     replaced: dict[str, set[str]] = {}
     for video in manifest.videos:
@@ -100,11 +100,7 @@ def _rewrites(partition: Partition, manifest: ShardManifest, scratch: str, setti
     for name, videos in sorted(replaced.items()):
         old = read_commit(partition, name)
         if old is not None:
-            rewritten.append(
-                without_videos(
-                    partition, old, videos, generation=manifest.shard, scratch=scratch, footer=settings.footer
-                )
-            )
+            rewritten.append(without_videos(partition, old, videos, generation=manifest.shard, scratch=scratch))
     return rewritten
 
 

@@ -76,9 +76,8 @@ def connect(output: Output, release: str | None = None) -> duckdb.DuckDBPyConnec
         connection.register_filesystem(root.fs)
     with storage_errors(root.uri, missing="a published file is gone; run `featray verify`"):
         for table in TABLES:
-            places = [root.child(path) for one in published for path in one.files(table)]
-            paths = [place.path if root.is_local else root.fs.unstrip_protocol(place.path) for place in places]
-            connection.execute(f"CREATE VIEW {table} AS {_select(table, paths)}")
+            files = [path for one in published for path in one.files(table)]
+            connection.execute(f"CREATE VIEW {table} AS {table_view(table, read_files(output, files))}")
         for view, select in VIEWS.items():
             connection.execute(f"CREATE VIEW {view} AS {select}")
     return connection
@@ -105,16 +104,27 @@ def one_line_complaints() -> Iterator[None]:
         raise UsageError(f"query: {first}; tables: {', '.join([*TABLES, *VIEWS])}") from None
 
 
-def _select(table: str, files: list[str]) -> str:
-    """All columns of today's schema, whatever the files have: those of an older schema lack some."""
+def read_files(output: Output, files: list[str], *, row_numbers: bool = False, filename: bool = False) -> str:
+    """SQL that reads Parquet files, given relative to the output's root; empty if there are none.
+
+    `row_numbers` adds the column `file_row_number`, from 0; `filename` the column of that name.
+    """
+    places = [output.root.child(path) for path in files]
+    paths = [place.path if output.root.is_local else output.root.fs.unstrip_protocol(place.path) for place in places]
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    options = "union_by_name=true, hive_partitioning=false" + (", file_row_number=true" if row_numbers else "")
+    options += ", filename=true" if filename else ""
+    return f"read_parquet([{listed}], {options})" if files else ""
+
+
+def table_view(table: str, source: str) -> str:
+    """SQL of a table's rows from what `read_files` gave, if anything, with all columns of today's schema.
+
+    Files of an older schema lack some of them.
+    """
     columns = ", ".join(f"CAST(NULL AS {_DUCKDB_TYPES[field.type]}) AS {field.name}" for field in arrow_schema(table))
     empty = f"SELECT {columns} WHERE false"
-    if not files:
-        return empty
-    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
-    return (
-        f"{empty} UNION ALL BY NAME SELECT * FROM read_parquet([{listed}], union_by_name=true, hive_partitioning=false)"
-    )
+    return f"{empty} UNION ALL BY NAME SELECT * FROM {source}" if source else empty
 
 
 _DUCKDB_TYPES = {

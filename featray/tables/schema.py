@@ -183,6 +183,15 @@ RUNS = (
     Column("faces_per_s", DOUBLE, "faces a second over the whole run, start-up included", "1/s"),
 )  # fmt: skip
 
+ERASURES = (
+    _DATASET, _RELEASE, _VIDEO,
+    Column("erasure_id", STRING, "which erasure; a video may be erased, allowed again and erased again"),
+    Column("track_id", INT32, "the track that was erased, null if the whole video was"),
+    *(Column(f"{t}_removed", INT64, f"rows removed from `{t}`", "rows", ">= 0") for t in ("faces", "blendshapes", "mesh", "frames", "videos", "errors")),
+    Column("reason", STRING, "as given by whoever erased, else null"),
+    Column("erased_at", TIMESTAMP, "when"),
+)  # fmt: skip
+
 TABLES: Final[dict[str, tuple[Column, ...]]] = {
     "faces": FACES,
     "blendshapes": BLENDSHAPES,
@@ -191,6 +200,7 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
     "videos": VIDEOS,
     "errors": ERRORS,
     "runs": RUNS,
+    "erasures": ERASURES,
 }
 
 TABLE_MEANINGS: Final[dict[str, str]] = {
@@ -201,6 +211,7 @@ TABLE_MEANINGS: Final[dict[str, str]] = {
     "videos": "one row a video: what it is and how it went",
     "errors": "one row an error",
     "runs": "one row a run: configuration, weights, versions, machine, counts",
+    "erasures": "one row an erasure: which video or track, how many rows; nothing that says who it was",
 }
 
 FACE_TABLES: Final = ("faces", "blendshapes", "mesh")
@@ -212,6 +223,7 @@ SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "videos": ("video_id",),
     "errors": ("video_id",),
     "runs": ("run_id",),
+    "erasures": ("video_id",),
 }
 """How rows are ordered within a file."""
 
@@ -223,7 +235,9 @@ def arrow_schema(table: str, path_fields: tuple[str, ...] = ()) -> pa.Schema:
     """The Arrow schema of a table, with column comments; path fields follow as nullable strings."""
     columns = TABLES[table]
     extra = (
-        () if table == "runs" else tuple(Column(n, STRING, f"part of the path: {n}; a partition") for n in path_fields)
+        ()
+        if table in ("runs", "erasures")
+        else tuple(Column(n, STRING, f"part of the path: {n}; a partition") for n in path_fields)
     )
     return pa.schema([_field(column) for column in (*columns, *extra)])
 

@@ -19,7 +19,7 @@ def test_columns_that_were_added_since_are_null(tmp_path):
     pq.write_table(old, folder / "part-s-000.parquet")
     path = "frames/dataset=d/release=r/part-s-000.parquet"
     commit = Commit("s", "run", 1, [CommittedFile("frames", path, 6, 1, "x")], [], [])
-    rewritten = without_videos(partition, commit, {"gone"}, generation="g", scratch=str(tmp_path), footer={})
+    rewritten = without_videos(partition, commit, {"gone"}, generation="g", scratch=str(tmp_path))
     (file,) = rewritten.files
     table = pq.read_table(out / file.path)
     assert table["video_id"].to_pylist() == ["kept"] * 3
