@@ -56,8 +56,9 @@ def main(debug: bool) -> None:
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as decode.unit_frames=256."
 )
 @click.option("--retry-failed", is_flag=True, help="Also try videos again that failed or were only partly readable.")
+@click.option("--drop-deleted", is_flag=True, help="Take videos whose source is gone out of the tables.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the summary.")
-def run(config: Path, overrides: tuple[str, ...], retry_failed: bool, quiet: bool) -> None:
+def run(config: Path, overrides: tuple[str, ...], retry_failed: bool, drop_deleted: bool, quiet: bool) -> None:
     """Run the main job that CONFIG (a YAML file) describes.
 
     Work that is already published is not done again; a run that was stopped goes on where
@@ -68,6 +69,8 @@ def run(config: Path, overrides: tuple[str, ...], retry_failed: bool, quiet: boo
 
     if retry_failed:
         overrides = (*overrides, "run.retry_failed=true")
+    if drop_deleted:
+        overrides = (*overrides, "run.drop_deleted=true")
     sys.exit(run_config(load_config(config, overrides), quiet=quiet))
 
 

@@ -39,6 +39,8 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(f"tables   {out}   dataset {config.dataset}   release {summary.job.release}")
         if sum(summary.already_published.values()):
             console.print(f"before   {sum(summary.already_published.values())} videos were published already")
+    if summary.deleted.count:
+        _print_deleted(summary, console)
     broken = summary.videos["partial"] + summary.videos["failed"]
     if broken:
         console.print(f'why      featray query {out} "SELECT uri, error_code, message FROM errors"')
@@ -46,3 +48,15 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print("Some of them failed or are partial; --retry-failed takes them up again.")
     if not summary.job.checkpoint.weights_trained:
         console.print(f"[yellow]{NOT_TRAINED}[/yellow]")
+
+
+def _print_deleted(summary: Summary, console: Console) -> None:
+    """Say which published videos are gone from the input, and what became of their rows."""
+    deleted = summary.deleted
+    fate = "their rows were dropped" if summary.job.config.run.drop_deleted else "their rows stay; --drop-deleted"
+    console.print(f"deleted  {deleted.count} published videos are no longer in the input; {fate}", end="")
+    console.print("" if summary.job.config.run.drop_deleted else " takes them out")
+    for uri in deleted.examples:
+        console.print(f"         {uri}", highlight=False)
+    if deleted.count > len(deleted.examples):
+        console.print(f"         and {deleted.count - len(deleted.examples)} more")

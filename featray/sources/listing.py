@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from fsspec.utils import glob_translate
 
@@ -18,7 +19,10 @@ from featray.config import InputConfig, path_field_names
 from featray.errors import ConfigError, StorageError
 from featray.identity import video_id
 from featray.sources.containers import VIDEO_SUFFIXES, Entry, is_container, read_entries
+from featray.sources.keyset import KeySet
 from featray.sources.storage import Location, locate, redact_uri, storage_errors, unreadable_code
+
+_LISTED_SUFFIXES: Final = VIDEO_SUFFIXES | {".tar"}
 
 
 @dataclass(frozen=True)
@@ -72,18 +76,40 @@ def list_videos(config: InputConfig) -> Iterator[Video]:
         ConfigError: a URI names nothing, or a path does not fit `path_fields`.
         StorageError: a place cannot be listed.
     """
-    seen: set[int] = set()  # 8 bytes of a hash a video: the listing itself is never held
+    seen = KeySet()  # the listing itself is never held
     for uri in config.uris:
         count = 0
         for location, info in _expand(uri, config.storage_options):
             count += 1
             for video in _videos_of(location, info, config):
-                key = int(video.video_id, 16)
-                if key not in seen:
-                    seen.add(key)
+                if seen.add(int(video.video_id, 16)):
                     yield video
         if count == 0:
             raise ConfigError(f"input.uris: nothing found at {locate(uri, config.storage_options).uri}")
+
+
+def covers(config: InputConfig) -> Callable[[str], bool]:
+    """A test of URIs: would `list_videos` have come by this file, or the shard file, if it were there?
+
+    That holds for what matches a glob or lies below a prefix, not for what a manifest names.
+    """
+    tests: list[Callable[[str], bool]] = []
+    for uri in config.uris:
+        here = locate(uri, config.storage_options)
+        if _has_magic(here.path):
+            tests.append(partial(_glob_covers, here, re.compile(glob_translate(here.path)).match))
+        else:
+            tests.append(partial(_prefix_covers, here.uri.rstrip("/")))
+    return lambda uri: any(test(uri) for test in tests)
+
+
+def _glob_covers(here: Location, matches: Callable[[str], Any], uri: str) -> bool:
+    same_store = uri.partition("://")[0] == here.uri.partition("://")[0]
+    return same_store and matches(here.fs._strip_protocol(uri)) is not None
+
+
+def _prefix_covers(prefix: str, uri: str) -> bool:
+    return uri == prefix or (uri.startswith(f"{prefix}/") and _is_listed(uri))
 
 
 def _expand(uri: str, options: dict[str, Any]) -> Iterator[tuple[Location, dict[str, Any]]]:
@@ -102,8 +128,13 @@ def _expand(uri: str, options: dict[str, Any]) -> Iterator[tuple[Location, dict[
         yield here, info
         return
     for location, found in _below(here, here.path.rstrip("/")):
-        if location.path[location.path.rfind(".") :].lower() in VIDEO_SUFFIXES | {".tar"}:
+        if _is_listed(location.path):
             yield location, found
+
+
+def _is_listed(path: str) -> bool:
+    """Whether a prefix means this file too: a video or a tar by its name."""
+    return path[path.rfind(".") :].lower() in _LISTED_SUFFIXES
 
 
 def _videos_of(location: Location, info: dict[str, Any], config: InputConfig) -> Iterator[Video]:

@@ -5,6 +5,7 @@
     _featray/landing/<d>/<r>/<video_id>-<work key>/         the resume ledger of a video
     _featray/shards/<d>/<r>/<shard>.json                    which videos an open shard holds
     _featray/commits/<d>/<r>/<shard>.json                   what a published shard holds
+    _featray/leases/<d>/<r>/<number>.json                   who may publish, or was the last who might
 
 Table roots hold nothing but published Parquet files.
 """
@@ -68,6 +69,11 @@ class Partition:
     def commit(self, name: str = "") -> Location:
         """The commit record of a published shard, or the folder of them."""
         return self.output.internal("commits", self.dataset, self.release, f"{name}.json" if name else "")
+
+    def lease(self, number: int | None = None) -> Location:
+        """The record of who holds the partition, or the folder of them; see `lease.py`."""
+        name = "" if number is None else f"{number:08d}.json"
+        return self.output.internal("leases", self.dataset, self.release, name)
 
 
 def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, create: bool = False) -> Output:

@@ -3,12 +3,13 @@
 Object stores have no transaction, so one commit carries the whole change: the new shard's
 commit holds, under `rewrites`, the commits of older shards as they read without the replaced
 videos. The moment it is written the change has happened for everyone who reads commits. Then
-it is carried out: older commits are overwritten, their old files deleted, the list emptied.
+it is carried out: old files are deleted, older commits overwritten, the list emptied.
 A kill in between is finished by the next run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,14 @@ from featray.tables.writer import TableWriter
 
 
 def without_videos(
-    partition: Partition, commit: Commit, videos: set[str], *, generation: str, scratch: str, footer: dict[str, str]
+    partition: Partition,
+    commit: Commit,
+    videos: set[str],
+    *,
+    generation: str,
+    scratch: str,
+    footer: dict[str, str],
+    check: Callable[[], None] | None = None,
 ) -> Commit:
     """Write a shard's files anew without some videos; its commit as it will read. Nothing is published yet.
 
@@ -35,40 +43,64 @@ def without_videos(
         generation: tells the new files' names from the old ones; the same for the same change.
         scratch: local folder for files in the making.
         footer: provenance for file footers.
+        check: called before each upload; raises if nothing may be published any more.
     """
     files: list[CommittedFile] = []
     for number, old in enumerate(commit.files):
-        kept = _rewrite(partition, old, videos, f"part-{commit.name}-{generation}-{number:03d}", scratch, footer)
-        files += kept
+        stem = f"part-{commit.name}-{generation}-{number:03d}"
+        files += _rewrite(partition, old, videos, stem, scratch, footer, check)
     rest = [video for video in commit.videos if video.video_id not in videos]
     return replace(commit, files=files, videos=rest, rewrites=[])
 
 
-def carry_out(partition: Partition, commit: Commit) -> Commit:
-    """Bring older commits and files in line with a commit's rewrites; the commit without them."""
+def carry_out(partition: Partition, commit: Commit, check: Callable[[], None] | None = None) -> Commit:
+    """Bring older commits and files in line with a commit's rewrites; the commit without them.
+
+    Old files go before the old commit that names them: until `commit` itself is written anew,
+    readers take the older one as it stands in `rewrites`, and a second try still knows the files.
+
+    Args:
+        partition: where the commit is.
+        commit: as it was created.
+        check: called before each change; raises if nothing may be published any more.
+    """
+    check = check or _unchecked
     for rewritten in commit.rewrites:
         kept = {file.path for file in rewritten.files}
         old = read_commit(partition, rewritten.name)
+        for file in old.files if old else []:
+            if file.path not in kept:
+                check()
+                delete(partition.output.root.child(file.path))
+        check()
         if rewritten.videos:
             write_commit(partition, rewritten)
         else:
             delete(partition.commit(rewritten.name))
-        for file in old.files if old else []:
-            if file.path not in kept:
-                delete(partition.output.root.child(file.path))
     done = replace(commit, rewrites=[])
     if commit.rewrites:
+        check()
         write_commit(partition, done)
     return done
 
 
+def _unchecked() -> None:
+    """For callers that know that they are alone."""
+
+
 def _rewrite(
-    partition: Partition, old: CommittedFile, videos: set[str], stem: str, scratch: str, footer: dict[str, str]
+    partition: Partition,
+    old: CommittedFile,
+    videos: set[str],
+    stem: str,
+    scratch: str,
+    footer: dict[str, str],
+    check: Callable[[], None] | None,
 ) -> list[CommittedFile]:
     place = partition.output.root.child(old.path)
     with storage_errors(place.uri), open_ranges(place) as source:
         file = pq.ParquetFile(source)
-        writer = _writer_like(partition, old, file.schema_arrow, stem, scratch, footer)
+        writer = _writer_like(partition, old, file.schema_arrow, stem, scratch, footer, check)
         try:
             kept = 0
             for group in range(file.num_row_groups):
@@ -83,7 +115,13 @@ def _rewrite(
 
 
 def _writer_like(
-    partition: Partition, old: CommittedFile, schema: Any, stem: str, scratch: str, footer: dict[str, str]
+    partition: Partition,
+    old: CommittedFile,
+    schema: Any,
+    stem: str,
+    scratch: str,
+    footer: dict[str, str],
+    check: Callable[[], None] | None,
 ) -> TableWriter:
     """A writer for the same folder and columns as an existing file."""
     folder, _, name = old.path.rpartition("/")
@@ -99,4 +137,5 @@ def _writer_like(
         footer=footer,
         path_fields=fields,
         root=partition.output.root,
+        check=check,
     )
