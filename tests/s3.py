@@ -48,9 +48,7 @@ class Proxy:
     `without_headers` (lower case) are dropped from requests: a store that does not know them.
     """
 
-    def __init__(
-        self, upstream: str, every: int, stall_seconds: float, without_headers: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, upstream: str, every: int, stall_seconds: float, without_headers: tuple[str, ...] = ()) -> None:
         self.counts: Counter[str] = Counter()
         self.bytes_sent: Counter[str] = Counter()
         faults, lock = cycle(["503", "reset", "cut", "stall"]), threading.Lock()

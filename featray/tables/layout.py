@@ -18,7 +18,16 @@ from typing import Any
 from urllib.parse import quote
 
 from featray.errors import OutputError, StorageError
-from featray.sources.storage import Location, exists, list_folders, locate, read_bytes, storage_errors, write_bytes
+from featray.sources.storage import (
+    Location,
+    exists,
+    list_files,
+    list_folders,
+    locate,
+    read_bytes,
+    storage_errors,
+    write_bytes,
+)
 from featray.tables.schema import SCHEMA_VERSION
 
 INTERNAL = "_featray"
@@ -113,10 +122,19 @@ def list_partitions(output: Output) -> list[Partition]:
     return found
 
 
+def _is_occupied(output: Output, marker: Location) -> bool:
+    """Whether anything lies there but what is left when a first run is killed while it writes the marker."""
+    fs, name = output.root.fs, marker.path.rsplit("/", 1)[-1]
+    entries = [path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(output.root.path, detail=False)]
+    if entries == [INTERNAL]:
+        entries = [path.rsplit("/", 1)[-1] for path in list_files(output.internal())]
+    return not all(entry.startswith(f".{name}.") for entry in entries)
+
+
 def _begin(output: Output, marker: Location, create: bool) -> None:
     with storage_errors(output.root.uri):
         is_file = exists(output.root) and output.root.fs.isfile(output.root.path)
-        occupied = not is_file and exists(output.root) and bool(output.root.fs.ls(output.root.path))
+        occupied = not is_file and exists(output.root) and _is_occupied(output, marker)
     if is_file:
         raise OutputError(f"{output.root.uri}: is a file; name a folder or prefix for the tables")
     if not create:

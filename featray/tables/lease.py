@@ -195,11 +195,23 @@ def hold(partition: Partition, run_id: str) -> Lease:
             _refuse_if_held(partition, newest)
         mine = _myself(newest + 1, run_id)
         if _claim(partition, mine, looked):
-            for number in _numbers(partition):
-                if number < mine.number:
-                    delete(partition.lease(number))
+            _tidy(partition, mine.number)
             return Lease(partition, mine)
     raise LeaseError(f"{_name(partition)}: other runs keep taking it; let one of them finish")
+
+
+def _tidy(partition: Partition, mine: int) -> None:
+    """Delete older leases, and what claimants on a disk left when they were killed over their temporary files."""
+    for number in _numbers(partition):
+        if number < mine:
+            delete(partition.lease(number))
+    folder = partition.lease()
+    for path in list_files(folder):
+        if path.endswith(".tmp"):
+            stray = folder.child(path.rsplit("/", 1)[-1])
+            with contextlib.suppress(StorageError):  # others come and go at this moment
+                if (age_seconds(stray) or 0) > EXPIRY_SECONDS:
+                    delete(stray)
 
 
 def _claim(partition: Partition, mine: Holder, looked: float) -> bool:

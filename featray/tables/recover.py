@@ -20,7 +20,7 @@ from featray.tables.done import Done, read_done
 from featray.tables.layout import Partition
 from featray.tables.publish import clean_up_shard
 from featray.tables.replace import carry_out, without_videos
-from featray.tables.runs import close_killed_runs
+from featray.tables.runs import close_killed_runs, marker
 from featray.tables.schema import PER_VIDEO_TABLES
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def _sweep(partition: Partition, published: set[str]) -> int:
     count = 0
     for table in (*PER_VIDEO_TABLES, "runs"):
         count += _delete_strays(partition.folder(table), known, _SWEPT)
-    for folder in (partition.commit(), partition.shard()):
+    for folder in (partition.commit(), partition.shard(), marker(partition)):
         count += _delete_strays(folder, set(), (".tmp",))
     return count
 

@@ -23,19 +23,19 @@ from featray.tables.writer import TableWriter
 def begin_run(partition: Partition, row: dict[str, Any]) -> None:
     """Note that a run is on."""
     text = json.dumps({k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()})
-    write_bytes(_marker(partition, row["run_id"]), text.encode())
+    write_bytes(marker(partition, row["run_id"]), text.encode())
     _write_row(partition, row)
 
 
 def end_run(partition: Partition, row: dict[str, Any]) -> None:
     """Write the final row of a run."""
     _write_row(partition, row)
-    delete(_marker(partition, row["run_id"]))
+    delete(marker(partition, row["run_id"]))
 
 
 def close_killed_runs(partition: Partition) -> int:
     """Give runs that ended without a word their final row; how many there were."""
-    paths = list_files(_marker(partition))
+    paths = [path for path in list_files(marker(partition)) if path.endswith(".json")]
     for path in paths:
         row = json.loads(read_bytes(Location(partition.output.root.fs, path, path)))
         row["started_at"] = datetime.fromisoformat(row["started_at"])
@@ -43,7 +43,8 @@ def close_killed_runs(partition: Partition) -> int:
     return len(paths)
 
 
-def _marker(partition: Partition, run_id: str = "") -> Location:
+def marker(partition: Partition, run_id: str = "") -> Location:
+    """The note that a run is on, or the folder of them."""
     name = f"{run_id}.json" if run_id else ""
     return partition.output.internal("running", partition.dataset, partition.release, name)
 

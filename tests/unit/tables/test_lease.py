@@ -108,7 +108,7 @@ def test_of_many_at_once_one_gets_it(partition):
 def test_a_lease_that_is_not_renewed_expires(partition, monkeypatch):
     dead = hold(partition, "run-1")  # never entered: nothing renews it
     of_another_host(partition)
-    with pytest.raises(LeaseError, match="run run-1 .host far"):
+    with pytest.raises(LeaseError, match=r"run run-1 \(host far"):
         hold(partition, "run-2")
     monkeypatch.setattr(module, "EXPIRY_SECONDS", 1.0)
     time.sleep(2.2)
