@@ -36,7 +36,7 @@ from featray.tables.commits import Commit, write_manifest
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import Lease, hold
 from featray.tables.publish import PublishSettings
-from featray.tables.recover import drop_videos, recover
+from featray.tables.recover import drop_videos, recover, sweep_temporary
 from featray.tables.runs import begin_run, end_run
 from featray.tally import Tally
 from featray.video.decode import open_decoder
@@ -140,6 +140,7 @@ def run(config: Config, progress: Progress) -> Summary:
         deleted = backlog.deleted(config.input)
         if deleted.count and config.run.drop_deleted:
             drop_videos(partition, deleted.videos, f"drop-{job.run_id}", footer(_row(job)), lease.fence.check)
+        sweep_temporary(partition)
     counts = _count(commits)
     return Summary(
         job=job,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from rich.console import Console
 
 from featray.runner import Summary
@@ -19,6 +21,25 @@ EXIT_SOME_FAILED = 3
 def exit_status(summary: Summary) -> int:
     """0 if every video of the run was processed whole, else 3."""
     return EXIT_SOME_FAILED if summary.status == "done_with_failures" else 0
+
+
+def as_log_line(summary: Summary) -> str:
+    """The summary as one line of JSON; its keys stay."""
+    return json.dumps(
+        {
+            "run_id": summary.job.run_id,
+            "dataset": summary.job.config.dataset,
+            "release": summary.job.release,
+            "status": summary.status,
+            "videos": summary.videos,
+            "already_published": {"ok": 0, "partial": 0, "failed": 0} | summary.already_published,
+            "deleted": summary.deleted.count,
+            "dropped": summary.deleted.count if summary.job.config.run.drop_deleted else 0,
+            "frames": summary.frames,
+            "faces": summary.faces,
+            "seconds": round(summary.seconds, 1),
+        }
+    )
 
 
 def print_summary(summary: Summary, console: Console) -> None:

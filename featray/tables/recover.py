@@ -12,7 +12,6 @@ import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from featray.sources.storage import Location, delete, list_files
 from featray.tables.commits import Commit, cancel_shard, close_shard, create_commit, read_commit, read_manifests
@@ -24,9 +23,6 @@ from featray.tables.runs import close_killed_runs, marker
 from featray.tables.schema import PER_VIDEO_TABLES
 
 log = logging.getLogger(__name__)
-
-_SWEPT: Final = (".parquet", ".tmp")
-"""Files of tables, and what an upload to a disk was working on when it was killed."""
 
 
 @dataclass(frozen=True)
@@ -106,20 +102,28 @@ def drop_videos(
     carry_out(partition, commit, check)
 
 
+def sweep_temporary(partition: Partition) -> int:
+    """Delete what workers that died left of uploads to a disk; how many files. Object stores keep nothing of the kind.
+
+    To be called when nothing is being written: at the start of a run, and at its end.
+    """
+    if not partition.output.root.is_local:
+        return 0
+    folders = [partition.folder(table) for table in (*PER_VIDEO_TABLES, "runs")]
+    folders += [partition.commit(), partition.shard(), marker(partition)]
+    return sum(_delete_strays(folder, set(), ".tmp") for folder in folders)
+
+
 def _sweep(partition: Partition, published: set[str]) -> int:
     """Delete files of the partition that no commit names; how many there were."""
-    root = partition.output.root
-    known = {root.child(path).path for path in published}
-    count = 0
-    for table in (*PER_VIDEO_TABLES, "runs"):
-        count += _delete_strays(partition.folder(table), known, _SWEPT)
-    for folder in (partition.commit(), partition.shard(), marker(partition)):
-        count += _delete_strays(folder, set(), (".tmp",))
-    return count
+    known = {partition.output.root.child(path).path for path in published}
+    tables = (*PER_VIDEO_TABLES, "runs")
+    strays = sum(_delete_strays(partition.folder(table), known, ".parquet") for table in tables)
+    return strays + sweep_temporary(partition)
 
 
-def _delete_strays(folder: Location, known: set[str], suffixes: tuple[str, ...]) -> int:
-    strays = [path for path in list_files(folder) if path not in known and path.endswith(suffixes)]
+def _delete_strays(folder: Location, known: set[str], suffix: str) -> int:
+    strays = [path for path in list_files(folder) if path not in known and path.endswith(suffix)]
     for path in strays:
         delete(Location(folder.fs, path, folder.fs.unstrip_protocol(path)))
     return len(strays)

@@ -5,7 +5,9 @@ what the decoder and the network say of a video is made up, from the video's byt
 a run happens in one process, in one order, and can be counted.
 
 `python -m tests.faults.dying_driver` loads the product once and forks a process for each line of JSON on
-its input: {"config": ..., "kill_at": n or null, "log": file}. It answers with the process's exit status and the writes.
+its input: {"config": ..., "kill_at": n or null, "worker_dies_at": n or null, "log": file}. The second is
+the death of a process that publishes a shard, which Ray would start again. It answers with the process's id and,
+when it has ended, its exit status.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +129,8 @@ class Session:
     """`ray_session.Session`, one thing after the other."""
 
     log: Path
+    deaths: Deaths
+    worker_dies_at: int | None = None
 
     def __init__(self, config) -> None:
         self.workers, self._commits = None, []
@@ -164,6 +169,13 @@ class Session:
                 yield replace(receipt, part=1, last=True, frames=rest, faces=rest, failed=bool(outcome.failures))
 
     def publish(self, partition, manifest, settings) -> None:
+        settings = replace(settings, published_at_us=time.time_ns() // 1000)
+        if self.worker_dies_at and (process := os.fork()) == 0:
+            self.deaths.count, self.deaths.kill_at = 0, self.worker_dies_at
+            publish_shard(partition, manifest, settings)
+            os._exit(0)
+        elif self.worker_dies_at:
+            os.waitpid(process, 0)  # and Ray would start the task again
         self._commits.append(publish_shard(partition, manifest, settings))
 
     def published(self, *, wait):
@@ -181,7 +193,8 @@ def _drive(order) -> None:
     """In a process of its own: a run that may die on its way."""
     config, log = parse_config(order["config"]), Path(order["log"])
     deaths = Deaths(config.output.uri, order["kill_at"], log)
-    runner.describe, runner.Session, Session.log = _describe, Session, log
+    runner.describe, runner.Session = _describe, Session
+    Session.log, Session.deaths, Session.worker_dies_at = log, deaths, order["worker_dies_at"]
     shards.SHARD_VIDEOS = 2
     if config.output.uri.startswith("s3"):
         deaths.watch_s3()
