@@ -16,7 +16,7 @@ CONFIG = """
 dataset: d
 input: {{uris: ["{clips}/*.mp4"]}}
 output: {{uri: {out}}}
-decode: {{sample: {{every: 4}}, unit_frames: 16}}
+decode: {{sample: {{every: 6}}, unit_frames: 16}}
 """
 
 
