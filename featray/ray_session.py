@@ -9,9 +9,11 @@ import logging
 import os
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -141,6 +143,7 @@ class Session:
 
     def publish(self, partition: Partition, manifest: ShardManifest, settings: PublishSettings) -> None:
         """Start publishing a shard in a task of its own; shards that replace rows, one after the other."""
+        settings = replace(settings, published_at_us=time.time_ns() // 1000)  # a task that is retried writes the same
         task = _publish.remote(partition, manifest, settings, self._replacing)
         if any(video["replaces"] for video in manifest.videos):
             self._replacing = task
