@@ -26,7 +26,7 @@ from ray.util.queue import Full, Queue
 from featray.cluster import Workers, choose_workers
 from featray.config import Config
 from featray.errors import FeatrayError, RunError
-from featray.pipeline import Graph, build, configure_context
+from featray.pipeline import Graph, beside_driver, build, configure_context
 from featray.plan import VideoTask
 from featray.rows import Receipt
 from featray.stages import InferSettings
@@ -171,7 +171,8 @@ class _Feeder:
     """Moves pages from the listing into the graph's queue, in a thread."""
 
     def __init__(self, pages: Iterator[list[VideoTask]]) -> None:
-        self.queue = Queue(maxsize=_QUEUED_PAGES, actor_options={"num_cpus": 0})
+        placed = {"num_cpus": 0, "scheduling_strategy": beside_driver()}
+        self.queue = Queue(maxsize=_QUEUED_PAGES, actor_options=placed)
         self._pages = pages
         self._stopped = threading.Event()
         self._error: Exception | None = None
