@@ -259,7 +259,7 @@ class _Borders:
             frames = frames.set_column(place, "shot_cut", pa.array(cuts, pa.bool_()))
         if frames.num_rows:
             self._before = frames["thumbnail"][-1].as_py()
-        elif part.outcome.failures:
+        elif part.header.outcome is not None and part.outcome.failures:
             self._before = None
         return replace(part, frames=frames)
 

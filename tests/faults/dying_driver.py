@@ -118,7 +118,9 @@ class MadeUp:
         frames = {"frame_index": index, "pts_us": index * 1000, "status": ["ok"] * FRAMES_A_UNIT}
         frames |= {"faces": [1] * FRAMES_A_UNIT, "keyframe": [True] * FRAMES_A_UNIT}
         count = FRAMES_A_UNIT
-        return faces, pa.table(frames).cast(FRAMES_SCHEMA), Outcome(count, count, 10, {"width": 6, "height": 7})
+        rows = pa.table({f.name: pa.array(frames.get(f.name, [None] * count), f.type) for f in FRAMES_SCHEMA})
+        outcome = Outcome(frames_decoded=count, frames_sampled=count, bytes_read=10, picture={"width": 6, "height": 7})
+        return faces, rows, outcome
 
     def _now_fails(self, task: UnitTask) -> bool:
         path = task.video.uri.removeprefix("file://")
@@ -141,7 +143,7 @@ class Session:
     def __exit__(self, *_):
         pass
 
-    def stream(self, partition, run_id, engine, pages):
+    def stream(self, partition, run_id, engine, detector, pages):
         planner = PlanVideos.__new__(PlanVideos)
         planner._partition, planner._decoder = partition, MadeUp()
         for page in pages:
@@ -186,7 +188,7 @@ class Session:
 def _describe(config):
     checkpoint = SimpleNamespace(name="made-up", sha256="0" * 64, revision=None, license="", weights_trained=False)
     run_id = f"run-{os.getpid()}"
-    return runner.Job(config, run_id, checkpoint, "torch", "fp32", {"made": "up"}, "made-up-1", False)
+    return runner.Job(config, run_id, checkpoint, "torch", "fp32", {"detector": "made up"}, "made-up-1", False)
 
 
 def _drive(order) -> None:
