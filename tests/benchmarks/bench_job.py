@@ -1,0 +1,136 @@
+"""The whole job: frames a second with everything included, start-up, memory.
+
+`featray run` in a process of its own, as users start it, on a long clip and on a short one; the
+difference of the two is what a frame costs once all is up. Beside that, what the stages alone would
+allow on these cores. Prints a table, and writes JSON with --json; asserts nothing.
+
+    make bench
+    .venv/bin/python -m tests.benchmarks.bench_job --minutes 5 --only "bf16, every 5"
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.benchmarks import clips
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "fp32, dense": {"model": {"precision": "fp32"}, "detect": {"every": 1}},
+    "bf16, dense": {"model": {"precision": "bf16"}, "detect": {"every": 1}},
+    "bf16, every 5": {"model": {"precision": "bf16"}, "detect": {"every": 5}},
+}
+
+_KINDS = {"driver": "featray run", "decoding process": "featray.child", "infer worker": "(Infer)"}
+"""What a process is, by what its command line holds."""
+
+
+def run_job(clip: Path, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """One run: wall seconds, and peak memory by kind of process, MB."""
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        config = Path(out) / "config.yaml"
+        inputs = {"dataset": "bench", "input": {"uris": [str(clip)]}, "output": {"uri": f"{out}/out"}}
+        config.write_text(yaml.safe_dump({**inputs, **settings}))
+        command = [sys.executable, "-m", "featray", "run", str(config), "--quiet"]
+        start = time.monotonic()
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            peaks = _Peaks(process.pid)
+            _, complaints = process.communicate()
+            wall = time.monotonic() - start
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)}: exit status {process.returncode}\n{complaints}")
+        return {"wall_s": wall, "peak_mb": peaks.stop()}
+
+
+class _Peaks(threading.Thread):
+    """Watches a process and all below it; remembers the largest resident memory of each kind."""
+
+    def __init__(self, root: int) -> None:
+        super().__init__(daemon=True)
+        self._root, self._done, self._peaks = root, threading.Event(), dict[str, float]()
+        self.start()
+
+    def stop(self) -> dict[str, float]:
+        self._done.set()
+        self.join()
+        return self._peaks
+
+    def run(self) -> None:
+        while not self._done.wait(0.5):
+            for pid in [self._root, *_below(self._root)]:
+                try:
+                    command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+                    status = Path(f"/proc/{pid}/status").read_text()
+                except OSError:
+                    continue
+                for kind, mark in _KINDS.items():
+                    if mark in command and "VmHWM:" in status:
+                        peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+                        self._peaks[kind] = max(peak, self._peaks.get(kind, 0))
+
+
+def _below(root: int) -> list[int]:
+    found = []
+    for path in Path(f"/proc/{root}/task").glob("*/children"):
+        for child in map(int, path.read_text().split()):
+            found += [child, *_below(child)]
+    return found
+
+
+def marginal(name: str, folder: Path, minutes: float) -> dict[str, Any]:
+    """Frames a second of the job, a long run less a short one."""
+    times = max(2, round(minutes * 60 * 24 / clips.FRAMES))
+    short, long = clips.plain(folder / "short.mp4"), clips.plain(folder / "long.mp4", times)
+    runs = [run_job(clip, folder, SETTINGS[name]) for clip in (short, long)]
+    frames = clips.FRAMES * (times - 1)
+    rate = frames / (runs[1]["wall_s"] - runs[0]["wall_s"])
+    return {"frames_per_s": rate, "short_s": runs[0]["wall_s"], "long_s": runs[1]["wall_s"], **runs[1]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=1.5, help="of the long clip")
+    parser.add_argument("--only", choices=SETTINGS, help="one setting instead of all")
+    parser.add_argument("--stages", type=Path, help="JSON of bench_stages, to compare with")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    stages = json.loads(options.stages.read_text()) if options.stages else None
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="featray-bench-") as scratch:
+        folder = Path(scratch)
+        three_seconds = clips.first_frames(folder / "three.mp4", 72)
+        runs = [run_job(three_seconds, folder, SETTINGS["fp32, dense"])["wall_s"] for _ in range(2)]
+        found["start"] = {"first_s": runs[0], "again_s": runs[1]}
+        print(f"72 frames, Ray started for it: {runs[0]:.1f} s, and once more {runs[1]:.1f} s")
+        for name in [options.only] if options.only else SETTINGS:
+            one = found[name] = marginal(name, folder, options.minutes)
+            peaks = ", ".join(f"{kind} {mb:.0f} MB" for kind, mb in sorted(one["peak_mb"].items()))
+            print(f"{name:14} {one['frames_per_s']:6.2f} frames/s, whole long run {one['long_s']:.0f} s; peak {peaks}")
+            if stages:
+                one["stages_allow_frames_per_s"] = allowed = allowed_by_stages(stages, name)
+                share = one["frames_per_s"] / allowed
+                print(f"{'':14} {allowed:6.2f} frames/s is what the stages alone allow: {share:.0%} of it")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def allowed_by_stages(stages: dict[str, Any], name: str) -> float:
+    """Frames a second of 360p with one face on all cores, if there were nothing but the stages."""
+    precision, every = name.split(",")[0], 5 if "every 5" in name else 1
+    before = stages["stages"][f"360p, 1 face, every {every}"]["decode_detect_crop_ms_a_frame"]
+    after = stages["infer_ms_a_face"][f"openvino {precision}"] + sum(stages["tables"].values())
+    return 1000 * len(os.sched_getaffinity(0)) / (before + after)
+
+
+if __name__ == "__main__":
+    main()

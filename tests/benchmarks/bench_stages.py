@@ -1,0 +1,159 @@
+"""What each stage costs, alone, on one thread: CPU milliseconds a frame or a face.
+
+The product's own code, stage after stage, in one process, without Ray. Prints a table and the
+sizes that travel, and writes both as JSON with --json; asserts nothing.
+
+    make bench
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pyarrow as pa
+
+from featray.chunks import Chunk, extract_chunks
+from featray.config import DecodeConfig, DetectConfig, InputConfig, cache_dir
+from featray.faces.detector import open_detector
+from featray.model.checkpoint import Checkpoint
+from featray.model.engines import open_engine
+from featray.model.source import resolve_checkpoint
+from featray.plan import UnitTask, VideoTask, open_source, plan_video
+from featray.rows import chips_of, chunk_row
+from featray.shards import cut_shards
+from featray.sources.listing import list_videos
+from featray.stages import Infer, InferSettings, land_parts
+from featray.tables.commits import write_manifest
+from featray.tables.landing import write_plan
+from featray.tables.layout import Partition, open_output
+from featray.tables.publish import PublishSettings, publish_shard
+from featray.video.decode import DecodeAccount, decode_pyav
+from tests.benchmarks import clips
+
+_INFERRED = 64
+"""Faces that inference is timed on."""
+
+
+def measure(clip: Path, every: int) -> dict[str, Any]:
+    """Stages up to the chips."""
+    settings = DecodeConfig()
+    (video,) = list_videos(InputConfig(uris=[str(clip)]))
+    plan = plan_video(video, settings, {}, every)
+    start = time.process_time()
+    for unit in plan.units:
+        with clip.open("rb") as file:
+            frames = sum(1 for _ in decode_pyav(file, unit, settings, DecodeAccount()))
+    decode = time.process_time() - start
+    detector = open_detector(DetectConfig())
+    start = time.process_time()
+    chunks: list[tuple[UnitTask, Chunk]] = []
+    for task in VideoTask(video, "key" * 20, "shard").units(plan, {}):
+        chunks += [(task, c) for c in extract_chunks(task, partial(open_source, video, {}), settings, detector, every)]
+    whole = time.process_time() - start
+    outcomes = [chunk.outcome for _, chunk in chunks if chunk.last]
+    frames = sum(outcome.frames_sampled for outcome in outcomes)
+    faces = sum(len(chunk.chips) for _, chunk in chunks)
+    seconds = {stage: sum(o.seconds.get(stage, 0) for o in outcomes) for stage in ("detect", "crop")}
+    rows = [chunk_row(task.to_json(), chunk) for task, chunk in chunks]
+    return {
+        "frames": frames,
+        "faces": faces,
+        "detected_share": sum(outcome.frames_detected for outcome in outcomes) / frames,
+        "decode_ms_a_frame": 1000 * decode / frames,
+        "detect_ms_a_frame": 1000 * seconds["detect"] / frames,
+        "crop_ms_a_face": 1000 * seconds["crop"] / max(1, faces),
+        "decode_detect_crop_ms_a_frame": 1000 * whole / frames,
+        "bytes_a_face_through_the_object_store": sum(row.nbytes for row in rows) / max(1, faces),
+    }
+
+
+def synthetic() -> Checkpoint:
+    """The full-size network with weights from a seed."""
+    return resolve_checkpoint("synthetic", revision=None, sha256=None, accept_license=None, cache_dir=cache_dir())
+
+
+def measure_engines(clip: Path) -> dict[str, Any]:
+    """Inference on the clip's own chips, by engine and precision."""
+    (video,) = list_videos(InputConfig(uris=[str(clip)]))
+    settings = DecodeConfig()
+    plan = plan_video(video, settings, {})
+    (task, *_) = VideoTask(video, "key", "shard").units(plan, {})
+    chunk = next(extract_chunks(task, partial(open_source, video, {}), settings, open_detector(DetectConfig())))
+    chips = chips_of(chunk_row(task.to_json(), chunk))[:_INFERRED]
+    checkpoint = synthetic()
+    found = {}
+    for name, precision in (("openvino", "fp32"), ("openvino", "bf16"), ("torch", "fp32")):
+        engine = open_engine(checkpoint, engine=name, precision=precision, batch_size=256)
+        engine(chips[:16])
+        start = time.process_time()
+        engine(chips)
+        found[f"{name} {precision}"] = 1000 * (time.process_time() - start) / len(chips)
+    return found
+
+
+def measure_tables(clip: Path, folder: Path) -> dict[str, float]:
+    """Landing and publishing, with the numbers that the network gives."""
+    (video,) = list_videos(InputConfig(uris=[str(clip)]))
+    settings = DecodeConfig()
+    plan = plan_video(video, settings, {})
+    partition = Partition(open_output(str(folder / "out"), create=True), "bench", "r")
+    ((manifest, (task,)),) = cut_shards([VideoTask(video, "0" * 64, "")], "run")
+    write_manifest(partition, manifest)
+    write_plan(partition.landing(video.video_id, task.work_key), plan)
+    checkpoint = synthetic()
+    infer = Infer(
+        InferSettings("synthetic", None, checkpoint.sha256, None, "openvino", "bf16", "pyfeat", 256, 1, False, folder)
+    )
+    detector, land, faces = open_detector(DetectConfig()), 0.0, 0
+    for unit in task.units(plan, {}):
+        for chunk in extract_chunks(unit, partial(open_source, video, {}), settings, detector):
+            faces += len(chunk.chips)
+            for row in infer(chunk_row(unit.to_json(), chunk)):
+                start = time.process_time()
+                land_parts(row, partition, "run", 1)
+                land += time.process_time() - start
+    start = time.process_time()
+    publish_shard(partition, manifest, PublishSettings("run", ("faces", "blendshapes", "mesh"), ()))
+    return {"land_ms_a_face": 1000 * land / faces, "publish_ms_a_face": 1000 * (time.process_time() - start) / faces}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    pa.set_cpu_count(1)
+    with tempfile.TemporaryDirectory(prefix="featray-bench-") as scratch:
+        folder = Path(scratch)
+        made = {
+            "360p, 1 face": clips.plain(folder / "plain.mp4"),
+            "1080p, 1 face": clips.full_hd(folder / "hd.mp4"),
+            "1080p, 5 faces": clips.five_faces(folder / "five.mp4"),
+        }
+        found: dict[str, Any] = {"stages": {}}
+        for name, clip in made.items():
+            for every in (1, 5):
+                found["stages"][f"{name}, every {every}"] = measure(clip, every)
+        found["infer_ms_a_face"] = measure_engines(made["360p, 1 face"])
+        found["tables"] = measure_tables(made["360p, 1 face"], folder)
+    keys = [key for key in next(iter(found["stages"].values())) if key not in ("frames", "faces")]
+    for name, stage in found["stages"].items():
+        print(name)
+        for key in keys:
+            print(f"    {key:40} {stage[key]:12,.2f}")
+    for key, value in {**found["infer_ms_a_face"], **found["tables"]}.items():
+        print(f"{key:44} {value:12,.2f} {'ms a face' if ' ' in key else ''}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Clips that the benchmarks measure on, made from the bundled one: longer, larger, with more faces."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+
+import imageio_ffmpeg
+
+FRAMES = 472
+"""Of the bundled clip: 640x360, one face in every frame, 24 frames a second."""
+
+_SOURCE = Path(str(files("featray") / "demo_clips" / "face.mp4"))
+
+
+def plain(place: Path, times: int = 1) -> Path:
+    """The bundled clip, 640x360, so many times."""
+    return _ffmpeg(place, ["-stream_loop", str(times - 1)], ["-c", "copy"])
+
+
+def first_frames(place: Path, count: int) -> Path:
+    """The first frames of the bundled clip."""
+    return _ffmpeg(place, [], ["-frames:v", str(count), "-c:v", "libx264", "-g", "48"])
+
+
+def full_hd(place: Path) -> Path:
+    """The bundled clip at 1920x1080, 96 frames."""
+    return _ffmpeg(place, [], ["-vf", "scale=1920:1080", "-frames:v", "96", "-c:v", "libx264", "-b:v", "6M"])
+
+
+def five_faces(place: Path) -> Path:
+    """Five copies of the face side by side in 1920x1080, 96 frames."""
+    face = "[0:v]crop=360:360:240:0,scale=384:384,split=5[a][b][c][d][e]"
+    row = "[a][b][c][d][e]hstack=5,pad=1920:1080:0:348"
+    return _ffmpeg(place, [], ["-filter_complex", f"{face};{row}", "-frames:v", "96", "-c:v", "libx264", "-b:v", "6M"])
+
+
+def _ffmpeg(place: Path, before: list[str], after: list[str]) -> Path:
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *before, "-i", str(_SOURCE), "-an", *after]
+    subprocess.run([*command, str(place)], check=True)
+    return place
