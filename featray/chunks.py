@@ -22,7 +22,7 @@ from featray.errors import ErrorCode, VideoError
 from featray.faces.crop import CHIP_PX, crop_squares, cut_chip, share_in_frame, sharpness
 from featray.faces.detector import Detector, Faces
 from featray.plan import Outcome, UnitTask
-from featray.sources.storage import explain, fetched_bytes, transport_errors
+from featray.sources.storage import explain, fetched_bytes, transport_errors, unreadable_code
 from featray.tables.landing import DETECTED_SCHEMA, FRAMES_SCHEMA
 from featray.video.decode import DecodeAccount, open_decoder
 from featray.video.frame import Frame
@@ -122,7 +122,7 @@ def extract_chunks(
     except MemoryError:
         outcome.failures.append(("decode", ErrorCode.OUT_OF_MEMORY, "the unit needs more memory than it may use"))
     except transport_errors() as error:
-        outcome.failures.append(("decode", ErrorCode.FETCH_FAILED, f"{task.video.uri}: {explain(error)}"))
+        outcome.failures.append(("decode", unreadable_code(error), f"{task.video.uri}: {explain(error)}"))
     outcome.failures += [("decode", code, message) for code, message in account.errors]
     yield collector.take(_so_far(outcome, account), last=True)
 
