@@ -54,7 +54,7 @@ bench: $(PARITY)/.installed  ## faces/s of the network on one CPU thread, beside
 
 constraints:  ## write constraints.txt from what is installed and tested
 	( echo '# What featray is tested with; `make constraints` renews it. Passed to pip by the Makefile.'; \
-	  $(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | sort -f ) > constraints.tmp
+	  $(BIN)/python -m pip freeze --all --exclude pip --exclude-editable --disable-pip-version-check | sort -f ) > constraints.tmp
 	mv constraints.tmp constraints.txt
 
 clean:  ## remove .venv, caches and the demo's output
