@@ -7,7 +7,12 @@ import yaml
 REPOSITORY = Path(__file__).parents[3]
 INFRA = REPOSITORY / "infra"
 
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
 """What everything that starts featray or Ray has in its environment."""
 
 

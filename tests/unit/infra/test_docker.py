@@ -56,7 +56,7 @@ def test_every_install_is_under_the_lock_or_without_dependencies():
 def test_no_index_is_named():
     text = (INFRA / "docker/Dockerfile").read_text()
     assert 'ARG TORCH_INDEX=""' in text
-    assert set(re.findall(r"https?://[^\s\"]+", text)) == {"https://github.com/featray/featray"}
+    assert set(re.findall(r"https?://[^\s\"]+", text)) == {"https://github.com/featray/featray", "http://127.0.0.1:9"}
 
 
 def test_python_is_the_one_that_the_project_is_tested_with():
