@@ -49,16 +49,21 @@ integration: $(VENV)/.installed-dev  ## the real job on local Ray, and what happ
 parity: $(PARITY)/.installed  ## the real py-feat beside featray, from frame and box to final columns
 	$(PARITY)/bin/python -m pytest -q tests/parity
 
-bench: $(PARITY)/.installed  ## faces/s of the network, and chips, on one CPU thread, beside py-feat
+bench: $(PARITY)/.installed  ## stages, network, chips and the whole job: CPU ms a frame and a face, frames/s, memory
 	$(PARITY)/bin/python tests/benchmarks/bench_network.py
 	$(PARITY)/bin/python tests/benchmarks/bench_crop.py
+	$(BIN)/python -m tests.benchmarks.bench_stages --json bench-stages.json
+	$(BIN)/python -m tests.benchmarks.bench_job --stages bench-stages.json --json bench-job.json
+
+bench-peers: $(PARITY)/.installed  ## the job beside py-feat alone and in a short Ray Data script, in turns
+	$(PARITY)/bin/python -m tests.benchmarks.bench_peers --json bench-peers.json
 
 constraints:  ## write constraints.txt from what is installed and tested
 	( echo '# What featray is tested with; `make constraints` renews it. Passed to pip by the Makefile.'; \
-	  $(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check | sort -f ) > constraints.tmp
+	  $(BIN)/python -m pip freeze --all --exclude pip --exclude-editable --disable-pip-version-check | sort -f ) > constraints.tmp
 	mv constraints.tmp constraints.txt
 
 clean:  ## remove .venv, caches and the demo's output
 	rm -rf $(VENV) $(PARITY) demo-output .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test lint unit integration parity bench constraints clean
+.PHONY: help install demo test lint unit integration parity bench bench-peers constraints clean

@@ -23,7 +23,7 @@ from featray.faces.crop import CHIP_PX, crop_squares, cut_chip, share_in_frame, 
 from featray.faces.detector import Detector, Faces
 from featray.faces.stride import SeenFrame, find_faces
 from featray.plan import Outcome, UnitTask
-from featray.sources.storage import explain, fetched_bytes, transport_errors
+from featray.sources.storage import explain, fetched_bytes, transport_errors, unreadable_code
 from featray.tables.landing import DETECTED_SCHEMA, FRAMES_SCHEMA
 from featray.video.decode import DecodeAccount, open_decoder
 from featray.video.frame import Frame
@@ -160,7 +160,7 @@ def _noting_failures(task: UnitTask, outcome: Outcome) -> Iterator[None]:
     except MemoryError:
         outcome.failures.append(("decode", ErrorCode.OUT_OF_MEMORY, "the unit needs more memory than it may use"))
     except transport_errors() as error:
-        outcome.failures.append(("decode", ErrorCode.FETCH_FAILED, f"{task.video.uri}: {explain(error)}"))
+        outcome.failures.append(("decode", unreadable_code(error), f"{task.video.uri}: {explain(error)}"))
 
 
 def _cut_faces(seen: SeenFrame, faces: Faces) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:

@@ -34,9 +34,16 @@ class Workers:
 def choose_workers(cpus: float, gpus: float, config: ClusterConfig) -> Workers:
     """Fill the cluster: on GPUs one inference actor each and decoding on all CPUs, else both share the CPUs.
 
+    Args:
+        cpus: of the cluster as it is; `config.cpus`, if given, says what it will be.
+        gpus: the same.
+        config: what the user wants.
+
     Raises:
         ConfigError: the cluster can never hold what the config asks for.
     """
+    cpus = cpus if config.cpus == "auto" else config.cpus
+    gpus = gpus if config.gpus == "auto" else config.gpus
     infer_gpus = _gpus_per_worker(gpus, config)
     if infer_gpus:
         infer = config.infer_workers if config.infer_workers != "auto" else max(1, int(gpus / infer_gpus))
@@ -51,10 +58,12 @@ def choose_workers(cpus: float, gpus: float, config: ClusterConfig) -> Workers:
         raise ConfigError(
             f"cluster.infer_workers: {infer} workers of {infer_gpus:g} GPUs need more than the cluster's {gpus:g}"
         )
-    each = min(1.0, int(100 * (cpus - _SPARE_CPUS) / (decode + infer)) / 100)
+    # A worker with a GPU asks for that only: decoders that came first could hold all CPUs of the GPU's node.
+    sharing = decode if infer_gpus else decode + infer
+    each = min(1.0, int(100 * (cpus - _SPARE_CPUS) / sharing) / 100)
     if each <= 0:
-        raise ConfigError(f"cluster: {decode + infer} workers do not fit on {cpus:g} CPUs; ask for fewer")
-    return Workers(_plan_workers(decode), decode, infer, each, each, infer_gpus)
+        raise ConfigError(f"cluster: {sharing} workers do not fit on {cpus:g} CPUs; ask for fewer")
+    return Workers(_plan_workers(decode), decode, infer, each, 0.0 if infer_gpus else each, infer_gpus)
 
 
 def _plan_workers(decode: int) -> int:

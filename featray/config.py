@@ -184,6 +184,11 @@ class ModelConfig(Section):
 class ClusterConfig(Section):
     """Workers. `auto` is chosen from the cluster's CPUs and GPUs when the run starts."""
 
+    cpus: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    """Of the cluster when it is fully grown. `auto` is what is there when the run starts, which on a cluster that adds
+    nodes as they are asked for is too little: the workers are what asks for them."""
+    gpus: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    """As `cpus`; also decides what `engine` and `precision` mean by `auto`, so that no release hangs on a late node."""
     decode_workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     infer_workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
@@ -298,6 +303,8 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 
 _ALTERNATIVES = {
     "decode.sample": "all, {every: n} with n at least 1, or {fps: x} with x over 0 and up to 1000",
+    "cluster.cpus": "auto or a number over 0",
+    "cluster.gpus": "auto or a number of at least 0",
     "cluster.decode_workers": "auto or a whole number of at least 1",
     "cluster.infer_workers": "auto or a whole number of at least 1",
     "cluster.gpus_per_worker": "auto or a number of at least 0, such as 0.5",

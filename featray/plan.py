@@ -195,7 +195,7 @@ def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, 
     except MemoryError:
         return VideoPlan(None, WHOLE_VIDEO, ("plan", ErrorCode.OUT_OF_MEMORY, "its header needs too much memory"))
     except transport_errors() as error:
-        return VideoPlan(None, WHOLE_VIDEO, ("plan", ErrorCode.FETCH_FAILED, f"{video.uri}: {explain(error)}"))
+        return VideoPlan(None, WHOLE_VIDEO, ("plan", unreadable_code(error), f"{video.uri}: {explain(error)}"))
 
 
 def open_source(video: Video, storage_options: dict[str, Any]) -> Any:

@@ -89,7 +89,8 @@ class Summary:
 def describe(config: Config) -> Job:
     """Resolve weights, engine and precision, and from them the name of the release."""
     open_decoder(config.decode.backend)  # one that is not installed is said here, not by every video
-    gpu = available_gpus() > 0 and config.cluster.gpus_per_worker != 0
+    gpus = available_gpus() if config.cluster.gpus == "auto" else config.cluster.gpus
+    gpu = gpus > 0 and config.cluster.gpus_per_worker != 0
     engine, precision = choose(config.model.engine, config.model.precision, gpu=gpu)
     checkpoint = resolve_checkpoint(
         config.model.checkpoint,

@@ -9,9 +9,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle
+from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -23,11 +24,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """The endpoint of an S3 server; ended by its process id."""
+def server(log: Path | None = None) -> Iterator[str]:
+    """The endpoint of an S3 server; ended by its process id. `log` takes a line a request."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with log.open("wb") if log else nullcontext() as file:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file or subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     for _ in range(300):
         try:

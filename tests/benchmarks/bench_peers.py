@@ -110,7 +110,7 @@ _PEERS = {"py-feat": pyfeat_seconds, "py-feat in a Ray Data script": script_seco
 def in_process(name: str, folder: Path, frames: int) -> float:
     """A peer's seconds, measured in a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.bench_peers", "--one", name, str(folder), str(frames)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr[-3000:]}")
     return float(done.stdout.splitlines()[-1])
@@ -144,9 +144,8 @@ def main() -> None:
     for name, turns in rates.items():
         ratios = [ours / theirs for ours, theirs in zip(turns, rates["py-feat"], strict=True)]
         middle, ratio = statistics.median(turns), statistics.median(ratios)
-        print(
-            f"{name:30} {middle:9.2f} {min(turns):7.2f} {max(turns):7.2f} {ratio:10.2f} {min(ratios):6.2f} {max(ratios):6.2f}"
-        )
+        speeds = f"{middle:9.2f} {min(turns):7.2f} {max(turns):7.2f}"
+        print(f"{name:30} {speeds} {ratio:10.2f} {min(ratios):6.2f} {max(ratios):6.2f}")
     if options.json:
         options.json.write_text(json.dumps(rates, indent=2) + "\n")
 

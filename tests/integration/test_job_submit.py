@@ -16,6 +16,9 @@ from urllib.request import urlopen
 import duckdb
 import pytest
 
+from tests.network import attempts, watched
+from tests.unit.infra.files import QUIET
+
 REPOSITORY = Path(__file__).parents[2]
 RAY = Path(sys.executable).parent / "ray"
 
@@ -31,15 +34,21 @@ def free_ports(count):
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory, cache):
+def watch(tmp_path_factory):
+    """Where it is written down what the cluster's processes try to reach."""
+    return tmp_path_factory.mktemp("watch")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory, cache, watch):
     token = tmp_path_factory.mktemp("auth") / "token"
     token.write_text(secrets.token_hex(32))
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    plain = {name: value for name, value in watched(watch).items() if not name.startswith("RAY_")}
     path = f"{RAY.parent}{os.pathsep}{os.environ['PATH']}"
     return plain | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_USAGE_STATS_ENABLED": "0",
+        **QUIET,
         "FEATRAY_CACHE": str(cache),
         "PATH": path,
     }
@@ -93,3 +102,9 @@ def test_a_job_with_a_wrong_config_fails_with_its_one_line(head, environment):
     done = submit(head, environment, "--config", "configs/demo.yaml", "--set", "nonsense=1")
     assert done.returncode == 1
     assert "featray: configs/demo.yaml: nonsense: unknown key" in done.stdout + done.stderr
+
+
+def test_the_cluster_reports_to_nobody(head, watch):
+    """The head and both jobs, in the environment of the image and the manifests."""
+    time.sleep(2)  # the dashboard reports soon after its start, which is two jobs ago
+    assert attempts(watch) == []

@@ -1,0 +1,23 @@
+"""A whole run in which no Python process, Ray's own included, may leave the machine."""
+
+import json
+import subprocess
+import sys
+
+from tests.network import attempts, watched
+
+
+def test_a_run_stays_on_its_machine(tmp_path, face_clip):
+    """In an environment that switches no report off: featray does."""
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        f"dataset: d\ninput: {{uris: [{json.dumps(str(face_clip))}]}}\noutput: {{uri: {tmp_path}/out}}\n"
+        "decode: {sample: {every: 118}}\nmodel: {checkpoint: 'synthetic:atto'}\n"
+    )
+    environment = watched(tmp_path) | {"FEATRAY_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "featray", "run", str(config)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "1 videos: 1 ok" in done.stdout
+    assert attempts(tmp_path) == []
+    assert (tmp_path / "log").read_text().count("watching") >= 5, "the driver, Ray's services, workers and the decoder"

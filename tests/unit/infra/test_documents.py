@@ -1,0 +1,111 @@
+"""What infra/ says in words: errors, commands, paths and settings are those that there are."""
+
+import re
+import shlex
+
+import click
+import pytest
+
+from featray.cli import main
+from featray.config import Config, load_config
+from featray.errors import ERROR_MEANINGS, RETRYABLE, ErrorCode
+
+from .files import INFRA, REPOSITORY
+
+DOCUMENTS = sorted(INFRA.rglob("*.md"))
+FILES = sorted(
+    path
+    for path in INFRA.rglob("*")
+    if path.is_file() and path.suffix not in (".jpg", ".json", ".py") and path.stat().st_size
+)
+RUNBOOK = (INFRA / "RUNBOOK.md").read_text()
+ids = {"ids": lambda path: str(path.relative_to(REPOSITORY))}
+
+
+def section(title):
+    return RUNBOOK.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_the_runbook_has_every_error_code_with_its_meaning():
+    lines = [line for line in section("Errors of videos").splitlines() if line.startswith("| `")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    table = {row[0].strip("`"): row[1:] for row in rows}
+    assert list(table) == [str(code) for code in ErrorCode], "in the order of errors.py"
+    for code, (meaning, again, mend) in table.items():
+        assert meaning == ERROR_MEANINGS[ErrorCode(code)]
+        assert (again == "yes") == (ErrorCode(code) in RETRYABLE)
+        assert len(mend) > 5
+
+
+def test_the_runbook_has_every_exit_status():
+    found = {int(number) for number in re.findall(r"^\| (\d) \|", section("Exit status"), re.MULTILINE)}
+    assert found == {0, 1, 2, 3}
+
+
+def test_the_runbook_s_index_is_whole():
+    index = RUNBOOK.split("\n## ")[0]
+    titles = re.findall(r"^## (.*)$", RUNBOOK, re.MULTILINE)
+    links = re.findall(r"\(#([\w-]+)\)", index)
+    assert links == [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+def commands(text):
+    """Words after `featray`, of what stands in code."""
+    code = re.findall(r"```sh\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text)
+    joined = "\n".join(code).replace("\\\n", " ")
+    for line in joined.splitlines():
+        if match := re.match(r"(?:docker .* )?featray ([a-z].*)", line):
+            yield match[1]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, **ids)
+def test_commands_exist(path):
+    for text in commands(path.read_text()):
+        words = shlex.split(text.split("#")[0])
+        command: click.Command = main
+        while words and isinstance(command, click.Group):
+            name = words.pop(0)
+            assert name in command.commands, f"featray {text}"
+            command = command.commands[name]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, f"featray {text}"
+
+
+def test_the_commands_of_the_runbook_were_found():
+    assert len({text.split()[0] for text in commands(RUNBOOK)}) >= 5
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, **ids)
+def test_links_lead_somewhere(path):
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", path.read_text())]
+    for link in filter(None, links):
+        assert link.startswith("https://") or (path.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("path", FILES, **ids)
+def test_paths_in_the_repository_exist(path):
+    pattern = r"(?<![\w/.:-])(?:infra|jobs|configs|featray|tests)/[\w./-]*\w"
+    for name in re.findall(pattern, path.read_text()):
+        assert (REPOSITORY / name).exists() or name == "featray/featray", name
+
+
+@pytest.mark.parametrize("path", FILES, **ids)
+def test_settings_exist(path):
+    for section_name, key in re.findall(r"(?<![\w/.-])([a-z]+)\.([a-z_]+)\b(?!\()", path.read_text()):
+        model = Config.model_fields.get(section_name)
+        if model is None or not hasattr(model.annotation, "model_fields") or f"{section_name}.{key}" in _FILES:
+            continue
+        assert key in model.annotation.model_fields, f"{section_name}.{key}"
+
+
+_FILES = {"model.py", "model.safetensors"}
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("configs/*.yaml")), **ids)
+def test_example_configs_are_valid(path):
+    assert load_config(path).dataset
+
+
+def test_nothing_is_named_that_only_exists_elsewhere():
+    for path in FILES:
+        assert not re.search(r"(?<!\w)/(work|root)/|pypi\.org|download\.pytorch", path.read_text()), path

@@ -1,0 +1,140 @@
+"""The Ray cluster on AWS and the compose setup: fields, files and settings."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import boto3
+import jsonschema
+import pytest
+import yaml
+
+from featray import __version__
+from featray.cluster import choose_workers
+from featray.config import load_config
+from tests import s3
+
+from .files import INFRA, QUIET, REPOSITORY, image_environment, instructions
+
+AWS = yaml.safe_load((INFRA / "ray/aws.yaml").read_text())
+COMPOSE = yaml.safe_load((INFRA / "compose/compose.yaml").read_text())
+SERVICES = COMPOSE["services"]
+OWN = [name for name, service in SERVICES.items() if "build" in service]
+
+
+def test_ray_takes_the_cluster_file():
+    schema = json.loads((Path(find_spec("ray").origin).parent / "autoscaler/ray-schema.json").read_text())
+    jsonschema.validate(AWS, schema)
+    with pytest.raises(jsonschema.ValidationError, match="idle_timeout"):
+        jsonschema.validate(AWS | {"idle_timeout": 5}, schema)
+
+
+def test_the_cluster_s_groups_grow_from_nothing_within_its_limit():
+    kinds = {name: kind for name, kind in AWS["available_node_types"].items() if name != AWS["head_node_type"]}
+    assert {kind["min_workers"] for kind in kinds.values()} == {0}
+    assert sum(kind["max_workers"] for kind in kinds.values()) <= AWS["max_workers"]
+    assert AWS["available_node_types"]["head"]["resources"] == {"CPU": 0}
+    assert "--num-cpus=0" in AWS["head_start_ray_commands"][-1]
+    gpu = {name for name, kind in kinds.items() if "GPU" in kind["resources"]}
+    assert gpu == {name for name, kind in kinds.items() if "--gpus=all" in str(kind.get("docker"))}
+
+
+def test_the_gpu_config_fits_the_cluster_s_full_size():
+    config = load_config(REPOSITORY / "configs/gpu.yaml")
+    kinds = [kind for name, kind in AWS["available_node_types"].items() if name != "head"]
+    cpus = sum(kind["max_workers"] * kind["resources"]["CPU"] for kind in kinds)
+    gpus = sum(kind["max_workers"] * kind["resources"].get("GPU", 0) for kind in kinds)
+    assert config.cluster.cpus <= cpus and config.cluster.gpus <= gpus
+    assert choose_workers(0, 0, config.cluster).infer == config.cluster.gpus
+    assert config.model.engine != "auto" and config.model.precision != "auto"
+
+
+def test_the_cluster_is_quiet_and_asks_for_a_token():
+    for command in (AWS["head_start_ray_commands"][-1], AWS["worker_start_ray_commands"][-1]):
+        assert "--disable-usage-stats" in command
+    assert image_environment()["RAY_AUTH_MODE"] == "token"
+    (home,) = re.findall(r"useradd --uid 1000 --create-home (\w+)", " ".join(text for _, text in instructions(-1)))
+    assert AWS["file_mounts"] == {f"/home/{home}/.ray/auth_token": "~/.ray/auth_token"}
+    assert "--dashboard-host=127.0.0.1" in AWS["head_start_ray_commands"][-1]
+
+
+def test_images_are_of_one_version():
+    assert AWS["docker"]["image"] == f"registry.example.org/featray:{__version__}"
+    assert {SERVICES[name]["image"] for name in OWN} == {f"featray:{__version__}"}
+    for name in set(SERVICES) - set(OWN):
+        assert re.search(r":(v?\d+\.\d+\.\d+|RELEASE\.\d{4}-\d\d-\d\dT[\d-]+Z)$", SERVICES[name]["image"]), name
+
+
+def test_what_compose_mounts_and_builds_is_there():
+    folder = INFRA / "compose"
+    for name in OWN:
+        build = SERVICES[name]["build"]
+        assert (folder / build["context"]).resolve() == REPOSITORY
+        assert (REPOSITORY / build["dockerfile"]).is_file()
+    for name, service in SERVICES.items():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            known = (folder / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
+            assert known, f"{name}: {volume}"
+    assert OWN == ["clips", "head"]
+
+
+def test_nothing_listens_beyond_this_machine():
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert len(ports) >= 3 and all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_compose_is_quiet():
+    for name in OWN:
+        assert SERVICES[name]["environment"].items() >= QUIET.items(), name
+    assert "--disable-usage-stats" in SERVICES["head"]["command"]
+    grafana = SERVICES["grafana"]["environment"]
+    assert {v for k, v in grafana.items() if k.startswith("GF_ANALYTICS_")} == {"false"}
+
+
+def test_prometheus_finds_ray_s_nodes():
+    prometheus = yaml.safe_load((INFRA / "compose/prometheus.yml").read_text())
+    (job,) = prometheus["scrape_configs"]
+    (file,) = job["file_sd_configs"][0]["files"]
+    shared = Path(find_spec("ray").origin).parent / "dashboard/modules/metrics/export/prometheus/prometheus.yml"
+    assert file in shared.read_text(), "the place that Ray's own configuration names"
+    mounts = [dict([volume.split(":")[:2]]) for name in ("head", "prometheus") for volume in SERVICES[name]["volumes"]]
+    assert sum(mount.get("ray") == str(Path(file).parent) for mount in mounts) == 2
+
+
+def test_grafana_shows_what_is_in_its_folder():
+    provider = yaml.safe_load((INFRA / "compose/grafana/dashboards.yaml").read_text())["providers"][0]
+    source = yaml.safe_load((INFRA / "compose/grafana/datasource.yaml").read_text())["datasources"][0]
+    mounts = dict(volume.split(":")[:2] for volume in SERVICES["grafana"]["volumes"])
+    assert mounts["../grafana"] == provider["options"]["path"]
+    host, port = re.fullmatch(r"http://(\w+):(\d+)", source["url"]).groups()
+    assert host in SERVICES and any(p.endswith(f":{port}") for p in SERVICES[host]["ports"])
+
+
+def test_the_clips_are_uploaded_to_where_the_job_looks(tmp_path):
+    """The service's own script, against an S3 server, with the environment that compose gives it."""
+    config = load_config(INFRA / "compose/config.yaml")
+    (pattern,) = config.input.uris
+    with s3.server() as url:
+        given = SERVICES["clips"]["environment"] | {"AWS_ENDPOINT_URL": url}
+        script = INFRA / "compose/upload_clips.py"
+        for _ in range(2):  # compose may start it again
+            subprocess.run([sys.executable, str(script)], env=os.environ | given, check=True)
+        store = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **_keys(given))
+        keys = [entry["Key"] for entry in store.list_objects_v2(Bucket="videos")["Contents"]]
+        assert sorted(keys) == ["raw/face.mp4", "raw/no_face.mp4"]
+        assert all(f"s3://videos/{key}".startswith(pattern.partition("*")[0]) for key in keys)
+        assert config.output.uri.split("/")[2] in {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}
+    script_in_container = SERVICES["clips"]["entrypoint"][1]
+    assert SERVICES["clips"]["volumes"] == [f"./upload_clips.py:{script_in_container}:ro"]
+
+
+def _keys(given):
+    return {
+        "aws_access_key_id": given["AWS_ACCESS_KEY_ID"],
+        "aws_secret_access_key": given["AWS_SECRET_ACCESS_KEY"],
+    }
