@@ -14,6 +14,7 @@ import click
 from featray import __version__
 from featray.errors import FeatrayError
 from featray.model.commands import models
+from featray.report.commands import diff, report
 from featray.views.commands import export, preview
 
 _FORMATS = click.Choice(["table", "csv", "json"])
@@ -46,6 +47,7 @@ def main(debug: bool) -> None:
     Run it:          featray run configs/demo.yaml
     Look into it:    featray query OUT "SELECT * FROM faces LIMIT 5"
     Look at it:      featray preview OUT --video face.mp4 --out sheet.png
+    At a glance:     featray report OUT --out report.html
     """
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -149,3 +151,5 @@ def demo(out: str) -> None:
 main.add_command(models)
 main.add_command(preview)
 main.add_command(export)
+main.add_command(report)
+main.add_command(diff)

@@ -87,7 +87,7 @@ def preview(
         video=video,
         start_us=None if start is None else parse_time_us(start),
         end_us=None if end is None else parse_time_us(end),
-        storage_options=_storage_options(options),
+        storage_options=parse_storage_options(options),
         only_sampled=sampled_only,
         layers=layers,
         track_id=track,
@@ -142,7 +142,8 @@ def export(
         click.echo(f"{path}  {rows} rows")
 
 
-def _storage_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+def parse_storage_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Of `--storage-option KEY=VALUE`; values are JSON, or text as they are."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
