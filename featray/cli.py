@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from featray import __version__
+from featray.doctor.commands import doctor
 from featray.errors import FeatrayError
 from featray.model.commands import models
 from featray.report.commands import diff, report
@@ -153,3 +154,4 @@ main.add_command(preview)
 main.add_command(export)
 main.add_command(report)
 main.add_command(diff)
+main.add_command(doctor)
