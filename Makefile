@@ -49,8 +49,9 @@ integration: $(VENV)/.installed-dev  ## the real job on local Ray, and what happ
 parity: $(PARITY)/.installed  ## the real py-feat beside featray, from frame and box to final columns
 	$(PARITY)/bin/python -m pytest -q tests/parity
 
-bench: $(PARITY)/.installed  ## faces/s of the network on one CPU thread, beside py-feat
+bench: $(PARITY)/.installed  ## faces/s of the network, and chips, on one CPU thread, beside py-feat
 	$(PARITY)/bin/python tests/benchmarks/bench_network.py
+	$(PARITY)/bin/python tests/benchmarks/bench_crop.py
 
 constraints:  ## write constraints.txt from what is installed and tested
 	( echo '# What featray is tested with; `make constraints` renews it. Passed to pip by the Makefile.'; \

@@ -1,18 +1,24 @@
 """featray: facial behaviour at dataset scale, from videos in object storage to partitioned Parquet tables.
 
-Importing the package loads neither Ray nor torch; `featray.cli` is the command line,
-`featray.runner.run` the main job and `featray.to_fex` the way to py-feat.
+Importing the package loads neither Ray, torch, DuckDB nor pyarrow. `featray.cli` is the command line,
+`featray.runner.run` the main job, `featray.open` reads what it wrote and `featray.to_fex` is the way to py-feat.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from featray.fex import to_fex as to_fex
+    from featray.tables.opened import open_tables as open
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "open", "to_fex"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "open":
+        from featray.tables.opened import open_tables
+
+        return open_tables
     if name == "to_fex":
         from featray.fex import to_fex
 

@@ -11,14 +11,16 @@ import ctypes
 import resource
 import signal
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from featray.chunks import extract_chunks
-from featray.config import DecodeConfig, DetectConfig
-from featray.faces.detector import Detector, open_detector
+from featray.config import DecodeConfig, DetectConfig, cache_dir
+from featray.faces.detector import Detector, DetectorFiles, detector_for_videos
 from featray.plan import UnitTask, VideoPlan, open_source, plan_video
 from featray.sources.listing import Video
 
@@ -27,18 +29,30 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class ChildSettings:
-    """What the child needs to know; sent to it first."""
+    """What the child needs to know; sent to it first.
+
+    Attributes:
+        cache_dir: where pulled weights and converted networks are.
+        detector_sha256: of the detector the run was planned with; None: whichever is here.
+    """
 
     decode: DecodeConfig
     detect: DetectConfig
     storage_options: dict[str, Any]
+    cache_dir: Path = field(default_factory=cache_dir)
+    detector_sha256: str | None = None
+
+    @property
+    def detector_files(self) -> DetectorFiles:
+        """Where the detector finds its files."""
+        return DetectorFiles(self.cache_dir, self.storage_options)
 
 
 class _Child:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._settings: ChildSettings = connection.recv()
-        self._detector: Detector | None = None
+        self._detector_for: Callable[[Video], Detector] | None = None
 
     def serve(self) -> None:
         """Answer requests until the parent is gone."""
@@ -53,13 +67,16 @@ class _Child:
                 self._connection.send(self._plan(request))
 
     def _plan(self, video: Video) -> VideoPlan:
-        return plan_video(video, self._settings.decode, self._settings.storage_options)
+        settings = self._settings
+        return plan_video(video, settings.decode, settings.storage_options, settings.detect.every)
 
     def _send_chunks(self, task: UnitTask) -> None:
-        if self._detector is None:
-            self._detector = open_detector(self._settings.detect)
+        if self._detector_for is None:
+            self._detector_for = detector_for_videos(self._settings.detect, self._settings.detector_files)
+        detector = self._detector_for(task.video)
         open_file = partial(open_source, task.video, self._settings.storage_options)
-        for chunk in extract_chunks(task, open_file, self._settings.decode, self._detector):
+        settings = self._settings
+        for chunk in extract_chunks(task, open_file, settings.decode, detector, settings.detect.every):
             # The chips follow as bare bytes: pickling 50 MB would copy them twice.
             self._connection.send((replace(chunk, chips=chunk.chips[:0]), len(chunk.chips)))
             if len(chunk.chips):

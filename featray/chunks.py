@@ -8,7 +8,7 @@ gives the same chunks, and one that breaks off leaves the chunks before it consi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, Final
@@ -21,6 +21,7 @@ from featray.config import DecodeConfig
 from featray.errors import ErrorCode, VideoError
 from featray.faces.crop import CHIP_PX, crop_squares, cut_chip, share_in_frame, sharpness
 from featray.faces.detector import Detector, Faces
+from featray.faces.stride import SeenFrame, find_faces
 from featray.plan import Outcome, UnitTask
 from featray.sources.storage import explain, fetched_bytes, transport_errors
 from featray.tables.landing import DETECTED_SCHEMA, FRAMES_SCHEMA
@@ -79,6 +80,11 @@ class _Collector:
             self._chips.append(chip)
             self._faces.append(row)
 
+    def describe_last(self, thumbnail: NDArray[np.uint8]) -> None:
+        """What the frame that was added last looks like, for the cut between this unit and the next."""
+        if self._frames:
+            self._frames[-1]["thumbnail"] = thumbnail.tobytes()
+
     def take(self, outcome: Outcome, *, last: bool) -> Chunk:
         chips = np.stack(self._chips) if self._chips else np.empty((0, CHIP_PX, CHIP_PX, 3), np.uint8)
         faces = pa.Table.from_pylist(self._faces, schema=DETECTED_SCHEMA)
@@ -90,7 +96,7 @@ class _Collector:
 
 
 def extract_chunks(
-    task: UnitTask, open_file: Callable[[], IO[bytes]], settings: DecodeConfig, detector: Detector
+    task: UnitTask, open_file: Callable[[], IO[bytes]], settings: DecodeConfig, detector: Detector, every: int = 1
 ) -> Iterator[Chunk]:
     """The chunks of a unit; the last one always comes, whatever happens to the video.
 
@@ -99,37 +105,68 @@ def extract_chunks(
         open_file: opens the video's bytes.
         settings: of decoding.
         detector: finds faces.
+        every: `detect.every`.
     """
     outcome = Outcome(failures=[task.failure] if task.failure else [])
     account = DecodeAccount()
     collector = _Collector()
     clock = _Clock(outcome.seconds)
+
+    def detect(frames: Sequence[Frame]) -> list[Faces]:
+        outcome.frames_detected += len(frames)
+        with clock.measure("detect"):
+            return detector(frames)
+
+    last: SeenFrame | None = None
+    with _noting_failures(task, outcome):
+        decoded = clock.each("decode", _decoded(task, open_file, settings, every, account, outcome))
+        for seen in find_faces(decoded, detect, every=every, batch_frames=detector.batch_frames):
+            assert seen.faces is not None
+            if not collector.has_room(len(seen.faces)):
+                yield collector.take(_so_far(outcome, account), last=False)
+            with clock.measure("crop"):
+                collector.add(_frame_row(seen, len(seen.faces)), list(_cut_faces(seen, seen.faces)))
+            outcome.frames_sampled += 1
+            last = seen
+    if last is not None:
+        collector.describe_last(last.thumbnail)
+    outcome.failures += [("decode", code, message) for code, message in account.errors]
+    yield collector.take(_so_far(outcome, account), last=True)
+
+
+def _decoded(
+    task: UnitTask,
+    open_file: Callable[[], IO[bytes]],
+    settings: DecodeConfig,
+    every: int,
+    account: DecodeAccount,
+    outcome: Outcome,
+) -> Iterator[Frame]:
+    """The unit's frames; they end where decoding fails, so that the faces of those before it are still found."""
+    if task.failure:
+        return
+    with _noting_failures(task, outcome), open_file() as file:
+        yield from open_decoder(settings.backend)(file, task.unit, settings, account, every)
+        outcome.bytes_read = fetched_bytes(file)
+
+
+@contextmanager
+def _noting_failures(task: UnitTask, outcome: Outcome) -> Iterator[None]:
+    """Turns what may go wrong with a video into failures of the unit."""
     try:
-        if not task.failure:
-            with open_file() as file:
-                decoded = open_decoder(settings.backend)(file, task.unit, settings, account)
-                for frame in clock.each("decode", decoded):
-                    with clock.measure("detect"):
-                        (faces,) = detector([frame])
-                    if not collector.has_room(len(faces)):
-                        yield collector.take(_so_far(outcome, account), last=False)
-                    with clock.measure("crop"):
-                        collector.add(_frame_row(frame, len(faces)), list(_cut_faces(frame, faces)))
-                    outcome.frames_sampled += 1
-                outcome.bytes_read = fetched_bytes(file)
+        yield
     except VideoError as error:
         outcome.failures.append(("decode", error.code, str(error)))
     except MemoryError:
         outcome.failures.append(("decode", ErrorCode.OUT_OF_MEMORY, "the unit needs more memory than it may use"))
     except transport_errors() as error:
         outcome.failures.append(("decode", ErrorCode.FETCH_FAILED, f"{task.video.uri}: {explain(error)}"))
-    outcome.failures += [("decode", code, message) for code, message in account.errors]
-    yield collector.take(_so_far(outcome, account), last=True)
 
 
-def _cut_faces(frame: Frame, faces: Faces) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
+def _cut_faces(seen: SeenFrame, faces: Faces) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
     if not len(faces):
         return
+    frame = seen.frame
     image = frame.rgb()
     squares = crop_squares(faces.box_xyxy)
     for i, square in enumerate(squares):
@@ -146,8 +183,8 @@ def _cut_faces(frame: Frame, faces: Faces) -> Iterator[tuple[NDArray[np.uint8], 
                 "box_x2": x2,
                 "box_y2": y2,
                 "score": float(faces.score[i]),
-                "interpolated": False,
-                "landmarks5": faces.landmarks5[i].ravel().tolist(),
+                "interpolated": seen.interpolated,
+                "landmarks5": None if np.isnan(faces.landmarks5[i]).any() else faces.landmarks5[i].ravel().tolist(),
                 "crop_x": square[0],
                 "crop_y": square[1],
                 "crop_side": square[2],
@@ -158,13 +195,16 @@ def _cut_faces(frame: Frame, faces: Faces) -> Iterator[tuple[NDArray[np.uint8], 
         )
 
 
-def _frame_row(frame: Frame, faces: int) -> dict[str, Any]:
+def _frame_row(seen: SeenFrame, faces: int) -> dict[str, Any]:
+    first_of_unit = seen.shot_cut is None
     return {
-        "frame_index": frame.index,
-        "pts_us": frame.pts_us,
+        "frame_index": seen.frame.index,
+        "pts_us": seen.frame.pts_us,
         "status": "ok" if faces else "no_face",
         "faces": faces,
-        "keyframe": frame.keyframe,
+        "keyframe": seen.frame.keyframe,
+        "shot_cut": seen.shot_cut,
+        "thumbnail": seen.thumbnail.tobytes() if first_of_unit else None,
     }
 
 

@@ -13,9 +13,10 @@ import click
 
 from featray import __version__
 from featray.doctor.commands import doctor
-from featray.errors import FeatrayError
+from featray.errors import FeatrayError, UsageError
 from featray.model.commands import models
 from featray.report.commands import diff, report
+from featray.upkeep import compact, erase, publish, verify
 from featray.views.commands import export, preview
 
 _FORMATS = click.Choice(["table", "csv", "json"])
@@ -119,16 +120,27 @@ def status(out: str, as_json: bool, release: str | None) -> None:
 @click.option("--format", "style", type=_FORMATS, default="table", show_default=True)
 @click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
 def query(out: str, sql: str, style: str, release: str | None) -> None:
-    """Run SQL (DuckDB) over the tables of the output OUT.
+    """Run SQL (DuckDB) over the tables of the output OUT; @FILE takes it from a file.
 
     \b
     featray query OUT "SELECT video_id, avg(AU12) FROM faces GROUP BY video_id"
+    featray query OUT @configs/queries/au12_onsets.sql
     """
     from featray.show import print_result
     from featray.tables.layout import open_output
     from featray.tables.query import connect, run_sql
 
+    if sql.startswith("@"):
+        sql = _read_sql(Path(sql[1:]))
     print_result(run_sql(connect(open_output(out), release), sql), style)
+
+
+def _read_sql(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or "is no text"
+        raise UsageError(f"query: @{path}: {reason}; name a file with SQL") from None
 
 
 @main.command()
@@ -150,8 +162,5 @@ def demo(out: str) -> None:
 
 
 main.add_command(models)
-main.add_command(preview)
-main.add_command(export)
-main.add_command(report)
-main.add_command(diff)
-main.add_command(doctor)
+for command in (report, diff, doctor, verify, erase, publish, compact, preview, export):
+    main.add_command(command)

@@ -17,8 +17,11 @@ from typing import Any
 
 from featray.config import Config
 
-RESULTS_EPOCH = 1
-"""Raised when the code itself changes results for the same settings, so that work is done again."""
+RESULTS_EPOCH = 2
+"""Raised when the code itself changes results for the same settings, so that work is done again.
+
+2: tracks follow a face's movement and end at cuts; frames say where those are.
+"""
 
 
 def video_id(uri: str, member: str | None = None) -> str:
@@ -33,7 +36,7 @@ def result_settings(config: Config, *, weights_sha256: str, detector_sha256: str
     Args:
         config: the run's configuration.
         weights_sha256: of the multitask checkpoint.
-        detector_sha256: of the detector's weights.
+        detector_sha256: of the detector's weights, or of its file of boxes.
         precision: `fp32` or `bf16`, after `auto` was resolved.
     """
     return {
@@ -43,7 +46,7 @@ def result_settings(config: Config, *, weights_sha256: str, detector_sha256: str
         "recipe": config.model.recipe,
         "precision": precision,
         "decode": config.decode.model_dump(mode="json", include={"backend", "sample", "max_pixels"}),
-        "detect": config.detect.model_dump(mode="json", exclude={"device"}),
+        "detect": config.detect.result_settings(),
         # Not results, but one release has one set of tables and one layout of folders.
         "tables": sorted(config.output.tables),
         "path_fields": config.input.path_fields,

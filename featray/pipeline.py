@@ -36,13 +36,14 @@ _LIGHT_CPUS = 0.05
 
 @dataclass(frozen=True)
 class Graph:
-    """What the graph is built from."""
+    """What the graph is built from; `detector_sha256` is that of the detector the run was planned with."""
 
     config: Config
     partition: Partition
     run_id: str
     engine: InferSettings
     workers: Workers
+    detector_sha256: str
 
 
 def build(graph: Graph, feed: Any) -> ray.data.Dataset:
@@ -55,7 +56,9 @@ def build(graph: Graph, feed: Any) -> ray.data.Dataset:
 
 def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
     config, workers = graph.config, graph.workers
-    child = ChildSettings(config.decode, config.detect, config.input.storage_options)
+    child = ChildSettings(
+        config.decode, config.detect, config.input.storage_options, graph.engine.cache_dir, graph.detector_sha256
+    )
     dataset: ray.data.Dataset = (
         ray.data.read_datasource(VideoFeed(feed), override_num_blocks=1, num_cpus=0)
         .map_batches(

@@ -148,6 +148,7 @@ class Outcome:
 
     Attributes:
         frames_decoded, frames_sampled: counts of the unit.
+        frames_detected: frames that the detector saw; with detect.every fewer than were sampled.
         bytes_read: fetched from the storage.
         picture: width, height, rotation, mirrored, sar of its first frame; empty if none was decoded.
         failures: what went wrong, in order.
@@ -156,16 +157,23 @@ class Outcome:
 
     frames_decoded: int = 0
     frames_sampled: int = 0
+    frames_detected: int = 0
     bytes_read: int = 0
     picture: dict[str, Any] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, Any]) -> VideoPlan:
+def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, Any], stride: int = 1) -> VideoPlan:
     """Read a video's header, list its packets if it may be long, and cut it into units.
 
     Never raises for a bad video: the plan then has one unit and says why it fails.
+
+    Args:
+        video: which one.
+        settings: of decoding.
+        storage_options: to open it with.
+        stride: units meet at sampled frames that are a multiple of this, `detect.every`.
     """
     if video.problem:
         return VideoPlan(None, WHOLE_VIDEO, ("plan", *video.problem))
@@ -179,7 +187,8 @@ def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, 
                 return VideoPlan(header, WHOLE_VIDEO, bytes_read=fetched_bytes(file))
             index = scan_packets(container, stream)
             bytes_read = fetched_bytes(file)
-        units = cut_units(index, parse_time_base(header.time_base), settings.sample, settings.unit_frames)
+        time_base = parse_time_base(header.time_base)
+        units = cut_units(index, time_base, settings.sample, settings.unit_frames, stride)
         return VideoPlan(header, units, bytes_read=bytes_read)
     except VideoError as error:
         return VideoPlan(None, WHOLE_VIDEO, ("plan", error.code, str(error)))

@@ -15,10 +15,10 @@ import yaml
 
 from featray import __version__
 from featray.config import Config
-from featray.faces.detector import detector_sha256
 from featray.identity import settings_hash
 
 _LIBRARIES = ("ray", "torch", "timm", "pyarrow", "numpy", "scipy", "onnxruntime", "openvino", "av", "safetensors")
+_OF_DETECTOR = {"retina-face": ("retina-face", "opencv-contrib-python-headless")}
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ def run_row(
         "engine": engine,
         "precision": precision,
         "detector": config.detect.detector,
-        "detector_sha256": detector_sha256(config.detect),
+        "detector_sha256": settings["detector"],
         "decoder": _decoder(config.decode.backend),
         "ffmpeg": _ffmpeg_versions(),
-        "versions": json.dumps({"python": platform.python_version(), **_versions()}),
+        "versions": json.dumps({"python": platform.python_version(), **_versions(config.detect.detector)}),
         "cpu": _cpu_model(),
         "gpu": gpu,
     }
@@ -94,8 +94,8 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _versions() -> dict[str, str]:
-    return {name: version for name in _LIBRARIES if (version := _version(name))}
+def _versions(detector: str) -> dict[str, str]:
+    return {name: version for name in (*_LIBRARIES, *_OF_DETECTOR.get(detector, ())) if (version := _version(name))}
 
 
 def _ffmpeg_versions() -> str:

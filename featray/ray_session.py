@@ -116,14 +116,19 @@ class Session:
             ray.shutdown()
 
     def stream(
-        self, partition: Partition, run_id: str, engine: InferSettings, pages: Iterator[list[VideoTask]]
+        self,
+        partition: Partition,
+        run_id: str,
+        engine: InferSettings,
+        detector_sha256: str,
+        pages: Iterator[list[VideoTask]],
     ) -> Iterator[Receipt]:
         """Feed pages of videos to the graph and yield receipts as parts land.
 
         Raises:
             FeatrayError: what ended the listing, a stage's start or the job.
         """
-        graph = Graph(self._config, partition, run_id, engine, self.workers)
+        graph = Graph(self._config, partition, run_id, engine, self.workers, detector_sha256)
         feed = _Feeder(pages)
         try:
             for row in build(graph, feed.queue).iter_rows():

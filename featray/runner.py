@@ -19,7 +19,7 @@ from typing import Any
 
 from featray.config import Config, cache_dir, path_field_names
 from featray.errors import RunError
-from featray.faces.detector import detector_sha256
+from featray.faces.detector import DetectorFiles, detector_sha256
 from featray.identity import release_name, result_settings, work_key
 from featray.model.checkpoint import Checkpoint
 from featray.model.engines import choose
@@ -37,6 +37,7 @@ from featray.tables.layout import Partition, open_output
 from featray.tables.publish import PublishSettings
 from featray.tables.recover import recover
 from featray.tables.runs import begin_run, end_run
+from featray.tables.tombstones import Blocked
 from featray.tally import Tally
 from featray.video.decode import open_decoder
 
@@ -70,7 +71,7 @@ class Summary:
     Attributes:
         status: `done`, `done_with_failures` or `nothing_to_do`.
         videos: published by this run, by status: ok, partial, failed.
-        already_published: videos of the input that needed no work, by status.
+        already_published: videos of the input that needed no work, by status; `erased` are those that may have none.
         seconds: wall time.
     """
 
@@ -98,7 +99,7 @@ def describe(config: Config) -> Job:
     settings = result_settings(
         config,
         weights_sha256=checkpoint.sha256,
-        detector_sha256=detector_sha256(config.detect),
+        detector_sha256=detector_sha256(config.detect, DetectorFiles(cache_dir(), config.input.storage_options)),
         precision=precision,
     )
     return Job(
@@ -160,7 +161,11 @@ class _Backlog:
             for video in commit.videos
         }
         begun = set(list_folders(self.partition.landing()))
+        erased = Blocked(self.partition)
         for video in videos:
+            if video.video_id in erased:
+                self.published["erased"] = self.published.get("erased", 0) + 1
+                continue
             key = work_key(video.content_id, self.job.settings)
             known_key, status, shard = done.get(video.video_id, (b"", "", None))
             retry = self.job.config.run.retry_failed and status in ("partial", "failed")
@@ -212,7 +217,7 @@ def _execute(
     with progress, Session(job.config) as session:
         progress.start(tally, session.workers, job.gpu)
         for attempt in range(1, job.config.run.max_attempts + 1):
-            for receipt in session.stream(partition, job.run_id, _infer_settings(job), pages):
+            for receipt in session.stream(partition, job.run_id, _infer_settings(job), job.settings["detector"], pages):
                 complete = tally.take(receipt)
                 progress.update()
                 _stop_if_hopeless(tally, job.config)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from featray.child import ChildSettings
 from featray.errors import RETRYABLE, ErrorCode, ModelError
+from featray.faces.detector import detector_sha256, prepare_detector
 from featray.isolation import IsolatedDecoder
 from featray.plan import Outcome, UnitTask, VideoPlan, VideoTask
 from featray.rows import (
@@ -90,9 +91,18 @@ class PlanVideos:
 
 
 class DecodeDetect:
-    """UnitTask rows in, chunk rows out. Frames never leave the child process that decodes them."""
+    """UnitTask rows in, chunk rows out. Frames never leave the child process that decodes them.
+
+    Raises:
+        FeatrayError: as it starts, if the detector's files are not on this node, or are others than the run's.
+    """
 
     def __init__(self, child: ChildSettings) -> None:
+        if child.detector_sha256 not in (None, detector_sha256(child.detect, child.detector_files)):
+            raise ModelError(
+                f"{child.detect.detector}: its files are not those this run was planned with; sync them to every node"
+            )
+        prepare_detector(child.detect, child.detector_files)
         self._decoder = IsolatedDecoder(child)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
@@ -148,7 +158,7 @@ class Infer:
             faces = read_stream(row["faces"][0].as_buffer())
             squares = np.column_stack([faces[name].to_numpy() for name in ("crop_x", "crop_y", "crop_side")])
             columns = to_columns(self._engine(chips_of(row)), squares.astype(np.float64), self._config)
-            yield feature_row(row, _landed(faces, columns), time.perf_counter() - start)
+            yield feature_row(row, landed_faces(faces, columns), time.perf_counter() - start)
 
 
 def land_parts(batch: pa.Table, partition: Partition, run_id: str, max_attempts: int) -> pa.Table:
@@ -218,7 +228,7 @@ def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str) -> None
                 land_unit_part(partition, task, run_id, 0, *nothing, outcome)
 
 
-def _landed(faces: pa.Table, columns: dict[str, NDArray[np.float32]]) -> pa.Table:
+def landed_faces(faces: pa.Table, columns: dict[str, NDArray[np.float32]]) -> pa.Table:
     """Detected faces with the network's columns; a checkpoint without blendshapes leaves theirs null."""
     arrays = []
     for field in LANDED_SCHEMA:

@@ -27,7 +27,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     out = redact_uri(config.output.uri)
     console.print()
     if summary.status == "nothing_to_do":
-        done = sum(summary.already_published.values())
+        done = sum(n for status, n in summary.already_published.items() if status != "erased")
         console.print(f"Nothing to do: all {done} videos are published in {out}, release {summary.job.release}.")
     else:
         videos = summary.videos
@@ -37,8 +37,12 @@ def print_summary(summary: Summary, console: Console) -> None:
             f"in {summary.seconds:.0f} s"
         )
         console.print(f"tables   {out}   dataset {config.dataset}   release {summary.job.release}")
-        if sum(summary.already_published.values()):
-            console.print(f"before   {sum(summary.already_published.values())} videos were published already")
+        if done := sum(n for status, n in summary.already_published.items() if status != "erased"):
+            console.print(f"before   {done} videos were published already")
+    if erased := summary.already_published.get("erased"):
+        console.print(
+            f"erased   {erased} videos of the input were erased and stay so; see `featray erase --allow-again`"
+        )
     broken = summary.videos["partial"] + summary.videos["failed"]
     if broken:
         console.print(f'why      featray query {out} "SELECT uri, error_code, message FROM errors"')

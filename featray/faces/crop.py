@@ -9,13 +9,17 @@ checkpoints were trained and what py-feat 2.1.5 does.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 CHIP_PX: Final = 256
 CROP_SCALE: Final = 1.2
+
+_CENTRES = (np.arange(CHIP_PX) + 0.5) / CHIP_PX
+_RGB = np.arange(3)
+_ROWS_TOGETHER = 32
 
 
 def crop_squares(box_xyxy: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -30,16 +34,25 @@ def cut_chip(frame_rgb: NDArray[np.uint8], square: NDArray[np.float64]) -> NDArr
     """One chip, uint8 `[256, 256, 3]`, of a frame, uint8 `[height, width, 3]`.
 
     The square is parallel to the axes, so bilinear sampling is two one-dimensional
-    interpolations: rows first, over the columns that are needed, then columns.
+    interpolations: between rows, over the columns that are needed, then between columns.
+    Only what the square covers is converted to floats, and a few rows at a time, so that
+    all stays in the processor's nearest cache: that makes it two to three times as fast.
     """
     x, y, side = (float(value) for value in square)
-    top, bottom, down = _taps(y, side, frame_rgb.shape[0])
-    left, right, across = _taps(x, side, frame_rgb.shape[1])
+    height_px, width_px, _ = frame_rgb.shape
+    top, bottom, down = _taps(y, side, height_px)
+    left, right, across = _taps(x, side, width_px)
     first, last = int(min(left.min(), right.min())), int(max(left.max(), right.max())) + 1
-    strip = frame_rgb[:, first:last]
-    rows = _mix(strip[top], strip[bottom], down[:, None, None])
-    chip = _mix(rows[:, left - first], rows[:, right - first], across[None, :, None])
-    return np.rint(chip).astype(np.uint8, order="C")
+    strip = frame_rgb.reshape(height_px, -1)[:, 3 * first : 3 * last]
+    left, right, across = _channels(left - first), _channels(right - first), np.repeat(across, 3)
+    chip = np.empty((CHIP_PX, 3 * CHIP_PX), np.uint8)
+    for start in range(0, CHIP_PX, _ROWS_TOGETHER):
+        part = slice(start, start + _ROWS_TOGETHER)
+        rows = _mix(strip[top[part]], strip[bottom[part]], down[part, None])
+        # `clip` keeps numpy from checking indices, all of which are right.
+        mixed = _mix(rows.take(left, axis=1, mode="clip"), rows.take(right, axis=1, mode="clip"), across)
+        chip[part] = np.rint(mixed, out=mixed)
+    return chip.reshape(CHIP_PX, CHIP_PX, 3)
 
 
 def share_in_frame(square: NDArray[np.float64], width_px: int, height_px: int) -> float:
@@ -61,18 +74,26 @@ def sharpness(chip_rgb: NDArray[np.uint8]) -> float:
     return float(laplacian.var())
 
 
-def _mix(a: NDArray[np.generic], b: NDArray[np.generic], weight_of_b: NDArray[np.float32]) -> NDArray[np.float32]:
-    start = a.astype(np.float32)
-    return start + (b.astype(np.float32) - start) * weight_of_b
+def _mix(a: NDArray[Any], b: NDArray[Any], weight_of_b: NDArray[np.float32]) -> NDArray[np.float32]:
+    mixed: NDArray[np.float32] = np.subtract(b, a, dtype=np.float32)
+    mixed *= weight_of_b
+    mixed += a
+    return mixed
+
+
+def _channels(pixels: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Where the three channels of these pixels stand in a row."""
+    return (3 * pixels[:, None] + _RGB).ravel()
 
 
 def _taps(origin: float, side: float, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
     """For each of 256 samples along an axis: the two pixels it lies between, and the weight of the second."""
-    position = origin + (np.arange(CHIP_PX) + 0.5) / CHIP_PX * side
-    position = _reflect(position, length)
+    position = origin + _CENTRES * side
+    if position[0] < 0 or position[-1] > length - 1:
+        position = _reflect(position, length)
     low = np.floor(position)
     weight = (position - low).astype(np.float32)
-    first = np.clip(low, 0, length - 1).astype(np.intp)
+    first = low.astype(np.intp)
     return first, np.minimum(first + 1, length - 1), weight
 
 

@@ -69,19 +69,21 @@ def decode_outputs(
     big = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]) >= settings.min_size_px
     boxes, points, scores = boxes[big], (points * scale)[big], score[kept][big]
     order = np.lexsort((boxes[:, 0], -scores))
-    order = order[non_maximum_suppression(boxes[order], settings.nms_iou)][: settings.max_faces]
+    order = order[non_maximum_suppression(boxes[order], settings.nms_iou, settings.max_faces)]
     return Faces(boxes[order].astype(np.float32), scores[order].astype(np.float32), points[order].astype(np.float32))
 
 
-def non_maximum_suppression(boxes_xyxy: NDArray[np.floating], max_iou: float) -> NDArray[np.intp]:
-    """Indices of the boxes that stay, given boxes in order of preference."""
-    overlap = iou_matrix(boxes_xyxy, boxes_xyxy) > max_iou
+def non_maximum_suppression(
+    boxes_xyxy: NDArray[np.floating], max_iou: float, max_boxes: int | None = None
+) -> NDArray[np.intp]:
+    """Indices of the boxes that stay, `max_boxes` at most, given boxes in order of preference."""
     kept: list[int] = []
-    suppressed = np.zeros(len(boxes_xyxy), np.bool_)
-    for i in range(len(boxes_xyxy)):
-        if not suppressed[i]:
-            kept.append(i)
-            suppressed |= overlap[i]
+    left = np.arange(len(boxes_xyxy))
+    # A row at a time: a matrix over the thousands of boxes of a crowd would take gigabytes.
+    while left.size and (max_boxes is None or len(kept) < max_boxes):
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        left = left[iou_matrix(boxes_xyxy[best][None], boxes_xyxy[left])[0] <= max_iou]
     return np.asarray(kept, np.intp)
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from featray.config import DetectConfig
 from featray.errors import ModelError
 from featray.faces.detector import Faces
+from featray.faces.onnx_session import open_session
 from featray.faces.retinaface import decode_outputs
 from featray.video.frame import Frame
 
@@ -33,21 +33,19 @@ class RetinaFaceMobileNet:
     batch_frames = 1
 
     def __init__(self, settings: DetectConfig) -> None:
-        self._settings = settings
+        assert settings.long_side_px is not None
+        self._settings, self._long_side_px = settings, settings.long_side_px
         weights = WEIGHTS.read_bytes()
         if hashlib.sha256(weights).hexdigest() != WEIGHTS_SHA256:
             raise ModelError(f"{WEIGHTS.name}: damaged (sha256 differs); install featray again")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(weights)
 
     def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
         """The faces of each frame."""
         return [self._detect(frame) for frame in frames]
 
     def _detect(self, frame: Frame) -> Faces:
-        image = frame.shrunk_bgr(self._settings.input_px)
+        image = frame.shrunk_bgr(self._long_side_px)
         loc, confidence, landmarks = self._session.run(["loc", "conf", "landmarks"], {"input": _to_input(image)})
         return decode_outputs(
             loc[0],

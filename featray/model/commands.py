@@ -1,4 +1,4 @@
-"""`featray models`: fetch checkpoints, look inside them, make synthetic ones.
+"""`featray models`: fetch checkpoints and detectors' weights, look inside checkpoints, make synthetic ones.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """
@@ -15,6 +15,7 @@ from featray.errors import ModelError, UsageError
 if TYPE_CHECKING:
     from featray.model.checkpoint import Checkpoint
     from featray.model.config import ModelConfig
+    from featray.model.hub import PulledFile
 
 _SUFFIX = ".safetensors"
 _PINNED_OR_MAIN = "[default: the revision that featray pins, else main]"
@@ -22,7 +23,7 @@ _PINNED_OR_MAIN = "[default: the revision that featray pins, else main]"
 
 @click.group()
 def models() -> None:
-    """Fetch checkpoints, look inside them, make synthetic ones.
+    """Fetch checkpoints and detectors' weights, look inside checkpoints, make synthetic ones.
 
     \b
     featray models list
@@ -31,21 +32,29 @@ def models() -> None:
 
 @models.command(name="list")
 def list_command() -> None:
-    """List the published checkpoints and what has been pulled.
+    """List the published checkpoints, the weights of face detectors, and what has been pulled.
 
     \b
     featray models list
     """
     from featray.config import cache_dir
+    from featray.faces.weights import DETECTOR_WEIGHTS
     from featray.model.hub import list_pulled
     from featray.model.source import KNOWN_CHECKPOINTS
 
     pulled = list_pulled(cache_dir())
+    specs = {record.spec for record, _ in pulled}
     click.echo("Published:")
     for known in KNOWN_CHECKPOINTS:
-        here = "pulled" if known.spec in {record.spec for record, _ in pulled} else "not pulled"
+        here = "pulled" if known.spec in specs else "not pulled"
         click.echo(f"  {known.spec}")
         click.echo(f"      {known.description}; license {known.license}; {known.pinned}; {here}")
+    click.echo("Face detectors that do not ship with featray:")
+    for name, weights in DETECTOR_WEIGHTS.items():
+        here = "pulled" if weights.hub_file.spec in specs else "not pulled"
+        click.echo(f"  {name}")
+        click.echo(f"      {weights.description}; {weights.size_mb} MB; license {weights.license}; {here}")
+        click.echo(f"      {weights.hub_file.spec}")
     click.echo(f"Pulled, in {cache_dir()}:" if pulled else f"Nothing pulled, in {cache_dir()}")
     for record, path in pulled:
         click.echo(f"  {record.spec}")
@@ -60,7 +69,7 @@ def list_command() -> None:
 @click.option("--sha256", help="Hex digest that the file must have.")
 @click.option("--accept-license", metavar="LICENSE", help="The licence of the weights, if you agree to it.")
 def pull(spec: str, revision: str | None, sha256: str | None, accept_license: str | None) -> None:
-    """Fetch the checkpoint SPEC, hf://owner/repository/file.safetensors, and check it.
+    """Fetch SPEC and check it: hf://owner/repository/file.safetensors, or the name of a face detector.
 
     A file that was pulled is used from then on without the network. HF_ENDPOINT and HF_TOKEN
     are respected.
@@ -68,19 +77,26 @@ def pull(spec: str, revision: str | None, sha256: str | None, accept_license: st
     \b
     featray models pull hf://py-feat/face_multitask_v2/face_multitask_v2.safetensors \\
         --accept-license research-noncommercial
+    featray models pull retinaface-r34
     """
     from featray.config import cache_dir
+    from featray.faces.weights import DETECTOR_WEIGHTS, pull_weights
     from featray.model.hub import HUB_PREFIX
-    from featray.model.source import resolve_checkpoint
+    from featray.model.source import checked_sha256, resolve_checkpoint
 
-    if not spec.startswith(HUB_PREFIX):
-        raise UsageError(f"{spec}: only hf://owner/repository/file.safetensors can be pulled")
-    checkpoint = resolve_checkpoint(
-        spec, revision=revision, sha256=sha256, accept_license=accept_license, cache_dir=cache_dir()
-    )
-    _echo("path", checkpoint.path)
-    _echo("sha256", checkpoint.sha256)
-    _echo("revision", checkpoint.revision)
+    pulled: Checkpoint | PulledFile
+    if spec in DETECTOR_WEIGHTS:
+        pulled = pull_weights(spec, revision=revision, sha256=checked_sha256(sha256), cache_dir=cache_dir())
+    elif spec.startswith(HUB_PREFIX):
+        pulled = resolve_checkpoint(
+            spec, revision=revision, sha256=sha256, accept_license=accept_license, cache_dir=cache_dir()
+        )
+    else:
+        detectors = ", ".join(DETECTOR_WEIGHTS)
+        raise UsageError(f"{spec}: only hf://owner/repository/file.safetensors can be pulled, and {detectors}")
+    _echo("path", pulled.path)
+    _echo("sha256", pulled.sha256)
+    _echo("revision", pulled.revision)
 
 
 @models.command()

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -35,16 +36,37 @@ _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class HubFile:
-    """One file of a hub repository at a branch, tag or commit."""
+    """One file of a hub repository at a branch, tag or commit.
+
+    `short_name` is what `featray models pull` knows it by, besides its spec; `setting` the one that
+    takes a local file in its place.
+    """
 
     repo: str
     file: str
     revision: str
+    short_name: str | None = None
+    setting: str = "model.checkpoint"
 
     @property
     def spec(self) -> str:
         """The file as `hf://owner/repo/path`."""
         return f"{HUB_PREFIX}{self.repo}/{self.file}"
+
+    @property
+    def pull_command(self) -> str:
+        """The command that fetches it."""
+        revision = "" if self.revision == _DEFAULT_REVISION else f" --revision {self.revision}"
+        return f"featray models pull {self.short_name or self.spec}{revision}"
+
+
+@dataclass(frozen=True)
+class PulledFile:
+    """A file with weights on this machine; `revision` is the hub's commit, None for the user's own file."""
+
+    path: Path
+    sha256: str
+    revision: str | None
 
 
 @dataclass(frozen=True)
@@ -93,17 +115,18 @@ def fetch(hub_file: HubFile, cache_dir: Path, *, sha256: str | None) -> Checkpoi
         ModelError: the hub has no such file, the download broke off, the file is not what it
             should be (`sha256`, the hub's own hash, the record), or is no checkpoint.
     """
-    entry = _entry(hub_file, cache_dir)
-    try:
-        if not entry.exists():
-            with locked(entry.parent / f"{entry.name}.lock"):
-                if not entry.exists():
-                    make_entry(entry, lambda made: _pull(hub_file, made, sha256))
-    except OSError as error:
-        raise ModelError(f"{entry}: cannot be written ({error.strerror or error})") from error
+    entry = _ensure(hub_file, cache_dir, sha256, lambda path: read_checkpoint(path).license)
     checkpoint = _open(hub_file, entry)
     _check_sha256(hub_file, checkpoint.sha256, sha256)
     return checkpoint
+
+
+def fetch_file(hub_file: HubFile, cache_dir: Path, *, sha256: str | None, check: Callable[[Path], str]) -> PulledFile:
+    """As `fetch`, of a file that is no checkpoint: `check` gives its licence, or raises ModelError about it."""
+    entry = _ensure(hub_file, cache_dir, sha256, check)
+    pulled = _open_file(hub_file, entry)
+    _check_sha256(hub_file, pulled.sha256, sha256)
+    return pulled
 
 
 def open_pulled(hub_file: HubFile, cache_dir: Path) -> Checkpoint:
@@ -113,12 +136,12 @@ def open_pulled(hub_file: HubFile, cache_dir: Path) -> Checkpoint:
         WeightsMissing: it was never pulled into `cache_dir`.
         ModelError: the copy is damaged.
     """
-    entry = _entry(hub_file, cache_dir)
-    if not entry.exists():
-        raise WeightsMissing(
-            f"{hub_file.spec}: not pulled at {hub_file.revision!r} yet; run `featray models pull {hub_file.spec}`"
-        )
-    return _open(hub_file, entry)
+    return _open(hub_file, _existing(hub_file, cache_dir))
+
+
+def open_pulled_file(hub_file: HubFile, cache_dir: Path) -> PulledFile:
+    """As `open_pulled`, of a file that is no checkpoint."""
+    return _open_file(hub_file, _existing(hub_file, cache_dir))
 
 
 def list_pulled(cache_dir: Path) -> list[tuple[PullRecord, Path]]:
@@ -145,17 +168,52 @@ def _read_record(entry: Path, path: Path) -> PullRecord:
         raise ModelError(f"{entry}: is damaged ({_one_line(error)}); delete it and pull again") from error
 
 
+def _existing(hub_file: HubFile, cache_dir: Path) -> Path:
+    entry = _entry(hub_file, cache_dir)
+    if not entry.exists():
+        raise WeightsMissing(
+            f"{hub_file.short_name or hub_file.spec}: not pulled at {hub_file.revision!r} yet; "
+            f"run `{hub_file.pull_command}`"
+        )
+    return entry
+
+
+def _ensure(hub_file: HubFile, cache_dir: Path, sha256: str | None, check: Callable[[Path], str]) -> Path:
+    entry = _entry(hub_file, cache_dir)
+    try:
+        if not entry.exists():
+            with locked(entry.parent / f"{entry.name}.lock"):
+                if not entry.exists():
+                    make_entry(entry, lambda made: _pull(hub_file, made, sha256, check))
+    except OSError as error:
+        raise ModelError(f"{entry}: cannot be written ({error.strerror or error})") from error
+    return entry
+
+
 def _open(hub_file: HubFile, entry: Path) -> Checkpoint:
-    """Check a pulled file against the record of its pull."""
     path = entry / Path(hub_file.file).name
-    record = _read_record(entry, path)
     checkpoint = read_checkpoint(path)
-    if checkpoint.sha256 != record.sha256:
+    return replace(checkpoint, revision=_hold_to_record(entry, path, checkpoint.sha256))
+
+
+def _open_file(hub_file: HubFile, entry: Path) -> PulledFile:
+    path = entry / Path(hub_file.file).name
+    try:
+        sha256 = sha256_of_file(path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error}); pull it again") from error
+    return PulledFile(path, sha256, _hold_to_record(entry, path, sha256))
+
+
+def _hold_to_record(entry: Path, path: Path, sha256: str) -> str:
+    """The commit that a file was pulled at; ModelError if it is not the file that was pulled."""
+    record = _read_record(entry, path)
+    if sha256 != record.sha256:
         raise ModelError(f"{path}: is not the file that was pulled; delete {entry} and pull again")
-    return replace(checkpoint, revision=record.revision)
+    return record.revision
 
 
-def _pull(hub_file: HubFile, made: Path, sha256: str | None) -> None:
+def _pull(hub_file: HubFile, made: Path, sha256: str | None, check: Callable[[Path], str]) -> None:
     """Download into the empty folder `made`, check, and write the record beside the file."""
     import huggingface_hub
     from huggingface_hub import constants, errors
@@ -188,8 +246,8 @@ def _pull(hub_file: HubFile, made: Path, sha256: str | None) -> None:
         ) from error
     except broke_off as error:
         raise WeightsMissing(
-            f"{hub_file.spec}: cannot be pulled ({_one_line(error)}); run `featray models pull {hub_file.spec}` "
-            "where the hub can be reached, or point model.checkpoint at a local file"
+            f"{hub_file.spec}: cannot be pulled ({_one_line(error)}); run `{hub_file.pull_command}` "
+            f"where the hub can be reached, or point {hub_file.setting} at a local file"
         ) from error
     path = made / Path(hub_file.file).name
     os.replace(pulled, path)
@@ -199,7 +257,7 @@ def _pull(hub_file: HubFile, made: Path, sha256: str | None) -> None:
         raise ModelError(f"{hub_file.spec}: the download is corrupt (sha256 {found}, the hub says {etag})")
     _check_sha256(hub_file, found, sha256)
     try:
-        license_name = read_checkpoint(path).license
+        license_name = check(path)
     except ModelError as error:
         raise ModelError(str(error).replace(str(path), hub_file.spec), **error.details) from None
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -209,7 +267,7 @@ def _pull(hub_file: HubFile, made: Path, sha256: str | None) -> None:
 
 def _check_sha256(hub_file: HubFile, found: str, expected: str | None) -> None:
     if expected is not None and found != expected:
-        raise ModelError(f"{hub_file.spec}: its sha256 is {found}, not {expected} as model.sha256 asks")
+        raise ModelError(f"{hub_file.spec}: its sha256 is {found}, not {expected} as was asked")
 
 
 def _one_line(error: BaseException) -> str:

@@ -79,10 +79,7 @@ def resolve_checkpoint(
         WeightsMissing: never pulled, and the hub cannot be reached.
         ModelError: no such file, not a checkpoint, or not the one that was asked for.
     """
-    if sha256 is not None:
-        sha256 = sha256.lower()
-        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-            raise ConfigError(f"model.sha256: {sha256[:80]!r} is not 64 hex digits")
+    sha256 = checked_sha256(sha256)
     if spec == SYNTHETIC or spec.startswith(f"{SYNTHETIC}:"):
         checkpoint = _synthetic(spec, cache_dir)
     elif spec.startswith(HUB_PREFIX):
@@ -95,6 +92,15 @@ def resolve_checkpoint(
     if sha256 is not None and checkpoint.sha256 != sha256:
         raise ModelError(f"{spec}: its sha256 is {checkpoint.sha256}, not {sha256} as model.sha256 asks")
     return checkpoint
+
+
+def checked_sha256(sha256: str | None) -> str | None:
+    """A digest in lower case; ConfigError if it is none."""
+    if sha256 is None:
+        return None
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256.lower()):
+        raise ConfigError(f"model.sha256: {sha256[:80]!r} is not 64 hex digits")
+    return sha256.lower()
 
 
 def find_hub_file(spec: str, revision: str | None) -> tuple[HubFile, str | None]:

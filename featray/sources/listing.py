@@ -88,6 +88,26 @@ def list_videos(config: InputConfig) -> Iterator[Video]:
             raise ConfigError(f"input.uris: nothing found at {locate(uri, config.storage_options).uri}")
 
 
+def find_video(uri: str, member: str | None, config: InputConfig) -> Video | None:
+    """The one video that a row of `videos` names, as it is now; None if its shard file has no such member.
+
+    Args:
+        uri: as the tables give it: without credentials and query.
+        member: the name inside a shard file, else None.
+        config: for storage options, `column` and `path_fields`; its URIs are not looked at.
+
+    Raises:
+        StorageError: the file is not there, or may not be read.
+    """
+    location = locate(uri, config.storage_options)
+    with storage_errors(location.uri):
+        info = location.fs.info(location.path)
+    video = _to_video(location, info, config.path_fields)
+    if member is None:
+        return video
+    return next((held for held in _held_videos(location, video, config) if held.member == member), None)
+
+
 def _ahead(found: Iterator[tuple[Location, dict[str, Any]]], config: InputConfig) -> Iterator[Video]:
     """The videos of the files found, in order; the next few containers are read while one is taken."""
     waiting: deque[Ahead[Video] | tuple[Video]] = deque()

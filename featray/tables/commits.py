@@ -84,13 +84,13 @@ def read_commit(partition: Partition, name: str) -> Commit | None:
 
 def read_commits(partition: Partition) -> list[Commit]:
     """All commits of a partition, with rewrites that are still to be carried out applied."""
-    commits = {commit.name: commit for commit in _stored_commits(partition)}
+    commits = {commit.name: commit for commit in stored_commits(partition)}
     pending = [rewritten for commit in commits.values() for rewritten in commit.rewrites]
     commits |= {rewritten.name: rewritten for rewritten in pending}
     return list(commits.values())
 
 
-def _stored_commits(partition: Partition) -> Iterator[Commit]:
+def stored_commits(partition: Partition) -> Iterator[Commit]:
     """Commits as they lie there; fetched together, parsed one by one."""
     folder = partition.commit()
     paths = [path for path in list_files(folder) if path.endswith(".json")]

@@ -40,7 +40,9 @@ DETECTED_SCHEMA = pa.schema([pa.field(name, arrow_schema("faces").field(name).ty
 LANDED_SCHEMA = _schema(iter((*FACES, *BLENDSHAPES, *MESH)))
 """A face with everything the network says, before it is split over the tables."""
 
-FRAMES_SCHEMA = _schema(iter(FRAMES))
+FRAMES_SCHEMA = _schema(iter(FRAMES)).append(pa.field("thumbnail", pa.binary()))
+"""A frame; `thumbnail` (shots.py) is given with a unit's first and last frame. The first one's `shot_cut` is null:
+whether there is a cut between two units is seen when both have landed."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Partition:
     def folder(self, table: str, fields: dict[str, str] | None = None) -> Location:
         """The folder of a table's files for these path-field values."""
         values = {"dataset": self.dataset, "release": self.release, **(fields or {})}
-        return self.output.table(table).child(*(f"{name}={quote(value, safe=' ')}" for name, value in values.items()))
+        return self.output.table(table).child(*(f"{name}={_escape(value)}" for name, value in values.items()))
 
     @staticmethod
     def landing_name(video_id: str, work_key: str) -> str:
@@ -105,6 +105,11 @@ def list_partitions(output: Output) -> list[Partition]:
         for release in list_folders(output.internal("commits", dataset)):
             found.append(Partition(output, dataset, release))
     return found
+
+
+def _escape(value: str) -> str:
+    """A partition value as part of a path. Only ASCII is escaped: Spark unescapes byte by byte, not as UTF-8."""
+    return "".join(quote(one, safe=" ") if one.isascii() else one for one in value)
 
 
 def _begin(output: Output, marker: Location, create: bool) -> None:

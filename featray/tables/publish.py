@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ from featray.tables.layout import Partition
 from featray.tables.replace import carry_out, without_videos
 from featray.tables.schema import PER_VIDEO_TABLES, TABLES
 from featray.tables.writer import TableWriter
+from featray.video.shots import is_cut, read_thumbnail
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def publish_shard(partition: Partition, manifest: ShardManifest, settings: Publi
         finally:
             for writer in writers.values():
                 writer.abandon()
-        rewrites = _rewrites(partition, manifest, scratch, settings)
+        rewrites = _rewrites(partition, manifest, scratch)
     commit = Commit(manifest.shard, settings.run_id, published_at_us, files, committed, rewrites)
     write_commit(partition, commit)
     commit = carry_out(partition, commit)
@@ -89,7 +90,7 @@ def clean_up_shard(partition: Partition, manifest: ShardManifest) -> None:
     close_shard(partition, manifest.shard)
 
 
-def _rewrites(partition: Partition, manifest: ShardManifest, scratch: str, settings: PublishSettings) -> list[Commit]:
+def _rewrites(partition: Partition, manifest: ShardManifest, scratch: str) -> list[Commit]:
     """Older shards without the videos that this one replaces."""
     replaced: dict[str, set[str]] = {}
     for video in manifest.videos:
@@ -99,11 +100,7 @@ def _rewrites(partition: Partition, manifest: ShardManifest, scratch: str, setti
     for name, videos in sorted(replaced.items()):
         old = read_commit(partition, name)
         if old is not None:
-            rewritten.append(
-                without_videos(
-                    partition, old, videos, generation=manifest.shard, scratch=scratch, footer=settings.footer
-                )
-            )
+            rewritten.append(without_videos(partition, old, videos, generation=manifest.shard, scratch=scratch))
     return rewritten
 
 
@@ -170,14 +167,11 @@ def _write_video(
         "video_id": video["video_id"],
         **video["fields"],
     }
-    tally, tracker = _Tally(), Tracker()
-    before_us: int | None = None
+    tally, tracker, borders = _Tally(), Tracker(), _Borders()
     for name in chain.from_iterable(landed.values()):
-        part = read_part(folder.child(name))
-        times_us = part.frames["pts_us"].to_numpy()
-        _write_part(part, constant, writers, _track(part.faces, tracker, times_us, before_us))
+        part = borders.complete(read_part(folder.child(name)))
+        _write_part(part, constant, writers, _track(part, tracker))
         _count(part, tally)
-        before_us = int(times_us[-1]) if len(times_us) else before_us
     row = _video_row(video, plan, tally, tracker.count)
     times = {"run_id": settings.run_id, "published_at": _utc(published_at_us)}
     writers["videos"].write_rows([{**constant, **row, **times}])
@@ -209,20 +203,48 @@ def _with_constants(rows: pa.Table, constants: dict[str, str]) -> pa.Table:
     return rows
 
 
-def _track(
-    faces: pa.Table, tracker: Tracker, frame_times_us: NDArray[np.int64], before_us: int | None
-) -> NDArray[np.int32]:
-    """Track ids of a part's faces; `before_us` is the last sampled frame of the part before."""
-    if not faces.num_rows:
-        return np.zeros(0, np.int32)
-    times = faces["pts_us"].to_numpy()
+class _Borders:
+    """Says whether there is a cut between units; within them it is known when they land."""
+
+    def __init__(self) -> None:
+        self._before: bytes | None = None
+
+    def complete(self, part: Part) -> Part:
+        """The part with the `shot_cut` of its unit's first frame; parts come in order.
+
+        It stays null behind a unit that broke off.
+        """
+        frames = part.frames
+        if frames.num_rows and part.header.part == 0:
+            cuts = [
+                self._cut_before(frames["thumbnail"][0].as_py(), part.header.unit),
+                *frames["shot_cut"].to_pylist()[1:],
+            ]
+            place = frames.schema.get_field_index("shot_cut")
+            frames = frames.set_column(place, "shot_cut", pa.array(cuts, pa.bool_()))
+        if frames.num_rows:
+            self._before = frames["thumbnail"][-1].as_py()
+        elif part.outcome.failures:
+            self._before = None
+        return replace(part, frames=frames)
+
+    def _cut_before(self, thumbnail: bytes, unit: int) -> bool | None:
+        if unit == 0:
+            return False
+        return None if self._before is None else is_cut(read_thumbnail(self._before), read_thumbnail(thumbnail))
+
+
+def _track(part: Part, tracker: Tracker) -> NDArray[np.int32]:
+    """Track ids of a part's faces."""
+    faces, frames = part.faces, part.frames
     boxes = np.column_stack([faces[name].to_numpy() for name in ("box_x1", "box_y1", "box_x2", "box_y2")])
-    starts = np.flatnonzero(np.diff(times, prepend=times[0] - 1))
-    ids = []
-    for start, end in pairwise([*starts.tolist(), len(times)]):
-        position = int(np.searchsorted(frame_times_us, times[start]))
-        before = int(frame_times_us[position - 1]) if position else before_us
-        ids.append(tracker.update(int(times[start]), boxes[start:end], before_us=before))
+    ends = np.searchsorted(faces["frame_index"].to_numpy(), frames["frame_index"].to_numpy(), side="right")
+    ids, start = [np.zeros(0, np.int32)], 0
+    for end, pts_us, cut in zip(
+        ends.tolist(), frames["pts_us"].to_pylist(), frames["shot_cut"].to_pylist(), strict=True
+    ):
+        ids.append(tracker.update(pts_us, boxes[start:end], shot_cut=bool(cut)))
+        start = end
     return np.concatenate(ids)
 
 

@@ -6,13 +6,17 @@ under way, or was killed, are not seen. Remote outputs are read through fsspec.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import duckdb
 import pyarrow as pa
 
 from featray.errors import UsageError
-from featray.model.names import DLIB68_VERTICES
+from featray.model.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
+from featray.sources.storage import storage_errors
 from featray.tables.commits import Commit, read_commits
 from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.schema import TABLES, arrow_schema
@@ -57,41 +61,70 @@ def read_published(output: Output, release: str | None = None) -> list[Published
 
 
 def connect(output: Output, release: str | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with every table as a view, and `dlib68` with the 68 landmarks of each face."""
+    """A DuckDB connection with every table and every one of `VIEWS` as a view.
+
+    Raises:
+        UsageError: no such release.
+        StorageError: a published file cannot be read.
+    """
     published = read_published(output, release)
     connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
+    # For the whole database, so that it holds for cursors of this connection too.
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
     root = output.root
     if not root.is_local:
         connection.register_filesystem(root.fs)
-    for table in TABLES:
-        places = [root.child(path) for one in published for path in one.files(table)]
-        paths = [place.path if root.is_local else root.fs.unstrip_protocol(place.path) for place in places]
-        connection.execute(f"CREATE VIEW {table} AS {_select(table, paths)}")
-    connection.execute(f"CREATE VIEW dlib68 AS {_DLIB68}")
+    with storage_errors(root.uri, missing="a published file is gone; run `featray verify`"):
+        for table in TABLES:
+            files = [path for one in published for path in one.files(table)]
+            connection.execute(f"CREATE VIEW {table} AS {table_view(table, read_files(output, files))}")
+        for view, select in VIEWS.items():
+            connection.execute(f"CREATE VIEW {view} AS {select}")
     return connection
 
 
 def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
-    """Execute a query; its rows as Arrow batches. DuckDB's complaint becomes one line.
+    """Execute a query; its rows as Arrow batches.
 
     Raises:
         UsageError: the SQL is wrong.
     """
-    try:
+    with one_line_complaints():
         relation = connection.sql(sql)
         return pa.table({}).to_reader() if relation is None else relation.to_arrow_reader()
+
+
+@contextmanager
+def one_line_complaints() -> Iterator[None]:
+    """What DuckDB has to say about the SQL of the block becomes a one-line UsageError."""
+    try:
+        yield
     except duckdb.Error as error:
         first = next(line for line in str(error).splitlines() if line.strip())
-        raise UsageError(f"query: {first}; tables: {', '.join([*TABLES, 'dlib68'])}") from None
+        raise UsageError(f"query: {first}; tables: {', '.join([*TABLES, *VIEWS])}") from None
 
 
-def _select(table: str, files: list[str]) -> str:
-    if files:
-        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
-        return f"SELECT * FROM read_parquet([{listed}], union_by_name=true, hive_partitioning=false)"
+def read_files(output: Output, files: list[str], *, row_numbers: bool = False, filename: bool = False) -> str:
+    """SQL that reads Parquet files, given relative to the output's root; empty if there are none.
+
+    `row_numbers` adds the column `file_row_number`, from 0; `filename` the column of that name.
+    """
+    places = [output.root.child(path) for path in files]
+    paths = [place.path if output.root.is_local else output.root.fs.unstrip_protocol(place.path) for place in places]
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    options = "union_by_name=true, hive_partitioning=false" + (", file_row_number=true" if row_numbers else "")
+    options += ", filename=true" if filename else ""
+    return f"read_parquet([{listed}], {options})" if files else ""
+
+
+def table_view(table: str, source: str) -> str:
+    """SQL of a table's rows from what `read_files` gave, if anything, with all columns of today's schema.
+
+    Files of an older schema lack some of them.
+    """
     columns = ", ".join(f"CAST(NULL AS {_DUCKDB_TYPES[field.type]}) AS {field.name}" for field in arrow_schema(table))
-    return f"SELECT {columns} WHERE false"
+    empty = f"SELECT {columns} WHERE false"
+    return f"{empty} UNION ALL BY NAME SELECT * FROM {source}" if source else empty
 
 
 _DUCKDB_TYPES = {
@@ -106,6 +139,12 @@ _DUCKDB_TYPES = {
 }
 
 _POINTS = ", ".join(f"[mesh_xyz[{3 * v + 1}], mesh_xyz[{3 * v + 2}]]" for v in DLIB68_VERTICES)
-_DLIB68 = (
-    f"SELECT dataset, release, video_id, frame_index, pts_us, face_index, track_id, [{_POINTS}] AS points_xy FROM mesh"
-)
+_SHAPES = ", ".join(f"blendshapes.{name}" for name in BLENDSHAPE_NAMES)
+
+VIEWS: Final[dict[str, str]] = {
+    "dlib68": "SELECT dataset, release, video_id, frame_index, pts_us, face_index, track_id, "
+    f"[{_POINTS}] AS points_xy FROM mesh",
+    "features": f"SELECT faces.*, {_SHAPES} FROM faces "
+    "LEFT JOIN blendshapes USING (dataset, release, video_id, frame_index, face_index)",
+}
+"""What there is beside the tables: the 68 landmarks of each face; faces with their blendshapes, one row a face."""

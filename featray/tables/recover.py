@@ -14,7 +14,7 @@ from featray.sources.storage import delete, storage_errors
 from featray.tables.commits import ShardManifest, close_shard, read_commit, read_manifests
 from featray.tables.layout import Partition
 from featray.tables.publish import clean_up_shard
-from featray.tables.replace import carry_out
+from featray.tables.replace import carry_out, finish_changes
 from featray.tables.runs import close_killed_runs
 from featray.tables.schema import PER_VIDEO_TABLES
 
@@ -32,6 +32,7 @@ class Recovered:
 
 def recover(partition: Partition) -> Recovered:
     """Finish or undo half-done publishing; close the rows of killed runs."""
+    finish_changes(partition)
     finished = reopened = 0
     for manifest in read_manifests(partition):
         commit = read_commit(partition, manifest.shard)

@@ -1,31 +1,28 @@
-"""Replacing videos that are published already: changed bytes, a second try, an erasure.
+"""Changing what is published already: bytes that changed, a second try, an erasure, a compaction.
 
-Object stores have no transaction, so one commit carries the whole change: the new shard's
-commit holds, under `rewrites`, the commits of older shards as they read without the replaced
-videos. The moment it is written the change has happened for everyone who reads commits. Then
-it is carried out: older commits are overwritten, their old files deleted, the list emptied.
-A kill in between is finished by the next run.
+Object stores have no transaction, so one commit carries the whole change: the new commit
+holds, under `rewrites`, older commits as they read from then on. The moment it is written
+the change has happened for everyone who reads commits. Then it is carried out: old files are
+deleted, older commits overwritten, the list emptied. A kill in between is finished by the
+next run, by `featray publish`, or by the same command again.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Final
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from featray.errors import OutputError
-from featray.sources.storage import delete, open_ranges, storage_errors
-from featray.tables.commits import Commit, CommittedFile, read_commit, write_commit
+from featray.sources.storage import delete, list_files
+from featray.tables.commits import Commit, read_commit, write_commit
 from featray.tables.layout import Partition
-from featray.tables.writer import TableWriter
+from featray.tables.rewrite import rewrite_files, without
+
+ERASE_PREFIX: Final = "erase-"
+COMPACT_PREFIX: Final = "compact-"
+"""Names of commits that belong to no shard, so that no manifest tells that they are unfinished."""
 
 
-def without_videos(
-    partition: Partition, commit: Commit, videos: set[str], *, generation: str, scratch: str, footer: dict[str, str]
-) -> Commit:
+def without_videos(partition: Partition, commit: Commit, videos: set[str], *, generation: str, scratch: str) -> Commit:
     """Write a shard's files anew without some videos; its commit as it will read. Nothing is published yet.
 
     Args:
@@ -34,69 +31,43 @@ def without_videos(
         videos: ids to leave out.
         generation: tells the new files' names from the old ones; the same for the same change.
         scratch: local folder for files in the making.
-        footer: provenance for file footers.
     """
-    files: list[CommittedFile] = []
-    for number, old in enumerate(commit.files):
-        kept = _rewrite(partition, old, videos, f"part-{commit.name}-{generation}-{number:03d}", scratch, footer)
-        files += kept
+    edits = dict.fromkeys({file.table for file in commit.files}, without(videos))
+    files = rewrite_files(partition, commit, edits, touching=videos, generation=generation, scratch=scratch)
     rest = [video for video in commit.videos if video.video_id not in videos]
     return replace(commit, files=files, videos=rest, rewrites=[])
 
 
 def carry_out(partition: Partition, commit: Commit) -> Commit:
-    """Bring older commits and files in line with a commit's rewrites; the commit without them."""
+    """Bring older commits and files in line with a commit's rewrites; the commit without them.
+
+    Files go before the commit that still names them is overwritten: after a kill in between, that
+    commit is the only one that knows which files are left to delete.
+    """
     for rewritten in commit.rewrites:
-        kept = {file.path for file in rewritten.files}
+        kept = {file.path for file in (*rewritten.files, *commit.files)}
         old = read_commit(partition, rewritten.name)
-        if rewritten.videos:
-            write_commit(partition, rewritten)
-        else:
-            delete(partition.commit(rewritten.name))
         for file in old.files if old else []:
             if file.path not in kept:
                 delete(partition.output.root.child(file.path))
+        if rewritten.files:
+            write_commit(partition, rewritten)
+        else:
+            delete(partition.commit(rewritten.name))
     done = replace(commit, rewrites=[])
     if commit.rewrites:
         write_commit(partition, done)
     return done
 
 
-def _rewrite(
-    partition: Partition, old: CommittedFile, videos: set[str], stem: str, scratch: str, footer: dict[str, str]
-) -> list[CommittedFile]:
-    place = partition.output.root.child(old.path)
-    with storage_errors(place.uri), open_ranges(place) as source:
-        file = pq.ParquetFile(source)
-        writer = _writer_like(partition, old, file.schema_arrow, stem, scratch, footer)
-        try:
-            kept = 0
-            for group in range(file.num_row_groups):
-                rows = file.read_row_group(group)
-                leave = pc.is_in(rows["video_id"], value_set=pa.array(sorted(videos), pa.string()))
-                rows = rows.filter(pc.invert(leave))
-                kept += rows.num_rows
-                writer.write(rows)
-            return writer.close() if kept < old.rows else [old]
-        finally:
-            writer.abandon()
-
-
-def _writer_like(
-    partition: Partition, old: CommittedFile, schema: Any, stem: str, scratch: str, footer: dict[str, str]
-) -> TableWriter:
-    """A writer for the same folder and columns as an existing file."""
-    folder, _, name = old.path.rpartition("/")
-    if not name.endswith(".parquet"):
-        raise OutputError(f"{old.path}: a commit names a file that is no Parquet file; run `featray verify`")
-    known = {part.partition("=")[0] for part in folder.split("/")[1:]}
-    fields = tuple(n for n in schema.names if n in known - {"dataset", "release"})
-    return TableWriter(
-        old.table,
-        folder=partition.output.root.child(folder),
-        stem=stem,
-        scratch=scratch,
-        footer=footer,
-        path_fields=fields,
-        root=partition.output.root,
-    )
+def finish_changes(partition: Partition) -> int:
+    """Carry out erasures and compactions that were cut off after their commit; how many there were."""
+    finished = 0
+    for path in list_files(partition.commit()):
+        name = path.rsplit("/", 1)[-1].removesuffix(".json")
+        if name.startswith((ERASE_PREFIX, COMPACT_PREFIX)):
+            commit = read_commit(partition, name)
+            if commit is not None and commit.rewrites:
+                carry_out(partition, commit)
+                finished += 1
+    return finished

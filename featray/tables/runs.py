@@ -1,6 +1,6 @@
 """The `runs` table: one row a run, one small file a run.
 
-A run's row is written when it starts and again when it ends. A marker under
+A run's row is written when it starts and, to another file, when it ends. A marker under
 `_featray/running/` holds the row in between; one that is left over belongs to a run that
 was killed, and the next run writes its row for it.
 """
@@ -15,32 +15,55 @@ from typing import Any
 
 from featray.provenance import footer
 from featray.sources.storage import Location, delete, list_files, read_bytes, write_bytes
-from featray.tables.commits import Commit, write_commit
+from featray.tables.commits import Commit, read_commit, write_commit
 from featray.tables.layout import Partition
 from featray.tables.writer import TableWriter
 
 
 def begin_run(partition: Partition, row: dict[str, Any]) -> None:
     """Note that a run is on."""
+    write_marker(partition, row)
+    _write_row(partition, row)
+
+
+def write_marker(partition: Partition, row: dict[str, Any]) -> None:
+    """Keep the row of a run that is on."""
     text = json.dumps({k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()})
     write_bytes(_marker(partition, row["run_id"]), text.encode())
-    _write_row(partition, row)
 
 
 def end_run(partition: Partition, row: dict[str, Any]) -> None:
-    """Write the final row of a run."""
-    _write_row(partition, row)
-    delete(_marker(partition, row["run_id"]))
+    """Write the final row of a run, in a file of its own: until its commit is there, the first one counts."""
+    _write_row(partition, row, final=True)
+    _forget(partition, row["run_id"])
+
+
+def _forget(partition: Partition, run_id: str) -> None:
+    """Delete what only a run that is on needs: the file with its first row, then its marker."""
+    delete(partition.folder("runs").child(f"part-{run_id}-000.parquet"))
+    delete(_marker(partition, run_id))
 
 
 def close_killed_runs(partition: Partition) -> int:
     """Give runs that ended without a word their final row; how many there were."""
-    paths = list_files(_marker(partition))
-    for path in paths:
-        row = json.loads(read_bytes(Location(partition.output.root.fs, path, path)))
-        row["started_at"] = datetime.fromisoformat(row["started_at"])
-        end_run(partition, {**row, "status": "interrupted"})
-    return len(paths)
+    rows = running_rows(partition)
+    for row in rows:
+        commit = read_commit(partition, f"run-{row['run_id']}")
+        if commit is not None and any(f"part-{row['run_id']}-end-" in file.path for file in commit.files):
+            _forget(partition, row["run_id"])  # it ended, and was killed while it tidied up
+        else:
+            end_run(partition, {**row, "status": "interrupted"})
+    return len(rows)
+
+
+def running_rows(partition: Partition) -> list[dict[str, Any]]:
+    """Rows of runs that have begun and not ended: one that is on, or was killed."""
+    rows = []
+    for path in list_files(_marker(partition)):
+        if path.endswith(".json"):
+            row = json.loads(read_bytes(Location(partition.output.root.fs, path, path)))
+            rows.append({**row, "started_at": datetime.fromisoformat(row["started_at"])})
+    return rows
 
 
 def _marker(partition: Partition, run_id: str = "") -> Location:
@@ -48,12 +71,12 @@ def _marker(partition: Partition, run_id: str = "") -> Location:
     return partition.output.internal("running", partition.dataset, partition.release, name)
 
 
-def _write_row(partition: Partition, row: dict[str, Any]) -> None:
+def _write_row(partition: Partition, row: dict[str, Any], *, final: bool = False) -> None:
     with tempfile.TemporaryDirectory(prefix="featray-run-") as scratch:
         writer = TableWriter(
             "runs",
             folder=partition.folder("runs"),
-            stem=f"part-{row['run_id']}",
+            stem=f"part-{row['run_id']}{'-end' if final else ''}",
             scratch=scratch,
             footer=footer(row),
             path_fields=(),
@@ -61,4 +84,9 @@ def _write_row(partition: Partition, row: dict[str, Any]) -> None:
         )
         writer.write_rows([row])
         files = writer.close()
-    write_commit(partition, Commit(f"run-{row['run_id']}", row["run_id"], time.time_ns() // 1000, files))
+    name = f"run-{row['run_id']}"
+    old = read_commit(partition, name)
+    write_commit(partition, Commit(name, row["run_id"], time.time_ns() // 1000, files))
+    for file in old.files if old else []:
+        if file.path not in {new.path for new in files}:
+            delete(partition.output.root.child(file.path))

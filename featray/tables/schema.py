@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from featray.model.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""2 added `frames.shot_cut`."""
 
 STRING, BOOL, INT32, INT64 = pa.string(), pa.bool_(), pa.int32(), pa.int64()
 FLOAT, DOUBLE = pa.float32(), pa.float64()
@@ -40,7 +41,7 @@ _FRAME = Column("frame_index", INT32, "position of the frame in presentation ord
 _PTS = Column("pts_us", INT64, "presentation time from the stream; never index / rate", "µs")
 _FACE = Column("face_index", INT32, "face within the frame, by descending score, ties by x", "", ">= 0")
 _RUN = Column("run_id", STRING, "the run that made the row; joins `runs`")
-_TRACK = Column("track_id", INT32, "the same face over time, stable within a video", "", ">= 0")
+_TRACK = Column("track_id", INT32, "the same face over time, within one shot of a video", "", ">= 0")
 
 KEY = (_DATASET, _RELEASE, _VIDEO, _FRAME, _PTS)
 
@@ -64,8 +65,8 @@ FACES = (
     Column("box_x2", FLOAT, "right side of the face box", "px"),
     Column("box_y2", FLOAT, "bottom side of the face box", "px"),
     Column("score", FLOAT, "the detector's score", "", "[0, 1]"),
-    Column("interpolated", BOOL, "whether the box comes from its neighbours in time (detect.every > 1)"),
-    Column("landmarks5", FLOATS, "x, y of subject's right eye, left eye, nose tip, right and left mouth corner", "px", "10 values"),
+    Column("interpolated", BOOL, "whether box, score and landmarks are interpolated between detections, linearly in time (detect.every > 1)"),
+    Column("landmarks5", FLOATS, "x, y of subject's right eye, left eye, nose tip, right and left mouth corner; null for boxes that came without", "px", "10 values"),
     Column("crop_x", FLOAT, "left side of the square that was cut for the network", "px"),
     Column("crop_y", FLOAT, "top side of that square", "px"),
     Column("crop_side", FLOAT, "side of that square", "px", ">= 1"),
@@ -83,7 +84,7 @@ FACES = (
     Column("pose_y", FLOAT, "head position as the network gives it, y", "model units"),
     Column("pose_z", FLOAT, "head position as the network gives it, z", "model units"),
     Column("face_px", FLOAT, "shorter side of the face box", "px", ">= 1"),
-    Column("sharpness", FLOAT, "variance of the Laplacian of the chip's luma; small means blurred", "grey levels²", ">= 0"),
+    Column("sharpness", FLOAT, "variance of the Laplacian of the chip's luma (BT.601): of what the network sees, so a face that was enlarged counts as blurred", "grey levels²", ">= 0"),
     Column("in_frame", FLOAT, "share of the cut square that lies inside the frame", "", "[0, 1]"),
 )  # fmt: skip
 
@@ -102,6 +103,7 @@ FRAMES = (
     Column("status", STRING, "what became of the sampled frame", "", "ok | no_face | decode_error"),
     Column("faces", INT32, "faces found in it", "faces", ">= 0"),
     Column("keyframe", BOOL, "whether it is a keyframe of the stream"),
+    Column("shot_cut", BOOL, "whether it is the first sampled frame after a cut; null if the sampled frame before it is not known"),
 )  # fmt: skip
 
 VIDEOS = (
@@ -166,7 +168,7 @@ RUNS = (
     Column("engine", STRING, "what ran the network", "", "torch | openvino"),
     Column("precision", STRING, "arithmetic of the network", "", "fp32 | bf16"),
     Column("detector", STRING, "name of the face detector"),
-    Column("detector_sha256", STRING, "sha256 of its weights"),
+    Column("detector_sha256", STRING, "sha256 of its weights, or of the file of boxes (of its etag and size, where the storage has etags)"),
     Column("decoder", STRING, "decoding backend and its version"),
     Column("ffmpeg", STRING, "versions of FFmpeg's libraries"),
     Column("versions", STRING, "versions of python, ray, torch, timm, pyarrow, onnxruntime, openvino, as JSON"),
@@ -181,6 +183,15 @@ RUNS = (
     Column("faces_per_s", DOUBLE, "faces a second over the whole run, start-up included", "1/s"),
 )  # fmt: skip
 
+ERASURES = (
+    _DATASET, _RELEASE, _VIDEO,
+    Column("erasure_id", STRING, "which erasure; a video may be erased, allowed again and erased again"),
+    Column("track_id", INT32, "the track that was erased, null if the whole video was"),
+    *(Column(f"{t}_removed", INT64, f"rows removed from `{t}`", "rows", ">= 0") for t in ("faces", "blendshapes", "mesh", "frames", "videos", "errors")),
+    Column("reason", STRING, "as given by whoever erased, else null"),
+    Column("erased_at", TIMESTAMP, "when"),
+)  # fmt: skip
+
 TABLES: Final[dict[str, tuple[Column, ...]]] = {
     "faces": FACES,
     "blendshapes": BLENDSHAPES,
@@ -189,6 +200,7 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
     "videos": VIDEOS,
     "errors": ERRORS,
     "runs": RUNS,
+    "erasures": ERASURES,
 }
 
 TABLE_MEANINGS: Final[dict[str, str]] = {
@@ -199,6 +211,7 @@ TABLE_MEANINGS: Final[dict[str, str]] = {
     "videos": "one row a video: what it is and how it went",
     "errors": "one row an error",
     "runs": "one row a run: configuration, weights, versions, machine, counts",
+    "erasures": "one row an erasure: which video or track, how many rows; nothing that says who it was",
 }
 
 FACE_TABLES: Final = ("faces", "blendshapes", "mesh")
@@ -210,6 +223,7 @@ SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "videos": ("video_id",),
     "errors": ("video_id",),
     "runs": ("run_id",),
+    "erasures": ("video_id",),
 }
 """How rows are ordered within a file."""
 
@@ -221,7 +235,9 @@ def arrow_schema(table: str, path_fields: tuple[str, ...] = ()) -> pa.Schema:
     """The Arrow schema of a table, with column comments; path fields follow as nullable strings."""
     columns = TABLES[table]
     extra = (
-        () if table == "runs" else tuple(Column(n, STRING, f"part of the path: {n}; a partition") for n in path_fields)
+        ()
+        if table in ("runs", "erasures")
+        else tuple(Column(n, STRING, f"part of the path: {n}; a partition") for n in path_fields)
     )
     return pa.schema([_field(column) for column in (*columns, *extra)])
 

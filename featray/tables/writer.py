@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from featray.sources.storage import Location, upload
 from featray.tables.commits import CommittedFile
-from featray.tables.schema import ROWS_A_GROUP, SORT_KEYS, arrow_schema
+from featray.tables.schema import ROWS_A_GROUP, SCHEMA_VERSION, SORT_KEYS, arrow_schema
 
 FILE_BYTES: Final = 256 << 20
 """A new file is begun beyond this: within the 128 to 512 MB that query engines like."""
@@ -52,7 +52,8 @@ class TableWriter:
         self._scratch = scratch
         self._root = root
         schema = arrow_schema(table, path_fields)
-        self.schema = schema.with_metadata({f"featray.{k}": v for k, v in footer.items()})
+        facts = {**footer, "schema_version": str(SCHEMA_VERSION)}
+        self.schema = schema.with_metadata({f"featray.{k}": v for k, v in facts.items()})
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
         self._writer: pq.ParquetWriter | None = None

@@ -21,7 +21,7 @@ from featray.video.clock import Clock
 from featray.video.container import open_video, refuse_huge, unread_tail, video_errors
 from featray.video.frame import Frame
 from featray.video.pictures import Pictures, damage_report
-from featray.video.units import Sampler, Unit
+from featray.video.units import Bounds, Sampler, Unit
 
 _BACK_OFF_SECONDS = (0, 1, 4, 16)
 """How far before a unit's keyframe to seek, in turn, until it is met; then from the beginning."""
@@ -75,8 +75,10 @@ class DecodeAccount:
 class Decoder(Protocol):
     """A backend: yields the sampled frames of a unit in presentation order, filling the account."""
 
-    def __call__(self, file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount) -> Iterator[Frame]:
-        """The sampled frames of `unit`."""
+    def __call__(
+        self, file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount, stride: int = 1
+    ) -> Iterator[Frame]:
+        """The sampled frames of `unit`; with a stride (see `Bounds`) the first of the next unit too, as `beyond`."""
         ...
 
 
@@ -89,7 +91,9 @@ def open_decoder(backend: str) -> Decoder:
     return DECODERS[backend]()
 
 
-def decode_pyav(file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount) -> Iterator[Frame]:
+def decode_pyav(
+    file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount, stride: int = 1
+) -> Iterator[Frame]:
     """Decode with PyAV (FFmpeg), one thread.
 
     Raises:
@@ -97,10 +101,10 @@ def decode_pyav(file: IO[bytes], unit: Unit, settings: DecodeConfig, account: De
             inside the stream does not raise: it is counted, and decoding goes on behind it.
     """
     try:
-        yield from _decode_opened(file, unit, settings, account, seek=unit.keyframe_pts is not None)
+        yield from _decode_opened(file, unit, settings, account, stride, seek=unit.keyframe_pts is not None)
     except _StartNotMetError:
         # The unit's first frame is damaged, or no seek leads to it; nothing was yielded yet.
-        yield from _decode_opened(file, unit, settings, account, seek=False)
+        yield from _decode_opened(file, unit, settings, account, stride, seek=False)
 
 
 class _StartNotMetError(Exception):
@@ -108,38 +112,43 @@ class _StartNotMetError(Exception):
 
 
 def _decode_opened(
-    file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount, *, seek: bool
+    file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount, stride: int, *, seek: bool
 ) -> Iterator[Frame]:
     with open_video(file, max_pixels=settings.max_pixels) as (container, stream), video_errors("decoding"):
         context = stream.codec_context
         pictures, source = _from_keyframe(container, stream, unit) if seek else _from_beginning(container, stream, unit)
-        sampler = Sampler(settings.sample, stream.time_base, unit)
+        sampler, bounds = Sampler(settings.sample, stream.time_base, unit), Bounds(unit, stride)
+        begun, beyond = False, None
         for index, ticks, picture in _numbered(source, stream, unit):
-            refuse_huge(picture.width, picture.height, settings.max_pixels)
             taken = sampler.takes(index, ticks)
-            if index < unit.first_index:
+            place = bounds.place(index, ticks, sampled=taken)
+            pts_us = round(ticks * stream.time_base * 1_000_000)
+            frame = Frame.of(picture, index=index, pts_us=pts_us, beyond=place > 0)
+            if frame.beyond:
+                beyond = frame
+                break
+            refuse_huge(picture.width, picture.height, settings.max_pixels)
+            if place < 0:
                 continue
-            if index == unit.first_index > 0 and unit.start_pts is None:
+            if not begun and unit.first_index > 0 and unit.start_pts is None:
                 pictures.losses.forget()
-            frame = Frame.of(picture, index=index, pts_us=round(ticks * stream.time_base * 1_000_000))
+            begun = True
             account.note_frame(frame, stream.sample_aspect_ratio)
             if taken:
                 yield frame
         refuse_huge(context.width, context.height, settings.max_pixels)
         _close(container, stream, unit, pictures, account)
+        if begun and beyond is not None and stride > 1:
+            yield beyond
 
 
 def _numbered(source: Iterator[Any], stream: Any, unit: Unit) -> Iterator[tuple[int, int, Any]]:
-    """Index, time in ticks and picture, up to the unit's end."""
+    """Index, time in ticks and picture."""
     clock = Clock(stream.time_base, stream.average_rate or stream.guessed_rate)
     # A unit that is a range of frames is counted from the beginning.
-    index = 0 if unit.start_pts is None else unit.first_index
-    for picture in source:
-        ticks = clock.ticks(picture)
-        if (unit.end_pts is not None and ticks >= unit.end_pts) or index == unit.end_index:
-            return
-        yield index, ticks, picture
-        index += 1
+    first = 0 if unit.start_pts is None else unit.first_index
+    for index, picture in enumerate(source, first):
+        yield index, clock.ticks(picture), picture
 
 
 def _from_beginning(container: Any, stream: Any, unit: Unit) -> tuple[Pictures, Iterator[Any]]:

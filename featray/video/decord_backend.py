@@ -54,7 +54,9 @@ def load_decord() -> Decoder:
     return decode_decord
 
 
-def decode_decord(file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount) -> Iterator[Frame]:
+def decode_decord(
+    file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount, stride: int = 1
+) -> Iterator[Frame]:
     """Decode with decord, one thread, from the video's first frame on.
 
     Raises:
@@ -72,15 +74,18 @@ def decode_decord(file: IO[bytes], unit: Unit, settings: DecodeConfig, account: 
     end = len(index.pts) if unit.end_pts is None else int(np.searchsorted(index.pts, unit.end_pts))
     sampler = Sampler(settings.sample, time_base, unit)
     for i, image in enumerate(_images(file, index, first)):
-        if i >= end:
-            return
         if i < unit.first_index:
             continue
+        if i == end and stride == 1:
+            return
         pts = int(index.pts[i])
         height_px, width_px = image.shape[:2]
         pts_us = round(pts * time_base * 1_000_000)
         picture = av.VideoFrame.from_ndarray(image, format="rgb24")
-        frame = Frame(i, pts_us, bool(index.keyframe[i]), width_px, height_px, 0, False, picture)
+        frame = Frame(i, pts_us, bool(index.keyframe[i]), width_px, height_px, 0, False, picture, beyond=i == end)
+        if frame.beyond:
+            yield frame
+            return
         account.note_frame(frame, sar)
         account.rotation_degrees = first.rotation_degrees
         if sampler.takes(i, pts):

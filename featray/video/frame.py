@@ -35,6 +35,7 @@ class Frame:
         rotation_degrees: counterclockwise turn that makes the stored picture upright: 0, 90, 180, 270.
         mirrored: whether the stored picture is flipped left to right before that turn.
         picture: PyAV's frame, as stored.
+        beyond: whether it is no longer the unit's own, but the first of the next one.
     """
 
     index: int
@@ -45,15 +46,16 @@ class Frame:
     rotation_degrees: int
     mirrored: bool
     picture: Any
+    beyond: bool = False
 
     @classmethod
-    def of(cls, picture: Any, *, index: int, pts_us: int) -> Frame:
+    def of(cls, picture: Any, *, index: int, pts_us: int, beyond: bool = False) -> Frame:
         """Wrap a PyAV frame."""
         mirrored, turn = _orientation(picture)
         width_px, height_px = picture.width, picture.height
         if turn in (90, 270):
             width_px, height_px = height_px, width_px
-        return cls(index, pts_us, bool(picture.key_frame), width_px, height_px, turn, mirrored, picture)
+        return cls(index, pts_us, bool(picture.key_frame), width_px, height_px, turn, mirrored, picture, beyond)
 
     def rgb(self) -> NDArray[np.uint8]:
         """The upright frame, uint8 `[height, width, 3]`, RGB.

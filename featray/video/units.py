@@ -4,6 +4,9 @@ The rule that everything rests on: what a unit yields depends on the video and t
 sampling alone, never on how the video was cut. So a unit carries the presentation index
 of its first frame, and the time of the frame before it, as exact stream ticks; or, where a
 video's times cannot be trusted, it is a range of frames counted from the video's start.
+
+Where faces are looked for on every n-th sampled frame only (n is the stride), units meet at
+such frames, counted over the whole video, and each reads on to the first one of the next.
 """
 
 from __future__ import annotations
@@ -90,6 +93,35 @@ class Sampler:
         return elapsed.numerator // elapsed.denominator
 
 
+class Bounds:
+    """Says frame by frame, in presentation order, which are a unit's own.
+
+    Args:
+        unit: `cut_units` made it with the same stride.
+        stride: units meet at sampled frames whose position among the video's sampled frames is a multiple of
+            it. A unit with times starts at one; a range of frames owns those from the first one in it to the
+            first one behind it, and is counted from the video's start, so that it finds them.
+    """
+
+    def __init__(self, unit: Unit, stride: int) -> None:
+        self._unit = unit
+        self._stride = stride
+        self._position = 0
+        self._begun = False
+
+    def place(self, index: int, pts: int, *, sampled: bool) -> int:
+        """-1, 0 or 1: the frame lies before the unit, in it, or behind it."""
+        meets = self._stride == 1 or (sampled and self._position % self._stride == 0)
+        self._position += sampled
+        unit = self._unit
+        if unit.end_pts is not None and pts >= unit.end_pts:
+            return 1
+        if unit.end_index is not None and index >= unit.end_index and meets:
+            return 1
+        self._begun = self._begun or (index >= unit.first_index and meets)
+        return 0 if self._begun else -1
+
+
 def needs_scan(header: Header, sample: Sample, unit_frames: int) -> bool:
     """Whether a video may be longer than one unit, so that its packets have to be listed."""
     if header.frames_estimated is None:
@@ -106,13 +138,17 @@ def _sampled_estimate(header: Header, sample: Sample) -> float:
     return frames
 
 
-def cut_units(index: PacketIndex, time_base: Fraction, sample: Sample, unit_frames: int) -> tuple[Unit, ...]:
+def cut_units(
+    index: PacketIndex, time_base: Fraction, sample: Sample, unit_frames: int, stride: int = 1
+) -> tuple[Unit, ...]:
     """Cut so that each unit samples at most `unit_frames` frames, at keyframes where there are enough of them.
 
     Where there are not, a unit starts between keyframes: the frames from the keyframe before it are decoded
     once more, and dropped. So are, in a video whose times cannot be trusted, all frames from its start. To bound
     that, a unit is at least 1/16 as long as what is decoded before it, and only then exceeds `unit_frames`;
     a frame costs some tens of times more to analyse than to decode.
+
+    With a stride, a unit starts at the first frame at or after a keyframe at which units may meet.
     """
     number = index.pts.size
     if not number:
@@ -123,13 +159,19 @@ def cut_units(index: PacketIndex, time_base: Fraction, sample: Sample, unit_fram
     taken = np.fromiter((sampler.takes(i, int(pts)) for i, pts in enumerate(index.pts)), np.int64, number)
     sampled_before = np.concatenate([[0], np.cumsum(taken)])
     keyframes = np.union1d([0], np.flatnonzero(index.keyframe))
+    meeting = np.ones(number, np.bool_) if stride == 1 else (taken > 0) & (sampled_before[:-1] % stride == 0)
+    # Between keyframes, but not among frames that lead the next one.
+    meeting[index.leading & ~index.keyframe] = False
+    starting = np.append(np.flatnonzero(meeting), number)
+    at_keyframes = np.unique(starting[np.searchsorted(starting, keyframes)])
     starts = [0]
     while True:
         start = starts[-1]
         fitting = int(np.searchsorted(sampled_before, sampled_before[start] + unit_frames, side="right")) - 1
         if fitting >= number:
             break
-        following = _next_start(index, keyframes, start, fitting)
+        last = int(at_keyframes[np.searchsorted(at_keyframes, fitting, side="right") - 1])
+        following = last if last > start else _between_keyframes(starting, keyframes, start, fitting)
         if following >= number:
             break
         starts.append(following)
@@ -139,19 +181,12 @@ def cut_units(index: PacketIndex, time_base: Fraction, sample: Sample, unit_fram
 _DECODED_PER_KEPT = 16
 
 
-def _next_start(index: PacketIndex, keyframes: Any, start: int, fitting: int) -> int:
-    """Where the unit after the one from `start` starts, if frames up to `fitting` are within the limit."""
-    last_key = int(keyframes[np.searchsorted(keyframes, fitting, side="right") - 1])
-    if last_key > start:
-        return last_key
-    # No keyframe within reach: cut between keyframes, but not among frames that lead the next one.
-    following = max(fitting, start + (start - last_key) // _DECODED_PER_KEPT, start + 1)
-    if following >= index.pts.size:
-        return following
-    steady = np.flatnonzero(~index.leading[start + 1 : following + 1]) + start + 1
-    if len(steady):
-        return int(steady[-1])
-    return int(keyframes[np.searchsorted(keyframes, following, side="right")])  # leading frames have one behind
+def _between_keyframes(starting: Any, keyframes: Any, start: int, fitting: int) -> int:
+    """Where the unit after the one from `start` starts, if it can at no keyframe; `fitting` is within the limit."""
+    last_key = int(keyframes[np.searchsorted(keyframes, start, side="right") - 1])
+    wanted = max(fitting, start + (start - last_key) // _DECODED_PER_KEPT, start + 1)
+    last = int(starting[np.searchsorted(starting, wanted, side="right") - 1])
+    return last if last > start else int(starting[min(np.searchsorted(starting, wanted), len(starting) - 1)])
 
 
 def _unit(number: int, starts: list[int], keyframes: Any, index: PacketIndex) -> Unit:

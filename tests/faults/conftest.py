@@ -16,11 +16,11 @@ if "featray.child" in sys.orig_argv:
     def open_decoder(backend):
         decode = real(backend)
 
-        def hooked(file, unit, settings, account):
+        def hooked(file, unit, settings, account, stride):
             file.seek(-16, 2)
             marker = file.read(16).strip()
             file.seek(0)
-            frames = decode(file, unit, settings, account)
+            frames = decode(file, unit, settings, account, stride)
             for count, frame in enumerate(frames):
                 yield frame
                 if marker == b"FAULT:abort" and count == 2:

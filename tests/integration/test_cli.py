@@ -109,6 +109,14 @@ def test_wrong_sql_and_unknown_release(out):
     check_refusal(featray("query", out, "SELECT 1", "--release", "x"), 2, "--release x: not in this output; it has: ")
 
 
+def test_sql_from_a_file(out, tmp_path):
+    (tmp_path / "smiles.sql").write_text("-- µ\nSELECT count(*) AS n, sum(faces) AS faces\nFROM videos\n")
+    done = featray("query", out, f"@{tmp_path}/smiles.sql", "--format", "json")
+    assert json.loads(done.stdout) == [{"n": 1, "faces": 4}]
+    check_refusal(featray("query", out, f"@{tmp_path}/none.sql"), 2, "none.sql: No such file or directory")
+    check_refusal(featray("query", out, f"@{tmp_path}"), 2, "Is a directory")
+
+
 def test_schema():
     printed = featray("schema").stdout
     assert all(f"{name}: " in printed for name in TABLES)

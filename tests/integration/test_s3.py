@@ -2,11 +2,13 @@
 
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
 import imageio_ffmpeg
 import pytest
 
+import featray
 from featray.config import DecodeConfig, InputConfig
 from featray.errors import FeatrayError, StorageError
 from featray.plan import open_source, plan_video
@@ -69,6 +71,20 @@ def test_bucket_to_bucket(cluster, bucket, options):
     assert videos[0]["size_bytes"] == bucket.size("videos/raw/berlin/face.mp4")
     left = {path.split("/")[3] for path in bucket.find("tables/facial/_featray")}
     assert left == {"commits", "output.json"}
+
+
+def test_open_reads_from_the_bucket(cluster, bucket, options):
+    with featray.open("s3://tables/facial", storage_options=options) as out:
+        assert out.faces.aggregate("site, count(*) AS n", "site").order("site").fetchall() == [
+            ("berlin", 4),
+            ("oslo", 4),
+        ]
+        assert len(out.features.to_arrow_table()) == 8
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(lambda: len(out.videos)).result() == 4
+    with pytest.raises(FeatrayError, match="s3://no-such-bucket/facial: ") as caught:
+        featray.open("s3://no-such-bucket/facial", storage_options=options)
+    assert "hunter2" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_second_run_does_nothing(cluster, bucket, options):

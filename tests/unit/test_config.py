@@ -46,6 +46,12 @@ def test_sample_takes_three_forms(written, parsed):
         ("detect.min_score", 1.5, "detect.min_score: input should be less than or equal to 1 (got 1.5)"),
         ("detect.min_score", float("nan"), "detect.min_score"),
         ("detect.detector", "haar", "detect.detector: input should be 'retinaface-mnv1'"),
+        ("detect.detector", "boxes", "detect: detector boxes needs boxes: <a Parquet or CSV file>"),
+        ("detect.boxes", "b.csv", "detect: boxes is set, but the detector is retinaface-mnv1"),
+        ("detect.weights", "w.onnx", "detect: weights is set, but retinaface-mnv1 takes none"),
+        ("detect", {"detector": "boxes", "boxes": "b.csv", "every": 2}, "detect: every must be 1 with detector boxes"),
+        ("detect.every", 31, "detect.every: input should be less than or equal to 30 (got 31)"),
+        ("detect.boxes", 3, "detect.boxes: input should be a valid string"),
         ("cluster.infer_workers", "many", "cluster.infer_workers: allowed is auto or a whole number"),
         ("model", 3, "model: is a section of keys, not a value"),
         ("input", {}, "input.uris: is required"),
@@ -118,3 +124,9 @@ def test_demo_yaml_is_what_featray_demo_runs():
     written = load_config(REPOSITORY / "configs" / "demo.yaml")
     built = demo_config(Path("featray/demo_clips"), "/tmp/featray-demo")
     assert written == built
+
+
+def test_a_signed_address_of_boxes_is_not_printed():
+    signed = "https://me:pw@host/b.parquet?X-Amz-Signature=abc"
+    redacted = parse_config(with_value("detect", {"detector": "boxes", "boxes": signed})).redacted()
+    assert redacted["detect"]["boxes"] == "https://host/b.parquet"

@@ -25,6 +25,7 @@ def test_video_id_is_a_fixed_function_of_the_uri():
         {"model": {"engine": "torch"}},
         {"decode": {"unit_frames": 64, "timeout_seconds": 5}},
         {"run": {"max_attempts": 1}},
+        {"detect": {"input_px": 640}},
     ],
 )
 def test_settings_that_do_not_change_results_keep_the_work_key(same):
@@ -38,12 +39,25 @@ def test_settings_that_do_not_change_results_keep_the_work_key(same):
         {"decode": {"sample": {"fps": 5}}},
         {"detect": {"min_score": 0.6}},
         {"detect": {"input_px": 320}},
+        {"detect": {"every": 5}},
         {"model": {"recipe": "card-center-crop"}},
         {"output": {"uri": "o", "tables": ["faces"]}},
     ],
 )
 def test_settings_that_change_results_change_the_work_key(other):
     assert key(**other) != key()
+
+
+def test_what_a_detector_ignores_or_where_its_files_are_changes_no_work_key():
+    boxes = {"detector": "boxes", "boxes": "a.csv"}
+    assert key(detect=boxes) == key(detect={**boxes, "boxes": "b.csv", "nms_iou": 0.5, "input_px": 320})
+    assert key(detect=boxes) != key(detect={**boxes, "min_score": 0.6})
+    package = {"detector": "retina-face"}
+    assert key(detect=package) == key(detect={**package, "weights": "w.onnx", "nms_iou": 0.5})
+    assert key(detect=package) != key(detect={**package, "input_px": 320})
+    r34 = {"detector": "retinaface-r34"}
+    assert key(detect=r34) == key(detect={**r34, "weights": "w.safetensors", "revision": "v2"})
+    assert len({key(detect=other) for other in (boxes, package, r34, {}, {**r34, "nms_iou": 0.5})}) == 5
 
 
 def test_bytes_weights_detector_and_precision_change_the_work_key():

@@ -41,9 +41,8 @@ def folder(tmp_path):
 
 
 def test_a_part_comes_back_as_it_landed(folder):
-    frames = pa.table({"frame_index": [0], "pts_us": [0], "status": ["ok"], "faces": [1], "keyframe": [True]}).cast(
-        FRAMES_SCHEMA
-    )
+    row = {"frame_index": 0, "pts_us": 0, "status": "ok", "faces": 1, "keyframe": True, "thumbnail": bytes(6912)}
+    frames = pa.Table.from_pylist([row], schema=FRAMES_SCHEMA)
     outcome = Outcome(frames_decoded=3, frames_sampled=1, failures=[("decode", "timeout", "x")])
     write_part(folder, header(0, 0, vars(outcome)), faces(7), frames)
     ((name,),) = landed_units(folder).values()

@@ -34,6 +34,7 @@ def frames(count, start=0):
             "status": ["ok"] * count,
             "faces": pa.array([1] * count, pa.int32()),
             "keyframe": [False] * count,
+            "shot_cut": [False] * count,
         }
     )
 
@@ -67,6 +68,15 @@ def test_rows_stream_into_groups_and_files(make, tmp_path, monkeypatch):
     assert [file.rows for file in files] == [100] * 10
     indices = [i for file in files for i in pq.read_table(tmp_path / "out" / file.path)["frame_index"].to_pylist()]
     assert indices == list(range(1000))
+
+
+def test_row_groups_are_as_long_as_engines_like(make, tmp_path):
+    writer = make("frames")
+    for start in range(0, 250_000, 50_000):
+        writer.write(frames(50_000, start))
+    (file,) = writer.close()
+    metadata = pq.read_metadata(tmp_path / "out" / file.path)
+    assert [metadata.row_group(i).num_rows for i in range(3)] == [122_880, 122_880, 4_240]
 
 
 def test_no_row_no_file(make, tmp_path):

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featray.config import EveryNth, FramesPerSecond
+from featray.config import DecodeConfig, EveryNth, FramesPerSecond
 from featray.video.container import open_video, read_header, scan_packets
-from featray.video.units import Sample, Unit, cut_units, needs_scan
+from featray.video.decode import DecodeAccount, decode_pyav
+from featray.video.units import WHOLE_VIDEO, Sample, Unit, cut_units, needs_scan
 from tests.unit.video.conftest import Decoded, Seen, cut, decode
 from tests.unit.video.corpus import GOOD, Corpus
 
@@ -169,3 +170,43 @@ def test_a_unit_whose_first_frame_is_gone_keeps_the_others(corpus: Corpus, tmp_p
     assert hit
     assert set(hit) <= {2, 3}
     assert len(lost) <= sum(account.damaged_packets + account.missing_frames for account in bad[1])
+
+
+STRIDDEN = (
+    "long.mp4", "single_gop.mp4", "bframes.mp4", "open_gop.mp4", "open_gop.mkv", "open_gop.ts", "edit_list.mp4",
+    "intra_refresh.ts", "late_start.mkv", "live.webm", "vfr.mkv", "restarted.ts", "h264_bframes.avi", "packed.avi",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRIDDEN)
+@pytest.mark.parametrize(
+    ("sample", "unit_frames", "stride"),
+    [("all", 16, 5), (EveryNth(every=3), 7, 4), (FramesPerSecond(fps=11), 6, 3)],
+    ids=["all", "every_3", "fps_11"],
+)
+def test_units_with_a_stride_meet_at_multiples_of_it(
+    name: str, sample: Sample, unit_frames: int, stride: int, corpus: Corpus
+) -> None:
+    path = corpus.path(name)
+    expected = [frame.index for frame in decode(path, WHOLE_VIDEO, sample)[0]]
+    with path.open("rb") as file, open_video(file) as (container, stream):
+        units = cut_units(scan_packets(container, stream), stream.time_base, sample, unit_frames, stride)
+    found: list[int] = []
+    decoded, settings = 0, DecodeConfig(sample=sample)
+    starts, aheads = [], []
+    for unit in units:
+        account = DecodeAccount()
+        with path.open("rb") as file:
+            frames = list(decode_pyav(file, unit, settings, account, stride))
+        own = [frame.index for frame in frames if not frame.beyond]
+        starts += own[:1]
+        aheads += [frame.index for frame in frames if frame.beyond]
+        assert not any(frame.beyond for frame in frames[:-1])
+        found += own
+        decoded += account.frames_decoded
+        assert account.errors == []
+    assert found == expected
+    assert decoded == decode(path, WHOLE_VIDEO, sample)[1][0].frames_decoded
+    assert all(expected.index(start) % stride == 0 for start in starts)
+    assert aheads == starts[1:]
+    assert len(starts) > 1 or len(expected) <= max(unit_frames, stride)

@@ -1,0 +1,27 @@
+-- Which faces are seen well enough to trust their numbers?
+--
+-- One row a face that passes every threshold below: its keys, where it is (uri, member, pts_us), the quality
+-- columns that let it pass, and its emotions, valence and arousal. Interpolated boxes do not pass.
+--
+-- The thresholds are a place to start, no standard: sharpness goes with resolution and compression, so look at
+-- its distribution in your videos first. A filter biases what is left: people who turn away or move are dropped.
+-- Runs on DuckDB and Spark SQL.
+WITH settings AS (  -- e0 makes a double, so that engines agree at the threshold
+    SELECT 0.8e0 AS least_score, 48 AS least_px, 30 AS least_sharpness, 0.8e0 AS least_in_frame, 0.7e0 AS most_yaw_rad,
+        0.5e0 AS most_pitch_rad
+)
+SELECT dataset, release, video_id, uri, member, frame_index, pts_us, face_index, track_id,
+    score, face_px, sharpness, in_frame, pose_yaw, pose_pitch,
+    emotion_neutral, emotion_happy, emotion_sad, emotion_surprise, emotion_fear, emotion_disgust, emotion_anger,
+    valence, arousal
+FROM faces
+JOIN (SELECT dataset, release, video_id, uri, member FROM videos) AS named USING (dataset, release, video_id)
+CROSS JOIN settings
+WHERE score >= least_score
+    AND face_px >= least_px
+    AND sharpness >= least_sharpness
+    AND in_frame >= least_in_frame
+    AND abs(pose_yaw) <= most_yaw_rad
+    AND abs(pose_pitch) <= most_pitch_rad
+    AND NOT interpolated
+ORDER BY dataset, release, video_id, pts_us, face_index

@@ -1,0 +1,266 @@
+"""`boxes`: faces that were found elsewhere, read from a Parquet or CSV file.
+
+Columns, one row a face:
+
+* `video`: which video: its `video_id`, its URI (a path where it is local; `uri#member` in a shard file), or
+  its file name, where no other video of the input has the same;
+* `frame_index` (position in presentation order) or `pts_us` (must equal the frame's time exactly);
+  where there are both, `frame_index` counts;
+* `x1, y1, x2, y2`: px of the upright original frame;
+* `score`, optional: in [0, 1]; 1 where it is not given;
+* `landmarks5`, optional, Parquet only: 10 numbers, x and y of the subject's right eye, left eye, nose tip,
+  right and left mouth corner. Null where they are not given.
+
+Only the rows of one video are held. Of a Parquet file only the row groups are read that may hold
+them: sort a large one by `video`. A CSV file is read through for every video.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import operator
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featray.config import DetectConfig
+from featray.errors import ConfigError, ErrorCode, StorageError, VideoError
+from featray.faces.detector import DetectorFiles, Faces
+from featray.sources.listing import Video
+from featray.sources.storage import (
+    Location,
+    explain,
+    locate,
+    open_ranges,
+    storage_errors,
+    transport_errors,
+    unreadable_code,
+)
+from featray.video.frame import Frame
+
+_CORNERS: Final = ("x1", "y1", "x2", "y2")
+_TIMES: Final = ("frame_index", "pts_us")
+_LANDMARKS: Final = "landmarks5"
+_TYPES: Final = {
+    "video": pa.string(),
+    **dict.fromkeys(_TIMES, pa.int64()),
+    **dict.fromkeys((*_CORNERS, "score"), pa.float64()),
+    _LANDMARKS: pa.list_(pa.float32()),
+}
+_FORMATS: Final = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv"}
+_BLOCK_BYTES: Final = 1 << 20
+
+
+class BoxesFile:
+    """The file that `detect.boxes` names.
+
+    Raises:
+        ConfigError: from the first use of it, if its name, format, columns or types are wrong.
+        StorageError: it cannot be read.
+    """
+
+    def __init__(self, settings: DetectConfig, files: DetectorFiles) -> None:
+        assert settings.boxes is not None
+        self._settings = settings
+        self._location = locate(settings.boxes, files.storage_options)
+        self._dataset: Any = None
+        self._latest: tuple[str, BoxesOfVideo] | None = None
+
+    @property
+    def uri(self) -> str:
+        """Where it is; safe to print."""
+        return self._location.uri
+
+    def sha256(self) -> str:
+        """What tells its content apart, 64 hex digits; opens the file first, to find out whether it can be used.
+
+        Of its etag and size, where the storage has etags; else of its bytes.
+        """
+        self._open()
+        with storage_errors(self.uri):
+            info = self._location.fs.info(self._location.path)
+            etag = info.get("ETag") or info.get("etag")
+            if etag:
+                return hashlib.sha256(f"etag:{etag}:{info.get('size')}".encode()).hexdigest()
+            with open_ranges(self._location) as file:
+                digest = hashlib.sha256()
+                while block := file.read(_BLOCK_BYTES):
+                    digest.update(block)
+                return digest.hexdigest()
+
+    def for_video(self, video: Video) -> BoxesOfVideo:
+        """The detector that serves a video; nothing is read before it meets a frame. The latest one is kept."""
+        if self._latest is None or self._latest[0] != video.video_id:
+            self._latest = video.video_id, BoxesOfVideo(self, video, self._settings)
+        return self._latest[1]
+
+    def rows(self, video: Video) -> pa.Table:
+        """The rows of a video, in the types of `_TYPES`.
+
+        Raises:
+            VideoError: they cannot be read.
+        """
+        import pyarrow.dataset as ds
+
+        try:
+            dataset = self._open()
+            column = ds.field("video")
+            of_video = functools.reduce(operator.or_, [column == name for name in _names(video)])
+            return dataset.to_table(filter=of_video, use_threads=False, batch_readahead=1, fragment_readahead=1)
+        except ConfigError as error:
+            raise VideoError(str(error), code=ErrorCode.BAD_BOXES) from None
+        except pa.ArrowInvalid as error:
+            raise VideoError(f"{self.uri}: {self._one_line(error)}", code=ErrorCode.BAD_BOXES) from None
+        except StorageError as error:
+            raise VideoError(str(error), code=unreadable_code(error.__cause__)) from None
+        except transport_errors() as error:
+            raise VideoError(f"{self.uri}: {explain(error)}", code=unreadable_code(error)) from None
+
+    def _one_line(self, error: Exception) -> str:
+        """Pyarrow's text without the path, which may be a signed URL."""
+        return " ".join(str(error).replace(self._location.path, self.uri).split())[:300]
+
+    def _open(self) -> Any:
+        if self._dataset is None:
+            suffix = self._location.path[self._location.path.rfind(".") :].lower()
+            if suffix not in _FORMATS:
+                raise ConfigError(f"detect.boxes: {self.uri}: is neither .parquet nor .csv by its name")
+            with storage_errors(self.uri):
+                try:
+                    self._dataset = _open_dataset(self._location, _FORMATS[suffix])
+                except pa.ArrowInvalid as error:
+                    raise ConfigError(
+                        f"detect.boxes: {self.uri}: cannot be read as {suffix[1:]} ({self._one_line(error)})"
+                    ) from None
+        return self._dataset
+
+
+class BoxesOfVideo:
+    """`Detector` of one video."""
+
+    batch_frames = 1
+
+    def __init__(self, file: BoxesFile, video: Video, settings: DetectConfig) -> None:
+        self._file, self._video, self._settings = file, video, settings
+        self._loaded: tuple[str, NDArray[np.int64], Faces] | None = None
+
+    def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
+        """The boxes of each frame.
+
+        Raises:
+            VideoError: the rows of the video cannot be read, or are malformed.
+        """
+        if self._loaded is None:
+            self._loaded = self._load()
+        time, keys, faces = self._loaded
+        found = []
+        for frame in frames:
+            key = frame.index if time == "frame_index" else frame.pts_us
+            first, end = np.searchsorted(keys, [key, key + 1])
+            part = slice(int(first), min(int(end), int(first) + self._settings.max_faces))
+            found.append(Faces(faces.box_xyxy[part], faces.score[part], faces.landmarks5[part]))
+        return found
+
+    def _load(self) -> tuple[str, NDArray[np.int64], Faces]:
+        """What the times are; the time of each box that is good enough, ascending; the boxes in that order."""
+        rows = self._file.rows(self._video)
+        time = next(name for name in _TIMES if name in rows.column_names)
+        if rows[time].null_count or any(rows[name].null_count for name in _CORNERS):
+            raise self._malformed(f"a row without {time}, x1, y1, x2 or y2")
+        keys = rows[time].to_numpy()
+        boxes = np.stack([rows[name].to_numpy() for name in _CORNERS], axis=1).reshape(-1, 4)
+        score = rows["score"].fill_null(1.0).to_numpy() if "score" in rows.column_names else np.ones(len(keys))
+        landmarks = self._landmarks(rows)
+        if not np.isfinite(boxes).all() or not (boxes[:, 2:] > boxes[:, :2]).all():
+            raise self._malformed("a box that is not x1 < x2 and y1 < y2")
+        if not ((score >= 0) & (score <= 1)).all():
+            raise self._malformed("a score outside [0, 1]")
+        small = np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]) < self._settings.min_size_px
+        kept = np.flatnonzero(~small & (score >= self._settings.min_score))
+        order = kept[np.lexsort((boxes[kept, 0], -score[kept], keys[kept]))]
+        faces = Faces(boxes[order].astype(np.float32), score[order].astype(np.float32), landmarks[order])
+        return time, keys[order], faces
+
+    def _landmarks(self, rows: pa.Table) -> NDArray[np.float32]:
+        landmarks = np.full((rows.num_rows, 10), np.nan, np.float32)
+        if _LANDMARKS in rows.column_names:
+            column = rows[_LANDMARKS].combine_chunks()
+            given = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+            values = column.drop_null()
+            if len(given) and set(values.value_lengths().to_pylist()) != {10}:
+                raise self._malformed(f"{_LANDMARKS} that are not 10 numbers")
+            landmarks[given] = values.flatten().to_numpy(zero_copy_only=False).reshape(-1, 10)
+        return landmarks.reshape(-1, 5, 2)
+
+    def _malformed(self, what: str) -> VideoError:
+        return VideoError(f"{self._file.uri}: has {what}, for {self._video.uri}", code=ErrorCode.BAD_BOXES)
+
+
+def _open_dataset(location: Location, kind: str) -> Any:
+    """The file as a pyarrow dataset whose columns are those we know, in our types."""
+    import pyarrow.csv
+    import pyarrow.dataset as ds
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    if kind == "csv":
+        types = {name: type_ for name, type_ in _TYPES.items() if name != _LANDMARKS}
+        form: Any = ds.CsvFileFormat(convert_options=pyarrow.csv.ConvertOptions(column_types=types))
+    else:
+        form = ds.ParquetFileFormat()
+    files = PyFileSystem(FSSpecHandler(location.fs))
+    # A file, not a listing of folders: what is not there is an error at once.
+    location.fs.info(location.path)
+    schema = _our_schema(form.inspect(location.path, files), location.uri)
+    return ds.FileSystemDataset.from_paths([location.path], schema=schema, format=form, filesystem=files)
+
+
+def _our_schema(found: pa.Schema, uri: str) -> pa.Schema:
+    """The columns that we know, in our types.
+
+    Raises:
+        ConfigError: a column is missing or has a type that cannot be taken for ours.
+    """
+    names = set(found.names)
+    missing = [name for name in ("video", *_CORNERS) if name not in names]
+    if missing:
+        raise ConfigError(f"detect.boxes: {uri}: has no column {missing[0]}; its columns are {_listed(found.names)}")
+    if not names & set(_TIMES):
+        raise ConfigError(f"detect.boxes: {uri}: has neither frame_index nor pts_us; one of them is needed")
+    for name in _TYPES:
+        nothing_given = name in ("score", _LANDMARKS) and name in names and pa.types.is_null(found.field(name).type)
+        if name in names and not nothing_given and not _fits(found.field(name).type, _TYPES[name]):
+            raise ConfigError(
+                f"detect.boxes: {uri}: column {name} is {found.field(name).type}, not {_TYPES[name]} or the like"
+            )
+    return pa.schema([(name, type_) for name, type_ in _TYPES.items() if name in names])
+
+
+def _fits(found: pa.DataType, ours: pa.DataType) -> bool:
+    types = pa.types
+    if types.is_string(ours):
+        value = found.value_type if types.is_dictionary(found) else found
+        return bool(types.is_string(value) or types.is_large_string(value))
+    if types.is_list(ours):
+        is_list = types.is_list(found) or types.is_large_list(found) or types.is_fixed_size_list(found)
+        return bool(is_list and types.is_floating(found.value_type))
+    # Unsigned 64-bit numbers may be too large for ours.
+    is_whole = types.is_integer(found) and not types.is_uint64(found)
+    return bool(is_whole or (types.is_floating(ours) and types.is_floating(found)))
+
+
+def _names(video: Video) -> list[str]:
+    """What a row may call a video."""
+    whole = video.uri if video.member is None else f"{video.uri}#{video.member}"
+    name = (video.member or video.uri).rsplit("/", 1)[-1]
+    names = [video.video_id, whole, name]
+    if whole.startswith("file://"):
+        names.append(whole.removeprefix("file://"))
+    return list(dict.fromkeys(names if video.member is None else [*names, video.member]))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:12]) + (" ..." if len(names) > 12 else "")

@@ -1,0 +1,247 @@
+"""`retinaface-r34`: the detector that py-feat uses, with its weights, preprocessing and thresholds.
+
+It sees the whole frame, RGB, unless `detect.input_px` shrinks it. On a CPU it runs through OpenVINO
+in fp32, which takes three quarters of torch's time (205 and 268 ms a 640x360 frame on one thread);
+batches gain nothing there. Without OpenVINO, torch runs it.
+
+The converted network is kept beside the converted multitask networks and takes frames of any size.
+Converting takes torch, 1.4 GB and some seconds: it is done once a machine, in a process of its own,
+as a worker starts and not in the time of a unit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featray.config import DetectConfig
+from featray.errors import ModelError
+from featray.faces.detector import Faces
+from featray.faces.retinaface import decode_outputs
+from featray.model.hub import PulledFile
+from featray.model.ir_cache import IrCache
+from featray.video.frame import Frame
+
+_log = logging.getLogger(__name__)
+
+RawOutputs = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+"""Box regressions `[A, 4]`, face probabilities `[A]` and landmark regressions `[A, 10]` of one frame."""
+
+Network = Callable[[NDArray[np.uint8]], RawOutputs]
+"""Runs on one frame, `[H, W, 3]` uint8 RGB."""
+
+_IR: Final = "network.xml"
+
+
+class RetinaFaceResNet34:
+    """Detects faces on whole frames; one thread."""
+
+    batch_frames = 1
+
+    def __init__(self, settings: DetectConfig, weights: PulledFile, cache_dir: Path) -> None:
+        self._settings = settings
+        has_openvino = importlib.util.find_spec("openvino") is not None
+        self._network = open_openvino(weights, cache_dir) if has_openvino else open_torch(weights.path)
+
+    def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
+        """The faces of each frame."""
+        return [self._detect(frame) for frame in frames]
+
+    def _detect(self, frame: Frame) -> Faces:
+        long_side_px = self._settings.long_side_px
+        if long_side_px is None or long_side_px >= max(frame.width_px, frame.height_px):
+            image = frame.rgb()
+        else:
+            image = np.ascontiguousarray(frame.shrunk_bgr(long_side_px)[..., ::-1])
+        loc, score, landmarks = self._network(image)
+        return decode_outputs(
+            loc,
+            score,
+            landmarks,
+            input_hw_px=(image.shape[0], image.shape[1]),
+            frame_wh_px=(frame.width_px, frame.height_px),
+            settings=self._settings,
+        )
+
+
+def open_torch(weights: Path) -> Network:
+    """The network in torch, on the threads that torch has."""
+    import torch
+
+    from featray.faces.r34_network import load_r34
+
+    network = load_r34(weights)
+
+    def run(image: NDArray[np.uint8]) -> RawOutputs:
+        with torch.inference_mode():
+            loc, score, landmarks = network(torch.from_numpy(image[None]))
+        return loc[0].numpy(), score[0].numpy(), landmarks[0].numpy()
+
+    return run
+
+
+def open_openvino(weights: PulledFile, cache_dir: Path) -> Network:
+    """The network in OpenVINO, in fp32 on one thread; converts it first where the cache does not hold it.
+
+    Raises:
+        ModelError: it cannot be converted or compiled.
+    """
+    from featray.model.engine_openvino import import_openvino
+
+    ov = import_openvino()
+    core = ov.Core()
+    properties = {
+        "INFERENCE_NUM_THREADS": 1,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    try:
+        model = _load_or_convert(weights, cache_dir, lambda folder: core.read_model(str(folder / _IR)))
+        request = core.compile_model(model, "CPU", properties).create_infer_request()
+    except RuntimeError as error:
+        raise ModelError(f"{weights.path}: OpenVINO cannot compile it ({_one_line(error)})") from error
+
+    def run(image: NDArray[np.uint8]) -> RawOutputs:
+        try:
+            outputs = request.infer([image[None]], share_inputs=True)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO failed on a frame ({_one_line(error)})") from error
+        return outputs[0][0], outputs[1][0], outputs[2][0]
+
+    return run
+
+
+def prepare(weights: PulledFile, cache_dir: Path) -> None:
+    """Convert the network for OpenVINO where the cache does not hold it.
+
+    Raises:
+        ModelError: it cannot be converted.
+    """
+    if importlib.util.find_spec("openvino") is not None:
+        _load_or_convert(weights, cache_dir, lambda folder: None)
+
+
+def _load_or_convert(weights: PulledFile, cache_dir: Path, read: Callable[[Path], Any]) -> Any:
+    def make(folder: Path) -> None:
+        _log.info("converting %s for OpenVINO", weights.path.name)
+        code = "import sys; from featray.faces.retinaface_r34 import convert; convert(*sys.argv[1:])"
+        command = [sys.executable, "-c", code, str(weights.path), str(folder)]
+        path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+        if done.returncode:
+            reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+            raise ModelError(f"{weights.path}: cannot be converted for OpenVINO ({reason[0][:200]})")
+
+    key = _ir_key(weights, metadata.version("openvino"))
+    return IrCache(cache_dir / "openvino").load_or_make(key, read=read, make=make)
+
+
+def convert(weights: str, folder: str) -> None:
+    """Convert the network of a file and save it in a folder; in this process."""
+    import torch
+
+    from featray.faces.r34_network import load_r34
+    from featray.model.engine_openvino import import_openvino
+
+    ov = import_openvino()
+    torch.set_num_threads(1)
+    size = torch.export.Dim("height", min=64, max=16384), torch.export.Dim("width", min=64, max=16384)
+    example = torch.zeros((1, 360, 640, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        exported = torch.export.export(load_r34(Path(weights)), (example,), dynamic_shapes=({1: size[0], 2: size[1]},))
+        model = ov.convert_model(exported)
+    model.inputs[0].get_node().set_partial_shape(ov.PartialShape([1, -1, -1, 3]))
+    model.validate_nodes_and_infer_types()
+    ov.save_model(model, str(Path(folder) / _IR), compress_to_fp16=False)
+
+
+def _ir_key(weights: PulledFile, openvino_version: str) -> str:
+    """Name of the cache entry: everything that the converted network depends on."""
+    code = hashlib.sha256()
+    for name in ("r34_network.py", "retinaface_r34.py"):
+        code.update((Path(__file__).parent / name).read_bytes())
+    facts = f"{weights.sha256}\n{openvino_version}\n{code.hexdigest()}"
+    return f"retinaface-r34-{weights.sha256[:12]}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+
+
+def check_tensors(path: Path) -> None:
+    """Hold a file against the network's tensors, without torch.
+
+    Raises:
+        ModelError: it is no safetensors file, or holds other tensors.
+    """
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelError(f"{path}: is not a safetensors file ({_one_line(error)})") from error
+    expected = tensor_shapes()
+    # torch's own count of training steps: nothing reads it.
+    found = {name: shape for name, shape in found.items() if not name.endswith("num_batches_tracked")}
+    for name in [*expected, *found]:
+        if found.get(name) != expected.get(name):
+            raise ModelError(
+                f"{path}: not the weights of RetinaFace-R34: tensor {name[:100]!r} is {_shown(found.get(name))}, "
+                f"not {_shown(expected.get(name))}",
+                tensor=name,
+            )
+
+
+def tensor_shapes() -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of the published file, but for counts of training steps."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def norm(name: str, channels: int) -> None:
+        shapes.update({f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")})
+
+    def block(name: str, inputs: int, outputs: int, kernel: int) -> None:
+        shapes[f"{name}.0.weight"] = (outputs, inputs, kernel, kernel)
+        norm(f"{name}.1", outputs)
+
+    shapes["body.conv1.weight"] = (64, 3, 7, 7)
+    norm("body.bn1", 64)
+    inputs = 64
+    for layer, (blocks, outputs) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512)), start=1):
+        for i in range(blocks):
+            name = f"body.layer{layer}.{i}"
+            for conv in (1, 2):
+                shapes[f"{name}.conv{conv}.weight"] = (outputs, inputs if conv == 1 else outputs, 3, 3)
+                norm(f"{name}.bn{conv}", outputs)
+            if inputs != outputs:
+                block(f"{name}.downsample", inputs, outputs, 1)
+            inputs = outputs
+    for i, channels in enumerate((128, 256, 512), start=1):
+        block(f"fpn.output{i}", channels, 128, 1)
+    for name in ("fpn.merge1", "fpn.merge2"):
+        block(name, 128, 128, 3)
+    for i in (1, 2, 3):
+        widths = {"conv3X3": (128, 64), "conv5X5_1": (128, 32), "conv5X5_2": (32, 32), "conv7X7_2": (32, 32)}
+        for name, (wide, narrow) in {**widths, "conv7x7_3": (32, 32)}.items():
+            block(f"ssh{i}.{name}", wide, narrow, 3)
+        for head, width in (("ClassHead", 2), ("BboxHead", 4), ("LandmarkHead", 10)):
+            shapes[f"{head}._convs.{i - 1}.weight"] = (2 * width, 128, 1, 1)
+            shapes[f"{head}._convs.{i - 1}.bias"] = (2 * width,)
+    return shapes
+
+
+def _shown(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else str(list(shape))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,162 @@
+"""Faces of every sampled frame from detections on few of them.
+
+Between two detections the same faces move little, so their boxes are interpolated. Where that
+cannot be told (a face on one side only, one that moved far, a cut, a second gone by), the frame
+in the middle is detected too, and so on, until what is left is plain or there is nothing between.
+
+What must stay true: the faces of a frame depend on the video and the stride alone. Detection
+frames are counted from the start of the video, a unit starts at one and is given the first
+frame of the next unit; memory is bounded by the pictures between two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from featray.faces.detector import Faces
+from featray.faces.retinaface import iou_matrix
+from featray.video.frame import Frame
+from featray.video.shots import is_cut, thumbnail
+
+MIN_IOU: Final = 0.5
+"""Between the boxes of a face at both ends of a gap: it moved by a third of its size, and a head that starts from rest
+leaves the straight line by a quarter of that. At 0.7 twice as many frames are detected where faces walk by, at 0.3
+boxes of faces that swing are off by a tenth."""
+
+MAX_GAP_US: Final = 1_000_000
+"""Nothing is interpolated over a longer time: with sparse sampling, a face may have left and come back."""
+
+HELD_BYTES: Final = 1 << 30
+"""Of pictures that wait for their boxes: a quarter of what a decoding process has. 30 frames of 4K fit in 10 bits; of
+8K not all do, and then detections come sooner, at the same frames however the video is cut."""
+
+Detect = Callable[[Sequence[Frame]], list[Faces]]
+
+
+@dataclass
+class SeenFrame:
+    """A frame and its faces.
+
+    Attributes:
+        frame: the frame.
+        thumbnail: its own, uint8 `[3, 36, 64]`.
+        shot_cut: whether a shot begins with it; None for the first frame, which nothing is known before.
+        faces: in it; None as long as they are not known.
+        interpolated: whether they come from its neighbours.
+    """
+
+    frame: Frame
+    thumbnail: NDArray[np.uint8]
+    shot_cut: bool | None
+    faces: Faces | None = None
+    interpolated: bool = False
+
+
+def find_faces(frames: Iterable[Frame], detect: Detect, *, every: int, batch_frames: int = 1) -> Iterator[SeenFrame]:
+    """The frames in their order, all with their faces.
+
+    Args:
+        frames: sampled frames, the first of which is a detection frame. One that is `beyond` ends them; it is
+            looked at, and not given.
+        detect: the detector.
+        every: detect on every n-th frame, and on the last.
+        batch_frames: how many frames to hand to the detector together, if all are.
+    """
+    seen = _with_cuts(frames)
+    if every == 1:
+        for batch in _batches(seen, batch_frames):
+            _detect(batch, detect)
+            yield from batch
+        return
+    held: list[SeenFrame] = []
+    for position, one in enumerate(seen):
+        held.append(one)
+        if position % every == 0 or sum(_picture_bytes(item.frame) for item in held) > HELD_BYTES:
+            yield from _close(held, detect)
+            held = held[-1:]
+    yield from _close(held, detect)
+    if held and not held[-1].frame.beyond:
+        yield held[-1]
+
+
+def _batches(items: Iterable[SeenFrame], size: int) -> Iterator[list[SeenFrame]]:
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch
+
+
+def _with_cuts(frames: Iterable[Frame]) -> Iterator[SeenFrame]:
+    before: NDArray[np.uint8] | None = None
+    for frame in frames:
+        after = thumbnail(frame)
+        yield SeenFrame(frame, after, None if before is None else is_cut(before, after))
+        before = after
+
+
+def _close(held: list[SeenFrame], detect: Detect) -> list[SeenFrame]:
+    """Find the faces of all frames held, of which the first's are known; give all but the last."""
+    _detect([item for item in held[-1:] if item.faces is None], detect)
+    spans = [held]
+    while spans:
+        span = spans.pop()
+        if len(span) <= 2:
+            continue
+        cut = next((i for i in range(1, len(span)) if span[i].shot_cut), None)
+        if cut is not None:
+            _detect([item for item in span[cut - 1 : cut + 1] if item.faces is None], detect)
+            spans += [span[:cut], span[cut:]]
+        elif not _interpolate(span):
+            middle = len(span) // 2
+            _detect([span[middle]], detect)
+            spans += [span[: middle + 1], span[middle:]]
+    return held[:-1]
+
+
+def _detect(items: Sequence[SeenFrame], detect: Detect) -> None:
+    if items:
+        for item, faces in zip(items, detect([item.frame for item in items]), strict=True):
+            item.faces = faces
+
+
+def _interpolate(span: Sequence[SeenFrame]) -> bool:
+    """Fill in what lies between two detections, if it is plain."""
+    first, last = span[0].faces, span[-1].faces
+    assert first is not None and last is not None
+    start_us, end_us = span[0].frame.pts_us, span[-1].frame.pts_us
+    partners = _partners(first, last)
+    if partners is None or end_us - start_us > MAX_GAP_US:
+        return False
+    for item in span[1:-1]:
+        share = (item.frame.pts_us - start_us) / max(1, end_us - start_us)
+        item.faces, item.interpolated = _between(first, last, partners, share), True
+    return True
+
+
+def _partners(first: Faces, last: Faces) -> NDArray[np.intp] | None:
+    """For each face the index of the same face later; None if one has none, or moved too much."""
+    if len(first) != len(last):
+        return None
+    overlap = iou_matrix(first.box_xyxy, last.box_xyxy)
+    rows, columns = linear_sum_assignment(overlap, maximize=True)
+    return columns if (overlap[rows, columns] >= MIN_IOU).all() else None
+
+
+def _between(first: Faces, last: Faces, partners: NDArray[np.intp], share: float) -> Faces:
+    def mix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+        return (a + (b[partners].astype(np.float64) - a) * share).astype(np.float32)
+
+    box, score = mix(first.box_xyxy, last.box_xyxy), mix(first.score, last.score)
+    order = np.lexsort((box[:, 0], -score))
+    return Faces(box[order], score[order], mix(first.landmarks5, last.landmarks5)[order])
+
+
+def _picture_bytes(frame: Frame) -> int:
+    picture = frame.picture
+    return int(picture.width * picture.height * picture.format.padded_bits_per_pixel // 8)

@@ -1,0 +1,117 @@
+"""The weights of detectors that do not ship with featray: which file, whose licence, where it is here.
+
+What must stay true: only `pull_weights` uses the network. A run, and every worker of it, finds
+the file or says which command fetches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from featray.config import DetectConfig
+from featray.errors import ModelError
+from featray.model.cache import sha256_of_file
+from featray.model.hub import HubFile, PulledFile, fetch_file, open_pulled_file
+
+
+@dataclass(frozen=True)
+class DetectorWeights:
+    """A detector's published weights.
+
+    Attributes:
+        detector: its name, also for `featray models pull`.
+        hub_file: where they are; which commit that is, and its sha256, is recorded at the first pull.
+        size_mb: of the file, computed from its tensors.
+        license: of the weights.
+        check: ModelError if a file cannot be these weights.
+    """
+
+    detector: str
+    hub_file: HubFile
+    description: str
+    size_mb: int
+    license: str
+    check: Callable[[Path], None]
+
+
+def _check_r34(path: Path) -> None:
+    from featray.faces.retinaface_r34 import check_tensors
+
+    check_tensors(path)
+
+
+def _check_retina_face(path: Path) -> None:
+    from featray.faces.retina_face import open_network
+
+    open_network(path)
+
+
+_FROM_HUB: Final = "main"
+
+DETECTOR_WEIGHTS: Final[dict[str, DetectorWeights]] = {
+    known.detector: known
+    for known in (
+        DetectorWeights(
+            "retinaface-r34",
+            HubFile("py-feat/retinaface_r34", "model.safetensors", _FROM_HUB, "retinaface-r34", "detect.weights"),
+            "py-feat's face detector (RetinaFace, ResNet-34)",
+            size_mb=89,
+            license="MIT",
+            check=_check_r34,
+        ),
+        DetectorWeights(
+            "retina-face",
+            HubFile("serengil/deepface", "retinaface.onnx", _FROM_HUB, "retina-face", "detect.weights"),
+            "the face detector of the package retina-face (RetinaFace, ResNet-50)",
+            size_mb=118,
+            license="MIT; they go back to InsightFace, see its terms",
+            check=_check_retina_face,
+        ),
+    )
+}
+
+
+def find_weights(settings: DetectConfig, cache_dir: Path) -> PulledFile:
+    """The weights of the configured detector, on this machine; never uses the network.
+
+    Raises:
+        WeightsMissing: neither pulled nor named by `detect.weights`.
+        ModelError: `detect.weights` names no file or another network's; the pulled file was damaged.
+    """
+    known = DETECTOR_WEIGHTS[settings.detector]
+    if settings.weights is None:
+        return open_pulled_file(_at(known.hub_file, settings.revision), cache_dir)
+    path = Path(settings.weights).expanduser()
+    if not path.is_file():
+        raise ModelError(f"detect.weights: {settings.weights}: no such file")
+    known.check(path)
+    return PulledFile(path, sha256_of_file(path), None)
+
+
+def pull_weights(detector: str, *, revision: str | None, sha256: str | None, cache_dir: Path) -> PulledFile:
+    """Fetch a detector's weights, check them and record what they are; once, then they are here.
+
+    Args:
+        detector: a name in DETECTOR_WEIGHTS.
+        revision: branch, tag or commit on the hub; None for main. Runs look for the one in `detect.revision`.
+        sha256: hex digest that the file must have, or None.
+        cache_dir: where they are kept.
+
+    Raises:
+        WeightsMissing: the hub cannot be reached.
+        ModelError: the file is not what it should be.
+    """
+    known = DETECTOR_WEIGHTS[detector]
+
+    def check(path: Path) -> str:
+        known.check(path)
+        return known.license
+
+    return fetch_file(_at(known.hub_file, revision), cache_dir, sha256=sha256, check=check)
+
+
+def _at(hub_file: HubFile, revision: str | None) -> HubFile:
+    return hub_file if revision is None else replace(hub_file, revision=revision)

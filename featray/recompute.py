@@ -1,0 +1,299 @@
+"""Doing published rows again from their sources, and comparing every number.
+
+The same code as in a run, without Ray: find the source, plan, decode and detect the unit that
+holds the row, run the recorded engine on its chip. Settings come from the run's row. What
+cannot be done again (a source that is gone or has changed, weights that are not here) is said
+and counted, and is not a failure: it tells nothing about the rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+from numpy.typing import NDArray
+
+from featray.bounds import GROUPS, SHARE, SIDE, repeat_bounds
+from featray.child import ChildSettings
+from featray.chunks import Chunk
+from featray.config import Config, cache_dir, parse_config
+from featray.errors import ErrorCode, FeatrayError, ModelError, StorageError
+from featray.faces.detector import detector_sha256, prepare_detector
+from featray.identity import result_settings, settings_hash
+from featray.isolation import IsolatedDecoder
+from featray.plan import UnitTask, VideoPlan, VideoTask
+from featray.rows import chunk_row, read_stream
+from featray.sources.listing import Video, find_video
+from featray.stages import Infer, InferSettings
+from featray.tables.layout import Output
+from featray.tables.query import connect, run_sql
+
+log = logging.getLogger(__name__)
+
+_NOT_ABOUT_THE_ROW = {ErrorCode.FETCH_FAILED, ErrorCode.ACCESS_DENIED, ErrorCode.TIMEOUT, ErrorCode.OUT_OF_MEMORY}
+
+Key = tuple[int, int]
+"""Frame index and face index."""
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The largest difference of a group of columns."""
+
+    difference: float = 0.0
+    bound: float = 0.0
+    row: str = ""
+
+
+@dataclass
+class Recomputed:
+    """What came of it.
+
+    Attributes:
+        asked: rows that were drawn.
+        checked: rows that were computed again.
+        worst: by group of columns.
+        differing: rows with a number beyond its bound, or that the source does not give: one line each.
+        unverifiable: why rows could not be computed again, one line each.
+    """
+
+    asked: int = 0
+    checked: int = 0
+    worst: dict[str, Worst] = field(default_factory=dict)
+    differing: list[str] = field(default_factory=list)
+    unverifiable: list[str] = field(default_factory=list)
+
+    def cannot(self, rows: list[dict[str, Any]], why: str) -> None:
+        """Note rows that cannot be computed again."""
+        self.unverifiable.append(f"{len(rows)} rows of video {rows[0]['video_id']}: {why}")
+
+
+def recompute(
+    output: Output, count: int, *, seed: int, release: str | None, storage_options: dict[str, Any] | None
+) -> Recomputed:
+    """Compute `count` random published faces again.
+
+    Args:
+        output: where the tables are.
+        count: how many; all of them if there are fewer.
+        seed: the same rows for the same seed.
+        release: draw from this one only, else from all.
+        storage_options: for the sources; secrets do not stand in the tables.
+    """
+    rows = _draw(output, count, seed, release)
+    report = Recomputed(asked=len(rows))
+    for (_, run_id), of_run in _grouped(rows, "release", "run_id"):
+        try:
+            repeat = _Repeat(of_run[0], storage_options)
+        except FeatrayError as error:
+            for _, of_video in _grouped(of_run, "dataset", "video_id"):
+                report.cannot(of_video, f"run {run_id}: {error}")
+            continue
+        with repeat:
+            for _, of_video in _grouped(of_run, "dataset", "video_id"):
+                repeat.check(of_video, report)
+    return report
+
+
+def _draw(output: Output, count: int, seed: int, release: str | None) -> list[dict[str, Any]]:
+    """Random rows with everything the tables say about them."""
+    connection = connect(output, release or "all")
+    tables = "faces f"
+    for table in ("blendshapes", "mesh"):
+        tables += (
+            f" LEFT JOIN (SELECT * EXCLUDE (pts_us, run_id, track_id) FROM {table}) {table} "
+            "USING (dataset, release, video_id, frame_index, face_index)"
+        )
+    order = f"md5('{int(seed)} ' || dataset || release || video_id || ' ' || frame_index || ' ' || face_index)"
+    sql = f"""
+        WITH drawn AS (
+            SELECT dataset, release, video_id, frame_index, face_index FROM faces ORDER BY {order} LIMIT {int(count)}
+        )
+        SELECT f.*, blendshapes.* EXCLUDE (dataset, release, video_id, frame_index, face_index), mesh.mesh_xyz,
+               v.uri, v.member, v.content_id, r.config, r.config_hash, r.engine, r.precision, r.weights_sha256
+        FROM {tables}
+        SEMI JOIN drawn USING (dataset, release, video_id, frame_index, face_index)
+        LEFT JOIN videos v USING (dataset, release, video_id)
+        LEFT JOIN runs r ON r.run_id = f.run_id AND r.release = f.release
+        ORDER BY f.release, f.run_id, f.dataset, f.video_id, f.frame_index, f.face_index
+    """
+    found: list[dict[str, Any]] = run_sql(connection, sql).read_all().to_pylist()
+    return found
+
+
+def _grouped(rows: list[dict[str, Any]], *names: str) -> Iterator[tuple[tuple[Any, ...], list[dict[str, Any]]]]:
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    yield from groups.items()
+
+
+class _Repeat:
+    """A run's settings, decoder and network, set up again."""
+
+    def __init__(self, row: dict[str, Any], storage_options: dict[str, Any] | None) -> None:
+        if row["config"] is None:
+            raise StorageError("is not in the runs table")
+        self._config = _recorded_config(row, storage_options or {})
+        self._bounds = repeat_bounds(row["engine"], row["precision"])
+        self._infer = Infer(_recorded_engine(row, self._config))
+        child = ChildSettings(self._config.decode, self._config.detect, self._config.input.storage_options)
+        settings = result_settings(
+            self._config,
+            weights_sha256=row["weights_sha256"],
+            detector_sha256=detector_sha256(child.detect, child.detector_files),
+            precision=row["precision"],
+        )
+        if settings_hash(settings) != row["config_hash"]:
+            raise ModelError("its settings give other results in this version of featray; use the one in `runs`")
+        prepare_detector(child.detect, child.detector_files)
+        self._decoder = IsolatedDecoder(child)
+
+    def __enter__(self) -> _Repeat:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._decoder.close()
+
+    def check(self, rows: list[dict[str, Any]], report: Recomputed) -> None:
+        """Compute rows of one video again and compare them."""
+        video = self._source(rows, report)
+        if video is None:
+            return
+        plan = self._decoder.plan(video)
+        if plan.failure:
+            self._failed(rows, [plan.failure], report)
+            return
+        units = list(VideoTask(video, "", "").units(plan, {}))
+        of_units: dict[int, list[dict[str, Any]]] = {}
+        for row in rows:
+            of_units.setdefault(_unit_of(plan, row["frame_index"]), []).append(row)
+        for index, of_unit in of_units.items():
+            self._check_unit(units[index], of_unit, report)
+
+    def _source(self, rows: list[dict[str, Any]], report: Recomputed) -> Video | None:
+        """The source, if it is what the rows were made from."""
+        uri, member = rows[0]["uri"], rows[0]["member"]
+        named = uri if member is None else f"{uri}#{member}"
+        try:
+            video = find_video(uri, member, self._config.input)
+        except FeatrayError as error:
+            hint = "; the tables keep no credentials and no signature: give --storage-option or --config"
+            gone = isinstance(error.__cause__, FileNotFoundError)
+            report.cannot(rows, f"source: {error}{'' if gone else hint}")
+            return None
+        if video is None or video.problem:
+            report.cannot(rows, f"source {named}: {video.problem[1] if video and video.problem else 'is gone'}")
+        elif video.content_id != rows[0]["content_id"]:
+            report.cannot(rows, f"source {named}: has changed since ({rows[0]['content_id']}, now {video.content_id})")
+        else:
+            return video
+        return None
+
+    def _check_unit(self, task: UnitTask, rows: list[dict[str, Any]], report: Recomputed) -> None:
+        wanted: dict[Key, dict[str, Any]] = {(row["frame_index"], row["face_index"]): row for row in rows}
+        failures: list[Any] = []
+        chunks = self._decoder.chunks(task)
+        for chunk in chunks:
+            for key, again in self._compute(chunk, set(wanted)):
+                self._compare(wanted.pop(key), again, report)
+            failures = chunk.outcome.failures
+            if not wanted:
+                break
+        chunks.close()  # type: ignore[attr-defined]  # a generator: ends the child if it is not done
+        if wanted:
+            self._failed(list(wanted.values()), failures, report)
+
+    def _compute(self, chunk: Chunk, wanted: set[Key]) -> Iterator[tuple[Key, dict[str, Any]]]:
+        """Those faces of a chunk that are wanted, with the network's numbers."""
+        keys = list(zip(*(chunk.faces[name].to_pylist() for name in ("frame_index", "face_index")), strict=True))
+        indices = [i for i, key in enumerate(keys) if key in wanted]
+        if not indices:
+            return
+        fewer = replace(chunk, chips=np.ascontiguousarray(chunk.chips[indices]), faces=chunk.faces.take(indices))
+        (result,) = self._infer(chunk_row("", fewer))
+        faces: pa.Table = read_stream(result["faces"][0].as_buffer())
+        yield from zip((keys[i] for i in indices), faces.to_pylist(), strict=True)
+
+    def _compare(self, row: dict[str, Any], again: dict[str, Any], report: Recomputed) -> None:
+        report.checked += 1
+        for name, group in GROUPS.items():
+            bound = self._bounds[name]
+            for column in group.columns:
+                difference = _difference(row[column], again[column], group.unit, row["crop_side"])
+                worst = report.worst.setdefault(name, Worst(bound=bound))
+                if difference >= worst.difference:
+                    report.worst[name] = Worst(difference, bound, _name(row))
+                if not difference <= bound:
+                    report.differing.append(
+                        f"{_name(row)}: {column} is {_short(row[column])}, computed again {_short(again[column])} "
+                        f"(off by {difference:.2g}{' ' + group.unit if group.unit else ''}, bound {bound:g})"
+                    )
+
+    def _failed(self, rows: list[dict[str, Any]], failures: list[Any], report: Recomputed) -> None:
+        """Rows that the source did not give again."""
+        for stage, code, message in failures:
+            if code in _NOT_ABOUT_THE_ROW:
+                report.cannot(rows, f"{stage}: {message}")
+                return
+        for row in rows:
+            report.checked += 1
+            why = f" ({failures[0][2]})" if failures else ""
+            report.differing.append(f"{_name(row)}: computed again, there is no such face{why}")
+
+
+def _recorded_config(row: dict[str, Any], storage_options: dict[str, Any]) -> Config:
+    data = yaml.safe_load(row["config"])
+    data["input"]["storage_options"] = storage_options
+    data["output"]["storage_options"] = {}
+    return parse_config(data, origin="its config")
+
+
+def _recorded_engine(row: dict[str, Any], config: Config) -> InferSettings:
+    """The network as the run had it; on this machine's CPU."""
+    return InferSettings(
+        spec=config.model.checkpoint,
+        revision=config.model.revision,
+        weights_sha256=row["weights_sha256"],
+        accept_license=config.model.accept_license,
+        engine=row["engine"],
+        precision=row["precision"],
+        recipe=config.model.recipe,
+        batch_size=config.model.batch_size,
+        threads=1,
+        gpu=False,
+        cache_dir=cache_dir(),
+    )
+
+
+def _unit_of(plan: VideoPlan, frame_index: int) -> int:
+    """Position of the unit that holds a frame."""
+    firsts = [unit.first_index for unit in plan.units]
+    return int(np.searchsorted(firsts, frame_index, side="right")) - 1
+
+
+def _difference(published: Any, again: Any, unit: str, side_px: float) -> float:
+    """The largest difference of two numbers or lists; infinite if only one is there, or a length differs."""
+    if published is None or again is None:
+        return 0.0 if published is None and again is None else float("inf")
+    a: NDArray[np.float64] = np.asarray(published, np.float64).ravel()
+    b: NDArray[np.float64] = np.asarray(again, np.float64).ravel()
+    if a.shape != b.shape or not np.isfinite(a).all():
+        return float("inf")
+    scale = {SIDE: side_px, SHARE: max(float(np.abs(b).max(initial=0)), 1.0)}.get(unit, 1.0)
+    return float(np.abs(a - b).max(initial=0) / scale)
+
+
+def _name(row: dict[str, Any]) -> str:
+    return (
+        f"{row['dataset']}/{row['release']} video {row['video_id']} frame {row['frame_index']} face {row['face_index']}"
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, int | float) else "null" if value is None else "a list"

@@ -1,0 +1,241 @@
+"""The rules that rows must keep, as SQL over DuckDB views; each finds the rows that break it.
+
+A rule is asked about some commits at a time: a commit holds whole videos, so nothing but
+"once over all commits" needs more than one. Views: the tables, `all_runs`
+and `committed(commit, video_id, uri, work_key, status, frames, faces)`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from featray.errors import ErrorCode
+from featray.model.names import EMOTION_NAMES_7
+from featray.tables.schema import FACE_TABLES, SORT_KEYS, TABLES, Column
+
+KEYS: Final[dict[str, tuple[str, ...]]] = {
+    **dict.fromkeys(FACE_TABLES, ("video_id", "frame_index", "face_index")),
+    "frames": ("video_id", "frame_index"),
+    "videos": ("video_id",),
+    "runs": ("run_id",),
+    "erasures": ("erasure_id",),
+}
+"""What may not be there twice within a partition."""
+
+PRESENT: Final = frozenset("dataset release video_id frame_index pts_us face_index run_id track_id".split())
+"""Columns without nulls, wherever they are; others may be null."""
+
+MAY_BE_NULL: Final[dict[str, set[str]]] = {"erasures": {"track_id"}}
+"""Where they may be null after all: an erasure of a whole video has no track."""
+
+_ROUNDING = 1e-6
+"""Of float32 at the ends of a range."""
+
+SOFTMAX_BOUND: Final = {"fp32": 1e-4, "bf16": 0.05}
+"""How far seven rounded shares may be from 1 in sum: seven times half a step of the arithmetic, and room."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the accounting.
+
+    Attributes:
+        needs: tables that it speaks of, the one that a broken row is looked for in last; the rule is skipped
+            where the release does not write one of them.
+        sql: selects `video_id`, `frame_index`, `face_index` and `text` of what breaks it.
+    """
+
+    needs: tuple[str, ...]
+    sql: str
+
+
+def row_rules(table: str, columns: set[str], precision: str) -> dict[str, str]:
+    """For each column of a table that states a range, a condition that its rows keep; the softmax's sum too."""
+    rules = {}
+    for column in TABLES[table]:
+        if column.name in columns:
+            condition = _condition(column, present=column.name in PRESENT - MAY_BE_NULL.get(table, set()))
+            if condition:
+                rules[column.name] = condition
+    shares = [f"emotion_{name}" for name in EMOTION_NAMES_7]
+    if columns.issuperset(shares):
+        bound = SOFTMAX_BOUND.get(precision, SOFTMAX_BOUND["bf16"])
+        total = " + ".join(f"CAST({name} AS DOUBLE)" for name in shares)
+        rules["emotion_sum"] = f"coalesce(abs({total} - 1) <= {bound}, true)"
+    if table == "faces":
+        rules["box"] = "box_x1 <= box_x2 AND box_y1 <= box_y2"
+        rules["face_px_is_shorter_side"] = "abs(least(box_x2 - box_x1, box_y2 - box_y1) - face_px) <= 0.01"
+    if table == "frames":
+        rules["status_and_faces"] = "(status = 'ok') = (faces > 0)"
+    return rules
+
+
+def _condition(column: Column, *, present: bool) -> str | None:
+    name = column.name
+    parts = [f"{name} IS NOT NULL"] if present else []
+    limits = _limits(column)
+    if limits:
+        parts.append(limits)
+    elif pa.types.is_floating(column.type):
+        parts.append(f"isfinite({name})")
+    if not parts:
+        return None
+    condition = " AND ".join(parts)
+    return condition if present else f"({name} IS NULL OR ({condition}))"
+
+
+def _limits(column: Column) -> str | None:
+    name, text = column.name, column.range
+    if between := re.fullmatch(r"\[(-?[\d.]+), (-?[\d.]+|pi)\]", text):
+        high = "pi()" if between[2] == "pi" else between[2]
+        return f"isfinite({name}) AND {name} BETWEEN {between[1]} - {_ROUNDING} AND {high} + {_ROUNDING}"
+    if least := re.fullmatch(r">= (-?[\d.]+)", text):
+        finite = f"isfinite({name}) AND " if pa.types.is_floating(column.type) else ""
+        return f"{finite}{name} >= {least[1]}"
+    if count := re.fullmatch(r"(\d+) values", text):
+        return f"len({name}) = {count[1]} AND len(list_filter({name}, lambda x: x IS NULL OR NOT isfinite(x))) = 0"
+    if " | " in text:
+        choices = ", ".join(f"'{choice}'" for choice in text.split(" | "))
+        return f"CAST({name} AS VARCHAR) IN ({choices})"
+    return None
+
+
+def order_rule(table: str) -> str:
+    """Selects rows of view `one_file` that do not come after the row before them."""
+    keys = ", ".join(SORT_KEYS[table])
+    return (
+        f"SELECT * FROM (SELECT *, row({keys}) AS here, lag(row({keys})) OVER (ORDER BY file_row_number) AS before "
+        "FROM one_file) WHERE before > here"
+    )
+
+
+def twice_rule(table: str) -> str:
+    """Selects keys that are there more than once."""
+    keys = KEYS[table]
+    named = ", ".join(n if n in keys else f"NULL AS {n}" for n in ("video_id", "frame_index", "face_index"))
+    text = f"'is there ' || count(*) || ' times in {table}' AS text"
+    return f"SELECT {named}, {text} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
+
+
+_PER_VIDEO = """
+    SELECT v.video_id, NULL AS frame_index, NULL AS face_index,
+           'videos.{column} is ' || coalesce(v.{column}, -1) || ', {what} ' || coalesce(n, 0) AS text
+    FROM videos v LEFT JOIN (SELECT video_id, {count} AS n FROM {table} GROUP BY video_id) USING (video_id)
+    WHERE v.{column} IS DISTINCT FROM coalesce(n, 0)
+"""
+
+
+def _per_video(column: str, table: str, count: str, what: str) -> Rule:
+    sql = _PER_VIDEO.format(column=column, table=table, count=count, what=what)
+    return Rule(("videos", table), sql)
+
+
+def _same_faces(table: str) -> Rule:
+    """Another table of faces has the rows of `faces`, with their times and tracks."""
+    sql = f"""
+        SELECT coalesce(f.video_id, t.video_id) AS video_id, coalesce(f.frame_index, t.frame_index) AS frame_index,
+               coalesce(f.face_index, t.face_index) AS face_index,
+               CASE WHEN t.video_id IS NULL THEN 'is in faces and not in {table}'
+                    WHEN f.video_id IS NULL THEN 'is in {table} and not in faces'
+                    ELSE 'has another pts_us, track_id or run_id in {table} than in faces' END AS text
+        FROM faces f FULL JOIN {table} t USING (video_id, frame_index, face_index)
+        WHERE t.video_id IS NULL OR f.video_id IS NULL
+           OR (f.pts_us, f.track_id, f.run_id) IS DISTINCT FROM (t.pts_us, t.track_id, t.run_id)
+    """
+    return Rule(("faces", table), sql)
+
+
+def _known_video(table: str) -> Rule:
+    sql = f"""
+        SELECT DISTINCT video_id, NULL AS frame_index, NULL AS face_index,
+               'has rows in {table} and none in videos' AS text
+        FROM {table} ANTI JOIN videos USING (video_id)
+    """
+    return Rule(("videos", table), sql)
+
+
+def _known_run(table: str) -> Rule:
+    sql = f"""
+        SELECT any_value(video_id) AS video_id, NULL AS frame_index, NULL AS face_index,
+               '{table}.run_id ' || run_id || ' is not in runs, ' || count(*) || ' rows' AS text
+        FROM {table} ANTI JOIN all_runs USING (run_id) GROUP BY run_id
+    """
+    return Rule((table,), sql)
+
+
+_FACES_OF_FRAMES = """
+    SELECT coalesce(f.video_id, n.video_id) AS video_id, coalesce(f.frame_index, n.frame_index) AS frame_index,
+           NULL AS face_index,
+           CASE WHEN f.video_id IS NULL THEN 'has faces and no row in frames'
+                WHEN f.faces <> coalesce(n.faces, 0)
+                THEN 'frames.faces is ' || f.faces || ', rows in faces ' || coalesce(n.faces, 0)
+                ELSE 'has another pts_us in faces than in frames' END AS text
+    FROM frames f FULL JOIN (
+        SELECT video_id, frame_index, count(*) AS faces, min(pts_us) AS first_us, max(pts_us) AS last_us
+        FROM faces GROUP BY video_id, frame_index
+    ) n USING (video_id, frame_index)
+    WHERE f.video_id IS NULL OR f.faces <> coalesce(n.faces, 0)
+       OR (n.video_id IS NOT NULL AND (n.first_us <> f.pts_us OR n.last_us <> f.pts_us))
+"""
+
+_STATUS = """
+    SELECT video_id, NULL AS frame_index, NULL AS face_index,
+           'status ' || v.status || ', error_code ' || coalesce(v.error_code, 'null') || ', '
+           || coalesce(e.n, 0) || ' errors rows, ' || v.frames_sampled || ' frames do not go together' AS text
+    FROM videos v LEFT JOIN (
+        SELECT video_id, count(*) AS n, list(error_code) AS codes FROM errors GROUP BY video_id
+    ) e USING (video_id)
+    WHERE NOT CASE v.status
+        WHEN 'ok' THEN v.error_code IS NULL AND e.n IS NULL
+        WHEN 'partial' THEN v.frames_sampled > 0 AND coalesce(list_contains(e.codes, v.error_code), false)
+        WHEN 'failed' THEN v.frames_sampled = 0 AND coalesce(list_contains(e.codes, v.error_code), false)
+        ELSE false END
+"""
+
+_TRUNCATED = """
+    SELECT v.video_id, NULL AS frame_index, NULL AS face_index, 'truncated is ' || v.truncated
+           || ', which its errors rows do not say' AS text
+    FROM videos v
+    WHERE v.truncated <> (v.video_id IN (SELECT video_id FROM errors WHERE error_code = 'truncated'))
+"""
+
+_CODES = f"""
+    SELECT video_id, NULL AS frame_index, NULL AS face_index,
+           'errors.error_code ' || coalesce(error_code, 'null') || ' is none of the closed list' AS text
+    FROM errors WHERE error_code IS NULL OR error_code NOT IN ({", ".join(f"'{code}'" for code in ErrorCode)})
+"""
+
+_COMMITTED = """
+    SELECT coalesce(c.video_id, v.video_id) AS video_id, NULL AS frame_index, NULL AS face_index,
+           CASE WHEN v.video_id IS NULL THEN 'is in commit ' || c.commit || ' and not in videos'
+                WHEN c.video_id IS NULL THEN 'is in videos and in no commit'
+                ELSE 'commit ' || c.commit || ' says ' || c.status || ', ' || c.frames || ' frames, ' || c.faces
+                     || ' faces; videos says ' || v.status || ', ' || v.frames_sampled || ', ' || v.faces
+                     || CASE WHEN c.work_key <> v.work_key THEN ', another work_key' ELSE '' END
+                     || CASE WHEN c.uri <> v.uri THEN ', another uri' ELSE '' END END AS text
+    FROM committed c FULL JOIN videos v USING (video_id)
+    WHERE v.video_id IS NULL OR c.video_id IS NULL OR (c.status, c.frames, c.faces, c.work_key, c.uri)
+          IS DISTINCT FROM (v.status, v.frames_sampled, v.faces, v.work_key, v.uri)
+"""
+
+RULES: Final[tuple[Rule, ...]] = (
+    *(Rule((table,), twice_rule(table)) for table in KEYS if table not in ("runs", "erasures")),
+    _per_video("frames_sampled", "frames", "count(*)", "rows in frames"),
+    _per_video("frames_with_face", "frames", "count_if(faces > 0)", "frames with a face"),
+    _per_video("faces", "faces", "count(*)", "rows in faces"),
+    _per_video("tracks", "faces", "count(DISTINCT track_id)", "tracks in faces"),
+    Rule(("frames", "faces"), _FACES_OF_FRAMES),
+    _same_faces("blendshapes"),
+    _same_faces("mesh"),
+    *(_known_video(table) for table in ("faces", "frames", "errors")),
+    *(_known_run(table) for table in ("faces", "blendshapes", "mesh", "frames", "videos", "errors")),
+    Rule(("errors", "videos"), _STATUS),
+    Rule(("errors", "videos"), _TRUNCATED),
+    Rule(("errors",), _CODES),
+    Rule(("videos",), _COMMITTED),
+)
+"""All of them; what is true of single rows is in `row_rules`."""

@@ -1,0 +1,174 @@
+"""Merging the small files that many small runs leave, without changing a row.
+
+Commits of one partition folder are merged into one that holds their videos' records and the
+merged files; files that are large already are taken over as they are. It is the same kind of
+commit as a replacement: readers see the old files or the new ones, and a kill is made good by
+the next run, by `featray publish`, or by the same command again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featray.sources.storage import open_ranges, storage_errors
+from featray.tables.commits import Commit, CommittedFile, read_commits, read_manifests, write_commit
+from featray.tables.finish import finish_committed, remove_leftovers
+from featray.tables.layout import Partition
+from featray.tables.replace import COMPACT_PREFIX, carry_out
+from featray.tables.rewrite import complete, footer_of, merged_footer, writer_like
+from featray.tables.runs import running_rows
+from featray.tables.schema import SORT_KEYS, TABLES
+
+LARGE_BYTES: Final = 128 << 20
+"""A file from here on is large enough for query engines and is left alone."""
+
+VIDEOS_A_COMMIT: Final = 20_000
+"""Some 5 MB of record: a commit is read whole whenever one of its videos is replaced."""
+
+INPUTS_AT_ONCE: Final = 200
+"""Commits merged in one go; each has a file open, and a batch of rows in memory."""
+
+_BATCH_BYTES: Final = 4 << 20
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What happened in a partition: numbers of commits and files before and after, or why nothing could."""
+
+    commits_before: int
+    files_before: int
+    commits: int
+    files: int
+    refused: str | None = None
+
+
+def compact_partition(partition: Partition) -> Compacted:
+    """Merge the small files of a partition, folder by folder."""
+    finish_committed(partition)
+    remove_leftovers(partition)
+    commits = read_commits(partition)
+    before = len(commits), sum(len(commit.files) for commit in commits)
+    if read_manifests(partition):
+        # What an open shard replaces is named by commit; those names must hold until it is published.
+        why = "a run is on or was cut off; wait for it, run it again, or `featray publish`"
+        return Compacted(*before, *before, refused=why)
+    for group in _groups(partition, commits):
+        _merge_group(partition, group)
+    commits = read_commits(partition)
+    return Compacted(*before, len(commits), sum(len(commit.files) for commit in commits))
+
+
+def _groups(partition: Partition, commits: list[Commit]) -> Iterator[list[Commit]]:
+    """Commits to be merged into one: of one folder, in the order of their names, in bounded numbers."""
+    running = {f"run-{row['run_id']}" for row in running_rows(partition)}
+    folders: dict[str, list[Commit]] = {}
+    for commit in sorted(commits, key=lambda commit: commit.name):
+        if commit.files and commit.name not in running:
+            folders.setdefault(_folder(commit), []).append(commit)
+    for _, members in sorted(folders.items()):
+        group: list[Commit] = []
+        videos = 0
+        for commit in members:
+            if group and (videos + len(commit.videos) > VIDEOS_A_COMMIT or len(group) >= INPUTS_AT_ONCE):
+                yield from _worth_it(group)
+                group, videos = [], 0
+            group.append(commit)
+            videos += len(commit.videos)
+        yield from _worth_it(group)
+
+
+def _folder(commit: Commit) -> str:
+    """Where a commit's files lie: runs and erasures by table, shards by the folder that their tables share."""
+    table, _, rest = commit.files[0].path.partition("/")
+    return f"{table if table in ('runs', 'erasures') else 'videos'}/{rest.rpartition('/')[0]}"
+
+
+def _worth_it(group: list[Commit]) -> Iterator[list[Commit]]:
+    """The group, if merging leaves fewer files than there are."""
+    small: dict[str, int] = {}
+    for file in (file for commit in group for file in commit.files):
+        if file.size_bytes < LARGE_BYTES:
+            small[file.table] = small.get(file.table, 0) + 1
+    if any(count > 1 for count in small.values()):
+        yield group
+
+
+def _merge_group(partition: Partition, group: list[Commit]) -> None:
+    every = [file for commit in group for file in commit.files]
+    identity = "\n".join([*(commit.name for commit in group), *(file.path for file in every)])
+    name = f"{COMPACT_PREFIX}{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    files: list[CommittedFile] = []
+    with tempfile.TemporaryDirectory(prefix="featray-compact-") as scratch:
+        for table in TABLES:
+            of_table = [file for file in every if file.table == table]
+            small = [file for file in of_table if file.size_bytes < LARGE_BYTES]
+            files += [file for file in of_table if file.size_bytes >= LARGE_BYTES]
+            files += _merge_files(partition, small, f"part-{name}", scratch) if len(small) > 1 else small
+    commit = Commit(
+        name=name,
+        run_id=group[0].run_id,
+        published_at_us=max(commit.published_at_us for commit in group),
+        files=files,
+        videos=sorted((video for commit in group for video in commit.videos), key=lambda video: video.video_id),
+        rewrites=[replace(old, files=[], videos=[], rewrites=[]) for old in group],
+    )
+    write_commit(partition, commit)
+    carry_out(partition, commit)
+
+
+def _merge_files(partition: Partition, files: list[CommittedFile], stem: str, scratch: str) -> list[CommittedFile]:
+    """Merge sorted files of one table into sorted files; rows stream through."""
+    with ExitStack() as stack:
+        opened = []
+        for file in files:
+            place = partition.output.root.child(file.path)
+            with storage_errors(place.uri):
+                source = stack.enter_context(open_ranges(place))
+                opened.append(pq.ParquetFile(source, buffer_size=1 << 20))
+        footer = merged_footer(footer_of(file) for file in opened)
+        writer = writer_like(partition, files[0], opened[0].schema_arrow, stem, scratch, footer)
+        try:
+            keys = SORT_KEYS[writer.table]
+            streams = [_runs(file, keys, writer.schema) for file in opened]
+            for _, _, rows in heapq.merge(*(_numbered(s, n) for n, s in enumerate(streams)), key=_head):
+                writer.write(rows)
+            return writer.close()
+        finally:
+            writer.abandon()
+
+
+_Run = tuple[tuple[Any, ...], int, pa.Table]
+
+
+def _numbered(stream: Iterator[tuple[tuple[Any, ...], pa.Table]], number: int) -> Iterator[_Run]:
+    for key, rows in stream:
+        yield key, number, rows
+
+
+def _head(run: _Run) -> tuple[Any, ...]:
+    return run[0], run[1]
+
+
+def _runs(file: pq.ParquetFile, keys: tuple[str, ...], schema: pa.Schema) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
+    """A file's rows, video by video (run by run in `runs`), each with its first row's sort key."""
+    metadata = file.metadata
+    uncompressed = sum(metadata.row_group(g).total_byte_size for g in range(metadata.num_row_groups))
+    batch_rows = max(64, _BATCH_BYTES * metadata.num_rows // max(uncompressed, 1))
+    for batch in file.iter_batches(batch_size=batch_rows):
+        rows = complete(pa.Table.from_batches([batch]), schema)
+        names = rows[keys[0]].to_numpy(zero_copy_only=False)
+        starts = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)]
+        for start, end in pairwise(starts):
+            key = tuple(rows[name][start].as_py() for name in keys)
+            yield key, rows.slice(start, end - start)

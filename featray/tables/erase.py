@@ -1,0 +1,284 @@
+"""Erasing a person: a video, or one track of it, out of every table and every place beside them.
+
+Order, so that a kill at any step leaves the old or the new state and the same command again
+finishes: note the erasure (from here on no run takes the video up); in each partition write the
+files anew without the rows; write the commit that makes it so, with its audit row; delete the
+old files, the landing, the open shards' mention, and files that no commit names; note it done.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from featray.errors import UsageError
+from featray.sources.storage import delete, delete_folder, list_files, list_folders, write_bytes
+from featray.tables.commits import (
+    Commit,
+    CommittedFile,
+    close_shard,
+    read_commit,
+    read_commits,
+    read_manifests,
+    write_commit,
+)
+from featray.tables.erase_edits import TrackFaces, counted, forget_uri, forget_uri_edit, read_track, uris_of
+from featray.tables.finish import finish_committed, uncommitted_files
+from featray.tables.layout import Output, Partition, list_partitions
+from featray.tables.replace import ERASE_PREFIX, carry_out
+from featray.tables.rewrite import Edit, holds_videos, rewrite_files, without
+from featray.tables.runs import running_rows, write_marker
+from featray.tables.schema import PER_VIDEO_TABLES
+from featray.tables.tombstones import Erasure, finish_erasure, note_erasure, read_erasures
+from featray.tables.writer import TableWriter
+
+_INTERNAL_FOLDERS = ("landing", "shards", "commits", "running")
+
+
+@dataclass
+class ErasedHere:
+    """What was removed from one partition.
+
+    Attributes:
+        rows: removed, by table.
+        landed: landing folders and mentions in open shards.
+        uncommitted: files that no commit named.
+    """
+
+    partition: Partition
+    rows: dict[str, int] = field(default_factory=dict)
+    landed: int = 0
+    uncommitted: int = 0
+
+    @property
+    def anything(self) -> bool:
+        """Whether there was anything to remove."""
+        return bool(any(self.rows.values()) or self.landed or self.uncommitted)
+
+
+def erase(
+    output: Output, video_id: str, *, track_id: int | None = None, release: str | None = None, reason: str | None = None
+) -> list[ErasedHere]:
+    """Erase a video or one of its tracks; what was removed, by partition.
+
+    Args:
+        output: from all datasets and releases of which it goes, unless `release` names one.
+        video_id: 16 hex digits.
+        track_id: erase only this track; the video then is not worked on again in any release.
+        release: the only release to erase from.
+        reason: kept in the audit row; must not name the person.
+
+    Raises:
+        UsageError: nothing here has this video or track, or the track is ambiguous.
+    """
+    if not re.fullmatch("[0-9a-f]{16}", video_id):
+        raise UsageError(f"--video {video_id}: is no video_id (16 hex digits, as in the `videos` table)")
+    partitions = [p for p in list_partitions(output) if release in (None, p.release)]
+    if release is not None and not partitions:
+        raise UsageError(f"--release {release}: not in this output")
+    erasure = _begin(output, partitions, video_id, track_id, release, reason)
+    if erasure is None:
+        return []
+    note_erasure(output, erasure)
+    with tempfile.TemporaryDirectory(prefix="featray-erase-") as scratch:
+        found = [_erase_in(partition, erasure, scratch) for partition in partitions]
+    finish_erasure(output, erasure)
+    return [here for here in found if here.anything]
+
+
+def _begin(
+    output: Output,
+    partitions: list[Partition],
+    video_id: str,
+    track_id: int | None,
+    release: str | None,
+    reason: str | None,
+) -> Erasure | None:
+    """The erasure to carry out: one that was cut off, or a new one; None if it is done already."""
+    at_us = time.time_ns() // 1000
+    new = Erasure(secrets.token_hex(6), video_id, track_id, release, at_us, reason)
+    known = [erasure for erasure in read_erasures(output, video_id) if erasure.same_as(new)]
+    unfinished = [erasure for erasure in known if not erasure.done]
+    if unfinished:
+        return unfinished[-1]
+    present = [partition for partition in partitions if _is_present(partition, video_id)]
+    if track_id is not None:
+        present = [p for p in present if read_track(p, _commits_of(p, video_id), video_id, track_id).rows]
+    if not present and known:
+        return None
+    if not present:
+        what = f"video {video_id}" + ("" if track_id is None else f" track {track_id}")
+        raise UsageError(f'{output.root.uri}: has no {what}; `featray query OUT "SELECT video_id, uri FROM videos"`')
+    if track_id is not None and len(present) > 1:
+        raise UsageError(
+            f"--track {track_id}: track ids are of one release; add --release, one of "
+            + ", ".join(sorted({partition.release for partition in present}))
+        )
+    return new
+
+
+def _is_present(partition: Partition, video_id: str) -> bool:
+    return bool(
+        _commits_of(partition, video_id)
+        or _landing_folders(partition, video_id)
+        or any(_mentions(manifest.videos, video_id) for manifest in read_manifests(partition))
+    )
+
+
+def _commits_of(partition: Partition, video_id: str) -> list[Commit]:
+    return [c for c in read_commits(partition) if any(video.video_id == video_id for video in c.videos)]
+
+
+def _landing_folders(partition: Partition, video_id: str) -> list[str]:
+    return [name for name in list_folders(partition.landing()) if name.startswith(f"{video_id}-")]
+
+
+def _mentions(videos: list[dict[str, Any]], video_id: str) -> bool:
+    return any(video["video_id"] == video_id for video in videos)
+
+
+def _erase_in(partition: Partition, erasure: Erasure, scratch: str) -> ErasedHere:
+    finish_committed(partition)
+    here = ErasedHere(partition)
+    done = read_commit(partition, f"{ERASE_PREFIX}{erasure.erasure_id}") is not None
+    if not done and _is_present(partition, erasure.video_id):
+        _publish_without(partition, erasure, here, scratch)
+    here.landed = _erase_unfinished(partition, erasure)
+    here.uncommitted = _sweep(partition, erasure)
+    return here
+
+
+def _publish_without(partition: Partition, erasure: Erasure, here: ErasedHere, scratch: str) -> None:
+    """Write the commit that removes the rows, with the audit row, and carry it out."""
+    commits = read_commits(partition)
+    affected = [c for c in commits if any(video.video_id == erasure.video_id for video in c.videos)]
+    track = None
+    if erasure.track_id is not None:
+        track = read_track(partition, affected, erasure.video_id, erasure.track_id)
+    rewritten = [_without(partition, commit, erasure, track, here, scratch) for commit in affected]
+    uris = uris_of(partition, affected, erasure.video_id) if track is None else set()
+    for commit in commits if uris else []:
+        files = rewrite_files(
+            partition,
+            commit,
+            {"runs": forget_uri_edit(uris, erasure.video_id)},
+            touching=None,
+            generation=f"{ERASE_PREFIX}{erasure.erasure_id}",
+            scratch=scratch,
+        )
+        if files != commit.files and commit not in affected:
+            rewritten.append(replace(commit, files=files, rewrites=[]))
+    for row in running_rows(partition) if uris else []:
+        config = forget_uri(row["config"], uris, erasure.video_id)
+        if config != row["config"]:
+            write_marker(partition, {**row, "config": config})
+    name = f"{ERASE_PREFIX}{erasure.erasure_id}"
+    # As old as what was there: an erasure must not make a release the latest one.
+    newest_us = max((commit.published_at_us for commit in commits), default=0)
+    commit = Commit(name, "", newest_us, _audit(partition, erasure, here, name, scratch), [], rewritten)
+    write_commit(partition, commit)
+    carry_out(partition, commit)
+
+
+def _without(
+    partition: Partition,
+    commit: Commit,
+    erasure: Erasure,
+    track: TrackFaces | None,
+    here: ErasedHere,
+    scratch: str,
+) -> Commit:
+    """A commit as it reads without the video, or without the track."""
+    video_id = erasure.video_id
+    edits: dict[str, Edit] = dict.fromkeys(PER_VIDEO_TABLES, without({video_id})) if track is None else track.edits()
+    files = rewrite_files(
+        partition,
+        commit,
+        {table: counted(edit, here.rows, table) for table, edit in edits.items()},
+        touching={video_id},
+        generation=f"{ERASE_PREFIX}{erasure.erasure_id}",
+        scratch=scratch,
+    )
+    if track is None:
+        videos = [video for video in commit.videos if video.video_id != video_id]
+    else:
+        videos = [replace(v, faces=v.faces - track.rows) if v.video_id == video_id else v for v in commit.videos]
+    return replace(commit, files=files, videos=videos, rewrites=[])
+
+
+def _audit(partition: Partition, erasure: Erasure, here: ErasedHere, name: str, scratch: str) -> list[CommittedFile]:
+    row = {
+        "dataset": partition.dataset,
+        "release": partition.release,
+        "video_id": erasure.video_id,
+        "erasure_id": erasure.erasure_id,
+        "track_id": erasure.track_id,
+        **{f"{table}_removed": here.rows.get(table, 0) for table in PER_VIDEO_TABLES},
+        "reason": erasure.reason,
+        "erased_at": datetime.fromtimestamp(erasure.at_us / 1_000_000, UTC),
+    }
+    writer = TableWriter(
+        "erasures",
+        folder=partition.folder("erasures"),
+        stem=f"part-{name}",
+        scratch=scratch,
+        footer={"dataset": partition.dataset, "release": partition.release},
+        path_fields=(),
+        root=partition.output.root,
+    )
+    writer.write_rows([row])
+    return writer.close()
+
+
+def _erase_unfinished(partition: Partition, erasure: Erasure) -> int:
+    """Take the video out of landing and open shards; in how many places it was."""
+    folders = _landing_folders(partition, erasure.video_id)
+    removed = len(folders)
+    for manifest in read_manifests(partition):
+        if not _mentions(manifest.videos, erasure.video_id):
+            continue
+        removed += 1
+        rest = [video for video in manifest.videos if video["video_id"] != erasure.video_id]
+        if rest:
+            text = json.dumps(asdict(replace(manifest, videos=rest)))
+            write_bytes(partition.shard(manifest.shard), text.encode())
+        else:
+            close_shard(partition, manifest.shard)
+    for name in folders:
+        delete_folder(partition.landing().child(name))
+    return removed
+
+
+def _sweep(partition: Partition, erasure: Erasure) -> int:
+    """Delete files that no commit names and that hold the video, or cannot be read; how many there were.
+
+    Killed processes leave such files: parts of a shard without a commit, and temporary files on a disk.
+    """
+    root = partition.output.root
+    committed = {file.path for commit in read_commits(partition) for file in commit.files}
+    gone = [path for path in uncommitted_files(partition, committed) if _may_hold(partition, path, erasure)]
+    for path in gone:
+        delete(root.child(path))
+    for folder in _INTERNAL_FOLDERS:
+        for path in list_files(partition.output.internal(folder, partition.dataset, partition.release)):
+            name = path.rsplit("/", 1)[-1]
+            if name.startswith(".") and name.endswith(".tmp"):
+                delete(root.child(path[len(root.path.rstrip("/")) + 1 :]))
+    return len(gone)
+
+
+def _may_hold(partition: Partition, path: str, erasure: Erasure) -> bool:
+    if erasure.erasure_id in path or not path.endswith(".parquet"):
+        return True
+    try:
+        return holds_videos(partition.output.root.child(path), {erasure.video_id})
+    except (pa.ArrowInvalid, KeyError):
+        return not path.startswith("runs/")

@@ -1,0 +1,143 @@
+"""What an erasure does to rows, table by table; pure functions over Arrow tables, and what they need to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+from numpy.typing import NDArray
+
+from featray.sources.storage import open_ranges, storage_errors
+from featray.tables.commits import Commit
+from featray.tables.layout import Partition
+from featray.tables.rewrite import Edit
+from featray.tables.schema import FACE_TABLES
+
+
+@dataclass(frozen=True)
+class TrackFaces:
+    """The faces of one track.
+
+    Attributes:
+        video_id, track_id: which track.
+        frames: int64 `[n]`, frame indices that lose faces, ascending.
+        lost: int64 `[n]`, how many faces each of them loses.
+        emptied: how many of them have no other face.
+    """
+
+    video_id: str
+    track_id: int
+    frames: NDArray[np.int64]
+    lost: NDArray[np.int64]
+    emptied: int
+
+    @property
+    def rows(self) -> int:
+        """Faces of the track."""
+        return int(self.lost.sum())
+
+    def edits(self) -> dict[str, Edit]:
+        """The edits that remove the track and keep the accounting true."""
+        return {**dict.fromkeys(FACE_TABLES, self._faces), "frames": self._frames, "videos": self._videos}
+
+    def _of_video(self, rows: pa.Table) -> NDArray[np.bool_]:
+        mask: NDArray[np.bool_] = pc.equal(rows["video_id"], self.video_id).to_numpy(zero_copy_only=False)
+        return mask
+
+    def _faces(self, rows: pa.Table) -> pa.Table:
+        gone = self._of_video(rows) & (rows["track_id"].to_numpy() == self.track_id)
+        return rows.filter(pa.array(~gone)) if gone.any() else rows
+
+    def _frames(self, rows: pa.Table) -> pa.Table:
+        if not len(self.frames):
+            return rows
+        indices = rows["frame_index"].to_numpy().astype(np.int64)
+        position = np.minimum(np.searchsorted(self.frames, indices), len(self.frames) - 1)
+        hit = self._of_video(rows) & (self.frames[position] == indices)
+        if not hit.any():
+            return rows
+        faces = rows["faces"].to_numpy() - np.where(hit, self.lost[position], 0)
+        status = pc.if_else(pa.array(hit & (faces == 0)), "no_face", rows["status"])
+        return _with(_with(rows, "faces", pa.array(faces)), "status", status)
+
+    def _videos(self, rows: pa.Table) -> pa.Table:
+        hit = self._of_video(rows)
+        if not hit.any() or not self.rows:
+            return rows
+        for name, lost in (("faces", self.rows), ("frames_with_face", self.emptied), ("tracks", 1)):
+            rows = _with(rows, name, pa.array(rows[name].to_numpy() - np.where(hit, lost, 0)))
+        return rows
+
+
+def read_track(partition: Partition, commits: list[Commit], video_id: str, track_id: int) -> TrackFaces:
+    """Find a track's faces in the files of commits."""
+    every, of_track = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for file in (file for commit in commits for file in commit.files if file.table == "faces"):
+        place = partition.output.root.child(file.path)
+        with storage_errors(place.uri), open_ranges(place) as source:
+            opened = pq.ParquetFile(source)
+            for group in range(opened.num_row_groups):
+                rows = opened.read_row_group(group, columns=["video_id", "frame_index", "track_id"])
+                rows = rows.filter(pc.equal(rows["video_id"], video_id))
+                every.append(rows["frame_index"].to_numpy())
+                of_track.append(rows.filter(pc.equal(rows["track_id"], track_id))["frame_index"].to_numpy())
+    frames, lost = np.unique(np.concatenate(of_track).astype(np.int64), return_counts=True)
+    all_frames, faces = np.unique(np.concatenate(every).astype(np.int64), return_counts=True)
+    emptied = int((faces[np.searchsorted(all_frames, frames)] == lost).sum())
+    return TrackFaces(video_id, track_id, frames, lost, emptied)
+
+
+def counted(edit: Edit, removed: dict[str, int], table: str) -> Edit:
+    """An edit that adds up the rows it removes."""
+
+    def counting(rows: pa.Table) -> pa.Table:
+        edited = edit(rows)
+        removed[table] = removed.get(table, 0) + rows.num_rows - edited.num_rows
+        return edited
+
+    return counting
+
+
+def uris_of(partition: Partition, commits: list[Commit], video_id: str) -> set[str]:
+    """The video's own URI, if it is a file of its own: a shard file's name is that of many."""
+    found = set()
+    for file in (file for commit in commits for file in commit.files if file.table == "videos"):
+        place = partition.output.root.child(file.path)
+        with storage_errors(place.uri), open_ranges(place) as source:
+            rows = pq.read_table(source, columns=["video_id", "uri", "member"])
+        rows = rows.filter(pc.equal(rows["video_id"], video_id)).to_pylist()
+        found |= {row["uri"] for row in rows if row["member"] is None}
+    return found
+
+
+def forget_uri(config: str, uris: set[str], video_id: str) -> str:
+    """A run's config (YAML) that does not name the video's file any more; the same text if it did not."""
+    data = yaml.safe_load(config)
+    named = uris | {uri.removeprefix("file://") for uri in uris}
+    kept = [f"erased:{video_id}" if uri in named else uri for uri in data["input"]["uris"]]
+    if kept == data["input"]["uris"]:
+        return config
+    data["input"]["uris"] = kept
+    text: str = yaml.safe_dump(data, sort_keys=False)
+    return text
+
+
+def forget_uri_edit(uris: set[str], video_id: str) -> Edit:
+    """`forget_uri` for rows of `runs`."""
+
+    def edit(rows: pa.Table) -> pa.Table:
+        before = rows["config"].to_pylist()
+        after = [forget_uri(config, uris, video_id) for config in before]
+        return rows if after == before else _with(rows, "config", pa.array(after, pa.string()))
+
+    return edit
+
+
+def _with(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    position = rows.column_names.index(name)
+    field = rows.schema.field(name)
+    return rows.set_column(position, field, values.cast(field.type))

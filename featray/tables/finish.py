@@ -1,0 +1,140 @@
+"""Finishing what a killed driver left: published shards that want cleaning up, landed ones that want publishing.
+
+Needs neither Ray nor the sources: what has landed is all that publishing reads. Settings come
+from the row of the run that opened the shard, which stands in its marker or in `runs`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.parquet as pq
+import yaml
+
+from featray.config import path_field_names
+from featray.errors import OutputError
+from featray.provenance import footer
+from featray.sources.storage import delete, list_files, open_ranges, storage_errors
+from featray.tables.commits import Commit, ShardManifest, read_commit, read_commits, read_manifests
+from featray.tables.landing import landed_units, read_plan
+from featray.tables.layout import Partition
+from featray.tables.publish import PublishSettings, clean_up_shard, publish_shard
+from featray.tables.replace import COMPACT_PREFIX, carry_out, finish_changes
+from featray.tables.runs import close_killed_runs, running_rows
+from featray.tables.schema import TABLES
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What was done in a partition.
+
+    Attributes:
+        changes: erasures, compactions and replacements that were carried out to their end.
+        cleaned: shards that were published already, and are tidied up now.
+        published: commits of the shards that were published.
+        waiting: shards that cannot be published yet, with the units that landed and that there are
+            (None where a video has not been planned).
+        leftovers: files of compactions that were never committed, deleted.
+        runs: killed runs whose row says so now.
+    """
+
+    changes: int = 0
+    cleaned: int = 0
+    published: list[Commit] = field(default_factory=list)
+    waiting: list[tuple[str, int, int | None]] = field(default_factory=list)
+    leftovers: int = 0
+    runs: int = 0
+
+
+def finish_committed(partition: Partition) -> tuple[int, int]:
+    """Carry out what commits say; how many changes were finished and how many shards cleaned up."""
+    changes, cleaned = finish_changes(partition), 0
+    for manifest in read_manifests(partition):
+        commit = read_commit(partition, manifest.shard)
+        if commit is not None:
+            changes += bool(commit.rewrites)
+            carry_out(partition, commit)
+            clean_up_shard(partition, manifest)
+            cleaned += 1
+    return changes, cleaned
+
+
+def finish_partition(partition: Partition) -> Finished:
+    """Publish every shard of which all units have landed; finish what was cut off.
+
+    Raises:
+        OutputError: the run that opened a shard is not known.
+    """
+    changes, cleaned = finish_committed(partition)
+    published, waiting = [], []
+    for manifest in read_manifests(partition):
+        landed, units = _progress(partition, manifest)
+        if landed == units:
+            published.append(publish_shard(partition, manifest, _settings(partition, manifest)))
+        else:
+            waiting.append((manifest.shard, landed, units))
+    leftovers = remove_leftovers(partition)
+    runs = 0 if waiting else close_killed_runs(partition)
+    return Finished(changes, cleaned, published, waiting, leftovers, runs)
+
+
+def remove_leftovers(partition: Partition) -> int:
+    """Delete the files of compactions that were cut off before their commit; how many there were."""
+    committed = {file.path for commit in read_commits(partition) for file in commit.files}
+    removed = 0
+    for path in uncommitted_files(partition, committed):
+        if path.rsplit("/", 1)[-1].startswith(f"part-{COMPACT_PREFIX}"):
+            delete(partition.output.root.child(path))
+            removed += 1
+    return removed
+
+
+def uncommitted_files(partition: Partition, committed: set[str]) -> Iterator[str]:
+    """Paths, relative to the output's root, of files in the partition's table folders that no commit names."""
+    root = partition.output.root.path.rstrip("/")
+    for table in TABLES:
+        for path in list_files(partition.folder(table)):
+            relative = path[len(root) + 1 :]
+            if relative not in committed:
+                yield relative
+
+
+def _progress(partition: Partition, manifest: ShardManifest) -> tuple[int, int | None]:
+    """Units of a shard that have landed, and how many it has."""
+    landed, units, planned = 0, 0, True
+    for video in manifest.videos:
+        folder = partition.landing(video["video_id"], video["work_key"])
+        plan = read_plan(folder)
+        planned = planned and plan is not None
+        landed += len(landed_units(folder))
+        units += len(plan.units) if plan else 0
+    return landed, units if planned else None
+
+
+def _settings(partition: Partition, manifest: ShardManifest) -> PublishSettings:
+    for row in (*running_rows(partition), *_published_runs(partition)):
+        if row["run_id"] == manifest.run_id:
+            break
+    else:
+        raise OutputError(f"shard {manifest.shard}: its run {manifest.run_id} is not in `runs`; run the job again")
+    config = yaml.safe_load(row["config"])
+    return PublishSettings(
+        run_id=manifest.run_id,
+        tables=tuple(config["output"]["tables"]),
+        path_fields=tuple(n for n in path_field_names(config["input"]["path_fields"] or "") if n != "name"),
+        footer=footer(row),
+    )
+
+
+def _published_runs(partition: Partition) -> Iterator[dict[str, Any]]:
+    for commit in read_commits(partition):
+        for file in commit.files:
+            if file.table == "runs":
+                place = partition.output.root.child(file.path)
+                with storage_errors(place.uri), open_ranges(place) as source:
+                    yield from pq.read_table(source).to_pylist()

@@ -1,0 +1,58 @@
+"""Files in table folders that no commit names: whose they are, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from featray.sources.storage import Location, list_files
+from featray.tables.commits import read_manifests
+from featray.tables.layout import Output, Partition
+from featray.tables.problems import Problem, Report
+from featray.tables.replace import COMPACT_PREFIX, ERASE_PREFIX
+from featray.tables.runs import running_rows
+from featray.tables.schema import TABLES
+
+
+def find_uncommitted(
+    output: Output, partitions: list[Partition], committed: set[str], report: Report, *, everything: bool
+) -> None:
+    """Name the files in table folders that no commit names."""
+    owners = {part: f"shard {shard} is open" for p in partitions for part, shard in _open_stems(p).items()}
+    for partition in partitions:
+        owners |= {f"part-{row['run_id']}-": f"run {row['run_id']} is on" for row in running_rows(partition)}
+    root = output.root.path.rstrip("/")
+    for folder in _folders(output, partitions, everything=everything):
+        for path in list_files(folder):
+            relative = path[len(root) + 1 :]
+            if relative in committed:
+                continue
+            name = relative.rsplit("/", 1)[-1]
+            owner = next((owner for stem, owner in owners.items() if name.lstrip(".").startswith(stem)), None)
+            if owner:
+                report.unfinished.append(f"{relative}: in no commit yet; {owner}, and the next run replaces it")
+            elif ERASE_PREFIX in name or name.startswith(f"part-{COMPACT_PREFIX}"):
+                mend = "featray erase" if ERASE_PREFIX in name else "featray publish or compact"
+                report.unfinished.append(f"{relative}: in no commit; left by a change that was cut off; {mend} ends it")
+            elif name.endswith(".tmp"):
+                report.unfinished.append(f"{relative}: left by a process that was killed while it wrote; delete it")
+            else:
+                report.problems.append(Problem("", "no commit names it: its rows are not published", relative))
+
+
+def _folders(output: Output, partitions: list[Partition], *, everything: bool) -> Iterator[Location]:
+    for table in TABLES:
+        if everything:
+            yield output.table(table)
+        else:
+            yield from (partition.folder(table) for partition in partitions)
+
+
+def _open_stems(partition: Partition) -> dict[str, str]:
+    """How the names of files begin that open shards may have written, and which shard."""
+    stems = {}
+    for manifest in read_manifests(partition):
+        stems[f"part-{manifest.shard}-"] = manifest.shard
+        for video in manifest.videos:
+            if video["replaces"]:
+                stems[f"part-{video['replaces']}-{manifest.shard}-"] = manifest.shard
+    return stems

@@ -1,0 +1,107 @@
+"""What has been erased and must not come back: one small object a video, beside the tables.
+
+    _featray/erased/<video_id>.json     {"video_id": ..., "erasures": [{...}, ...]}
+
+It is written before anything is deleted, so that an erasure that is cut off is known, and
+goes when the user allows the video again. Neither URI nor content stands in it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+
+from featray.errors import OutputError, StorageError
+from featray.sources.storage import Location, delete, list_files, read_bytes, write_bytes
+from featray.tables.layout import Output, Partition
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """One erasure, asked for and perhaps not finished.
+
+    Attributes:
+        erasure_id: names its commits and its row in `erasures`.
+        video_id: of what is erased.
+        track_id: the track, or None for the whole video.
+        release: the only release it is about, or None for all.
+        at_us: when it was asked for, microseconds since the epoch, UTC.
+        reason: as given by the user.
+        done: whether every step is finished.
+    """
+
+    erasure_id: str
+    video_id: str
+    track_id: int | None
+    release: str | None
+    at_us: int
+    reason: str | None = None
+    done: bool = False
+
+    def same_as(self, other: Erasure) -> bool:
+        """Whether it asks for the same."""
+        return (self.track_id, self.release) == (other.track_id, other.release)
+
+    def blocks(self, release: str) -> bool:
+        """Whether the video may not be worked on in a release; without a track it may not in any: track ids change."""
+        return self.track_id is not None or self.release in (None, release)
+
+
+def read_erasures(output: Output, video_id: str) -> list[Erasure]:
+    """What has been erased of a video, oldest first."""
+    place = _place(output, video_id)
+    try:
+        return [Erasure(**entry) for entry in json.loads(read_bytes(place))["erasures"]]
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return []
+        raise
+    except (ValueError, KeyError, TypeError):
+        raise OutputError(f"{place.uri}: damaged; delete it and erase the video again") from None
+
+
+def note_erasure(output: Output, erasure: Erasure) -> None:
+    """Write an erasure down, in place of the one with its id if there is one."""
+    known = [e for e in read_erasures(output, erasure.video_id) if e.erasure_id != erasure.erasure_id]
+    _write(output, erasure.video_id, [*known, erasure])
+
+
+def finish_erasure(output: Output, erasure: Erasure) -> None:
+    """Note that nothing is left to do for it."""
+    note_erasure(output, replace(erasure, done=True))
+
+
+def allow_again(output: Output, video_id: str) -> bool:
+    """Lift the block, so that the next run may work on the video; whether there was one."""
+    known = bool(read_erasures(output, video_id))
+    delete(_place(output, video_id))
+    return known
+
+
+def erased_videos(output: Output) -> list[str]:
+    """Ids of all videos of which something was erased."""
+    names = (path.rsplit("/", 1)[-1] for path in list_files(_place(output)))
+    return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
+
+class Blocked:
+    """Answers whether a video may not be worked on in a partition. Reads what it is asked for only."""
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+        self._known = set(erased_videos(partition.output))
+
+    def __contains__(self, video_id: str) -> bool:
+        if video_id not in self._known:
+            return False
+        erasures = read_erasures(self._partition.output, video_id)
+        return any(erasure.blocks(self._partition.release) for erasure in erasures)
+
+
+def _write(output: Output, video_id: str, erasures: list[Erasure]) -> None:
+    text = json.dumps({"video_id": video_id, "erasures": [asdict(erasure) for erasure in erasures]})
+    write_bytes(_place(output, video_id), text.encode())
+
+
+def _place(output: Output, video_id: str = "") -> Location:
+    return output.internal("erased", f"{video_id}.json" if video_id else "")

@@ -1,0 +1,320 @@
+"""Does an output hold what it says? Files against commits, rows against rules, counts against counts.
+
+Streams: commits are read one by one, files hashed in pieces, and the accounting asked of some
+commits at a time, by DuckDB with a memory limit and a folder to spill to. Nothing is changed.
+
+A *problem* means that rows cannot be trusted or counted on. What a killed or a live run has
+left half done, and the next one replaces, is *unfinished*: it is said, and is no problem.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featray.errors import StorageError, UsageError
+from featray.sources.storage import open_ranges, storage_errors
+from featray.tables.accounting import RULES, order_rule, row_rules, twice_rule
+from featray.tables.commits import Commit, CommittedFile
+from featray.tables.layout import Output, Partition, list_partitions
+from featray.tables.orphans import find_uncommitted
+from featray.tables.problems import Problem, Report
+from featray.tables.query import read_files, table_view
+from featray.tables.rewrite import footer_of
+from featray.tables.schema import FACE_TABLES, PER_VIDEO_TABLES, SCHEMA_VERSION, arrow_schema
+from featray.tables.tombstones import erased_videos, read_erasures
+from featray.tables.verify_commits import CommitIndex, load_commits
+
+SHOWN: Final = 20
+"""Rows named a rule and a file; a damaged file has millions."""
+
+MEMORY_LIMIT: Final = "2GB"
+"""Of DuckDB; beyond it, it spills to disk."""
+
+_BATCH_FILES = 512
+_BATCH_BYTES = 4 << 30
+"""Commits are accounted for together up to so many files, or so many bytes."""
+
+_FOOTER_FACTS = (
+    "dataset release model_name weights_sha256 weights_trained recipe precision detector detector_sha256 config_hash"
+).split()
+"""What a release decides, so that every file of it says the same."""
+
+
+def verify(output: Output, release: str | None = None) -> Report:
+    """Check an output, or one release of it.
+
+    Raises:
+        UsageError: there is no such release.
+    """
+    partitions = [p for p in list_partitions(output) if release in (None, p.release)]
+    if release is not None and not partitions:
+        raise UsageError(f"--release {release}: not in this output")
+    report = Report(partitions=len(partitions))
+    committed: set[str] = set()
+    with tempfile.TemporaryDirectory(prefix="featray-verify-") as scratch:
+        for partition in partitions:
+            committed |= _Partition(partition, report, scratch).verify()
+    find_uncommitted(output, partitions, committed, report, everything=release is None)
+    return report
+
+
+class _Partition:
+    """The checks of one partition."""
+
+    def __init__(self, partition: Partition, report: Report, scratch: str) -> None:
+        self._partition = partition
+        self._report = report
+        self._where = f"{partition.dataset}/{partition.release}"
+        self._db = duckdb.connect()
+        self._db.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{MEMORY_LIMIT}'")
+        self._db.execute(f"SET temp_directory = '{scratch}/spill'; SET preserve_insertion_order = false")
+        if not partition.output.root.is_local:
+            self._db.register_filesystem(partition.output.root.fs)
+        self._facts: dict[str, str] = {}
+        self._tables: tuple[str, ...] = ()
+
+    def verify(self) -> set[str]:
+        """Run every check; the paths that commits name."""
+        index = load_commits(self._partition, self._db)
+        for text in index.damaged:
+            self._problem(text)
+        self._report.unfinished += [f"{self._where}: {text}" for text in index.unfinished]
+        self._check_runs(index)
+        paths: set[str] = set()
+        for batch in _batches(index.commits()):
+            sound = []
+            for commit in batch:
+                paths |= {file.path for file in commit.files}
+                if all([self._check_file(file) for file in commit.files]):
+                    sound.append(commit)
+            self._account(sound, index)
+            self._report.videos += sum(len(commit.videos) for commit in batch)
+        for video_id, names in index.videos_twice():
+            self._problem(f"is in several commits: {', '.join(names)}", video_id=video_id)
+        self._check_erasures(index)
+        self._db.close()
+        return paths
+
+    def _problem(
+        self, text: str, file: str | None = None, video_id: str | None = None, row: dict[str, int] | None = None
+    ) -> None:
+        self._report.problems.append(Problem(self._where, text, file, video_id, row or {}))
+
+    def _check_runs(self, index: CommitIndex) -> None:
+        """Read the runs; what they say of the release is what every file has to say."""
+        files = [file for commit in index.commits() for file in commit.files if file.table == "runs"]
+        self._db.execute(f"CREATE TABLE all_runs AS {table_view('runs', '')}")
+        for file in files:
+            if self._open(file, quiet=True) is not None:
+                source = read_files(self._partition.output, [file.path])
+                try:
+                    self._db.execute(f"INSERT INTO all_runs BY NAME SELECT * FROM {source}")
+                except duckdb.Error as error:
+                    self._problem(f"cannot be read: {_first_line(error)}", file.path)
+        for row in self._rows(twice_rule("runs").replace("FROM runs", "FROM all_runs")):
+            self._problem(row["text"])
+        known = self._rows(
+            "SELECT * REPLACE (CAST(weights_trained AS VARCHAR) AS weights_trained) FROM all_runs ORDER BY started_at"
+        )
+        if not known:
+            self._problem("has no row in runs: where its rows come from is not known")
+            return
+        self._facts = {name: str(known[-1][name]) for name in _FOOTER_FACTS}
+        self._tables = _tables_of(known[-1]["config"])
+        ids = {row["run_id"] for row in known}
+        for commit in index.commits():
+            if commit.videos and commit.run_id not in ids:
+                self._problem(f"commit {commit.name} names run {commit.run_id}, which is not in runs")
+
+    def _check_file(self, file: CommittedFile) -> bool:
+        """Check one file by itself; whether its rows can be counted on for the accounting."""
+        self._report.files += 1
+        self._report.bytes += file.size_bytes
+        self._report.rows += file.rows
+        opened = self._open(file)
+        if opened is None:
+            return False
+        self._check_footer(file, opened)
+        try:
+            return self._check_rows(file, opened)
+        except duckdb.Error as error:
+            self._problem(f"cannot be read: {_first_line(error)}", file.path)
+            return False
+
+    def _open(self, file: CommittedFile, *, quiet: bool = False) -> pq.ParquetFile | None:
+        """Compare size and sha256; the opened file, or None if it cannot be read."""
+        place = self._partition.output.root.child(file.path)
+        say = (lambda *_: None) if quiet else self._problem
+        try:
+            if not quiet:
+                size, digest = _digest(place)
+                if size != file.size_bytes:
+                    say(f"has {size} bytes, the commit says {file.size_bytes}", file.path)
+                if digest != file.sha256:
+                    say(f"has sha256 {digest[:12]}…, the commit says {file.sha256[:12]}…: it was changed", file.path)
+            with storage_errors(place.uri), open_ranges(place) as source:
+                opened = pq.ParquetFile(source)
+                opened.close()
+                return opened
+        except StorageError as error:
+            missing = isinstance(error.__cause__, FileNotFoundError)
+            say("a commit names it and it is not there" if missing else str(error), file.path)
+        except pa.ArrowInvalid as error:
+            say(f"is no readable Parquet file: {_first_line(error)}", file.path)
+        return None
+
+    def _check_footer(self, file: CommittedFile, opened: pq.ParquetFile) -> None:
+        if opened.metadata.num_rows != file.rows:
+            self._problem(f"has {opened.metadata.num_rows} rows, the commit says {file.rows}", file.path)
+        footer = footer_of(opened)
+        version = footer.get("schema_version", "")
+        if not version.isdigit() or not 1 <= int(version) <= SCHEMA_VERSION:
+            self._problem(f"footer: schema_version is {version or 'missing'}", file.path)
+        for name, value in self._facts.items():
+            if file.table == "erasures" and name not in ("dataset", "release"):
+                continue  # no run made it
+            if footer.get(name) != value:
+                self._problem(f"footer: featray.{name} is {footer.get(name)}, the run says {value}", file.path)
+        fields = tuple(n for n, _ in _hive_fields(file.path))
+        expected = arrow_schema(file.table, fields)
+        found = opened.schema_arrow
+        for column in expected:
+            if column.name not in found.names:
+                # Columns are only ever added: a file of an older version lacks the newer ones.
+                if version == str(SCHEMA_VERSION):
+                    self._problem(f"has no column {column.name}", file.path)
+            elif not found.field(column.name).type.equals(column.type):
+                kind = found.field(column.name).type
+                self._problem(f"column {column.name} is {kind}, not {column.type}", file.path)
+        for name in set(found.names) - set(expected.names):
+            self._problem(f"has a column {name} that schema {version} does not know", file.path)
+
+    def _check_rows(self, file: CommittedFile, opened: pq.ParquetFile) -> bool:
+        names = set(opened.schema_arrow.names)
+        source = read_files(self._partition.output, [file.path], row_numbers=True)
+        self._db.execute(f"CREATE OR REPLACE VIEW one_file AS SELECT * FROM {source}")
+        for row in self._rows(f"{order_rule(file.table)} LIMIT {SHOWN}"):
+            self._problem("is out of order", file.path, row.get("video_id"), {"row": row["file_row_number"]})
+        rules = row_rules(file.table, names, self._facts.get("precision", ""))
+        partition = {"dataset": self._partition.dataset, "release": self._partition.release}
+        for name, value in {**partition, **dict(_hive_fields(file.path))}.items():
+            if name in names:
+                rules[name] = f"{name} IS NOT DISTINCT FROM '{value.replace(chr(39), chr(39) * 2)}'"
+        broken = ", ".join(f"CASE WHEN NOT coalesce({c}, false) THEN '{_tell(n, names)} END" for n, c in rules.items())
+        kept = " AND ".join(f"coalesce({condition}, false)" for condition in rules.values())
+        key = [name for name in ("video_id", "frame_index", "face_index") if name in names]
+        columns = ", ".join([*key, "file_row_number", f"concat_ws(', ', {broken}) AS text"])
+        self._report_rows(f"SELECT {columns} FROM one_file WHERE NOT ({kept})", file.path)
+        return True
+
+    def _account(self, commits: list[Commit], index: CommitIndex) -> None:
+        """Ask the rules about the rows of some commits."""
+        if not any(commit.videos for commit in commits):
+            return
+        for table in PER_VIDEO_TABLES:
+            files = [file.path for commit in commits for file in commit.files if file.table == table]
+            view = table_view(table, read_files(self._partition.output, files))
+            self._db.execute(f"CREATE OR REPLACE VIEW {table} AS {view}")
+        index.select_videos([commit.name for commit in commits])
+        for rule in RULES:
+            if all(table in self._tables or table not in ("blendshapes", "mesh") for table in rule.needs):
+                self._report_rows(rule.sql, None, [file for c in commits for file in c.files], rule.needs)
+
+    def _report_rows(
+        self, sql: str, path: str | None, files: list[CommittedFile] | None = None, tables: tuple[str, ...] = ()
+    ) -> None:
+        try:
+            rows = self._rows(f"SELECT *, count(*) OVER () AS of FROM ({sql}) LIMIT {SHOWN}")
+        except duckdb.Error as error:
+            self._problem(f"cannot be read: {_first_line(error)}", path)
+            return
+        for row in rows:
+            place = {name: row[name] for name in ("frame_index", "face_index") if row.get(name) is not None}
+            if not place and path and row.get("video_id") is None:
+                place = {"row": row["file_row_number"]}
+            where = path or self._file_of(row, files or [], tables)
+            self._problem(row["text"], where, row.get("video_id"), place)
+        if rows and rows[0]["of"] > len(rows):
+            self._problem(f"{rows[0]['of'] - len(rows)} more rows like these: {rows[0]['text']}", path)
+
+    def _file_of(self, row: dict[str, Any], files: list[CommittedFile], tables: tuple[str, ...]) -> str | None:
+        """The file with the rows that an accounting rule names; of its last table, else of the ones before."""
+        frame = "" if row.get("frame_index") is None else f" AND frame_index = {row['frame_index']}"
+        for table in reversed(tables):
+            paths = [file.path for file in files if file.table == table]
+            source = read_files(self._partition.output, paths, filename=True)
+            if source and row.get("video_id"):
+                keyed = frame if table in (*FACE_TABLES, "frames") else ""
+                sql = f"SELECT filename FROM {source} WHERE video_id = '{row['video_id']}'{keyed} LIMIT 1"
+                found = self._rows(sql)
+                if found:
+                    return next((path for path in paths if found[0]["filename"].endswith(path)), None)
+        return None
+
+    def _check_erasures(self, index: CommitIndex) -> None:
+        for video_id in erased_videos(self._partition.output):
+            erasures = read_erasures(self._partition.output, video_id)
+            mine = [e for e in erasures if e.release in (None, self._partition.release)]
+            command = f"featray erase OUT --video {video_id}"
+            if any(not erasure.done for erasure in mine):
+                self._problem(f"its erasure was cut off; finish it: {command}", video_id=video_id)
+            elif any(erasure.track_id is None for erasure in mine) and index.has_video(video_id):
+                self._problem(f"was erased and is here again; {command}", video_id=video_id)
+
+    def _rows(self, sql: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._db.sql(sql).to_arrow_table().to_pylist()
+        return found
+
+
+def _batches(commits: Iterator[Commit]) -> Iterator[list[Commit]]:
+    batch: list[Commit] = []
+    files = size = 0
+    for commit in commits:
+        batch.append(commit)
+        files += len(commit.files)
+        size += sum(file.size_bytes for file in commit.files)
+        if files >= _BATCH_FILES or size >= _BATCH_BYTES:
+            yield batch
+            batch, files, size = [], 0, 0
+    if batch:
+        yield batch
+
+
+def _digest(place: Any) -> tuple[int, str]:
+    """Size and sha256 of an object, read once from end to end."""
+    digest, size = hashlib.sha256(), 0
+    with storage_errors(place.uri), open_ranges(place) as source:
+        while piece := source.read(8 << 20):
+            digest.update(piece)
+            size += len(piece)
+    return size, digest.hexdigest()
+
+
+def _hive_fields(path: str) -> list[tuple[str, str]]:
+    """The path fields of a committed file: name and value."""
+    from urllib.parse import unquote
+
+    parts = [part.partition("=") for part in path.split("/")[1:-1]]
+    return [(name, unquote(value)) for name, _, value in parts if name not in ("dataset", "release")]
+
+
+def _tables_of(config: str) -> tuple[str, ...]:
+    import yaml
+
+    return tuple(yaml.safe_load(config)["output"]["tables"])
+
+
+def _tell(rule: str, columns: set[str]) -> str:
+    """What is said of a row that breaks a rule, as the rest of an SQL string."""
+    return f"{rule} is ' || coalesce(CAST({rule} AS VARCHAR), 'null')" if rule in columns else f"{rule} does not hold'"
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,116 @@
+"""The commits of a partition for verification: read one by one, kept in DuckDB, which spills to disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+
+import duckdb
+import pyarrow as pa
+
+from featray.errors import StorageError
+from featray.sources.storage import Location, list_files, read_bytes
+from featray.tables.commits import Commit, read_manifests
+from featray.tables.layout import Partition
+from featray.tables.runs import running_rows
+
+_VIDEOS = pa.schema(
+    [
+        ("commit", pa.string()),
+        ("video_id", pa.string()),
+        ("uri", pa.string()),
+        ("work_key", pa.string()),
+        ("status", pa.string()),
+        ("frames", pa.int64()),
+        ("faces", pa.int64()),
+    ]
+)
+
+
+@dataclass
+class CommitIndex:
+    """What commits say, with rewrites that are still to be carried out applied.
+
+    Attributes:
+        damaged: commits that cannot be read, one line each.
+        unfinished: what is half done, one line each.
+    """
+
+    db: duckdb.DuckDBPyConnection
+    damaged: list[str] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+
+    def commits(self) -> Iterator[Commit]:
+        """All commits, one by one, by name."""
+        last = ""
+        while True:
+            page = self.db.execute(
+                "SELECT name, text FROM commits WHERE name > ? ORDER BY name LIMIT 16", [last]
+            ).fetchall()
+            if not page:
+                return
+            for _, text in page:
+                yield Commit.from_json(text)
+            last = page[-1][0]
+
+    def select_videos(self, names: list[str]) -> None:
+        """Make view `committed` hold the videos of these commits."""
+        listed = ", ".join(f"'{name}'" for name in names)
+        self.db.execute(
+            f"CREATE OR REPLACE VIEW committed AS SELECT * FROM committed_videos WHERE commit IN ({listed})"
+        )
+
+    def videos_twice(self) -> list[tuple[str, list[str]]]:
+        """Videos that more than one commit holds, the first hundred."""
+        sql = "SELECT video_id, list(commit) FROM committed_videos GROUP BY video_id HAVING count(*) > 1 LIMIT 100"
+        found: list[tuple[str, list[str]]] = self.db.execute(sql).fetchall()
+        return found
+
+    def has_video(self, video_id: str) -> bool:
+        """Whether a commit holds it."""
+        return bool(self.db.execute("SELECT 1 FROM committed_videos WHERE video_id = ?", [video_id]).fetchall())
+
+
+def load_commits(partition: Partition, db: duckdb.DuckDBPyConnection) -> CommitIndex:
+    """Read all commits of a partition into tables `commits` and `committed_videos`."""
+    index = CommitIndex(db)
+    db.execute("CREATE TABLE commits (name VARCHAR, text VARCHAR)")
+    db.register("empty_videos", _VIDEOS.empty_table())
+    db.execute("CREATE TABLE committed_videos AS SELECT * FROM empty_videos")
+    pending: list[Commit] = []
+    for path in list_files(partition.commit()):
+        if not path.endswith(".json"):
+            continue
+        commit = _read(partition, path, index)
+        if commit is not None:
+            pending += commit.rewrites
+            _store(db, commit)
+    if pending:
+        index.unfinished.append(f"{len(pending)} commits are still to be rewritten; the next run does it")
+    for rewritten in pending:
+        db.execute("DELETE FROM commits WHERE name = ?", [rewritten.name])
+        db.execute("DELETE FROM committed_videos WHERE commit = ?", [rewritten.name])
+        _store(db, rewritten)
+    index.unfinished += [f"shard {m.shard} of run {m.run_id} is open" for m in read_manifests(partition)]
+    index.unfinished += [f"run {row['run_id']} is on, or was killed" for row in running_rows(partition)]
+    return index
+
+
+def _read(partition: Partition, path: str, index: CommitIndex) -> Commit | None:
+    name = path.rsplit("/", 1)[-1]
+    try:
+        return Commit.from_json(read_bytes(Location(partition.output.root.fs, path, path)))
+    except (ValueError, KeyError, TypeError, StorageError):
+        index.damaged.append(f"commit record {name} cannot be read: its files and videos are not known")
+        return None
+
+
+def _store(db: duckdb.DuckDBPyConnection, commit: Commit) -> None:
+    text = json.dumps({**asdict(commit), "rewrites": []})
+    db.execute("INSERT INTO commits VALUES (?, ?)", [commit.name, text])
+    rows = [{"commit": commit.name, **asdict(video)} for video in commit.videos]
+    if rows:
+        db.register("new_videos", pa.Table.from_pylist(rows, schema=_VIDEOS))
+        db.execute("INSERT INTO committed_videos SELECT * FROM new_videos")
+        db.unregister("new_videos")

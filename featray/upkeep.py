@@ -1,0 +1,228 @@
+"""Commands that look after an output: verify, erase, publish, compact."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featray.errors import UsageError
+
+_Command = Callable[..., Any]
+
+
+def _storage_flags(command: _Command) -> _Command:
+    """Options that say how to reach the storage; secrets do not stand in the tables."""
+    command = click.option(
+        "--config",
+        "config",
+        type=click.Path(path_type=Path),
+        help="A run's config: its storage options are used, for input and output.",
+    )(command)
+    return click.option(
+        "--storage-option",
+        "options",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="For fsspec, such as endpoint_url=...; goes for inputs and output.",
+    )(command)
+
+
+def _storage_options(config: Path | None, options: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Storage options of inputs and of the output."""
+    from featray.config import load_config
+
+    inputs: dict[str, Any] = {}
+    output: dict[str, Any] = {}
+    if config is not None:
+        loaded = load_config(config)
+        inputs, output = dict(loaded.input.storage_options), dict(loaded.output.storage_options)
+    given = _parse_options(options)
+    return {**inputs, **given}, {**output, **given}
+
+
+def _parse_options(options: tuple[str, ...]) -> dict[str, Any]:
+    import yaml
+
+    parsed: dict[str, Any] = {}
+    for option in options:
+        key, equals, text = option.partition("=")
+        if not equals or not key:
+            raise UsageError("--storage-option: write it as key=value")  # its text may be a secret
+        try:
+            parsed[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"--storage-option {key}: the value is not valid YAML") from None
+    return parsed
+
+
+@click.command()
+@click.argument("out")
+@click.option("--recompute", type=click.IntRange(min=0), default=0, metavar="N", help="Compute N random faces again.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which faces those are.")
+@click.option("--release", help="Only this release; default: all.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_storage_flags
+def verify(
+    out: str,
+    recompute: int,
+    seed: int,
+    release: str | None,
+    as_json: bool,
+    config: Path | None,
+    options: tuple[str, ...],
+) -> None:
+    """Check that the output OUT holds what it says; changes nothing.
+
+    Every file against its commit (size, sha256, rows, schema, provenance), every row against its ranges
+    and its order, frames against faces against videos against commits. With --recompute the sources
+    are read again, and every number of N random faces is computed again and compared.
+    Exit status 1 if there is a problem, each in one line.
+    """
+    from featray.tables.layout import open_output
+    from featray.tables.verify import verify as verify_output
+
+    input_options, output_options = _storage_options(config, options)
+    output = open_output(out, output_options)
+    report = verify_output(output, release)
+    repeated = None
+    if recompute:
+        from featray.recompute import recompute as recompute_rows
+
+        repeated = recompute_rows(output, recompute, seed=seed, release=release, storage_options=input_options)
+    ok = not report.problems and not (repeated and repeated.differing)
+    if as_json:
+        found = {"ok": ok, **asdict(report), "recompute": asdict(repeated) if repeated else None}
+        click.echo(json.dumps(found, indent=2))
+    else:
+        _print_report(report)
+        if repeated:
+            _print_recomputed(repeated)
+    sys.exit(0 if ok else 1)
+
+
+def _print_report(report: Any) -> None:
+    for problem in report.problems:
+        click.echo(f"problem     {problem.line()}")
+    for line in report.unfinished:
+        click.echo(f"unfinished  {line}")
+    click.echo(
+        f"checked     {report.files:,} files, {report.bytes / 1e6:,.1f} MB, {report.rows:,} rows, "
+        f"{report.videos:,} videos in {report.partitions} releases: {len(report.problems) or 'no'} problems"
+    )
+
+
+def _print_recomputed(repeated: Any) -> None:
+    for line in repeated.differing:
+        click.echo(f"problem     {line}")
+    for line in repeated.unverifiable:
+        click.echo(f"unverified  {line}")
+    click.echo(
+        f"recomputed  {repeated.checked} of {repeated.asked} faces from their sources: "
+        f"{len(repeated.differing) or 'no'} numbers beyond their bound"
+    )
+    for name, worst in repeated.worst.items():
+        click.echo(f"            {name:16} off by at most {worst.difference:.2g}, bound {worst.bound:g}")
+
+
+@click.command()
+@click.argument("out")
+@click.option("--video", "video_id", required=True, metavar="ID", help="The video_id, 16 hex digits.")
+@click.option("--track", "track_id", type=click.IntRange(min=0), metavar="N", help="Erase only this track.")
+@click.option("--release", help="Only from this release; default: from all, in all datasets.")
+@click.option("--reason", help="Kept in the audit row; must not name the person.")
+@click.option("--allow-again", is_flag=True, help="Erase nothing: lift the block, so that a run may take it up again.")
+@_storage_flags
+def erase(
+    out: str,
+    video_id: str,
+    track_id: int | None,
+    release: str | None,
+    reason: str | None,
+    allow_again: bool,
+    config: Path | None,
+    options: tuple[str, ...],
+) -> None:
+    """Erase a video, or one track of it, from every table of OUT and from unfinished work.
+
+    A row in `erasures` says that it happened. Later runs leave the video out, until --allow-again.
+    If it is cut off, the same command finishes it. Buckets that keep old versions keep them.
+    """
+    from featray.tables.erase import erase as erase_video
+    from featray.tables.layout import open_output
+    from featray.tables.tombstones import allow_again as lift
+
+    output = open_output(out, _storage_options(config, options)[1])
+    if allow_again:
+        known = lift(output, video_id)
+        click.echo(f"{video_id}: {'the next run may take it up again' if known else 'was not erased'}")
+        return
+    erased = erase_video(output, video_id, track_id=track_id, release=release, reason=reason)
+    what = f"{video_id}" + ("" if track_id is None else f" track {track_id}")
+    for here in erased:
+        rows = ", ".join(f"{count:,} {table}" for table, count in here.rows.items() if count) or "no published rows"
+        more = f"; {here.landed} places of unfinished work" if here.landed else ""
+        more += f"; {here.uncommitted} files of no commit" if here.uncommitted else ""
+        click.echo(f"erased {what} from {here.partition.dataset}/{here.partition.release}: {rows}{more}")
+    if not erased:
+        click.echo(f"{what}: nothing of it was left")
+
+
+@click.command()
+@click.argument("out")
+@_storage_flags
+def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
+    """Finish what a killed run left in OUT: publish all that has landed, carry out what was decided.
+
+    Needs neither Ray nor the sources. Not while a run is on. Work that has not landed is left to the next run.
+    """
+    from featray.tables.finish import finish_partition
+    from featray.tables.layout import list_partitions, open_output
+
+    output = open_output(out, _storage_options(config, options)[1])
+    nothing = True
+    for partition in list_partitions(output):
+        done = finish_partition(partition)
+        where = f"{partition.dataset}/{partition.release}"
+        for commit in done.published:
+            frames, faces = sum(v.frames for v in commit.videos), sum(v.faces for v in commit.videos)
+            counts = f"{len(commit.videos)} videos, {frames:,} frames, {faces:,} faces"
+            click.echo(f"{where}: published shard {commit.name}: {counts}")
+        for shard, landed, units in done.waiting:
+            of = f"{landed} of {units} units have landed" if units is not None else f"{landed} units have landed so far"
+            click.echo(f"{where}: shard {shard} waits: {of}; the next run goes on from there")
+        for count, text in (
+            (done.changes, "changes that were cut off are carried out"),
+            (done.cleaned, "published shards are tidied up"),
+            (done.leftovers, "files of a compaction that was cut off are deleted"),
+            (done.runs, "killed runs are marked as interrupted"),
+        ):
+            if count:
+                click.echo(f"{where}: {count} {text}")
+        nothing = nothing and not (done.published or done.waiting or done.changes or done.cleaned or done.leftovers)
+        nothing = nothing and not done.runs
+    if nothing:
+        click.echo("nothing to finish")
+
+
+@click.command()
+@click.argument("out")
+@_storage_flags
+def compact(out: str, config: Path | None, options: tuple[str, ...]) -> None:
+    """Merge the small files that many small runs have left in OUT; rows stay as they are. Not while a run is on."""
+    from featray.tables.compact import compact_partition
+    from featray.tables.layout import list_partitions, open_output
+
+    for partition in list_partitions(open_output(out, _storage_options(config, options)[1])):
+        done = compact_partition(partition)
+        where = f"{partition.dataset}/{partition.release}"
+        if done.refused:
+            click.echo(f"{where}: left as it is: {done.refused}")
+        else:
+            before = f"{done.files_before} files in {done.commits_before} commits"
+            click.echo(f"{where}: {before}, now {done.files} in {done.commits}")

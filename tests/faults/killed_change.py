@@ -1,0 +1,67 @@
+"""Runs a change of an output again and again, each time killed one step later; a program for the test beside it.
+
+    python -m tests.faults.killed_change OPERATION VIDEO_ID OPTIONS URI...
+
+Works on the first URI until it is killed before its first step, on the second until before its
+second one, and so on. A step is a write, an upload, a deletion, or on a disk the rename that ends
+a write. Prints how many were killed; ends when an operation came through.
+"""
+
+import json
+import os
+import signal
+import sys
+
+from featray.sources import storage
+
+kill_at = 0
+step = 0
+
+
+def counted(function):
+    def hooked(*args, **kwargs):
+        global step
+        step += 1
+        if step == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+
+    return hooked
+
+
+# Before the modules that import them do.
+for name in ("write_bytes", "upload", "delete", "delete_folder"):
+    setattr(storage, name, counted(getattr(storage, name)))
+os.replace = counted(os.replace)
+
+from featray.tables.compact import compact_partition  # noqa: E402
+from featray.tables.erase import erase  # noqa: E402
+from featray.tables.finish import finish_partition  # noqa: E402
+from featray.tables.layout import list_partitions, open_output  # noqa: E402
+
+
+def change(operation, uri, options, video_id):
+    output = open_output(uri, options)
+    if operation == "erase":
+        erase(output, video_id)
+    for partition in list_partitions(output):
+        if operation == "compact":
+            compact_partition(partition)
+        if operation == "publish":
+            finish_partition(partition)
+
+
+if __name__ == "__main__":
+    operation, video_id, options, *uris = sys.argv[1:]
+    for kill_at, uri in enumerate(uris, start=1):
+        child = os.fork()
+        if child == 0:
+            change(operation, uri, json.loads(options), video_id)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.waitstatus_to_exitcode(status) == 0:
+            print(kill_at - 1)
+            sys.exit(0)
+        if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
+            sys.exit(f"step {kill_at}: ended with {os.waitstatus_to_exitcode(status)}")
+    sys.exit("never came through; give more URIs")

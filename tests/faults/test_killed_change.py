@@ -1,0 +1,137 @@
+"""Erase, compact and publish, killed with SIGKILL before each of their steps; then the same command again.
+
+In between, who reads commits sees the old state or the new one, whole; afterwards all is as if
+nothing had happened, and of an erased video no row is left in any file.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import fsspec
+import pytest
+
+from featray.tables.commits import read_commits
+from featray.tables.compact import compact_partition
+from featray.tables.erase import erase
+from featray.tables.finish import finish_partition
+from featray.tables.layout import list_partitions, open_output
+from featray.tables.verify import verify
+from tests import s3
+from tests.unit.tables.conftest import inputs, landed, own_cache, published, small_network  # noqa: F401  fixtures
+from tests.unit.tables.test_erase import ids, rows, traces
+
+PER_VIDEO = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
+MOST_STEPS = 80
+
+
+def run_killed(operation, video, uris, options=None):
+    command = [sys.executable, "-m", "tests.faults.killed_change", operation, video, json.dumps(options or {}), *uris]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert result.returncode == 0, result.stderr
+    return int(result.stdout)
+
+
+def copies(source, folder):
+    uris = [str(folder / str(n)) for n in range(MOST_STEPS)]
+    for uri in uris:
+        shutil.copytree(source, uri)
+    return uris
+
+
+def visible(output):
+    """Videos and rows that commits name, after checking that their files are there."""
+    found = {}
+    for partition in list_partitions(output):
+        for commit in read_commits(partition):
+            for video in commit.videos:
+                assert video.video_id not in found, "in two commits"
+                found[video.video_id] = (video.frames, video.faces)
+            for file in commit.files:
+                assert output.root.fs.size(output.root.child(file.path).path) == file.size_bytes, file.path
+    return found
+
+
+def test_an_erasure(published, tmp_path):  # noqa: F811
+    uris = copies(published, tmp_path)
+    video = ids(open_output(uris[0]))["ben"]
+    before = visible(open_output(uris[0]))
+    after = {key: value for key, value in before.items() if key != video}
+    expected = {table: rows(uris[-1], table, {video}) for table in PER_VIDEO}
+    steps = run_killed("erase", video, uris)
+    assert steps > 20
+    for uri in uris[:steps]:
+        output = open_output(uri)
+        assert visible(output) in (before, after)
+        erase(output, video)
+        assert visible(output) == after
+        assert traces(output, "ben.mp4", video) == [] and {t: rows(uri, t) for t in PER_VIDEO} == expected
+        assert len(rows(uri, "erasures")) == 1
+        if uri in uris[:steps:3]:
+            report = verify(output)
+            assert ([p.line() for p in report.problems], report.unfinished) == ([], [])
+
+
+def test_a_compaction(published, tmp_path):  # noqa: F811
+    uris = copies(published, tmp_path)
+    before = visible(open_output(uris[0]))
+    expected = {table: rows(uris[-1], table) for table in (*PER_VIDEO, "runs")}
+    steps = run_killed("compact", "-", uris)
+    assert steps > 20
+    for uri in uris[:steps]:
+        output = open_output(uri)
+        assert visible(output) == before
+        for partition in list_partitions(output):
+            assert compact_partition(partition).files == 7
+        assert visible(output) == before and {t: rows(uri, t) for t in expected} == expected
+        if uri in uris[:steps:3]:
+            report = verify(output)
+            assert [line for line in report.unfinished if ".tmp" not in line] == [] and report.problems == []
+
+
+def test_a_publish(landed, tmp_path):  # noqa: F811
+    uris = copies(landed, tmp_path)
+    steps = run_killed("publish", "-", uris)
+    assert steps > 15
+    expected = visible(open_output(uris[steps]))
+    assert len(expected) == 5
+    for uri in uris[:steps:2]:
+        output = open_output(uri)
+        assert verify(output).problems == []
+        assert visible(output) in ({}, expected)
+        for partition in list_partitions(output):
+            finish_partition(partition)
+        assert visible(output) == expected
+        report = verify(output)
+        assert [line for line in report.unfinished if ".tmp" not in line] == [] and report.problems == []
+
+
+@pytest.fixture(scope="module")
+def options():
+    os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="hunter2", AWS_DEFAULT_REGION="us-east-1")
+    with s3.server() as url:
+        yield {"endpoint_url": url, "key": "test", "secret": "hunter2"}
+
+
+def test_an_erasure_in_a_bucket(published, options):  # noqa: F811
+    store = fsspec.filesystem("s3", **options)
+    store.mkdir("tables")
+    uris = [f"s3://tables/{n}" for n in range(18)]
+    for uri in uris:
+        store.put(f"{published}/", f"{uri}/", recursive=True)
+    video = ids(open_output(str(published)))["anna"]
+    before = visible(open_output(uris[0], options))
+    after = {key: value for key, value in before.items() if key != video}
+    steps = run_killed("erase", video, uris, options)
+    assert steps > 10
+    for uri in uris[:steps:3]:
+        output = open_output(uri, options)
+        assert visible(output) in (before, after)
+        erase(output, video)
+        assert visible(output) == after
+        report = verify(output)
+        assert ([p.line() for p in report.problems], report.unfinished) == ([], [])
+        kept = [path for path in store.find(uri) if "/_featray/erased/" not in path and "/erasures/" not in path]
+        assert not any(b"anna.mp4" in store.cat_file(path) for path in kept)

@@ -1,0 +1,201 @@
+"""After an erasure nothing of the person is left, everything else is as it was, and it does not come back."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from featray.cli import main
+from featray.errors import UsageError
+from featray.tables.commits import read_commits, read_manifests
+from featray.tables.erase import erase
+from featray.tables.finish import finish_partition
+from featray.tables.layout import list_partitions, open_output
+from featray.tables.query import read_published
+from featray.tables.tombstones import read_erasures
+from featray.tables.verify import verify
+from tests.chain import run_here, small_config
+from tests.unit.tables.conftest import SPARSE
+
+TABLES = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
+
+
+def rows(root, table, without=()):
+    found = [row for path in sorted(Path(root, table).rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    found = [row for row in found if row.get("video_id") not in without]
+    return sorted(found, key=lambda row: [str(row.get(k)) for k in ("video_id", "frame_index", "face_index", "run_id")])
+
+
+def ids(output):
+    return {Path(row["uri"]).stem: row["video_id"] for row in rows(output.root.path, "videos")}
+
+
+def everything(root):
+    """The text of every file, with Parquet and Arrow decoded: what is there to be read by anyone."""
+    for path in Path(root).rglob("*"):
+        if path.is_file() and path.suffix == ".parquet":
+            yield path, repr(pq.read_table(path).to_pylist()) + repr(pq.read_metadata(path).metadata)
+        elif path.is_file():
+            yield path, path.read_bytes().decode("latin1")
+
+
+def traces(output, *words):
+    root = output.root.path
+    allowed = ("_featray/erased/", "erasures/")
+    return [
+        str(path)
+        for path, text in everything(root)
+        if any(word in text or word in str(path) for word in words)
+        and not str(path.relative_to(root)).startswith(allowed)
+    ]
+
+
+def test_a_video_is_gone_and_nothing_else(out, partition):
+    video = ids(out)["anna"]
+    before = {table: rows(out.root.path, table, {video}) for table in TABLES}
+    of_video = {table: len(rows(out.root.path, table)) - len(before[table]) for table in TABLES}
+    (here,) = erase(out, video, reason="asked for on paper")
+    assert here.rows == {table: count for table, count in of_video.items() if table in here.rows}
+    assert of_video["faces"] == of_video["mesh"] == 10
+    assert {table: rows(out.root.path, table) for table in TABLES} == before
+    # the run that was asked for this one file names it in its config
+    assert [p for p in traces(out, "anna.mp4", video) if "/runs/" not in p] == []
+    assert traces(out, "anna.mp4") == []
+    report = verify(out)
+    assert ([p.line() for p in report.problems], report.unfinished) == ([], [])
+    (audit,) = rows(out.root.path, "erasures")
+    assert (audit["video_id"], audit["track_id"], audit["faces_removed"], audit["videos_removed"]) == (
+        video,
+        None,
+        10,
+        1,
+    )
+    assert audit["reason"] == "asked for on paper" and "uri" not in audit
+    assert erase(out, video) == [], "twice is once"
+    assert len(rows(out.root.path, "erasures")) == 1
+
+
+def test_an_erased_video_does_not_come_back_unless_allowed(out, inputs, small_network):
+    video = ids(out)["anna"]
+    erase(out, video)
+    config = small_config([f"{inputs}/*.mp4"], out.root.path, small_network, decode=SPARSE)
+    again = run_here(config)
+    assert again.status == "nothing_to_do"
+    assert again.already_published == {"ok": 2, "partial": 1, "failed": 1, "erased": 1}
+    result = CliRunner().invoke(main, ["erase", out.root.path, "--video", video, "--allow-again"])
+    assert result.exit_code == 0 and "may take it up again" in result.output
+    assert run_here(config).videos["ok"] == 1
+    assert verify(out).problems == []
+    erase(out, video)
+    assert len(rows(out.root.path, "erasures")) == 2
+    assert verify(out).problems == []
+
+
+def test_a_track_is_gone_and_the_accounting_holds(out, partition):
+    video = ids(out)["ben"]
+    before = {table: rows(out.root.path, table, {video}) for table in TABLES}
+    (here,) = erase(out, video, track_id=0)
+    assert here.rows == {"faces": 10, "blendshapes": 10, "mesh": 10, "frames": 0, "videos": 0}
+    assert {table: rows(out.root.path, table, {video}) for table in TABLES} == before
+    (row,) = [row for row in rows(out.root.path, "videos") if row["video_id"] == video]
+    assert (row["faces"], row["frames_with_face"], row["tracks"], row["status"]) == (0, 0, 0, "ok")
+    frames = [row for row in rows(out.root.path, "frames") if row["video_id"] == video]
+    assert len(frames) == 10 and {(f["status"], f["faces"]) for f in frames} == {("no_face", 0)}
+    assert verify(out).problems == []
+    (audit,) = rows(out.root.path, "erasures")
+    assert (audit["track_id"], audit["mesh_removed"], audit["frames_removed"]) == (0, 10, 0)
+
+
+def test_a_track_beside_another(out, partition):
+    """Half of a track's faces become another track: erasing one leaves the other, in shared frames too."""
+    from tests.unit.tables.tampering import tamper
+
+    video = ids(out)["ben"]
+
+    def second_face(rows):
+        for row in [row for row in rows if row["video_id"] == video][:4]:
+            rows.append({**row, "face_index": 1, "track_id": 1})
+        return sorted(rows, key=lambda row: (row["video_id"], row["pts_us"], row["face_index"]))
+
+    for table in ("faces", "blendshapes", "mesh"):
+        tamper(partition, table, second_face, signed=True)
+    first = {row["frame_index"] for row in rows(out.root.path, "faces") if row["track_id"] == 1}
+    for table, edit in (
+        ("frames", lambda row: row.update(faces=2) if row["frame_index"] in first else None),
+        ("videos", lambda row: row.update(faces=14, tracks=2)),
+    ):
+        tamper(
+            partition, table, lambda rows, e=edit: [e(r) if r["video_id"] == video else None for r in rows] and rows,
+            signed=True,
+        )  # fmt: skip
+    commit = next(c for c in read_commits(partition) if any(v.video_id == video for v in c.videos))
+    path = Path(partition.commit(commit.name).path)
+    data = json.loads(path.read_text())
+    for entry in data["videos"]:
+        entry["faces"] += 4 * (entry["video_id"] == video)
+    path.write_text(json.dumps(data))
+    assert verify(out).problems == []
+    erase(out, video, track_id=0)
+    left = [row for row in rows(out.root.path, "faces") if row["video_id"] == video]
+    assert [(row["track_id"], row["face_index"]) for row in left] == [(1, 1)] * 4
+    (row,) = [row for row in rows(out.root.path, "videos") if row["video_id"] == video]
+    assert (row["faces"], row["frames_with_face"], row["tracks"]) == (4, 4, 1)
+    assert verify(out).problems == []
+
+
+def test_work_that_has_landed_goes_too(landed, tmp_path):
+    shutil.copytree(landed, tmp_path / "out")
+    out = open_output(str(tmp_path / "out"))
+    (partition,) = list_partitions(out)
+    (manifest,) = read_manifests(partition)
+    video = next(v["video_id"] for v in manifest.videos if v["uri"].endswith("anna.mp4"))
+    (here,) = erase(out, video)
+    assert (here.landed, here.rows) == (2, {})
+    assert traces(out, video, "anna.mp4") == []
+    done = finish_partition(partition)
+    assert [len(commit.videos) for commit in done.published] == [4]
+    assert verify(out).problems == []
+    assert len(rows(out.root.path, "erasures")) == 1
+
+
+def test_files_that_killed_processes_left_go_too(out, partition):
+    video = ids(out)["anna"]
+    folder = Path(partition.folder("faces").path)
+    (real,) = (path for path in folder.glob("*.parquet") if video in repr(pq.read_table(path).to_pylist()))
+    shutil.copy(real, folder / "part-dead-000.parquet")
+    shutil.copy(real, folder / ".part-dead-001.parquet.0123.tmp")
+    other = next(path for path in folder.glob("part-*.parquet") if path != real and "dead" not in path.name)
+    (here,) = erase(out, video)
+    assert here.uncommitted == 2
+    assert traces(out, "anna.mp4") == []
+    assert sorted(folder.iterdir()) == [other]
+
+
+def test_an_erasure_makes_no_release_the_latest(out, inputs, small_network):
+    run_here(small_config([inputs / "anna.mp4"], out.root.path, small_network, decode={"sample": {"every": 236}}))
+    (latest,) = read_published(out)
+    old = next(p for p in list_partitions(out) if p != latest.partition)
+    video = ids(out)["anna"]
+    erase(out, video, release=old.release)
+    (still,) = read_published(out)
+    assert still.partition == latest.partition
+    assert [video.video_id for commit in still.commits for video in commit.videos] == [video]
+    assert verify(out).problems == []
+    assert [e.release for e in read_erasures(out, video)] == [old.release]
+
+
+def test_what_cannot_be_erased(out, inputs, small_network):
+    with pytest.raises(UsageError, match="has no video 0123456789abcdef"):
+        erase(out, "0123456789abcdef")
+    with pytest.raises(UsageError, match="no video_id"):
+        erase(out, "anna.mp4")
+    video = ids(out)["anna"]
+    with pytest.raises(UsageError, match="track 7"):
+        erase(out, video, track_id=7)
+    run_here(small_config([inputs / "anna.mp4"], out.root.path, small_network, decode={"sample": {"every": 236}}))
+    with pytest.raises(UsageError, match="add --release, one of atto-"):
+        erase(out, video, track_id=0)
+    assert read_erasures(out, video) == []

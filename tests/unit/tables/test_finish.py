@@ -1,0 +1,59 @@
+"""What a killed driver left is published without Ray and without the sources."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from featray.cli import main
+from featray.tables.commits import read_commits, read_manifests
+from featray.tables.finish import finish_partition
+from featray.tables.layout import list_partitions, open_output
+from featray.tables.schema import PER_VIDEO_TABLES
+from featray.tables.verify import verify
+from tests.chain import run_here, small_config
+from tests.unit.tables.conftest import SPARSE
+from tests.unit.tables.test_erase import rows
+
+
+@pytest.fixture
+def killed(landed, tmp_path):
+    shutil.copytree(landed, tmp_path / "killed")
+    return open_output(str(tmp_path / "killed"))
+
+
+def facts(output, table):
+    passing = {"run_id", "published_at", "at"}
+    return [{k: v for k, v in row.items() if k not in passing} for row in rows(output.root.path, table)]
+
+
+def test_what_has_landed_is_published(killed, out, inputs, small_network):
+    before = verify(killed)
+    assert before.problems == [] and before.videos == 0 and len(before.unfinished) == 2
+    result = CliRunner().invoke(main, ["publish", killed.root.path])
+    assert result.exit_code == 0 and "5 videos, 27 frames, 25 faces" in result.output
+    assert {t: facts(killed, t) for t in PER_VIDEO_TABLES} == {t: facts(out, t) for t in PER_VIDEO_TABLES}
+    report = verify(killed)
+    assert (report.problems, report.unfinished, report.videos) == ([], [], 5)
+    assert CliRunner().invoke(main, ["publish", killed.root.path]).output == "nothing to finish\n"
+    (run,) = rows(killed.root.path, "runs")
+    assert run["status"] == "interrupted"
+    config = small_config([f"{inputs}/*.mp4"], killed.root.path, small_network, decode=SPARSE)
+    assert run_here(config).status == "nothing_to_do"
+
+
+def test_what_has_not_landed_waits_for_the_next_run(killed, inputs, small_network):
+    (partition,) = list_partitions(killed)
+    landing = Path(partition.landing().path)
+    next(landing.rglob("u*-last.arrow")).unlink()
+    done = finish_partition(partition)
+    assert done.published == [] and [(landed, units) for _, landed, units in done.waiting] == [(4, 5)]
+    assert len(read_manifests(partition)) == 1
+    shutil.rmtree(next(landing.iterdir()))
+    result = CliRunner().invoke(main, ["publish", killed.root.path])
+    assert "units have landed so far; the next run goes on from there" in result.output
+    config = small_config([f"{inputs}/*.mp4"], killed.root.path, small_network, decode=SPARSE)
+    assert sum(run_here(config).videos.values()) == 5
+    assert verify(killed).problems == []
+    assert len([c for c in read_commits(partition) if c.videos]) == 1

@@ -1,0 +1,226 @@
+"""Every kind of damage is found, and named with file, video and row."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from featray.cli import main
+from featray.tables.commits import ShardManifest, write_commit, write_manifest
+from featray.tables.verify import verify
+from tests.unit.tables.tampering import commit_of, file_of, path_of, sign, tamper
+
+
+def lines(output):
+    return [problem.line() for problem in verify(output).problems]
+
+
+def found(output, *parts):
+    """The first problem whose line has all these parts, or a failure that shows what there is."""
+    every = lines(output)
+    for line in every:
+        if all(part in line for part in parts):
+            return line
+    raise AssertionError(f"none of {every} has {parts}")
+
+
+def test_a_published_output_is_sound(out):
+    report = verify(out)
+    assert ([p.line() for p in report.problems], report.unfinished) == ([], [])
+    assert (report.partitions, report.files, report.videos) == (1, 13, 5)
+    size = sum(p.stat().st_size for p in Path(out.root.path).rglob("*.parquet"))
+    assert report.bytes == size
+    rows = sum(pq.read_metadata(p).num_rows for p in Path(out.root.path).rglob("*.parquet"))
+    assert report.rows == rows > 100
+
+
+@pytest.mark.parametrize("table", ["faces", "mesh", "frames", "videos", "errors", "runs"])
+def test_a_changed_byte(out, partition, table):
+    file = file_of(partition, table)
+    data = bytearray(path_of(partition, file).read_bytes())
+    data[len(data) // 3] ^= 1
+    path_of(partition, file).write_bytes(data)
+    assert re.search("sha256 .* it was changed", found(out, file.path, "sha256"))
+
+
+@pytest.mark.parametrize("table", ["faces", "videos", "runs"])
+def test_a_missing_file(out, partition, table):
+    file = file_of(partition, table)
+    path_of(partition, file).unlink()
+    assert "it is not there" in found(out, file.path)
+
+
+def test_a_file_that_breaks_off(out, partition):
+    file = file_of(partition, "blendshapes")
+    data = path_of(partition, file).read_bytes()
+    path_of(partition, file).write_bytes(data[: len(data) // 2])
+    assert f"has {len(data) // 2} bytes, the commit says {len(data)}" in found(out, file.path, "bytes")
+    assert "no readable Parquet" in found(out, file.path, "Parquet")
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_row_too_many(out, partition, signed):
+    path = tamper(partition, "faces", lambda rows: [rows[0], *rows], signed=signed)
+    first = pq.read_table(path_of(partition, file_of(partition, "faces"))).to_pylist()[0]
+    row = f"video {first['video_id']} frame_index {first['frame_index']} face_index 0: is there 2 times in faces"
+    found(out, path, row)
+    found(out, path, first["video_id"], f"frame_index {first['frame_index']}", "frames.faces is 1, rows in faces 2")
+    found(out, first["video_id"], "videos.faces is")
+    if not signed:
+        found(out, path, "rows, the commit says")
+
+
+def test_a_row_too_few(out, partition):
+    dropped = []
+    path = tamper(partition, "mesh", lambda rows: dropped.append(rows.pop(3)) or rows, signed=True)
+    row = f"video {dropped[0]['video_id']} frame_index {dropped[0]['frame_index']} face_index 0"
+    assert "is in faces and not in mesh" in found(out, row)
+    assert path
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("faces", "AU12", 1.5),
+        ("faces", "AU12", float("nan")),
+        ("faces", "emotion_happy", 0.9),
+        ("faces", "valence", -1.01),
+        ("faces", "gaze_angle", 3.2),
+        ("faces", "pose_x", float("inf")),
+        ("faces", "landmarks5", [1.0] * 9),
+        ("faces", "box_x2", 0.0),
+        ("faces", "track_id", None),
+        ("blendshapes", "jawOpen", -0.1),
+        ("mesh", "mesh_xyz", [0.0] * 1433),
+        ("frames", "status", "fine"),
+        ("frames", "faces", -1),
+        ("videos", "rotation", 45),
+        ("errors", "stage", "somewhere"),
+        ("faces", "dataset", "other"),
+    ],
+)
+def test_a_number_out_of_range(out, partition, table, column, value):
+    def edit(rows):
+        rows[2 if len(rows) > 2 else 0][column] = value
+        return rows
+
+    path = tamper(partition, table, edit, signed=True)
+    row = pq.read_table(path_of(partition, file_of(partition, table))).to_pylist()
+    row = row[2 if len(row) > 2 else 0]
+    parts = [path, f"video {row['video_id']}"]
+    if "frame_index" in row:
+        parts.append(f"frame_index {row['frame_index']}")
+    name = {"emotion_happy": "emotion_sum", "box_x2": "box does not hold"}.get(column, f"{column} is")
+    found(out, *parts, name)
+
+
+def test_rows_out_of_order(out, partition):
+    path = tamper(partition, "frames", lambda rows: [*rows[:4], rows[5], rows[4], *rows[6:]], signed=True)
+    assert "row 5: is out of order" in found(out, path, "order")
+
+
+def test_a_column_of_another_type(out, partition):
+    file = file_of(partition, "faces")
+    rows = pq.read_table(path_of(partition, file))
+    position = rows.column_names.index("score")
+    pq.write_table(rows.set_column(position, "score", rows["score"].cast(pa.float64())), path_of(partition, file))
+    sign(partition, file)
+    assert "column score is double, not float" in found(out, file.path, "score")
+
+
+def test_a_file_of_other_weights(out, partition):
+    file = file_of(partition, "faces")
+    rows = pq.read_table(path_of(partition, file))
+    meta = {**rows.schema.metadata, b"featray.weights_sha256": b"0" * 64}
+    pq.write_table(rows.replace_schema_metadata(meta), path_of(partition, file))
+    sign(partition, file)
+    assert "featray.weights_sha256 is 0000" in found(out, file.path, "footer")
+
+
+def test_a_run_that_is_not_there(out, partition):
+    def edit(rows):
+        rows[1]["run_id"] = "20200101T000000-00000000"
+        return rows
+
+    tamper(partition, "frames", edit, signed=True)
+    found(out, "frames.run_id 20200101T000000-00000000 is not in runs, 1 rows")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"status": "ok"}, "do not go together"),
+        ({"error_code": None}, "do not go together"),
+        ({"truncated": True}, "truncated is true"),
+        ({"frames_sampled": 7}, "videos.frames_sampled is 7"),
+        ({"tracks": 3}, "videos.tracks is 3"),
+        ({"work_key": "0" * 64}, "another work_key"),
+    ],
+)
+def test_a_video_that_does_not_add_up(out, partition, change, text):
+    changed = []
+
+    def edit(rows):
+        row = next(row for row in rows if row["status"] == "failed")
+        changed.append(row["video_id"])
+        row.update(change)
+        return rows
+
+    path = tamper(partition, "videos", edit, signed=True)
+    found(out, changed[0], text)
+    assert path
+
+
+def test_a_commit_that_counts_otherwise(out, partition):
+    commit = commit_of(partition, "faces")
+    videos = [replace(video, faces=video.faces + 1) if video.faces else video for video in commit.videos]
+    write_commit(partition, replace(commit, videos=videos))
+    one = next(video for video in videos if video.faces)
+    found(out, one.video_id, f"says {one.status}, {one.frames} frames, {one.faces} faces; videos says {one.status}")
+
+
+def test_a_video_in_two_commits(out, partition):
+    commit = commit_of(partition, "faces")
+    write_commit(partition, replace(commit, name="again"))
+    assert found(out, commit.videos[0].video_id, "several commits", "again")
+
+
+def test_a_damaged_commit(out, partition):
+    name = commit_of(partition, "faces").name
+    Path(partition.commit(name).path).write_text("{")
+    assert f"{name}.json cannot be read" in found(out, "commit record")
+
+
+def test_a_file_of_no_commit(out, partition):
+    file = file_of(partition, "faces")
+    path_of(partition, file).with_name("part-other-000.parquet").write_bytes(b"x")
+    assert found(out, "part-other-000.parquet", "no commit names it")
+    Path(out.root.path, "faces", "stray.parquet").write_bytes(b"x")
+    assert found(out, "faces/stray.parquet", "no commit names it")
+    assert len(verify(out, partition.release).problems) == 1, "outside of the release"
+
+
+def test_files_of_an_open_shard_are_unfinished_work(out, partition):
+    write_manifest(partition, ShardManifest("abc", "run", {}, [{"video_id": "v", "work_key": "w", "replaces": None}]))
+    file = file_of(partition, "faces")
+    path_of(partition, file).with_name("part-abc-000.parquet").write_bytes(b"x")
+    report = verify(out)
+    assert report.problems == []
+    assert any("part-abc-000.parquet: in no commit yet; shard abc is open" in line for line in report.unfinished)
+
+
+def test_the_command(out, partition):
+    runner = CliRunner()
+    sound = runner.invoke(main, ["verify", out.root.path])
+    assert (sound.exit_code, sound.output.count("\n")) == (0, 1) and "no problems" in sound.output
+    path_of(partition, file_of(partition, "faces")).unlink()
+    broken = runner.invoke(main, ["verify", out.root.path, "--json"])
+    found = json.loads(broken.output)
+    assert broken.exit_code == 1 and found["ok"] is False
+    assert found["problems"][0]["file"] == file_of(partition, "faces").path
+    assert runner.invoke(main, ["verify", out.root.path, "--release", "none"]).exit_code == 2
