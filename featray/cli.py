@@ -145,11 +145,19 @@ def _read_sql(path: Path) -> str:
 
 @main.command()
 @click.argument("table", required=False)
-def schema(table: str | None) -> None:
-    """Print the data dictionary, of one TABLE or of all."""
-    from featray.show import print_schema
+@click.option("--format", "style", type=click.Choice(["table", "markdown"]), default="table", show_default=True)
+def schema(table: str | None, style: str) -> None:
+    """Print the data dictionary, of one TABLE or of all.
 
-    print_schema(table)
+    \b
+    featray schema faces
+    """
+    from featray.show import print_schema, schema_markdown
+
+    if style == "markdown":
+        click.echo(schema_markdown(table), nl=False)
+    else:
+        print_schema(table)
 
 
 @main.command()

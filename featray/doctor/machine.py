@@ -20,7 +20,8 @@ _LEAST_MEMORY_GIB: Final = 4
 _LEAST_DISK_GIB: Final = 5
 """Files are written here before they are uploaded, a few of 256 MiB at once, and Ray spills here."""
 
-_RAY_SECONDS: Final = 120
+_RAY_SECONDS: Final = 60
+"""Ray starts in some ten seconds; for a cluster that is gone it would wait for minutes."""
 
 _START_RAY: Final = """
 from featray.ray_session import cluster_resources, connect
