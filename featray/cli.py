@@ -91,7 +91,7 @@ def run_config(config: Any, *, quiet: bool = False) -> int:
     return exit_status(summary)
 
 
-@main.command()
+@main.command(short_help="Say what OUT holds: videos, frames, faces, runs.")
 @click.argument("out")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
@@ -114,7 +114,7 @@ def status(out: str, as_json: bool, release: str | None) -> None:
         )
 
 
-@main.command()
+@main.command(short_help="Run SQL (DuckDB) over the tables of OUT.")
 @click.argument("out")
 @click.argument("sql")
 @click.option("--format", "style", type=_FORMATS, default="table", show_default=True)
@@ -160,7 +160,7 @@ def schema(table: str | None, style: str) -> None:
         print_schema(table)
 
 
-@main.command()
+@main.command(short_help="Run the main job on two bundled clips.")
 @click.option("--out", default="demo-output", show_default=True, help="Where the tables go.")
 def demo(out: str) -> None:
     """Run the main job on two bundled clips, with what ships in the package; needs no network."""

@@ -33,11 +33,12 @@ def report(
     blur: bool,
     options: tuple[str, ...],
 ) -> None:
-    """Write a page about the output OUT: what was processed, what failed, what the faces show.
+    """Write one HTML page about the output OUT.
 
-    One HTML file that needs neither network nor server and prints. Counts come from all rows; of more
-    than 20 million faces or frames a sample is read, and the page says so. With two releases of the
-    dataset it also says how far the numbers moved.
+    What was processed, what failed, what the faces show, where it comes from. One file
+    that needs neither network nor server, and prints. Counts come from all rows; of more than 20 million
+    faces or frames a sample is read, and the page says so. With two releases of the dataset it also
+    says how far the numbers moved.
 
     \b
     featray report OUT --out report.html
@@ -64,10 +65,11 @@ def report(
 @click.option("--dataset", help="A dataset, if both releases are in several.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diff(out: str, release_a: str, release_b: str, dataset: str | None, as_json: bool) -> None:
-    """Say how far the numbers moved from release A to release B of the output OUT.
+    """Compare releases A and B of the output OUT.
 
-    Faces of the same frame of the same video are matched by their boxes (IoU at least 0.5). Beyond
-    5 million faces, whole videos are drawn.
+    How far the numbers moved from A to B, face by face, and how many faces both have. Faces
+    of the same frame of the same video are matched by their boxes (IoU at least 0.5). Beyond 5 million
+    faces, some videos are drawn at random.
 
     \b
     featray diff OUT v25-1a2b3c4d v28-5e6f7a8b

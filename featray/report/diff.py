@@ -129,7 +129,12 @@ def diff_releases(
 
 
 def _dataset(output: Output, release_a: str, release_b: str, dataset: str | None) -> str:
-    there = [{one.partition.dataset for one in read_published(output, r)} for r in (release_a, release_b)]
+    partitions = [one.partition for one in read_published(output, "all")]
+    for release in (release_a, release_b):
+        if release not in {one.release for one in partitions}:
+            known = ", ".join(sorted({one.release for one in partitions})) or "none"
+            raise UsageError(f"{release}: no such release in this output; it has: {known}")
+    there = [{one.dataset for one in partitions if one.release == release} for release in (release_a, release_b)]
     both = sorted(there[0] & there[1])
     if dataset is not None and dataset not in both:
         raise UsageError(f"--dataset {dataset}: does not have both releases; {', '.join(both) or 'no dataset'} does")

@@ -19,7 +19,7 @@ def _listed(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-@click.command()
+@click.command(short_help="Draw a video with what OUT says of it.")
 @click.argument("out")
 @click.option("--video", required=True, help=_VIDEO_HELP)
 @click.option("--out", "path", required=True, metavar="FILE", help="clip.mp4, or sheet.png or .jpg; may be a URI.")

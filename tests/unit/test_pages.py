@@ -13,7 +13,13 @@ from featray.cli import main
 from featray.tables.schema import TABLES
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "CONTRIBUTING.md", "featray/tables/DICTIONARY.md", "featray/tables/MEANING.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "featray/tables/DICTIONARY.md",
+    "featray/tables/MEANING.md",
+    "configs/tutorial.md",
+]
 
 
 def test_the_dictionary_is_that_of_the_schemas():
