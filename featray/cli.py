@@ -62,8 +62,12 @@ def main(debug: bool) -> None:
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as decode.unit_frames=256."
 )
 @click.option("--retry-failed", is_flag=True, help="Also try videos again that failed or were only partly readable.")
+@click.option("--drop-deleted", is_flag=True, help="Take videos whose source is gone out of the tables.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the summary.")
-def run(config: Path, overrides: tuple[str, ...], retry_failed: bool, quiet: bool) -> None:
+@click.option("--log-line", is_flag=True, help="Print nothing but the summary as one line of JSON, for schedules.")
+def run(
+    config: Path, overrides: tuple[str, ...], retry_failed: bool, drop_deleted: bool, quiet: bool, log_line: bool
+) -> None:
     """Run the main job that CONFIG (a YAML file) describes.
 
     Work that is already published is not done again; a run that was stopped goes on where
@@ -74,20 +78,25 @@ def run(config: Path, overrides: tuple[str, ...], retry_failed: bool, quiet: boo
 
     if retry_failed:
         overrides = (*overrides, "run.retry_failed=true")
-    sys.exit(run_config(load_config(config, overrides), quiet=quiet))
+    if drop_deleted:
+        overrides = (*overrides, "run.drop_deleted=true")
+    sys.exit(run_config(load_config(config, overrides), quiet=quiet, log_line=log_line))
 
 
-def run_config(config: Any, *, quiet: bool = False) -> int:
-    """Run a config with progress and summary on the terminal; the exit status."""
+def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> int:
+    """Run a config with progress and summary on the terminal, or one line at the end; the exit status."""
     from rich.console import Console
 
     from featray.progress import Progress
     from featray.runner import run as run_job
-    from featray.summary import exit_status, print_summary
+    from featray.summary import as_log_line, exit_status, print_summary
 
     console = Console(soft_wrap=True)
-    summary = run_job(config, Progress(console, quiet=quiet))
-    print_summary(summary, console)
+    summary = run_job(config, Progress(console, quiet=quiet or log_line))
+    if log_line:
+        click.echo(as_log_line(summary))
+    else:
+        print_summary(summary, console)
     return exit_status(summary)
 
 

@@ -192,10 +192,12 @@ class ClusterConfig(Section):
 
 
 class RunConfig(Section):
-    """Attempts."""
+    """Attempts, and what else counts as work."""
 
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     retry_failed: bool = False
+    drop_deleted: bool = False
+    """Off, since a source may be gone because it was archived: deleted videos are reported, their rows stay."""
 
 
 class Config(Section):

@@ -8,7 +8,8 @@ Two kinds, kept apart:
       ├── UsageError          the command line or a value on it            exit 2
       │   └── ConfigError     a config file or one of its keys             exit 2
       ├── StorageError        a bucket, folder or object we must read or write
-      │   └── OutputError     the output is not ours, or is damaged or held by another run
+      │   └── OutputError     the output is not ours, or is damaged
+      │       └── LeaseError  the dataset and release are held by another run
       ├── ModelError          a checkpoint or one of its tensors
       │   ├── LicenseError    a licence that has not been accepted         exit 2
       │   └── WeightsMissing  weights that have to be fetched first
@@ -116,7 +117,11 @@ class StorageError(FeatrayError):
 
 
 class OutputError(StorageError):
-    """The output location is not a featray output, is damaged, or is in use by another run."""
+    """The output location is not a featray output, or is damaged."""
+
+
+class LeaseError(OutputError):
+    """Another run holds the dataset and release, or has taken them over from this one."""
 
 
 class ModelError(FeatrayError):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 from featray.config import Config
@@ -65,7 +66,17 @@ def release_name(model_name: str, settings: dict[str, Any]) -> str:
 
 def work_key(content_id: str, settings: dict[str, Any]) -> str:
     """Sha256 (hex) over a video's content id and the settings that change results."""
-    return hashlib.sha256(_canonical({"content": content_id, "settings": settings})).hexdigest()
+    return work_keys(settings)(content_id)
+
+
+def work_keys(settings: dict[str, Any]) -> Callable[[str], str]:
+    """`work_key` for many videos: the settings are put into words once."""
+    rest = _canonical({"settings": settings})[1:]
+
+    def key(content_id: str) -> str:
+        return hashlib.sha256(b'{"content":%b,%b' % (json.dumps(content_id).encode(), rest)).hexdigest()
+
+    return key
 
 
 def _canonical(data: dict[str, Any]) -> bytes:

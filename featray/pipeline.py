@@ -23,6 +23,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.util.annotations import RayDeprecationWarning
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from featray.child import ChildSettings
 from featray.cluster import Workers
@@ -60,7 +61,12 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
         config.decode, config.detect, config.input.storage_options, graph.engine.cache_dir, graph.detector_sha256
     )
     dataset: ray.data.Dataset = (
-        ray.data.read_datasource(VideoFeed(feed), override_num_blocks=1, num_cpus=0)
+        ray.data.read_datasource(
+            VideoFeed(feed),
+            override_num_blocks=1,
+            num_cpus=0,
+            ray_remote_args={"scheduling_strategy": beside_driver()},
+        )
         .map_batches(
             PlanVideos,
             fn_constructor_args=(graph.partition, child),
@@ -94,6 +100,14 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
         )
     )
     return dataset
+
+
+def beside_driver() -> NodeAffinitySchedulingStrategy:
+    """Keeps on the driver's node what must not be lost without it.
+
+    The feed gives each page once: read again after the loss of another node, it would wait for ever.
+    """
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def configure_context() -> None:

@@ -9,9 +9,11 @@ import logging
 import os
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,7 +26,7 @@ from ray.util.queue import Full, Queue
 from featray.cluster import Workers, choose_workers
 from featray.config import Config
 from featray.errors import FeatrayError, RunError
-from featray.pipeline import Graph, build, configure_context
+from featray.pipeline import Graph, beside_driver, build, configure_context
 from featray.plan import VideoTask
 from featray.rows import Receipt
 from featray.stages import InferSettings
@@ -141,6 +143,7 @@ class Session:
 
     def publish(self, partition: Partition, manifest: ShardManifest, settings: PublishSettings) -> None:
         """Start publishing a shard in a task of its own; shards that replace rows, one after the other."""
+        settings = replace(settings, published_at_us=time.time_ns() // 1000)  # a task that is retried writes the same
         task = _publish.remote(partition, manifest, settings, self._replacing)
         if any(video["replaces"] for video in manifest.videos):
             self._replacing = task
@@ -168,7 +171,8 @@ class _Feeder:
     """Moves pages from the listing into the graph's queue, in a thread."""
 
     def __init__(self, pages: Iterator[list[VideoTask]]) -> None:
-        self.queue = Queue(maxsize=_QUEUED_PAGES, actor_options={"num_cpus": 0})
+        placed = {"num_cpus": 0, "scheduling_strategy": beside_driver()}
+        self.queue = Queue(maxsize=_QUEUED_PAGES, actor_options=placed)
         self._pages = pages
         self._stopped = threading.Event()
         self._error: Exception | None = None

@@ -1,7 +1,7 @@
 """One run from config to tables: find out what is to do, feed the graph, publish, account.
 
-    describe the job -> open the output -> recover what a killed run left -> list
-    -> graph -> receipts -> publish complete shards -> try again what is missing -> account
+    describe the job -> open the output -> take its lease -> recover what a killed run left
+    -> list -> graph -> receipts -> publish complete shards -> try again what is missing -> account
 
 Without work to do, Ray is not started.
 """
@@ -12,15 +12,16 @@ import logging
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
+from featray.backlog import Backlog, Deleted
 from featray.config import Config, cache_dir, path_field_names
 from featray.errors import RunError
 from featray.faces.detector import DetectorFiles, detector_sha256
-from featray.identity import release_name, result_settings, work_key
+from featray.identity import release_name, result_settings
 from featray.model.checkpoint import Checkpoint
 from featray.model.engines import choose
 from featray.model.source import resolve_checkpoint
@@ -29,15 +30,14 @@ from featray.progress import Progress
 from featray.provenance import WeightsFacts, footer, run_row
 from featray.ray_session import Session, available_gpus
 from featray.shards import cut_shards
-from featray.sources.listing import Video, list_videos
-from featray.sources.storage import list_folders
+from featray.sources.listing import list_videos
 from featray.stages import InferSettings, land_lost
-from featray.tables.commits import Commit, read_commits, write_manifest
+from featray.tables.commits import Commit, write_manifest
 from featray.tables.layout import Partition, open_output
+from featray.tables.lease import Lease, hold
 from featray.tables.publish import PublishSettings
-from featray.tables.recover import recover
+from featray.tables.recover import drop_videos, recover, sweep_temporary
 from featray.tables.runs import begin_run, end_run
-from featray.tables.tombstones import Blocked
 from featray.tally import Tally
 from featray.video.decode import open_decoder
 
@@ -72,6 +72,7 @@ class Summary:
         status: `done`, `done_with_failures` or `nothing_to_do`.
         videos: published by this run, by status: ok, partial, failed.
         already_published: videos of the input that needed no work, by status; `erased` are those that may have none.
+        deleted: published videos whose source is gone.
         seconds: wall time.
     """
 
@@ -79,6 +80,7 @@ class Summary:
     status: str
     videos: dict[str, int]
     already_published: dict[str, int]
+    deleted: Deleted
     frames: int
     faces: int
     seconds: float
@@ -118,6 +120,7 @@ def run(config: Config, progress: Progress) -> Summary:
     """Run the main job.
 
     Raises:
+        LeaseError: another run holds the dataset and release, or has taken them over.
         FeatrayError: the run as a whole failed; what has landed is kept, and a rerun goes on from it.
     """
     started = time.monotonic()
@@ -126,60 +129,33 @@ def run(config: Config, progress: Progress) -> Summary:
     first = next(videos)  # an input that names nothing ends here, before the output is touched
     output = open_output(config.output.uri, config.output.storage_options, create=True)
     partition = Partition(output, config.dataset, job.release)
-    recover(partition)
-    backlog = _Backlog(job, partition)
-    todo = backlog.select(chain([first], videos))
-    begin = next(todo, None)
-    commits: list[Commit] = []
-    if begin is not None:
-        commits = _run_job(job, partition, chain([begin], todo), progress, started)
+    with hold(partition, job.run_id) as lease:
+        done = recover(partition, job.run_id, lease.fence.check)
+        backlog = Backlog(partition, done, job.settings, retry_failed=config.run.retry_failed)
+        todo = backlog.select(chain([first], videos))
+        begin = next(todo, None)
+        commits: list[Commit] = []
+        if begin is not None:
+            commits = _run_job(job, lease, chain([begin], todo), progress, started)
+        deleted = backlog.deleted(config.input)
+        if deleted.count and config.run.drop_deleted:
+            drop_videos(partition, deleted.videos, f"drop-{job.run_id}", lease.fence.check)
+        sweep_temporary(partition)
     counts = _count(commits)
     return Summary(
         job=job,
         status="nothing_to_do" if begin is None else _status(counts),
         videos=_by_status(counts),
         already_published=backlog.published,
+        deleted=deleted,
         frames=counts["frames"],
         faces=counts["faces"],
         seconds=time.monotonic() - started,
     )
 
 
-@dataclass
-class _Backlog:
-    """Tells work from what is published."""
-
-    job: Job
-    partition: Partition
-    published: dict[str, int] = field(default_factory=dict)
-
-    def select(self, videos: Iterator[Video]) -> Iterator[VideoTask]:
-        """A task for each video whose work is not published; the others are counted."""
-        done = {
-            video.video_id: (bytes.fromhex(video.work_key), video.status, commit.name)
-            for commit in read_commits(self.partition)
-            for video in commit.videos
-        }
-        begun = set(list_folders(self.partition.landing()))
-        erased = Blocked(self.partition)
-        for video in videos:
-            if video.video_id in erased:
-                self.published["erased"] = self.published.get("erased", 0) + 1
-                continue
-            key = work_key(video.content_id, self.job.settings)
-            known_key, status, shard = done.get(video.video_id, (b"", "", None))
-            retry = self.job.config.run.retry_failed and status in ("partial", "failed")
-            if known_key.hex() == key and not retry:
-                self.published[status] = self.published.get(status, 0) + 1
-                continue
-            resume = self.partition.landing_name(video.video_id, key) in begun
-            yield VideoTask(video, key, shard="", resume=resume, replaces=shard)
-
-
-def _run_job(
-    job: Job, partition: Partition, todo: Iterator[VideoTask], progress: Progress, started: float
-) -> list[Commit]:
-    row = run_row(
+def _row(job: Job) -> dict[str, Any]:
+    return run_row(
         job.config,
         run_id=job.run_id,
         release=job.release,
@@ -189,12 +165,18 @@ def _run_job(
         settings=job.settings,
         gpu=None,
     )
+
+
+def _run_job(job: Job, lease: Lease, todo: Iterator[VideoTask], progress: Progress, started: float) -> list[Commit]:
+    partition, row = lease.fence.partition, _row(job)
     begin_run(partition, row)
     try:
-        commits = _execute(job, partition, todo, row, progress)
+        commits = _execute(job, lease, todo, row, progress)
     except BaseException:
-        end_run(partition, {**row, "status": "failed", "finished_at": datetime.now(UTC)})
+        if not lease.lost:  # else the run that took over has written the last word on this one
+            end_run(partition, {**row, "status": "failed", "finished_at": datetime.now(UTC)})
         raise
+    lease.fence.check()
     counts = _count(commits)
     seconds = time.monotonic() - started
     rates = {"frames_per_s": counts["frames"] / seconds, "faces_per_s": counts["faces"] / seconds}
@@ -203,13 +185,15 @@ def _run_job(
 
 
 def _execute(
-    job: Job, partition: Partition, todo: Iterator[VideoTask], row: dict[str, Any], progress: Progress
+    job: Job, lease: Lease, todo: Iterator[VideoTask], row: dict[str, Any], progress: Progress
 ) -> list[Commit]:
+    partition = lease.fence.partition
     publishing = PublishSettings(
         run_id=job.run_id,
         tables=tuple(job.config.output.tables),
         path_fields=tuple(name for name in path_field_names(job.config.input.path_fields or "") if name != "name"),
         footer=footer(row),
+        fence=lease.fence,
     )
     tally = Tally()
     commits: list[Commit] = []
@@ -218,6 +202,7 @@ def _execute(
         progress.start(tally, session.workers, job.gpu)
         for attempt in range(1, job.config.run.max_attempts + 1):
             for receipt in session.stream(partition, job.run_id, _infer_settings(job), job.settings["detector"], pages):
+                lease.check()
                 complete = tally.take(receipt)
                 progress.update()
                 _stop_if_hopeless(tally, job.config)
@@ -230,6 +215,7 @@ def _execute(
             log.warning("attempt %d: %d videos without a complete result are tried again", attempt, len(missing))
             tally.again(missing)
             pages = iter([missing])
+        lease.check()
         land_lost(partition, tally.missing(), job.run_id)
         for manifest in tally.open_shards():
             session.publish(partition, manifest, publishing)

@@ -1,8 +1,8 @@
 """Grouping videos into output shards as they are listed.
 
-A shard holds whole videos of one partition folder. Its name follows from what it holds, so
-the same videos with the same work give the same shard. Listings come folder by folder, so
-few shards are open at a time.
+A shard holds whole videos of one partition folder. Its name follows from what it holds and from
+the run that opens it: no run ever writes over a file of another, whoever is slow or late.
+Listings come folder by folder, so few shards are open at a time.
 """
 
 from __future__ import annotations
@@ -56,9 +56,8 @@ def cut_shards(tasks: Iterable[VideoTask], run_id: str) -> Iterator[tuple[ShardM
 
 
 def _close(group: _Group, run_id: str) -> tuple[ShardManifest, list[VideoTask]]:
-    # A second try has the work of the first; what it replaces tells their shards apart.
-    names = sorted(f"{task.video.video_id}:{task.work_key}:{task.replaces or ''}" for task in group.tasks)
-    shard = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+    names = sorted(f"{task.video.video_id}:{task.work_key}" for task in group.tasks)
+    shard = hashlib.sha256("\n".join([run_id, *names]).encode()).hexdigest()[:12]
     tasks = [replace(task, shard=shard) for task in group.tasks]
     videos = [
         {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from rich.console import Console
 
 from featray.runner import Summary
@@ -19,6 +21,25 @@ EXIT_SOME_FAILED = 3
 def exit_status(summary: Summary) -> int:
     """0 if every video of the run was processed whole, else 3."""
     return EXIT_SOME_FAILED if summary.status == "done_with_failures" else 0
+
+
+def as_log_line(summary: Summary) -> str:
+    """The summary as one line of JSON; its keys stay."""
+    return json.dumps(
+        {
+            "run_id": summary.job.run_id,
+            "dataset": summary.job.config.dataset,
+            "release": summary.job.release,
+            "status": summary.status,
+            "videos": summary.videos,
+            "already_published": {"ok": 0, "partial": 0, "failed": 0} | summary.already_published,
+            "deleted": summary.deleted.count,
+            "dropped": summary.deleted.count if summary.job.config.run.drop_deleted else 0,
+            "frames": summary.frames,
+            "faces": summary.faces,
+            "seconds": round(summary.seconds, 1),
+        }
+    )
 
 
 def print_summary(summary: Summary, console: Console) -> None:
@@ -43,6 +64,8 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(
             f"erased   {erased} videos of the input were erased and stay so; see `featray erase --allow-again`"
         )
+    if summary.deleted.count:
+        _print_deleted(summary, console)
     broken = summary.videos["partial"] + summary.videos["failed"]
     if broken:
         console.print(f'why      featray query {out} "SELECT uri, error_code, message FROM errors"')
@@ -50,3 +73,15 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print("Some of them failed or are partial; --retry-failed takes them up again.")
     if not summary.job.checkpoint.weights_trained:
         console.print(f"[yellow]{NOT_TRAINED}[/yellow]")
+
+
+def _print_deleted(summary: Summary, console: Console) -> None:
+    """Say which published videos are gone from the input, and what became of their rows."""
+    deleted = summary.deleted
+    fate = "their rows were dropped" if summary.job.config.run.drop_deleted else "their rows stay; --drop-deleted"
+    console.print(f"deleted  {deleted.count} published videos are no longer in the input; {fate}", end="")
+    console.print("" if summary.job.config.run.drop_deleted else " takes them out")
+    for uri in deleted.examples:
+        console.print(f"         {uri}", highlight=False)
+    if deleted.count > len(deleted.examples):
+        console.print(f"         and {deleted.count - len(deleted.examples)} more")

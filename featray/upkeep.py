@@ -179,7 +179,7 @@ def erase(
 def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
     """Finish what a killed run left in OUT: publish all that has landed, carry out what was decided.
 
-    Needs neither Ray nor the sources. Not while a run is on. Work that has not landed is left to the next run.
+    Needs neither Ray nor the sources; refused while a run is on. Work that has not landed is left to the next run.
     """
     from featray.tables.finish import finish_partition
     from featray.tables.layout import list_partitions, open_output
@@ -214,7 +214,7 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
 @click.argument("out")
 @_storage_flags
 def compact(out: str, config: Path | None, options: tuple[str, ...]) -> None:
-    """Merge the small files that many small runs have left in OUT; rows stay as they are. Not while a run is on."""
+    """Merge the small files that many small runs have left in OUT; rows stay as they are. Refused while a run is on."""
     from featray.tables.compact import compact_partition
     from featray.tables.layout import list_partitions, open_output
 

@@ -43,9 +43,12 @@ def server() -> Iterator[str]:
 
 
 class Proxy:
-    """Forwards to a server; every so many requests one is refused, reset, cut or left without an answer, in turn."""
+    """Forwards to a server; every so many requests one is refused, reset, cut or left without an answer, in turn.
 
-    def __init__(self, upstream: str, every: int, stall_seconds: float) -> None:
+    `without_headers` (lower case) are dropped from requests: a store that does not know them.
+    """
+
+    def __init__(self, upstream: str, every: int, stall_seconds: float, without_headers: tuple[str, ...] = ()) -> None:
         self.counts: Counter[str] = Counter()
         self.bytes_sent: Counter[str] = Counter()
         faults, lock = cycle(["503", "reset", "cut", "stall"]), threading.Lock()
@@ -78,7 +81,8 @@ class Proxy:
                     self.close_connection = True
                     return
                 upstream_connection = http.client.HTTPConnection(host, int(port), timeout=60)
-                upstream_connection.request(self.command, self.path, body, dict(self.headers))
+                passed = {k: v for k, v in self.headers.items() if k.lower() not in without_headers}
+                upstream_connection.request(self.command, self.path, body, passed)
                 answer = upstream_connection.getresponse()
                 data = answer.read()
                 headers = {k: v for k, v in answer.getheaders() if k.lower() not in ("transfer-encoding", "connection")}

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 from fsspec.utils import glob_translate
 
@@ -21,7 +22,10 @@ from featray.errors import ConfigError, ErrorCode, StorageError
 from featray.identity import video_id
 from featray.sources.ahead import REQUESTS, Ahead, in_order
 from featray.sources.containers import VIDEO_SUFFIXES, Entry, is_container, read_entries
+from featray.sources.keyset import KeySet
 from featray.sources.storage import Location, locate, redact_uri, storage_errors, unreadable_code
+
+_LISTED_SUFFIXES: Final = VIDEO_SUFFIXES | {".tar"}
 
 
 @dataclass(frozen=True)
@@ -75,17 +79,42 @@ def list_videos(config: InputConfig) -> Iterator[Video]:
         ConfigError: a URI names nothing, or a path does not fit `path_fields`.
         StorageError: a place cannot be listed.
     """
-    seen: set[int] = set()  # 8 bytes of a hash a video: the listing itself is never held
+    seen = KeySet()  # the listing itself is never held
     for uri in config.uris:
         count = 0
         for video in _ahead(_expand(uri, config.storage_options), config):
             count += 1
-            key = int(video.video_id, 16)
-            if key not in seen:
-                seen.add(key)
+            if seen.add(int(video.video_id, 16)):
                 yield video
         if count == 0:
             raise ConfigError(f"input.uris: nothing found at {locate(uri, config.storage_options).uri}")
+
+
+def covers(config: InputConfig) -> Callable[[str], bool]:
+    """A test of URIs: would `list_videos` have come by this file, or the shard file, if it were there?
+
+    That holds for what matches a glob or lies below a prefix, not for what a manifest names, nor for links: a
+    server's index pages are no inventory.
+    """
+    tests: list[Callable[[str], bool]] = []
+    for uri in config.uris:
+        here = locate(uri, config.storage_options)
+        if here.is_web:
+            continue
+        if _has_magic(here.path):
+            tests.append(partial(_glob_covers, here, re.compile(glob_translate(here.path)).match))
+        else:
+            tests.append(partial(_prefix_covers, here.uri.rstrip("/")))
+    return lambda uri: any(test(uri) for test in tests)
+
+
+def _glob_covers(here: Location, matches: Callable[[str], Any], uri: str) -> bool:
+    same_store = uri.partition("://")[0] == here.uri.partition("://")[0]
+    return same_store and matches(here.fs._strip_protocol(uri)) is not None
+
+
+def _prefix_covers(prefix: str, uri: str) -> bool:
+    return uri == prefix or (uri.startswith(f"{prefix}/") and _is_listed(uri))
 
 
 def find_video(uri: str, member: str | None, config: InputConfig) -> Video | None:
@@ -149,8 +178,13 @@ def _expand(uri: str, options: dict[str, Any]) -> Iterator[tuple[Location, dict[
         yield here, info
         return
     for location, found in _below(here, here.path.rstrip("/")):
-        if _is_taken(location.path):
+        if _is_listed(location.path):
             yield location, found
+
+
+def _is_listed(path: str) -> bool:
+    """Whether a prefix means this file too: a video or a tar by its name."""
+    return path[path.rfind(".") :].lower() in _LISTED_SUFFIXES
 
 
 def _held_videos(location: Location, shard: Video, config: InputConfig) -> Iterator[Video]:
@@ -229,7 +263,7 @@ def _web_files(here: Location) -> Iterator[tuple[Location, dict[str, Any]]]:
         folder = path if path.endswith("/") and not _has_magic(path) else re.split(r"[*\[]", path, maxsplit=1)[0]
         matches = re.compile(glob_translate(path)).match if _has_magic(path) else None
         below = (place for place, _ in _below(here, folder.rpartition("/")[0] + "/"))
-        found = (place for place in below if (matches(place.path) if matches else _is_taken(place.path)))
+        found = (place for place in below if (matches(place.path) if matches else _is_listed(place.path)))
     for place, info in in_order(_asked, found):  # index pages tell neither sizes nor etags
         if info is not None:
             yield place, info
@@ -246,11 +280,6 @@ def _asked(place: Location) -> tuple[Location, dict[str, Any] | None]:
         ):
             return place, None
         raise
-
-
-def _is_taken(path: str) -> bool:
-    """Whether a file below a prefix is taken, by its suffix."""
-    return path[path.rfind(".") :].lower() in VIDEO_SUFFIXES | {".tar"}
 
 
 def _s3_keys(here: Location, folder: str) -> Iterator[tuple[Location, dict[str, Any]]]:

@@ -12,8 +12,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from featray.errors import OutputError, StorageError
+from featray.sources.exclusive import create_bytes
 from featray.sources.storage import delete, list_files, read_bytes, storage_errors, write_bytes
 from featray.tables.layout import Partition
+
+_FETCHED_TOGETHER = 32
+"""Commits of full shards have some 250 kB each."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Commit:
     """What one shard, or one run's row in `runs`, has published.
 
     Attributes:
+        published_at_us: 0 for a cancelled shard: one that holds nothing and only keeps its name from being committed.
         rewrites: older commits as they read from the moment this one is written; see `replace.py`.
     """
 
@@ -53,6 +58,11 @@ class Commit:
     files: list[CommittedFile]
     videos: list[CommittedVideo] = field(default_factory=list)
     rewrites: list[Commit] = field(default_factory=list)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether this is a shard that was given up before it was published."""
+        return not self.published_at_us
 
     @classmethod
     def from_json(cls, text: bytes | str) -> Commit:
@@ -67,8 +77,29 @@ class Commit:
         return cls(files=files, videos=videos, rewrites=rewrites, **data)
 
 
+def create_commit(partition: Partition, commit: Commit) -> Commit:
+    """Publish a shard, once: from here on the commit's files count. The commit that is there afterwards.
+
+    Where one of that name is there already, it stays: another try of the same task was
+    faster, or a run that took over has cancelled the shard.
+    """
+    while not create_bytes(partition.commit(commit.name), json.dumps(asdict(commit)).encode()):
+        there = read_commit(partition, commit.name)
+        if there is not None:
+            return there
+    return commit
+
+
+def cancel_shard(partition: Partition, shard: str, run_id: str) -> Commit:
+    """Give up an open shard of a run that is gone; the commit that is there afterwards.
+
+    If that one is not `cancelled`, the shard was published after all.
+    """
+    return create_commit(partition, Commit(shard, run_id, 0, []))
+
+
 def write_commit(partition: Partition, commit: Commit) -> None:
-    """Publish: from here on the commit's files count."""
+    """Write a commit, over an older one of its name if there is one."""
     write_bytes(partition.commit(commit.name), json.dumps(asdict(commit)).encode())
 
 
@@ -91,19 +122,21 @@ def read_commits(partition: Partition) -> list[Commit]:
 
 
 def stored_commits(partition: Partition) -> Iterator[Commit]:
-    """Commits as they lie there; fetched together, parsed one by one."""
+    """Commits as they lie there, in the order of their names; a few are fetched together and held."""
     folder = partition.commit()
     paths = [path for path in list_files(folder) if path.endswith(".json")]
-    with storage_errors(folder.uri):
-        contents = folder.fs.cat(paths, on_error="raise") if paths else {}
-    for path in paths:
-        # fsspec answers with bare bytes when it is asked for a single path
-        text = contents[path] if isinstance(contents, dict) else contents
-        try:
-            yield Commit.from_json(text)
-        except (ValueError, KeyError, TypeError):
-            name = path.rsplit("/", 1)[-1]
-            raise OutputError(f"{folder.uri}/{name}: damaged commit record; run `featray verify`") from None
+    for start in range(0, len(paths), _FETCHED_TOGETHER):
+        page = paths[start : start + _FETCHED_TOGETHER]
+        with storage_errors(folder.uri):
+            contents = folder.fs.cat(page, on_error="raise")
+        for path in page:
+            # fsspec answers with bare bytes when it is asked for a single path
+            text = contents[path] if isinstance(contents, dict) else contents
+            try:
+                yield Commit.from_json(text)
+            except (ValueError, KeyError, TypeError):
+                name = path.rsplit("/", 1)[-1]
+                raise OutputError(f"{folder.uri}/{name}: damaged commit record; run `featray verify`") from None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from featray.sources.storage import open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile, read_commits, read_manifests, write_commit
 from featray.tables.finish import finish_committed, remove_leftovers
 from featray.tables.layout import Partition
+from featray.tables.lease import hold
 from featray.tables.replace import COMPACT_PREFIX, carry_out
 from featray.tables.rewrite import complete, footer_of, merged_footer, writer_like
 from featray.tables.runs import running_rows
@@ -54,7 +56,16 @@ class Compacted:
 
 
 def compact_partition(partition: Partition) -> Compacted:
-    """Merge the small files of a partition, folder by folder."""
+    """Merge the small files of a partition, folder by folder.
+
+    Raises:
+        LeaseError: a run is on.
+    """
+    with hold(partition, f"{COMPACT_PREFIX}{secrets.token_hex(4)}"):
+        return _compact(partition)
+
+
+def _compact(partition: Partition) -> Compacted:
     finish_committed(partition)
     remove_leftovers(partition)
     commits = read_commits(partition)

@@ -33,6 +33,7 @@ from featray.tables.commits import (
 from featray.tables.erase_edits import TrackFaces, counted, forget_uri, forget_uri_edit, read_track, uris_of
 from featray.tables.finish import finish_committed, uncommitted_files
 from featray.tables.layout import Output, Partition, list_partitions
+from featray.tables.lease import hold
 from featray.tables.replace import ERASE_PREFIX, carry_out
 from featray.tables.rewrite import Edit, holds_videos, rewrite_files, without
 from featray.tables.runs import running_rows, write_marker
@@ -78,6 +79,7 @@ def erase(
 
     Raises:
         UsageError: nothing here has this video or track, or the track is ambiguous.
+        LeaseError: a run is on; the erasure is noted, and the same command finishes it.
     """
     if not re.fullmatch("[0-9a-f]{16}", video_id):
         raise UsageError(f"--video {video_id}: is no video_id (16 hex digits, as in the `videos` table)")
@@ -89,7 +91,10 @@ def erase(
         return []
     note_erasure(output, erasure)
     with tempfile.TemporaryDirectory(prefix="featray-erase-") as scratch:
-        found = [_erase_in(partition, erasure, scratch) for partition in partitions]
+        found = []
+        for partition in partitions:
+            with hold(partition, f"{ERASE_PREFIX}{erasure.erasure_id}"):
+                found.append(_erase_in(partition, erasure, scratch))
     finish_erasure(output, erasure)
     return [here for here in found if here.anything]
 
@@ -182,7 +187,7 @@ def _publish_without(partition: Partition, erasure: Erasure, here: ErasedHere, s
             write_marker(partition, {**row, "config": config})
     name = f"{ERASE_PREFIX}{erasure.erasure_id}"
     # As old as what was there: an erasure must not make a release the latest one.
-    newest_us = max((commit.published_at_us for commit in commits), default=0)
+    newest_us = max((commit.published_at_us for commit in commits), default=1)
     commit = Commit(name, "", newest_us, _audit(partition, erasure, here, name, scratch), [], rewritten)
     write_commit(partition, commit)
     carry_out(partition, commit)

@@ -7,6 +7,7 @@ from the row of the run that opened the shard, which stands in its marker or in 
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +19,10 @@ from featray.config import path_field_names
 from featray.errors import OutputError
 from featray.provenance import footer
 from featray.sources.storage import delete, list_files, open_ranges, storage_errors
-from featray.tables.commits import Commit, ShardManifest, read_commit, read_commits, read_manifests
+from featray.tables.commits import Commit, ShardManifest, close_shard, read_commit, read_commits, read_manifests
 from featray.tables.landing import landed_units, read_plan
 from featray.tables.layout import Partition
+from featray.tables.lease import hold
 from featray.tables.publish import PublishSettings, clean_up_shard, publish_shard
 from featray.tables.replace import COMPACT_PREFIX, carry_out, finish_changes
 from featray.tables.runs import close_killed_runs, running_rows
@@ -56,7 +58,9 @@ def finish_committed(partition: Partition) -> tuple[int, int]:
     changes, cleaned = finish_changes(partition), 0
     for manifest in read_manifests(partition):
         commit = read_commit(partition, manifest.shard)
-        if commit is not None:
+        if commit is not None and commit.cancelled:
+            close_shard(partition, manifest.shard)  # what landed of it is the next run's
+        elif commit is not None:
             changes += bool(commit.rewrites)
             carry_out(partition, commit)
             clean_up_shard(partition, manifest)
@@ -69,7 +73,13 @@ def finish_partition(partition: Partition) -> Finished:
 
     Raises:
         OutputError: the run that opened a shard is not known.
+        LeaseError: a run is on.
     """
+    with hold(partition, f"publish-{secrets.token_hex(4)}"):
+        return _finish(partition)
+
+
+def _finish(partition: Partition) -> Finished:
     changes, cleaned = finish_committed(partition)
     published, waiting = [], []
     for manifest in read_manifests(partition):

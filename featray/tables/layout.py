@@ -5,6 +5,7 @@
     _featray/landing/<d>/<r>/<video_id>-<work key>/         the resume ledger of a video
     _featray/shards/<d>/<r>/<shard>.json                    which videos an open shard holds
     _featray/commits/<d>/<r>/<shard>.json                   what a published shard holds
+    _featray/leases/<d>/<r>/<number>.json                   who may publish, or was the last who might
 
 Table roots hold nothing but published Parquet files.
 """
@@ -17,7 +18,16 @@ from typing import Any
 from urllib.parse import quote
 
 from featray.errors import OutputError, StorageError
-from featray.sources.storage import Location, exists, list_folders, locate, read_bytes, storage_errors, write_bytes
+from featray.sources.storage import (
+    Location,
+    exists,
+    list_files,
+    list_folders,
+    locate,
+    read_bytes,
+    storage_errors,
+    write_bytes,
+)
 from featray.tables.schema import SCHEMA_VERSION
 
 INTERNAL = "_featray"
@@ -69,6 +79,11 @@ class Partition:
         """The commit record of a published shard, or the folder of them."""
         return self.output.internal("commits", self.dataset, self.release, f"{name}.json" if name else "")
 
+    def lease(self, number: int | None = None) -> Location:
+        """The record of who holds the partition, or the folder of them; see `lease.py`."""
+        name = "" if number is None else f"{number:08d}.json"
+        return self.output.internal("leases", self.dataset, self.release, name)
+
 
 def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, create: bool = False) -> Output:
     """Open an output, or begin one in an empty place.
@@ -112,10 +127,19 @@ def _escape(value: str) -> str:
     return "".join(quote(one, safe=" ") if one.isascii() else one for one in value)
 
 
+def _is_occupied(output: Output, marker: Location) -> bool:
+    """Whether anything lies there but what is left when a first run is killed while it writes the marker."""
+    fs, name = output.root.fs, marker.path.rsplit("/", 1)[-1]
+    entries = [path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(output.root.path, detail=False)]
+    if entries == [INTERNAL]:
+        entries = [path.rsplit("/", 1)[-1] for path in list_files(output.internal())]
+    return not all(entry.startswith(f".{name}.") for entry in entries)
+
+
 def _begin(output: Output, marker: Location, create: bool) -> None:
     with storage_errors(output.root.uri):
         is_file = exists(output.root) and output.root.fs.isfile(output.root.path)
-        occupied = not is_file and exists(output.root) and bool(output.root.fs.ls(output.root.path))
+        occupied = not is_file and exists(output.root) and _is_occupied(output, marker)
     if is_file:
         raise OutputError(f"{output.root.uri}: is a file; name a folder or prefix for the tables")
     if not create:

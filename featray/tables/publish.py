@@ -2,15 +2,19 @@
 
 Order of writes, which is what makes publishing safe to kill and to repeat:
 files under names that follow from the shard, then the commit, then landing and manifest
-are deleted. Before the commit a rerun writes the same files again; after it, only the
+are deleted. Before the commit a second try writes the same bytes again; after it, only the
 deletions are left to do. Shards that replace videos of older ones must be published one
-after the other, or they would undo each other's rewrites.
+after the other, or they would undo each other's rewrites. Before each write the process asks
+whether its run still holds the lease; `lease.py` reasons about what that leaves open.
+
+Memory follows the settings: one landed part, and of each table at most a row group beyond it.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -21,20 +25,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from featray.errors import ErrorCode, RunError
+from featray.errors import ErrorCode, LeaseError, RunError
 from featray.faces.tracks import Tracker
 from featray.plan import VideoPlan
-from featray.sources.storage import delete_folder
+from featray.sources.storage import delete, delete_folder
 from featray.tables.commits import (
     Commit,
     CommittedVideo,
     ShardManifest,
+    cancel_shard,
     close_shard,
+    create_commit,
     read_commit,
-    write_commit,
 )
 from featray.tables.landing import Part, PartHeader, landed_units, read_part, read_plan
 from featray.tables.layout import Partition
+from featray.tables.lease import Fence
 from featray.tables.replace import carry_out, without_videos
 from featray.tables.schema import PER_VIDEO_TABLES, TABLES
 from featray.tables.writer import TableWriter
@@ -50,37 +56,61 @@ class PublishSettings:
         tables: feature tables to write.
         path_fields: names of the path fields, in order.
         footer: provenance for file footers, without the `featray.` prefix.
+        published_at_us: stands in the rows, and is set once a shard, so that a second try writes the same; 0: now.
+        fence: says whether the run still holds the partition; None if nobody can have taken it over.
     """
 
     run_id: str
     tables: tuple[str, ...]
     path_fields: tuple[str, ...]
     footer: dict[str, str] = field(default_factory=dict)
+    published_at_us: int = 0
+    fence: Fence | None = None
+
+    @property
+    def check(self) -> Callable[[], None] | None:
+        """To be called before each write."""
+        return None if self.fence is None else self.fence.check
 
 
 def publish_shard(partition: Partition, manifest: ShardManifest, settings: PublishSettings) -> Commit:
-    """Merge, track, sort, write, commit, clean up.
+    """Merge, track, sort, write, commit, clean up; of what was done in an earlier try, only the rest.
 
     Raises:
         RunError: a unit of the shard has not landed.
+        LeaseError: another run has taken over.
         StorageError: the storage failed; nothing is committed then.
     """
-    published_at_us = time.time_ns() // 1000
+    commit = read_commit(partition, manifest.shard) or _write_shard(partition, manifest, settings)
+    if commit.cancelled:
+        raise LeaseError(f"shard {manifest.shard}: given up by run {commit.run_id}, which has taken over")
+    commit = carry_out(partition, commit, settings.check)
+    clean_up_shard(partition, manifest)
+    return commit
+
+
+def _write_shard(partition: Partition, manifest: ShardManifest, settings: PublishSettings) -> Commit:
+    """Write the shard's files and its commit; the commit that is there afterwards."""
+    published_at_us = settings.published_at_us or time.time_ns() // 1000
     videos = sorted(manifest.videos, key=lambda video: str(video["video_id"]))
     with tempfile.TemporaryDirectory(prefix="featray-publish-") as scratch:
         writers = {table: _writer(table, partition, manifest, settings, scratch) for table in _tables(settings)}
         try:
             committed = [_write_video(video, partition, writers, settings, published_at_us) for video in videos]
             files = [file for writer in writers.values() for file in writer.close()]
+            rewrites = _rewrites(partition, manifest, scratch, settings.check)
+            if settings.check is not None:
+                settings.check()
+        except LeaseError:
+            if cancel_shard(partition, manifest.shard, settings.run_id).cancelled:
+                for file in chain.from_iterable(writer.files for writer in writers.values()):
+                    delete(partition.output.root.child(file.path))
+            raise
         finally:
             for writer in writers.values():
                 writer.abandon()
-        rewrites = _rewrites(partition, manifest, scratch)
     commit = Commit(manifest.shard, settings.run_id, published_at_us, files, committed, rewrites)
-    write_commit(partition, commit)
-    commit = carry_out(partition, commit)
-    clean_up_shard(partition, manifest)
-    return commit
+    return create_commit(partition, commit)
 
 
 def clean_up_shard(partition: Partition, manifest: ShardManifest) -> None:
@@ -90,7 +120,9 @@ def clean_up_shard(partition: Partition, manifest: ShardManifest) -> None:
     close_shard(partition, manifest.shard)
 
 
-def _rewrites(partition: Partition, manifest: ShardManifest, scratch: str) -> list[Commit]:
+def _rewrites(
+    partition: Partition, manifest: ShardManifest, scratch: str, check: Callable[[], None] | None
+) -> list[Commit]:
     """Older shards without the videos that this one replaces."""
     replaced: dict[str, set[str]] = {}
     for video in manifest.videos:
@@ -100,7 +132,9 @@ def _rewrites(partition: Partition, manifest: ShardManifest, scratch: str) -> li
     for name, videos in sorted(replaced.items()):
         old = read_commit(partition, name)
         if old is not None:
-            rewritten.append(without_videos(partition, old, videos, generation=manifest.shard, scratch=scratch))
+            rewritten.append(
+                without_videos(partition, old, videos, generation=manifest.shard, scratch=scratch, check=check)
+            )
     return rewritten
 
 
@@ -119,6 +153,7 @@ def _writer(
         footer=settings.footer,
         path_fields=settings.path_fields,
         root=partition.output.root,
+        check=settings.check,
     )
 
 
@@ -224,7 +259,7 @@ class _Borders:
             frames = frames.set_column(place, "shot_cut", pa.array(cuts, pa.bool_()))
         if frames.num_rows:
             self._before = frames["thumbnail"][-1].as_py()
-        elif part.outcome.failures:
+        elif part.header.outcome is not None and part.outcome.failures:
             self._before = None
         return replace(part, frames=frames)
 

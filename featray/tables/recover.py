@@ -1,65 +1,121 @@
 """Setting right what a killed run left behind, before a new one starts.
 
-A shard is open while its manifest exists. If its commit exists too, only deletions were
-left to do. If not, files it may have written are removed: its videos are planned again, and
-what landed of them is used.
+A shard is open while its manifest exists. If its commit exists too, only deletions were left
+to do. If not, it is cancelled, once and for all: its videos are planned again, and what landed of
+them is used. Then files that no commit names are deleted, whoever left them: the lease is held, so
+none of them is in the making.
 """
 
 from __future__ import annotations
 
 import logging
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from featray.sources.storage import delete, storage_errors
-from featray.tables.commits import ShardManifest, close_shard, read_commit, read_manifests
+from featray.sources.storage import Location, delete, list_files
+from featray.tables.commits import Commit, cancel_shard, close_shard, create_commit, read_commit, read_manifests
+from featray.tables.done import Done, read_done
 from featray.tables.layout import Partition
 from featray.tables.publish import clean_up_shard
-from featray.tables.replace import carry_out, finish_changes
-from featray.tables.runs import close_killed_runs
-from featray.tables.schema import PER_VIDEO_TABLES
+from featray.tables.replace import carry_out, without_videos
+from featray.tables.runs import close_killed_runs, marker
+from featray.tables.schema import TABLES
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """What was found: runs that were killed, shards that had been committed, shards that had not."""
+    """What was found: runs that were killed, shards that had been committed, shards that had not, stray files."""
 
     runs: int
     finished_shards: int
     reopened_shards: int
+    stray_files: int
 
 
-def recover(partition: Partition) -> Recovered:
-    """Finish or undo half-done publishing; close the rows of killed runs."""
-    finish_changes(partition)
+def recover(partition: Partition, run_id: str, check: Callable[[], None] | None = None) -> Done:
+    """Finish or undo half-done publishing, close the rows of killed runs, delete stray files; what is published.
+
+    The caller holds the lease.
+
+    Args:
+        partition: what to set right.
+        run_id: of the run that does it.
+        check: called before changes to what is published; raises if the lease is lost.
+    """
     finished = reopened = 0
     for manifest in read_manifests(partition):
-        commit = read_commit(partition, manifest.shard)
-        if commit is not None:
-            carry_out(partition, commit)
-            clean_up_shard(partition, manifest)
-            finished += 1
-        else:
-            _remove_uncommitted(partition, manifest)
+        if check is not None:
+            check()
+        commit = read_commit(partition, manifest.shard) or cancel_shard(partition, manifest.shard, run_id)
+        if commit.cancelled:
             close_shard(partition, manifest.shard)
             reopened += 1
-    found = Recovered(close_killed_runs(partition), finished, reopened)
-    if found != Recovered(0, 0, 0):
+        else:
+            carry_out(partition, commit, check)
+            clean_up_shard(partition, manifest)
+            finished += 1
+    runs = close_killed_runs(partition)
+    done = read_done(partition)
+    for commit in done.pending:
+        carry_out(partition, commit, check)
+    if doubles := done.doubles():
+        drop_videos(partition, doubles, f"mend-{run_id}", check)
+        done = read_done(partition)
+    found = Recovered(runs, finished, reopened, _sweep(partition, done.files))
+    if found != Recovered(0, 0, 0, 0):
         log.info("recovered release %s: %s", partition.release, found)
-    return found
+    return done
 
 
-def _remove_uncommitted(partition: Partition, manifest: ShardManifest) -> None:
-    stems = {f"part-{manifest.shard}-"}
-    stems |= {f"part-{video['replaces']}-{manifest.shard}-" for video in manifest.videos if video["replaces"]}
-    for table in PER_VIDEO_TABLES:
-        folder = partition.folder(table, manifest.fields)
-        with storage_errors(folder.uri):
-            try:
-                names = [path.rsplit("/", 1)[-1] for path in folder.fs.ls(folder.path, detail=False)]
-            except FileNotFoundError:
-                continue
-        for name in names:
-            if name.startswith(tuple(stems)):
-                delete(folder.child(name))
+def drop_videos(
+    partition: Partition, videos: dict[str, set[str]], name: str, check: Callable[[], None] | None = None
+) -> None:
+    """Take videos out of the tables, in one commit that replaces them by nothing.
+
+    Args:
+        partition: where they are.
+        videos: under the name of the commit that holds them.
+        name: of the commit; new, and by its ending the run that does it.
+        check: called before each write; raises if the lease is lost.
+    """
+    with tempfile.TemporaryDirectory(prefix="featray-drop-") as scratch:
+        rewrites, newest_us = [], 1
+        for shard, ids in sorted(videos.items()):
+            old = read_commit(partition, shard)
+            if old is not None:
+                newest_us = max(newest_us, old.published_at_us)
+                rewrites.append(without_videos(partition, old, ids, generation=name, scratch=scratch, check=check))
+    if check is not None:
+        check()
+    # Nothing new is published: the release must not become the latest one by this.
+    commit = create_commit(partition, Commit(name, name.partition("-")[2], newest_us, [], rewrites=rewrites))
+    carry_out(partition, commit, check)
+
+
+def sweep_temporary(partition: Partition) -> int:
+    """Delete what workers that died left of uploads to a disk; how many files. Object stores keep nothing of the kind.
+
+    To be called when nothing is being written: at the start of a run, and at its end.
+    """
+    if not partition.output.root.is_local:
+        return 0
+    folders = [partition.folder(table) for table in TABLES]
+    folders += [partition.commit(), partition.shard(), marker(partition)]
+    return sum(_delete_strays(folder, set(), ".tmp") for folder in folders)
+
+
+def _sweep(partition: Partition, published: set[str]) -> int:
+    """Delete files of the partition that no commit names; how many there were."""
+    known = {partition.output.root.child(path).path for path in published}
+    strays = sum(_delete_strays(partition.folder(table), known, ".parquet") for table in TABLES)
+    return strays + sweep_temporary(partition)
+
+
+def _delete_strays(folder: Location, known: set[str], suffix: str) -> int:
+    strays = [path for path in list_files(folder) if path not in known and path.endswith(suffix)]
+    for path in strays:
+        delete(Location(folder.fs, path, folder.fs.unstrip_protocol(path)))
+    return len(strays)

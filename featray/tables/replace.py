@@ -9,6 +9,7 @@ next run, by `featray publish`, or by the same command again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -22,7 +23,15 @@ COMPACT_PREFIX: Final = "compact-"
 """Names of commits that belong to no shard, so that no manifest tells that they are unfinished."""
 
 
-def without_videos(partition: Partition, commit: Commit, videos: set[str], *, generation: str, scratch: str) -> Commit:
+def without_videos(
+    partition: Partition,
+    commit: Commit,
+    videos: set[str],
+    *,
+    generation: str,
+    scratch: str,
+    check: Callable[[], None] | None = None,
+) -> Commit:
     """Write a shard's files anew without some videos; its commit as it will read. Nothing is published yet.
 
     Args:
@@ -31,31 +40,43 @@ def without_videos(partition: Partition, commit: Commit, videos: set[str], *, ge
         videos: ids to leave out.
         generation: tells the new files' names from the old ones; the same for the same change.
         scratch: local folder for files in the making.
+        check: called before each upload; raises if nothing may be published any more.
     """
     edits = dict.fromkeys({file.table for file in commit.files}, without(videos))
-    files = rewrite_files(partition, commit, edits, touching=videos, generation=generation, scratch=scratch)
+    files = rewrite_files(
+        partition, commit, edits, touching=videos, generation=generation, scratch=scratch, check=check
+    )
     rest = [video for video in commit.videos if video.video_id not in videos]
     return replace(commit, files=files, videos=rest, rewrites=[])
 
 
-def carry_out(partition: Partition, commit: Commit) -> Commit:
+def carry_out(partition: Partition, commit: Commit, check: Callable[[], None] | None = None) -> Commit:
     """Bring older commits and files in line with a commit's rewrites; the commit without them.
 
-    Files go before the commit that still names them is overwritten: after a kill in between, that
-    commit is the only one that knows which files are left to delete.
+    Old files go before the old commit that names them: until `commit` itself is written anew,
+    readers take the older one as it stands in `rewrites`, and a second try still knows the files.
+
+    Args:
+        partition: where the commit is.
+        commit: as it was created.
+        check: called before each change; raises if nothing may be published any more.
     """
+    check = check or _unchecked
     for rewritten in commit.rewrites:
         kept = {file.path for file in (*rewritten.files, *commit.files)}
         old = read_commit(partition, rewritten.name)
         for file in old.files if old else []:
             if file.path not in kept:
+                check()
                 delete(partition.output.root.child(file.path))
+        check()
         if rewritten.files:
             write_commit(partition, rewritten)
         else:
             delete(partition.commit(rewritten.name))
     done = replace(commit, rewrites=[])
     if commit.rewrites:
+        check()
         write_commit(partition, done)
     return done
 
@@ -71,3 +92,7 @@ def finish_changes(partition: Partition) -> int:
                 carry_out(partition, commit)
                 finished += 1
     return finished
+
+
+def _unchecked() -> None:
+    """For callers that know that they are alone."""

@@ -33,6 +33,7 @@ def rewrite_files(
     touching: set[str] | None,
     generation: str,
     scratch: str,
+    check: Callable[[], None] | None = None,
 ) -> list[CommittedFile]:
     """A commit's files after the edits, in order; what an edit leaves alone stays the file it is.
 
@@ -43,6 +44,7 @@ def rewrite_files(
         touching: the videos that the edits are about: files without rows of theirs are not read. None for all.
         generation: tells the new files' names from the old ones; the same for the same change.
         scratch: local folder for files in the making.
+        check: called before each upload; raises if nothing may be published any more.
     """
     files: list[CommittedFile] = []
     for number, old in enumerate(commit.files):
@@ -51,15 +53,22 @@ def rewrite_files(
         if edit is None or (touching is not None and not _holds(partition, old, touching)):
             files.append(old)
         else:
-            files += _rewrite(partition, old, edit, stem, scratch)
+            files += _rewrite(partition, old, edit, stem, scratch, check)
     return files
 
 
-def _rewrite(partition: Partition, old: CommittedFile, edit: Edit, stem: str, scratch: str) -> list[CommittedFile]:
+def _rewrite(
+    partition: Partition,
+    old: CommittedFile,
+    edit: Edit,
+    stem: str,
+    scratch: str,
+    check: Callable[[], None] | None,
+) -> list[CommittedFile]:
     place = partition.output.root.child(old.path)
     with storage_errors(place.uri), open_ranges(place) as source:
         file = pq.ParquetFile(source)
-        writer = writer_like(partition, old, file.schema_arrow, stem, scratch, footer_of(file))
+        writer = writer_like(partition, old, file.schema_arrow, stem, scratch, footer_of(file), check)
         try:
             changed = False
             for group in range(file.num_row_groups):
@@ -126,7 +135,13 @@ def complete(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def writer_like(
-    partition: Partition, old: CommittedFile, schema: Any, stem: str, scratch: str, footer: dict[str, str]
+    partition: Partition,
+    old: CommittedFile,
+    schema: Any,
+    stem: str,
+    scratch: str,
+    footer: dict[str, str],
+    check: Callable[[], None] | None = None,
 ) -> TableWriter:
     """A writer for the same folder and columns as an existing file."""
     folder, _, name = old.path.rpartition("/")
@@ -142,4 +157,5 @@ def writer_like(
         footer=footer,
         path_fields=fields,
         root=partition.output.root,
+        check=check,
     )

@@ -29,7 +29,7 @@ def begin_run(partition: Partition, row: dict[str, Any]) -> None:
 def write_marker(partition: Partition, row: dict[str, Any]) -> None:
     """Keep the row of a run that is on."""
     text = json.dumps({k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()})
-    write_bytes(_marker(partition, row["run_id"]), text.encode())
+    write_bytes(marker(partition, row["run_id"]), text.encode())
 
 
 def end_run(partition: Partition, row: dict[str, Any]) -> None:
@@ -41,7 +41,7 @@ def end_run(partition: Partition, row: dict[str, Any]) -> None:
 def _forget(partition: Partition, run_id: str) -> None:
     """Delete what only a run that is on needs: the file with its first row, then its marker."""
     delete(partition.folder("runs").child(f"part-{run_id}-000.parquet"))
-    delete(_marker(partition, run_id))
+    delete(marker(partition, run_id))
 
 
 def close_killed_runs(partition: Partition) -> int:
@@ -59,14 +59,15 @@ def close_killed_runs(partition: Partition) -> int:
 def running_rows(partition: Partition) -> list[dict[str, Any]]:
     """Rows of runs that have begun and not ended: one that is on, or was killed."""
     rows = []
-    for path in list_files(_marker(partition)):
+    for path in list_files(marker(partition)):
         if path.endswith(".json"):
             row = json.loads(read_bytes(Location(partition.output.root.fs, path, path)))
             rows.append({**row, "started_at": datetime.fromisoformat(row["started_at"])})
     return rows
 
 
-def _marker(partition: Partition, run_id: str = "") -> Location:
+def marker(partition: Partition, run_id: str = "") -> Location:
+    """The note that a run is on, or the folder of them."""
     name = f"{run_id}.json" if run_id else ""
     return partition.output.internal("running", partition.dataset, partition.release, name)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from typing import Any, Final
 
 import pyarrow as pa
@@ -33,6 +34,7 @@ class TableWriter:
         footer: `featray.*` keys for every file's metadata.
         path_fields: names of the path fields.
         root: the output's root; committed paths are relative to it.
+        check: called before each upload; raises if nothing may be published any more.
     """
 
     def __init__(
@@ -45,12 +47,14 @@ class TableWriter:
         footer: dict[str, str],
         path_fields: tuple[str, ...],
         root: Location,
+        check: Callable[[], None] | None = None,
     ) -> None:
         self.table = table
         self._folder = folder
         self._stem = stem
         self._scratch = scratch
         self._root = root
+        self._check = check
         schema = arrow_schema(table, path_fields)
         facts = {**footer, "schema_version": str(SCHEMA_VERSION)}
         self.schema = schema.with_metadata({f"featray.{k}": v for k, v in facts.items()})
@@ -126,6 +130,8 @@ class TableWriter:
         self._writer = None
         place = self._folder.child(f"{self._stem}-{len(self.files):03d}.parquet")
         size_bytes, digest = os.path.getsize(self._local), _sha256(self._local)
+        if self._check is not None:
+            self._check()
         upload(self._local, place)
         path = place.path[len(self._root.path.rstrip("/")) + 1 :]
         self.files.append(CommittedFile(self.table, path, self._rows, size_bytes, digest))

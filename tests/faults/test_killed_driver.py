@@ -3,9 +3,11 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -14,7 +16,7 @@ CONFIG = """
 dataset: d
 input: {{uris: ["{clips}/*.mp4"]}}
 output: {{uri: {out}}}
-decode: {{sample: {{every: 4}}, unit_frames: 16}}
+decode: {{sample: {{every: 6}}, unit_frames: 16}}
 """
 
 
@@ -64,7 +66,31 @@ def wait_for_landed(out, count, driver):
     raise AssertionError("nothing landed in two minutes")
 
 
-def test_the_next_run_finishes_the_work_of_a_killed_one(clips, tmp_path, environment):
+def processes(environment, *words):
+    """Process ids of a driver's workers whose command line holds one of these words."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command, variables = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if environment["FEATRAY_CACHE"].encode() in variables and any(word in command for word in words):
+            found.append(int(folder.name))
+    return found
+
+
+def kill_one(environment, driver, *words):
+    for _ in range(600):
+        if found := processes(environment, *words):
+            os.kill(found[0], signal.SIGKILL)
+            return
+        assert driver.process.poll() is None, driver.log.read_text()
+        time.sleep(0.1)
+    raise AssertionError(f"no process {words}")
+
+
+def test_runs_end_what_killed_ones_and_killed_workers_left(clips, tmp_path, environment):
+    """A driver is killed with all its processes, then a driver alone; then workers of a third run."""
     outs = {}
     for name in ("calm", "killed"):
         outs[name] = tmp_path / name
@@ -77,17 +103,29 @@ def test_the_next_run_finishes_the_work_of_a_killed_one(clips, tmp_path, environ
     assert not list(outs["killed"].glob("faces/**/*.parquet")), "half a video must not be seen"
     landed = {path: path.stat().st_mtime_ns for path in (outs["killed"] / "_featray").glob("landing/**/*.arrow")}
 
-    Driver(tmp_path / "killed.yaml", environment).finish()
+    alone = Driver(tmp_path / "killed.yaml", environment)
+    wait_for_landed(outs["killed"], len(landed) + 1, alone)
+    second = Driver(tmp_path / "killed.yaml", environment)
+    assert second.process.wait(120) == 1, "two at once"
+    assert f"(host {socket.gethostname()}, pid {alone.process.pid}, user " in second.log.read_text()
+    alone.process.kill()  # Ray's processes find out by themselves
+    alone.process.wait(30)
+
+    last = Driver(tmp_path / "killed.yaml", environment)
+    wait_for_landed(outs["killed"], len(landed) + 2, last)
+    kill_one(environment, last, b"featray.child")
+    kill_one(environment, last, b"ray::MapWorker(MapBatches(DecodeDetect", b"ray::MapWorker(MapBatches(Infer")
+    last.finish()
+    alone.kill()
     for table in ("faces", "blendshapes", "mesh", "frames"):
         assert rows(outs["killed"], table) == rows(outs["calm"], table)
     runs = duckdb.connect().sql(f"SELECT status FROM '{outs['killed']}/runs/**/*.parquet' ORDER BY started_at")
-    assert runs.fetchall() == [("interrupted",), ("done",)]
+    assert runs.fetchall() == [("interrupted",), ("interrupted",), ("done",)]
     used = (
         duckdb.connect()
         .sql(f"SELECT run_id, count(*) FROM '{outs['killed']}/frames/**/*.parquet' GROUP BY ALL ORDER BY ALL")
         .fetchall()
     )
-    assert len(used) == 2 and used[0][1] >= 16 * len(landed) / 2, "what had landed was used, not done again"
-    assert {p.name for p in (outs["killed"] / "_featray").rglob("*") if p.is_file() and "commits" not in p.parts} == {
-        "output.json"
-    }
+    assert len(used) == 3 and used[0][1] >= 16 * len(landed) / 2, "what had landed was used, not done again"
+    inside = {p.relative_to(outs["killed"] / "_featray").parts[0] for p in (outs["killed"] / "_featray").rglob("*.*")}
+    assert inside == {"commits", "leases", "output.json"}

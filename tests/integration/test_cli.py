@@ -122,3 +122,37 @@ def test_schema():
     assert all(f"{name}: " in printed for name in TABLES)
     assert "FACS action unit" in featray("schema", "faces").stdout
     check_refusal(featray("schema", "foo"), 2, "no such table")
+
+
+def test_a_scheduled_job_says_in_one_line_what_there_was(cluster, clips, tmp_path):
+    """Over two videos that are done, then over one: the other is reported, and dropped when that is asked for."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("face.mp4", "no_face.mp4"):
+        (folder / name).write_bytes((clips / name).read_bytes())
+    options = {"decode": {"sample": {"every": 118}}}
+    run(make_config([f"{folder}/"], tmp_path / "out", **options), silent())
+    path = tmp_path / "c.yaml"
+    path.write_text(json.dumps(make_config([f"{folder}/"], tmp_path / "out", **options).model_dump(mode="json")))
+
+    def reprocess(*arguments):
+        command = [sys.executable, "jobs/reprocess.py", f"--config={path}", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        line = json.loads(done.stdout)
+        assert line["status"] == "nothing_to_do"
+        return line["already_published"]["ok"], line["deleted"], line["dropped"]
+
+    def published():
+        return [row["uri"][-11:] for row in json.loads(featray("query", tmp_path / "out", sql, *as_json).stdout)]
+
+    sql, as_json = "SELECT uri FROM videos ORDER BY uri", ("--format", "json")
+    assert reprocess() == (2, 0, 0)
+    (folder / "no_face.mp4").unlink()
+    assert reprocess() == (1, 1, 0)
+    told = featray("run", path).stdout
+    assert "deleted  1 published videos are no longer in the input; their rows stay; --drop-deleted" in told
+    assert len(published()) == 2
+    assert reprocess("--drop-deleted") == (1, 1, 1)
+    assert published() == ["in/face.mp4"]
+    assert reprocess("--drop-deleted") == (1, 0, 0)

@@ -55,7 +55,7 @@ def test_retry_failed_takes_up_failed_videos_only(cluster, inputs, tmp_path):
     assert counts(out)[0] == [("a.mp4", "ok", 4), ("b.mp4", "failed", 0)]
 
 
-@pytest.mark.parametrize("killed_in", ["write_commit", "carry_out", "clean_up_shard"])
+@pytest.mark.parametrize("killed_in", ["create_commit", "carry_out", "clean_up_shard"])
 def test_a_replacement_that_is_cut_off_is_finished(cluster, inputs, clips, tmp_path, monkeypatch, killed_in):
     """Publishing stops dead at a step; what readers of commits see is the old or the new, never both."""
     out = tmp_path / "out"
@@ -65,8 +65,8 @@ def test_a_replacement_that_is_cut_off_is_finished(cluster, inputs, clips, tmp_p
     partition = Partition(open_output(str(out)), "test", release)
     with pytest.raises(KilledError):
         publish_in_this_process(config, partition, monkeypatch, killed_in)
-    recover(partition)
-    expected = "failed" if killed_in == "write_commit" else "ok"
+    recover(partition, "a-run")
+    expected = "failed" if killed_in == "create_commit" else "ok"
     assert counts(out)[0] == [("a.mp4", "ok", 4), ("b.mp4", expected, 4 if expected == "ok" else 0)]
     run(config, silent())
     assert counts(out) == ([("a.mp4", "ok", 4), ("b.mp4", "ok", 4)], (8, 8))

@@ -70,7 +70,7 @@ def test_bucket_to_bucket(cluster, bucket, options):
     assert videos[0]["content_id"].startswith("etag:")
     assert videos[0]["size_bytes"] == bucket.size("videos/raw/berlin/face.mp4")
     left = {path.split("/")[3] for path in bucket.find("tables/facial/_featray")}
-    assert left == {"commits", "output.json"}
+    assert left == {"commits", "leases", "output.json"}
 
 
 def test_open_reads_from_the_bucket(cluster, bucket, options):

@@ -42,9 +42,10 @@ def test_interleaved_partitions_do_not_pile_up():
     assert len(list(cut_shards(tasks(OPEN_SHARDS, field=str), "run"))) == OPEN_SHARDS
 
 
-def test_the_name_follows_from_the_videos_and_their_work():
-    def name(*args, **kwargs):
-        return next(cut_shards(tasks(*args, **kwargs), "run"))[0].shard
+def test_the_name_follows_from_the_videos_their_work_and_the_run():
+    def name(count, run="run"):
+        return next(cut_shards(tasks(count), run))[0].shard
 
     assert name(5) == name(5)
     assert name(5) != name(6)
+    assert name(5) != name(5, "another run"), "or a run that is late would write over the files of the next"

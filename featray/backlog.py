@@ -1,0 +1,121 @@
+"""What is to do: the listing against what is published; and what is published but no longer listed.
+
+Holds 30 bytes a published video (`tables/done.py`) and nothing a listed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from featray.config import InputConfig
+from featray.identity import work_keys
+from featray.plan import VideoTask
+from featray.sources.listing import Video, covers
+from featray.sources.storage import delete_folder, list_folders
+from featray.tables.commits import stored_commits
+from featray.tables.done import Done
+from featray.tables.layout import Partition
+from featray.tables.tombstones import Blocked
+
+_EXAMPLES: Final = 10
+
+
+class Backlog:
+    """Tells work from what is published.
+
+    Args:
+        partition: the dataset and release.
+        done: what it has published.
+        settings: that change results, from `identity.result_settings`.
+        retry_failed: whether videos that failed or are partial are work.
+
+    Attributes:
+        published: videos of the input that needed no work, by status; `erased` are those that may have none.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        done: Done,
+        settings: dict[str, object],
+        *,
+        retry_failed: bool,
+    ) -> None:
+        self._partition = partition
+        self._done = done
+        self._work_key = work_keys(settings)
+        self._retry = ("partial", "failed") if retry_failed else ()
+        self._begun: dict[str, list[str]] = {}
+        self.published: dict[str, int] = {}
+        for name in list_folders(partition.landing()):
+            self._begun.setdefault(name.partition("-")[0], []).append(name)
+
+    def select(self, videos: Iterator[Video]) -> Iterator[VideoTask]:
+        """A task for each video whose work is not published; the others are counted."""
+        done, erased = self._done, Blocked(self._partition)
+        for video in videos:
+            record = done.find(video.video_id)
+            if record >= 0:
+                done.see(record)
+            if video.video_id in erased:
+                self.published["erased"] = self.published.get("erased", 0) + 1
+                continue
+            key = self._work_key(video.content_id)
+            shard = None
+            if record >= 0:
+                shard, status = done.shard(record), done.status(record)
+                if done.is_done(record, key) and status not in self._retry:
+                    self.published[status] = self.published.get(status, 0) + 1
+                    self._resumes(video.video_id, None)
+                    continue
+            resume = self._resumes(video.video_id, self._partition.landing_name(video.video_id, key))
+            yield VideoTask(video, key, shard="", resume=resume, replaces=shard)
+
+    def _resumes(self, video_id: str, wanted: str | None) -> bool:
+        """Whether this work has landed in parts; what landed of other work on the video is deleted."""
+        begun = self._begun.pop(video_id, [])
+        for name in begun:
+            if name != wanted:
+                delete_folder(self._partition.landing().child(name))
+        return wanted in begun
+
+    def deleted(self, config: InputConfig) -> Deleted:
+        """Videos that are published, lie where the input was listed, and are not there any more.
+
+        To be asked when `select` has come to its end. Videos of other configs that publish to
+        the same dataset are left alone, unless this config's globs or prefixes cover them too.
+        """
+        unseen = self._done.unseen()
+        found = Deleted()
+        if not unseen:
+            return found
+        is_covered = covers(config)
+        for commit in stored_commits(self._partition):
+            for video in commit.videos:
+                if video.video_id in unseen and is_covered(video.uri):
+                    found.add(commit.name, video.video_id, video.uri)
+        return found
+
+
+@dataclass
+class Deleted:
+    """Videos whose source is gone.
+
+    Attributes:
+        videos: ids, under the name of the commit that holds them.
+        count: how many.
+        examples: some URIs.
+    """
+
+    videos: dict[str, set[str]] = field(default_factory=dict)
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, commit: str, video_id: str, uri: str) -> None:
+        """Note one."""
+        self.videos.setdefault(commit, set()).add(video_id)
+        self.count += 1
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(uri)

@@ -1,0 +1,125 @@
+"""What a lease needs of a storage beyond reading and writing: create if absent, and its clock.
+
+* **Create if absent** is atomic on a local disk (a hard link) and on stores with a conditional
+  PUT: S3 since 2024, and what fsspec offers as `mode="create"` elsewhere. A store that takes
+  no condition writes in any case; `enforces` finds that out by trying, since such a store is
+  silent about it.
+* **The storage's own clock** dates objects. Comparing it with itself keeps the clocks of hosts
+  out of the question how old an object is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+import time
+import uuid
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from featray.sources.storage import Location, storage_errors
+
+_EXISTS = {"PreconditionFailed", "412"}
+_BUSY = {"ConditionalRequestConflict", "409", "OperationAborted"}
+_BUSY_TRIES = 5
+_NO_CONDITIONS = {"NotImplemented", "501"}
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""What file systems without hard links answer: FAT, some network and FUSE mounts."""
+
+
+def create_bytes(location: Location, data: bytes) -> bool:
+    """Write an object whole if there is none of that name; whether it was written.
+
+    On a store without conditional PUT it is written in any case, and the answer is True.
+    """
+    with storage_errors(location.uri, missing="cannot be created"):
+        if location.is_local:
+            return _create_local(location.path, data)
+        for _ in range(_BUSY_TRIES - 1):
+            with contextlib.suppress(BlockingIOError):
+                return _create_remote(location, data)
+            time.sleep(1)
+        return _create_remote(location, data)
+
+
+def enforces(location: Location, data: bytes) -> bool:
+    """Whether the store refuses to create what is there; `location` holds `data`, which we wrote just now."""
+    return not create_bytes(location, data)
+
+
+def age_seconds(location: Location) -> float | None:
+    """How long ago an object was written, by the storage's clock alone; None if the storage does not tell.
+
+    Raises:
+        StorageError: it cannot be asked, or is gone.
+    """
+    with storage_errors(location.uri):
+        if location.is_local:
+            return _age_local(location.path)
+        if not location.is_s3:
+            return None
+        bucket, _, key = location.path.partition("/")
+        answer = location.fs.call_s3("head_object", Bucket=bucket, Key=key)
+    now = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    if now is None:
+        return None
+    return float((parsedate_to_datetime(now) - answer["LastModified"]).total_seconds())
+
+
+def _create_remote(location: Location, data: bytes) -> bool:
+    """One try; BlockingIOError if S3 is busy with another writer of the same name and has not decided."""
+    try:
+        location.fs.pipe_file(location.path, data, mode="create")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        code = _s3_code(error)
+        if code in _EXISTS:
+            return False
+        if code in _BUSY:
+            raise BlockingIOError(location.uri) from error
+        if code not in _NO_CONDITIONS:
+            raise
+        location.fs.pipe_file(location.path, data)
+    return True
+
+
+def _create_local(path: str, data: bytes) -> bool:
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.replace(temporary, path)  # then it is a store without conditions, and `enforces` says so
+        return True
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _age_local(path: str) -> float:
+    """By the clock of the file server, which need not be this machine: a new file says what time it is there."""
+    written = os.stat(path).st_mtime
+    with tempfile.NamedTemporaryFile(prefix=".clock-", suffix=".tmp", dir=os.path.dirname(path)) as file:
+        file.write(b"now")
+        file.flush()
+        return os.fstat(file.fileno()).st_mtime - written
+
+
+def _s3_code(error: OSError) -> str:
+    response: Any = getattr(error.__cause__, "response", None)
+    with contextlib.suppress(KeyError, TypeError):
+        return str(response["Error"]["Code"])
+    return ""

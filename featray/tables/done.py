@@ -1,0 +1,106 @@
+"""What a partition has published, small enough to hold for millions of videos: 30 bytes each.
+
+Made in one pass over the commits, a few of them in memory at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featray.tables.commits import Commit, stored_commits
+from featray.tables.layout import Partition
+
+STATUSES: Final = ("ok", "partial", "failed")
+
+_RECORD = np.dtype([("video", "<u8"), ("work", "<u8", 2), ("shard", "<u4"), ("status", "u1"), ("seen", "?")])
+
+
+@dataclass
+class Done:
+    """Published videos, by id.
+
+    Attributes:
+        records: one a video, sorted by `video`; `work` is the first half of the work key.
+        shards: names of the commits that `records["shard"]` counts.
+        files: paths of all published files, relative to the output's root.
+        pending: commits with rewrites that are still to be carried out; all else here has them applied.
+    """
+
+    records: NDArray[np.void]
+    shards: list[str]
+    files: set[str]
+    pending: list[Commit] = field(default_factory=list)
+
+    def find(self, video_id: str) -> int:
+        """The record of a video, or -1."""
+        wanted = np.uint64(int(video_id, 16))
+        at = int(np.searchsorted(self._ids, wanted))
+        return at if at < len(self._ids) and self._ids[at] == wanted else -1
+
+    def is_done(self, record: int, work_key: str) -> bool:
+        """Whether the published work is this one."""
+        high, low = self.records["work"][record]
+        return f"{int(high):016x}{int(low):016x}" == work_key[:32]
+
+    def status(self, record: int) -> str:
+        """`ok`, `partial` or `failed`."""
+        return STATUSES[int(self.records["status"][record])]
+
+    def shard(self, record: int) -> str:
+        """Name of the commit that holds the video."""
+        return self.shards[int(self.records["shard"][record])]
+
+    def see(self, record: int) -> None:
+        """Note that the input has this video."""
+        self.records["seen"][record] = True
+
+    def unseen(self) -> set[str]:
+        """Ids of videos that were not seen."""
+        return {f"{int(video):016x}" for video in self.records["video"][~self.records["seen"]]}
+
+    def doubles(self) -> dict[str, set[str]]:
+        """Videos that stand in several commits, under the commits that must let go of them.
+
+        There are none unless a run that was taken over published late on a storage without
+        conditional PUT. The commit that comes last in `shards` keeps them: rows are equally good in each.
+        """
+        same = np.flatnonzero(self._ids[1:] == self._ids[:-1])
+        found: dict[str, set[str]] = {}
+        for record in same.tolist():
+            found.setdefault(self.shard(record), set()).add(f"{int(self._ids[record]):016x}")
+        return found
+
+    def __post_init__(self) -> None:
+        self._ids: NDArray[np.uint64] = np.ascontiguousarray(self.records["video"])
+
+
+def read_done(partition: Partition) -> Done:
+    """Read all commits of a partition once."""
+    pages: dict[str, NDArray[np.void]] = {}
+    files: dict[str, list[str]] = {}
+    pending = []
+    for commit in stored_commits(partition):
+        pages[commit.name], files[commit.name] = _page(commit), [file.path for file in commit.files]
+        if commit.rewrites:
+            pending.append(commit)
+    for commit in (rewritten for one in pending for rewritten in one.rewrites):
+        pages[commit.name], files[commit.name] = _page(commit), [file.path for file in commit.files]
+    for number, page in enumerate(pages.values()):
+        page["shard"] = number
+    records = np.concatenate([np.zeros(0, _RECORD), *pages.values()])
+    order = np.lexsort((records["shard"], records["video"]))
+    return Done(records[order], list(pages), {path for paths in files.values() for path in paths}, pending)
+
+
+def _page(commit: Commit) -> NDArray[np.void]:
+    page = np.zeros(len(commit.videos), _RECORD)
+    for row, video in zip(page, commit.videos, strict=True):
+        work = video.work_key
+        row["video"] = int(video.video_id, 16)
+        row["work"] = int(work[:16], 16), int(work[16:32], 16)
+        row["status"] = STATUSES.index(video.status)
+    return page

@@ -1,0 +1,348 @@
+"""One run at a time for a dataset and release: a lease, made of what object stores really have.
+
+There is no rename, no append and no lock; there are whole PUTs, listings that show what was
+written, and (S3 since 2024, local disks, most others) a PUT on the condition that nothing is
+there. So leases are numbered objects, `_featray/leases/<dataset>/<release>/<number>.json`:
+
+* **Who created the highest number holds the partition.** To take over is to create the next
+  number, which one of many can do. The highest is never deleted, so numbers never repeat: they
+  are fencing tokens. A run that ends writes `released` into its own.
+* **A holder renews** its object every 15 s, in a thread. One that was not renewed for 90 s may
+  be taken over. Age is measured by the storage's clock only (`exclusive.age_seconds`); where a
+  storage tells none, a lease that looks expired is watched for two renewals before it is taken.
+* **A holder whose process is gone** is taken over at once by a run on the same machine: pid and
+  the process's start time, within one boot and one pid namespace.
+* **Without conditional PUT** a claim is written, and read again after 10 s: of several that
+  saw the same number free, the last one to write stays. That is safe as long as no request takes
+  longer than the 10 s between a claimant's look and its write (it measures that, and withdraws).
+
+What holds when a holder is wrong about itself: a paused laptop wakes after its lease was taken
+over, workers go on for a moment after their driver died. Before every upload, commit, rewrite and
+deletion the process that does it asks the storage whether its number is still the highest
+(`Fence.check`), and stops if not. Between that question and the write lies a moment in which it
+could be paused. What then gets through is harmless:
+
+* names of shards belong to their run, so that no file of another run is overwritten;
+* a commit is created only where nothing is, and a run that takes over first cancels the shards
+  that it finds open by creating empty commits of their names: of the two, one wins, and a shard
+  is either published by the old run and respected, or cancelled and done again;
+* a file that arrives late is named by no commit, is not seen by `featray query`, and is deleted by
+  the next run; landed parts are the same whoever lands them; a run's own commit, published twice
+  by a retried task, is found there and finished.
+
+What is left: without conditional PUT a commit may arrive between cancelling and publishing again
+(the next run finds videos twice and drops the older rows), and a rewrite of an older commit that
+was held up for over 90 s between question and PUT may undo a newer one (`featray verify` tells).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import logging
+import os
+import platform
+import secrets
+import socket
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from featray.errors import LeaseError, StorageError
+from featray.sources.exclusive import age_seconds, create_bytes, enforces
+from featray.sources.storage import delete, list_files, read_bytes, write_bytes
+from featray.tables.layout import Partition
+
+log = logging.getLogger(__name__)
+
+RENEW_SECONDS: Final = 15.0
+"""Some 6000 small PUTs a day, which cost cents."""
+
+EXPIRY_SECONDS: Final = 90.0
+"""Six missed renewals: a pause of the machine or of the storage that is no longer a hiccup, and short to wait for."""
+
+SETTLE_SECONDS: Final = 10.0
+"""Where there is no conditional PUT: between a claim and reading it again. A small PUT takes a second at worst."""
+
+_CLAIMS = 5
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A lease as it is stored.
+
+    Attributes:
+        number: of the lease; the highest holds.
+        token: random, so that a claim can be told from another of the same number.
+        machine: within which `pid` and `pid_started` mean something: boot and pid namespace.
+        since_us, renewed_us: by the holder's clock, microseconds since the epoch; for people to read.
+        released: whether the holder is done.
+    """
+
+    number: int
+    token: str
+    run_id: str
+    host: str
+    user: str
+    machine: str
+    pid: int
+    pid_started: str
+    since_us: int
+    renewed_us: int
+    released: bool = False
+
+
+@dataclass(frozen=True)
+class Fence:
+    """What any process of a run needs to ask whether the run still holds the partition."""
+
+    partition: Partition
+    number: int
+    token: str
+
+    def check(self) -> None:
+        """Ask the storage.
+
+        Raises:
+            LeaseError: another run has taken over.
+            StorageError: the storage does not answer; nothing is known then.
+        """
+        newest = _newest(self.partition)
+        if newest == self.number:
+            holder = _read(self.partition, newest)
+            if holder is not None and holder.token == self.token:
+                return
+        holder = _read(self.partition, newest) if newest else None
+        by = f"run {holder.run_id} on {holder.host} (pid {holder.pid}) holds it now" if holder else "its lease is gone"
+        raise LeaseError(
+            f"{_name(self.partition)}: this run was silent for too long and was taken over; {by}. "
+            "Nothing more is published; what has landed is used by the run that goes on"
+        )
+
+
+class Lease:
+    """A held partition; a context manager that renews the lease and releases it at the end."""
+
+    def __init__(self, partition: Partition, holder: Holder) -> None:
+        self.fence = Fence(partition, holder.number, holder.token)
+        self._partition = partition
+        self._holder = holder
+        self._lost: LeaseError | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="featray-lease", daemon=True)
+
+    def __enter__(self) -> Lease:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        self._thread.join()
+        if not self.lost:
+            try:
+                self._write(released=True)
+            except StorageError as failure:
+                log.warning("the lease could not be given back, it expires by itself: %s", failure)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the last renewal found that another run has taken over. Asks nobody."""
+        return self._lost is not None
+
+    def check(self) -> None:
+        """Raise what the last renewal found. Asks nobody; `fence.check` asks."""
+        if self._lost is not None:
+            raise self._lost
+
+    def _renew(self) -> None:
+        while not self._stopped.wait(RENEW_SECONDS):
+            try:
+                self._write()
+            except LeaseError as error:
+                self._lost = error
+                return
+            except StorageError as error:
+                log.warning("the lease could not be renewed, which is tried again: %s", error)
+
+    def _write(self, *, released: bool = False) -> None:
+        try:
+            self.fence.check()
+        except LeaseError as error:
+            self._lost = error
+            raise
+        record = replace(self._holder, renewed_us=time.time_ns() // 1000, released=released)
+        write_bytes(self._partition.lease(record.number), _dump(record))
+
+
+def hold(partition: Partition, run_id: str) -> Lease:
+    """Take the lease of a partition; use it as a context manager.
+
+    Raises:
+        LeaseError: another run holds it; the message says who, since when, and when it expires.
+    """
+    for _ in range(_CLAIMS):
+        looked = time.monotonic()
+        newest = _newest(partition)
+        if newest:
+            _refuse_if_held(partition, newest)
+        mine = _myself(newest + 1, run_id)
+        if _claim(partition, mine, looked):
+            _tidy(partition, mine.number)
+            return Lease(partition, mine)
+    raise LeaseError(f"{_name(partition)}: other runs keep taking it; let one of them finish")
+
+
+def _tidy(partition: Partition, mine: int) -> None:
+    """Delete older leases, and what claimants on a disk left when they were killed over their temporary files."""
+    for number in _numbers(partition):
+        if number < mine:
+            delete(partition.lease(number))
+    folder = partition.lease()
+    for path in list_files(folder):
+        if path.endswith(".tmp"):
+            stray = folder.child(path.rsplit("/", 1)[-1])
+            with contextlib.suppress(StorageError):  # others come and go at this moment
+                if (age_seconds(stray) or 0) > EXPIRY_SECONDS:
+                    delete(stray)
+
+
+def _claim(partition: Partition, mine: Holder, looked: float) -> bool:
+    """Create the lease's object; whether it is ours."""
+    place, data = partition.lease(mine.number), _dump(mine)
+    # A PUT whose answer was lost and that is repeated is refused because of itself: what is there decides.
+    if create_bytes(place, data) and not enforces(place, data):
+        late = time.monotonic() - looked > SETTLE_SECONDS
+        time.sleep(SETTLE_SECONDS)
+        if late:
+            return False
+    holder = _read(partition, mine.number)
+    return holder is not None and holder.token == mine.token
+
+
+def _refuse_if_held(partition: Partition, number: int) -> None:
+    holder = _read(partition, number)
+    if holder is not None and (holder.released or _is_gone(holder)):
+        return
+    try:
+        age = age_seconds(partition.lease(number))
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return  # taken over between two looks; the claim will say
+        raise
+    if age is None:
+        age = time.time() - holder.renewed_us / 1e6 if holder else 0.0
+        if age > EXPIRY_SECONDS and _is_still(partition, number):
+            return
+    elif age > EXPIRY_SECONDS:
+        return
+    raise LeaseError(_refusal(partition, holder, age))
+
+
+def _is_still(partition: Partition, number: int) -> bool:
+    """Whether a lease is not renewed in the time of two renewals: what clocks of other hosts say is no proof."""
+    before = _read(partition, number)
+    time.sleep(2 * RENEW_SECONDS)
+    return _read(partition, number) == before
+
+
+def _refusal(partition: Partition, holder: Holder | None, age: float) -> str:
+    expires = datetime.fromtimestamp(time.time() + EXPIRY_SECONDS - age, UTC)
+    who = "another run"
+    if holder is not None:
+        since = datetime.fromtimestamp(holder.since_us / 1e6, UTC)
+        who = f"run {holder.run_id} (host {holder.host}, pid {holder.pid}, user {holder.user}) since {since:%F %T} UTC"
+    return (
+        f"{_name(partition)}: held by {who}, renewed {max(age, 0):.0f} s ago; let it finish, or end it: "
+        f"without another renewal the lease expires at {expires:%T} UTC"
+    )
+
+
+def _name(partition: Partition) -> str:
+    return f"{partition.output.root.uri}: dataset {partition.dataset}, release {partition.release}"
+
+
+def _numbers(partition: Partition) -> list[int]:
+    names = [path.rsplit("/", 1)[-1] for path in list_files(partition.lease())]
+    return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
+
+
+def _newest(partition: Partition) -> int:
+    """The highest number; 0 if the partition was never held."""
+    return max(_numbers(partition), default=0)
+
+
+def _read(partition: Partition, number: int) -> Holder | None:
+    """A lease, or None if it is not there or not readable."""
+    try:
+        return Holder(**json.loads(read_bytes(partition.lease(number))))
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    except (ValueError, TypeError):
+        return None
+
+
+def _dump(holder: Holder) -> bytes:
+    return json.dumps(asdict(holder)).encode()
+
+
+def _myself(number: int, run_id: str) -> Holder:
+    user = "unknown"
+    with contextlib.suppress(OSError, KeyError):  # a container's user need not have a name
+        user = getpass.getuser()
+    now_us = time.time_ns() // 1000
+    return Holder(
+        number=number,
+        token=secrets.token_hex(8),
+        run_id=run_id,
+        host=socket.gethostname(),
+        user=user,
+        machine=_machine(),
+        pid=os.getpid(),
+        pid_started=_started(os.getpid()),
+        since_us=now_us,
+        renewed_us=now_us,
+    )
+
+
+def _machine() -> str:
+    """Within which process ids can be compared."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{platform.node()} {uuid.getnode():x}"
+
+
+def _started(pid: int) -> str:
+    """When a process started, in the kernel's ticks; empty if it is gone, or cannot be asked."""
+    try:
+        # The name in parentheses may hold anything; after it come the state and, 19 further on, the start.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in ("Z", "X") else fields[19]
+
+
+def _is_gone(holder: Holder) -> bool:
+    """Whether the holder's process is known to be dead; False if it cannot be known from here."""
+    if holder.machine != _machine():
+        return False
+    if holder.pid_started:
+        return _started(holder.pid) != holder.pid_started
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

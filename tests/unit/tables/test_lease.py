@@ -1,0 +1,194 @@
+"""Who may publish: on disk, on an S3 API over HTTP, and on one that takes no conditions."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+
+import fsspec
+import pytest
+
+from featray.errors import LeaseError
+from featray.sources.exclusive import age_seconds, create_bytes, enforces
+from featray.sources.storage import write_bytes
+from featray.tables import lease as module
+from featray.tables.layout import Partition, open_output
+from featray.tables.lease import hold
+from tests import s3
+
+KEYS = {"key": "test", "secret": "test"}
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    with s3.server() as url:
+        fsspec.filesystem("s3", endpoint_url=url, **KEYS).mkdir("tables")
+        yield url
+
+
+@pytest.fixture(params=["disk", "s3", "s3 without conditions"])
+def partition(request, tmp_path, monkeypatch):
+    if request.param == "disk":
+        yield Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+        return
+    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.5)
+    endpoint = request.getfixturevalue("endpoint")
+    proxy = s3.Proxy(endpoint, every=1 << 30, stall_seconds=0, without_headers=("if-none-match",))
+    url = proxy.url if request.param.endswith("conditions") else endpoint
+    options = {"endpoint_url": url, "use_listings_cache": False, **KEYS}
+    yield Partition(open_output(f"s3://tables/{tmp_path.name}", options, create=True), "d", "r")
+    proxy.close()
+
+
+def stored(partition, number):
+    return json.loads(partition.output.root.fs.cat_file(partition.lease(number).path))
+
+
+def of_another_host(partition, **changes):
+    """Make the newest lease one of a process that cannot be looked at from here."""
+    number = module._newest(partition)
+    there = stored(partition, number)
+    write_bytes(partition.lease(number), json.dumps(there | {"machine": "m", "host": "far", **changes}).encode())
+
+
+def test_what_is_there_is_not_created_again(partition, request):
+    place = partition.output.internal("x")
+    assert create_bytes(place, b"first")
+    has_conditions = "without" not in request.node.name
+    assert enforces(place, b"first") == has_conditions
+    if has_conditions:
+        assert not create_bytes(place, b"second")
+        assert place.fs.cat_file(place.path) == b"first"
+
+
+def test_the_storage_dates_objects_by_its_own_clock(partition):
+    place = partition.output.internal("x")
+    write_bytes(place, b"")
+    time.sleep(1.1)
+    assert 0.9 < age_seconds(place) < 10
+
+
+def test_the_second_driver_is_told_who_holds_it(partition):
+    with hold(partition, "run-1"):
+        with pytest.raises(LeaseError) as caught:
+            hold(partition, "run-2")
+        message = str(caught.value)
+        for text in ("run run-1", f"pid {os.getpid()}", "user ", "since 20", "UTC, renewed ", "expires at "):
+            assert text in message
+        assert "\n" not in message and caught.value.exit_code == 1
+        for other in (replace(partition, dataset="e"), replace(partition, release="s")):
+            with hold(other, "run-3"):
+                pass
+    with hold(partition, "run-2") as lease:
+        lease.fence.check()
+    names = [path.rsplit("/", 1)[-1] for path in partition.output.root.fs.find(partition.lease().path)]
+    assert names == ["00000002.json"], "one small object stays, so that numbers never repeat"
+
+
+def test_of_many_at_once_one_gets_it(partition):
+    gate = threading.Barrier(6)
+
+    def contend(name):
+        gate.wait()
+        try:
+            return hold(partition, name)
+        except LeaseError:
+            return None
+
+    with ThreadPoolExecutor(6) as pool:
+        leases = [lease for lease in pool.map(contend, "abcdef") if lease is not None]
+    assert len(leases) == 1
+    leases[0].fence.check()
+
+
+def test_a_lease_that_is_not_renewed_expires(partition, monkeypatch):
+    dead = hold(partition, "run-1")  # never entered: nothing renews it
+    of_another_host(partition)
+    with pytest.raises(LeaseError, match=r"run run-1 \(host far"):
+        hold(partition, "run-2")
+    monkeypatch.setattr(module, "EXPIRY_SECONDS", 1.0)
+    time.sleep(2.2)
+    with hold(partition, "run-2") as lease:
+        assert stored(partition, 2)["run_id"] == "run-2"
+        with pytest.raises(LeaseError, match="taken over; run run-2 on "):
+            dead.fence.check()
+        lease.fence.check()
+
+
+def test_a_holder_that_lost_its_lease_finds_out_and_leaves_it_alone(partition, monkeypatch):
+    monkeypatch.setattr(module, "RENEW_SECONDS", 0.2)
+    with hold(partition, "run-1") as first:
+        first.check()
+        of_another_host(partition, released=True)  # as if it had expired
+        second = hold(partition, "run-2")
+        for _ in range(50):
+            if first.lost:
+                break
+            time.sleep(0.1)
+        with pytest.raises(LeaseError, match="Nothing more is published"):
+            first.check()
+    assert not stored(partition, 2)["released"]
+    second.fence.check()
+
+
+def test_a_lease_is_renewed_while_it_is_held(partition, monkeypatch):
+    monkeypatch.setattr(module, "RENEW_SECONDS", 0.2)
+    with hold(partition, "run-1"):
+        before = stored(partition, 1)["renewed_us"]
+        for _ in range(50):
+            if stored(partition, 1)["renewed_us"] > before:
+                return
+            time.sleep(0.1)
+    raise AssertionError("it was never renewed")
+
+
+def test_a_storage_without_a_clock_is_watched(tmp_path, monkeypatch):
+    """Own clocks may be wrong: a lease that seems to have expired, and is renewed all the same, is respected."""
+    monkeypatch.setattr(module, "age_seconds", lambda place: None)
+    monkeypatch.setattr(module, "RENEW_SECONDS", 0.2)
+    partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+    with hold(partition, "run-1") as lease:
+        lease._holder = replace(lease._holder, machine="m")
+        of_another_host(partition)
+        monkeypatch.setattr(module, "EXPIRY_SECONDS", -1e9)
+        with pytest.raises(LeaseError, match="held by run run-1"):
+            hold(partition, "run-2")
+    dead = hold(partition, "run-3")
+    of_another_host(partition)
+    with hold(partition, "run-4"):
+        assert stored(partition, dead.fence.number + 1)["run_id"] == "run-4"
+
+
+def test_a_dead_process_on_this_machine_is_passed_over_at_once(tmp_path):
+    out = str(tmp_path / "out")
+    partition = Partition(open_output(out, create=True), "d", "r")
+    code = (
+        "import os, signal; from featray.tables.lease import hold; from featray.tables.layout import *;"
+        f"hold(Partition(open_output({out!r}), 'd', 'r'), 'run-1'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert not stored(partition, 1)["released"]
+    with hold(partition, "run-2"):
+        pass
+
+
+def test_a_process_that_got_the_dead_ones_id_is_not_taken_for_it(tmp_path):
+    partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+    lease = hold(partition, "run-1")
+    write_bytes(partition.lease(1), json.dumps(asdict(lease._holder) | {"pid_started": "1"}).encode())
+    with hold(partition, "run-2"):
+        pass
+
+
+def test_a_damaged_lease_expires_too(tmp_path, monkeypatch):
+    partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+    write_bytes(partition.lease(1), b"{")
+    with pytest.raises(LeaseError, match="held by another run"):
+        hold(partition, "run-1")
+    os.utime(partition.lease(1).path, (1, 1))
+    with hold(partition, "run-1") as lease:
+        assert lease.fence.number == 2

@@ -1,0 +1,128 @@
+"""What is work, what is done, and what is gone; over real commits and a real listing."""
+
+import os
+
+import numpy as np
+import pytest
+
+from featray.backlog import Backlog
+from featray.config import InputConfig
+from featray.identity import work_key, work_keys
+from featray.sources.keyset import KeySet
+from featray.sources.listing import covers, list_videos
+from featray.tables.commits import Commit, CommittedVideo, create_commit
+from featray.tables.done import read_done
+from featray.tables.layout import Partition, open_output
+
+SETTINGS = {"a": {"b": [1, "ü"]}, "weights": "0"}
+
+
+@pytest.fixture
+def partition(tmp_path):
+    return Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+
+
+@pytest.fixture
+def videos(tmp_path):
+    def make(*names):
+        for name in names:
+            path = tmp_path / "in" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"v")
+            os.utime(path, (1, 1))
+        return InputConfig(uris=[f"{tmp_path}/in/"])
+
+    return make
+
+
+def publish(partition, config, shard="s1", status="ok"):
+    videos = [
+        CommittedVideo(v.video_id, v.uri, work_key(v.content_id, SETTINGS), status, 1, 1) for v in list_videos(config)
+    ]
+    create_commit(partition, Commit(shard, "run", 1, [], videos))
+
+
+def backlog(partition, retry_failed=False):
+    return Backlog(partition, read_done(partition), SETTINGS, retry_failed=retry_failed)
+
+
+def names(tasks):
+    return [(task.video.uri.rsplit("/", 1)[-1], task.replaces) for task in tasks]
+
+
+def test_new_and_changed_videos_are_work_and_the_rest_is_counted(partition, videos, tmp_path):
+    config = videos("a.mp4", "b.mp4")
+    publish(partition, config)
+    videos("c.mp4")
+    (tmp_path / "in" / "b.mp4").write_bytes(b"other")
+    found = backlog(partition)
+    assert names(found.select(list_videos(config))) == [("b.mp4", "s1"), ("c.mp4", None)]
+    assert found.published == {"ok": 1}
+
+
+@pytest.mark.parametrize("status", ["failed", "partial"])
+def test_what_failed_is_work_only_when_that_is_asked_for(partition, videos, status):
+    config = videos("a.mp4")
+    publish(partition, config, status=status)
+    assert names(backlog(partition).select(list_videos(config))) == []
+    assert names(backlog(partition, retry_failed=True).select(list_videos(config))) == [("a.mp4", "s1")]
+
+
+def test_a_source_that_is_gone_is_told_apart_from_one_that_is_none_of_this_config(partition, videos, tmp_path):
+    publish(partition, videos("a.mp4", "b.mp4"))
+    (tmp_path / "in").rename(tmp_path / "elsewhere")
+    publish(partition, InputConfig(uris=[f"{tmp_path}/elsewhere/b.mp4"]), shard="s2")
+    config = videos("a.mp4")
+    found = backlog(partition)
+    assert names(found.select(list_videos(config))) == []
+    deleted = found.deleted(config)
+    assert (deleted.count, list(deleted.videos)) == (1, ["s1"])
+    assert deleted.examples == [f"file://{tmp_path}/in/b.mp4"]
+
+
+def test_landed_parts_of_work_that_is_not_wanted_any_more_go(partition, videos):
+    config = videos("a.mp4", "b.mp4", "c.mp4")
+    a, b, _ = list_videos(config)
+    key = work_key(b.content_id, SETTINGS)
+    publish(partition, InputConfig(uris=[a.address]))
+    for video, work in ((a, key), (b, "0" * 64), (b, key)):
+        os.makedirs(partition.landing(video.video_id, work).path)
+    os.makedirs(partition.landing("f" * 16, key).path)  # of another config
+    tasks = list(backlog(partition).select(list_videos(config)))
+    assert [task.resume for task in tasks] == [True, False]
+    left = sorted(os.listdir(partition.landing().path))
+    assert left == sorted([partition.landing_name(b.video_id, key), partition.landing_name("f" * 16, key)])
+
+
+def test_a_video_in_two_commits_is_found(partition, videos):
+    config = videos("a.mp4", "b.mp4")
+    publish(partition, config, shard="s1")
+    publish(partition, InputConfig(uris=[f"{config.uris[0]}a.mp4"]), shard="s2")
+    (video, _) = list_videos(config)
+    assert read_done(partition).doubles() == {"s1": {video.video_id}}
+
+
+@pytest.mark.parametrize(
+    ("uri", "covered"),
+    [("s3://b/x/a.mp4", True), ("s3://b/x/y/a.mkv", True), ("s3://b/x/a.txt", False), ("s3://b/xy/a.mp4", False),
+     ("file:///b/x/a.mp4", False), ("s3://b/z/1.mp4", True), ("s3://b/z/y/1.mp4", False), ("s3://b/one.tar", True)],
+)  # fmt: skip
+def test_what_an_input_covers(uri, covered):
+    config = InputConfig(uris=["s3://b/x/", "s3://b/z/*.mp4", "s3://b/one.tar"], storage_options={"anon": True})
+    assert covers(config)(uri) is covered
+
+
+def test_work_keys_are_what_they_were():
+    """Of published work; if this changes, everything is done again."""
+    settings = {"a": {"b": [1, "ü"]}, "weights": "0"}
+    expected = "b21c69e359deb211298318d4a3725a3e09bd8f0b7c857781dda86dcf1e6278d8"
+    assert work_keys(settings)('etag:"x":ü') == work_key('etag:"x":ü', settings) == expected
+
+
+def test_a_set_of_keys_knows_what_it_holds():
+    draw = np.random.default_rng(1)
+    keys = draw.integers(0, 1 << 64, 300_000, np.uint64, endpoint=False).tolist()
+    held = KeySet()
+    assert all(held.add(key) for key in keys)
+    assert not any(held.add(key) for key in keys[::100])
+    assert held.add(0) and not held.add(0) and held.add((1 << 64) - 1) and not held.add((1 << 64) - 1)
