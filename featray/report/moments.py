@@ -18,7 +18,7 @@ from featray.model.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.report.scope import Scope, sample_clause
 from featray.views.overlay import Square, cut_square, hide
 from featray.views.preview import hidden_squares
-from featray.views.selection import Face, VideoRow, find_video, read_frames
+from featray.views.selection import Face, VideoRow, find_video, quoted, read_frames
 from featray.views.source import Shown, Source, find_source
 
 MOMENTS: Final = 12
@@ -92,15 +92,22 @@ def read_moments(
     keys = "{'video_id': video_id, 'frame_index': frame_index, 'pts_us': pts_us, 'face_index': face_index}"
 
     def strongest(condition: str) -> list[dict[str, Any]]:
+        # First which videos, then where in them: a state of one number a video is all that grows with their count.
+        chosen = scope.rows(
+            f"SELECT video_id FROM in_faces {sample} WHERE {condition} "
+            f"GROUP BY video_id ORDER BY max({STRENGTH}) DESC, video_id LIMIT {MOMENTS}"
+        )
+        ids = ", ".join(quoted(row["video_id"]) for row in chosen) or "NULL"
         return scope.rows(
-            f"SELECT unnest(max_by({keys}, {STRENGTH})), max({STRENGTH}) AS strength FROM in_faces {sample} "
-            f"{condition} GROUP BY video_id{apart} ORDER BY strength DESC, video_id LIMIT {MOMENTS}"
+            f"SELECT unnest(max_by({keys}, {STRENGTH})), max({STRENGTH}) AS strength FROM in_faces "
+            f"WHERE {condition} AND video_id IN ({ids}) "
+            f"GROUP BY video_id{apart} ORDER BY strength DESC, video_id LIMIT {MOMENTS}"
         )
 
-    found = strongest(f"WHERE {GOOD_FACE}")
+    found = strongest(GOOD_FACE)
     only_good = bool(found)
     camera = _Camera(scope, blur=blur, storage_options=storage_options) if thumbnails else None
-    moments = [_moment(scope, row, camera) for row in found or strongest("")]
+    moments = [_moment(scope, row, camera) for row in found or strongest("true")]
     return Moments(moments, share, only_good)
 
 

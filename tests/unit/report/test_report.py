@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,11 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featray.config import parse_config
 from featray.errors import UsageError
+from featray.model.names import AU_NAMES_20
 from featray.report.distributions import FEATURES, read_distributions
 from featray.report.numbers import nice_width
 from featray.report.page import ReportSettings, write_report
 from featray.report.scope import open_scope, sample_clause
+from featray.views.times import clock_text
+from tests.unit.views.conftest import run_without_ray
 
 _VOID = {"meta", "link", "img", "br"}
 _SVG_CLOSED = {"path", "use", "rect", "image", "line", "circle"}
@@ -195,6 +200,35 @@ def test_the_release_can_be_chosen_and_a_wrong_one_is_named(two, tmp_path):
     for wrong, words in (({"release": "nope"}, two.before), ({"dataset": "nope"}, "smiles")):
         with pytest.raises(UsageError, match=words):
             write_report(two.output, str(tmp_path / "r.html"), ReportSettings(**wrong))
+
+
+def test_the_strongest_moment_is_that_of_the_tables(two, page):
+    mean = " + ".join(au for au in AU_NAMES_20 if au != "AU43")
+    (row,) = two.rows(f"SELECT frame_index, pts_us, AU12 FROM faces ORDER BY ({mean}) DESC LIMIT 1")
+    moments = page.by_id["moments"]
+    assert clock_text(row["pts_us"]) in moments and "a <b> & 'c'.mp4" in moments
+
+
+def test_an_output_without_a_face_or_even_a_frame_makes_a_page_too(tmp_path, two):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "broken.mp4").write_bytes(b"no video at all")
+    checkpoint = two.clips.parent / "atto-0.safetensors"
+    config = {
+        "dataset": "nothing",
+        "input": {"uris": [f"{tmp_path}/clips/*.mp4"]},
+        "output": {"uri": str(tmp_path / "out")},
+        "model": {"checkpoint": str(checkpoint), "engine": "torch", "precision": "fp32"},
+    }
+    output = run_without_ray(parse_config(config), trained=True)
+    for clip in ("", "nobody.mp4"):
+        if clip:
+            shutil.copy(two.clips / clip, tmp_path / "clips")
+            output = run_without_ray(parse_config(config), trained=True)
+        made = write_report(output, str(tmp_path / "r.html"), ReportSettings())
+        shown = Page(tmp_path / "r.html")
+        assert made.moments == 0 and made.weights_trained and "Synthetic weights" not in shown.text
+        assert shown.by_id["n-faces"].startswith("0in 0 tracks") and "not_a_video" in shown.text
+        assert ("No frame could be sampled" in shown.text) is (clip == "")
 
 
 def test_a_sample_is_drawn_evenly():
