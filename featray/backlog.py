@@ -5,6 +5,7 @@ Holds 30 bytes a published video (`tables/done.py`) and nothing a listed one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,6 +19,8 @@ from featray.tables.commits import stored_commits
 from featray.tables.done import Done
 from featray.tables.layout import Partition
 from featray.tables.tombstones import Blocked
+
+log = logging.getLogger(__name__)
 
 _EXAMPLES: Final = 10
 
@@ -66,6 +69,10 @@ class Backlog:
             shard = None
             if record >= 0:
                 shard, status = done.shard(record), done.status(record)
+                if video.problem and status != "failed":
+                    log.warning("%s: %s; its rows stay as they are", video.uri, video.problem[1])
+                    self.published[status] = self.published.get(status, 0) + 1
+                    continue
                 if done.is_done(record, key) and status not in self._retry:
                     self.published[status] = self.published.get(status, 0) + 1
                     self._resumes(video.video_id, None)

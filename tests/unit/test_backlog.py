@@ -126,3 +126,16 @@ def test_a_set_of_keys_knows_what_it_holds():
     assert all(held.add(key) for key in keys)
     assert not any(held.add(key) for key in keys[::100])
     assert held.add(0) and not held.add(0) and held.add((1 << 64) - 1) and not held.add((1 << 64) - 1)
+
+
+def test_rows_of_a_manifests_video_that_cannot_be_reached_any_more_stay(partition, videos, tmp_path, caplog):
+    videos("a.mp4", "b.mp4")
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("uri\nin/a.mp4\nin/b.mp4\n")
+    config = InputConfig(uris=[str(manifest)])
+    publish(partition, config)
+    (tmp_path / "in" / "a.mp4").unlink()
+    found = backlog(partition)
+    assert names(found.select(list_videos(config))) == []
+    assert found.published == {"ok": 2}
+    assert "in/a.mp4: " in caplog.text and "its rows stay" in caplog.text

@@ -1,0 +1,103 @@
+"""A run that was taken over and does not know it: whatever it does, a video is published once."""
+
+import pytest
+
+from featray.errors import LeaseError
+from featray.plan import UnitTask, VideoPlan
+from featray.sources.listing import Video
+from featray.sources.storage import list_files
+from featray.stages import land_unit_part
+from featray.tables import publish
+from featray.tables.commits import ShardManifest, read_commit, read_commits, write_manifest
+from featray.tables.landing import write_plan
+from featray.tables.layout import Partition, open_output
+from featray.tables.lease import hold
+from featray.tables.publish import PublishSettings, publish_shard
+from featray.tables.recover import recover
+from featray.video.units import Unit
+from tests.faults.dying_driver import MadeUp
+
+
+@pytest.fixture
+def partition(tmp_path):
+    return Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+
+
+@pytest.fixture
+def shard(partition):
+    """Lands a video, opens its shard under a name, and gives the manifest."""
+    video = Video("0" * 16, "file:///v.mp4", "/v.mp4", 1, "c")
+    task = UnitTask(video, "f" * 64, "s", Unit(0), 1, 1)
+    write_plan(partition.landing(video.video_id, task.work_key), VideoPlan(None, (Unit(0),)))
+    faces, frames, outcome = MadeUp().result(task)
+
+    def opened(name):
+        land_unit_part(partition, task, "run", 0, faces, frames, outcome)
+        entry = {"video_id": video.video_id, "uri": video.uri, "work_key": task.work_key, "fields": {}}
+        manifest = ShardManifest(name, "run", {}, [{**entry, "replaces": None}])
+        write_manifest(partition, manifest)
+        return manifest
+
+    return opened
+
+
+def settings(lease):
+    return PublishSettings("run", ("faces",), (), fence=lease.fence)
+
+
+def taken_over(partition, lease):
+    """A second run takes the lease although the first is alive, as after a long pause, and sets things right."""
+    with lease:
+        pass
+    second = hold(partition, "second")
+    recover(partition, "second", second.fence.check)
+    return second
+
+
+def files(partition):
+    return [path for path in list_files(partition.output.root) if path.endswith(".parquet")]
+
+
+def test_it_is_stopped_before_it_writes_anything(partition, shard):
+    late, manifest = hold(partition, "first"), shard("s1")
+    taken_over(partition, late)
+    with pytest.raises(LeaseError, match="given up by run second"):
+        publish_shard(partition, manifest, settings(late))
+    assert files(partition) == []
+
+
+@pytest.mark.parametrize("step", ["_rewrites", "create_commit"])
+def test_it_is_stopped_when_it_is_taken_over_on_its_way(partition, shard, monkeypatch, step):
+    """Before the last question whether it still holds the lease, or in the moment after it."""
+    late, manifest = hold(partition, "first"), shard("s1")
+    real = getattr(publish, step)
+
+    def paused(*args):
+        taken_over(partition, late)
+        return real(*args)
+
+    monkeypatch.setattr(publish, step, paused)
+    with pytest.raises(LeaseError):
+        publish_shard(partition, manifest, settings(late))
+    assert read_commit(partition, "s1").cancelled
+    monkeypatch.undo()
+    second = hold_again(partition)
+    publish_shard(partition, shard("s2"), settings(second))
+    assert [len(commit.videos) for commit in read_commits(partition)] == [0, 1]
+    named = {file.path for commit in read_commits(partition) for file in commit.files}
+    recover(partition, "third", second.fence.check)
+    root = partition.output.root
+    assert set(files(partition)) == {root.child(path).path for path in named}
+
+
+def hold_again(partition):
+    partition.output.root.fs.rm(partition.lease().path, recursive=True)
+    return hold(partition, "second")
+
+
+def test_one_that_committed_before_is_respected(partition, shard, monkeypatch):
+    late, manifest = hold(partition, "first"), shard("s1")
+    monkeypatch.setattr(publish, "carry_out", lambda partition, commit, check: taken_over(partition, late) and commit)
+    publish_shard(partition, manifest, settings(late))
+    assert [len(commit.videos) for commit in read_commits(partition)] == [1]
+    assert list_files(partition.landing()) == []
