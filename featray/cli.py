@@ -12,8 +12,10 @@ from typing import Any
 import click
 
 from featray import __version__
+from featray.doctor.commands import doctor
 from featray.errors import FeatrayError, UsageError
 from featray.model.commands import models
+from featray.report.commands import diff, report
 from featray.upkeep import compact, erase, publish, verify
 from featray.views.commands import export, preview
 
@@ -47,6 +49,7 @@ def main(debug: bool) -> None:
     Run it:          featray run configs/demo.yaml
     Look into it:    featray query OUT "SELECT * FROM faces LIMIT 5"
     Look at it:      featray preview OUT --video face.mp4 --out sheet.png
+    At a glance:     featray report OUT --out report.html
     """
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -97,7 +100,7 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> i
     return exit_status(summary)
 
 
-@main.command()
+@main.command(short_help="Say what OUT holds: videos, frames, faces, runs.")
 @click.argument("out")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
@@ -120,7 +123,7 @@ def status(out: str, as_json: bool, release: str | None) -> None:
         )
 
 
-@main.command()
+@main.command(short_help="Run SQL (DuckDB) over the tables of OUT.")
 @click.argument("out")
 @click.argument("sql")
 @click.option("--format", "style", type=_FORMATS, default="table", show_default=True)
@@ -151,14 +154,22 @@ def _read_sql(path: Path) -> str:
 
 @main.command()
 @click.argument("table", required=False)
-def schema(table: str | None) -> None:
-    """Print the data dictionary, of one TABLE or of all."""
-    from featray.show import print_schema
+@click.option("--format", "style", type=click.Choice(["table", "markdown"]), default="table", show_default=True)
+def schema(table: str | None, style: str) -> None:
+    """Print the data dictionary, of one TABLE or of all.
 
-    print_schema(table)
+    \b
+    featray schema faces
+    """
+    from featray.show import print_schema, schema_markdown
+
+    if style == "markdown":
+        click.echo(schema_markdown(table), nl=False)
+    else:
+        print_schema(table)
 
 
-@main.command()
+@main.command(short_help="Run the main job on two bundled clips.")
 @click.option("--out", default="demo-output", show_default=True, help="Where the tables go.")
 def demo(out: str) -> None:
     """Run the main job on two bundled clips, with what ships in the package; needs no network."""
@@ -168,5 +179,5 @@ def demo(out: str) -> None:
 
 
 main.add_command(models)
-for command in (verify, erase, publish, compact, preview, export):
+for command in (report, diff, doctor, verify, erase, publish, compact, preview, export):
     main.add_command(command)

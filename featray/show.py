@@ -14,7 +14,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from featray.errors import UsageError
+from featray.errors import ERROR_MEANINGS, UsageError
 from featray.tables.schema import TABLE_MEANINGS, TABLES
 
 _ROWS_SHOWN = 1000
@@ -41,8 +41,7 @@ def print_schema(table: str | None) -> None:
     Raises:
         UsageError: no such table.
     """
-    if table is not None and table not in TABLES:
-        raise UsageError(f"schema {table}: no such table; there are: {', '.join(TABLES)}")
+    _check_table(table)
     console = Console(soft_wrap=True)
     for name in [table] if table else list(TABLES):
         console.print(f"[bold]{name}[/bold]: {TABLE_MEANINGS[name]}")
@@ -51,6 +50,46 @@ def print_schema(table: str | None) -> None:
             shown.add_row(column.name, _type_name(column.type), column.unit, column.range, column.meaning)
         console.print(shown)
         console.print()
+
+
+def schema_markdown(table: str | None) -> str:
+    """The data dictionary as a page of Markdown, of one table or of all.
+
+    Raises:
+        UsageError: no such table.
+    """
+    _check_table(table)
+    parts = [_MARKDOWN_HEAD] if table is None else []
+    for name in [table] if table else list(TABLES):
+        parts.append(f"## {name}\n\n{_sentence(TABLE_MEANINGS[name])}\n")
+        parts.append("| column | type | unit | range | meaning |\n| --- | --- | --- | --- | --- |")
+        for column in TABLES[name]:
+            cells = (f"`{column.name}`", _type_name(column.type), column.unit, column.range, column.meaning)
+            parts.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "\\<") for cell in cells) + " |")
+        parts.append("")
+    if table is None:
+        parts.append("## Error codes\n\n| `error_code` | meaning |\n| --- | --- |")
+        parts += [f"| `{code}` | {meaning} |" for code, meaning in ERROR_MEANINGS.items()]
+        parts.append("")
+    return "\n".join(parts)
+
+
+_MARKDOWN_HEAD = """# The tables, column by column
+
+<!-- Written by `featray schema --format markdown`; a test holds it to the schemas. -->
+
+Every column's type, unit, range and meaning. What the numbers can bear is said in
+[What the numbers mean](MEANING.md).
+"""
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:] + "."
+
+
+def _check_table(table: str | None) -> None:
+    if table is not None and table not in TABLES:
+        raise UsageError(f"schema {table}: no such table; there are: {', '.join(TABLES)}")
 
 
 def _print_table(names: list[str], rows: list[dict[str, Any]]) -> None:

@@ -143,7 +143,8 @@ def _begin(output: Output, marker: Location, create: bool) -> None:
     if is_file:
         raise OutputError(f"{output.root.uri}: is a file; name a folder or prefix for the tables")
     if not create:
-        raise OutputError(f"{output.root.uri}: is no featray output (no {INTERNAL}/output.json)")
+        missing = f"is no featray output (no {INTERNAL}/output.json)"
+        raise OutputError(f"{output.root.uri}: {missing}; name the output.uri of a run")
     if occupied:
         raise OutputError(f"{output.root.uri}: is not empty and no featray output; name an empty folder or prefix")
     write_bytes(marker, json.dumps({"format": "featray", "schema_version": SCHEMA_VERSION}).encode())

@@ -19,7 +19,7 @@ def _listed(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-@click.command()
+@click.command(short_help="Draw a video with what OUT says of it.")
 @click.argument("out")
 @click.option("--video", required=True, help=_VIDEO_HELP)
 @click.option("--out", "path", required=True, metavar="FILE", help="clip.mp4, or sheet.png or .jpg; may be a URI.")
@@ -87,7 +87,7 @@ def preview(
         video=video,
         start_us=None if start is None else parse_time_us(start),
         end_us=None if end is None else parse_time_us(end),
-        storage_options=_storage_options(options),
+        storage_options=parse_storage_options(options),
         only_sampled=sampled_only,
         layers=layers,
         track_id=track,
@@ -142,7 +142,8 @@ def export(
         click.echo(f"{path}  {rows} rows")
 
 
-def _storage_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+def parse_storage_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Of `--storage-option KEY=VALUE`; values are JSON, or text as they are."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")

@@ -1,0 +1,47 @@
+"""All checks in order. What breaks while it is looked at is a finding, not the end of the examination."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from featray.doctor import machine, software
+from featray.doctor.check import Check
+from featray.doctor.reach import reach
+from featray.errors import FeatrayError
+
+_MENDS: Final = {
+    "packages": "pip install --force-reinstall featray",
+    "decoding": "pip install --force-reinstall av",
+    "detecting": "pip install --force-reinstall onnxruntime",
+    "engines": "pip install --force-reinstall torch openvino",
+}
+
+
+def examine(uris: tuple[str, ...], storage_options: dict[str, Any], *, write: bool, ray: bool) -> Iterator[Check]:
+    """Every check, as it is done.
+
+    Args:
+        uris: places to reach.
+        storage_options: for them.
+        write: whether to write there.
+        ray: whether to connect to Ray, or start it.
+    """
+    groups: list[tuple[str, Callable[[], Iterator[Check]]]] = [
+        ("machine", machine.machine),
+        ("packages", software.packages),
+        ("decoding", software.decoding),
+        ("detecting", software.detecting),
+        ("engines", software.engines),
+        ("weights", software.weights),
+    ]
+    if ray:
+        groups.append(("ray", machine.ray))
+    for name, look in groups:
+        try:
+            yield from look()
+        except (ImportError, OSError, RuntimeError, ValueError, FeatrayError) as error:
+            found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]
+            yield Check(name, name, "missing", found, _MENDS.get(name, ""))
+    for uri in uris:
+        yield from reach(uri, storage_options, write=write)

@@ -1,0 +1,80 @@
+"""The machine: processors, memory, disk, and whether Ray answers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from featray.config import cache_dir
+from featray.doctor.check import Check
+
+_LEAST_MEMORY_GIB: Final = 4
+"""A decoding worker, one that infers and Ray itself hold some 3 GiB."""
+
+_LEAST_DISK_GIB: Final = 5
+"""Files are written here before they are uploaded, a few of 256 MiB at once, and Ray spills here."""
+
+_RAY_SECONDS: Final = 60
+"""Ray starts in some ten seconds; for a cluster that is gone it would wait for minutes."""
+
+_START_RAY: Final = """
+from featray.ray_session import cluster_resources, connect
+connect()
+print("{:g} CPUs, {:g} GPUs".format(*(cluster_resources().get(name, 0) for name in ("CPU", "GPU"))))
+"""
+
+
+def machine() -> Iterator[Check]:
+    """Python, processors, memory, disks."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    yield Check("machine", "Python", "ok", f"{python} at {sys.prefix}")
+    yield Check("machine", "processors", "ok", str(os.cpu_count()))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    enough = memory >= _LEAST_MEMORY_GIB
+    mend = "" if enough else f"a machine with at least {_LEAST_MEMORY_GIB} GiB"
+    yield Check("machine", "memory", "ok" if enough else "missing", f"{memory:.0f} GiB", mend)
+    for name, folder, variable in (
+        ("temporary files", tempfile.gettempdir(), "TMPDIR"),
+        ("cache of weights", str(cache_dir()), "FEATRAY_CACHE"),
+    ):
+        place = _existing(Path(folder))
+        free = shutil.disk_usage(place).free / 2**30
+        writable = os.access(place, os.W_OK)
+        fine = writable and free >= _LEAST_DISK_GIB
+        found = f"{folder}: {free:.0f} GiB free" + ("" if writable else ", cannot be written")
+        mend = "" if fine else f"export {variable}=FOLDER, on a disk with {_LEAST_DISK_GIB} GiB free"
+        yield Check("machine", name, "ok" if fine else "missing", found, mend)
+
+
+def _existing(path: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def ray() -> Iterator[Check]:
+    """Connect to the cluster that RAY_ADDRESS names, or start Ray here and end it; in a process of its own."""
+    address = os.environ.get("RAY_ADDRESS")
+    name = "the cluster of RAY_ADDRESS" if address else "Ray on this machine"
+    mend = (
+        "ray status --address $RAY_ADDRESS; unset RAY_ADDRESS to run here"
+        if address
+        else "pip install 'ray[data,default]'"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _START_RAY], capture_output=True, text=True, timeout=_RAY_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        yield Check("ray", name, "missing", f"no answer in {_RAY_SECONDS} s", mend)
+        return
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["ended without a word"])[-1]
+        yield Check("ray", name, "missing", last[:160], mend)
+    else:
+        yield Check("ray", name, "ok", f"answers: {done.stdout.strip().splitlines()[-1]}")

@@ -1,0 +1,198 @@
+"""What is installed and whether it works: packages, decoder, detector, engines, weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.resources import files
+from typing import Any, Final
+
+from featray.doctor.check import Check
+from featray.errors import FeatrayError
+
+_FOR_DEVELOPERS: Final = frozenset({"dev", "browser"})
+_FOR_RESULTS: Final = {"pandas": "for DataFrames of results", "polars": "for DataFrames of results"}
+_DECODED: Final = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mjpeg", "prores", "wmv2")
+_NEEDED: Final = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})
+
+
+def packages() -> Iterator[Check]:
+    """What featray requires, by its own metadata, then its extras."""
+    from packaging.requirements import Requirement
+
+    requirements = [Requirement(text) for text in metadata.requires("featray") or ()]
+    for wanted in requirements:
+        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+            yield _package(wanted, "missing", f"pip install '{wanted.name}{wanted.specifier}'")
+    for extra in sorted({*(metadata.metadata("featray").get_all("Provides-Extra") or ())} - _FOR_DEVELOPERS):
+        for wanted in requirements:
+            if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+                if wanted.marker.evaluate({"extra": extra}):
+                    yield _package(wanted, "absent", f"pip install 'featray[{extra}]'")
+    named = {wanted.name for wanted in requirements}
+    for name, purpose in _FOR_RESULTS.items():
+        if name in named:
+            continue
+        version = _version(name)
+        mend = "" if version else f"pip install {name}"
+        yield Check("packages", name, "ok" if version else "absent", version or f"not installed; {purpose}", mend)
+
+
+def _package(wanted: Any, without: Any, mend: str) -> Check:
+    version = _version(wanted.name)
+    if version is None:
+        return Check("packages", wanted.name, without, "not installed", mend)
+    if not wanted.specifier.contains(version, prereleases=True):
+        return Check("packages", wanted.name, without, f"{version}, where {wanted.specifier} is needed", mend)
+    return Check("packages", wanted.name, "ok", version)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def decoding() -> Iterator[Check]:
+    """PyAV's codecs, and a bundled clip decoded for real."""
+    import av
+
+    absent = [name for name in _DECODED if not _has_codec(av, name, "r")]
+    needed = sorted(_NEEDED.intersection(absent))
+    mend = "pip install --force-reinstall --only-binary av av" if needed else ""
+    found = ", ".join(name for name in _DECODED if name not in absent)
+    yield Check("decoding", "PyAV decodes", "missing" if needed else "ok", f"{found}; FFmpeg {_ffmpeg(av)}", mend)
+    encodes = _has_codec(av, "libx264", "w")
+    words = "libx264, for previews" if encodes else "no libx264: no clips from `featray preview`"
+    mend = "" if encodes else "pip install --force-reinstall --only-binary av av"
+    yield Check("decoding", "PyAV encodes", "ok" if encodes else "absent", words, mend)
+    frame = _first_frame()
+    yield Check("decoding", "a bundled clip", "ok", f"first frame {frame.width_px}x{frame.height_px}")
+
+
+def _has_codec(av: Any, name: str, mode: str) -> bool:
+    try:
+        av.codec.Codec(name, mode)
+    except ValueError:  # what PyAV's UnknownCodecError is
+        return False
+    return True
+
+
+def _ffmpeg(av: Any) -> str:
+    return f"libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
+
+
+def _first_frame() -> Any:
+    from featray.config import DecodeConfig, InputConfig
+    from featray.plan import open_source, plan_video
+    from featray.sources.listing import list_videos
+    from featray.video.decode import DecodeAccount, decode_pyav
+
+    settings = DecodeConfig()
+    (video,) = list_videos(InputConfig(uris=[str(files("featray") / "demo_clips" / "face.mp4")]))
+    unit = plan_video(video, settings, {}).units[0]
+    with open_source(video, {}) as file:
+        return next(iter(decode_pyav(file, unit, settings, DecodeAccount())))
+
+
+def detecting() -> Iterator[Check]:
+    """The shipped detector on the bundled clip, which shows a face."""
+    from featray.config import DetectConfig
+    from featray.faces.detector import open_detector
+
+    (faces,) = open_detector(DetectConfig())([_first_frame()])
+    found = f"retinaface-mnv1 by onnxruntime: {len(faces)} face in a clip of one"
+    mend = "" if len(faces) == 1 else "pip install --force-reinstall onnxruntime"
+    yield Check("detecting", "the shipped detector", "ok" if len(faces) == 1 else "missing", found, mend)
+
+
+def engines() -> Iterator[Check]:
+    """Each engine computes something small and is held to the right answer."""
+    import numpy as np
+
+    yield _computes("torch on the CPU", "pip install --force-reinstall torch", lambda: _torch_product(np, "cpu"))
+    yield _computes("OpenVINO", "pip install --force-reinstall openvino", lambda: _openvino_product(np))
+    yield _cuda(np)
+
+
+def _computes(name: str, mend: str, compute: Any) -> Check:
+    try:
+        right, words = compute()
+    except (ImportError, OSError, RuntimeError) as error:
+        return Check("engines", name, "missing", _first_line(error), mend)
+    return Check(
+        "engines", name, "ok" if right else "missing", words if right else "computes wrongly", mend * (not right)
+    )
+
+
+def _torch_product(np: Any, device: str) -> tuple[bool, str]:
+    import torch
+
+    values = torch.arange(64, dtype=torch.float32).reshape(8, 8)
+    product = (values.to(device) @ values.to(device)).cpu().numpy()
+    return bool(np.allclose(product, values.numpy() @ values.numpy())), f"{torch.__version__}"
+
+
+def _openvino_product(np: Any) -> tuple[bool, str]:
+    import openvino as ov
+
+    values = np.arange(64, dtype=np.float32).reshape(8, 8)
+    given = ov.opset13.parameter([8, 8], np.float32)
+    model = ov.Model([ov.opset13.matmul(given, given, False, False)], [given])
+    core = ov.Core()
+    product = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([values])[0]
+    return bool(
+        np.allclose(product, values @ values)
+    ), f"{ov.__version__.split('-')[0]}; {', '.join(core.available_devices)}"
+
+
+def _cuda(np: Any) -> Check:
+    import torch
+
+    name = "torch on a GPU"
+    if not torch.cuda.is_available():
+        built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is a CPU build"
+        return Check(
+            "engines",
+            name,
+            "absent",
+            f"no usable GPU; {built}",
+            "if there is a GPU here: a driver, so that `nvidia-smi` lists it",
+        )
+    try:
+        right, _ = _torch_product(np, "cuda")
+    except RuntimeError as error:
+        return Check(
+            "engines", name, "missing", _first_line(error), "a driver as new as torch's CUDA; see `nvidia-smi`"
+        )
+    devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    found = ", ".join(f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in devices)
+    return Check("engines", name, "ok" if right else "missing", found if right else "computes wrongly")
+
+
+def weights() -> Iterator[Check]:
+    """The published checkpoints, and what has been pulled."""
+    from featray.config import cache_dir
+    from featray.model.hub import list_pulled
+    from featray.model.source import KNOWN_CHECKPOINTS
+
+    try:
+        pulled = {record.spec: record for record, _ in list_pulled(cache_dir())}
+    except FeatrayError as error:
+        yield Check("weights", "cache", "missing", str(error), "delete that folder and pull again")
+        return
+    for known in KNOWN_CHECKPOINTS:
+        record = pulled.get(known.spec)
+        name = known.spec.rsplit("/", 1)[-1]
+        if record is None:
+            mend = f"featray models pull {known.spec} --accept-license {known.license}"
+            yield Check("weights", name, "absent", f"not pulled; licence {known.license}", mend)
+        else:
+            yield Check("weights", name, "ok", f"sha256 {record.sha256[:12]}, revision {record.revision[:12]}")
+
+
+def _first_line(error: BaseException) -> str:
+    text = re.sub(r"\s+", " ", str(error)) or type(error).__name__
+    return text[:160]

@@ -1,0 +1,117 @@
+"""`featray report` and `featray diff`: an output at a glance, and two of its releases side by side.
+
+Imported by the command line at every start, so only click is imported here at the top.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from featray.errors import UsageError
+
+if TYPE_CHECKING:
+    from featray.report.diff import Diff
+
+
+@click.command()
+@click.argument("out")
+@click.option("--out", "path", required=True, metavar="FILE", help="The page, such as report.html; may be a URI.")
+@click.option("--release", help="A release; default: the latest.")
+@click.option("--dataset", help="A dataset, if there are several.")
+@click.option("--no-thumbnails", is_flag=True, help="Do not open the source videos.")
+@click.option("--blur", is_flag=True, help="Hide who it is: heads become 8 x 8 cells, names of files are left out.")
+@click.option("--storage-option", "options", multiple=True, metavar="KEY=VALUE", help="For reading the videos; JSON.")
+def report(
+    out: str,
+    path: str,
+    release: str | None,
+    dataset: str | None,
+    no_thumbnails: bool,
+    blur: bool,
+    options: tuple[str, ...],
+) -> None:
+    """Write one HTML page about the output OUT.
+
+    What was processed, what failed, what the faces show, where it comes from. One file
+    that needs neither network nor server, and prints. Counts come from all rows; of more than 20 million
+    faces or frames a sample is read, and the page says so. With two releases of the dataset it also
+    says how far the numbers moved.
+
+    \b
+    featray report OUT --out report.html
+    featray report OUT --out to_share.html --blur
+    """
+    from featray.report.page import ReportSettings, write_report
+    from featray.tables.layout import open_output
+    from featray.views.commands import parse_storage_options
+
+    if not path.lower().endswith((".html", ".htm")):
+        raise UsageError(f"--out {path}: the page's name must end in .html")
+    settings = ReportSettings(release, dataset, not no_thumbnails, blur, parse_storage_options(options))
+    made = write_report(open_output(out), path, settings)
+    pictures = "" if no_thumbnails else f", {made.thumbnails} of {made.moments} thumbnails"
+    click.echo(f"{path}  {made.dataset}, release {made.release}: {made.size_bytes / 1e6:.1f} MB{pictures}")
+    if not made.weights_trained:
+        click.echo("The weights are synthetic: boxes, times and counts are real, facial numbers carry no meaning.")
+
+
+@click.command()
+@click.argument("out")
+@click.argument("release_a", metavar="A")
+@click.argument("release_b", metavar="B")
+@click.option("--dataset", help="A dataset, if both releases are in several.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diff(out: str, release_a: str, release_b: str, dataset: str | None, as_json: bool) -> None:
+    """Compare releases A and B of the output OUT.
+
+    How far the numbers moved from A to B, face by face, and how many faces both have. Faces
+    of the same frame of the same video are matched by their boxes (IoU at least 0.5). Beyond 5 million
+    faces, some videos are drawn at random.
+
+    \b
+    featray diff OUT v25-1a2b3c4d v28-5e6f7a8b
+    """
+    from featray.report.diff import diff_releases
+    from featray.tables.layout import open_output
+
+    found = diff_releases(open_output(out), release_a, release_b, dataset)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2))
+        return
+    _print(found)
+
+
+def _print(found: Diff) -> None:
+    changed = f", {found.videos_changed} with other content left out" if found.videos_changed else ""
+    click.echo(f"videos   {found.videos_a:,} and {found.videos_b:,}; {found.videos_both:,} in both{changed}")
+    if found.videos_compared < found.videos_both:
+        click.echo(f"sample   {found.videos_compared:,} of them, drawn at random")
+    click.echo(f"frames   {found.frames_both:,} sampled by both, with {found.faces_a:,} and {found.faces_b:,} faces")
+    if not found.matched:
+        click.echo("faces    none matched")
+        return
+    of_a, of_b = (100 * found.matched / max(1, n) for n in (found.faces_a, found.faces_b))
+    click.echo(
+        f"faces    {found.matched:,} matched: {of_a:.1f} % and {of_b:.1f} % of them; "
+        f"mean IoU of their boxes {found.mean_iou:.3f}"
+    )
+    click.echo(
+        f"\n{'column':<17}{'mean A':>9}{'mean B':>9}{'mean B-A':>10}{'mean |B-A|':>11}{'95 % |B-A|':>11}{'r':>7}"
+    )
+    for one in found.features:
+        correlation = "" if one.correlation is None else f"{one.correlation:.3f}"
+        click.echo(
+            f"{one.column:<17}{one.mean_a:>9.4g}{one.mean_b:>9.4g}{one.shift:>10.3g}{one.mean_abs:>11.3g}"
+            f"{one.q95_abs:>11.3g}{correlation:>7}"
+        )
+    click.echo("\nwhere action units and emotions moved the most:")
+    shares = [one for one in found.features if one.column.startswith(("AU", "emotion"))]
+    for one in sorted(shares, key=lambda one: -abs(one.worst.b - one.worst.a))[:5]:
+        worst = one.worst
+        click.echo(
+            f"  {one.column:<17}{worst.video_id}  frame {worst.frame_index} at {worst.pts_us / 1e6:.3f} s: "
+            f"{worst.a:.3f} to {worst.b:.3f}"
+        )

@@ -1,0 +1,219 @@
+"""Two releases of one dataset, face by face: how far the numbers moved.
+
+Faces are matched within the same frame of the same bytes by their boxes: both are the other's best, and
+overlap by half (IoU). A release made with other sampling shares only the frames that both sampled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import duckdb
+
+from featray.errors import UsageError
+from featray.report.distributions import FEATURES
+from featray.report.scope import limit_memory
+from featray.tables.layout import Output
+from featray.tables.query import connect, read_published, run_sql
+from featray.views.selection import quoted
+
+MOST_FACES: Final = 5_000_000
+"""Faces beyond which whole videos are drawn; a joined row holds both sides and does not stream."""
+
+_SAME_FACE: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Worst:
+    """Where a feature moved the most."""
+
+    video_id: str
+    frame_index: int
+    pts_us: int
+    a: float
+    b: float
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How a feature moved over the matched faces; differences are b - a.
+
+    Attributes:
+        column: of `faces`.
+        mean_a, mean_b: means.
+        shift: mean difference.
+        mean_abs: mean absolute difference.
+        q50_abs, q95_abs: its quantiles, approximate.
+        correlation: Pearson's; None where a side does not vary.
+        worst: the face that moved the most.
+    """
+
+    column: str
+    mean_a: float
+    mean_b: float
+    shift: float
+    mean_abs: float
+    q50_abs: float
+    q95_abs: float
+    correlation: float | None
+    worst: Worst
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What two releases have in common and how they differ.
+
+    Attributes:
+        dataset, release_a, release_b: what was compared.
+        videos_a, videos_b: videos in each.
+        videos_both: with the same content in both.
+        videos_changed: in both, with other content.
+        videos_compared: of those in both; fewer if there are too many faces.
+        frames_both: frames of the compared videos that both sampled.
+        faces_a, faces_b: faces in those frames.
+        matched: pairs of faces.
+        mean_iou: of their boxes; None without a pair.
+        features: a shift a feature.
+    """
+
+    dataset: str
+    release_a: str
+    release_b: str
+    videos_a: int
+    videos_b: int
+    videos_both: int
+    videos_changed: int
+    videos_compared: int
+    frames_both: int
+    faces_a: int
+    faces_b: int
+    matched: int
+    mean_iou: float | None
+    features: list[Shift]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def diff_releases(
+    output: Output, release_a: str, release_b: str, dataset: str | None = None, most_faces: int = MOST_FACES
+) -> Diff:
+    """Compare.
+
+    Args:
+        output: which holds both.
+        release_a: the one before.
+        release_b: the one after.
+        dataset: which, if both releases are in several.
+        most_faces: faces of A beyond which whole videos are drawn.
+
+    Raises:
+        UsageError: a release is not there, or the dataset is not clear.
+    """
+    dataset = _dataset(output, release_a, release_b, dataset)
+    connection = connect(output, "all")
+    limit_memory(connection)
+    for side, release in (("a", release_a), ("b", release_b)):
+        condition = f"dataset = {quoted(dataset)} AND release = {quoted(release)}"
+        for table in ("faces", "frames", "videos"):
+            connection.execute(f"CREATE VIEW {side}_{table} AS SELECT * FROM {table} WHERE {condition}")
+    videos = _row(connection, _VIDEOS)
+    connection.execute(_COMPARED.format(most=most_faces))
+    for statement in _MATCHING:
+        connection.execute(statement.format(iou=_SAME_FACE))
+    counts = _row(connection, _COUNTS)
+    features = _shifts(connection) if counts["matched"] else []
+    return Diff(dataset, release_a, release_b, **videos, **counts, features=features)
+
+
+def _dataset(output: Output, release_a: str, release_b: str, dataset: str | None) -> str:
+    partitions = [one.partition for one in read_published(output, "all")]
+    for release in (release_a, release_b):
+        if release not in {one.release for one in partitions}:
+            known = ", ".join(sorted({one.release for one in partitions})) or "none"
+            raise UsageError(f"{release}: no such release in this output; it has: {known}")
+    there = [{one.dataset for one in partitions if one.release == release} for release in (release_a, release_b)]
+    both = sorted(there[0] & there[1])
+    if dataset is not None and dataset not in both:
+        raise UsageError(f"--dataset {dataset}: does not have both releases; {', '.join(both) or 'no dataset'} does")
+    if not both:
+        raise UsageError(f"{release_a} and {release_b}: no dataset has both; `featray status OUT --release all`")
+    if dataset is None and len(both) > 1:
+        raise UsageError(f"several datasets have both releases; name one with --dataset: {', '.join(both)}")
+    return dataset or both[0]
+
+
+_VIDEOS: Final = """
+SELECT (SELECT count(*) FROM a_videos) AS videos_a, (SELECT count(*) FROM b_videos) AS videos_b,
+  count(*) FILTER (a.content_id = b.content_id) AS videos_both,
+  count(*) FILTER (a.content_id <> b.content_id) AS videos_changed
+FROM a_videos a JOIN b_videos b USING (video_id)
+"""
+
+# Videos in the order of a hash, until they hold as many faces as may be compared.
+_COMPARED: Final = """
+CREATE TEMP TABLE compared AS SELECT video_id FROM (
+  SELECT video_id, sum(a.faces) OVER (ORDER BY hash(video_id), video_id) - a.faces AS before
+  FROM a_videos a JOIN b_videos b USING (video_id) WHERE a.content_id = b.content_id
+) WHERE before < {most}
+"""
+
+_KEY: Final = "video_id, frame_index, face_index, box_x1 AS x1, box_y1 AS y1, box_x2 AS x2, box_y2 AS y2"
+_MATCHING: Final = (
+    """CREATE TEMP TABLE shared AS SELECT video_id, frame_index FROM a_frames SEMI JOIN compared USING (video_id)
+    SEMI JOIN b_frames USING (video_id, frame_index)""",
+    *(
+        f"CREATE TEMP TABLE boxes_{side} AS SELECT {_KEY} FROM {side}_faces "
+        "SEMI JOIN shared USING (video_id, frame_index)"
+        for side in "ab"
+    ),
+    """CREATE TEMP TABLE pairs AS SELECT *, o / (area - o) AS iou FROM (
+      SELECT video_id, frame_index, a.face_index AS face_a, b.face_index AS face_b,
+        (a.x2 - a.x1) * (a.y2 - a.y1) + (b.x2 - b.x1) * (b.y2 - b.y1) AS area,
+        greatest(0, least(a.x2, b.x2) - greatest(a.x1, b.x1))
+          * greatest(0, least(a.y2, b.y2) - greatest(a.y1, b.y1)) AS o
+      FROM boxes_a a JOIN boxes_b b USING (video_id, frame_index)
+    ) WHERE o / (area - o) >= {iou}""",
+    """CREATE TEMP TABLE matched AS SELECT * FROM pairs
+    QUALIFY row_number() OVER (PARTITION BY video_id, frame_index, face_a ORDER BY iou DESC, face_b) = 1
+      AND row_number() OVER (PARTITION BY video_id, frame_index, face_b ORDER BY iou DESC, face_a) = 1""",
+)
+
+_COUNTS: Final = """
+SELECT (SELECT count(*) FROM compared) AS videos_compared, (SELECT count(*) FROM shared) AS frames_both,
+  (SELECT count(*) FROM boxes_a) AS faces_a, (SELECT count(*) FROM boxes_b) AS faces_b,
+  (SELECT count(*) FROM matched) AS matched, (SELECT avg(iou) FROM matched) AS mean_iou
+"""
+
+
+def _shifts(connection: duckdb.DuckDBPyConnection) -> list[Shift]:
+    wanted = []
+    for number, feature in enumerate(FEATURES):
+        a, b = f"a.{feature.column}::DOUBLE", f"b.{feature.column}::DOUBLE"
+        place = f"{{'video_id': m.video_id, 'frame_index': m.frame_index, 'pts_us': a.pts_us, 'a': {a}, 'b': {b}}}"
+        wanted.append(
+            f"{{'mean_a': avg({a}), 'mean_b': avg({b}), 'shift': avg({b} - {a}), 'mean_abs': avg(abs({b} - {a})), "
+            f"'q': approx_quantile(abs({b} - {a}), [0.5, 0.95]), "
+            # A side without spread has no correlation; DuckDB would answer with NaN.
+            f"'correlation': CASE WHEN stddev_pop({a}) > 0 AND stddev_pop({b}) > 0 THEN corr({a}, {b}) END, "
+            f"'worst': max_by({place}, abs({b} - {a}))}} AS c{number}"
+        )
+    row = _row(
+        connection,
+        f"SELECT {', '.join(wanted)} FROM matched m "
+        "JOIN a_faces a ON a.video_id = m.video_id AND a.frame_index = m.frame_index AND a.face_index = m.face_a "
+        "JOIN b_faces b ON b.video_id = m.video_id AND b.frame_index = m.frame_index AND b.face_index = m.face_b",
+    )
+    found = []
+    for number, feature in enumerate(FEATURES):
+        one = row[f"c{number}"]
+        (q50, q95), worst = one.pop("q"), Worst(**one.pop("worst"))
+        found.append(Shift(feature.column, q50_abs=q50, q95_abs=q95, worst=worst, **one))
+    return found
+
+
+def _row(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = run_sql(connection, sql).read_all().to_pylist()
+    return rows[0]

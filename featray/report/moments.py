@@ -1,0 +1,165 @@
+"""The most expressive moments, with what the camera saw.
+
+A moment's strength is the mean of its action-unit probabilities, eyes closed left out: blinks are
+no expression. Small, cut-off and doubtful faces are passed over.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from PIL import Image
+
+from featray.errors import FeatrayError, UsageError
+from featray.model.names import AU_NAMES_20, EMOTION_NAMES_7
+from featray.report.scope import Scope, sample_clause
+from featray.views.overlay import Square, cut_square, hide
+from featray.views.preview import hidden_squares
+from featray.views.selection import Face, VideoRow, find_video, quoted, read_frames
+from featray.views.source import Shown, Source, find_source
+
+MOMENTS: Final = 12
+STRENGTH: Final = f"({' + '.join(au for au in AU_NAMES_20 if au != 'AU43')}) / {len(AU_NAMES_20) - 1}"
+"""SQL over a row of `faces`."""
+
+GOOD_FACE: Final = "score >= 0.8 AND in_frame >= 0.9 AND face_px >= 48"
+"""SQL: faces that are looked at. Below 48 px the network's 224-pixel input is mostly made up."""
+
+_APART_US: Final = 2_000_000
+_AROUND: Final = 1.5
+"""Side of a thumbnail, of that of the cut square."""
+_THUMBNAIL_PX: Final = 208
+_HELD_US: Final = 1_000_000
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A face at a time.
+
+    Attributes:
+        video: which video.
+        face: its row.
+        strength: mean probability of the action units.
+        jpeg: the face in its frame; None if there is none.
+        why_none: why there is no thumbnail, in one line.
+    """
+
+    video: VideoRow
+    face: Face
+    strength: float
+    jpeg: bytes | None
+    why_none: str
+
+    @property
+    def emotion(self) -> tuple[str, float]:
+        """The largest share, and of what."""
+        name = max(EMOTION_NAMES_7, key=lambda emotion: self.face[f"emotion_{emotion}"])
+        return name, self.face[f"emotion_{name}"]
+
+    @property
+    def action_units(self) -> list[tuple[str, float]]:
+        """The three most probable."""
+        return sorted(((au, self.face[au]) for au in AU_NAMES_20), key=lambda pair: -pair[1])[:3]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The moments, strongest first, and the share of the rows of `faces` that was searched."""
+
+    moments: list[Moment]
+    share: float
+    only_good: bool
+
+
+def read_moments(
+    scope: Scope, faces: int, videos: int, *, thumbnails: bool, blur: bool, storage_options: dict[str, Any]
+) -> Moments:
+    """Find them: one a video, or where there are few videos several that lie two seconds apart.
+
+    Args:
+        scope: of which release.
+        faces: rows of `faces`.
+        videos: how many there are.
+        thumbnails: whether to open the sources.
+        blur: hide heads in them.
+        storage_options: for reading the sources.
+    """
+    sample, share = sample_clause(faces)
+    apart = "" if videos >= MOMENTS else f", pts_us // {_APART_US}"
+    keys = "{'video_id': video_id, 'frame_index': frame_index, 'pts_us': pts_us, 'face_index': face_index}"
+
+    def strongest(condition: str) -> list[dict[str, Any]]:
+        # First which videos, then where in them: a state of one number a video is all that grows with their count.
+        chosen = scope.rows(
+            f"SELECT video_id FROM in_faces {sample} WHERE {condition} "
+            f"GROUP BY video_id ORDER BY max({STRENGTH}) DESC, video_id LIMIT {MOMENTS}"
+        )
+        ids = ", ".join(quoted(row["video_id"]) for row in chosen) or "NULL"
+        return scope.rows(
+            f"SELECT unnest(max_by({keys}, {STRENGTH})), max({STRENGTH}) AS strength FROM in_faces "
+            f"WHERE {condition} AND video_id IN ({ids}) "
+            f"GROUP BY video_id{apart} ORDER BY strength DESC, video_id LIMIT {MOMENTS}"
+        )
+
+    found = strongest(GOOD_FACE)
+    only_good = bool(found)
+    camera = _Camera(scope, blur=blur, storage_options=storage_options) if thumbnails else None
+    moments = [_moment(scope, row, camera) for row in found or strongest("true")]
+    return Moments(moments, share, only_good)
+
+
+def _moment(scope: Scope, row: dict[str, Any], camera: _Camera | None) -> Moment:
+    video = find_video(scope.connection, row["video_id"], scope.dataset)
+    time_us = row["pts_us"]
+    frames = read_frames(scope.connection, video, time_us - _HELD_US, time_us + _HELD_US, mesh=False)
+    sampled = next(frame for frame in frames if frame.frame_index == row["frame_index"])
+    face = next(face for face in sampled.faces if face.row["face_index"] == row["face_index"])
+    jpeg, why = None, "left out by --no-thumbnails"
+    if camera is not None:
+        try:
+            shown = next(camera.source(video).pick([sampled]))
+            jpeg, why = camera.cut(shown, face, hidden_squares(frames)[sampled.frame_index]), ""
+        except FeatrayError as error:
+            why = "the source could not be opened" if camera.blur else str(error)
+    return Moment(video, face, row["strength"], jpeg, why)
+
+
+class _Camera:
+    """Opens sources, each once, and cuts thumbnails."""
+
+    def __init__(self, scope: Scope, *, blur: bool, storage_options: dict[str, Any]) -> None:
+        self.blur = blur
+        self._options = storage_options
+        self._sources: dict[str, Source | FeatrayError] = {}
+
+    def source(self, video: VideoRow) -> Source:
+        """The source of a video, or the error that it gave the first time."""
+        if video.video_id not in self._sources:
+            try:
+                self._sources[video.video_id] = Source(video, find_source(video, None, self._options), self._options)
+            except FeatrayError as error:
+                self._sources[video.video_id] = error
+        found = self._sources[video.video_id]
+        if isinstance(found, FeatrayError):
+            raise UsageError(str(found))
+        return found
+
+    def cut(self, shown: Shown, face: Face, hidden: Sequence[Square]) -> bytes:
+        """A square about the face as JPEG, moved and shrunk to lie in the frame."""
+        frame, (x, y, side) = shown.frame, cut_square(face)
+        wide = min(side * _AROUND, frame.width_px, frame.height_px)
+        scale = min(1.0, _THUMBNAIL_PX / wide)
+        picture = Image.fromarray(frame.scaled_rgb(scale))
+        scale = picture.height / frame.height_px
+        if self.blur:
+            hide(picture, hidden, scale)
+        left = min(max(0.0, x + side / 2 - wide / 2), frame.width_px - wide) * scale
+        top = min(max(0.0, y + side / 2 - wide / 2), frame.height_px - wide) * scale
+        box = (left, top, left + wide * scale, top + wide * scale)
+        cut = picture.resize((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.BICUBIC, box=box)
+        file = io.BytesIO()
+        cut.save(file, "JPEG", quality=82)
+        return file.getvalue()

@@ -1,0 +1,100 @@
+"""What a report or a comparison is about: one release of one dataset, read in bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import duckdb
+
+from featray.errors import UsageError
+from featray.tables.layout import Output
+from featray.tables.query import Published, connect, read_published, run_sql
+from featray.tables.schema import TABLES
+from featray.views.selection import quoted
+
+MEMORY: Final = "1GB"
+"""Of DuckDB; what does not fit goes to its temporary folder."""
+
+MOST_ROWS: Final = 20_000_000
+"""Rows of a table beyond which a sample is read: means stand long before a scan of 40 columns takes minutes."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """One release of one dataset.
+
+    Attributes:
+        connection: with the tables of this scope as views `in_faces`, `in_frames`, `in_videos`, ...
+        dataset: which.
+        release: which.
+        others: further releases of the dataset, the latest first.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    dataset: str
+    release: str
+    others: tuple[str, ...]
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a query, which has to keep them few."""
+        found: list[dict[str, Any]] = run_sql(self.connection, sql).read_all().to_pylist()
+        return found
+
+    def row(self, sql: str) -> dict[str, Any]:
+        """The only row of a query."""
+        return self.rows(sql)[0]
+
+
+def open_scope(output: Output, release: str | None, dataset: str | None) -> Scope:
+    """The scope that the command line names: the only dataset and its latest release, unless told otherwise.
+
+    Raises:
+        UsageError: there is no such dataset or release, or there are several datasets and none is named.
+    """
+    every = read_published(output, "all")
+    if release is not None:
+        every = read_published(output, release)
+    datasets = sorted({one.partition.dataset for one in every})
+    if not any(commit.videos for one in every for commit in one.commits):
+        raise UsageError(f"{output.root.uri}: holds no published video yet; `featray run CONFIG` first")
+    if dataset is not None and dataset not in datasets:
+        raise UsageError(f"--dataset {dataset}: not in this output; it has: {', '.join(datasets)}")
+    if dataset is None and len(datasets) > 1:
+        raise UsageError(f"{output.root.uri}: holds several datasets; name one with --dataset: {', '.join(datasets)}")
+    dataset = dataset or datasets[0]
+    chosen = _latest_first([one for one in every if one.partition.dataset == dataset])[0].partition.release
+    same = [one for one in read_published(output, "all") if one.partition.dataset == dataset]
+    others = tuple(one.partition.release for one in _latest_first(same) if one.partition.release != chosen)
+    return Scope(connect_scope(output, dataset, chosen), dataset, chosen, others)
+
+
+def connect_scope(output: Output, dataset: str, release: str) -> duckdb.DuckDBPyConnection:
+    """A connection of bounded memory that sees this release of this dataset as `in_<table>`."""
+    connection = connect(output, release)
+    limit_memory(connection)
+    for table in TABLES:
+        condition = f"dataset = {quoted(dataset)} AND release = {quoted(release)}"
+        connection.execute(f"CREATE VIEW in_{table} AS SELECT * FROM {table} WHERE {condition}")
+    return connection
+
+
+def limit_memory(connection: duckdb.DuckDBPyConnection) -> None:
+    """Bound what a connection holds in memory, whatever the size of the tables."""
+    connection.execute(f"SET memory_limit = '{MEMORY}'")
+    connection.execute("SET preserve_insertion_order = false")
+
+
+def sample_clause(rows: int, most: int = MOST_ROWS) -> tuple[str, float]:
+    """`TABLESAMPLE ...` for a table of that many rows, and the share that it reads; nothing and 1.0 if it is small.
+
+    Blocks of some 2,000 neighbouring rows are drawn, others every time.
+    """
+    if rows <= most:
+        return "", 1.0
+    percent = max(0.01, round(100 * most / rows, 2))
+    return f"TABLESAMPLE system({percent}%)", percent / 100
+
+
+def _latest_first(published: list[Published]) -> list[Published]:
+    return sorted(published, key=lambda one: one.newest_us, reverse=True)

@@ -1,0 +1,72 @@
+"""The tutorial is run as it stands: every fenced block, in order, in an empty folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from featray.tables.layout import open_output
+from featray.tables.query import connect
+
+_TUTORIAL = Path(__file__).parents[2] / "configs" / "tutorial.md"
+_BLOCK = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
+_SPARK = importlib.util.find_spec("pyspark") is not None and shutil.which("java") is not None
+
+
+@pytest.fixture(scope="module")
+def done(cache, tmp_path_factory) -> tuple[Path, str]:
+    """The folder after the last block, and what all of them printed."""
+    folder, programs = tmp_path_factory.mktemp("tutorial"), tmp_path_factory.mktemp("bin")
+    for name, words in (("featray", f'"{sys.executable}" -m featray "$@"'), ("python", f'"{sys.executable}" "$@"')):
+        (programs / name).write_text(f"#!/bin/sh\nexec {words}\n")
+        (programs / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "FEATRAY_CACHE": str(cache)}
+    env["PYTHONPATH"] = os.pathsep.join([str(_TUTORIAL.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    printed = ""
+    for block in _BLOCK.finditer(_TUTORIAL.read_text("utf-8")):
+        text = block["text"]
+        if block["file"]:
+            (folder / block["file"]).write_text(text)
+        elif block["language"] == "sh" or _SPARK or "pyspark" not in text:
+            command = ["bash", "-euo", "pipefail", "-c", text]
+            if block["language"] == "python":
+                command = [sys.executable, "-c", text]
+            ended = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+            assert ended.returncode == 0, f"{text}\n{ended.stdout}\n{ended.stderr}"
+            printed += ended.stdout
+    return folder, printed
+
+
+def test_the_curve_is_that_of_the_tables(done):
+    folder, _ = done
+    rows = connect(open_output(str(folder / "tables"))).sql("SELECT AU12 FROM faces ORDER BY pts_us").fetchall()
+    lines = (folder / "au12.csv").read_text().splitlines()
+    assert lines[0] == "seconds,AU12" and len(rows) == len(lines) - 1 == 40
+    assert [float(line.split(",")[1]) for line in lines[1:]] == pytest.approx([row[0] for row in rows])
+    assert Image.open(folder / "au12.png").size == (1200, 450)
+
+
+def test_every_step_left_its_mark(done):
+    folder, printed = done
+    assert "2 videos: 2 ok, 0 partial, 0 failed" in printed
+    assert re.search(r"face\.mp4\s+40\s+40\s+1\b", printed)
+    assert Image.open(folder / "faces.jpg").width > 900
+    assert "smiles" in (folder / "report.html").read_text()
+    assert "A run can work here" in (folder / "doctor.txt").read_text()
+
+
+@pytest.mark.skipif(not _SPARK, reason="needs pyspark and a Java to run the tutorial's block for Spark")
+def test_spark_says_the_same_as_duckdb(done):
+    _, printed = done
+    with_duckdb = dict(re.findall(r"^\w{16} +(\d+)(?:\.0)? s (\d\.\d{3})$", printed, re.MULTILINE))
+    with_spark = re.findall(r"^\|\w{16}\| +(\d+)\| *(\d\.\d+)", printed, re.MULTILINE)
+    assert len(with_spark) == len(with_duckdb) >= 4
+    assert all(f"{float(value):.3f}" == with_duckdb[second] for second, value in with_spark)

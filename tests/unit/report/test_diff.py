@@ -1,0 +1,88 @@
+"""Two releases face by face: what is matched, and that the shifts are those of the matched rows."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from featray.cli import main
+from featray.errors import UsageError
+from featray.report.diff import diff_releases
+from featray.report.distributions import FEATURES
+
+
+@pytest.fixture(scope="module")
+def found(two):
+    return diff_releases(two.output, two.before, two.after)
+
+
+def _both(two, columns: str):
+    """Rows of the frames that both releases sampled, one face each, in order."""
+    sql = "SELECT video_id, frame_index, pts_us, {} FROM faces WHERE face_index = 0 ORDER BY video_id, frame_index"
+    sides = [
+        {(r["video_id"], r["frame_index"]): r for r in two.rows(sql.format(columns), release)}
+        for release in (two.before, two.after)
+    ]
+    keys = sorted(sides[0].keys() & sides[1].keys())
+    return [(sides[0][key], sides[1][key]) for key in keys]
+
+
+def test_only_frames_that_both_sampled_are_matched(two, found):
+    pairs = _both(two, "AU12")
+    assert len(pairs) == 4  # every fourth and every third of 48 frames: those divisible by twelve
+    assert (found.matched, found.faces_a, found.faces_b) == (4, 4, 4)
+    assert {a["frame_index"] % 12 for a, _ in pairs} == {0}
+    assert (found.videos_a, found.videos_b, found.videos_changed) == (3, 3, 0)
+    assert found.frames_both == 4 + 2  # the clip without a face has 24 frames
+    # The detector is the same, so are its boxes.
+    assert found.mean_iou == pytest.approx(1.0)
+
+
+def test_shifts_are_those_of_the_matched_rows(two, found):
+    for shift in found.features:
+        pairs = _both(two, f"{shift.column}::DOUBLE AS v")
+        a, b = (np.asarray([side[i]["v"] for side in pairs]) for i in (0, 1))
+        assert shift.shift == pytest.approx((b - a).mean(), abs=1e-9)
+        assert shift.mean_abs == pytest.approx(np.abs(b - a).mean(), abs=1e-9)
+        where = int(np.argmax(np.abs(b - a)))
+        assert abs(shift.worst.b - shift.worst.a) == pytest.approx(abs(b - a)[where])
+        if a.std() > 1e-6 and b.std() > 1e-6:
+            assert shift.correlation == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-6)
+    assert [shift.column for shift in found.features] == [feature.column for feature in FEATURES]
+    # Other weights move the network's numbers; the detector's stay.
+    by_name = {shift.column: shift for shift in found.features}
+    assert by_name["AU12"].mean_abs > 0.001 and by_name["score"].mean_abs == 0
+
+
+def test_a_release_against_itself_does_not_move(two):
+    same = diff_releases(two.output, two.after, two.after)
+    assert same.matched == same.faces_a == same.faces_b > 10
+    assert all(shift.mean_abs == 0 for shift in same.features)
+
+
+def test_whole_videos_are_drawn_when_there_are_too_many_faces(two):
+    in_order = two.rows("SELECT faces FROM videos ORDER BY hash(video_id), video_id", two.before)
+    first_with_faces = next(i for i, row in enumerate(in_order) if row["faces"])
+    few = diff_releases(two.output, two.before, two.after, most_faces=1)
+    assert few.videos_compared == first_with_faces + 1
+    none = diff_releases(two.output, two.before, two.after, most_faces=0)
+    assert (none.videos_both, none.videos_compared, none.matched, none.features) == (3, 0, 0, [])
+
+
+def test_the_command_says_the_same_as_json_and_as_a_table(two, found):
+    out = two.output.root.path
+    printed = CliRunner().invoke(main, ["diff", out, two.before, two.after, "--json"])
+    assert printed.exit_code == 0
+    assert json.loads(printed.output)["features"][0]["column"] == "AU01"
+    table = CliRunner().invoke(main, ["diff", out, two.before, two.after]).output
+    assert "4 matched: 100.0 % and 100.0 %" in table and "emotion_happy" in table
+
+
+def test_a_release_that_is_not_there_is_named(two):
+    with pytest.raises(UsageError, match=two.after):
+        diff_releases(two.output, two.before, "nope")
+    with pytest.raises(UsageError, match="smiles"):
+        diff_releases(two.output, two.before, two.after, dataset="other")
