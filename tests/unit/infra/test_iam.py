@@ -23,6 +23,7 @@ from featray.stages import land_unit_part
 from featray.tables.commits import read_commits, write_manifest
 from featray.tables.landing import LANDED_SCHEMA, write_plan
 from featray.tables.layout import Partition, open_output
+from featray.tables.lease import hold
 from featray.tables.publish import PublishSettings, publish_shard
 from featray.tables.query import connect, run_sql
 from featray.tables.recover import recover
@@ -105,12 +106,18 @@ def run_without_ray(config, partition, run_id, *, work_key="ab" * 32, replaces=N
     weights = WeightsFacts("m", "m", "0" * 64, None, None, False)
     facts = {"engine": "torch", "precision": "fp32", "settings": {"detector": "0"}, "gpu": None}
     row = run_row(config, run_id=run_id, release=partition.release, weights=weights, **facts)
-    recover(partition)
+    with hold(partition, run_id) as lease:
+        recover(partition, run_id, lease.fence.check)
+        return _run_held(config, partition, row, work_key, replaces, lease.fence)
+
+
+def _run_held(config, partition, row, work_key, replaces, fence):
+    run_id = row["run_id"]
     begin_run(partition, row)
     tasks = [VideoTask(video, work_key, shard="", replaces=replaces) for video in list_videos(config.input)]
     child = ChildSettings(config.decode, config.detect, config.input.storage_options)
     decoder = IsolatedDecoder(child)
-    settings = PublishSettings(run_id, ("faces",), (), footer(row))
+    settings = PublishSettings(run_id, ("faces",), (), footer(row), fence=fence)
     commits = []
     for manifest, cut in cut_shards(iter(tasks), run_id):
         write_manifest(partition, manifest)
