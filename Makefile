@@ -40,8 +40,8 @@ lint: $(VENV)/.installed-dev  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-unit: $(VENV)/.installed-dev  ## fast tests, without Ray
-	$(BIN)/python -m pytest -q tests/unit
+unit: $(VENV)/.installed-dev  ## fast tests, without Ray, on two cores
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit
 
 integration: $(VENV)/.installed-dev  ## the real job on local Ray, and what happens when it is hurt
 	$(BIN)/python -m pytest -q tests/integration tests/faults

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,16 @@ _REPORT = pytest.StashKey[list[str]]()
 def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Takes a line with measured figures, to be printed at the end of the run."""
     return request.config.stash.setdefault(_REPORT, []).append
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # one of several processes: what it measured goes to the first
+        session.config.workeroutput["measured"] = session.config.stash.get(_REPORT, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash.setdefault(_REPORT, []).extend(getattr(node, "workeroutput", {}).get("measured", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

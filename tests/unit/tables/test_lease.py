@@ -120,12 +120,12 @@ def test_a_lease_that_is_not_renewed_expires(partition, monkeypatch):
 
 
 def test_a_holder_that_lost_its_lease_finds_out_and_leaves_it_alone(partition, monkeypatch):
-    monkeypatch.setattr(module, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(module, "RENEW_SECONDS", 4.0)  # the other one is quicker than a renewal
     with hold(partition, "run-1") as first:
         first.check()
         of_another_host(partition, released=True)  # as if it had expired
         second = hold(partition, "run-2")
-        for _ in range(50):
+        for _ in range(200):
             if first.lost:
                 break
             time.sleep(0.1)
