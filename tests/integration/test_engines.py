@@ -14,7 +14,10 @@ from click.testing import CliRunner
 
 import featray
 from featray.cli import main
+from featray.identity import video_id
 from featray.runner import run
+from featray.tables.erase import erase
+from featray.tables.layout import open_output
 from featray.tables.schema import FACE_TABLES, ROWS_A_GROUP, SORT_KEYS, TABLES, arrow_schema
 from tests.conftest import DATA
 from tests.handmade import write_output
@@ -48,15 +51,21 @@ SPARK_TYPES = {
 
 @pytest.fixture(scope="module")
 def out(cluster, clips, tmp_path_factory):
-    """The job's output of a video with a face, one without, and a file that is none, in two partitions."""
+    """The job's output of a video with a face, one without, and a file that is none, in two partitions.
+
+    A fourth one was erased from it.
+    """
     folder = tmp_path_factory.mktemp("engines")
     for place, name in (("são paulo = 100%/007", "face.mp4"), ("oslo/012", "no_face.mp4")):
         (folder / "in" / place).mkdir(parents=True)
         shutil.copy(clips / name, folder / "in" / place / name)
+    shutil.copy(clips / "no_face.mp4", folder / "in" / "oslo" / "012" / "erased.mp4")
     (folder / "in" / "oslo" / "012" / "notes.mp4").write_text("this is no video\n" * 100)
     source = {"uris": [f"{folder}/in/**/*.mp4"], "path_fields": "{site}/{session}/{name}"}
     summary = run(make_config([], folder / "out", input=source), silent())
-    assert summary.videos == {"ok": 2, "partial": 0, "failed": 1}
+    assert summary.videos == {"ok": 3, "partial": 0, "failed": 1}
+    erased = video_id(f"file://{folder}/in/oslo/012/erased.mp4")
+    assert len(erase(open_output(str(folder / "out")), erased)) == 1
     return folder / "out"
 
 
@@ -93,7 +102,7 @@ def in_order(table, rows):
 
 
 def fields(table):
-    return () if table == "runs" else FIELDS
+    return () if table in ("runs", "erasures") else FIELDS
 
 
 def described(field):
