@@ -31,9 +31,11 @@ class _Group(click.Group):
                 traceback.print_exc()
             click.echo(f"featray: {error}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            from featray.stop import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
+
             click.echo("featray: stopped; run the same command again to go on from here", err=True)
-            ctx.exit(130)
+            ctx.exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -69,7 +71,7 @@ def run(
 
     Work that is already published is not done again; a run that was stopped goes on where
     it was. Exit status: 0 all done, 3 finished but some videos failed, 1 the run failed,
-    2 the config is wrong.
+    2 the config is wrong, 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
     from featray.config import load_config
 
@@ -86,10 +88,12 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> i
 
     from featray.progress import Progress
     from featray.runner import run as run_job
+    from featray.stop import terminable
     from featray.summary import as_log_line, exit_status, print_summary
 
     console = Console(soft_wrap=True)
-    summary = run_job(config, Progress(console, quiet=quiet or log_line))
+    with terminable():
+        summary = run_job(config, Progress(console, quiet=quiet or log_line))
     if log_line:
         click.echo(as_log_line(summary))
     else:
