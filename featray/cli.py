@@ -102,6 +102,36 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> i
 
 
 @main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for run.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--sample", type=click.IntRange(min=1), default=20, show_default=True, help="Videos whose headers are read."
+)
+@click.option("--price-cpu-hour", type=click.FloatRange(min=0), help="Of one CPU thread.")
+@click.option("--price-gpu-hour", type=click.FloatRange(min=0), help="Of one GPU.")
+def plan(
+    config: Path,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    sample: int,
+    price_cpu_hour: float | None,
+    price_gpu_hour: float | None,
+) -> None:
+    """Say what running CONFIG would come to: videos, frames, faces, hours, bytes, cost. Starts and changes nothing.
+
+    Reads the headers of a random sample of the videos, and works on a few seconds of some of them, on this machine.
+    """
+    from featray.config import load_config
+    from featray.forecast import as_lines, forecast
+
+    loaded = load_config(config, overrides)
+    found = forecast(loaded, sample=sample, cpu_hour_price=price_cpu_hour, gpu_hour_price=price_gpu_hour)
+    for line in [json.dumps(found, indent=2)] if as_json else as_lines(found, loaded):
+        click.echo(line)
+
+
+@main.command()
 @click.argument("out")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--release", help="A release, or `all`; default: the latest of each dataset.")

@@ -31,7 +31,7 @@ from featray.pipeline import Graph, beside_driver, build, configure_context
 from featray.plan import VideoTask
 from featray.rows import Receipt
 from featray.stages import InferSettings
-from featray.stop import handler_kept
+from featray.stop import Terminated, handler_kept
 from featray.tables.commits import Commit, ShardManifest
 from featray.tables.layout import Partition
 from featray.tables.publish import PublishSettings, publish_shard
@@ -89,6 +89,11 @@ def available_gpus() -> float:
     if on_cluster():
         connect()
         return sum(node.gpus for node in nodes())
+    return local_gpus()
+
+
+def local_gpus() -> float:
+    """GPUs of this machine that this process may use."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return float(len([device for device in visible.split(",") if device.strip() not in ("", "-1")]))
@@ -122,7 +127,8 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._started:
+        # Told to end, there may be seconds left: the run's row and lease come first, Ray shuts down with the process.
+        if self._started and not isinstance(error, Terminated):
             ray.shutdown()
 
     def stream(

@@ -88,10 +88,15 @@ class Summary:
     seconds: float
 
 
-def describe(config: Config) -> Job:
-    """Resolve weights, engine and precision, and from them the name of the release."""
+def describe(config: Config, gpus: float | None = None) -> Job:
+    """Resolve weights, engine and precision, and from them the name of the release.
+
+    Args:
+        config: of the run.
+        gpus: that the run will have; None: the cluster is asked, to which it connects if there is one.
+    """
     open_decoder(config.decode.backend)  # one that is not installed is said here, not by every video
-    gpu = expects_gpu(available_gpus(), config.cluster)
+    gpu = expects_gpu(available_gpus() if gpus is None else gpus, config.cluster)
     engine, precision = choose(config.model.engine, config.model.precision, gpu=gpu)
     checkpoint = resolve_checkpoint(
         config.model.checkpoint,
@@ -204,7 +209,7 @@ def _execute(
     with progress, Session(job.config) as session:
         progress.start(tally, session.workers, job.gpu)
         for attempt in range(1, job.config.run.max_attempts + 1):
-            for receipt in session.stream(partition, job.run_id, _infer_settings(job), job.settings["detector"], pages):
+            for receipt in session.stream(partition, job.run_id, infer_settings(job), job.settings["detector"], pages):
                 lease.check()
                 complete = tally.take(receipt)
                 metrics.record_receipt(receipt, partition.dataset)
@@ -248,7 +253,8 @@ def _stop_if_hopeless(tally: Tally, config: Config) -> None:
         )
 
 
-def _infer_settings(job: Job) -> InferSettings:
+def infer_settings(job: Job) -> InferSettings:
+    """What inference workers of this run are told."""
     model = job.config.model
     return InferSettings(
         spec=model.checkpoint,

@@ -154,8 +154,8 @@ class Infer:
         )
         if checkpoint.sha256 != settings.weights_sha256:
             raise ModelError(f"{checkpoint.path}: not the weights this run was planned with; sync them to every node")
-        self._config = checkpoint.config
-        self._engine = open_engine(
+        self.checkpoint_config = checkpoint.config
+        self.engine = open_engine(
             checkpoint,
             engine=settings.engine,
             precision=settings.precision,
@@ -178,7 +178,7 @@ class Infer:
             start = time.perf_counter()
             faces = read_stream(row["faces"][0].as_buffer())
             squares = np.column_stack([faces[name].to_numpy() for name in ("crop_x", "crop_y", "crop_side")])
-            columns = to_columns(self._engine(chips_of(row)), squares.astype(np.float64), self._config)
+            columns = to_columns(self.engine(chips_of(row)), squares.astype(np.float64), self.checkpoint_config)
             end = time.perf_counter()
             metrics.record_inference(
                 faces.num_rows,

@@ -27,7 +27,8 @@ def terminable() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if signal.getsignal(signal.SIGTERM) is _terminate:  # else SIGTERM has come, and the process is about to end
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def handler_kept() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        if before is _terminate and error.code == signal.SIGTERM:  # how Ray's handler says it
+        if before is _terminate and error.code in (1, signal.SIGTERM):  # how Ray's two handlers say it
             raise Terminated from None
         raise
     finally:
