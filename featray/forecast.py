@@ -61,7 +61,8 @@ def forecast(
     Raises:
         FeatrayError: what would end the run before it starts: nothing to list, weights that are not here, ...
     """
-    job = describe(config, local_gpus())
+    asked = config.cluster.gpus_per_worker
+    job = describe(config, local_gpus() or (0.0 if asked == "auto" else asked))  # the cluster may have what is not here
     listed = _list(config, job, sample)
     plans, plan_seconds = _probe(config, job, listed.sample)
     good = [(video, plan) for video, plan in zip(listed.sample, plans, strict=True) if not plan.failure]
@@ -162,7 +163,7 @@ def _hours(job: Job, measured: Measured, frames: float, faces: float, plan_secon
         rates["infer_ms_per_face"] = 1e3 * measured.infer_seconds / max(measured.faces, 1)
     else:
         rates["infer_ms_per_face"] = 1e3 / _GPU_FACES_PER_S
-        origin = "measured on this machine but infer" + (", py-feat's figure for an RTX 3090" if job.gpu else "")
+        origin += ", but infer: " + ("py-feat's figure for an RTX 3090" if job.gpu else "no face was seen")
     infer = faces * rates["infer_ms_per_face"] / 3.6e6
     if not job.gpu:
         hours["infer"] = infer

@@ -45,6 +45,7 @@ class Measured:
 
     Attributes:
         seconds: by stage, over all stretches.
+        infer_seconds: of the network; None if no face was there, or a CPU stood in for the run's GPU.
         face_share: faces a sampled frame, in the videos' own proportions.
         row_bytes: of the files, by table and row.
         file_bytes: of a file whatever its rows, by table.
@@ -76,9 +77,11 @@ def measure(job: Job, good: list[tuple[Video, VideoPlan]]) -> Measured:
             weights = [frames_promised(plan, job.config) for _, plan in picked]
             shares = [_faces(chunks) / max(_sampled(chunks), 1) for _, chunks in stretches]
             measured.face_share = float(np.average(shares, weights=weights)) if sum(weights) else 0.0
-            infer = _open(job)
+            infer, counts = _open(job)
             _publish(job, infer, stretches, measured, Path(folder))
-            measured.infer_bytes = _peak_bytes(None) if infer else 0
+            measured.infer_bytes = _peak_bytes(None)
+            if not counts:
+                measured.infer_seconds = None
     finally:
         decoder.close()
     return measured
@@ -104,18 +107,19 @@ def _faces(chunks: list[Chunk]) -> int:
     return sum(len(chunk.chips) for chunk in chunks)
 
 
-def _open(job: Job) -> Infer | None:
-    """The network as a worker opens it; None if this machine lacks the run's GPU."""
+def _open(job: Job) -> tuple[Infer, bool]:
+    """The network as a worker opens it, and whether its speed counts: not on a CPU in place of the run's GPU."""
+    settings = infer_settings(job)
     try:
-        return Infer(infer_settings(job))
+        return Infer(settings), True
     except ModelError:
-        if job.gpu:
-            return None
-        raise
+        if not job.gpu:
+            raise
+        return Infer(replace(settings, gpu=False, engine="auto", precision="fp32")), False
 
 
 def _publish(
-    job: Job, infer: Infer | None, stretches: list[tuple[UnitTask, list[Chunk]]], measured: Measured, folder: Path
+    job: Job, infer: Infer, stretches: list[tuple[UnitTask, list[Chunk]]], measured: Measured, folder: Path
 ) -> None:
     """Run the network on the stretches' chips and write their tables, as a run would; note times and sizes."""
     partition = Partition(open_output(str(folder / "out"), create=True), job.config.dataset, job.release)
@@ -126,8 +130,6 @@ def _publish(
         measured.faces += _faces(chunks)
         for stage, seconds in chunks[-1].outcome.seconds.items():
             measured.seconds[stage] = measured.seconds.get(stage, 0.0) + seconds
-        if infer is None:
-            continue
         write_plan(partition.landing(task.video.video_id, task.work_key), VideoPlan(None, (task.unit,)))
         for chunk in chunks:
             began = time.perf_counter()
