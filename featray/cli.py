@@ -33,9 +33,11 @@ class _Group(click.Group):
                 traceback.print_exc()
             click.echo(f"featray: {error}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            from featray.stop import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
+
             click.echo("featray: stopped; run the same command again to go on from here", err=True)
-            ctx.exit(130)
+            ctx.exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -72,7 +74,7 @@ def run(
 
     Work that is already published is not done again; a run that was stopped goes on where
     it was. Exit status: 0 all done, 3 finished but some videos failed, 1 the run failed,
-    2 the config is wrong.
+    2 the config is wrong, 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
     from featray.config import load_config
 
@@ -89,15 +91,47 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> i
 
     from featray.progress import Progress
     from featray.runner import run as run_job
+    from featray.stop import terminable
     from featray.summary import as_log_line, exit_status, print_summary
 
     console = Console(soft_wrap=True)
-    summary = run_job(config, Progress(console, quiet=quiet or log_line))
+    with terminable():
+        summary = run_job(config, Progress(console, quiet=quiet or log_line))
     if log_line:
         click.echo(as_log_line(summary))
     else:
         print_summary(summary, console)
     return exit_status(summary)
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for run.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--sample", type=click.IntRange(min=1), default=20, show_default=True, help="Videos whose headers are read."
+)
+@click.option("--price-cpu-hour", type=click.FloatRange(min=0), help="Of one CPU thread.")
+@click.option("--price-gpu-hour", type=click.FloatRange(min=0), help="Of one GPU.")
+def plan(
+    config: Path,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    sample: int,
+    price_cpu_hour: float | None,
+    price_gpu_hour: float | None,
+) -> None:
+    """Say what running CONFIG would come to: videos, frames, faces, hours, bytes, cost. Starts and changes nothing.
+
+    Reads the headers of a random sample of the videos, and works on a few seconds of some of them, on this machine.
+    """
+    from featray.config import load_config
+    from featray.forecast import as_lines, forecast
+
+    loaded = load_config(config, overrides)
+    found = forecast(loaded, sample=sample, cpu_hour_price=price_cpu_hour, gpu_hour_price=price_gpu_hour)
+    for line in [json.dumps(found, indent=2)] if as_json else as_lines(found, loaded):
+        click.echo(line)
 
 
 @main.command(short_help="Say what OUT holds: videos, frames, faces, runs.")

@@ -1,17 +1,35 @@
-"""How many workers of which kind, from what the cluster has. Pure arithmetic."""
+"""How many workers of which kind, and whether they fit, from what the cluster has. Pure arithmetic."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featray.config import ClusterConfig
 from featray.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 _INFER_PER_DECODE = 6
 """On CPUs, one decode worker (some 40 frames/s at 360p) feeds about six inference threads (some 7 faces/s each)."""
 
 _SPARE_CPUS = 0.4
 """Left for planning, landing and publishing, which mostly wait for storage."""
+
+_LEAST_CPUS = 0.05
+"""A worker's logical share may shrink to this, so that all fit on the nodes; it bounds nothing but placement."""
+
+_NODES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a node of the cluster has; `memory_bytes` is what Ray gives to workers."""
+
+    cpus: float
+    gpus: float
+    memory_bytes: float
 
 
 @dataclass(frozen=True)
@@ -21,6 +39,7 @@ class Workers:
     Attributes:
         plan, decode, infer: numbers of actors.
         decode_cpus, infer_cpus, infer_gpus: logical resources an actor.
+        memory_bytes: that each of them asks for; None: not asked for.
     """
 
     plan: int
@@ -29,24 +48,31 @@ class Workers:
     decode_cpus: float
     infer_cpus: float
     infer_gpus: float
+    memory_bytes: int | None = None
 
 
-def choose_workers(cpus: float, gpus: float, config: ClusterConfig) -> Workers:
+def expects_gpu(gpus: float, config: ClusterConfig) -> bool:
+    """Whether the network runs on GPUs: the cluster has some, or will, and the config does not forbid it."""
+    there = gpus if config.gpus == "auto" else config.gpus
+    return there > 0 and config.gpus_per_worker != 0
+
+
+def choose_workers(nodes: Sequence[Node], config: ClusterConfig) -> Workers:
     """Fill the cluster: on GPUs one inference actor each and decoding on all CPUs, else both share the CPUs.
 
     Args:
-        cpus: of the cluster as it is; `config.cpus`, if given, says what it will be.
-        gpus: the same.
+        nodes: of the cluster as it is; `config.cpus` and `config.gpus`, if given, say what it will be.
         config: what the user wants.
 
     Raises:
-        ConfigError: the cluster can never hold what the config asks for.
+        ConfigError: the cluster can never hold what the config asks for, and is not said to grow.
     """
-    cpus = cpus if config.cpus == "auto" else config.cpus
-    gpus = gpus if config.gpus == "auto" else config.gpus
+    cpus = sum(node.cpus for node in nodes) if config.cpus == "auto" else config.cpus
+    gpus = sum(node.gpus for node in nodes) if config.gpus == "auto" else config.gpus
     infer_gpus = _gpus_per_worker(gpus, config)
     if infer_gpus:
-        infer = config.infer_workers if config.infer_workers != "auto" else max(1, int(gpus / infer_gpus))
+        most = int(gpus / infer_gpus) if config.grows else sum(int(node.gpus / infer_gpus) for node in nodes)
+        infer = config.infer_workers if config.infer_workers != "auto" else max(1, most)
         decode = config.decode_workers if config.decode_workers != "auto" else max(1, int(cpus) - infer)
     else:
         share = max(1, round(cpus / (_INFER_PER_DECODE + 1)))
@@ -54,16 +80,80 @@ def choose_workers(cpus: float, gpus: float, config: ClusterConfig) -> Workers:
         infer = (
             config.infer_workers if config.infer_workers != "auto" else max(1, round(cpus) - (share if cpus > 4 else 0))
         )
-    if infer * infer_gpus > gpus:
-        raise ConfigError(
-            f"cluster.infer_workers: {infer} workers of {infer_gpus:g} GPUs need more than the cluster's {gpus:g}"
-        )
     # A worker with a GPU asks for that only: decoders that came first could hold all CPUs of the GPU's node.
     sharing = decode if infer_gpus else decode + infer
     each = min(1.0, int(100 * (cpus - _SPARE_CPUS) / sharing) / 100)
-    if each <= 0:
-        raise ConfigError(f"cluster: {sharing} workers do not fit on {cpus:g} CPUs; ask for fewer")
-    return Workers(_plan_workers(decode), decode, infer, each, 0.0 if infer_gpus else each, infer_gpus)
+    return _made_to_fit(decode, infer, infer_gpus, each, nodes, config)
+
+
+def _made_to_fit(
+    decode: int, infer: int, infer_gpus: float, each: float, nodes: Sequence[Node], config: ClusterConfig
+) -> Workers:
+    """The workers, with the largest CPU share up to `each` that lets every one be placed on some node.
+
+    A worker with a GPU asks for no CPU (one fewer decodes for it): else decode workers could fill the
+    nodes with GPUs, and both would wait for ever.
+    """
+
+    def with_share(share: float) -> Workers:
+        return Workers(
+            plan=_plan_workers(decode),
+            decode=decode,
+            infer=infer,
+            decode_cpus=share if config.decode_cpus == "auto" else config.decode_cpus,
+            infer_cpus=config.infer_cpus if config.infer_cpus != "auto" else 0.0 if infer_gpus else share,
+            infer_gpus=infer_gpus,
+            memory_bytes=None if config.memory_gib is None else int(config.memory_gib * 2**30),
+        )
+
+    most = share = max(each, _LEAST_CPUS)
+    if config.grows:
+        if problem := _unplaced(with_share(most), nodes):
+            log.warning("%s; they wait for the nodes that cluster.cpus and cluster.gpus promise", problem)
+        return with_share(most)
+    problem = None
+    while share >= _LEAST_CPUS:
+        workers = with_share(share)
+        problem = _unplaced(workers, nodes)
+        if problem is None:
+            return workers
+        share = round(share - 0.01, 2)
+    raise ConfigError(problem or "cluster: no place")
+
+
+def _unplaced(workers: Workers, nodes: Sequence[Node]) -> str | None:
+    """What finds no place on the nodes, as a message; None if all do. Inference is placed first."""
+    left = list(nodes)
+    memory = workers.memory_bytes or 0
+    for name, count, asked in (
+        ("infer_workers", workers.infer, Node(workers.infer_cpus, workers.infer_gpus, memory)),
+        ("decode_workers", workers.decode, Node(workers.decode_cpus, 0, memory)),
+    ):
+        missing = count
+        for i, node in enumerate(left):
+            here = min(missing, _room(node, asked))
+            missing -= here
+            left[i] = Node(
+                node.cpus - here * asked.cpus, node.gpus - here * asked.gpus, node.memory_bytes - here * memory
+            )
+        if missing:
+            wants = f"{asked.cpus:g} CPUs, {asked.gpus:g} GPUs" + (f", {memory / 2**30:g} GiB" if memory else "")
+            has = "; ".join(sorted({_described(node) for node in nodes})[:_NODES_SHOWN])
+            return (
+                f"cluster.{name}: {missing} of {count} workers of {wants} find no place on the cluster's "
+                f"{len(nodes)} nodes ({has}); ask for fewer or smaller ones"
+            )
+    return None
+
+
+def _room(node: Node, asked: Node) -> int:
+    """How many such workers a node can take."""
+    pairs = ((node.cpus, asked.cpus), (node.gpus, asked.gpus), (node.memory_bytes, asked.memory_bytes))
+    return max(0, int(min((has / wants for has, wants in pairs if wants), default=0.0) + 1e-6))
+
+
+def _described(node: Node) -> str:
+    return f"{node.cpus:g} CPUs, {node.gpus:g} GPUs, {node.memory_bytes / 2**30:.1f} GiB"
 
 
 def _plan_workers(decode: int) -> int:
@@ -72,8 +162,6 @@ def _plan_workers(decode: int) -> int:
 
 
 def _gpus_per_worker(gpus: float, config: ClusterConfig) -> float:
-    if config.gpus_per_worker != "auto":
-        if config.gpus_per_worker > gpus:
-            raise ConfigError(f"cluster.gpus_per_worker: {config.gpus_per_worker:g} asked, the cluster has {gpus:g}")
-        return config.gpus_per_worker
-    return 1.0 if gpus >= 1 else 0.0
+    if config.gpus_per_worker == "auto":
+        return 1.0 if gpus >= 1 else 0.0
+    return config.gpus_per_worker

@@ -192,8 +192,18 @@ class ClusterConfig(Section):
     decode_workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     infer_workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    decode_cpus: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    infer_cpus: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    """Logical CPUs that a worker asks Ray for. `auto`: one, or less where that lets all workers fit."""
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """That each decode and inference worker asks Ray for. None: workers are placed by CPUs and GPUs alone."""
     max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Beyond this share of failed videos, at least 20 seen, the run stops: something is wrong with all of them."""
+
+    @property
+    def grows(self) -> bool:
+        """Whether nodes come when workers wait for them: what does not fit yet is then a warning, and no error."""
+        return self.cpus != "auto" or self.gpus != "auto"
 
 
 class RunConfig(Section):
@@ -308,6 +318,8 @@ _ALTERNATIVES = {
     "cluster.decode_workers": "auto or a whole number of at least 1",
     "cluster.infer_workers": "auto or a whole number of at least 1",
     "cluster.gpus_per_worker": "auto or a number of at least 0, such as 0.5",
+    "cluster.decode_cpus": "auto or a number over 0",
+    "cluster.infer_cpus": "auto or a number over 0",
 }
 """Keys that take values of several kinds: pydantic's own message would name only one of them."""
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from featray.config import Config, parse_config
 from featray.progress import Progress
 from featray.runner import run
+from featray.stop import terminable
 from featray.summary import exit_status, print_summary
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
@@ -52,7 +53,8 @@ def run_demo(out: str) -> int:
         "the full-size network with synthetic weights"
     )
     with as_file(files("featray") / "demo_clips") as clips:
-        summary = run(demo_config(clips, out), Progress(console))
+        with terminable():
+            summary = run(demo_config(clips, out), Progress(console))
     print_summary(summary, console)
     _print_row(out, console)
     console.print("\n[bold]Ask it yourself[/bold]")

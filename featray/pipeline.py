@@ -6,16 +6,20 @@ Settings for faults, each measured on Ray 2.60:
 * actors restart without limit, but a task is tried three times and then dropped, within an
   error budget without limit: a poison unit costs itself, never the job. What was dropped is
   found by reconciling receipts with the plan, and run again;
-* one task in flight for each actor: with two, a crash can take a healthy neighbour along.
+* one task in flight for each actor: with two, a crash can take a healthy neighbour along;
+* an actor that raises as it starts ends the run at once. One that dies as it starts would be started again
+  without end, so its starts are counted, and the third death in a row is raised (`Starts`).
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import ray
@@ -28,11 +32,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from featray.child import ChildSettings
 from featray.cluster import Workers
 from featray.config import Config
+from featray.errors import RunError
 from featray.stages import DecodeDetect, Infer, InferSettings, PlanVideos, land_parts
 from featray.tables.layout import Partition
 
 _LIGHT_CPUS = 0.05
 """Of a task that waits for storage."""
+
+_DEATHS: Final = 3
+"""Of one worker while it starts, in a row: one may be a lost node, two bad luck."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ def build(graph: Graph, feed: Any) -> ray.data.Dataset:
 
 
 def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
-    config, workers = graph.config, graph.workers
+    config, workers, starts = graph.config, graph.workers, Starts()
     child = ChildSettings(
         config.decode, config.detect, config.input.storage_options, graph.engine.cache_dir, graph.detector_sha256
     )
@@ -69,7 +77,7 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
         )
         .map_batches(
             PlanVideos,
-            fn_constructor_args=(graph.partition, child),
+            fn_constructor_args=(graph.partition, child, starts.watch),
             num_cpus=_LIGHT_CPUS,
             compute=_pool(workers.plan),
             **_ONE_ROW,
@@ -77,17 +85,19 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
         )
         .map_batches(
             DecodeDetect,
-            fn_constructor_args=(child,),
+            fn_constructor_args=(child, starts.watch),
             num_cpus=workers.decode_cpus,
+            memory=workers.memory_bytes,
             compute=_pool(workers.decode),
             **_ONE_ROW,
             **_FAULTS,
         )
         .map_batches(
             Infer,
-            fn_constructor_args=(graph.engine,),
+            fn_constructor_args=(graph.engine, starts.watch),
             num_cpus=workers.infer_cpus,
             num_gpus=workers.infer_gpus,
+            memory=workers.memory_bytes,
             compute=_pool(workers.infer),
             **_ONE_ROW,
             **_FAULTS,
@@ -108,6 +118,55 @@ def beside_driver() -> NodeAffinitySchedulingStrategy:
     The feed gives each page once: read again after the loss of another node, it would wait for ever.
     """
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+class Starts:
+    """Ends a run whose worker dies again and again while it starts, for which Ray has no limit of its own.
+
+    The counts are kept beside the driver, under the actor's id, which stays when Ray starts it again.
+    """
+
+    def __init__(self) -> None:
+        self._counts = _StartCounts.options(  # type: ignore[attr-defined]
+            scheduling_strategy=beside_driver(), max_restarts=-1, max_task_retries=-1
+        ).remote()
+
+    @contextmanager
+    def watch(self, worker: str) -> Iterator[None]:
+        """Around what may kill the process: `worker` names it in the error.
+
+        Raises:
+            RunError: this actor has died here too often.
+        """
+        context = ray.get_runtime_context()
+        actor = context.get_actor_id()
+        deaths = ray.get(self._counts.begin.remote(actor))
+        if deaths >= _DEATHS:
+            address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+            raise RunError(
+                f"{worker} died {deaths} times in a row as it started, now it is on node {address}: for lack of "
+                "memory or in a library (GPU driver, engine); the worker logs of Ray say more"
+            )
+        yield
+        ray.get(self._counts.done.remote(actor))
+
+
+@ray.remote(num_cpus=0)
+class _StartCounts:
+    """Starts of each actor that did not come to their end."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+
+    def begin(self, actor: str) -> int:
+        """One begins; how many did so before it in a row, and died."""
+        before = self._begun[actor]
+        self._begun[actor] += 1
+        return before
+
+    def done(self, actor: str) -> None:
+        """It has started."""
+        del self._begun[actor]
 
 
 def configure_context() -> None:

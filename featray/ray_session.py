@@ -23,13 +23,15 @@ import ray.data
 import ray.exceptions
 from ray.util.queue import Full, Queue
 
-from featray.cluster import Workers, choose_workers
+from featray import metrics
+from featray.cluster import Node, Workers, choose_workers
 from featray.config import Config
 from featray.errors import FeatrayError, RunError
 from featray.pipeline import Graph, beside_driver, build, configure_context
 from featray.plan import VideoTask
 from featray.rows import Receipt
 from featray.stages import InferSettings
+from featray.stop import Terminated, handler_kept
 from featray.tables.commits import Commit, ShardManifest
 from featray.tables.layout import Partition
 from featray.tables.publish import PublishSettings, publish_shard
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 
 _QUEUED_PAGES = 64
 """Pages of videos that may wait in the feed: the driver lists ahead of the cluster, but not without bound."""
+
+_DEPTH_EVERY_SECONDS = 5
 
 
 def on_cluster() -> bool:
@@ -58,7 +62,7 @@ def connect() -> bool:
     if ray.is_initialized():
         return False
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    with warnings.catch_warnings(), _native_stderr_closed():
+    with warnings.catch_warnings(), _native_stderr_closed(), handler_kept():
         warnings.simplefilter("ignore")
         if os.environ.get("RAY_ADDRESS"):
             ray.init(**quiet)
@@ -87,16 +91,22 @@ def available_gpus() -> float:
     """GPUs of the cluster, or of this machine if Ray is yet to be started here."""
     if on_cluster():
         connect()
-        return cluster_resources().get("GPU", 0.0)
+        return sum(node.gpus for node in nodes())
+    return local_gpus()
+
+
+def local_gpus() -> float:
+    """GPUs of this machine that this process may use."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return float(len([device for device in visible.split(",") if device.strip() not in ("", "-1")]))
     return float(len(list(Path("/dev").glob("nvidia[0-9]*"))))
 
 
-def cluster_resources() -> dict[str, float]:
-    """Logical resources of all nodes."""
-    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+def nodes() -> list[Node]:
+    """What the nodes of the cluster have."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return [Node(one.get("CPU", 0.0), one.get("GPU", 0.0), one.get("memory", 0.0)) for one in alive]
 
 
 class Session:
@@ -110,14 +120,18 @@ class Session:
     def __enter__(self) -> Session:
         self._started = connect()
         configure_context()
-        resources = cluster_resources()
-        self.workers: Workers = choose_workers(resources.get("CPU", 0), resources.get("GPU", 0), self._config.cluster)
+        try:
+            self.workers: Workers = choose_workers(nodes(), self._config.cluster)
+        except FeatrayError:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._started:
+        # Told to end, there may be seconds left: the run's row and lease come first, Ray shuts down with the process.
+        if self._started and not isinstance(error, Terminated):
             ray.shutdown()
 
     def stream(
@@ -159,9 +173,11 @@ class Session:
         count = len(self._publishing)
         done, self._publishing = ray.wait(self._publishing, num_returns=count, timeout=None if wait else 0)
         try:
-            return list(ray.get(done))
+            commits = list(ray.get(done))
         except ray.exceptions.RayError as error:
             raise _own_error(error) from error
+        metrics.record_commits(commits, self._config.dataset)
+        return commits
 
 
 @ray.remote(num_cpus=0.1, max_retries=3)
@@ -190,11 +206,14 @@ class _Feeder:
         except FeatrayError as error:
             self._error = error
         self._put(None)
+        while not self._stopped.wait(_DEPTH_EVERY_SECONDS):
+            metrics.record(metrics.QUEUE_DEPTH, self.queue.qsize())
 
     def _put(self, page: list[str] | None) -> bool:
         while not self._stopped.is_set():
             try:
                 self.queue.put(page, timeout=1)
+                metrics.record(metrics.QUEUE_DEPTH, self.queue.qsize())
                 return True
             except Full:
                 continue
@@ -205,6 +224,7 @@ class _Feeder:
         self._stopped.set()
         self._thread.join(timeout=10)
         self.queue.shutdown(force=True)
+        metrics.record(metrics.QUEUE_DEPTH, 0)
 
     def raise_error(self) -> None:
         """Raise what ended the listing, if anything did."""

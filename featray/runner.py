@@ -17,7 +17,9 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
+from featray import metrics
 from featray.backlog import Backlog, Deleted
+from featray.cluster import expects_gpu
 from featray.config import Config, cache_dir, path_field_names
 from featray.errors import RunError
 from featray.faces.detector import DetectorFiles, detector_sha256
@@ -86,11 +88,15 @@ class Summary:
     seconds: float
 
 
-def describe(config: Config) -> Job:
-    """Resolve weights, engine and precision, and from them the name of the release."""
+def describe(config: Config, gpus: float | None = None) -> Job:
+    """Resolve weights, engine and precision, and from them the name of the release.
+
+    Args:
+        config: of the run.
+        gpus: that the run will have; None: the cluster is asked, to which it connects if there is one.
+    """
     open_decoder(config.decode.backend)  # one that is not installed is said here, not by every video
-    gpus = available_gpus() if config.cluster.gpus == "auto" else config.cluster.gpus
-    gpu = gpus > 0 and config.cluster.gpus_per_worker != 0
+    gpu = expects_gpu(available_gpus() if gpus is None else gpus, config.cluster)
     engine, precision = choose(config.model.engine, config.model.precision, gpu=gpu)
     checkpoint = resolve_checkpoint(
         config.model.checkpoint,
@@ -173,9 +179,10 @@ def _run_job(job: Job, lease: Lease, todo: Iterator[VideoTask], progress: Progre
     begin_run(partition, row)
     try:
         commits = _execute(job, lease, todo, row, progress)
-    except BaseException:
+    except BaseException as error:
         if not lease.lost:  # else the run that took over has written the last word on this one
-            end_run(partition, {**row, "status": "failed", "finished_at": datetime.now(UTC)})
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            end_run(partition, {**row, "status": status, "finished_at": datetime.now(UTC)})
         raise
     lease.fence.check()
     counts = _count(commits)
@@ -202,9 +209,11 @@ def _execute(
     with progress, Session(job.config) as session:
         progress.start(tally, session.workers, job.gpu)
         for attempt in range(1, job.config.run.max_attempts + 1):
-            for receipt in session.stream(partition, job.run_id, _infer_settings(job), job.settings["detector"], pages):
+            for receipt in session.stream(partition, job.run_id, infer_settings(job), job.settings["detector"], pages):
                 lease.check()
                 complete = tally.take(receipt)
+                metrics.record_receipt(receipt, partition.dataset)
+                metrics.record(metrics.VIDEOS_OPEN, tally.videos_open, dataset=partition.dataset)
                 progress.update()
                 _stop_if_hopeless(tally, job.config)
                 if complete:
@@ -221,6 +230,7 @@ def _execute(
         for manifest in tally.open_shards():
             session.publish(partition, manifest, publishing)
         commits += session.published(wait=True)
+        metrics.record(metrics.VIDEOS_OPEN, 0, dataset=partition.dataset)
     return commits
 
 
@@ -243,7 +253,8 @@ def _stop_if_hopeless(tally: Tally, config: Config) -> None:
         )
 
 
-def _infer_settings(job: Job) -> InferSettings:
+def infer_settings(job: Job) -> InferSettings:
+    """What inference workers of this run are told."""
     model = job.config.model
     return InferSettings(
         spec=model.checkpoint,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from featray import metrics
 from featray.child import ChildSettings
 from featray.errors import RETRYABLE, ErrorCode, ModelError
 from featray.faces.detector import detector_sha256, prepare_detector
@@ -46,6 +48,9 @@ from featray.video.units import WHOLE_VIDEO
 
 log = logging.getLogger(__name__)
 
+Starting = Callable[[str], AbstractContextManager[object]]
+"""Watches over a worker, named for people, while it starts; `pipeline.Starts` is one."""
+
 
 @dataclass(frozen=True)
 class InferSettings:
@@ -73,9 +78,10 @@ class InferSettings:
 class PlanVideos:
     """VideoTask rows in, UnitTask rows out: probe, cut, land the plan, ask the ledger what is done."""
 
-    def __init__(self, partition: Partition, child: ChildSettings) -> None:
-        self._partition = partition
-        self._decoder = IsolatedDecoder(child)
+    def __init__(self, partition: Partition, child: ChildSettings, starting: Starting = nullcontext) -> None:
+        with starting("a planning worker"):
+            self._partition = partition
+            self._decoder = IsolatedDecoder(child)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """One table a video, one row a unit."""
@@ -85,7 +91,10 @@ class PlanVideos:
             plan = read_plan(folder) if task.resume else None
             landed = {unit: len(names) for unit, names in landed_units(folder).items()} if plan else {}
             if plan is None or (plan.failure and plan.failure[1] in RETRYABLE):
+                start = time.perf_counter()
                 plan = self._decoder.plan(task.video)
+                metrics.record(metrics.STAGE_SECONDS, time.perf_counter() - start, stage="plan")
+                metrics.record(metrics.BYTES_READ, plan.bytes_read, stage="plan")
                 write_plan(folder, plan)
             yield pa.table({"task": [unit.to_json() for unit in task.units(plan, landed)]})
 
@@ -97,7 +106,11 @@ class DecodeDetect:
         FeatrayError: as it starts, if the detector's files are not on this node, or are others than the run's.
     """
 
-    def __init__(self, child: ChildSettings) -> None:
+    def __init__(self, child: ChildSettings, starting: Starting = nullcontext) -> None:
+        with starting("a decode worker"):
+            self._start(child)
+
+    def _start(self, child: ChildSettings) -> None:
         if child.detector_sha256 not in (None, detector_sha256(child.detect, child.detector_files)):
             raise ModelError(
                 f"{child.detect.detector}: its files are not those this run was planned with; sync them to every node"
@@ -113,13 +126,21 @@ class DecodeDetect:
                 yield landed_row(text)
                 continue
             for chunk in self._decoder.chunks(task):
+                if chunk.last:
+                    metrics.record_outcome(chunk.outcome)
                 yield chunk_row(text, chunk)
 
 
 class Infer:
     """Chunk rows in, feature rows out. Holds the network; batches are formed inside a chunk."""
 
-    def __init__(self, settings: InferSettings) -> None:
+    def __init__(self, settings: InferSettings, starting: Starting = nullcontext) -> None:
+        with starting("an inference worker"):
+            self._start(settings)
+        self._settings = settings
+        self._waiting_since = time.perf_counter()
+
+    def _start(self, settings: InferSettings) -> None:
         from featray.model.checkpoint import Checkpoint
         from featray.model.engines import open_engine
         from featray.model.source import resolve_checkpoint
@@ -133,8 +154,8 @@ class Infer:
         )
         if checkpoint.sha256 != settings.weights_sha256:
             raise ModelError(f"{checkpoint.path}: not the weights this run was planned with; sync them to every node")
-        self._config = checkpoint.config
-        self._engine = open_engine(
+        self.checkpoint_config = checkpoint.config
+        self.engine = open_engine(
             checkpoint,
             engine=settings.engine,
             precision=settings.precision,
@@ -157,8 +178,17 @@ class Infer:
             start = time.perf_counter()
             faces = read_stream(row["faces"][0].as_buffer())
             squares = np.column_stack([faces[name].to_numpy() for name in ("crop_x", "crop_y", "crop_side")])
-            columns = to_columns(self._engine(chips_of(row)), squares.astype(np.float64), self._config)
-            yield feature_row(row, landed_faces(faces, columns), time.perf_counter() - start)
+            columns = to_columns(self.engine(chips_of(row)), squares.astype(np.float64), self.checkpoint_config)
+            end = time.perf_counter()
+            metrics.record_inference(
+                faces.num_rows,
+                self._settings.batch_size,
+                end - start,
+                end - self._waiting_since,
+                "gpu" if self._settings.gpu else "cpu",
+            )
+            self._waiting_since = end
+            yield feature_row(row, landed_faces(faces, columns), end - start)
 
 
 def land_parts(batch: pa.Table, partition: Partition, run_id: str, max_attempts: int) -> pa.Table:

@@ -59,6 +59,11 @@ class Tally:
         self.frames = 0
         self.faces = 0
 
+    @property
+    def videos_open(self) -> int:
+        """Videos that were listed and are not complete."""
+        return self.videos_expected - self.videos_done
+
     def expect(self, manifest: ShardManifest, tasks: list[VideoTask]) -> None:
         """A shard was opened; its videos are on their way."""
         with self._lock:

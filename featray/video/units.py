@@ -126,10 +126,11 @@ def needs_scan(header: Header, sample: Sample, unit_frames: int) -> bool:
     """Whether a video may be longer than one unit, so that its packets have to be listed."""
     if header.frames_estimated is None:
         return True
-    return _sampled_estimate(header, sample) > unit_frames
+    return sampled_estimate(header, sample) > unit_frames
 
 
-def _sampled_estimate(header: Header, sample: Sample) -> float:
+def sampled_estimate(header: Header, sample: Sample) -> float:
+    """Frames that will be sampled, if the header is right; 0 if it does not say."""
     frames = float(header.frames_estimated or 0)
     if isinstance(sample, EveryNth):
         return frames / sample.every

@@ -1,6 +1,7 @@
 """A run whose driver is killed with SIGKILL, and the run after it."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -136,3 +137,44 @@ def test_runs_end_what_killed_ones_and_killed_workers_left(clips, tmp_path, envi
     assert len(used) == 3 and used[0][1] >= 16 * len(landed) / 2, "what had landed was used, not done again"
     inside = {path.relative_to(internal).parts[0] for path in internal.rglob("*.*") if path.is_file()}
     assert inside == {"commits", "leases", "output.json"}
+
+
+def test_a_run_that_is_told_to_stop_ends_in_order_and_is_gone_on_with(clips, tmp_path, environment, report):
+    """SIGTERM, as schedulers and `ray job stop` send it."""
+    outs = {}
+    for name in ("calm", "stopped"):
+        outs[name] = tmp_path / name
+        (tmp_path / f"{name}.yaml").write_text(CONFIG.format(clips=clips, out=outs[name]))
+    driver = Driver(tmp_path / "stopped.yaml", environment)
+    wait_for_landed(outs["stopped"], 2, driver)
+    began = time.monotonic()
+    os.kill(driver.process.pid, signal.SIGTERM)
+    (lease,) = (outs["stopped"] / "_featray").glob("leases/**/*.json")
+    while not json.loads(lease.read_text())["released"]:
+        assert time.monotonic() - began < 30, "the lease is given back"
+        time.sleep(0.02)
+    accounted = time.monotonic() - began
+    assert driver.process.wait(60) == 128 + signal.SIGTERM, driver.log.read_text()
+    report(
+        f"SIGTERM to a driver: lease given back after {accounted:.1f} s, gone after {time.monotonic() - began:.1f} s"
+    )
+    assert "\nfeatray: stopped; run the same command again to go on from here\n" in driver.log.read_text()
+    assert "Traceback" not in driver.log.read_text()
+    kept = outs["stopped"] / "_featray"
+    assert not list(kept.glob("running/**/*.json")), "the run has its last word"
+    for _ in range(100):
+        if not (left := processes(environment, b"featray.child", b"ray::")):
+            break
+        time.sleep(0.1)
+    assert left == []
+    landed = len(list(kept.glob("landing/**/*.arrow")))
+    assert landed >= 2
+
+    Driver(tmp_path / "stopped.yaml", environment).finish()
+    Driver(tmp_path / "calm.yaml", environment).finish()
+    for table in ("faces", "mesh", "frames"):
+        assert rows(outs["stopped"], table) == rows(outs["calm"], table)
+    runs = duckdb.connect().sql(f"SELECT status FROM '{outs['stopped']}/runs/**/*.parquet' ORDER BY started_at")
+    assert runs.fetchall() == [("interrupted",), ("done",)]
+    first = f"SELECT count(*) FROM '{outs['stopped']}/frames/**/*.parquet' GROUP BY run_id"
+    assert sorted(count for (count,) in duckdb.connect().sql(first).fetchall())[0] >= 16, "what had landed was used"

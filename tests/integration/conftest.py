@@ -27,7 +27,8 @@ def cluster(cache) -> Iterator[None]:
     # Ray's socket paths must be short, pytest's folders are not.
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     folder = tempfile.mkdtemp(prefix="fr-")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", _temp_dir=folder)
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    ray.init(num_cpus=2, _temp_dir=folder, _system_config={"metrics_report_interval_ms": 1000}, **quiet)
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)

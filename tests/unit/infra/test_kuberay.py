@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from featray.cluster import choose_workers
+from featray.cluster import Node, choose_workers
 from featray.config import load_config
 from featray.model.hub import parse_hub_spec
 
@@ -116,7 +116,7 @@ def test_the_config_names_the_cluster_at_its_full_size():
     assert (CONFIG.cluster.cpus, CONFIG.cluster.gpus) == (cpus, gpus)
     assert CLUSTER["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0", "videos stay away from the head"
     there = sum(group["minReplicas"] * int(group["rayStartParams"]["num-cpus"]) for group in GROUPS.values())
-    workers = choose_workers(there, 0, CONFIG.cluster)
+    workers = choose_workers([Node(there, 0, 2**34)], CONFIG.cluster)
     assert workers.infer == gpus and workers.decode == cpus - gpus
     assert workers.decode * workers.decode_cpus < cpus
 

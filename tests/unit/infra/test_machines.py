@@ -49,7 +49,7 @@ def test_the_gpu_config_fits_the_cluster_s_full_size():
     cpus = sum(kind["max_workers"] * kind["resources"]["CPU"] for kind in kinds)
     gpus = sum(kind["max_workers"] * kind["resources"].get("GPU", 0) for kind in kinds)
     assert config.cluster.cpus <= cpus and config.cluster.gpus <= gpus
-    assert choose_workers(0, 0, config.cluster).infer == config.cluster.gpus
+    assert choose_workers([], config.cluster).infer == config.cluster.gpus
     assert config.model.engine != "auto" and config.model.precision != "auto"
 
 

@@ -1,0 +1,97 @@
+"""The driver's own work for each unit, without workers: python tests/benchmarks/bench_driver.py [units].
+
+In a process of its own: cuts a made-up listing into shards, writes their manifests, feeds pages to JSON as the graph's
+queue takes them, and counts one receipt a unit as the run's loop does, with a page of videos in flight at a time.
+Prints units a minute and memory. What Ray's own streaming costs the driver is not in it.
+"""
+
+import io
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import pyarrow as pa
+from rich.console import Console
+
+from featray import metrics
+from featray.cluster import Workers
+from featray.config import parse_config
+from featray.plan import VideoTask
+from featray.progress import Progress
+from featray.rows import RECEIPT_SCHEMA, Receipt
+from featray.runner import _open_shards, _stop_if_hopeless
+from featray.sources.listing import Video
+from featray.tables.layout import Partition, open_output
+from featray.tally import Tally
+
+UNITS_A_VIDEO = 5
+
+
+def listing(videos: int) -> Iterator[VideoTask]:
+    """Videos of ten sites, by site."""
+    for i in range(videos):
+        uri = f"s3://bucket/site{10 * i // videos}/session-{i:08d}/camera.mp4"
+        fields = {"site": f"site{10 * i // videos}"}
+        yield VideoTask(Video(f"{i:016x}", uri, uri, 50_000_000, f"etag-{i}", fields=fields), f"{i:064x}", "")
+
+
+def receipts(page: list[VideoTask]) -> Iterator[dict[str, object]]:
+    """What comes back of a page, as the driver gets it: rows of Arrow blocks of one row each."""
+    seconds = json.dumps({"decode": 4.2, "detect": 3.1, "crop": 0.4, "infer": 30.5})
+    for task in page:
+        for unit in range(UNITS_A_VIDEO):
+            one = Receipt(
+                task.shard,
+                task.video.video_id,
+                unit,
+                UNITS_A_VIDEO,
+                1,
+                last=True,
+                frames=512,
+                faces=600,
+                seconds=seconds,
+            )
+            yield from pa.Table.from_pylist([asdict(one)], schema=RECEIPT_SCHEMA).to_pylist()
+
+
+def drive(units: int) -> None:
+    """Print what it took."""
+    config = parse_config({"dataset": "d", "input": {"uris": ["x"]}, "output": {"uri": "x"}})
+    tally, progress = Tally(), Progress(Console(file=io.StringIO()))
+    with tempfile.TemporaryDirectory() as folder, progress:
+        partition = Partition(open_output(folder, create=True), "d", "r")
+        progress.start(tally, Workers(1, 1, 1, 1, 1, 0), False)
+        began, spent, complete = time.perf_counter(), time.process_time(), 0
+        for page in _open_shards(listing(units // UNITS_A_VIDEO), partition, "run", tally):
+            sent = [VideoTask.from_json(text) for text in [task.to_json() for task in page]]
+            for row in receipts(sent):
+                receipt = Receipt(**row)
+                complete += tally.take(receipt) is not None
+                metrics.record_receipt(receipt, "d")
+                progress.update()
+                _stop_if_hopeless(tally, config)
+        wall, cpu = time.perf_counter() - began, time.process_time() - spent
+    assert tally.videos_done == units // UNITS_A_VIDEO and not tally.missing()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{units:,} units, {tally.videos_done:,} videos, {complete} shards: {60 * units / wall:,.0f} units/minute, "
+        f"{1e6 * cpu / units:.0f} µs CPU a unit, peak {peak:.0f} MB"
+    )
+
+
+def main() -> None:
+    """Both sizes, or the one that is given."""
+    if sys.argv[1:2] == ["--drive"]:
+        drive(int(sys.argv[2]))
+        return
+    for units in [int(sys.argv[1])] if len(sys.argv) > 1 else [10_000, 100_000]:
+        subprocess.run([sys.executable, __file__, "--drive", str(units)], check=True)
+
+
+if __name__ == "__main__":
+    main()

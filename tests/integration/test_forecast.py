@@ -1,0 +1,67 @@
+"""`featray plan` beside the run that it predicts."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from featray.cli import main
+from featray.runner import run
+from featray.tally import Tally
+from tests.integration.conftest import make_config, silent
+
+SAMPLE = "{every: 8}"
+
+
+@pytest.fixture(scope="module")
+def both(cluster, clips, tmp_path_factory):
+    """The prediction, what the run came to, and the folder of its tables."""
+    folder = tmp_path_factory.mktemp("forecast")
+    out = folder / "out"
+    (folder / "c.yaml").write_text(
+        f'dataset: test\ninput: {{uris: ["{clips}/*.mp4"]}}\noutput: {{uri: {out}}}\ndecode: {{sample: {SAMPLE}}}\n'
+    )
+    command = ["plan", str(folder / "c.yaml"), "--json", "--price-cpu-hour", "36", "--price-gpu-hour", "100"]
+    answer = CliRunner().invoke(main, command)
+    assert answer.exit_code == 0, answer.output
+    assert not out.exists(), "planning changes nothing"
+    receipts = []
+    with pytest.MonkeyPatch.context() as patch:
+        take = Tally.take
+        patch.setattr(Tally, "take", lambda self, receipt: [receipts.append(receipt), take(self, receipt)][1])
+        summary = run(make_config([f"{clips}/*.mp4"], out, decode={"sample": {"every": 8}}), silent())
+    seconds = {}
+    for receipt in receipts:
+        for stage, spent in json.loads(receipt.seconds).items():
+            seconds[stage] = seconds.get(stage, 0) + spent
+    again = CliRunner().invoke(main, command)
+    return json.loads(answer.output), summary, seconds, out, json.loads(again.output)
+
+
+def test_videos_frames_faces_and_bytes_are_foreseen(both):
+    found, summary, _, out, _ = both
+    assert (found["videos"], found["already_published"]) == (2, 0)
+    assert found["release"] == summary.job.release
+    assert found["units"] == 2
+    assert found["frames"] == pytest.approx(summary.frames, rel=0.3)
+    assert found["faces"] == pytest.approx(summary.faces, rel=0.3)
+    written = sum(path.stat().st_size for path in out.rglob("*.parquet") if "runs" not in path.parts)
+    assert found["output_bytes"] == pytest.approx(written, rel=0.3)
+    assert 0.1 < found["memory_gib"]["decode_worker"] < 4 and 0.3 < found["memory_gib"]["infer_worker"] < 4
+
+
+def test_cpu_time_is_reckoned_by_stage(both, report):
+    found, _, seconds, _, _ = both
+    foreseen = {stage: 3600 * hours for stage, hours in found["cpu_hours_by_stage"].items()}
+    assert set(seconds) | {"plan"} == set(foreseen)
+    # Not held to a bound: two inference workers, and whatever else this machine does, share its caches and its cores.
+    texts = [f"{stage} {foreseen[stage]:.2f} for {spent:.2f} s" for stage, spent in sorted(seconds.items())]
+    report(f"featray plan, CPU seconds foreseen and spent: {', '.join(texts)}")
+    assert found["gpu_hours"] == 0
+    assert found["cost"]["total"] == pytest.approx(36 * found["cpu_hours"], abs=1e-3)
+
+
+def test_what_is_published_is_not_planned_again(both):
+    *_, again = both
+    assert (again["videos"], again["already_published"], again["frames"], again["faces"]) == (0, 2, 0, 0)
+    assert (again["cpu_hours"], again["output_bytes"]) == (0, 0)

@@ -1,0 +1,88 @@
+"""What Prometheus finds at Ray's own endpoint after a run: the metrics of metrics.py, with the tables' totals."""
+
+import re
+import shutil
+import time
+from collections import defaultdict
+from urllib.request import urlopen
+
+import pytest
+import ray
+
+from featray.metrics import METRICS
+from featray.runner import run
+from featray.tables.layout import open_output
+from featray.tables.query import connect, run_sql
+from tests.integration.conftest import make_config, silent
+
+_SAMPLE = re.compile(r"^(ray_featray_\w+)\{(.*)\} (\S+)$")
+
+
+def scrape():
+    """Values by metric and by those labels that are ours, summed over processes."""
+    (node,) = ray.nodes()
+    values = defaultdict(float)
+    with urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics") as answer:
+        for line in answer.read().decode().splitlines():
+            if found := _SAMPLE.match(line):
+                labels = dict(re.findall(r'(\w+)="([^"]*)"', found[2]))
+                own = tuple(labels[name] for name in ("dataset", "stage", "status") if name in labels)
+                values[found[1], *own] += float(found[3])
+    return values
+
+
+@pytest.fixture(scope="module")
+def measured(cluster, clips, tmp_path_factory):
+    """A run, the tables' totals, and what the endpoint says of it."""
+    folder = tmp_path_factory.mktemp("in")
+    for name in ("face.mp4", "no_face.mp4"):
+        shutil.copy(clips / name, folder / name)
+    (folder / "notes.mp4").write_text("this is no video\n" * 100)
+    decode = {"sample": {"every": 24}, "unit_frames": 16}
+    out = tmp_path_factory.mktemp("out") / "tables"
+    summary = run(make_config([f"{folder}/*.mp4"], out, dataset="measured", decode=decode), silent())
+    expected = ("ray_featray_videos_total", "measured", "ok")
+    for _ in range(60):  # workers report once a second
+        values = scrape()
+        if values[expected] == 2 and values["ray_featray_stage_seconds_count", "infer"] >= 3:
+            break
+        time.sleep(0.5)
+    return summary, out, values
+
+
+def test_totals_are_the_tables(measured):
+    _, out, values = measured
+    sql = (
+        "SELECT (SELECT count(*) FROM faces) AS faces, (SELECT count(*) FROM frames) AS frames, "
+        "(SELECT sum(bytes_read) FROM videos) AS bytes"
+    )
+    (totals,) = run_sql(connect(open_output(str(out))), sql).read_all().to_pylist()
+    assert values["ray_featray_frames_total", "measured"] == totals["frames"] > 20
+    assert values["ray_featray_faces_total", "measured"] == totals["faces"] > 10
+    read = sum(values["ray_featray_bytes_read_total", stage] for stage in ("plan", "decode"))
+    assert read == totals["bytes"]
+
+
+def test_units_and_videos_are_counted_by_status(measured):
+    summary, _, values = measured
+    assert summary.videos == {"ok": 2, "partial": 0, "failed": 1}
+    for status, count in (("ok", 2), ("failed", 1)):
+        assert values["ray_featray_videos_total", "measured", status] == count
+    assert values["ray_featray_units_total", "measured", "landed"] >= 3
+    assert values["ray_featray_units_total", "measured", "failed"] == 1
+    assert values["ray_featray_videos_open", "measured"] == 0
+
+
+def test_every_stage_was_timed(measured):
+    _, _, values = measured
+    for stage in ("plan", "decode", "detect", "infer"):
+        count, seconds = (values[f"ray_featray_stage_seconds_{kind}", stage] for kind in ("count", "sum"))
+        assert count >= 3 and seconds > 0
+    filled = values["ray_featray_batch_fill_sum",], values["ray_featray_batch_fill_count",]
+    assert 0 < filled[0] / filled[1] < 0.2, "16 faces at most, in batches of 256"
+
+
+def test_every_metric_is_exported_under_the_name_it_says(measured):
+    _, _, values = measured
+    found = {key[0] for key in values}
+    assert found == {name for metric in METRICS for name in metric.exported}
