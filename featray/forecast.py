@@ -186,7 +186,7 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
     """The forecast for people."""
     where = redact_uri(config.output.uri)
     yield f"into     {where}, release {found['release']}"
-    yield f"videos   {found['videos']:,} to do, {found['input_bytes'] / 1e9:,.3f} GB"
+    yield f"videos   {found['videos']:,} to do, {found['input_bytes'] / 1e6:,.1f} MB"
     if found["already_published"]:
         yield f"         {found['already_published']:,} more are published already"
     if found["unreadable_videos"]:
@@ -196,7 +196,7 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
     yield f"hours    {found['cpu_hours']:,.3g} of one CPU thread ({stages}), {found['gpu_hours']:,.3g} of one GPU"
     memory = found["memory_gib"]
     yield f"memory   {memory['decode_worker']} GiB a decode worker, {memory['infer_worker']} GiB an inference worker"
-    yield f"output   about {found['output_bytes'] / 1e9:,.3f} GB"
+    yield f"output   about {found['output_bytes'] / 1e6:,.1f} MB"
     if found["cost"]:
         cost = found["cost"]
         yield f"cost     {cost['total']:,.2f} (CPU {cost['cpu']:,.2f}, GPU {cost['gpu']:,.2f})"

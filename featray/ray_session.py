@@ -1,6 +1,6 @@
 """The cluster as a run sees it: connect or start, stream the graph, publish in tasks, shut down.
 
-Together with `pipeline.py` the only place that imports Ray.
+Together with `pipeline.py` the only place that imports Ray; `metrics.py` uses it where it is there.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """`ray job submit`, as the README shows it, against a cluster of our own."""
 
+import json
 import os
 import secrets
 import shutil
@@ -90,12 +91,45 @@ def submit(address, environment, *arguments):
     return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=400)
 
 
-def test_the_demo_as_a_job(head, environment, tmp_path):
-    sparse = ("--set", "decode.sample={every: 59}", "--set", f"output.uri={tmp_path}/out")
-    done = submit(head, environment, "--config", "configs/demo.yaml", *sparse)
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Where the demo's tables go, and how it is submitted: a tenth of the frames, in short units."""
+    out = tmp_path_factory.mktemp("demo") / "out"
+    settings = ("decode.sample={every: 6}", "decode.unit_frames=16", f"output.uri={out}")
+    return out, ("--config", "configs/demo.yaml", *(word for setting in settings for word in ("--set", setting)))
+
+
+def test_a_job_that_is_stopped_gives_its_lease_back(head, environment, demo, report):
+    out, arguments = demo
+    env = environment | {"RAY_API_SERVER_ADDRESS": head}
+    command = [RAY, "job", "submit", "--no-wait", "--submission-id", "to-stop", "--working-dir", ".", "--"]
+    command += ["python", "jobs/extract.py", *arguments]
+    begun = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=120)
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+    for _ in range(1200):
+        if list(out.glob("_featray/landing/**/*.arrow")):
+            break
+        time.sleep(0.1)
+    began = time.monotonic()
+    subprocess.run([RAY, "job", "stop", "to-stop"], env=env, capture_output=True, timeout=60, check=True)
+    report(f"ray job stop: back after {time.monotonic() - began:.0f} s")
+    (lease,) = out.glob("_featray/leases/**/*.json")
+    assert json.loads(lease.read_text())["released"] is True
+    (row,) = duckdb.connect().sql(f"SELECT status FROM '{out}/runs/**/*.parquet'").fetchall()
+    assert row == ("interrupted",)
+
+
+def test_the_demo_as_a_job(head, environment, demo):
+    out, arguments = demo
+    done = submit(head, environment, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 videos: 2 ok, 0 partial, 0 failed" in done.stdout
-    assert duckdb.connect().sql(f"SELECT count(*) FROM '{tmp_path}/out/faces/**/*.parquet'").fetchall() == [(8,)]
+    connection = duckdb.connect()
+    assert connection.sql(f"SELECT count(*) FROM '{out}/faces/**/*.parquet'").fetchall() == [(79,)]
+    runs = connection.sql(f"SELECT status FROM '{out}/runs/**/*.parquet' ORDER BY started_at").fetchall()
+    assert runs == [("interrupted",), ("done",)]
+    used = connection.sql(f"SELECT count(DISTINCT run_id) FROM '{out}/frames/**/*.parquet'").fetchall()
+    assert used == [(2,)], "what the stopped job had landed was used"
 
 
 def test_a_job_with_a_wrong_config_fails_with_its_one_line(head, environment):
