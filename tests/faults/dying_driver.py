@@ -217,7 +217,8 @@ def main() -> None:
                 _drive(order)
                 status = 0
             except BaseException:  # noqa: BLE001 - the forked process ends here, whatever happened
-                Path(order["log"]).open("a").write(traceback.format_exc())
+                with Path(order["log"]).open("a") as file:
+                    file.write(traceback.format_exc())
             finally:
                 os._exit(status)
         print(process, flush=True)

@@ -56,6 +56,7 @@ class Drivers:
     def close(self):
         self.process.stdin.close()
         self.process.wait(30)
+        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -122,13 +123,17 @@ class Scene:
         (line,) = [line for line in self.log.read_text().splitlines() if line.startswith("steps")]
         return int(line.split()[1])
 
+    def read(self, path, columns=None):
+        with self.fs.open(path) as file:
+            return pq.read_table(file, columns=columns, partitioning=None)
+
     def tables(self, name):
         """Rows of all Parquet files that are there, not of those that commits name: there must be no others."""
         found = {}
         for table in PER_VIDEO_TABLES:
             self.fs.invalidate_cache()
             paths = sorted(self.fs.find(f"{self.out(name)}/{table}"))
-            parts = [pq.read_table(self.fs.open(path), partitioning=None) for path in paths]
+            parts = [self.read(path) for path in paths]
             if parts:
                 rows = pa.concat_tables(parts)
                 rows = rows.drop_columns([c for c in rows.column_names if c in TIMES])
@@ -191,15 +196,13 @@ class Scene:
         assert len(videos) == len(set(videos)) == len(calm["videos"])
         assert not any(commit.rewrites for commit in commits)
         runs = pa.concat_tables(
-            pq.read_table(self.fs.open(path), columns=["run_id", "status"], partitioning=None)
-            for path, file in named.items()
-            if file.table == "runs"
+            self.read(path, ["run_id", "status"]) for path, file in named.items() if file.table == "runs"
         ).to_pylist()
         assert {row["status"] for row in runs} <= {"done", "done_with_failures", "interrupted"}
         for table in PER_VIDEO_TABLES:
             paths = [path for path, file in named.items() if file.table == table]
             for path in paths:
-                used = pq.read_table(self.fs.open(path), columns=["run_id"], partitioning=None)["run_id"]
+                used = self.read(path, ["run_id"])["run_id"]
                 assert set(used.to_pylist()) <= {row["run_id"] for row in runs}
 
 
