@@ -64,10 +64,20 @@ def open_pyfeat(folder: Path, threads: int) -> Any:
 
 
 def pyfeat_seconds(folder: Path, frames: int) -> float:
-    """Wall seconds of py-feat on the first frames of the clip, two threads, batches of 16."""
+    """Wall seconds of py-feat on the first frames of the clip, two threads, batches of 16.
+
+    Frames are read by PyAV: py-feat's own reader, torchcodec, wants CUDA libraries even on a CPU.
+    """
+    import av
+    import numpy as np
+    import torch
+
     detector = open_pyfeat(folder, threads=2)
     start = time.perf_counter()
-    fex = detector.detect(str(folder / f"{frames}.mp4"), data_type="video", batch_size=16, progress_bar=False)
+    with av.open(str(folder / f"{frames}.mp4")) as container:
+        images = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
+    fex = detector.detect(tensor, data_type="tensor", batch_size=16, progress_bar=False)
     assert len(fex) == frames
     return time.perf_counter() - start
 
