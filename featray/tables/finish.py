@@ -24,7 +24,7 @@ from featray.tables.landing import landed_units, read_plan
 from featray.tables.layout import Partition
 from featray.tables.lease import hold
 from featray.tables.publish import PublishSettings, clean_up_shard, publish_shard
-from featray.tables.replace import COMPACT_PREFIX, carry_out, finish_changes
+from featray.tables.replace import COMPACT_PREFIX, finish_changes
 from featray.tables.runs import close_killed_runs, running_rows
 from featray.tables.schema import TABLES
 
@@ -61,8 +61,6 @@ def finish_committed(partition: Partition) -> tuple[int, int]:
         if commit is not None and commit.cancelled:
             close_shard(partition, manifest.shard)  # what landed of it is the next run's
         elif commit is not None:
-            changes += bool(commit.rewrites)
-            carry_out(partition, commit)
             clean_up_shard(partition, manifest)
             cleaned += 1
     return changes, cleaned

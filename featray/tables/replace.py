@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from featray.sources.storage import delete, list_files
-from featray.tables.commits import Commit, read_commit, write_commit
+from featray.sources.storage import delete
+from featray.tables.commits import Commit, read_commit, stored_commits, write_commit
 from featray.tables.layout import Partition
 from featray.tables.rewrite import rewrite_files, without
 
@@ -82,16 +82,11 @@ def carry_out(partition: Partition, commit: Commit, check: Callable[[], None] | 
 
 
 def finish_changes(partition: Partition) -> int:
-    """Carry out erasures and compactions that were cut off after their commit; how many there were."""
-    finished = 0
-    for path in list_files(partition.commit()):
-        name = path.rsplit("/", 1)[-1].removesuffix(".json")
-        if name.startswith((ERASE_PREFIX, COMPACT_PREFIX)):
-            commit = read_commit(partition, name)
-            if commit is not None and commit.rewrites:
-                carry_out(partition, commit)
-                finished += 1
-    return finished
+    """Carry out the rewrites of commits that were cut off after they were written; how many such commits there were."""
+    pending = [commit for commit in stored_commits(partition) if commit.rewrites]
+    for commit in pending:
+        carry_out(partition, commit)
+    return len(pending)
 
 
 def _unchecked() -> None:

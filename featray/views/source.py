@@ -6,6 +6,7 @@ as its storage tells, and every sampled frame must be found at its exact time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from featray.config import DecodeConfig, InputConfig
 from featray.errors import StorageError, UsageError, VideoError
 from featray.plan import open_source, plan_video
 from featray.sources.listing import Video, list_videos
+from featray.video.container import parse_time_base
 from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.frame import Frame
 from featray.video.units import Unit
@@ -77,10 +79,10 @@ class Source:
         if plan.failure is not None or plan.header is None:
             _, code, message = plan.failure or ("", "decode_failed", "no header")
             raise VideoError(f"{video.uri}: {message}", code=code)  # type: ignore[arg-type]
-        numerator, denominator = (int(part) for part in plan.header.time_base.split("/"))
+        time_base = parse_time_base(plan.header.time_base)
         self._units = plan.units
         self._starts_us = [
-            None if unit.start_pts is None else unit.start_pts * numerator * 1_000_000 // denominator
+            None if unit.start_pts is None else math.floor(unit.start_pts * time_base * 1_000_000)
             for unit in plan.units
         ]
 
