@@ -222,7 +222,13 @@ def _claim(partition: Partition, mine: Holder, looked: float) -> bool:
         late = time.monotonic() - looked > SETTLE_SECONDS
         time.sleep(SETTLE_SECONDS)
         if late:
+            if _holds(partition, mine):  # withdrawn, or it would keep everybody out until it expires
+                write_bytes(place, _dump(replace(mine, released=True)))
             return False
+    return _holds(partition, mine)
+
+
+def _holds(partition: Partition, mine: Holder) -> bool:
     holder = _read(partition, mine.number)
     return holder is not None and holder.token == mine.token
 

@@ -35,7 +35,7 @@ def partition(request, tmp_path, monkeypatch):
     if request.param == "disk":
         yield Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
         return
-    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(module, "SETTLE_SECONDS", 1.5)
     endpoint = request.getfixturevalue("endpoint")
     proxy = s3.Proxy(endpoint, every=1 << 30, stall_seconds=0, without_headers=("if-none-match",))
     url = proxy.url if request.param.endswith("conditions") else endpoint
@@ -87,6 +87,21 @@ def test_the_second_driver_is_told_who_holds_it(partition):
         lease.fence.check()
     names = [path.rsplit("/", 1)[-1] for path in partition.output.root.fs.find(partition.lease().path)]
     assert names == ["00000002.json"], "one small object stays, so that numbers never repeat"
+
+
+@pytest.mark.parametrize("partition", ["s3 without conditions"], indirect=True)
+def test_a_claim_that_came_too_late_is_withdrawn_and_made_again(partition, monkeypatch):
+    """The claimant must not be kept out by what it left itself."""
+    slow = [module.SETTLE_SECONDS + 0.5]
+
+    def create(place, data):
+        time.sleep(slow.pop() if slow else 0)
+        return create_bytes(place, data)
+
+    monkeypatch.setattr(module, "create_bytes", create)
+    with hold(partition, "run-1") as lease:
+        assert lease.fence.number == 2
+        lease.fence.check()
 
 
 def test_of_many_at_once_one_gets_it(partition):
