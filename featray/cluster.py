@@ -14,6 +14,10 @@ log = logging.getLogger(__name__)
 _INFER_PER_DECODE = 6
 """On CPUs, one decode worker (some 40 frames/s at 360p) feeds about six inference threads (some 7 faces/s each)."""
 
+_INFER_PER_LANDING = 16
+"""A CPU worker gives a part every ten seconds or so, which takes a tenth of a second to write; a GPU gives several a
+second, so each has a landing worker of its own."""
+
 _SPARE_CPUS = 0.4
 """Left for planning, landing and publishing, which mostly wait for storage."""
 
@@ -37,7 +41,7 @@ class Workers:
     """Actors of the two heavy stages and what each asks Ray for.
 
     Attributes:
-        plan, decode, infer: numbers of actors.
+        plan, decode, infer, land: numbers of actors.
         decode_cpus, infer_cpus, infer_gpus: logical resources an actor.
         memory_bytes: that each of them asks for; None: not asked for.
     """
@@ -45,6 +49,7 @@ class Workers:
     plan: int
     decode: int
     infer: int
+    land: int
     decode_cpus: float
     infer_cpus: float
     infer_gpus: float
@@ -100,6 +105,7 @@ def _made_to_fit(
             plan=_plan_workers(decode),
             decode=decode,
             infer=infer,
+            land=infer if infer_gpus else -(-infer // _INFER_PER_LANDING),
             decode_cpus=share if config.decode_cpus == "auto" else config.decode_cpus,
             infer_cpus=config.infer_cpus if config.infer_cpus != "auto" else 0.0 if infer_gpus else share,
             infer_gpus=infer_gpus,

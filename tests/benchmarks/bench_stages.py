@@ -31,7 +31,7 @@ from featray.plan import UnitTask, VideoTask, open_source, plan_video
 from featray.rows import chips_of, chunk_row
 from featray.shards import cut_shards
 from featray.sources.listing import list_videos
-from featray.stages import Infer, InferSettings, land_parts
+from featray.stages import Infer, InferSettings, LandParts
 from featray.tables.commits import write_manifest
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
@@ -113,17 +113,17 @@ def measure_tables(clip: Path, folder: Path) -> dict[str, float]:
     infer = Infer(
         InferSettings("synthetic", None, checkpoint.sha256, None, "openvino", "bf16", "pyfeat", 256, 1, False, folder)
     )
-    detector, land, faces = open_detector(DetectConfig()), 0.0, 0
+    detector, land, landing, faces = open_detector(DetectConfig()), LandParts(partition, "run", 1), 0.0, 0
     for unit in task.units(plan, {}):
         for chunk in extract_chunks(unit, partial(open_source, video, {}), settings, detector):
             faces += len(chunk.chips)
             for row in infer(chunk_row(unit.to_json(), chunk)):
                 start = time.process_time()
-                land_parts(row, partition, "run", 1)
-                land += time.process_time() - start
+                land(row)
+                landing += time.process_time() - start
     start = time.process_time()
     publish_shard(partition, manifest, PublishSettings("run", ("faces", "blendshapes", "mesh"), ()))
-    return {"land_ms_a_face": 1000 * land / faces, "publish_ms_a_face": 1000 * (time.process_time() - start) / faces}
+    return {"land_ms_a_face": 1000 * landing / faces, "publish_ms_a_face": 1000 * (time.process_time() - start) / faces}
 
 
 def main() -> None:
