@@ -11,6 +11,7 @@ allow on these cores. Prints a table, and writes JSON with --json; asserts nothi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,23 +69,31 @@ class _Peaks(threading.Thread):
 
     def run(self) -> None:
         while not self._done.wait(0.5):
-            for pid in [self._root, *_below(self._root)]:
-                try:
-                    command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-                    status = Path(f"/proc/{pid}/status").read_text()
-                except OSError:
-                    continue
-                for kind, mark in _KINDS.items():
-                    if mark in command and "VmHWM:" in status:
-                        peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-                        self._peaks[kind] = max(peak, self._peaks.get(kind, 0))
+            for kind, status in processes_below(self._root):
+                if "VmHWM:" in status:
+                    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+                    self._peaks[kind] = max(peak, self._peaks.get(kind, 0))
+
+
+def processes_below(root: int) -> Iterator[tuple[str, str]]:
+    """A process and all below it that are of a kind: which, and what /proc says of its memory."""
+    for pid in [root, *_below(root)]:
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+            status = Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            continue
+        for kind, mark in _KINDS.items():
+            if mark in command:
+                yield kind, status
 
 
 def _below(root: int) -> list[int]:
     found = []
     for path in Path(f"/proc/{root}/task").glob("*/children"):
-        for child in map(int, path.read_text().split()):
-            found += [child, *_below(child)]
+        with contextlib.suppress(OSError):  # gone in between
+            for child in map(int, path.read_text().split()):
+                found += [child, *_below(child)]
     return found
 
 

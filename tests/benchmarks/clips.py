@@ -24,6 +24,11 @@ def first_frames(place: Path, count: int) -> Path:
     return _ffmpeg(place, [], ["-frames:v", str(count), "-c:v", "libx264", "-g", "48"])
 
 
+def tiny(place: Path) -> Path:
+    """Four frames of the bundled clip at 192x108, the face still found."""
+    return _ffmpeg(place, [], ["-vf", "scale=192:108", "-frames:v", "4", "-c:v", "libx264"])
+
+
 def full_hd(place: Path) -> Path:
     """The bundled clip at 1920x1080, 96 frames."""
     return _ffmpeg(place, [], ["-vf", "scale=1920:1080", "-frames:v", "96", "-c:v", "libx264", "-b:v", "6M"])
