@@ -18,7 +18,6 @@ from featray.model.names import (
     AU_NAMES_20,
     AU_NAMES_24,
     BLENDSHAPE_NAMES,
-    DLIB68_VERTICES,
     EMOTION_NAMES_7,
     EMOTION_NAMES_8,
 )
@@ -125,12 +124,6 @@ def mesh_in_frame(mesh: Floats, crops: NDArray[np.floating[Any]], config: Checkp
     framed = mesh.astype(np.float64)
     framed[..., :2] = crops64[:, None, :2] + framed[..., :2] * (unit * crops64[:, None, 2:])
     return framed.astype(np.float32)
-
-
-def dlib68(mesh_xyz: Floats) -> Floats:
-    """Pick dlib's 68 landmarks `[N, 68, 2]`, x and y, out of `mesh_xyz` `[N, 1434]` or `[N, 478, 3]`."""
-    mesh = mesh_xyz.reshape(len(mesh_xyz), -1, 3)
-    return np.ascontiguousarray(mesh[:, list(DLIB68_VERTICES), :2])
 
 
 def _gaze_columns(gaze: Floats) -> dict[str, Floats]:

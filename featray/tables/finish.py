@@ -6,7 +6,6 @@ from the row of the run that opened the shard, which stands in its marker or in 
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,8 +26,6 @@ from featray.tables.publish import PublishSettings, clean_up_shard, publish_shar
 from featray.tables.replace import COMPACT_PREFIX, finish_changes
 from featray.tables.runs import close_killed_runs, running_rows
 from featray.tables.schema import TABLES
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

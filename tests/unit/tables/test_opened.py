@@ -88,6 +88,22 @@ def test_features_without_blendshapes_keeps_the_faces(tmp_path):
         assert len(out.features.filter("jawOpen IS NULL")) == len(rows["faces"])
 
 
+def test_dlib68_takes_its_vertices_from_the_mesh(tmp_path):
+    output = open_output(str(tmp_path / "out"), create=True)
+    partition = Partition(output, "one", RELEASE)
+    folder = partition.folder("mesh")
+    scratch = str(tmp_path)
+    writer = TableWriter(
+        "mesh", folder=folder, stem="part-0", scratch=scratch, footer={}, path_fields=(), root=output.root
+    )
+    writer.write_rows([{"video_id": "v", "frame_index": 0, "face_index": 0, "mesh_xyz": list(range(3 * 478))}])
+    write_commit(partition, Commit("0", "run-1", 1, writer.close()))
+    with featray.open(str(tmp_path / "out")) as out:
+        points = out.dlib68.fetchall()[0][-1]
+    assert len(points) == len({x for x, _ in points}) == 68
+    assert points[33] == [3 * 1, 3 * 1 + 1], "below the nose: vertex 1"
+
+
 def test_releases(out, made):
     assert out.releases == {"one": (RELEASE,), "two": (RELEASE,)}
     with pytest.raises(UsageError, match="--release none: not in this output"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_units_are_a_full_decode(
     path = corpus.path(name)
     expected = sampled(decode_whole(path)[0], sample)
     units, trusted = cut(path, sample, unit_frames)
-    units = tuple(Unit(**json.loads(json.dumps(unit.to_dict()))) for unit in units)
+    units = tuple(Unit(**json.loads(json.dumps(asdict(unit)))) for unit in units)
     frames, accounts = decode(path, units, sample)
     assert frames == expected
     assert trusted == (name not in COUNTED)
