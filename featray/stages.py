@@ -1,4 +1,4 @@
-"""The stages between the plan and the landing, as Ray Data wants them; no Ray in here.
+"""The stages, from planning to landing, as Ray Data wants them; no Ray in here.
 
 A stage adapts one-row Arrow batches to the functions that do the work.
 """

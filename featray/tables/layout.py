@@ -6,6 +6,8 @@
     _featray/shards/<d>/<r>/<shard>.json                    which videos an open shard holds
     _featray/commits/<d>/<r>/<shard>.json                   what a published shard holds
     _featray/leases/<d>/<r>/<number>.json                   who may publish, or was the last who might
+    _featray/running/<d>/<r>/<run_id>.json                  the row of a run that has begun and not ended
+    _featray/erased/<video_id>.json                         what was erased and may not come back
 
 Table roots hold nothing but published Parquet files.
 """
