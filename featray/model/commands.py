@@ -167,10 +167,10 @@ def _find(spec: str, revision: str | None) -> Checkpoint:
 
 def _synthetic_config(variant: str | None, config_json: str | None) -> CheckpointConfig:
     from featray.model.config import config_from_json
-    from featray.model.synth import SYNTHETIC_VARIANTS
+    from featray.model.synth import DEFAULT_VARIANT, SYNTHETIC_VARIANTS
 
     if config_json is None:
-        variant = variant or "v25"
+        variant = variant or DEFAULT_VARIANT
         if variant not in SYNTHETIC_VARIANTS:
             known = ", ".join(SYNTHETIC_VARIANTS)
             raise UsageError(f"--variant: there is no synthetic variant {variant!r} (there are {known})")

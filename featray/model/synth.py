@@ -54,7 +54,10 @@ SYNTHETIC_VARIANTS: Final[dict[str, CheckpointConfig]] = {
         },
     }.items()
 }
-"""Configs of the published head versions, and `atto`: a small one for tests. `v25` is the default."""
+"""Configs of the published head versions, and `atto`: a small one for tests."""
+
+DEFAULT_VARIANT: Final = "v25"
+"""Of `synthetic`: the head of the model card's file."""
 
 
 def synthetic_tensor(name: str, shape: Shape, *, seed: int) -> NDArray[Any]:
@@ -93,7 +96,7 @@ def write_synthetic(path: Path, *, config: CheckpointConfig | None = None, seed:
         ModelError: `path` cannot be written.
 
     """
-    config = config or SYNTHETIC_VARIANTS["v25"]
+    config = config or SYNTHETIC_VARIANTS[DEFAULT_VARIANT]
     # Widest items first, as safetensors' own writer does, so that every tensor is aligned.
     names = sorted(expected_layout(config).items(), key=lambda item: (expected_dtype(item[0]) != "I64", item[0]))
     header = _header(names, config)

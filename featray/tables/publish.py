@@ -42,7 +42,7 @@ from featray.tables.landing import Part, PartHeader, landed_units, read_part, re
 from featray.tables.layout import Partition
 from featray.tables.lease import Fence
 from featray.tables.replace import carry_out, without_videos
-from featray.tables.schema import PER_VIDEO_TABLES, TABLES
+from featray.tables.schema import FACE_TABLES, PER_VIDEO_TABLES, TABLES
 from featray.tables.writer import TableWriter
 from featray.video.shots import is_cut, read_thumbnail
 
@@ -139,7 +139,7 @@ def _rewrites(
 
 
 def _tables(settings: PublishSettings) -> list[str]:
-    return [t for t in PER_VIDEO_TABLES if t in settings.tables or t not in ("faces", "blendshapes", "mesh")]
+    return [t for t in PER_VIDEO_TABLES if t in settings.tables or t not in FACE_TABLES]
 
 
 def _writer(
@@ -226,7 +226,7 @@ def _write_part(
 ) -> None:
     known = {**constant, "run_id": part.header.run_id}
     faces = _with_constants(part.faces, known).append_column("track_id", pa.array(track_ids))
-    for table in ("faces", "blendshapes", "mesh"):
+    for table in FACE_TABLES:
         if table in writers:
             writers[table].write(faces)
     writers["frames"].write(_with_constants(part.frames, known))
