@@ -30,7 +30,7 @@ from featray.sources.storage import (
     storage_errors,
     write_bytes,
 )
-from featray.tables.schema import SCHEMA_VERSION
+from featray.tables.schema import SCHEMA_VERSION, TABLES
 
 INTERNAL = "_featray"
 
@@ -49,6 +49,10 @@ class Output:
         """A place in the internal folder."""
         return self.root.child(INTERNAL, *parts)
 
+    def relative(self, path: str) -> str:
+        """A path of the filesystem as commits name it: from the output's root on."""
+        return path[len(self.root.path.rstrip("/")) + 1 :]
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -62,6 +66,10 @@ class Partition:
         """The folder of a table's files for these path-field values."""
         values = {"dataset": self.dataset, "release": self.release, **(fields or {})}
         return self.output.table(table).child(*(f"{name}={_escape(value)}" for name, value in values.items()))
+
+    def table_folders(self) -> list[Location]:
+        """The folders of all tables."""
+        return [self.folder(table) for table in TABLES]
 
     @staticmethod
     def landing_name(video_id: str, work_key: str) -> str:
