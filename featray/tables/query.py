@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from featray.errors import UsageError
 from featray.model.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
-from featray.sources.storage import storage_errors
+from featray.sources.storage import list_ahead, storage_errors
 from featray.tables.commits import Commit, read_commits
 from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.schema import TABLES, arrow_schema
@@ -74,6 +74,7 @@ def connect(output: Output, release: str | None = None) -> duckdb.DuckDBPyConnec
     root = output.root
     if not root.is_local:
         connection.register_filesystem(root.fs)
+        list_ahead(one.partition.folder(table) for one in published for table in TABLES if one.files(table))
     with storage_errors(root.uri, missing="a published file is gone; run `featray verify`"):
         for table in TABLES:
             files = [path for one in published for path in one.files(table)]

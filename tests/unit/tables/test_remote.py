@@ -1,0 +1,41 @@
+"""Reading an output that lies in a bucket: how often the storage is asked."""
+
+from collections import Counter
+
+import fsspec
+import pytest
+
+from featray.tables.layout import open_output
+from featray.tables.query import connect, run_sql
+from tests import s3
+from tests.handmade import write_output
+
+OPTIONS = {"key": "test", "secret": "test"}
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    """The hand-made output in a bucket, its rows, and the server's log, a line a request."""
+    folder = tmp_path_factory.mktemp("made")
+    rows = write_output(folder / "out")
+    with s3.server(folder / "log") as url:
+        fs = fsspec.filesystem("s3", endpoint_url=url, **OPTIONS)
+        fs.mkdir("bucket")
+        fs.put(str(folder / "out"), "bucket/out", recursive=True)
+        yield open_output("s3://bucket/out", {"endpoint_url": url, **OPTIONS}), rows, folder / "log"
+
+
+def asked(log, since=0):
+    """Requests for tables' files, by method."""
+    lines = log.read_text(errors="replace").splitlines()[since:]
+    return Counter(("HEAD" if "HEAD /" in line else "GET") for line in lines if ".parquet HTTP" in line)
+
+
+def test_files_are_listed_and_not_asked_for_one_by_one(bucket):
+    output, rows, log = bucket
+    since = len(log.read_text(errors="replace").splitlines())
+    connection = connect(output)
+    found = run_sql(connection, "SELECT count(*) AS n FROM faces").read_all().to_pylist()
+    assert found == [{"n": len(rows["faces"])}]
+    requests = asked(log, since)
+    assert requests["HEAD"] == 0 and requests["GET"] > 0
