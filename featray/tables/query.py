@@ -14,7 +14,7 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
-from featray.errors import UsageError
+from featray.errors import StorageError, UsageError
 from featray.model.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
 from featray.sources.storage import list_ahead, storage_errors
 from featray.tables.commits import Commit, read_commits
@@ -75,12 +75,16 @@ def connect(output: Output, release: str | None = None) -> duckdb.DuckDBPyConnec
     if not root.is_local:
         connection.register_filesystem(root.fs)
         list_ahead(one.partition.folder(table) for one in published for table in TABLES if one.files(table))
-    with storage_errors(root.uri, missing="a published file is gone; run `featray verify`"):
-        for table in TABLES:
-            files = [path for one in published for path in one.files(table)]
-            connection.execute(f"CREATE VIEW {table} AS {table_view(table, read_files(output, files))}")
-        for view, select in VIEWS.items():
-            connection.execute(f"CREATE VIEW {view} AS {select}")
+    unreadable = "a published file is gone or damaged; run `featray verify`"
+    try:
+        with storage_errors(root.uri, missing=unreadable):
+            for table in TABLES:
+                files = [path for one in published for path in one.files(table)]
+                connection.execute(f"CREATE VIEW {table} AS {table_view(table, read_files(output, files))}")
+            for view, select in VIEWS.items():
+                connection.execute(f"CREATE VIEW {view} AS {select}")
+    except duckdb.Error as error:  # the SQL is ours: it is a file that is not as it should be
+        raise StorageError(f"{root.uri}: {unreadable}") from error
     return connection
 
 

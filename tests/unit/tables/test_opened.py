@@ -5,12 +5,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 import featray
-from featray.errors import OutputError, UsageError
+from featray.errors import OutputError, StorageError, UsageError
 from featray.show import print_result
 from featray.sources.storage import locate
 from featray.tables.commits import Commit, write_commit
@@ -166,6 +167,14 @@ def test_closed_is_closed(made):
         faces.fetchall()
     out.close()
     assert "closed" in repr(out)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"no Parquet")])
+def test_a_published_file_that_cannot_be_read_is_one_line(tmp_path, damage):
+    write_output(tmp_path / "out")
+    damage(next((tmp_path / "out" / "frames").rglob("*.parquet")))
+    with pytest.raises(StorageError, match=r"/out: a published file is gone or damaged; run `featray verify`$"):
+        featray.open(str(tmp_path / "out"))
 
 
 def test_no_output_there(tmp_path):

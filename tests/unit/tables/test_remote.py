@@ -5,6 +5,7 @@ from collections import Counter
 import fsspec
 import pytest
 
+from featray.errors import StorageError
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from tests import s3
@@ -39,3 +40,11 @@ def test_files_are_listed_and_not_asked_for_one_by_one(bucket):
     assert found == [{"n": len(rows["faces"])}]
     requests = asked(log, since)
     assert requests["HEAD"] == 0 and requests["GET"] > 0
+
+
+def test_a_published_file_that_is_gone_is_said(bucket):
+    output, _, _ = bucket
+    path = output.root.fs.find(output.table("errors").path)[0]
+    output.root.fs.rm_file(path)
+    with pytest.raises(StorageError, match="a published file is gone or damaged; run `featray verify`"):
+        connect(output)
