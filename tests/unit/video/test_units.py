@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from featray.config import DecodeConfig, EveryNth, FramesPerSecond
-from featray.video.container import open_video, read_header, scan_packets
+from featray.video.container import open_video, read_header
 from featray.video.decode import DecodeAccount, decode_pyav
+from featray.video.scan import scan_packets
 from featray.video.units import WHOLE_VIDEO, Sample, Unit, cut_units, needs_scan
 from tests.unit.video.conftest import Decoded, Seen, cut, decode
 from tests.unit.video.corpus import GOOD, Corpus
