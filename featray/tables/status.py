@@ -15,7 +15,7 @@ def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
     Returns:
         `{"videos": {"ok": n, "partial": n, "failed": n}, "frames": n, "faces": n, "runs": [...]}`
     """
-    connection = connect(output, release)
+    connection = connect(output, release, ("videos", "runs"))
 
     def rows(sql: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = run_sql(connection, sql).read_all().to_pylist()

@@ -8,6 +8,7 @@ import pytest
 from featray.errors import StorageError
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
+from featray.tables.status import read_status
 from tests import s3
 from tests.handmade import write_output
 
@@ -40,6 +41,14 @@ def test_files_are_listed_and_not_asked_for_one_by_one(bucket):
     assert found == [{"n": len(rows["faces"])}]
     requests = asked(log, since)
     assert requests["HEAD"] == 0 and requests["GET"] > 0
+
+
+def test_status_opens_no_faces(bucket):
+    output, _, log = bucket
+    since = len(log.read_text(errors="replace").splitlines())
+    assert read_status(output)["videos"] == {"ok": 2, "partial": 2, "failed": 1}
+    assert asked(log, since)["GET"] > 0
+    assert "/out/faces/" not in "".join(log.read_text(errors="replace").splitlines()[since:])
 
 
 def test_a_published_file_that_is_gone_is_said(bucket):
