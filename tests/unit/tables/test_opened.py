@@ -36,7 +36,7 @@ def out(made):
 def test_importing_featray_loads_nothing_heavy():
     code = (
         "import sys, featray; featray.__version__\n"
-        "print({'torch', 'ray', 'duckdb', 'pyarrow', 'numpy', 'fsspec'} & set(sys.modules))\n"
+        "print({'torch', 'ray', 'duckdb', 'pyarrow', 'numpy', 'pandas', 'fsspec', 'featray.fex'} & set(sys.modules))\n"
         "featray.open\n"
         "print({'torch', 'ray'} & set(sys.modules))"
     )
