@@ -9,6 +9,7 @@ from featray.errors import StorageError
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.tables.status import read_status
+from featray.tables.verify import verify
 from tests import s3
 from tests.handmade import write_output
 
@@ -51,9 +52,18 @@ def test_status_opens_no_faces(bucket):
     assert "/out/faces/" not in "".join(log.read_text(errors="replace").splitlines()[since:])
 
 
+def test_verify_asks_for_no_file_one_by_one(bucket):
+    output, _, log = bucket
+    since = len(log.read_text(errors="replace").splitlines())
+    assert verify(output).files > 10
+    assert asked(log, since)["HEAD"] == 0
+
+
 def test_a_published_file_that_is_gone_is_said(bucket):
     output, _, _ = bucket
     path = output.root.fs.find(output.table("errors").path)[0]
     output.root.fs.rm_file(path)
     with pytest.raises(StorageError, match="a published file is gone or damaged; run `featray verify`"):
         connect(output)
+    missing = [problem.file for problem in verify(output).problems if "it is not there" in problem.text]
+    assert missing == [output.relative(path)]
