@@ -70,10 +70,6 @@ def forecast(
     scale = _scale(listed)
     frames = scale * sum(frames_promised(plan, config) for _, plan in good)
     faces = frames * measured.face_share
-    shards = _shards(listed)
-    rows = {"frames": frames, "videos": listed.videos, "errors": 0.0}
-    size = sum(count * rows.get(table, faces) for table, count in measured.row_bytes.items())
-    size += shards * sum(measured.file_bytes.values())
     hours = _hours(job, measured, frames, faces, scale * plan_seconds)
     return {
         "release": job.release,
@@ -85,7 +81,7 @@ def forecast(
         "faces": round(faces),
         "unreadable_videos": round(scale * (len(plans) - len(good))),
         **hours,
-        "output_bytes": round(size),
+        "output_bytes": round(_output_bytes(listed, measured, frames, faces)),
         "memory_gib": {
             "decode_worker": round(measured.decode_bytes / 2**30, 2),
             "infer_worker": round(measured.infer_bytes / 2**30, 2),
@@ -154,9 +150,15 @@ def _shards(listed: Listed) -> int:
     return max(len(listed.folders), int(most + 0.5), 1) if listed.videos else 0
 
 
+def _output_bytes(listed: Listed, measured: Measured, frames: float, faces: float) -> float:
+    rows = {"frames": frames, "videos": listed.videos, "errors": 0.0}
+    of_rows = sum(each * rows.get(table, faces) for table, each in measured.row_bytes.items())
+    return of_rows + _shards(listed) * sum(measured.file_bytes.values())
+
+
 def _hours(job: Job, measured: Measured, frames: float, faces: float, plan_seconds: float) -> dict[str, Any]:
     rates = {f"{stage}_ms_per_frame": 1e3 * s / max(measured.frames, 1) for stage, s in measured.seconds.items()}
-    hours = {f"{stage}": frames * s / max(measured.frames, 1) / 3600 for stage, s in measured.seconds.items()}
+    hours = {stage: frames * s / max(measured.frames, 1) / 3600 for stage, s in measured.seconds.items()}
     hours["plan"] = plan_seconds / 3600
     origin = "measured on this machine"
     if measured.infer_seconds is not None:

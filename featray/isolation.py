@@ -8,7 +8,6 @@ or pebble's return one result a task and pickle it whole; a unit gives many chun
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -31,8 +30,6 @@ from featray.faces.crop import CHIP_PX
 from featray.plan import Outcome, UnitTask, VideoPlan
 from featray.sources.listing import Video
 from featray.video.units import WHOLE_VIDEO
-
-log = logging.getLogger(__name__)
 
 
 class IsolatedDecoder:

@@ -100,6 +100,7 @@ METRICS: Final = (
     BATCH_FILL,
     INFER_BUSY,
 )
+"""All of them: what a run may export, and what the dashboard may draw."""
 
 _open: dict[str, Any] = {}
 

@@ -23,7 +23,8 @@ from featray.sources.storage import (
     transport_errors,
     unreadable_code,
 )
-from featray.video.container import Header, open_video, parse_time_base, read_header, scan_packets
+from featray.video.container import Header, open_video, parse_time_base, read_header
+from featray.video.scan import scan_packets
 from featray.video.units import WHOLE_VIDEO, Unit, cut_units, needs_scan
 
 MAX_VALUE_BYTES: Final = 1 << 30

@@ -8,7 +8,6 @@ and counted, and is not a failure: it tells nothing about the rows.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,8 +31,6 @@ from featray.sources.listing import Video, find_video
 from featray.stages import Infer, InferSettings
 from featray.tables.layout import Output
 from featray.tables.query import connect, run_sql
-
-log = logging.getLogger(__name__)
 
 _NOT_ABOUT_THE_ROW = {ErrorCode.FETCH_FAILED, ErrorCode.ACCESS_DENIED, ErrorCode.TIMEOUT, ErrorCode.OUT_OF_MEMORY}
 

@@ -1,4 +1,4 @@
-"""The stages between the plan and the landing, as Ray Data wants them; no Ray in here.
+"""The stages, from planning to landing, as Ray Data wants them; no Ray in here.
 
 A stage adapts one-row Arrow batches to the functions that do the work.
 """
@@ -6,7 +6,6 @@ A stage adapts one-row Arrow batches to the functions that do the work.
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -45,8 +44,6 @@ from featray.tables.landing import (
 )
 from featray.tables.layout import Partition
 from featray.video.units import WHOLE_VIDEO
-
-log = logging.getLogger(__name__)
 
 Starting = Callable[[str], AbstractContextManager[object]]
 """Watches over a worker, named for people, while it starts; `pipeline.Starts` is one."""

@@ -27,8 +27,6 @@ _ENGINES: dict[str, Infer] = {}
 class LocalSession:
     """A `Session` that does the stages' work one after the other, and publishes at once."""
 
-    publishes = True
-
     def __init__(self, config: Config) -> None:
         self._config = config
         self._commits = []
@@ -47,8 +45,9 @@ class LocalSession:
             self._config.decode, self._config.detect, self._config.input.storage_options, detector_sha256=detector
         )
         plan, decode = PlanVideos(partition, child), DecodeDetect(child)
-        infer = _ENGINES.setdefault(repr(engine), None) or Infer(engine)
-        _ENGINES[repr(engine)] = infer
+        if repr(engine) not in _ENGINES:
+            _ENGINES[repr(engine)] = Infer(engine)
+        infer = _ENGINES[repr(engine)]
         try:
             for page in pages:
                 for task in page:
@@ -62,8 +61,7 @@ class LocalSession:
             decode._decoder.close()
 
     def publish(self, partition, manifest, settings):
-        if self.publishes:
-            self._commits.append(publish_shard(partition, manifest, settings))
+        self._commits.append(publish_shard(partition, manifest, settings))
 
     def published(self, *, wait):
         done, self._commits = self._commits, []

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from featray.model.config import ModelConfig
+from featray.model.config import CheckpointConfig
 
 _ATTENTION_HEADS = 4
 _BATCH_NORM_EPS = 1e-5
 
 
-def fold_au_heads(tensors: dict[str, Tensor], config: ModelConfig) -> tuple[Tensor, Tensor]:
+def fold_au_heads(tensors: dict[str, Tensor], config: CheckpointConfig) -> tuple[Tensor, Tensor]:
     """Fold the per-AU heads into one product: weight `[n_au * C, C, 1, 1]` and bias `[n_au * C]`.
 
     Each head is a 1x1 convolution and a BatchNorm with fixed statistics, which together are
@@ -36,7 +36,7 @@ def fold_au_heads(tensors: dict[str, Tensor], config: ModelConfig) -> tuple[Tens
 class AuMaps(nn.Module):
     """AFG: maps of all AUs in one 1x1 convolution."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
         self.n_au, self.channels = config.n_au, config.afg_channels
         self.product = nn.Conv2d(self.channels, self.n_au * self.channels, 1)
@@ -52,7 +52,7 @@ class NeighbourGraph(nn.Module):
     others: Tensor
     indices: Tensor
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
         width = config.afg_channels
         self.num_candidates = min(config.knn_k + 1, config.n_au)
@@ -119,7 +119,7 @@ class GatedLayer(nn.Module):
 class EdgeGraph(nn.Module):
     """MEFL: edges between AUs from cross-attention, then gated graph layers."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
         width = config.mefl_channels
         self.fam = CrossAttention(width)
@@ -162,7 +162,7 @@ class EdgeGraph(nn.Module):
 class Similarity(nn.Module):
     """AU probability as the cosine between a node and a learnt prototype, both rectified."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
         self.s = nn.Parameter(torch.zeros(config.n_au, config.afg_channels))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from featray.errors import ModelError
-from featray.model.config import ModelConfig, parse_config
+from featray.model.config import CheckpointConfig, config_from_json
 from featray.model.layout import Shape, expected_dtype, expected_layout
 
 DEFAULT_LICENSE: Final = "research-noncommercial"
@@ -38,7 +38,7 @@ class Checkpoint:
     """
 
     path: Path
-    config: ModelConfig
+    config: CheckpointConfig
     sha256: str
     name: str
     license: str
@@ -74,7 +74,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             tensors, metadata = _parse_header(header, data_bytes, path)
             if "config" not in metadata:
                 raise ModelError(f"{path}: no 'config' in its metadata; not a multitask checkpoint")
-            config = parse_config(metadata["config"], source=str(path))
+            config = config_from_json(metadata["config"], source=str(path))
             _check_layout(tensors, config, path)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -146,7 +146,7 @@ def _parse_tensor(name: str, entry: object, path: Path) -> _Tensor:
     return tensor
 
 
-def _check_layout(tensors: dict[str, _Tensor], config: ModelConfig, path: Path) -> None:
+def _check_layout(tensors: dict[str, _Tensor], config: CheckpointConfig, path: Path) -> None:
     layout = expected_layout(config)
     if missing := [name for name in layout if name not in tensors]:
         raise ModelError(f"{path}: missing {_listed(missing)}", tensors=missing)

@@ -14,7 +14,7 @@ from featray.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from featray.model.checkpoint import Checkpoint
-    from featray.model.config import ModelConfig
+    from featray.model.config import CheckpointConfig
     from featray.model.hub import PulledFile
 
 _SUFFIX = ".safetensors"
@@ -165,12 +165,12 @@ def _find(spec: str, revision: str | None) -> Checkpoint:
     return resolve_checkpoint(spec, revision=None, sha256=None, accept_license=None, cache_dir=cache_dir())
 
 
-def _synthetic_config(variant: str | None, config_json: str | None) -> ModelConfig:
-    from featray.model.config import parse_config
-    from featray.model.synth import SYNTHETIC_VARIANTS
+def _synthetic_config(variant: str | None, config_json: str | None) -> CheckpointConfig:
+    from featray.model.config import config_from_json
+    from featray.model.synth import DEFAULT_VARIANT, SYNTHETIC_VARIANTS
 
     if config_json is None:
-        variant = variant or "v25"
+        variant = variant or DEFAULT_VARIANT
         if variant not in SYNTHETIC_VARIANTS:
             known = ", ".join(SYNTHETIC_VARIANTS)
             raise UsageError(f"--variant: there is no synthetic variant {variant!r} (there are {known})")
@@ -183,12 +183,12 @@ def _synthetic_config(variant: str | None, config_json: str | None) -> ModelConf
         except (OSError, ValueError) as error:
             raise UsageError(f"--config: {config_json[:100]!r} is neither JSON nor a file that can be read") from error
     try:
-        return parse_config(config_json, source="--config")
+        return config_from_json(config_json, source="--config")
     except ModelError as error:
         raise UsageError(str(error), **error.details) from None
 
 
-def _heads(config: ModelConfig) -> list[str]:
+def _heads(config: CheckpointConfig) -> list[str]:
     """What the network estimates, a phrase a head."""
     mesh = "shares of the chip" if config.mesh_normalized else "pixels of the 224-pixel image"
     heads = [
@@ -201,7 +201,7 @@ def _heads(config: ModelConfig) -> list[str]:
     return heads + ([f"blendshapes: {config.n_blendshape}"] if config.n_blendshape else [])
 
 
-def _gaze(config: ModelConfig) -> list[str]:
+def _gaze(config: CheckpointConfig) -> list[str]:
     options = {
         "eye regions": config.gaze_eye_roi,
         "6D pose": config.gaze_pose_6d,

@@ -59,7 +59,7 @@ Channels = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 Degrees = Annotated[float, Field(ge=-360.0, le=360.0)]
 
 
-class ModelConfig(BaseModel):
+class CheckpointConfig(BaseModel):
     """The `config` metadata of a checkpoint; defaults are those of the training code.
 
     `n_au`, `n_emotion`, `n_blendshape` and `n_mesh` take only the values whose outputs
@@ -104,7 +104,7 @@ class ModelConfig(BaseModel):
 
     @property
     def backbone_shape(self) -> BackboneShape:
-        """Depths and channels of the backbone. KeyError for a backbone that `parse_config` would refuse."""
+        """Depths and channels of the backbone. KeyError for a backbone that `config_from_json` would refuse."""
         return BACKBONES[self.backbone_arch]
 
     @property
@@ -113,7 +113,7 @@ class ModelConfig(BaseModel):
         return self.backbone_shape.channels[-1] + self.unified_lmk_dim
 
 
-def config_from_mapping(values: dict[str, Any], *, source: str) -> ModelConfig:
+def config_from_mapping(values: dict[str, Any], *, source: str) -> CheckpointConfig:
     """Check a config and return it. `source` names the file in messages.
 
     Unknown keys are ignored with one logged warning.
@@ -122,11 +122,11 @@ def config_from_mapping(values: dict[str, Any], *, source: str) -> ModelConfig:
         ModelError: a value that is malformed, out of bounds or not supported; names the key.
 
     """
-    unknown = sorted(set(values) - set(ModelConfig.model_fields) - _TRAINING_ONLY_KEYS)
+    unknown = sorted(set(values) - set(CheckpointConfig.model_fields) - _TRAINING_ONLY_KEYS)
     if unknown:
         _log.warning("%s: unknown model config keys are ignored: %s", source, ", ".join(unknown)[:500])
     try:
-        config = ModelConfig.model_validate(values)
+        config = CheckpointConfig.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -136,7 +136,7 @@ def config_from_mapping(values: dict[str, Any], *, source: str) -> ModelConfig:
     return config
 
 
-def parse_config(text: str, *, source: str) -> ModelConfig:
+def config_from_json(text: str, *, source: str) -> CheckpointConfig:
     """Parse the JSON of a checkpoint's `config` metadata. Raises ModelError like `config_from_mapping`."""
     try:
         values = json.loads(text)
@@ -147,7 +147,7 @@ def parse_config(text: str, *, source: str) -> ModelConfig:
     return config_from_mapping(values, source=source)
 
 
-def _check_supported(config: ModelConfig, source: str) -> None:
+def _check_supported(config: CheckpointConfig, source: str) -> None:
     def refuse(key: str, reason: str) -> ModelError:
         return ModelError(f"{source}: model config key {key!r}: {reason}", key=key)
 

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.errors import ConfigError, ModelError
+from featray.faces.crop import CHIP_PX
 from featray.model.checkpoint import Checkpoint
-from featray.model.engines import CHIP_SIDE_PX, EngineSettings, check_chips
+from featray.model.engines import EngineSettings, check_chips
 from featray.model.ir_cache import IrCache, ir_key
 from featray.model.outputs import RawOutputs, flat_widths, split_flat
 
@@ -145,7 +146,7 @@ def _convert(ov: ModuleType, checkpoint: Checkpoint, settings: EngineSettings, f
     torch.set_num_threads(settings.num_threads)
     network = load_network(checkpoint)
     modules = (ChipTrunk(make_recipe(settings.recipe), network), FlatHeads(network))
-    inputs = [torch.zeros((CHIPS_PER_INFERENCE, CHIP_SIDE_PX, CHIP_SIDE_PX, 3), dtype=torch.uint8)]
+    inputs = [torch.zeros((CHIPS_PER_INFERENCE, CHIP_PX, CHIP_PX, 3), dtype=torch.uint8)]
     for part, module in zip(_PARTS, modules, strict=True):
         with torch.no_grad():
             model = ov.convert_model(torch.export.export(module.eval(), tuple(inputs)))

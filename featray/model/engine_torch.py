@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featray.errors import ModelError
+from featray.faces.crop import CHIP_PX
 from featray.model.checkpoint import Checkpoint
-from featray.model.engines import CHIP_SIDE_PX, EngineSettings, check_chips
+from featray.model.engines import EngineSettings, check_chips
 from featray.model.network import ChipTrunk, FlatHeads, load_network
 from featray.model.outputs import RawOutputs, flat_widths, split_flat
 from featray.model.recipes import make_recipe
@@ -98,7 +99,7 @@ class TorchEngine:
     def _set_batch_size(self, batch_size: int) -> None:
         self._batch_size = batch_size
         num_slots = 2 if self._on_gpu else 1
-        shape = (batch_size, CHIP_SIDE_PX, CHIP_SIDE_PX, 3)
+        shape = (batch_size, CHIP_PX, CHIP_PX, 3)
         self._staging = [torch.zeros(shape, dtype=torch.uint8, pin_memory=self._on_gpu) for _ in range(num_slots)]
         self._copied: list[torch.cuda.Event | None] = [None] * num_slots
 

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.errors import ConfigError
+from featray.faces.crop import CHIP_PX
 from featray.model.checkpoint import Checkpoint
 from featray.model.outputs import RawOutputs
 
-CHIP_SIDE_PX: Final = 256
 RECIPES: Final = ("pyfeat", "card-center-crop")
 PRECISIONS: Final = ("fp32", "bf16")
 AUTO: Final = "auto"
@@ -132,7 +132,7 @@ def open_engine(
 
 def check_chips(chips: NDArray[np.uint8]) -> None:
     """ValueError unless chips are `[N, 256, 256, 3]` uint8."""
-    if chips.dtype != np.uint8 or chips.ndim != 4 or chips.shape[1:] != (CHIP_SIDE_PX, CHIP_SIDE_PX, 3):
+    if chips.dtype != np.uint8 or chips.ndim != 4 or chips.shape[1:] != (CHIP_PX, CHIP_PX, 3):
         raise ValueError(f"chips are {chips.dtype} {list(chips.shape)}, not uint8 [N, 256, 256, 3]")
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from featray.model.config import IMAGE_SIDE_PX, ModelConfig
+from featray.model.config import IMAGE_SIDE_PX, CheckpointConfig
 from featray.model.layout import EYE_CHANNELS, gaze_input_dim, gaze_output_dim
 
 _EYE_CORNERS = ((33, 133), (362, 263))
@@ -77,7 +77,7 @@ class RoiAlign(nn.Module):
 class EyeEncoder(nn.Module):
     """What the stride-16 map shows around each eye, as a vector."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
         self.normalized = config.mesh_normalized
         size = config.gaze_eye_roi_size
@@ -112,7 +112,7 @@ class Gaze(nn.Module):
 
     centers: Tensor
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
         self.bins = config.gaze_bins
         self.head_frame = config.gaze_head_frame

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from featray.model.config import IMAGE_SIDE_PX, ModelConfig
+from featray.model.config import IMAGE_SIDE_PX, CheckpointConfig
 from featray.model.layout import BLENDSHAPE_HIDDEN, BLENDSHAPE_LANDMARK_DIM, LANDMARK_HIDDEN, POSE_HIDDEN
 
 
@@ -32,12 +32,12 @@ class MlpHead(nn.Module):
         return out
 
 
-def mesh_head(config: ModelConfig) -> MlpHead:
+def mesh_head(config: CheckpointConfig) -> MlpHead:
     """`lmk`: pooled features to 478 * 3 coordinates."""
     return MlpHead(config.afg_channels, LANDMARK_HIDDEN, 3 * config.n_mesh)
 
 
-def pose_head(config: ModelConfig) -> MlpHead:
+def pose_head(config: CheckpointConfig) -> MlpHead:
     """`pose`: pooled features to six pose numbers, the first three a rotation vector."""
     return MlpHead(config.afg_channels, POSE_HIDDEN, 6)
 
@@ -45,7 +45,7 @@ def pose_head(config: ModelConfig) -> MlpHead:
 class MeshFusion(nn.Module):
     """Pooled features beside the mesh's x, y, each normalised by its own LayerNorm."""
 
-    def __init__(self, pooled_dim: int, landmark_dim: int, config: ModelConfig) -> None:
+    def __init__(self, pooled_dim: int, landmark_dim: int, config: CheckpointConfig) -> None:
         super().__init__()
         self.mesh_scale = 1.0 if config.mesh_normalized else 1.0 / IMAGE_SIDE_PX
         self.proj_lmk = nn.Linear(2 * config.n_mesh, landmark_dim)
@@ -61,7 +61,7 @@ class MeshFusion(nn.Module):
 class Unified(MeshFusion):
     """The vector that the emotion and gaze heads share."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: CheckpointConfig) -> None:
         super().__init__(config.backbone_shape.channels[-1], config.unified_lmk_dim, config)
 
     def forward(self, pooled: Tensor, mesh: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Unified(MeshFusion):
 class MeshBlendshapes(MeshFusion):
     """Blendshapes from pooled features and the mesh."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: CheckpointConfig) -> None:
         super().__init__(config.afg_channels, BLENDSHAPE_LANDMARK_DIM, config)
         self.mlp = _blendshape_mlp(config.afg_channels + BLENDSHAPE_LANDMARK_DIM, config)
 
@@ -84,7 +84,7 @@ class MeshBlendshapes(MeshFusion):
 class PlainBlendshapes(nn.Module):
     """Blendshapes from pooled features alone (`bs_use_mesh: false`)."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
         self.mlp = _blendshape_mlp(config.afg_channels, config)
 
@@ -93,12 +93,12 @@ class PlainBlendshapes(nn.Module):
         return torch.sigmoid(self.mlp(pooled))
 
 
-def blendshape_head(config: ModelConfig) -> nn.Module:
+def blendshape_head(config: CheckpointConfig) -> nn.Module:
     """Make the blendshape head that the config asks for."""
     return MeshBlendshapes(config) if config.bs_use_mesh else PlainBlendshapes(config)
 
 
-def _blendshape_mlp(inputs: int, config: ModelConfig) -> nn.Sequential:
+def _blendshape_mlp(inputs: int, config: CheckpointConfig) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(inputs, BLENDSHAPE_HIDDEN), nn.GELU(), nn.Linear(BLENDSHAPE_HIDDEN, config.n_blendshape)
     )
@@ -107,7 +107,7 @@ def _blendshape_mlp(inputs: int, config: ModelConfig) -> nn.Sequential:
 class Emotion(nn.Module):
     """Emotion classes, valence and arousal."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
         self.reads_au = config.emotion_use_au_prob
         inputs = config.unified_dim + (config.n_au if self.reads_au else 0)

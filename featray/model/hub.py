@@ -215,13 +215,30 @@ def _hold_to_record(entry: Path, path: Path, sha256: str) -> str:
 
 def _pull(hub_file: HubFile, made: Path, sha256: str | None, check: Callable[[Path], str]) -> None:
     """Download into the empty folder `made`, check, and write the record beside the file."""
+    path = made / Path(hub_file.file).name
+    commit, etag = _download(hub_file, path)
+    found = sha256_of_file(path)
+    if _SHA256.fullmatch(etag) and found != etag:
+        raise ModelError(f"{hub_file.spec}: the download is corrupt (sha256 {found}, the hub says {etag})")
+    _check_sha256(hub_file, found, sha256)
+    try:
+        license_name = check(path)
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(path), hub_file.spec), **error.details) from None
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    record = PullRecord(hub_file.repo, hub_file.file, hub_file.revision, commit, found, etag, now, license_name)
+    path.with_suffix(".json").write_text(json.dumps(asdict(record), indent=1) + "\n")
+
+
+def _download(hub_file: HubFile, path: Path) -> tuple[str, str]:
+    """Fetch a hub file to `path`; the commit that its revision stands for, and the etag that the hub gives it."""
     import huggingface_hub
     from huggingface_hub import constants, errors
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
     # The HTTP client's own root error and OSError. Which client it is changes between hub versions.
     broke_off: tuple[type[BaseException], ...] = (*errors.HfHubHTTPError.__bases__, ValueError)
-    download = made / "download"
+    download = path.parent / "download"
     try:
         url = huggingface_hub.hf_hub_url(hub_file.repo, hub_file.file, revision=hub_file.revision)
         metadata = huggingface_hub.get_hf_file_metadata(url)
@@ -249,20 +266,9 @@ def _pull(hub_file: HubFile, made: Path, sha256: str | None, check: Callable[[Pa
             f"{hub_file.spec}: cannot be pulled ({_one_line(error)}); run `{hub_file.pull_command}` "
             f"where the hub can be reached, or point {hub_file.setting} at a local file"
         ) from error
-    path = made / Path(hub_file.file).name
     os.replace(pulled, path)
     shutil.rmtree(download)
-    found = sha256_of_file(path)
-    if _SHA256.fullmatch(etag) and found != etag:
-        raise ModelError(f"{hub_file.spec}: the download is corrupt (sha256 {found}, the hub says {etag})")
-    _check_sha256(hub_file, found, sha256)
-    try:
-        license_name = check(path)
-    except ModelError as error:
-        raise ModelError(str(error).replace(str(path), hub_file.spec), **error.details) from None
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    record = PullRecord(hub_file.repo, hub_file.file, hub_file.revision, commit, found, etag, now, license_name)
-    path.with_suffix(".json").write_text(json.dumps(asdict(record), indent=1) + "\n")
+    return commit, etag
 
 
 def _check_sha256(hub_file: HubFile, found: str, expected: str | None) -> None:

@@ -29,6 +29,7 @@ _CODE_FILES: Final = (
     "engine_openvino.py",
     "gaze.py",
     "heads.py",
+    "layout.py",
     "network.py",
     "outputs.py",
     "recipes.py",

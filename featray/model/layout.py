@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from featray.model.config import ModelConfig
+from featray.model.config import CheckpointConfig
 
 Shape = tuple[int, ...]
 _Entry = tuple[str, Shape]
@@ -23,7 +23,7 @@ COUNTER_LEAF: Final = "num_batches_tracked"
 """The only int64 tensors of a checkpoint: BatchNorm's step counters, which inference does not use."""
 
 
-def expected_layout(config: ModelConfig) -> dict[str, Shape]:
+def expected_layout(config: CheckpointConfig) -> dict[str, Shape]:
     """Tensor name to shape, for every tensor of a checkpoint with this config."""
     entries: dict[str, Shape] = {}
     for part in (_log_variances, _backbone, _au_heads, _mefl, _face_heads, _gaze):
@@ -36,13 +36,13 @@ def expected_dtype(name: str) -> str:
     return "I64" if name.endswith("." + COUNTER_LEAF) else "F32"
 
 
-def gaze_input_dim(config: ModelConfig) -> int:
+def gaze_input_dim(config: CheckpointConfig) -> int:
     """Length of the vector that each side of the gaze head reads."""
     eye = config.gaze_eye_dim if config.gaze_eye_roi else 0
     return config.unified_dim + eye + (6 if config.gaze_pose_6d else 0)
 
 
-def gaze_output_dim(config: ModelConfig) -> int:
+def gaze_output_dim(config: CheckpointConfig) -> int:
     """Count the outputs of each side of the gaze head: 0 when four scalar heads are used instead."""
     if config.gaze_bins:
         return 2 * config.gaze_bins
@@ -61,7 +61,7 @@ def _affine(name: str, channels: int) -> Iterator[_Entry]:
     yield f"{name}.bias", (channels,)
 
 
-def _log_variances(config: ModelConfig) -> Iterator[_Entry]:
+def _log_variances(config: CheckpointConfig) -> Iterator[_Entry]:
     """Loss weights of the training run: in the file, unused here."""
     yield "log_var_au", (config.n_au,)
     tasks = ["mesh", "pose", "emotion", "va", "gaze"] + (["blendshape"] if config.n_blendshape else [])
@@ -69,7 +69,7 @@ def _log_variances(config: ModelConfig) -> Iterator[_Entry]:
         yield f"log_var_{task}", ()
 
 
-def _backbone(config: ModelConfig) -> Iterator[_Entry]:
+def _backbone(config: CheckpointConfig) -> Iterator[_Entry]:
     depths, channels, conv_mlp = config.backbone_shape
     yield "backbone.stem_0.weight", (channels[0], 3, 4, 4)
     yield "backbone.stem_0.bias", (channels[0],)
@@ -96,7 +96,7 @@ def _block(name: str, width: int, kernel: Shape) -> Iterator[_Entry]:
     yield f"{name}.mlp.fc2.bias", (width,)
 
 
-def _au_heads(config: ModelConfig) -> Iterator[_Entry]:
+def _au_heads(config: CheckpointConfig) -> Iterator[_Entry]:
     width = config.afg_channels
     if config.backbone_shape.channels[-1] != width:
         yield "proj.weight", (width, config.backbone_shape.channels[-1], 1, 1)
@@ -112,7 +112,7 @@ def _au_heads(config: ModelConfig) -> Iterator[_Entry]:
     yield "sc.s", (config.n_au, width)
 
 
-def _mefl(config: ModelConfig) -> Iterator[_Entry]:
+def _mefl(config: CheckpointConfig) -> Iterator[_Entry]:
     if config.drop_mefl:
         return
     width = config.mefl_channels
@@ -128,7 +128,7 @@ def _mefl(config: ModelConfig) -> Iterator[_Entry]:
         yield from _affine(f"mefl.gcn.{layer}.ln_e", width)
 
 
-def _face_heads(config: ModelConfig) -> Iterator[_Entry]:
+def _face_heads(config: CheckpointConfig) -> Iterator[_Entry]:
     width, backbone_width = config.afg_channels, config.backbone_shape.channels[-1]
     mesh_xy, unified = 2 * config.n_mesh, config.unified_dim
     yield from _linear("lmk.mlp.0", LANDMARK_HIDDEN, width)
@@ -154,7 +154,7 @@ def _face_heads(config: ModelConfig) -> Iterator[_Entry]:
     yield from _linear("emotion.va_head", 2, emotion_inputs)
 
 
-def _gaze(config: ModelConfig) -> Iterator[_Entry]:
+def _gaze(config: CheckpointConfig) -> Iterator[_Entry]:
     if config.gaze_eye_roi:
         encoder, cells = "gaze_eye_enc", config.gaze_eye_roi_size**2
         yield f"{encoder}.enc.0.weight", (EYE_CHANNELS, config.backbone_shape.channels[-2], 3, 3)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from featray.errors import ModelError
 from featray.model.action_units import AuMaps, EdgeGraph, NeighbourGraph, Similarity, fold_au_heads
 from featray.model.checkpoint import Checkpoint
-from featray.model.config import ModelConfig
+from featray.model.config import CheckpointConfig
 from featray.model.gaze import EyeEncoder, Gaze
 from featray.model.heads import Emotion, Unified, blendshape_head, mesh_head, pose_head
 from featray.model.layout import COUNTER_LEAF
@@ -30,7 +30,7 @@ class MultitaskNet(nn.Module):
     The backbone has no weights, not even random ones, until a state dict is assigned: use `load_network`.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
         self.config = config
         levels = [-2, -1] if config.gaze_eye_roi else [-1]

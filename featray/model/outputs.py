@@ -13,12 +13,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featray.model.config import IMAGE_SIDE_PX, ModelConfig
+from featray.model.config import IMAGE_SIDE_PX, CheckpointConfig
 from featray.model.names import (
     AU_NAMES_20,
     AU_NAMES_24,
     BLENDSHAPE_NAMES,
-    DLIB68_VERTICES,
     EMOTION_NAMES_7,
     EMOTION_NAMES_8,
 )
@@ -56,7 +55,7 @@ class RawOutputs:
         return len(self.au)
 
 
-def flat_widths(config: ModelConfig) -> dict[str, int]:
+def flat_widths(config: CheckpointConfig) -> dict[str, int]:
     """Columns that each output takes in the one `[N, D]` array that engines move around."""
     widths = {
         "au": config.n_au,
@@ -69,7 +68,7 @@ def flat_widths(config: ModelConfig) -> dict[str, int]:
     return widths | ({"blendshapes": config.n_blendshape} if config.n_blendshape else {})
 
 
-def split_flat(flat: Floats, config: ModelConfig) -> RawOutputs:
+def split_flat(flat: Floats, config: CheckpointConfig) -> RawOutputs:
     """Take the engines' `[N, D]` float32 array apart (views, no copies)."""
     widths = flat_widths(config)
     ends = np.cumsum(list(widths.values()))
@@ -87,7 +86,7 @@ def split_flat(flat: Floats, config: ModelConfig) -> RawOutputs:
     )
 
 
-def to_columns(raw: RawOutputs, crops: NDArray[np.floating[Any]], config: ModelConfig) -> dict[str, Floats]:
+def to_columns(raw: RawOutputs, crops: NDArray[np.floating[Any]], config: CheckpointConfig) -> dict[str, Floats]:
     """Table columns of N faces, each `[N]` float32 but `mesh_xyz`, which is `[N, 1434]`.
 
     Keys: every AU of the checkpoint (`AU01`...), `emotion_*`, `valence`, `arousal`,
@@ -116,7 +115,7 @@ def to_columns(raw: RawOutputs, crops: NDArray[np.floating[Any]], config: ModelC
     return {name: np.ascontiguousarray(values, np.float32) for name, values in columns.items()}
 
 
-def mesh_in_frame(mesh: Floats, crops: NDArray[np.floating[Any]], config: ModelConfig) -> Floats:
+def mesh_in_frame(mesh: Floats, crops: NDArray[np.floating[Any]], config: CheckpointConfig) -> Floats:
     """Mesh `[N, 478, 3]` with x, y in frame pixels. Computed in float64: frames can be wide."""
     crops64 = np.asarray(crops, np.float64)
     if crops64.shape != (len(mesh), 3):
@@ -125,12 +124,6 @@ def mesh_in_frame(mesh: Floats, crops: NDArray[np.floating[Any]], config: ModelC
     framed = mesh.astype(np.float64)
     framed[..., :2] = crops64[:, None, :2] + framed[..., :2] * (unit * crops64[:, None, 2:])
     return framed.astype(np.float32)
-
-
-def dlib68(mesh_xyz: Floats) -> Floats:
-    """Pick dlib's 68 landmarks `[N, 68, 2]`, x and y, out of `mesh_xyz` `[N, 1434]` or `[N, 478, 3]`."""
-    mesh = mesh_xyz.reshape(len(mesh_xyz), -1, 3)
-    return np.ascontiguousarray(mesh[:, list(DLIB68_VERTICES), :2])
 
 
 def _gaze_columns(gaze: Floats) -> dict[str, Floats]:

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from featray.faces.crop import CHIP_PX
 from featray.model.config import IMAGE_SIDE_PX
-from featray.model.engines import CHIP_SIDE_PX
 
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
@@ -53,7 +53,7 @@ def make_recipe(name: str) -> Recipe:
     the model card reads.
     """
     rows = {"pyfeat": antialiased_resize_matrix, "card-center-crop": center_crop_matrix}[name]
-    return Recipe(rows(CHIP_SIDE_PX, IMAGE_SIDE_PX))
+    return Recipe(rows(CHIP_PX, IMAGE_SIDE_PX))
 
 
 def antialiased_resize_matrix(side_in: int, side_out: int) -> NDArray[np.float32]:

@@ -11,10 +11,9 @@ from featray.errors import ConfigError, LicenseError, ModelError
 from featray.model.cache import locked
 from featray.model.checkpoint import DEFAULT_LICENSE, Checkpoint, read_checkpoint
 from featray.model.hub import HUB_PREFIX, HubFile, fetch, parse_hub_spec
-from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
+from featray.model.synth import DEFAULT_VARIANT, SYNTHETIC_VARIANTS, write_synthetic
 
 SYNTHETIC: Final = "synthetic"
-_DEFAULT_VARIANT: Final = "v25"
 _SEED: Final = 0
 _RESTRICTED_OWNER: Final = "py-feat"
 
@@ -116,7 +115,7 @@ def find_hub_file(spec: str, revision: str | None) -> tuple[HubFile, str | None]
 
 
 def _synthetic(spec: str, cache_dir: Path) -> Checkpoint:
-    variant = spec.partition(":")[2] or _DEFAULT_VARIANT
+    variant = spec.partition(":")[2] or DEFAULT_VARIANT
     if variant not in SYNTHETIC_VARIANTS:
         known = ", ".join(SYNTHETIC_VARIANTS)
         raise ConfigError(f"model.checkpoint: there is no synthetic variant {variant!r} (there are {known})")

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.errors import ModelError
-from featray.model.config import ModelConfig
+from featray.model.config import CheckpointConfig
 from featray.model.layout import Shape, expected_dtype, expected_layout
 
 SYNTHETIC_LICENSE: Final = "MIT"
@@ -37,8 +37,8 @@ _V25: Final[dict[str, Any]] = {
 }
 _EYE_ROI: Final[dict[str, Any]] = {**_V25, "gaze_eye_roi": True}
 
-SYNTHETIC_VARIANTS: Final[dict[str, ModelConfig]] = {
-    name: ModelConfig(**values)
+SYNTHETIC_VARIANTS: Final[dict[str, CheckpointConfig]] = {
+    name: CheckpointConfig(**values)
     for name, values in {
         "v25": _V25,
         "v28": {**_EYE_ROI, "gaze_pose_6d": True, "gaze_hidden": 256, "gaze_bins": 90},
@@ -54,7 +54,10 @@ SYNTHETIC_VARIANTS: Final[dict[str, ModelConfig]] = {
         },
     }.items()
 }
-"""Configs of the published head versions, and `atto`: a small one for tests. `v25` is the default."""
+"""Configs of the published head versions, and `atto`: a small one for tests."""
+
+DEFAULT_VARIANT: Final = "v25"
+"""Of `synthetic`: the head of the model card's file."""
 
 
 def synthetic_tensor(name: str, shape: Shape, *, seed: int) -> NDArray[Any]:
@@ -86,14 +89,14 @@ def synthetic_tensor(name: str, shape: Shape, *, seed: int) -> NDArray[Any]:
     return np.asarray(x, np.float32)
 
 
-def write_synthetic(path: Path, *, config: ModelConfig | None = None, seed: int = 0) -> None:
+def write_synthetic(path: Path, *, config: CheckpointConfig | None = None, seed: int = 0) -> None:
     """Write a synthetic checkpoint of `config` (default: the published v2.5 head) to `path`, atomically.
 
     Raises:
         ModelError: `path` cannot be written.
 
     """
-    config = config or SYNTHETIC_VARIANTS["v25"]
+    config = config or SYNTHETIC_VARIANTS[DEFAULT_VARIANT]
     # Widest items first, as safetensors' own writer does, so that every tensor is aligned.
     names = sorted(expected_layout(config).items(), key=lambda item: (expected_dtype(item[0]) != "I64", item[0]))
     header = _header(names, config)
@@ -114,7 +117,7 @@ def write_synthetic(path: Path, *, config: ModelConfig | None = None, seed: int 
         raise ModelError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def _header(names: list[tuple[str, Shape]], config: ModelConfig) -> bytes:
+def _header(names: list[tuple[str, Shape]], config: CheckpointConfig) -> bytes:
     """Make the safetensors header, padded to 8 bytes.
 
     Made here because safetensors' own writer orders metadata by a randomly seeded hash, which

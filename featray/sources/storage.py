@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
@@ -261,6 +261,18 @@ def list_files(location: Location) -> list[str]:
     with storage_errors(location.uri):
         location.fs.invalidate_cache()
         return sorted(location.fs.find(location.path))
+
+
+def list_ahead(locations: Iterable[Location]) -> None:
+    """List prefixes of many files that are about to be opened: whoever opens them asks for no size or date then.
+
+    DuckDB asks six times a file. What the filesystem keeps of it holds until the next listing.
+    """
+    for number, location in enumerate(locations):
+        with storage_errors(location.uri):
+            if not number:
+                location.fs.invalidate_cache()
+            location.fs.find(location.path)
 
 
 def list_folders(location: Location) -> list[str]:

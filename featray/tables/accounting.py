@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from featray.errors import ErrorCode
 from featray.model.names import EMOTION_NAMES_7
-from featray.tables.schema import FACE_TABLES, SORT_KEYS, TABLES, Column
+from featray.tables.schema import FACE_TABLES, PER_VIDEO_TABLES, SORT_KEYS, TABLES, Column
 
 KEYS: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(FACE_TABLES, ("video_id", "frame_index", "face_index")),
@@ -232,7 +232,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _same_faces("blendshapes"),
     _same_faces("mesh"),
     *(_known_video(table) for table in ("faces", "frames", "errors")),
-    *(_known_run(table) for table in ("faces", "blendshapes", "mesh", "frames", "videos", "errors")),
+    *(_known_run(table) for table in PER_VIDEO_TABLES),
     Rule(("errors", "videos"), _STATUS),
     Rule(("errors", "videos"), _TRUNCATED),
     Rule(("errors",), _CODES),

@@ -31,9 +31,10 @@ from featray.tables.commits import (
     write_commit,
 )
 from featray.tables.erase_edits import TrackFaces, counted, forget_uri, forget_uri_edit, read_track, uris_of
-from featray.tables.finish import finish_committed, uncommitted_files
+from featray.tables.finish import finish_committed
 from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.lease import hold
+from featray.tables.orphans import uncommitted_files
 from featray.tables.replace import ERASE_PREFIX, carry_out
 from featray.tables.rewrite import Edit, holds_videos, rewrite_files, without
 from featray.tables.runs import running_rows, write_marker
@@ -267,16 +268,17 @@ def _sweep(partition: Partition, erasure: Erasure) -> int:
 
     Killed processes leave such files: parts of a shard without a commit, and temporary files on a disk.
     """
-    root = partition.output.root
+    output = partition.output
     committed = {file.path for commit in read_commits(partition) for file in commit.files}
-    gone = [path for path in uncommitted_files(partition, committed) if _may_hold(partition, path, erasure)]
+    strays = uncommitted_files(output, partition.table_folders(), committed)
+    gone = [path for path in strays if _may_hold(partition, path, erasure)]
     for path in gone:
-        delete(root.child(path))
+        delete(output.root.child(path))
     for folder in _INTERNAL_FOLDERS:
-        for path in list_files(partition.output.internal(folder, partition.dataset, partition.release)):
+        for path in list_files(output.internal(folder, partition.dataset, partition.release)):
             name = path.rsplit("/", 1)[-1]
             if name.startswith(".") and name.endswith(".tmp"):
-                delete(root.child(path[len(root.path.rstrip("/")) + 1 :]))
+                delete(output.root.child(output.relative(path)))
     return len(gone)
 
 

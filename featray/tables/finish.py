@@ -6,7 +6,6 @@ from the row of the run that opened the shard, which stands in its marker or in 
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,17 +17,15 @@ import yaml
 from featray.config import path_field_names
 from featray.errors import OutputError
 from featray.provenance import footer
-from featray.sources.storage import delete, list_files, open_ranges, storage_errors
+from featray.sources.storage import delete, open_ranges, storage_errors
 from featray.tables.commits import Commit, ShardManifest, close_shard, read_commit, read_commits, read_manifests
 from featray.tables.landing import landed_units, read_plan
 from featray.tables.layout import Partition
 from featray.tables.lease import hold
+from featray.tables.orphans import uncommitted_files
 from featray.tables.publish import PublishSettings, clean_up_shard, publish_shard
 from featray.tables.replace import COMPACT_PREFIX, finish_changes
 from featray.tables.runs import close_killed_runs, running_rows
-from featray.tables.schema import TABLES
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,21 +92,11 @@ def remove_leftovers(partition: Partition) -> int:
     """Delete the files of compactions that were cut off before their commit; how many there were."""
     committed = {file.path for commit in read_commits(partition) for file in commit.files}
     removed = 0
-    for path in uncommitted_files(partition, committed):
+    for path in uncommitted_files(partition.output, partition.table_folders(), committed):
         if path.rsplit("/", 1)[-1].startswith(f"part-{COMPACT_PREFIX}"):
             delete(partition.output.root.child(path))
             removed += 1
     return removed
-
-
-def uncommitted_files(partition: Partition, committed: set[str]) -> Iterator[str]:
-    """Paths, relative to the output's root, of files in the partition's table folders that no commit names."""
-    root = partition.output.root.path.rstrip("/")
-    for table in TABLES:
-        for path in list_files(partition.folder(table)):
-            relative = path[len(root) + 1 :]
-            if relative not in committed:
-                yield relative
 
 
 def _progress(partition: Partition, manifest: ShardManifest) -> tuple[int, int | None]:

@@ -6,6 +6,8 @@
     _featray/shards/<d>/<r>/<shard>.json                    which videos an open shard holds
     _featray/commits/<d>/<r>/<shard>.json                   what a published shard holds
     _featray/leases/<d>/<r>/<number>.json                   who may publish, or was the last who might
+    _featray/running/<d>/<r>/<run_id>.json                  the row of a run that has begun and not ended
+    _featray/erased/<video_id>.json                         what was erased and may not come back
 
 Table roots hold nothing but published Parquet files.
 """
@@ -28,7 +30,7 @@ from featray.sources.storage import (
     storage_errors,
     write_bytes,
 )
-from featray.tables.schema import SCHEMA_VERSION
+from featray.tables.schema import SCHEMA_VERSION, TABLES
 
 INTERNAL = "_featray"
 
@@ -47,6 +49,10 @@ class Output:
         """A place in the internal folder."""
         return self.root.child(INTERNAL, *parts)
 
+    def relative(self, path: str) -> str:
+        """A path of the filesystem as commits name it: from the output's root on."""
+        return path[len(self.root.path.rstrip("/")) + 1 :]
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -60,6 +66,10 @@ class Partition:
         """The folder of a table's files for these path-field values."""
         values = {"dataset": self.dataset, "release": self.release, **(fields or {})}
         return self.output.table(table).child(*(f"{name}={_escape(value)}" for name, value in values.items()))
+
+    def table_folders(self) -> list[Location]:
+        """The folders of all tables."""
+        return [self.folder(table) for table in TABLES]
 
     @staticmethod
     def landing_name(video_id: str, work_key: str) -> str:

@@ -38,25 +38,18 @@ was held up for over 90 s between question and PUT may undo a newer one (`featra
 from __future__ import annotations
 
 import contextlib
-import getpass
-import json
 import logging
-import os
-import platform
-import secrets
-import socket
 import threading
 import time
-import uuid
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 from featray.errors import LeaseError, StorageError
 from featray.sources.exclusive import age_seconds, create_bytes, enforces
 from featray.sources.storage import delete, list_files, read_bytes, write_bytes
+from featray.tables.holder import Holder
 from featray.tables.layout import Partition
 
 log = logging.getLogger(__name__)
@@ -71,31 +64,6 @@ SETTLE_SECONDS: Final = 10.0
 """Where there is no conditional PUT: between a claim and reading it again. A small PUT takes a second at worst."""
 
 _CLAIMS = 5
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A lease as it is stored.
-
-    Attributes:
-        number: of the lease; the highest holds.
-        token: random, so that a claim can be told from another of the same number.
-        machine: within which `pid` and `pid_started` mean something: boot and pid namespace.
-        since_us, renewed_us: by the holder's clock, microseconds since the epoch; for people to read.
-        released: whether the holder is done.
-    """
-
-    number: int
-    token: str
-    run_id: str
-    host: str
-    user: str
-    machine: str
-    pid: int
-    pid_started: str
-    since_us: int
-    renewed_us: int
-    released: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,7 +147,7 @@ class Lease:
             self._lost = error
             raise
         record = replace(self._holder, renewed_us=time.time_ns() // 1000, released=released)
-        write_bytes(self._partition.lease(record.number), _dump(record))
+        write_bytes(self._partition.lease(record.number), record.to_json())
 
 
 def hold(partition: Partition, run_id: str) -> Lease:
@@ -193,7 +161,7 @@ def hold(partition: Partition, run_id: str) -> Lease:
         newest = _newest(partition)
         if newest:
             _refuse_if_held(partition, newest)
-        mine = _myself(newest + 1, run_id)
+        mine = Holder.myself(newest + 1, run_id)
         if _claim(partition, mine, looked):
             _tidy(partition, mine.number)
             return Lease(partition, mine)
@@ -216,14 +184,14 @@ def _tidy(partition: Partition, mine: int) -> None:
 
 def _claim(partition: Partition, mine: Holder, looked: float) -> bool:
     """Create the lease's object; whether it is ours."""
-    place, data = partition.lease(mine.number), _dump(mine)
+    place, data = partition.lease(mine.number), mine.to_json()
     # A PUT whose answer was lost and that is repeated is refused because of itself: what is there decides.
     if create_bytes(place, data) and not enforces(place, data):
         late = time.monotonic() - looked > SETTLE_SECONDS
         time.sleep(SETTLE_SECONDS)
         if late:
             if _holds(partition, mine):  # withdrawn, or it would keep everybody out until it expires
-                write_bytes(place, _dump(replace(mine, released=True)))
+                write_bytes(place, replace(mine, released=True).to_json())
             return False
     return _holds(partition, mine)
 
@@ -235,7 +203,7 @@ def _holds(partition: Partition, mine: Holder) -> bool:
 
 def _refuse_if_held(partition: Partition, number: int) -> None:
     holder = _read(partition, number)
-    if holder is not None and (holder.released or _is_gone(holder)):
+    if holder is not None and (holder.released or holder.is_gone()):
         return
     try:
         age = age_seconds(partition.lease(number))
@@ -288,67 +256,10 @@ def _newest(partition: Partition) -> int:
 def _read(partition: Partition, number: int) -> Holder | None:
     """A lease, or None if it is not there or not readable."""
     try:
-        return Holder(**json.loads(read_bytes(partition.lease(number))))
+        return Holder.from_json(read_bytes(partition.lease(number)))
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
         raise
     except (ValueError, TypeError):
         return None
-
-
-def _dump(holder: Holder) -> bytes:
-    return json.dumps(asdict(holder)).encode()
-
-
-def _myself(number: int, run_id: str) -> Holder:
-    user = "unknown"
-    with contextlib.suppress(OSError, KeyError):  # a container's user need not have a name
-        user = getpass.getuser()
-    now_us = time.time_ns() // 1000
-    return Holder(
-        number=number,
-        token=secrets.token_hex(8),
-        run_id=run_id,
-        host=socket.gethostname(),
-        user=user,
-        machine=_machine(),
-        pid=os.getpid(),
-        pid_started=_started(os.getpid()),
-        since_us=now_us,
-        renewed_us=now_us,
-    )
-
-
-def _machine() -> str:
-    """Within which process ids can be compared."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return f"{platform.node()} {uuid.getnode():x}"
-
-
-def _started(pid: int) -> str:
-    """When a process started, in the kernel's ticks; empty if it is gone, or cannot be asked."""
-    try:
-        # The name in parentheses may hold anything; after it come the state and, 19 further on, the start.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in ("Z", "X") else fields[19]
-
-
-def _is_gone(holder: Holder) -> bool:
-    """Whether the holder's process is known to be dead; False if it cannot be known from here."""
-    if holder.machine != _machine():
-        return False
-    if holder.pid_started:
-        return _started(holder.pid) != holder.pid_started
-    try:
-        os.kill(holder.pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False

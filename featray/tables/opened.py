@@ -43,6 +43,7 @@ class Tables:
     videos: DuckDBPyRelation
     errors: DuckDBPyRelation
     runs: DuckDBPyRelation
+    erasures: DuckDBPyRelation
     features: DuckDBPyRelation
     dlib68: DuckDBPyRelation
 

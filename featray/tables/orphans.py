@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from featray.sources.storage import Location, list_files
 from featray.tables.commits import read_manifests
@@ -13,6 +13,14 @@ from featray.tables.runs import running_rows
 from featray.tables.schema import TABLES
 
 
+def uncommitted_files(output: Output, folders: Iterable[Location], committed: set[str]) -> Iterator[str]:
+    """Paths, relative to the output's root, of the files below these folders that are none of `committed`."""
+    for folder in folders:
+        for path in map(output.relative, list_files(folder)):
+            if path not in committed:
+                yield path
+
+
 def find_uncommitted(
     output: Output, partitions: list[Partition], committed: set[str], report: Report, *, everything: bool
 ) -> None:
@@ -20,31 +28,23 @@ def find_uncommitted(
     owners = {part: f"shard {shard} is open" for p in partitions for part, shard in _open_stems(p).items()}
     for partition in partitions:
         owners |= {f"part-{row['run_id']}-": f"run {row['run_id']} is on" for row in running_rows(partition)}
-    root = output.root.path.rstrip("/")
-    for folder in _folders(output, partitions, everything=everything):
-        for path in list_files(folder):
-            relative = path[len(root) + 1 :]
-            if relative in committed:
-                continue
-            name = relative.rsplit("/", 1)[-1]
-            owner = next((owner for stem, owner in owners.items() if name.lstrip(".").startswith(stem)), None)
-            if owner:
-                report.unfinished.append(f"{relative}: in no commit yet; {owner}, and the next run replaces it")
-            elif ERASE_PREFIX in name or name.startswith(f"part-{COMPACT_PREFIX}"):
-                mend = "featray erase" if ERASE_PREFIX in name else "featray publish or compact"
-                report.unfinished.append(f"{relative}: in no commit; left by a change that was cut off; {mend} ends it")
-            elif name.endswith(".tmp"):
-                report.unfinished.append(f"{relative}: left by a process that was killed while it wrote; delete it")
-            else:
-                report.problems.append(Problem("", "no commit names it: its rows are not published", relative))
-
-
-def _folders(output: Output, partitions: list[Partition], *, everything: bool) -> Iterator[Location]:
-    for table in TABLES:
-        if everything:
-            yield output.table(table)
+    folders = [output.table(table) for table in TABLES] if everything else _folders(partitions)
+    for path in uncommitted_files(output, folders, committed):
+        name = path.rsplit("/", 1)[-1]
+        owner = next((owner for stem, owner in owners.items() if name.lstrip(".").startswith(stem)), None)
+        if owner:
+            report.unfinished.append(f"{path}: in no commit yet; {owner}, and the next run replaces it")
+        elif ERASE_PREFIX in name or name.startswith(f"part-{COMPACT_PREFIX}"):
+            mend = "featray erase" if ERASE_PREFIX in name else "featray publish or compact"
+            report.unfinished.append(f"{path}: in no commit; left by a change that was cut off; {mend} ends it")
+        elif name.endswith(".tmp"):
+            report.unfinished.append(f"{path}: left by a process that was killed while it wrote; delete it")
         else:
-            yield from (partition.folder(table) for partition in partitions)
+            report.problems.append(Problem("", "no commit names it: its rows are not published", path))
+
+
+def _folders(partitions: list[Partition]) -> list[Location]:
+    return [folder for partition in partitions for folder in partition.table_folders()]
 
 
 def _open_stems(partition: Partition) -> dict[str, str]:

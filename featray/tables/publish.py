@@ -15,36 +15,25 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
-
-from featray.errors import ErrorCode, LeaseError, RunError
-from featray.faces.tracks import Tracker
-from featray.plan import VideoPlan
+from featray.errors import LeaseError
 from featray.sources.storage import delete, delete_folder
 from featray.tables.commits import (
     Commit,
-    CommittedVideo,
     ShardManifest,
     cancel_shard,
     close_shard,
     create_commit,
     read_commit,
 )
-from featray.tables.landing import Part, PartHeader, landed_units, read_part, read_plan
 from featray.tables.layout import Partition
 from featray.tables.lease import Fence
+from featray.tables.merge import merge_video
 from featray.tables.replace import carry_out, without_videos
-from featray.tables.schema import PER_VIDEO_TABLES, TABLES
+from featray.tables.schema import FACE_TABLES, PER_VIDEO_TABLES
 from featray.tables.writer import TableWriter
-from featray.video.shots import is_cut, read_thumbnail
 
 
 @dataclass(frozen=True)
@@ -96,7 +85,10 @@ def _write_shard(partition: Partition, manifest: ShardManifest, settings: Publis
     with tempfile.TemporaryDirectory(prefix="featray-publish-") as scratch:
         writers = {table: _writer(table, partition, manifest, settings, scratch) for table in _tables(settings)}
         try:
-            committed = [_write_video(video, partition, writers, settings, published_at_us) for video in videos]
+            committed = [
+                merge_video(video, partition, writers, run_id=settings.run_id, published_at_us=published_at_us)
+                for video in videos
+            ]
             files = [file for writer in writers.values() for file in writer.close()]
             rewrites = _rewrites(partition, manifest, scratch, settings.check)
             if settings.check is not None:
@@ -139,7 +131,7 @@ def _rewrites(
 
 
 def _tables(settings: PublishSettings) -> list[str]:
-    return [t for t in PER_VIDEO_TABLES if t in settings.tables or t not in ("faces", "blendshapes", "mesh")]
+    return [t for t in PER_VIDEO_TABLES if t in settings.tables or t not in FACE_TABLES]
 
 
 def _writer(
@@ -155,172 +147,3 @@ def _writer(
         root=partition.output.root,
         check=settings.check,
     )
-
-
-@dataclass
-class _Tally:
-    frames_decoded: int = 0
-    frames_sampled: int = 0
-    frames_with_face: int = 0
-    faces: int = 0
-    bytes_read: int = 0
-    picture: dict[str, Any] = field(default_factory=dict)
-    errors: list[dict[str, Any]] = field(default_factory=list)
-    last: PartHeader | None = None
-
-    def add_error(self, code: str, message: str, *, stage: str = "decode", unit: int | None = None) -> None:
-        """Note an error of the unit that was counted last, or of the whole video."""
-        assert self.last is not None
-        self.errors.append(
-            {
-                "unit": unit,
-                "stage": stage,
-                "error_code": str(code),
-                "message": message,
-                "attempt": self.last.attempt,
-                "run_id": self.last.run_id,
-                "at": _utc(self.last.at_us),
-            }
-        )
-
-
-def _write_video(
-    video: dict[str, Any],
-    partition: Partition,
-    writers: dict[str, TableWriter],
-    settings: PublishSettings,
-    published_at_us: int,
-) -> CommittedVideo:
-    folder = partition.landing(video["video_id"], video["work_key"])
-    plan = read_plan(folder)
-    landed = landed_units(folder) if plan else {}
-    if plan is None or len(landed) != len(plan.units):
-        raise RunError(f"{video['uri']}: {len(landed)} units landed; the shard cannot be published yet")
-    constant = {
-        "dataset": partition.dataset,
-        "release": partition.release,
-        "video_id": video["video_id"],
-        **video["fields"],
-    }
-    tally, tracker, borders = _Tally(), Tracker(), _Borders()
-    for name in chain.from_iterable(landed.values()):
-        part = borders.complete(read_part(folder.child(name)))
-        _write_part(part, constant, writers, _track(part, tracker))
-        _count(part, tally)
-    row = _video_row(video, plan, tally, tracker.count)
-    times = {"run_id": settings.run_id, "published_at": _utc(published_at_us)}
-    writers["videos"].write_rows([{**constant, **row, **times}])
-    writers["errors"].write_rows([{**constant, "uri": video["uri"], **error} for error in tally.errors])
-    return CommittedVideo(
-        video_id=video["video_id"],
-        uri=video["uri"],
-        work_key=video["work_key"],
-        status=row["status"],
-        frames=tally.frames_sampled,
-        faces=tally.faces,
-    )
-
-
-def _write_part(
-    part: Part, constant: dict[str, str], writers: dict[str, TableWriter], track_ids: NDArray[np.int32]
-) -> None:
-    known = {**constant, "run_id": part.header.run_id}
-    faces = _with_constants(part.faces, known).append_column("track_id", pa.array(track_ids))
-    for table in ("faces", "blendshapes", "mesh"):
-        if table in writers:
-            writers[table].write(faces)
-    writers["frames"].write(_with_constants(part.frames, known))
-
-
-def _with_constants(rows: pa.Table, constants: dict[str, str]) -> pa.Table:
-    for name, value in constants.items():
-        rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.string()), rows.num_rows))
-    return rows
-
-
-class _Borders:
-    """Says whether there is a cut between units; within them it is known when they land."""
-
-    def __init__(self) -> None:
-        self._before: bytes | None = None
-
-    def complete(self, part: Part) -> Part:
-        """The part with the `shot_cut` of its unit's first frame; parts come in order.
-
-        It stays null behind a unit that broke off.
-        """
-        frames = part.frames
-        if frames.num_rows and part.header.part == 0:
-            cuts = [
-                self._cut_before(frames["thumbnail"][0].as_py(), part.header.unit),
-                *frames["shot_cut"].to_pylist()[1:],
-            ]
-            place = frames.schema.get_field_index("shot_cut")
-            frames = frames.set_column(place, "shot_cut", pa.array(cuts, pa.bool_()))
-        if frames.num_rows:
-            self._before = frames["thumbnail"][-1].as_py()
-        elif part.header.outcome is not None and part.outcome.failures:
-            self._before = None
-        return replace(part, frames=frames)
-
-    def _cut_before(self, thumbnail: bytes, unit: int) -> bool | None:
-        if unit == 0:
-            return False
-        return None if self._before is None else is_cut(read_thumbnail(self._before), read_thumbnail(thumbnail))
-
-
-def _track(part: Part, tracker: Tracker) -> NDArray[np.int32]:
-    """Track ids of a part's faces."""
-    faces, frames = part.faces, part.frames
-    boxes = np.column_stack([faces[name].to_numpy() for name in ("box_x1", "box_y1", "box_x2", "box_y2")])
-    ends = np.searchsorted(faces["frame_index"].to_numpy(), frames["frame_index"].to_numpy(), side="right")
-    ids, start = [np.zeros(0, np.int32)], 0
-    for end, pts_us, cut in zip(
-        ends.tolist(), frames["pts_us"].to_pylist(), frames["shot_cut"].to_pylist(), strict=True
-    ):
-        ids.append(tracker.update(pts_us, boxes[start:end], shot_cut=bool(cut)))
-        start = end
-    return np.concatenate(ids)
-
-
-def _count(part: Part, tally: _Tally) -> None:
-    tally.last = part.header
-    tally.faces += part.faces.num_rows
-    tally.frames_sampled += part.frames.num_rows
-    tally.frames_with_face += pc.sum(pc.greater(part.frames["faces"], 0)).as_py() or 0
-    if part.header.outcome is None:
-        return
-    outcome = part.outcome
-    tally.frames_decoded += outcome.frames_decoded
-    tally.bytes_read += outcome.bytes_read
-    tally.picture = tally.picture or outcome.picture
-    for stage, code, message in outcome.failures:
-        tally.add_error(code, message, stage=stage, unit=part.header.unit)
-
-
-def _video_row(video: dict[str, Any], plan: VideoPlan, tally: _Tally, tracks: int) -> dict[str, Any]:
-    header = plan.header
-    truncated = any(error["error_code"] == ErrorCode.TRUNCATED for error in tally.errors)
-    if not tally.frames_decoded and not tally.errors:
-        tally.add_error(ErrorCode.DECODE_FAILED, "no frame could be decoded")
-    status = "ok" if not tally.errors else "partial" if tally.frames_sampled else "failed"
-    known = {c.name for c in TABLES["videos"]}
-    return {
-        **{name: value for name, value in video.items() if name in known},
-        **({} if header is None else {"container": header.container, "codec": header.codec}),
-        **({} if header is None else {"duration_us": header.duration_us, "time_base": header.time_base}),
-        **tally.picture,
-        "frames_decoded": tally.frames_decoded,
-        "frames_sampled": tally.frames_sampled,
-        "frames_with_face": tally.frames_with_face,
-        "faces": tally.faces,
-        "bytes_read": plan.bytes_read + tally.bytes_read,
-        "tracks": tracks,
-        "status": status,
-        "error_code": tally.errors[0]["error_code"] if tally.errors else None,
-        "truncated": truncated,
-    }
-
-
-def _utc(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(microseconds / 1_000_000, UTC)

@@ -6,7 +6,7 @@ under way, or was killed, are not seen. Remote outputs are read through fsspec.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -14,9 +14,9 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
-from featray.errors import UsageError
+from featray.errors import StorageError, UsageError
 from featray.model.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
-from featray.sources.storage import storage_errors
+from featray.sources.storage import list_ahead, storage_errors
 from featray.tables.commits import Commit, read_commits
 from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.schema import TABLES, arrow_schema
@@ -60,8 +60,13 @@ def read_published(output: Output, release: str | None = None) -> list[Published
     return list(latest.values())
 
 
-def connect(output: Output, release: str | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with every table and every one of `VIEWS` as a view.
+def connect(output: Output, release: str | None = None, tables: Collection[str] = TABLES) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with tables as views; if it is all of them, every one of `VIEWS` too.
+
+    Args:
+        output: whose tables.
+        release: a release, or `all`; None for the latest of each dataset.
+        tables: which; the files of others are not opened, which costs a request each where they are far away.
 
     Raises:
         UsageError: no such release.
@@ -74,12 +79,17 @@ def connect(output: Output, release: str | None = None) -> duckdb.DuckDBPyConnec
     root = output.root
     if not root.is_local:
         connection.register_filesystem(root.fs)
-    with storage_errors(root.uri, missing="a published file is gone; run `featray verify`"):
-        for table in TABLES:
-            files = [path for one in published for path in one.files(table)]
-            connection.execute(f"CREATE VIEW {table} AS {table_view(table, read_files(output, files))}")
-        for view, select in VIEWS.items():
-            connection.execute(f"CREATE VIEW {view} AS {select}")
+        list_ahead(one.partition.folder(table) for one in published for table in tables if one.files(table))
+    unreadable = "a published file is gone or damaged; run `featray verify`"
+    try:
+        with storage_errors(root.uri, missing=unreadable):
+            for table in tables:
+                files = [path for one in published for path in one.files(table)]
+                connection.execute(f"CREATE VIEW {table} AS {table_view(table, read_files(output, files))}")
+            for view, select in VIEWS.items() if len(tables) == len(TABLES) else ():
+                connection.execute(f"CREATE VIEW {view} AS {select}")
+    except duckdb.Error as error:  # the SQL is ours: it is a file that is not as it should be
+        raise StorageError(f"{root.uri}: {unreadable}") from error
     return connection
 
 

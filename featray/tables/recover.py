@@ -13,14 +13,14 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from featray.sources.storage import Location, delete, list_files
+from featray.sources.storage import Location, delete
 from featray.tables.commits import Commit, cancel_shard, close_shard, create_commit, read_commit, read_manifests
 from featray.tables.done import Done, read_done
 from featray.tables.layout import Partition
+from featray.tables.orphans import uncommitted_files
 from featray.tables.publish import clean_up_shard
 from featray.tables.replace import carry_out, without_videos
 from featray.tables.runs import close_killed_runs, marker
-from featray.tables.schema import TABLES
 
 log = logging.getLogger(__name__)
 
@@ -102,20 +102,19 @@ def sweep_temporary(partition: Partition) -> int:
     """
     if not partition.output.root.is_local:
         return 0
-    folders = [partition.folder(table) for table in TABLES]
-    folders += [partition.commit(), partition.shard(), marker(partition)]
-    return sum(_delete_strays(folder, set(), ".tmp") for folder in folders)
+    folders = [*partition.table_folders(), partition.commit(), partition.shard(), marker(partition)]
+    return _delete_strays(partition, folders, set(), ".tmp")
 
 
 def _sweep(partition: Partition, published: set[str]) -> int:
     """Delete files of the partition that no commit names; how many there were."""
-    known = {partition.output.root.child(path).path for path in published}
-    strays = sum(_delete_strays(partition.folder(table), known, ".parquet") for table in TABLES)
+    strays = _delete_strays(partition, partition.table_folders(), published, ".parquet")
     return strays + sweep_temporary(partition)
 
 
-def _delete_strays(folder: Location, known: set[str], suffix: str) -> int:
-    strays = [path for path in list_files(folder) if path not in known and path.endswith(suffix)]
+def _delete_strays(partition: Partition, folders: list[Location], published: set[str], suffix: str) -> int:
+    found = uncommitted_files(partition.output, folders, published)
+    strays = [path for path in found if path.endswith(suffix)]
     for path in strays:
-        delete(Location(folder.fs, path, folder.fs.unstrip_protocol(path)))
+        delete(partition.output.root.child(path))
     return len(strays)

@@ -171,7 +171,7 @@ RUNS = (
     Column("detector_sha256", STRING, "sha256 of its weights, or of the file of boxes (of its etag and size, where the storage has etags)"),
     Column("decoder", STRING, "decoding backend and its version"),
     Column("ffmpeg", STRING, "versions of FFmpeg's libraries"),
-    Column("versions", STRING, "versions of python, ray, torch, timm, pyarrow, onnxruntime, openvino, as JSON"),
+    Column("versions", STRING, "versions of python and of the libraries that numbers and files come from, as JSON"),
     Column("cpu", STRING, "CPU model of the driver's machine"),
     Column("gpu", STRING, "GPU model of the inference workers, null without"),
     Column("videos_ok", INT64, "videos published whole", "videos"),

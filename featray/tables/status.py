@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from featray.tables.done import STATUSES
 from featray.tables.layout import Output
 from featray.tables.query import connect, run_sql
 
@@ -14,7 +15,7 @@ def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
     Returns:
         `{"videos": {"ok": n, "partial": n, "failed": n}, "frames": n, "faces": n, "runs": [...]}`
     """
-    connection = connect(output, release)
+    connection = connect(output, release, ("videos", "runs"))
 
     def rows(sql: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = run_sql(connection, sql).read_all().to_pylist()
@@ -30,7 +31,7 @@ def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
         for name in ("started_at", "finished_at"):
             run[name] = run[name].isoformat(timespec="seconds") if run[name] else None
     return {
-        "videos": {status: videos.get(status, 0) for status in ("ok", "partial", "failed")},
+        "videos": {status: videos.get(status, 0) for status in STATUSES},
         "frames": int(totals["frames"]),
         "faces": int(totals["faces"]),
         "runs": runs,

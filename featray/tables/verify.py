@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.errors import StorageError, UsageError
-from featray.sources.storage import open_ranges, storage_errors
+from featray.sources.storage import list_ahead, open_ranges, storage_errors
 from featray.tables.accounting import RULES, order_rule, row_rules, twice_rule
 from featray.tables.commits import Commit, CommittedFile
 from featray.tables.layout import Output, Partition, list_partitions
@@ -88,6 +88,7 @@ class _Partition:
         self._report.unfinished += [f"{self._where}: {text}" for text in index.unfinished]
         self._check_runs(index)
         paths: set[str] = set()
+        list_ahead(self._partition.table_folders())
         for batch in _batches(index.commits()):
             sound = []
             for commit in batch:

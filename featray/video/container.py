@@ -19,11 +19,8 @@ import av.error
 from featray.errors import ErrorCode, VideoError
 from featray.video.ending import missing_end
 from featray.video.reader import Reader
-from featray.video.scan import PacketIndex, scan_packets
 from featray.video.sniff import sniff
 from featray.video.structure import has_fragments
-
-__all__ = ["Header", "PacketIndex", "open_video", "parse_time_base", "read_header", "scan_packets", "video_errors"]
 
 ALLOWED_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,flv,asf"
 

@@ -11,7 +11,7 @@ such frames, counted over the whole video, and each reads on to the first one of
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -52,10 +52,6 @@ class Unit:
     def is_last(self) -> bool:
         """Whether it reaches to the end of the video."""
         return self.end_pts is None and self.end_index is None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data, for JSON."""
-        return asdict(self)
 
 
 WHOLE_VIDEO = (Unit(0),)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from featray.faces.crop import crop_squares, cut_chip
 from featray.model.checkpoint import Checkpoint, read_checkpoint
-from featray.model.config import ModelConfig
+from featray.model.config import CheckpointConfig
 from featray.model.engines import open_engine
 from featray.model.outputs import to_columns
 from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
@@ -38,7 +38,7 @@ if importlib.util.find_spec("feat") is None:
 class Case:
     """A checkpoint to compare on; `engine` is ours."""
 
-    config: ModelConfig
+    config: CheckpointConfig
     seed: int
     engine: str
 
@@ -47,7 +47,7 @@ CASES = {
     "v25": Case(SYNTHETIC_VARIANTS["v25"], 11, "openvino"),
     "v28": Case(SYNTHETIC_VARIANTS["v28"], 12, "torch"),
     # Normalised, because py-feat 2.1.5 takes every mesh for one.
-    "mefl": Case(ModelConfig(use_head_v3=True, mesh_normalized=True, n_au=20, n_emotion=7), 13, "torch"),
+    "mefl": Case(CheckpointConfig(use_head_v3=True, mesh_normalized=True, n_au=20, n_emotion=7), 13, "torch"),
 }
 
 

@@ -8,8 +8,9 @@ import pytest
 from featray.backlog import Backlog
 from featray.config import InputConfig
 from featray.identity import work_key, work_keys
+from featray.sources.expand import covers
 from featray.sources.keyset import KeySet
-from featray.sources.listing import covers, list_videos
+from featray.sources.listing import list_videos
 from featray.tables.commits import Commit, CommittedVideo, create_commit
 from featray.tables.done import read_done
 from featray.tables.layout import Partition, open_output

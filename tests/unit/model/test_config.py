@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from featray.errors import ModelError
-from featray.model.config import BACKBONES, ModelConfig, config_from_mapping, parse_config
+from featray.model.config import BACKBONES, CheckpointConfig, config_from_json, config_from_mapping
 
 V3 = {"use_head_v3": True}
 
@@ -31,7 +31,7 @@ def test_integers_are_read_where_numbers_are_meant():
 
 def test_config_is_frozen():
     with pytest.raises(ValidationError):
-        ModelConfig().n_au = 20
+        CheckpointConfig().n_au = 20
 
 
 def test_training_only_keys_pass_in_silence(caplog):
@@ -80,7 +80,7 @@ def test_unknown_keys_give_one_warning(caplog):
 )
 def test_bad_values_name_the_key(values, key):
     with pytest.raises(ModelError) as caught:
-        parse_config(json.dumps(values), source="bad.safetensors")
+        config_from_json(json.dumps(values), source="bad.safetensors")
     message = str(caught.value)
     assert message.startswith("bad.safetensors: ")
     assert f"'{key}'" in message
@@ -92,7 +92,7 @@ def test_bad_values_name_the_key(values, key):
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "[" * 100_000])
 def test_config_must_be_a_json_object(text):
     with pytest.raises(ModelError, match="JSON"):
-        parse_config(text, source="f")
+        config_from_json(text, source="f")
 
 
 def test_every_convnextv2_of_timm_is_known():

@@ -66,7 +66,8 @@ def test_entry_files(engine_of, model_dir):
 def test_without_a_cache_nothing_stays_on_disk(atto, engine_of, chips, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     engine = open_engine(atto, engine="openvino", precision="fp32", recipe="card-center-crop", batch_size=4)
-    assert list(tmp_path.iterdir()) == []
+    left = [path for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")]  # torch's, once a process
+    assert left == []
     assert deviations(engine(chips), engine_of("atto", "openvino")(chips))["mesh"] > 0.01  # another recipe
 
 

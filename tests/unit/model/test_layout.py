@@ -9,7 +9,7 @@ import pytest
 import timm
 import torch
 
-from featray.model.config import BACKBONES, ModelConfig, config_from_mapping
+from featray.model.config import BACKBONES, CheckpointConfig, config_from_mapping
 from featray.model.layout import expected_dtype, expected_layout
 from featray.model.network import MultitaskNet
 from featray.model.synth import SYNTHETIC_VARIANTS
@@ -37,7 +37,7 @@ def test_layout_equals_the_table(variant):
 def test_backbone_layout_equals_timm(arch):
     with torch.device("meta"):
         model = timm.create_model(arch, pretrained=False, features_only=True, out_indices=[-1])
-    layout = expected_layout(ModelConfig(backbone=arch))
+    layout = expected_layout(CheckpointConfig(backbone=arch))
     ours = {name.removeprefix("backbone."): shape for name, shape in layout.items() if "backbone" in name}
     assert ours == {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 

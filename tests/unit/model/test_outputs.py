@@ -8,11 +8,10 @@ import pytest
 from featray.model.names import (
     AU_NAMES_20,
     BLENDSHAPE_NAMES,
-    DLIB68_VERTICES,
     EMOTION_NAMES_7,
     EMOTION_NAMES_8,
 )
-from featray.model.outputs import RawOutputs, dlib68, flat_widths, split_flat, to_columns
+from featray.model.outputs import RawOutputs, flat_widths, split_flat, to_columns
 from featray.model.synth import SYNTHETIC_VARIANTS
 
 from .conftest import DATA, VARIANTS, golden
@@ -87,15 +86,6 @@ def test_mesh_lands_in_the_frame(variant, unit):
 def test_crops_must_match():
     with pytest.raises(ValueError, match="crops"):
         to_columns(raw_of("v25"), CROPS[:2], SYNTHETIC_VARIANTS["v25"])
-
-
-def test_dlib68_picks_vertices():
-    mesh = np.arange(2 * 1434, dtype=np.float32).reshape(2, 1434)
-    points = dlib68(mesh)
-    assert points.shape == (2, 68, 2)
-    assert points[1, 33].tolist() == mesh[1, [3 * 1, 3 * 1 + 1]].tolist()  # below the nose: vertex 1
-    assert len(set(DLIB68_VERTICES)) == 68
-    assert np.array_equal(points, dlib68(mesh.reshape(2, 478, 3)))
 
 
 def test_no_faces():

@@ -1,7 +1,6 @@
 """Doing to an output what must be found out: files changed, with their commit or behind its back."""
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,8 +47,3 @@ def sign(partition, file, rows=None):
     for commit in read_commits(partition):
         if file in commit.files:
             write_commit(partition, replace(commit, files=[now if f == file else f for f in commit.files]))
-
-
-def rewrite_json(location, edit):
-    path = Path(location.path)
-    path.write_text(json.dumps(edit(json.loads(path.read_text()))))

@@ -5,12 +5,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 import featray
-from featray.errors import OutputError, UsageError
+from featray.errors import OutputError, StorageError, UsageError
 from featray.show import print_result
 from featray.sources.storage import locate
 from featray.tables.commits import Commit, write_commit
@@ -35,7 +36,7 @@ def out(made):
 def test_importing_featray_loads_nothing_heavy():
     code = (
         "import sys, featray; featray.__version__\n"
-        "print({'torch', 'ray', 'duckdb', 'pyarrow', 'numpy', 'fsspec'} & set(sys.modules))\n"
+        "print({'torch', 'ray', 'duckdb', 'pyarrow', 'numpy', 'pandas', 'fsspec', 'featray.fex'} & set(sys.modules))\n"
         "featray.open\n"
         "print({'torch', 'ray'} & set(sys.modules))"
     )
@@ -45,6 +46,7 @@ def test_importing_featray_loads_nothing_heavy():
 
 def test_every_table_is_an_attribute(out, made):
     assert out.tables == tuple(TABLES) and out.views == ("dlib68", "features")
+    assert {*out.tables, *out.views} <= set(type(out).__annotations__), "type checkers know them all"
     for name in TABLES:
         assert len(getattr(out, name)) == len(made[1][name]), name
         assert name in dir(out)
@@ -86,6 +88,22 @@ def test_features_without_blendshapes_keeps_the_faces(tmp_path):
         write_commit(partition, Commit(commit.name, commit.run_id, commit.published_at_us, kept))
     with featray.open(str(tmp_path / "out")) as out:
         assert len(out.features.filter("jawOpen IS NULL")) == len(rows["faces"])
+
+
+def test_dlib68_takes_its_vertices_from_the_mesh(tmp_path):
+    output = open_output(str(tmp_path / "out"), create=True)
+    partition = Partition(output, "one", RELEASE)
+    folder = partition.folder("mesh")
+    scratch = str(tmp_path)
+    writer = TableWriter(
+        "mesh", folder=folder, stem="part-0", scratch=scratch, footer={}, path_fields=(), root=output.root
+    )
+    writer.write_rows([{"video_id": "v", "frame_index": 0, "face_index": 0, "mesh_xyz": list(range(3 * 478))}])
+    write_commit(partition, Commit("0", "run-1", 1, writer.close()))
+    with featray.open(str(tmp_path / "out")) as out:
+        points = out.dlib68.fetchall()[0][-1]
+    assert len(points) == len({x for x, _ in points}) == 68
+    assert points[33] == [3 * 1, 3 * 1 + 1], "below the nose: vertex 1"
 
 
 def test_releases(out, made):
@@ -149,6 +167,14 @@ def test_closed_is_closed(made):
         faces.fetchall()
     out.close()
     assert "closed" in repr(out)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"no Parquet")])
+def test_a_published_file_that_cannot_be_read_is_one_line(tmp_path, damage):
+    write_output(tmp_path / "out")
+    damage(next((tmp_path / "out" / "frames").rglob("*.parquet")))
+    with pytest.raises(StorageError, match=r"/out: a published file is gone or damaged; run `featray verify`$"):
+        featray.open(str(tmp_path / "out"))
 
 
 def test_no_output_there(tmp_path):

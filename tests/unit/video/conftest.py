@@ -11,8 +11,9 @@ from typing import NamedTuple
 import pytest
 
 from featray.config import DecodeConfig
-from featray.video.container import open_video, scan_packets
+from featray.video.container import open_video
 from featray.video.decode import DecodeAccount, decode_pyav
+from featray.video.scan import scan_packets
 from featray.video.units import WHOLE_VIDEO, Sample, Unit, cut_units
 from tests.unit.video.corpus import Corpus
 

@@ -14,8 +14,9 @@ import pytest
 
 from featray.config import DecodeConfig
 from featray.errors import ErrorCode, VideoError
-from featray.video.container import open_video, read_header, scan_packets
+from featray.video.container import open_video, read_header
 from featray.video.decode import DecodeAccount, decode_pyav
+from featray.video.scan import scan_packets
 from featray.video.units import WHOLE_VIDEO, Sample, cut_units
 from tests.unit.video import broken
 from tests.unit.video.conftest import Decoded, Seen, decode

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from featray.config import DecodeConfig, EveryNth, FramesPerSecond
-from featray.video.container import open_video, read_header, scan_packets
+from featray.video.container import open_video, read_header
 from featray.video.decode import DecodeAccount, decode_pyav
+from featray.video.scan import scan_packets
 from featray.video.units import WHOLE_VIDEO, Sample, Unit, cut_units, needs_scan
 from tests.unit.video.conftest import Decoded, Seen, cut, decode
 from tests.unit.video.corpus import GOOD, Corpus
@@ -51,7 +53,7 @@ def test_units_are_a_full_decode(
     path = corpus.path(name)
     expected = sampled(decode_whole(path)[0], sample)
     units, trusted = cut(path, sample, unit_frames)
-    units = tuple(Unit(**json.loads(json.dumps(unit.to_dict()))) for unit in units)
+    units = tuple(Unit(**json.loads(json.dumps(asdict(unit)))) for unit in units)
     frames, accounts = decode(path, units, sample)
     assert frames == expected
     assert trusted == (name not in COUNTED)

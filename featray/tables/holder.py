@@ -1,0 +1,106 @@
+"""Who holds a lease: one process on one machine, for one run; and whether it is still there.
+
+Process ids are given again, and mean nothing elsewhere: a process is told by its id and the time
+it started, within one boot and one pid namespace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import platform
+import secrets
+import socket
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A lease as it is stored.
+
+    Attributes:
+        number: of the lease; the highest holds.
+        token: random, so that a claim can be told from another of the same number.
+        machine: within which `pid` and `pid_started` mean something: boot and pid namespace.
+        since_us, renewed_us: by the holder's clock, microseconds since the epoch; for people to read.
+        released: whether the holder is done.
+    """
+
+    number: int
+    token: str
+    run_id: str
+    host: str
+    user: str
+    machine: str
+    pid: int
+    pid_started: str
+    since_us: int
+    renewed_us: int
+    released: bool = False
+
+    @classmethod
+    def myself(cls, number: int, run_id: str) -> Holder:
+        """This process, on behalf of a run."""
+        user = "unknown"
+        with contextlib.suppress(OSError, KeyError):  # a container's user need not have a name
+            user = getpass.getuser()
+        now_us = time.time_ns() // 1000
+        return cls(
+            number=number,
+            token=secrets.token_hex(8),
+            run_id=run_id,
+            host=socket.gethostname(),
+            user=user,
+            machine=_machine(),
+            pid=os.getpid(),
+            pid_started=_started(os.getpid()),
+            since_us=now_us,
+            renewed_us=now_us,
+        )
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Holder:
+        """The inverse of `to_json`; ValueError or TypeError if it is none."""
+        return cls(**json.loads(text))
+
+    def to_json(self) -> bytes:
+        """As it is stored."""
+        return json.dumps(asdict(self)).encode()
+
+    def is_gone(self) -> bool:
+        """Whether the process is known to be dead; False if it cannot be known from here."""
+        if self.machine != _machine():
+            return False
+        if self.pid_started:
+            return _started(self.pid) != self.pid_started
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False
+        return False
+
+
+def _machine() -> str:
+    """Within which process ids can be compared."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"{platform.node()} {uuid.getnode():x}"
+
+
+def _started(pid: int) -> str:
+    """When a process started, in the kernel's ticks; empty if it is gone, or cannot be asked."""
+    try:
+        # The name in parentheses may hold anything; after it come the state and, 19 further on, the start.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in ("Z", "X") else fields[19]
