@@ -68,6 +68,40 @@ def choose_workers(nodes: Sequence[Node], config: ClusterConfig) -> Workers:
         ConfigError: the cluster can never hold what the config asks for, and is not said to grow.
     """
     cpus = sum(node.cpus for node in nodes) if config.cpus == "auto" else config.cpus
+    return _sized(*_counts(nodes, config, cpus), cpus, nodes, config)
+
+
+def choose_again(nodes: Sequence[Node], config: ClusterConfig, infer_gpus: float) -> Workers | None:
+    """Workers for what is left of a cluster, or has come to it; None if it does not hold one of each kind.
+
+    Promised nodes do not count here, and numbers of workers that the config names are upper bounds.
+
+    Args:
+        nodes: of the cluster as it is.
+        config: what the user wants.
+        infer_gpus: of an inference worker, as at the start: the run's precision, and so its release, hang on them.
+    """
+    here = config.model_copy(update={"cpus": "auto", "gpus": "auto", "gpus_per_worker": infer_gpus})
+    free = here.model_copy(update={"decode_workers": "auto", "infer_workers": "auto"})
+    cpus = sum(node.cpus for node in nodes)
+    decode, infer, _ = _counts(nodes, free, cpus)
+    decode = min(decode, config.decode_workers) if config.decode_workers != "auto" else decode
+    infer = min(infer, config.infer_workers) if config.infer_workers != "auto" else infer
+    while True:
+        try:
+            return _sized(decode, infer, infer_gpus, cpus, nodes, here)
+        except ConfigError:
+            if decode == infer == 1:
+                return None
+        # What the config says of their sizes holds, so that there are fewer of them.
+        if decode >= infer:
+            decode -= max(1, decode // 10)
+        else:
+            infer -= max(1, infer // 10)
+
+
+def _counts(nodes: Sequence[Node], config: ClusterConfig, cpus: float) -> tuple[int, int, float]:
+    """Numbers of decode and of inference workers, and the GPUs that one of the latter asks for."""
     gpus = sum(node.gpus for node in nodes) if config.gpus == "auto" else config.gpus
     infer_gpus = _gpus_per_worker(gpus, config)
     if infer_gpus:
@@ -80,6 +114,12 @@ def choose_workers(nodes: Sequence[Node], config: ClusterConfig) -> Workers:
         infer = (
             config.infer_workers if config.infer_workers != "auto" else max(1, round(cpus) - (share if cpus > 4 else 0))
         )
+    return decode, infer, infer_gpus
+
+
+def _sized(
+    decode: int, infer: int, infer_gpus: float, cpus: float, nodes: Sequence[Node], config: ClusterConfig
+) -> Workers:
     # A worker with a GPU asks for that only: decoders that came first could hold all CPUs of the GPU's node.
     sharing = decode if infer_gpus else decode + infer
     each = min(1.0, int(100 * (cpus - _SPARE_CPUS) / sharing) / 100)
@@ -108,20 +148,20 @@ def _made_to_fit(
 
     most = share = max(each, _LEAST_CPUS)
     if config.grows:
-        if problem := _unplaced(with_share(most), nodes):
+        if problem := unplaced(with_share(most), nodes):
             log.warning("%s; they wait for the nodes that cluster.cpus and cluster.gpus promise", problem)
         return with_share(most)
     problem = None
     while share >= _LEAST_CPUS:
         workers = with_share(share)
-        problem = _unplaced(workers, nodes)
+        problem = unplaced(workers, nodes)
         if problem is None:
             return workers
         share = round(share - 0.01, 2)
-    raise ConfigError(problem or "cluster: no place")
+    raise ConfigError(f"{problem}; ask for fewer or smaller ones")
 
 
-def _unplaced(workers: Workers, nodes: Sequence[Node]) -> str | None:
+def unplaced(workers: Workers, nodes: Sequence[Node]) -> str | None:
     """What finds no place on the nodes, as a message; None if all do. Inference is placed first."""
     left = list(nodes)
     memory = workers.memory_bytes or 0
@@ -141,7 +181,7 @@ def _unplaced(workers: Workers, nodes: Sequence[Node]) -> str | None:
             has = "; ".join(sorted({_described(node) for node in nodes})[:_NODES_SHOWN])
             return (
                 f"cluster.{name}: {missing} of {count} workers of {wants} find no place on the cluster's "
-                f"{len(nodes)} nodes ({has}); ask for fewer or smaller ones"
+                f"{len(nodes)} nodes ({has})"
             )
     return None
 
