@@ -19,7 +19,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from featray.errors import ModelError
+from featray.errors import FeatrayError
 from featray.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
@@ -32,7 +32,7 @@ KILL_EVERY_S = 10
 STORE_BYTES = 80 << 20
 NODE = {"object_store_memory": STORE_BYTES}
 SECTIONS = {
-    "decode": {"sample": {"every": 24}, "timeout_seconds": 8},
+    "decode": {"sample": {"every": 12}, "timeout_seconds": 8},
     "model": {"checkpoint": "synthetic:atto", "engine": "openvino"},
     "cluster": {"gpus_per_worker": 1, "decode_workers": 2, "lost_node_patience_s": 6, "max_failed_fraction": 1},
 }
@@ -58,7 +58,7 @@ def nodes(cache, hook_folder):  # noqa: F811
 
 @pytest.fixture
 def folder(face_clip, tmp_path):
-    """The first two seconds of the clip with a face, many times: 48 frames, of which two are sampled."""
+    """The first two seconds of the clip with a face, many times: 48 frames, of which four are sampled."""
     folder = tmp_path / "in"
     folder.mkdir()
     first = folder / "00.mp4"
@@ -140,10 +140,9 @@ def rows(out, table):
 
 
 def test_gpus_that_are_not_there_end_the_run_with_one_line(nodes, folder, tmp_path):
-    began = time.monotonic()
-    with pytest.raises(ModelError, match=r"^a GPU is asked for, but torch .* sees no CUDA device on \S+;"):
+    with pytest.raises(FeatrayError, match=r"a GPU is asked for, but torch .* sees no CUDA device on \S+;") as raised:
         run(make_config([folder / "00.mp4"], tmp_path / "out", model={"checkpoint": "synthetic:atto"}), silent())
-    assert time.monotonic() - began < 100
+    assert "\n" not in str(raised.value)
 
 
 def test_a_run_survives_the_loss_of_workers_and_nodes_and_poisoned_videos(
@@ -181,7 +180,7 @@ def test_a_run_survives_the_loss_of_workers_and_nodes_and_poisoned_videos(
     assert errors[0]["code"] in ("decoder_crashed", "lost") and errors[1]["code"] in ("timeout", "lost")
     for table in ("faces", "mesh", "frames"):
         mine = rows(tmp_path / "hurt", table)
-        assert len(mine) == 2 * (VIDEOS - 2) and mine == rows(tmp_path / "calm", table)
+        assert len(mine) == 4 * (VIDEOS - 2) and mine == rows(tmp_path / "calm", table)
     rebuilt = [record.getMessage() for record in caplog.records if "going on with" in record.getMessage()]
     report(
         f"{VIDEOS} short videos on a cluster: {calm.seconds:.0f} s undisturbed; {summary.seconds:.0f} s with "
