@@ -56,9 +56,9 @@ def _busy_seconds() -> float:
 @contextmanager
 def nodes(count: int) -> Iterator[None]:
     """A head for all that is light, and nodes that each have room for one decode worker."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0.5, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     for _ in range(count):
-        cluster.add_node(num_cpus=1)
+        cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     try:
         yield
@@ -77,7 +77,7 @@ def config_for(count: int, out: str, options: dict[str, Any]) -> Config:
             "decode": {"unit_frames": 16},
             "detect": {"input_px": 64, "min_score": 1.0},
             "model": {"checkpoint": "synthetic:atto", "engine": "openvino"},
-            "cluster": {"decode_workers": count, "decode_cpus": 0.7, "infer_workers": 1, "infer_cpus": 0.1},
+            "cluster": {"decode_workers": count, "decode_cpus": 1.5, "infer_workers": 1, "infer_cpus": 0.1},
         }
     )
 
