@@ -69,7 +69,7 @@ class Capacity:
         """
         lost = self._known - set(nodes)
         self._known |= set(nodes)
-        problem = unplaced(self.workers, list(nodes.values())) if lost else None
+        problem = unplaced(self.workers, list(nodes.values()), light=True) if lost else None
         if problem is None:
             self._short_since, self._said = None, False
             return None

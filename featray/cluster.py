@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from featray.config import ClusterConfig
 from featray.errors import ConfigError
@@ -13,6 +14,9 @@ log = logging.getLogger(__name__)
 
 _INFER_PER_DECODE = 6
 """On CPUs, one decode worker (some 40 frames/s at 360p) feeds about six inference threads (some 7 faces/s each)."""
+
+LIGHT_CPUS: Final = 0.05
+"""Of a worker or task that waits for storage: planning and landing."""
 
 _SPARE_CPUS = 0.4
 """Left for planning, landing and publishing, which mostly wait for storage."""
@@ -89,10 +93,13 @@ def choose_again(nodes: Sequence[Node], config: ClusterConfig, infer_gpus: float
     infer = min(infer, config.infer_workers) if config.infer_workers != "auto" else infer
     while True:
         try:
-            return _sized(decode, infer, infer_gpus, cpus, nodes, here)
+            workers = _sized(decode, infer, infer_gpus, cpus, nodes, here)
         except ConfigError:
-            if decode == infer == 1:
-                return None
+            workers = None
+        if workers is not None and unplaced(workers, nodes, light=True) is None:
+            return workers
+        if decode == infer == 1:
+            return None
         # What the config says of their sizes holds, so that there are fewer of them.
         if decode >= infer:
             decode -= max(1, decode // 10)
@@ -161,26 +168,36 @@ def _made_to_fit(
     raise ConfigError(f"{problem}; ask for fewer or smaller ones")
 
 
-def unplaced(workers: Workers, nodes: Sequence[Node]) -> str | None:
-    """What finds no place on the nodes, as a message; None if all do. Inference is placed first."""
+def unplaced(workers: Workers, nodes: Sequence[Node], *, light: bool = False) -> str | None:
+    """What finds no place on the nodes, as a message; None if all do. Inference is placed first.
+
+    Args:
+        workers: to be placed.
+        nodes: as if nothing ran on them.
+        light: whether planning and landing need a place too. They take theirs before a lost worker starts again.
+    """
     left = list(nodes)
     memory = workers.memory_bytes or 0
     for name, count, asked in (
-        ("infer_workers", workers.infer, Node(workers.infer_cpus, workers.infer_gpus, memory)),
-        ("decode_workers", workers.decode, Node(workers.decode_cpus, 0, memory)),
+        ("cluster.infer_workers", workers.infer, Node(workers.infer_cpus, workers.infer_gpus, memory)),
+        ("cluster.decode_workers", workers.decode, Node(workers.decode_cpus, 0, memory)),
+        ("planning and landing", light * (workers.plan + 1), Node(LIGHT_CPUS, 0, 0)),
     ):
         missing = count
         for i, node in enumerate(left):
             here = min(missing, _room(node, asked))
             missing -= here
             left[i] = Node(
-                node.cpus - here * asked.cpus, node.gpus - here * asked.gpus, node.memory_bytes - here * memory
+                node.cpus - here * asked.cpus,
+                node.gpus - here * asked.gpus,
+                node.memory_bytes - here * asked.memory_bytes,
             )
         if missing:
-            wants = f"{asked.cpus:g} CPUs, {asked.gpus:g} GPUs" + (f", {memory / 2**30:g} GiB" if memory else "")
+            wants = f"{asked.cpus:g} CPUs, {asked.gpus:g} GPUs"
+            wants += f", {asked.memory_bytes / 2**30:g} GiB" if asked.memory_bytes else ""
             has = "; ".join(sorted({_described(node) for node in nodes})[:_NODES_SHOWN])
             return (
-                f"cluster.{name}: {missing} of {count} workers of {wants} find no place on the cluster's "
+                f"{name}: {missing} of {count} workers of {wants} find no place on the cluster's "
                 f"{len(nodes)} nodes ({has})"
             )
     return None

@@ -34,14 +34,11 @@ from ray.util.annotations import RayDeprecationWarning
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from featray.child import ChildSettings
-from featray.cluster import Workers
+from featray.cluster import LIGHT_CPUS, Workers
 from featray.config import Config
 from featray.errors import RunError
 from featray.stages import DecodeDetect, Infer, InferSettings, PlanVideos, land_parts
 from featray.tables.layout import Partition
-
-_LIGHT_CPUS = 0.05
-"""Of a task that waits for storage."""
 
 _DEATHS: Final = 3
 """Of one worker while it starts, in a row: one may be a lost node, two bad luck."""
@@ -83,7 +80,7 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
         .map_batches(
             PlanVideos,
             fn_constructor_args=(graph.partition, child, starts.watch),
-            num_cpus=_LIGHT_CPUS,
+            num_cpus=LIGHT_CPUS,
             compute=_pool(workers.plan),
             **_ONE_ROW,
             **_FAULTS,
@@ -110,7 +107,7 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
         .map_batches(
             land_parts,
             fn_args=(graph.partition, graph.run_id, config.run.max_attempts),
-            num_cpus=_LIGHT_CPUS,
+            num_cpus=LIGHT_CPUS,
             **_ONE_ROW,
         )
     )

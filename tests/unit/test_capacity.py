@@ -90,3 +90,16 @@ def test_workers_chosen_again_are_for_the_nodes_that_are_there(config):
 
 def test_a_run_that_began_with_gpus_does_not_go_on_without():
     assert choose_again([CPU] * 9, ClusterConfig(), 1.0) is None
+
+
+def test_a_worker_finds_no_place_beside_planning_and_landing():
+    """They hold a bit of the CPU that a lost decode worker would need, all of it."""
+    one, gpu = Node(1, 0, GIB), Node(0, 1, GIB)
+    capacity, clock = planned({"a": one, "b": one, "c": one, "d": gpu}, decode_workers=2)
+    assert capacity.workers.decode_cpus == 1
+    left = {"a": one, "b": one, "d": gpu}
+    assert capacity.look(left) is None
+    clock.now = 60
+    workers = capacity.look(left)
+    assert workers is not None and (workers.decode, workers.infer, workers.decode_cpus) == (1, 1, 1)
+    assert choose_again([one, gpu], ClusterConfig(decode_cpus=1), 1.0) is None
