@@ -16,7 +16,11 @@ _INFER_PER_DECODE = 6
 """On CPUs, one decode worker (some 40 frames/s at 360p) feeds about six inference threads (some 7 faces/s each)."""
 
 LIGHT_CPUS: Final = 0.05
-"""Of a worker or task that waits for storage: planning and landing."""
+"""Of a worker that waits for storage: planning and landing."""
+
+_INFER_PER_LANDING = 16
+"""A CPU worker gives a part every ten seconds or so, which takes a tenth of a second to write; a GPU gives several a
+second, so each has a landing worker of its own."""
 
 _SPARE_CPUS = 0.4
 """Left for planning, landing and publishing, which mostly wait for storage."""
@@ -41,7 +45,7 @@ class Workers:
     """Actors of the two heavy stages and what each asks Ray for.
 
     Attributes:
-        plan, decode, infer: numbers of actors.
+        plan, decode, infer, land: numbers of actors.
         decode_cpus, infer_cpus, infer_gpus: logical resources an actor.
         memory_bytes: that each of them asks for; None: not asked for.
     """
@@ -49,6 +53,7 @@ class Workers:
     plan: int
     decode: int
     infer: int
+    land: int
     decode_cpus: float
     infer_cpus: float
     infer_gpus: float
@@ -147,6 +152,7 @@ def _made_to_fit(
             plan=_plan_workers(decode),
             decode=decode,
             infer=infer,
+            land=infer if infer_gpus else -(-infer // _INFER_PER_LANDING),
             decode_cpus=share if config.decode_cpus == "auto" else config.decode_cpus,
             infer_cpus=config.infer_cpus if config.infer_cpus != "auto" else 0.0 if infer_gpus else share,
             infer_gpus=infer_gpus,
@@ -181,7 +187,7 @@ def unplaced(workers: Workers, nodes: Sequence[Node], *, light: bool = False) ->
     for name, count, asked in (
         ("cluster.infer_workers", workers.infer, Node(workers.infer_cpus, workers.infer_gpus, memory)),
         ("cluster.decode_workers", workers.decode, Node(workers.decode_cpus, 0, memory)),
-        ("planning and landing", light * (workers.plan + 1), Node(LIGHT_CPUS, 0, 0)),
+        ("planning and landing", light * (workers.plan + workers.land), Node(LIGHT_CPUS, 0, 0)),
     ):
         missing = count
         for i, node in enumerate(left):

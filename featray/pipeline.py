@@ -37,7 +37,7 @@ from featray.child import ChildSettings
 from featray.cluster import LIGHT_CPUS, Workers
 from featray.config import Config
 from featray.errors import RunError
-from featray.stages import DecodeDetect, Infer, InferSettings, PlanVideos, land_parts
+from featray.stages import DecodeDetect, Infer, InferSettings, LandParts, PlanVideos
 from featray.tables.layout import Partition
 
 _DEATHS: Final = 3
@@ -105,10 +105,12 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
             **_FAULTS,
         )
         .map_batches(
-            land_parts,
-            fn_args=(graph.partition, graph.run_id, config.run.max_attempts),
+            LandParts,  # an actor: tasks this far apart would start a process each, a second and a half of CPU
+            fn_constructor_args=(graph.partition, graph.run_id, config.run.max_attempts),
             num_cpus=LIGHT_CPUS,
+            compute=_pool(workers.land),
             **_ONE_ROW,
+            **_FAULTS,
         )
     )
     return dataset

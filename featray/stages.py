@@ -191,10 +191,16 @@ class Infer:
             yield feature_row(row, landed_faces(faces, columns), end - start)
 
 
-def land_parts(batch: pa.Table, partition: Partition, run_id: str, max_attempts: int) -> pa.Table:
+class LandParts:
     """Feature rows in, receipts out: each part is written to the ledger before it is counted."""
-    receipts = [_land(row, partition, run_id, max_attempts) for row in batch.to_pylist()]
-    return pa.Table.from_pylist([asdict(receipt) for receipt in receipts], schema=RECEIPT_SCHEMA)
+
+    def __init__(self, partition: Partition, run_id: str, max_attempts: int) -> None:
+        self._partition, self._run_id, self._max_attempts = partition, run_id, max_attempts
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """A receipt a part."""
+        receipts = [_land(row, self._partition, self._run_id, self._max_attempts) for row in batch.to_pylist()]
+        return pa.Table.from_pylist([asdict(receipt) for receipt in receipts], schema=RECEIPT_SCHEMA)
 
 
 def _land(row: dict[str, Any], partition: Partition, run_id: str, max_attempts: int) -> Receipt:

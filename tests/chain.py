@@ -18,7 +18,7 @@ from featray.cluster import Workers
 from featray.config import Config, parse_config
 from featray.progress import Progress
 from featray.rows import Receipt
-from featray.stages import DecodeDetect, Infer, PlanVideos, land_parts
+from featray.stages import DecodeDetect, Infer, LandParts, PlanVideos
 from featray.tables.publish import publish_shard
 
 _ENGINES: dict[str, Infer] = {}
@@ -34,7 +34,7 @@ class LocalSession:
         self._commits = []
 
     def __enter__(self):
-        self.workers = Workers(plan=1, decode=1, decode_cpus=1, infer=1, infer_cpus=1, infer_gpus=0)
+        self.workers = Workers(plan=1, decode=1, decode_cpus=1, infer=1, land=1, infer_cpus=1, infer_gpus=0)
         return self
 
     def __exit__(self, *_):
@@ -55,7 +55,7 @@ class LocalSession:
                     for units in plan(pa.table({"task": [task.to_json()]})):
                         for chunk in decode(units):
                             for row in infer(chunk):
-                                (receipt,) = land_parts(row, partition, run_id, 1).to_pylist()
+                                (receipt,) = LandParts(partition, run_id, 1)(row).to_pylist()
                                 yield Receipt(**receipt)
         finally:
             plan._decoder.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from av.sidedata.sidedata import Type
@@ -21,6 +21,17 @@ _TURNS = {
     (False, False, True): (True, 180),
     (True, True, True): (True, 270),
 }
+
+
+def _type_not_listed(cls: type[Type], value: int) -> Type:
+    member: Any = object.__new__(cls)
+    member._name_, member._value_ = f"TYPE_{value}", value
+    return cast(Type, member)
+
+
+# FFmpeg attaches kinds of side data that PyAV 18 does not list (EXIF, the view of a stereo frame), and
+# then PyAV gives none of a frame's side data, not even how the picture is turned.
+Type._missing_ = classmethod(_type_not_listed)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def drive(units: int) -> None:
     tally, progress = Tally(), Progress(Console(file=io.StringIO()))
     with tempfile.TemporaryDirectory() as folder, progress:
         partition = Partition(open_output(folder, create=True), "d", "r")
-        progress.start(tally, Workers(1, 1, 1, 1, 1, 0), False)
+        progress.start(tally, Workers(1, 1, 1, 1, 1, 1, 0), False)
         began, spent, complete = time.perf_counter(), time.process_time(), 0
         for page in _open_shards(listing(units // UNITS_A_VIDEO), partition, "run", tally):
             sent = [VideoTask.from_json(text) for text in [task.to_json() for task in page]]

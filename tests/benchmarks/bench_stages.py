@@ -31,7 +31,7 @@ from featray.plan import UnitTask, VideoTask, open_source, plan_video
 from featray.rows import chips_of, chunk_row
 from featray.shards import cut_shards
 from featray.sources.listing import list_videos
-from featray.stages import Infer, InferSettings, land_parts
+from featray.stages import Infer, InferSettings, LandParts
 from featray.tables.commits import write_manifest
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
@@ -41,6 +41,10 @@ from tests.benchmarks import clips
 
 _INFERRED = 64
 """Faces that inference is timed on."""
+
+_PUBLISHED_FACES_PER_S = {"RTX 3090": 202.0, "RTX PRO 6000": 355.0}
+"""py-feat's own figures: whole pipeline, one face a frame, batch 16, bf16. The network alone is faster, so these are
+the least that a GPU takes."""
 
 
 def measure(clip: Path, every: int) -> dict[str, Any]:
@@ -113,17 +117,26 @@ def measure_tables(clip: Path, folder: Path) -> dict[str, float]:
     infer = Infer(
         InferSettings("synthetic", None, checkpoint.sha256, None, "openvino", "bf16", "pyfeat", 256, 1, False, folder)
     )
-    detector, land, faces = open_detector(DetectConfig()), 0.0, 0
+    detector, land, landing, faces = open_detector(DetectConfig()), LandParts(partition, "run", 1), 0.0, 0
     for unit in task.units(plan, {}):
         for chunk in extract_chunks(unit, partial(open_source, video, {}), settings, detector):
             faces += len(chunk.chips)
             for row in infer(chunk_row(unit.to_json(), chunk)):
                 start = time.process_time()
-                land_parts(row, partition, "run", 1)
-                land += time.process_time() - start
+                land(row)
+                landing += time.process_time() - start
     start = time.process_time()
     publish_shard(partition, manifest, PublishSettings("run", ("faces", "blendshapes", "mesh"), ()))
-    return {"land_ms_a_face": 1000 * land / faces, "publish_ms_a_face": 1000 * (time.process_time() - start) / faces}
+    return {"land_ms_a_face": 1000 * landing / faces, "publish_ms_a_face": 1000 * (time.process_time() - start) / faces}
+
+
+def cores_per_gpu(stages: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """How many cores keep one GPU busy: a prediction, from these CPU stages and GPU figures that others published."""
+    cores: dict[str, dict[str, float]] = {}
+    for name, stage in stages.items():
+        ms_a_face = stage["decode_detect_crop_ms_a_frame"] * stage["frames"] / max(1, stage["faces"])
+        cores[name] = {gpu: rate * ms_a_face / 1000 for gpu, rate in _PUBLISHED_FACES_PER_S.items()}
+    return cores
 
 
 def main() -> None:
@@ -151,6 +164,10 @@ def main() -> None:
             print(f"    {key:40} {stage[key]:12,.2f}")
     for key, value in {**found["infer_ms_a_face"], **found["tables"]}.items():
         print(f"{key:44} {value:12,.2f} {'ms a face' if ' ' in key else ''}")
+    found["cores_per_gpu_predicted"] = cores_per_gpu(found["stages"])
+    print("cores that feed one GPU (predicted, not measured: py-feat's published GPU figures)")
+    for name, cores in found["cores_per_gpu_predicted"].items():
+        print(f"    {name:28}" + "".join(f" {gpu} {count:5.1f}" for gpu, count in cores.items()))
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 

@@ -35,11 +35,13 @@ def cluster(cache) -> Iterator[None]:
 
 
 def make_config(uris, out, **sections) -> Config:
+    """Few frames and a small network: where the network itself matters, a test asks for `model={}`."""
     data = {
         "dataset": "test",
         "input": {"uris": [str(uri) for uri in uris]},
         "output": {"uri": str(out)},
         "decode": {"sample": {"every": 24}},
+        "model": {"checkpoint": "synthetic:atto"},
         **sections,
     }
     return parse_config(data)

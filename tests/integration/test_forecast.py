@@ -29,7 +29,7 @@ def both(cluster, clips, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         take = Tally.take
         patch.setattr(Tally, "take", lambda self, receipt: [receipts.append(receipt), take(self, receipt)][1])
-        summary = run(make_config([f"{clips}/*.mp4"], out, decode={"sample": {"every": 8}}), silent())
+        summary = run(make_config([f"{clips}/*.mp4"], out, model={}, decode={"sample": {"every": 8}}), silent())
     seconds = {}
     for receipt in receipts:
         for stage, spent in json.loads(receipt.seconds).items():

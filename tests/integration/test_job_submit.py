@@ -80,7 +80,7 @@ def head(environment, tmp_path_factory):
         except TimeoutError:
             continue
     yield address
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGKILL)  # to end in order takes Ray half a minute
     process.wait(60)
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -36,7 +36,7 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(inputs, out):
-    return make_config([f"{inputs}/*.mp4"], out, decode={"sample": {"every": 24}, "unit_frames": 16})
+    return make_config([f"{inputs}/*.mp4"], out, model={}, decode={"sample": {"every": 24}, "unit_frames": 16})
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +153,8 @@ def times(out):
 
 
 def test_other_settings_make_a_new_release_beside_the_old(first, inputs, out):
-    other = run(
-        make_config([inputs / "face.mp4"], out, decode={"sample": {"every": 118}}, detect={"min_score": 0.9}), silent()
-    )
+    settings = {"model": {}, "decode": {"sample": {"every": 118}}, "detect": {"min_score": 0.9}}
+    other = run(make_config([inputs / "face.mp4"], out, **settings), silent())
     assert other.job.release != first.job.release
     assert other.status == "done"
     counts = sql(out, "SELECT release, count(*) AS n FROM faces GROUP BY release", release="all")

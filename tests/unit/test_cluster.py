@@ -18,12 +18,14 @@ def test_cpu_workers_fit_and_use_the_cluster(cpus):
     assert workers.decode >= 1 and workers.infer >= 1
     assert asked <= cpus - 0.1, "planning and publishing need room"
     assert workers.infer >= cpus * 0.8 - 1
+    assert workers.land == (4 if cpus == 64 else 1), "each is a process"
     assert workers.infer_gpus == 0
 
 
 def test_a_gpu_gets_one_inference_worker_and_the_cpus_decode():
     workers = choose_workers(one(32, 2), ClusterConfig())
     assert (workers.infer, workers.infer_gpus, workers.decode) == (2, 1.0, 30)
+    assert workers.land == 2
 
 
 def test_a_worker_with_a_gpu_asks_for_no_cpu():

@@ -21,7 +21,7 @@ from featray.provenance import WeightsFacts, run_row
 from featray.rows import chunk_row
 from featray.shards import cut_shards
 from featray.sources.listing import list_videos
-from featray.stages import Infer, InferSettings, land_parts
+from featray.stages import Infer, InferSettings, LandParts
 from featray.tables.commits import write_manifest
 from featray.tables.landing import write_plan
 from featray.tables.layout import Output, Partition, open_output
@@ -70,7 +70,7 @@ def run_without_ray(config: Config, *, trained: bool) -> Output:
             for unit in task.units(plan, {}):
                 for chunk in extract_chunks(unit, partial(open_source, task.video, options), config.decode, detector):
                     for done in infer(chunk_row(unit.to_json(), chunk)):
-                        land_parts(done, partition, run_id, 1)
+                        LandParts(partition, run_id, 1)(done)
         publish_shard(partition, manifest, PublishSettings(run_id, tuple(config.output.tables), ()))
     end_run(partition, {**row, "status": "done", "finished_at": datetime.now(UTC)})
     return partition.output

@@ -1,0 +1,27 @@
+"""Frames with side data that PyAV does not know, and what of them is used: how the picture is turned."""
+
+import io
+
+import av
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from featray.video.frame import Frame
+
+QUARTERS = np.zeros((48, 64, 3), np.uint8)
+QUARTERS[:24, :32], QUARTERS[:24, 32:], QUARTERS[24:, :32] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+_ORIENTATION = 0x112
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_with_exif_is_turned_as_exif_says(orientation):
+    exif = Image.Exif()
+    exif[_ORIENTATION] = orientation
+    file = io.BytesIO()
+    Image.fromarray(QUARTERS).save(file, "JPEG", exif=exif, quality=95, subsampling=0)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(file.getvalue()))))
+    with av.open(file, format="jpeg_pipe") as container:
+        frame = Frame.of(next(container.decode(video=0)), index=0, pts_us=0)
+    np.testing.assert_array_equal(frame.rgb(), upright)
