@@ -169,9 +169,12 @@ class Session:
                     for row in build(graph, feed.queue).iter_rows():
                         self._capacity.heard()
                         yield Receipt(**row)
-            except Exception as error:
+            except ray.exceptions.RayError as error:
+                if not watch.ended:
+                    raise _own_error(error) from error
+            except Exception:
                 if not watch.ended:  # else it is what the stream left behind
-                    raise (_own_error(error) if isinstance(error, ray.exceptions.RayError) else error) from error
+                    raise
             finally:
                 feed.stop()
             feed.raise_error()

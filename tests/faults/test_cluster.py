@@ -5,6 +5,7 @@ and a smaller one comes; a CPU node is lost, and none comes; a video aborts its 
 """
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -19,7 +20,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from featray.errors import FeatrayError
+from featray.errors import FeatrayError, RunError
 from featray.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
@@ -51,7 +52,7 @@ def nodes(cache, hook_folder):  # noqa: F811
         decoding = [cluster.add_node(num_cpus=1, **NODE) for _ in range(2)]
         inferring = cluster.add_node(num_cpus=0, num_gpus=2, **NODE)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-        yield cluster, decoding, inferring
+        yield cluster, decoding, [inferring]
         ray.shutdown()
         cluster.shutdown()
 
@@ -155,7 +156,7 @@ def test_a_run_survives_the_loss_of_workers_and_nodes_and_poisoned_videos(
         marked(folder / "00.mp4", folder / f"{i:02d}.mp4", fault)
     fillers = [
         Filler.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)).remote()
-        for node in (*decoding, inferring)
+        for node in (*decoding, *inferring)
     ]
     ray.get([filler.fill.remote() for filler in fillers])
     caplog.clear()
@@ -163,8 +164,8 @@ def test_a_run_survives_the_loss_of_workers_and_nodes_and_poisoned_videos(
         config = make_config([f"{folder}/*.mp4"], tmp_path / "hurt", **SECTIONS)
         with Hurt(tmp_path / "hurt", hook_folder, pool.submit(run, config, silent())) as hurt:
             hurt.wait_for_landed(10)
-            cluster.remove_node(inferring, allow_graceful=False)
-            cluster.add_node(num_cpus=0, num_gpus=1, **NODE)
+            cluster.remove_node(inferring.pop(), allow_graceful=False)
+            inferring.append(cluster.add_node(num_cpus=0, num_gpus=1, **NODE))
             hurt.wait_for_landed(25)
             cluster.remove_node(decoding[0], allow_graceful=False)
             summary = hurt.job.result()
@@ -187,3 +188,21 @@ def test_a_run_survives_the_loss_of_workers_and_nodes_and_poisoned_videos(
         f"{hurt.killed} decode workers killed, two of four nodes lost, full object stores, a video that aborts and one "
         f"that hangs; {'; '.join(rebuilt)}"
     )
+
+
+def test_a_run_that_has_lost_its_last_gpu_ends_with_the_reason(nodes, hook_folder, folder, tmp_path, caplog):
+    cluster, _, inferring = nodes
+    out = tmp_path / "out"
+    sections = {**SECTIONS, "cluster": {**SECTIONS["cluster"], "decode_workers": 1, "lost_node_patience_s": 2}}
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(run, make_config([f"{folder}/*.mp4"], out, **sections), silent())
+        with Hurt(out, hook_folder, job) as hurt:
+            hurt.wait_for_landed(1)
+            cluster.remove_node(inferring.pop(), allow_graceful=False)
+            with pytest.raises(
+                RunError, match=r"^1 nodes were lost, .* 1 of 1 workers of 0 CPUs, 1 GPUs find no place"
+            ):
+                job.result()
+    assert re.search(r"nothing has landed for 2 s: waiting \d+ s for nodes: cluster\.infer_workers", caplog.text)
+    runs = run_sql(connect(open_output(str(out))), "SELECT status FROM runs").read_all().to_pylist()
+    assert runs == [{"status": "failed"}]
