@@ -78,7 +78,7 @@ class Capacity:
         patience = self._config.lost_node_patience_s
         if waited < patience:
             return None
-        after = f"{len(lost)} nodes were lost, and nothing has landed for {waited:.0f} s"
+        after = f"{len(lost)} node{'s' * (len(lost) > 1)} lost, nothing has landed for {waited:.0f} s"
         if workers := choose_again(list(nodes.values()), self._config, self.workers.infer_gpus):
             log.warning(
                 "%s: going on with %d decode and %d inference workers on %d nodes",

@@ -35,7 +35,7 @@ def test_a_run_goes_on_with_fewer_workers_once_nothing_has_landed_for_long(caplo
     workers = capacity.look(left)
     assert workers is not None and (workers.infer, workers.infer_gpus) == (1, 1.0)
     assert workers.decode < capacity.workers.decode
-    assert "1 nodes were lost, and nothing has landed for 60 s: going on with 7 decode and 1" in caplog.text
+    assert "1 node lost, nothing has landed for 60 s: going on with 7 decode and 1" in caplog.text
 
 
 @pytest.mark.parametrize("comes", [{"d": GPU}, {"c": GPU}])
@@ -67,7 +67,7 @@ def test_a_run_that_nothing_is_left_for_waits_and_then_ends(caplog):
     assert capacity.look(left | {"c": GPU}) is None
     assert capacity.look(left) is None
     clock.now = 359 + 360
-    with pytest.raises(RunError, match=r"^2 nodes were lost, .* 360 s: .*find no place.*; what has landed is kept"):
+    with pytest.raises(RunError, match=r"^2 nodes lost, .* 360 s: .*find no place.*; what has landed is kept"):
         capacity.look(left)
 
 
