@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from featray.config import ClusterConfig
 from featray.errors import ConfigError
@@ -13,6 +14,9 @@ log = logging.getLogger(__name__)
 
 _INFER_PER_DECODE = 6
 """On CPUs, one decode worker (some 40 frames/s at 360p) feeds about six inference threads (some 7 faces/s each)."""
+
+LIGHT_CPUS: Final = 0.05
+"""Of a worker that waits for storage: planning and landing."""
 
 _INFER_PER_LANDING = 16
 """A CPU worker gives a part every ten seconds or so, which takes a tenth of a second to write; a GPU gives several a
@@ -73,6 +77,43 @@ def choose_workers(nodes: Sequence[Node], config: ClusterConfig) -> Workers:
         ConfigError: the cluster can never hold what the config asks for, and is not said to grow.
     """
     cpus = sum(node.cpus for node in nodes) if config.cpus == "auto" else config.cpus
+    return _sized(*_counts(nodes, config, cpus), cpus, nodes, config)
+
+
+def choose_again(nodes: Sequence[Node], config: ClusterConfig, infer_gpus: float) -> Workers | None:
+    """Workers for what is left of a cluster, or has come to it; None if it does not hold one of each kind.
+
+    Promised nodes do not count here, and numbers of workers that the config names are upper bounds.
+
+    Args:
+        nodes: of the cluster as it is.
+        config: what the user wants.
+        infer_gpus: of an inference worker, as at the start: the run's precision, and so its release, hang on them.
+    """
+    here = config.model_copy(update={"cpus": "auto", "gpus": "auto", "gpus_per_worker": infer_gpus})
+    free = here.model_copy(update={"decode_workers": "auto", "infer_workers": "auto"})
+    cpus = sum(node.cpus for node in nodes)
+    decode, infer, _ = _counts(nodes, free, cpus)
+    decode = min(decode, config.decode_workers) if config.decode_workers != "auto" else decode
+    infer = min(infer, config.infer_workers) if config.infer_workers != "auto" else infer
+    while True:
+        try:
+            workers = _sized(decode, infer, infer_gpus, cpus, nodes, here)
+        except ConfigError:
+            workers = None
+        if workers is not None and unplaced(workers, nodes, light=True) is None:
+            return workers
+        if decode == infer == 1:
+            return None
+        # What the config says of their sizes holds, so that there are fewer of them.
+        if decode >= infer:
+            decode -= max(1, decode // 10)
+        else:
+            infer -= max(1, infer // 10)
+
+
+def _counts(nodes: Sequence[Node], config: ClusterConfig, cpus: float) -> tuple[int, int, float]:
+    """Numbers of decode and of inference workers, and the GPUs that one of the latter asks for."""
     gpus = sum(node.gpus for node in nodes) if config.gpus == "auto" else config.gpus
     infer_gpus = _gpus_per_worker(gpus, config)
     if infer_gpus:
@@ -85,6 +126,12 @@ def choose_workers(nodes: Sequence[Node], config: ClusterConfig) -> Workers:
         infer = (
             config.infer_workers if config.infer_workers != "auto" else max(1, round(cpus) - (share if cpus > 4 else 0))
         )
+    return decode, infer, infer_gpus
+
+
+def _sized(
+    decode: int, infer: int, infer_gpus: float, cpus: float, nodes: Sequence[Node], config: ClusterConfig
+) -> Workers:
     # A worker with a GPU asks for that only: decoders that came first could hold all CPUs of the GPU's node.
     sharing = decode if infer_gpus else decode + infer
     each = min(1.0, int(100 * (cpus - _SPARE_CPUS) / sharing) / 100)
@@ -114,40 +161,50 @@ def _made_to_fit(
 
     most = share = max(each, _LEAST_CPUS)
     if config.grows:
-        if problem := _unplaced(with_share(most), nodes):
+        if problem := unplaced(with_share(most), nodes):
             log.warning("%s; they wait for the nodes that cluster.cpus and cluster.gpus promise", problem)
         return with_share(most)
     problem = None
     while share >= _LEAST_CPUS:
         workers = with_share(share)
-        problem = _unplaced(workers, nodes)
+        problem = unplaced(workers, nodes)
         if problem is None:
             return workers
         share = round(share - 0.01, 2)
-    raise ConfigError(problem or "cluster: no place")
+    raise ConfigError(f"{problem}; ask for fewer or smaller ones")
 
 
-def _unplaced(workers: Workers, nodes: Sequence[Node]) -> str | None:
-    """What finds no place on the nodes, as a message; None if all do. Inference is placed first."""
+def unplaced(workers: Workers, nodes: Sequence[Node], *, light: bool = False) -> str | None:
+    """What finds no place on the nodes, as a message; None if all do. Inference is placed first.
+
+    Args:
+        workers: to be placed.
+        nodes: as if nothing ran on them.
+        light: whether planning and landing need a place too. They take theirs before a lost worker starts again.
+    """
     left = list(nodes)
     memory = workers.memory_bytes or 0
     for name, count, asked in (
-        ("infer_workers", workers.infer, Node(workers.infer_cpus, workers.infer_gpus, memory)),
-        ("decode_workers", workers.decode, Node(workers.decode_cpus, 0, memory)),
+        ("cluster.infer_workers", workers.infer, Node(workers.infer_cpus, workers.infer_gpus, memory)),
+        ("cluster.decode_workers", workers.decode, Node(workers.decode_cpus, 0, memory)),
+        ("planning and landing", light * (workers.plan + workers.land), Node(LIGHT_CPUS, 0, 0)),
     ):
         missing = count
         for i, node in enumerate(left):
             here = min(missing, _room(node, asked))
             missing -= here
             left[i] = Node(
-                node.cpus - here * asked.cpus, node.gpus - here * asked.gpus, node.memory_bytes - here * memory
+                node.cpus - here * asked.cpus,
+                node.gpus - here * asked.gpus,
+                node.memory_bytes - here * asked.memory_bytes,
             )
         if missing:
-            wants = f"{asked.cpus:g} CPUs, {asked.gpus:g} GPUs" + (f", {memory / 2**30:g} GiB" if memory else "")
+            wants = f"{asked.cpus:g} CPUs, {asked.gpus:g} GPUs"
+            wants += f", {asked.memory_bytes / 2**30:g} GiB" if asked.memory_bytes else ""
             has = "; ".join(sorted({_described(node) for node in nodes})[:_NODES_SHOWN])
             return (
-                f"cluster.{name}: {missing} of {count} workers of {wants} find no place on the cluster's "
-                f"{len(nodes)} nodes ({has}); ask for fewer or smaller ones"
+                f"{name}: {missing} of {count} workers of {wants} find no place on the cluster's "
+                f"{len(nodes)} nodes ({has})"
             )
     return None
 

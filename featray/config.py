@@ -197,6 +197,9 @@ class ClusterConfig(Section):
     """Logical CPUs that a worker asks Ray for. `auto`: one, or less where that lets all workers fit."""
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     """That each decode and inference worker asks Ray for. None: workers are placed by CPUs and GPUs alone."""
+    lost_node_patience_s: Annotated[float, Field(gt=0)] = 600
+    """A run whose lost workers find no place, and in which nothing has landed for so long, goes on with fewer. A cloud
+    replaces a node within some five minutes; sooner would be to give up nodes that are on their way."""
     max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Beyond this share of failed videos, at least 20 seen, the run stops: something is wrong with all of them."""
 

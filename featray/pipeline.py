@@ -7,6 +7,8 @@ Settings for faults, each measured on Ray 2.60:
   error budget without limit: a poison unit costs itself, never the job. What was dropped is
   found by reconciling receipts with the plan, and run again;
 * one task in flight for each actor: with two, a crash can take a healthy neighbour along;
+* an actor whose node is lost starts again where there is room. Where there is none it waits for ever, and its task
+  with it: then the stream is ended from outside (`end_stream`), and built again for the nodes there are;
 * an actor that raises as it starts ends the run at once. One that dies as it starts would be started again
   without end, so its starts are counted, and the third death in a row is raised (`Starts`).
 """
@@ -14,30 +16,29 @@ Settings for faults, each measured on Ray 2.60:
 from __future__ import annotations
 
 import logging
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pyarrow as pa
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 from ray.util.annotations import RayDeprecationWarning
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from featray.child import ChildSettings
-from featray.cluster import Workers
+from featray.cluster import LIGHT_CPUS, Workers
 from featray.config import Config
 from featray.errors import RunError
 from featray.stages import DecodeDetect, Infer, InferSettings, LandParts, PlanVideos
 from featray.tables.layout import Partition
-
-_LIGHT_CPUS = 0.05
-"""Of a task that waits for storage."""
 
 _DEATHS: Final = 3
 """Of one worker while it starts, in a row: one may be a lost node, two bad luck."""
@@ -57,6 +58,7 @@ class Graph:
 
 def build(graph: Graph, feed: Any) -> ray.data.Dataset:
     """The pipeline over the videos that arrive through `feed`; iterating it runs it."""
+    _Running.executor = None
     with warnings.catch_warnings():
         # map_batches takes max_restarts and max_task_retries until Ray 2.64, which pyproject.toml excludes.
         warnings.simplefilter("ignore", RayDeprecationWarning)
@@ -78,7 +80,7 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
         .map_batches(
             PlanVideos,
             fn_constructor_args=(graph.partition, child, starts.watch),
-            num_cpus=_LIGHT_CPUS,
+            num_cpus=LIGHT_CPUS,
             compute=_pool(workers.plan),
             **_ONE_ROW,
             **_FAULTS,
@@ -105,7 +107,7 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
         .map_batches(
             LandParts,  # an actor: tasks this far apart would start a process each, a second and a half of CPU
             fn_constructor_args=(graph.partition, graph.run_id, config.run.max_attempts),
-            num_cpus=_LIGHT_CPUS,
+            num_cpus=LIGHT_CPUS,
             compute=_pool(workers.land),
             **_ONE_ROW,
             **_FAULTS,
@@ -171,17 +173,55 @@ class _StartCounts:
         del self._begun[actor]
 
 
+class _Running(ExecutionCallback):
+    """Keeps hold of what executes the stream, which a dataset tells only after the first row; one at a time."""
+
+    executor: ClassVar[Any] = None
+
+    def before_execution_starts(self, executor: Any) -> None:
+        """Called by Ray Data."""
+        _Running.executor = executor
+
+
+def end_stream() -> bool:
+    """End the stream from another thread, with its tasks and actors: iterating it then ends as if all were done.
+
+    Returns:
+        Whether there was one; False before it has started.
+    """
+    if _Running.executor is None:
+        return False
+    _Running.executor.shutdown(force=True)
+    return True
+
+
 def configure_context() -> None:
     """Ray Data's settings for this process; datasets built afterwards take them over."""
     context = DataContext.get_current()
     context.target_max_block_size = 1
     context.max_errored_blocks = -1
     context.enable_progress_bars = False
+    if _Running not in context.custom_execution_callback_classes:
+        context.custom_execution_callback_classes.append(_Running)
     context.print_on_execution_start = False
+    dropping = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
+    if _traceback_as_text not in dropping.filters:
+        dropping.addFilter(_traceback_as_text)
     for handler in logging.getLogger("ray.data").handlers:
         # A dropped task comes with a traceback; Ray keeps it in its log files, users get an errors row.
         if handler.get_name() == "console":
             handler.setLevel(logging.CRITICAL)
+
+
+def _traceback_as_text(record: logging.LogRecord) -> bool:
+    """Of a dropped task's log record: its frames refer to the actors of the stream.
+
+    Whatever handler keeps the record (pytest's does) would keep them too, and their CPUs from the next stream, which
+    would then wait for ever.
+    """
+    if record.exc_info:
+        record.exc_text, record.exc_info = "".join(traceback.format_exception(*record.exc_info)), None
+    return True
 
 
 _ONE_ROW: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}

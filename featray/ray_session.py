@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +24,11 @@ import ray.exceptions
 from ray.util.queue import Full, Queue
 
 from featray import metrics
+from featray.capacity import Capacity
 from featray.cluster import Node, Workers, choose_workers
 from featray.config import Config
 from featray.errors import FeatrayError, RunError
-from featray.pipeline import Graph, beside_driver, build, configure_context
+from featray.pipeline import Graph, beside_driver, build, configure_context, end_stream
 from featray.plan import VideoTask
 from featray.rows import Receipt
 from featray.stages import InferSettings
@@ -91,7 +92,7 @@ def available_gpus() -> float:
     """GPUs of the cluster, or of this machine if Ray is yet to be started here."""
     if on_cluster():
         connect()
-        return sum(node.gpus for node in nodes())
+        return sum(node.gpus for node in nodes().values())
     return local_gpus()
 
 
@@ -103,10 +104,10 @@ def local_gpus() -> float:
     return float(len(list(Path("/dev").glob("nvidia[0-9]*"))))
 
 
-def nodes() -> list[Node]:
-    """What the nodes of the cluster have."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    return [Node(one.get("CPU", 0.0), one.get("GPU", 0.0), one.get("memory", 0.0)) for one in alive]
+def nodes() -> dict[str, Node]:
+    """What the nodes of the cluster that are alive have, by id."""
+    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    return {i: Node(one.get("CPU", 0.0), one.get("GPU", 0.0), one.get("memory", 0.0)) for i, one in alive.items()}
 
 
 class Session:
@@ -121,7 +122,7 @@ class Session:
         self._started = connect()
         configure_context()
         try:
-            self.workers: Workers = choose_workers(nodes(), self._config.cluster)
+            self._choose(nodes())
         except FeatrayError:
             self.__exit__(None, None, None)
             raise
@@ -134,6 +135,15 @@ class Session:
         if self._started and not isinstance(error, Terminated):
             ray.shutdown()
 
+    @property
+    def workers(self) -> Workers:
+        """Of the stream that runs, or runs next."""
+        return self._capacity.workers
+
+    def _choose(self, there: dict[str, Node], workers: Workers | None = None) -> None:
+        cluster = self._config.cluster
+        self._capacity = Capacity(workers or choose_workers(list(there.values()), cluster), there, cluster)
+
     def stream(
         self,
         partition: Partition,
@@ -141,22 +151,40 @@ class Session:
         engine: InferSettings,
         detector_sha256: str,
         pages: Iterator[list[VideoTask]],
+        unfinished: Callable[[Iterator[list[VideoTask]]], Iterator[list[VideoTask]]],
     ) -> Iterator[Receipt]:
         """Feed pages of videos to the graph and yield receipts as parts land.
 
+        Where nodes are lost that nothing goes on without, the graph is built again for those that are left: it is then
+        fed with what `unfinished` makes of the pages that were not asked for yet.
+
         Raises:
-            FeatrayError: what ended the listing, a stage's start or the job.
+            FeatrayError: what ended the listing, a stage's start or the job; or no node came back for too long.
         """
-        graph = Graph(self._config, partition, run_id, engine, self.workers, detector_sha256)
-        feed = _Feeder(pages)
-        try:
-            for row in build(graph, feed.queue).iter_rows():
-                yield Receipt(**row)
-        except ray.exceptions.RayError as error:
-            raise _own_error(error) from error
-        finally:
-            feed.stop()
-        feed.raise_error()
+        while True:
+            graph = Graph(self._config, partition, run_id, engine, self.workers, detector_sha256)
+            feed, watch = _Feeder(pages), _Watch(self._capacity)
+            try:
+                with watch:
+                    for row in build(graph, feed.queue).iter_rows():
+                        self._capacity.heard()
+                        yield Receipt(**row)
+            except ray.exceptions.RayError as error:
+                if not watch.ended:
+                    raise _own_error(error) from error
+            except Exception:
+                if not watch.ended:  # else it is what the stream left behind
+                    raise
+            finally:
+                feed.stop()
+            feed.raise_error()
+            if not watch.ended:
+                return
+            if watch.error is not None:
+                raise watch.error
+            self._choose(watch.nodes, watch.workers)
+            feed.join()
+            pages = unfinished(pages)
 
     def publish(self, partition: Partition, manifest: ShardManifest, settings: PublishSettings) -> None:
         """Start publishing a shard in a task of its own; shards that replace rows, one after the other."""
@@ -184,6 +212,49 @@ class Session:
 def _publish(partition: Partition, manifest: ShardManifest, settings: PublishSettings, after: object) -> Commit:
     """`publish_shard` as a task; `after` is a task that has to be done first."""
     return publish_shard(partition, manifest, settings)
+
+
+class _Watch:
+    """Looks at the nodes while a stream runs, in a thread, and ends the stream if it waits for lost ones in vain.
+
+    Attributes:
+        ended: the stream was ended, either for
+        workers: to be built again with these, for `nodes`, or for
+        error: with which the run ends.
+    """
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.ended = False
+        self.workers: Workers | None = None
+        self.nodes: dict[str, Node] = {}
+        self.error: RunError | None = None
+        self._capacity = capacity
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="featray-nodes", daemon=True)
+
+    def __enter__(self) -> None:
+        self._capacity.heard()
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(self._capacity.look_every_s):
+            try:
+                self.nodes = nodes()
+                self.workers = self._capacity.look(self.nodes)
+            except ray.exceptions.RayError:
+                continue  # the head does not answer; the stream finds out if that stays
+            except RunError as error:
+                self.error = error
+            if self.workers is None and self.error is None:
+                continue
+            self.ended = True
+            if end_stream():
+                return
+            self.ended, self.error = False, None
 
 
 class _Feeder:
@@ -225,6 +296,10 @@ class _Feeder:
         self._thread.join(timeout=10)
         self.queue.shutdown(force=True)
         metrics.record(metrics.QUEUE_DEPTH, 0)
+
+    def join(self) -> None:
+        """Wait until the listing is left alone, however long it takes to answer: another feeder may then go on."""
+        self._thread.join()
 
     def raise_error(self) -> None:
         """Raise what ended the listing, if anything did."""

@@ -97,6 +97,9 @@ def describe(config: Config, gpus: float | None = None) -> Job:
     """
     open_decoder(config.decode.backend)  # one that is not installed is said here, not by every video
     gpu = expects_gpu(available_gpus() if gpus is None else gpus, config.cluster)
+    if gpu and config.model.engine == "openvino" and config.cluster.gpus_per_worker != "auto":
+        log.warning("model.engine: openvino runs on CPUs; its workers hold cluster.gpus_per_worker GPUs and use none")
+        gpu = False
     engine, precision = choose(config.model.engine, config.model.precision, gpu=gpu)
     checkpoint = resolve_checkpoint(
         config.model.checkpoint,
@@ -209,7 +212,14 @@ def _execute(
     with progress, Session(job.config) as session:
         progress.start(tally, session.workers, job.gpu)
         for attempt in range(1, job.config.run.max_attempts + 1):
-            for receipt in session.stream(partition, job.run_id, infer_settings(job), job.settings["detector"], pages):
+            for receipt in session.stream(
+                partition,
+                job.run_id,
+                infer_settings(job),
+                job.settings["detector"],
+                pages,
+                lambda rest: _unfinished_first(tally, rest),
+            ):
                 lease.check()
                 complete = tally.take(receipt)
                 metrics.record_receipt(receipt, partition.dataset)
@@ -242,6 +252,17 @@ def _open_shards(
         write_manifest(partition, manifest)
         tally.expect(manifest, tasks)
         yield from (tasks[i : i + _PAGE] for i in range(0, len(tasks), _PAGE))
+
+
+def _unfinished_first(tally: Tally, rest: Iterator[list[VideoTask]]) -> Iterator[list[VideoTask]]:
+    """Videos of open shards that have no complete result, and then what was not listed yet, in pages."""
+    tasks = tally.unfinished()
+    known = {(task.shard, task.video.video_id) for task in tasks}
+    for i in range(0, len(tasks), _PAGE):
+        yield tasks[i : i + _PAGE]
+    for page in rest:  # what is left of the shard that was open last is known already
+        if fresh := [task for task in page if (task.shard, task.video.video_id) not in known]:
+            yield fresh
 
 
 def _stop_if_hopeless(tally: Tally, config: Config) -> None:

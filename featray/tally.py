@@ -105,6 +105,15 @@ class Tally:
                 for video in shard.waiting.values()
             ]
 
+    def unfinished(self) -> list[VideoTask]:
+        """Videos without a complete result, to be gone on with in the same attempt; they are counted from here."""
+        with self._lock:
+            tasks = [
+                replace(video.task, resume=True) for shard in self._open.values() for video in shard.waiting.values()
+            ]
+        self.again(tasks)
+        return tasks
+
     def again(self, tasks: list[VideoTask]) -> None:
         """Note that these videos are fed again, so that a third time counts from here."""
         with self._lock:

@@ -47,10 +47,18 @@ def server(log: Path | None = None) -> Iterator[str]:
 class Proxy:
     """Forwards to a server; every so many requests one is refused, reset, cut or left without an answer, in turn.
 
-    `without_headers` (lower case) are dropped from requests: a store that does not know them.
+    `without_headers` (lower case) are dropped from requests: a store that does not know them. `latency_seconds` pass
+    before each answer.
     """
 
-    def __init__(self, upstream: str, every: int, stall_seconds: float, without_headers: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        upstream: str,
+        every: int,
+        stall_seconds: float,
+        without_headers: tuple[str, ...] = (),
+        latency_seconds: float = 0,
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self.bytes_sent: Counter[str] = Counter()
         faults, lock = cycle(["503", "reset", "cut", "stall"]), threading.Lock()
@@ -69,6 +77,7 @@ class Proxy:
                     proxy.counts["all"] += 1
                     fault = next(faults) if proxy.counts["all"] % every == 0 else "none"
                     proxy.counts[fault] += 1
+                time.sleep(latency_seconds)
                 if fault == "503":
                     self.answer(503, {"Content-Length": "0", "Retry-After": "0"}, b"")
                     return

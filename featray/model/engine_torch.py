@@ -9,6 +9,7 @@ travel through pinned memory; running out of GPU memory halves the batch and goe
 from __future__ import annotations
 
 import logging
+import platform
 from typing import Final
 
 import numpy as np
@@ -127,7 +128,10 @@ def open_torch(checkpoint: Checkpoint, settings: EngineSettings) -> TorchEngine:
     if not settings.gpu:
         return TorchEngine(checkpoint, settings, torch.device("cpu"))
     if not torch.cuda.is_available():
-        raise ModelError(f"a GPU is asked for, but torch {torch.__version__} sees no CUDA device here")
+        raise ModelError(
+            f"a GPU is asked for, but torch {torch.__version__} sees no CUDA device on {platform.node()}; mend its "
+            "driver, or set cluster.gpus_per_worker: 0 to run on CPUs"
+        )
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     return TorchEngine(checkpoint, settings, torch.device("cuda", 0))

@@ -86,7 +86,10 @@ def choose(engine: str, precision: str, *, gpu: bool) -> tuple[str, str]:
         has_openvino = importlib.util.find_spec("openvino") is not None
         engine = "torch" if gpu or not has_openvino else "openvino"
     if gpu and engine == "openvino":
-        raise ConfigError("model.engine: 'openvino' runs on CPUs only; use 'torch', or set cluster.gpus_per_worker: 0")
+        raise ConfigError(
+            "model.engine: 'openvino' runs on CPUs only; use 'torch', or set cluster.gpus_per_worker: 0 "
+            "(over 0, its workers hold GPUs that they do not use)"
+        )
     if precision == AUTO:
         precision = "bf16" if gpu else "fp32"
     return engine, precision

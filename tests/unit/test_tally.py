@@ -1,7 +1,9 @@
+from dataclasses import replace
 from itertools import permutations
 
 from featray.plan import VideoTask
 from featray.rows import Receipt
+from featray.runner import _unfinished_first
 from featray.sources.listing import Video
 from featray.tables.commits import ShardManifest
 from featray.tally import Tally
@@ -71,3 +73,24 @@ def test_failed_videos_are_counted_once():
     tally.take(receipt("a", 0, 0, last=True, failed=True))
     tally.take(receipt("a", 1, 0, last=True, failed=True))
     assert tally.videos_failed == 1
+
+
+def test_what_is_interrupted_goes_on_in_the_same_attempt():
+    tally = tally_of("a", "b")
+    tally.take(receipt("a", 0, 0, last=True, units=1))
+    tally.take(receipt("b", 0, 0, last=True))
+    (rest,) = tally.unfinished()
+    assert (rest.video.video_id, rest.attempt, rest.resume) == ("b", 1, True)
+    assert tally.take(receipt("b", 1, 0, last=True)) is None, "what had come before is fed, and comes, again"
+    assert tally.take(receipt("b", 0, 0, last=True, resumed=True)) == MANIFEST
+
+
+def test_after_an_interruption_each_video_is_fed_once():
+    tally, shard = Tally(), ShardManifest("s", "run", {}, [])
+    tasks = [task(f"{i:02d}") for i in range(40)]
+    tally.expect(shard, tasks)
+    later = [replace(task("later"), shard="t")]
+    tally.take(receipt("00", 0, 0, last=True, units=1))
+    # 16 were fed when it happened; the listing goes on with the rest of the shard that is open.
+    pages = list(_unfinished_first(tally, iter([tasks[16:32], tasks[32:], later])))
+    assert [one.video.video_id for page in pages for one in page] == [f"{i:02d}" for i in range(1, 40)] + ["later"]

@@ -1,0 +1,93 @@
+"""Noticing that a run waits for nodes that were lost. No Ray in here: the nodes are looked at by the caller.
+
+Ray Data's pools are fixed in size and their actors restart without limit. When a node is lost, its actors start
+again on others, or wait for room, each with the task it was on: without a new node, for ever. Those that are left
+go on meanwhile, so there is no hurry; once nothing lands any more, the stream is built again for the nodes there are.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from featray.cluster import Node, Workers, choose_again, unplaced
+from featray.config import ClusterConfig
+from featray.errors import RunError
+
+log = logging.getLogger(__name__)
+
+_PATIENCES: Final = 6
+"""So many times its patience a run waits for nodes that it cannot do without: an hour, by default."""
+
+_LOOK_EVERY_S: Final = 5.0
+
+
+class Capacity:
+    """What a run was planned for, against what is there.
+
+    Args:
+        workers: of the run.
+        nodes: that they were chosen for, by id.
+        config: with the patience.
+        clock: in seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        nodes: Mapping[str, Node],
+        config: ClusterConfig,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.workers = workers
+        self._known = set(nodes)
+        self._config = config
+        self._clock = clock
+        self._heard = clock()
+        self._short_since: float | None = None
+        self._said = False
+
+    @property
+    def look_every_s(self) -> float:
+        """How often `look` is worth calling."""
+        return min(_LOOK_EVERY_S, self._config.lost_node_patience_s / 4)
+
+    def heard(self) -> None:
+        """Something has landed, or a stream begins."""
+        self._heard = self._clock()
+
+    def look(self, nodes: Mapping[str, Node]) -> Workers | None:
+        """Compare with the nodes that are alive, by id.
+
+        Returns:
+            What to build the stream with again; None: it may go on. That it waits for nodes is logged once.
+
+        Raises:
+            RunError: the nodes that are left cannot do the work, and none came for too long.
+        """
+        lost = self._known - set(nodes)
+        self._known |= set(nodes)
+        problem = unplaced(self.workers, list(nodes.values()), light=True) if lost else None
+        if problem is None:
+            self._short_since, self._said = None, False
+            return None
+        self._short_since = self._clock() if self._short_since is None else self._short_since
+        waited = self._clock() - max(self._short_since, self._heard)
+        patience = self._config.lost_node_patience_s
+        if waited < patience:
+            return None
+        after = f"{len(lost)} node{'s' * (len(lost) > 1)} lost, nothing has landed for {waited:.0f} s"
+        if workers := choose_again(list(nodes.values()), self._config, self.workers.infer_gpus):
+            log.warning(
+                "%s: going on with %d decode and %d inference workers on %d nodes",
+                *(after, workers.decode, workers.infer, len(nodes)),
+            )
+            return workers
+        if waited >= _PATIENCES * patience:
+            raise RunError(f"{after}: {problem}; what has landed is kept, run again when there are nodes")
+        if not self._said:
+            self._said = True
+            log.warning("%s: waiting %.0f s for nodes: %s", after, _PATIENCES * patience - waited, problem)
+        return None

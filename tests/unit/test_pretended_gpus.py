@@ -1,0 +1,31 @@
+"""GPUs that are counted and not there: OpenVINO may hold them, if it is told to."""
+
+import pytest
+
+from featray.config import parse_config
+from featray.errors import ConfigError
+from featray.runner import describe
+
+
+def job(gpus_per_worker, gpus=2.0):
+    sections = {
+        "model": {"checkpoint": "synthetic:atto", "engine": "openvino"},
+        "cluster": {"gpus_per_worker": gpus_per_worker},
+    }
+    data = {"dataset": "d", "input": {"uris": ["a"]}, "output": {"uri": "o"}, **sections}
+    return describe(parse_config(data), gpus)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEATRAY_CACHE", str(tmp_path))
+
+
+def test_openvino_holds_gpus_only_where_the_config_says_so(caplog):
+    held = job(1)
+    assert (held.engine, held.precision, held.gpu) == ("openvino", "fp32", False)
+    assert "openvino runs on CPUs" in caplog.text
+    assert held.release == job(0).release == job("auto", gpus=0.0).release
+    assert len(caplog.records) == 1
+    with pytest.raises(ConfigError, match=r"CPUs only.*gpus_per_worker: 0"):
+        job("auto")
