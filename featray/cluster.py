@@ -38,6 +38,7 @@ class Node:
     cpus: float
     gpus: float
     memory_bytes: float
+    gpu_model: str | None = None
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,8 @@ def run_row(
     engine: str,
     precision: str,
     settings: dict[str, Any],
-    gpu: str | None,
 ) -> dict[str, Any]:
-    """The run's row of the `runs` table as it starts; counts and end are added when it ends.
+    """The run's row of the `runs` table as it starts; GPUs, counts and end are added when they are known.
 
     `settings` are those that change results, from `identity.result_settings`.
     """
@@ -68,7 +67,7 @@ def run_row(
         "ffmpeg": _ffmpeg_versions(),
         "versions": json.dumps({"python": platform.python_version(), **_versions(config.detect.detector)}),
         "cpu": _cpu_model(),
-        "gpu": gpu,
+        "gpu": None,
     }
 
 

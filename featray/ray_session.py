@@ -44,6 +44,8 @@ _QUEUED_PAGES = 64
 
 _DEPTH_EVERY_SECONDS = 5
 
+_MODEL = "accelerator_type:"
+
 
 def on_cluster() -> bool:
     """Whether a Ray cluster is there to connect to: inside `ray job submit`, or named by RAY_ADDRESS."""
@@ -107,7 +109,16 @@ def local_gpus() -> float:
 def nodes() -> dict[str, Node]:
     """What the nodes of the cluster that are alive have, by id."""
     alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-    return {i: Node(one.get("CPU", 0.0), one.get("GPU", 0.0), one.get("memory", 0.0)) for i, one in alive.items()}
+    return {
+        i: Node(one.get("CPU", 0.0), one.get("GPU", 0.0), one.get("memory", 0.0), _gpu_model(one))
+        for i, one in alive.items()
+    }
+
+
+def _gpu_model(resources: dict[str, float]) -> str | None:
+    """As Ray names it, which makes a resource of it."""
+    names = [name.removeprefix(_MODEL) for name in resources if name.startswith(_MODEL)]
+    return names[0] if names and resources.get("GPU") else None
 
 
 class Session:
@@ -140,8 +151,13 @@ class Session:
         """Of the stream that runs, or runs next."""
         return self._capacity.workers
 
+    @property
+    def gpus(self) -> str | None:
+        """The models of the GPUs there were when workers were last chosen, by name; None if Ray names none."""
+        return ", ".join(sorted({node.gpu_model for node in self._nodes if node.gpu_model})) or None
+
     def _choose(self, there: dict[str, Node], workers: Workers | None = None) -> None:
-        cluster = self._config.cluster
+        cluster, self._nodes = self._config.cluster, list(there.values())
         self._capacity = Capacity(workers or choose_workers(list(there.values()), cluster), there, cluster)
 
     def stream(

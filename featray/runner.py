@@ -173,7 +173,6 @@ def _row(job: Job) -> dict[str, Any]:
         engine=job.engine,
         precision=job.precision,
         settings=job.settings,
-        gpu=None,
     )
 
 
@@ -210,6 +209,7 @@ def _execute(
     commits: list[Commit] = []
     pages = _open_shards(todo, partition, job.run_id, tally)
     with progress, Session(job.config) as session:
+        row["gpu"] = session.gpus if job.gpu else None
         progress.start(tally, session.workers, job.gpu)
         for attempt in range(1, job.config.run.max_attempts + 1):
             for receipt in session.stream(

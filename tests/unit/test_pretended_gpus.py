@@ -29,3 +29,11 @@ def test_openvino_holds_gpus_only_where_the_config_says_so(caplog):
     assert len(caplog.records) == 1
     with pytest.raises(ConfigError, match=r"CPUs only.*gpus_per_worker: 0"):
         job("auto")
+
+
+def test_gpus_are_named_as_ray_names_them():
+    from featray.ray_session import _gpu_model
+
+    assert _gpu_model({"CPU": 8, "GPU": 2, "accelerator_type:H100": 1}) == "H100"
+    assert _gpu_model({"CPU": 8, "GPU": 2}) is None
+    assert _gpu_model({"CPU": 8, "TPU": 4, "accelerator_type:TPU-V4": 1}) is None
