@@ -5,10 +5,12 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
+from ray.data._internal.execution.operators.map_operator import MapOperator
 
 from featray.child import ChildSettings
 from featray.config import DecodeConfig, DetectConfig, EveryNth
 from featray.isolation import IsolatedDecoder
+from featray.pipeline import _Running
 from featray.plan import VideoTask
 from featray.runner import run
 from featray.sources.listing import list_videos
@@ -50,6 +52,8 @@ def test_units_give_the_table_of_the_whole(cluster, loop, tmp_path):
         settings = {"sample": {"every": 31}, "unit_frames": unit_frames}
         summary = run(make_config([clip], tmp_path / name, decode=settings), silent())
         assert summary.videos == {"ok": 1, "partial": 0, "failed": 0}
+    operators = [operator for operator in _Running.executor._topology if isinstance(operator, MapOperator)]
+    assert sum(len(operator._output_blocks_stats) for operator in operators) < 20, "the driver's memory stays flat"
     assert rows(tmp_path / "whole", "frames").num_rows > 60
     for table in ("frames", "faces", "blendshapes", "mesh"):
         assert rows(tmp_path / "units", table) == rows(tmp_path / "whole", table)
