@@ -15,7 +15,7 @@ from featray.report.moments import MOMENTS, Moment, Moments, read_moments
 from featray.report.numbers import EXAMPLES, read_numbers
 from featray.report.plots import Plot, plot_coverage, plot_distributions, plot_faces_per_frame
 from featray.report.scope import Scope, open_scope
-from featray.sources.storage import locate, redact_uri, write_bytes
+from featray.sources.storage import locate_beside, redact_uri, write_bytes
 from featray.tables.layout import Output
 from featray.views.times import clock_text
 
@@ -70,7 +70,7 @@ def write_report(output: Output, path: str, settings: ReportSettings) -> Made:
         UsageError: no such dataset or release, or nothing is published.
         StorageError: the tables cannot be read, or the page not be written.
     """
-    target = locate(path)
+    target = locate_beside(path, output.root)
     scope = open_scope(output, settings.release, settings.dataset)
     numbers = read_numbers(scope)
     faces, videos = numbers.totals["faces"], numbers.totals["videos"]

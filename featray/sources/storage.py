@@ -109,6 +109,13 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
     return Location(fs, path, clean)
 
 
+def locate_beside(uri: str, known: Location) -> Location:
+    """The location of a URI; in the same kind of store as `known`, it is reached as that is, credentials and all."""
+    if known.is_local or fsspec.utils.get_protocol(uri) not in _protocols(known.fs):
+        return locate(uri)
+    return Location(known.fs, known.fs._strip_protocol(uri), redact_uri(uri))
+
+
 def redact_uri(uri: str) -> str:
     """A URI without user, password, query and fragment; local paths stay as they are.
 

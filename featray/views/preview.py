@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from featray.errors import UsageError
-from featray.sources.storage import locate, upload
+from featray.sources.storage import locate_beside, upload
 from featray.tables.layout import Output
 from featray.tables.query import connect
 from featray.views.clip import write_mp4
@@ -94,7 +94,7 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
         raise UsageError(f"--video {settings.video}: the tables hold no frame of it in that range")
     look = Look(video, layers, settings.blur, _track(sampled, settings.track_id))
     source = Source(video, find_source(video, settings.source, settings.storage_options), settings.storage_options)
-    target = locate(path)
+    target = locate_beside(path, output.root)
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / f"preview{suffix}"
         if suffix in CLIPS:
