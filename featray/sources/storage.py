@@ -167,17 +167,20 @@ _LIBRARIES_ERRORS = (
 )
 
 
+_WHERE = "in the environment or as storage options (storage_options in the config, or --storage-option)"
+
+
 def explain(error: BaseException) -> str:
     """A storage error in a few words, without any address the library put into its text."""
     if _is_denied(error):
-        return "access denied; check the credentials in the environment or storage_options"
+        return f"access denied; check the credentials {_WHERE}"
     if isinstance(error, FileNotFoundError):
         return "does not exist"
     if isinstance(error, IsADirectoryError):
         return "is a folder"
     name = type(error).__name__
     if name == "NoCredentialsError":
-        return "no credentials found; set them in the environment or in storage_options"
+        return f"no credentials found; set them {_WHERE}"
     if isinstance(error, TimeoutError) or "Timeout" in name or "Connect" in name:
         return f"the storage does not answer ({name})"
     reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else name
