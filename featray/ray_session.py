@@ -82,7 +82,7 @@ def _one_line(words: str) -> Iterator[None]:
     """Why Ray did not start, as a RunError; Ray itself raises whatever it likes, a plain Exception among it."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - see above
+    except Exception as error:
         why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise RunError(words.format(why[:300])) from error
 

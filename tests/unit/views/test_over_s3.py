@@ -65,7 +65,9 @@ def plain(page):
 def featray(store, options):
     """A command with the options on its line, or from the run's config."""
 
-    def call(*words, flags=tuple(f"--storage-option={key}={value}" for key, value in options.items()), code=0):
+    on_line = [f"--storage-option={key}={value}" for key, value in options.items()]
+
+    def call(*words, flags=on_line, code=0):
         done = CliRunner().invoke(main, [*map(str, words), *flags])
         assert done.exit_code == code, done.output
         assert SECRET not in done.output
