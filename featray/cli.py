@@ -105,7 +105,7 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> i
     return exit_status(summary)
 
 
-@main.command()
+@main.command(short_help="Say what running CONFIG would come to: videos, hours, bytes, cost.")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -82,7 +82,7 @@ def _print_recomputed(repeated: Any) -> None:
         click.echo(f"            {name:16} off by at most {worst.difference:.2g}, bound {worst.bound:g}")
 
 
-@click.command()
+@click.command(short_help="Erase a video, or one track of it, from OUT.")
 @click.argument("out")
 @click.option("--video", "video_id", required=True, metavar="ID", help="The video_id, 16 hex digits.")
 @click.option("--track", "track_id", type=click.IntRange(min=0), metavar="N", help="Erase only this track.")
@@ -125,7 +125,7 @@ def erase(
         click.echo(f"{what}: nothing of it was left")
 
 
-@click.command()
+@click.command(short_help="Finish what a killed run left in OUT.")
 @click.argument("out")
 @storage_flags
 def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
@@ -162,7 +162,7 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
         click.echo("nothing to finish")
 
 
-@click.command()
+@click.command(short_help="Merge the small files that many small runs have left in OUT.")
 @click.argument("out")
 @storage_flags
 def compact(out: str, config: Path | None, options: tuple[str, ...]) -> None:

@@ -90,18 +90,25 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
     """The location that a URI or local path names.
 
     Raises:
-        StorageError: the protocol is unknown or its package is not installed.
+        StorageError: the protocol is unknown, its package is not installed, or it refuses the options.
     """
     clean = redact_uri(uri)
+    protocol = fsspec.utils.get_protocol(uri)
+    if protocol not in fsspec.available_protocols():
+        raise StorageError(f"{clean}: cannot be opened: unknown protocol")
     try:
-        protocol = fsspec.utils.get_protocol(uri)
         fs, path = fsspec.core.url_to_fs(uri, **{**_DEFAULT_OPTIONS.get(protocol, {}), **(storage_options or {})})
+        if "s3" in _protocols(fs):
+            fs.connect()  # asks nobody; without it, wrong options would only come out at the first read
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
         hint = f"pip install 'featray[{extra}]'" if extra else str(error)
         raise StorageError(f"{clean}: the package for {protocol}:// is not installed; {hint}") from None
-    except ValueError:
-        raise StorageError(f"{clean}: cannot be opened: unknown protocol") from None
+    except (TypeError, ValueError):  # its text may hold a value, and so a secret
+        given = ", ".join(sorted(storage_options or {})) or "none"
+        raise StorageError(
+            f"{clean}: cannot be opened with these storage options ({given}); check their names and values"
+        ) from None
     except transport_errors() as error:
         raise StorageError(f"{clean}: {explain(error)}") from None
     if "file" in _protocols(fs):
