@@ -74,7 +74,7 @@ def test_a_missing_config(tmp_path):
 
 def test_a_ray_that_does_not_start(config, tmp_path):
     """Ray's sockets lie in its folder, and their paths may not be long."""
-    done = featray("run", config(), "--quiet", env={**os.environ, "RAY_TMPDIR": str(tmp_path / "x" * 60)})
+    done = featray("run", config(), "--quiet", env={**os.environ, "RAY_TMPDIR": str(tmp_path / ("x" * 60))})
     check_refusal(done, 1, "Ray did not start on this machine: ", "featray doctor")
 
 
