@@ -16,6 +16,7 @@ from featray.doctor.commands import doctor
 from featray.errors import FeatrayError, UsageError
 from featray.model.commands import models
 from featray.report.commands import diff, report
+from featray.storage_flags import read_storage_flags, storage_flags
 from featray.upkeep import compact, erase, publish, verify
 from featray.views.commands import export, preview
 
@@ -104,7 +105,7 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> i
     return exit_status(summary)
 
 
-@main.command()
+@main.command(short_help="Say what running CONFIG would come to: videos, hours, bytes, cost.")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -138,12 +139,13 @@ def plan(
 @click.argument("out")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
-def status(out: str, as_json: bool, release: str | None) -> None:
+@storage_flags
+def status(out: str, as_json: bool, release: str | None, config: Path | None, options: tuple[str, ...]) -> None:
     """Say what the output OUT holds: videos by status, frames, faces, runs."""
     from featray.tables.layout import open_output
     from featray.tables.status import read_status
 
-    found = read_status(open_output(out), release)
+    found = read_status(open_output(out, read_storage_flags(config, options)[1]), release)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -162,7 +164,8 @@ def status(out: str, as_json: bool, release: str | None) -> None:
 @click.argument("sql")
 @click.option("--format", "style", type=_FORMATS, default="table", show_default=True)
 @click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
-def query(out: str, sql: str, style: str, release: str | None) -> None:
+@storage_flags
+def query(out: str, sql: str, style: str, release: str | None, config: Path | None, options: tuple[str, ...]) -> None:
     """Run SQL (DuckDB) over the tables of the output OUT; @FILE takes it from a file.
 
     \b
@@ -175,7 +178,8 @@ def query(out: str, sql: str, style: str, release: str | None) -> None:
 
     if sql.startswith("@"):
         sql = _read_sql(Path(sql[1:]))
-    print_result(run_sql(connect(open_output(out), release), sql), style)
+    output = open_output(out, read_storage_flags(config, options)[1])
+    print_result(run_sql(connect(output, release), sql), style)
 
 
 def _read_sql(path: Path) -> str:

@@ -298,18 +298,20 @@ def parse_config(data: dict[str, Any], *, origin: str = "config") -> Config:
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
+    key = key.strip()
+    parts = key.split(".")
+    shown = f"{key}=***" if key.startswith(_MAY_HOLD_SECRETS) else override
     if not equals or not all(parts):
-        raise ConfigError(f"--set {override!r}: write it as section.key=value")
+        raise ConfigError(f"--set {shown!r}: write it as section.key=value")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML") from None
+        raise ConfigError(f"--set {shown!r}: the value is not valid YAML") from None
     target = data
     for part in parts[:-1]:
         nested = target.setdefault(part, {})
         if not isinstance(nested, dict):
-            raise ConfigError(f"--set {override!r}: {part} is a value, not a section")
+            raise ConfigError(f"--set {shown!r}: {part} is a value, not a section")
         target = nested
     target[parts[-1]] = value
 

@@ -18,6 +18,15 @@ from featray.summary import exit_status, print_summary
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 
+_LOOKS = (
+    (
+        "a picture: eight frames with what the tables say of them",
+        "preview {out} --video face.mp4 --frames 8 --out faces.jpg",
+    ),
+    ("the same as a clip", "preview {out} --video face.mp4 --from 12s --to 14s --out clip.mp4"),
+    ("one page about all of it, for any browser", "report {out} --out report.html"),
+)
+
 _QUERIES = (
     ("how each video went", "SELECT uri, status, frames_sampled, faces, tracks FROM videos"),
     (
@@ -57,6 +66,10 @@ def run_demo(out: str) -> int:
             summary = run(demo_config(clips, out), Progress(console))
     print_summary(summary, console)
     _print_row(out, console)
+    console.print("\n[bold]Look at it[/bold]")
+    for what, words in _LOOKS:
+        console.print(f"# {what}", style="dim", highlight=False)
+        console.print(f"{_command()} {words.format(out=out)}", highlight=False)
     console.print("\n[bold]Ask it yourself[/bold]")
     for what, sql in _QUERIES:
         console.print(f"# {what}", style="dim", highlight=False)
@@ -66,7 +79,9 @@ def run_demo(out: str) -> int:
 
 def _command() -> str:
     """How to call featray from where the user is: `make demo` does not put it on the PATH."""
-    return "featray" if shutil.which("featray") else os.path.relpath(sys.argv[0])
+    if shutil.which("featray"):
+        return "featray"
+    return "python -m featray" if sys.argv[0].endswith("__main__.py") else os.path.relpath(sys.argv[0])
 
 
 def _print_row(out: str, console: Console) -> None:

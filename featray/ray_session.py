@@ -67,12 +67,27 @@ def connect() -> bool:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     with warnings.catch_warnings(), _native_stderr_closed(), handler_kept():
         warnings.simplefilter("ignore")
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(**quiet)
+        if address := os.environ.get("RAY_ADDRESS"):
+            with _one_line(f"RAY_ADDRESS={address}: no cluster that can be worked with: {{}}; start it, or unset it"):
+                ray.init(**quiet)
             return False
-        # Without "local", Ray would look for the last cluster started here, and wait long for one that is gone.
-        ray.init(address="local", include_dashboard=False, **quiet)
+        with _one_line(
+            "Ray did not start on this machine: {}; it takes a free core and some 2 GiB of memory; "
+            "`featray doctor` tries it alone"
+        ):
+            # Without "local", Ray would look for the last cluster started here, and wait long for one that is gone.
+            ray.init(address="local", include_dashboard=False, **quiet)
     return True
+
+
+@contextmanager
+def _one_line(words: str) -> Iterator[None]:
+    """Why Ray did not start, as a RunError; Ray itself raises whatever it likes, a plain Exception among it."""
+    try:
+        yield
+    except Exception as error:
+        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise RunError(words.format(why[:300])) from error
 
 
 @contextmanager

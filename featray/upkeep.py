@@ -4,61 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from featray.errors import UsageError
-
-_Command = Callable[..., Any]
-
-
-def _storage_flags(command: _Command) -> _Command:
-    """Options that say how to reach the storage; secrets do not stand in the tables."""
-    command = click.option(
-        "--config",
-        "config",
-        type=click.Path(path_type=Path),
-        help="A run's config: its storage options are used, for input and output.",
-    )(command)
-    return click.option(
-        "--storage-option",
-        "options",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="For fsspec, such as endpoint_url=...; goes for inputs and output.",
-    )(command)
-
-
-def _storage_options(config: Path | None, options: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Storage options of inputs and of the output."""
-    from featray.config import load_config
-
-    inputs: dict[str, Any] = {}
-    output: dict[str, Any] = {}
-    if config is not None:
-        loaded = load_config(config)
-        inputs, output = dict(loaded.input.storage_options), dict(loaded.output.storage_options)
-    given = _parse_options(options)
-    return {**inputs, **given}, {**output, **given}
-
-
-def _parse_options(options: tuple[str, ...]) -> dict[str, Any]:
-    import yaml
-
-    parsed: dict[str, Any] = {}
-    for option in options:
-        key, equals, text = option.partition("=")
-        if not equals or not key:
-            raise UsageError("--storage-option: write it as key=value")  # its text may be a secret
-        try:
-            parsed[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UsageError(f"--storage-option {key}: the value is not valid YAML") from None
-    return parsed
+from featray.storage_flags import read_storage_flags, storage_flags
 
 
 @click.command()
@@ -67,7 +19,7 @@ def _parse_options(options: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--seed", type=int, default=0, show_default=True, help="Which faces those are.")
 @click.option("--release", help="Only this release; default: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_storage_flags
+@storage_flags
 def verify(
     out: str,
     recompute: int,
@@ -87,7 +39,7 @@ def verify(
     from featray.tables.layout import open_output
     from featray.tables.verify import verify as verify_output
 
-    input_options, output_options = _storage_options(config, options)
+    input_options, output_options = read_storage_flags(config, options)
     output = open_output(out, output_options)
     report = verify_output(output, release)
     repeated = None
@@ -130,14 +82,14 @@ def _print_recomputed(repeated: Any) -> None:
         click.echo(f"            {name:16} off by at most {worst.difference:.2g}, bound {worst.bound:g}")
 
 
-@click.command()
+@click.command(short_help="Erase a video, or one track of it, from OUT.")
 @click.argument("out")
 @click.option("--video", "video_id", required=True, metavar="ID", help="The video_id, 16 hex digits.")
 @click.option("--track", "track_id", type=click.IntRange(min=0), metavar="N", help="Erase only this track.")
 @click.option("--release", help="Only from this release; default: from all, in all datasets.")
 @click.option("--reason", help="Kept in the audit row; must not name the person.")
 @click.option("--allow-again", is_flag=True, help="Erase nothing: lift the block, so that a run may take it up again.")
-@_storage_flags
+@storage_flags
 def erase(
     out: str,
     video_id: str,
@@ -157,7 +109,7 @@ def erase(
     from featray.tables.layout import open_output
     from featray.tables.tombstones import allow_again as lift
 
-    output = open_output(out, _storage_options(config, options)[1])
+    output = open_output(out, read_storage_flags(config, options)[1])
     if allow_again:
         known = lift(output, video_id)
         click.echo(f"{video_id}: {'the next run may take it up again' if known else 'was not erased'}")
@@ -173,9 +125,9 @@ def erase(
         click.echo(f"{what}: nothing of it was left")
 
 
-@click.command()
+@click.command(short_help="Finish what a killed run left in OUT.")
 @click.argument("out")
-@_storage_flags
+@storage_flags
 def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
     """Finish what a killed run left in OUT: publish all that has landed, carry out what was decided.
 
@@ -184,7 +136,7 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
     from featray.tables.finish import finish_partition
     from featray.tables.layout import list_partitions, open_output
 
-    output = open_output(out, _storage_options(config, options)[1])
+    output = open_output(out, read_storage_flags(config, options)[1])
     nothing = True
     for partition in list_partitions(output):
         done = finish_partition(partition)
@@ -210,15 +162,15 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
         click.echo("nothing to finish")
 
 
-@click.command()
+@click.command(short_help="Merge the small files that many small runs have left in OUT.")
 @click.argument("out")
-@_storage_flags
+@storage_flags
 def compact(out: str, config: Path | None, options: tuple[str, ...]) -> None:
     """Merge the small files that many small runs have left in OUT; rows stay as they are. Refused while a run is on."""
     from featray.tables.compact import compact_partition
     from featray.tables.layout import list_partitions, open_output
 
-    for partition in list_partitions(open_output(out, _storage_options(config, options)[1])):
+    for partition in list_partitions(open_output(out, read_storage_flags(config, options)[1])):
         done = compact_partition(partition)
         where = f"{partition.dataset}/{partition.release}"
         if done.refused:

@@ -1,7 +1,8 @@
 -- Where in each video does most happen in a face?
 --
 -- A face's expressiveness in a frame is how far its 20 action units are from the mean of its own track
--- (Euclidean distance), so that a person's resting face does not count. One row a moment, the `moments` strongest
+-- (Euclidean distance), so that a person's resting face does not count (in `featray report` it does: there the
+-- strongest expressions are those with the highest mean of the probabilities). One row a moment, the `moments` strongest
 -- of a video, strongest first:
 --   place            1 is the strongest
 --   start_us         start of the moment: windows of `window_us`, from 0

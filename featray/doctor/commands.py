@@ -10,11 +10,13 @@ import sys
 
 import click
 
+from featray.storage_flags import parse_storage_options, storage_option_flag
+
 
 @click.command()
 @click.argument("uris", nargs=-1)
 @click.option("--write", is_flag=True, help="Also write a small object below each URI, and delete it.")
-@click.option("--storage-option", "options", multiple=True, metavar="KEY=VALUE", help="For reaching the URIs; JSON.")
+@storage_option_flag
 @click.option("--no-ray", is_flag=True, help="Do not start Ray, which takes some ten seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(uris: tuple[str, ...], write: bool, options: tuple[str, ...], no_ray: bool, as_json: bool) -> None:
@@ -28,7 +30,6 @@ def doctor(uris: tuple[str, ...], write: bool, options: tuple[str, ...], no_ray:
     featray doctor s3://bucket/raw/ s3://bucket/facial/ --write
     """
     from featray.doctor.examine import examine
-    from featray.views.commands import parse_storage_options
 
     checks = examine(uris, parse_storage_options(options), write=write, ray=not no_ray)
     shown = []

@@ -21,7 +21,7 @@ _SUFFIX = ".safetensors"
 _PINNED_OR_MAIN = "[default: the revision that featray pins, else main]"
 
 
-@click.group()
+@click.group(short_help="Fetch checkpoints and detectors' weights, and look into them.")
 def models() -> None:
     """Fetch checkpoints and detectors' weights, look inside checkpoints, make synthetic ones.
 

@@ -6,11 +6,13 @@ Imported by the command line at every start, so only click is imported here at t
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from featray.errors import UsageError
+from featray.storage_flags import read_storage_flags, storage_flags
 
 if TYPE_CHECKING:
     from featray.report.diff import Diff
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--dataset", help="A dataset, if there are several.")
 @click.option("--no-thumbnails", is_flag=True, help="Do not open the source videos.")
 @click.option("--blur", is_flag=True, help="Hide who it is: heads become 8 x 8 cells, names of files are left out.")
-@click.option("--storage-option", "options", multiple=True, metavar="KEY=VALUE", help="For reading the videos; JSON.")
+@storage_flags
 def report(
     out: str,
     path: str,
@@ -31,6 +33,7 @@ def report(
     dataset: str | None,
     no_thumbnails: bool,
     blur: bool,
+    config: Path | None,
     options: tuple[str, ...],
 ) -> None:
     """Write one HTML page about the output OUT.
@@ -46,12 +49,12 @@ def report(
     """
     from featray.report.page import ReportSettings, write_report
     from featray.tables.layout import open_output
-    from featray.views.commands import parse_storage_options
 
     if not path.lower().endswith((".html", ".htm")):
         raise UsageError(f"--out {path}: the page's name must end in .html")
-    settings = ReportSettings(release, dataset, not no_thumbnails, blur, parse_storage_options(options))
-    made = write_report(open_output(out), path, settings)
+    input_options, output_options = read_storage_flags(config, options)
+    settings = ReportSettings(release, dataset, not no_thumbnails, blur, input_options)
+    made = write_report(open_output(out, output_options), path, settings)
     pictures = "" if no_thumbnails else f", {made.thumbnails} of {made.moments} thumbnails"
     click.echo(f"{path}  {made.dataset}, release {made.release}: {made.size_bytes / 1e6:.1f} MB{pictures}")
     if not made.weights_trained:
@@ -64,7 +67,16 @@ def report(
 @click.argument("release_b", metavar="B")
 @click.option("--dataset", help="A dataset, if both releases are in several.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def diff(out: str, release_a: str, release_b: str, dataset: str | None, as_json: bool) -> None:
+@storage_flags
+def diff(
+    out: str,
+    release_a: str,
+    release_b: str,
+    dataset: str | None,
+    as_json: bool,
+    config: Path | None,
+    options: tuple[str, ...],
+) -> None:
     """Compare releases A and B of the output OUT.
 
     How far the numbers moved from A to B, face by face, and how many faces both have. Faces
@@ -77,7 +89,7 @@ def diff(out: str, release_a: str, release_b: str, dataset: str | None, as_json:
     from featray.report.diff import diff_releases
     from featray.tables.layout import open_output
 
-    found = diff_releases(open_output(out), release_a, release_b, dataset)
+    found = diff_releases(open_output(out, read_storage_flags(config, options)[1]), release_a, release_b, dataset)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
         return

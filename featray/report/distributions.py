@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from featray.model.names import AU_NAMES_20, EMOTION_NAMES_7
-from featray.report.scope import Scope, sample_clause
+from featray.report.scope import Scope
 from featray.tables.schema import AU_MEANINGS
 
 
@@ -97,7 +97,7 @@ def read_distributions(scope: Scope, faces: int) -> tuple[list[Distribution], fl
     Returns:
         A distribution a feature, and the share of the rows that was read.
     """
-    sample, share = sample_clause(faces)
+    sample, share = scope.sample(faces)
     columns = [f"{_of(feature)} AS c{number}" for number, feature in enumerate(FEATURES)]
     row = scope.row(f"SELECT {', '.join(columns)} FROM in_faces {sample}")
     return [_distribution(feature, row[f"c{number}"]) for number, feature in enumerate(FEATURES)], share

@@ -1,7 +1,8 @@
-"""The most expressive moments, with what the camera saw.
+"""The strongest expressions, with what the camera saw.
 
 A moment's strength is the mean of its action-unit probabilities, eyes closed left out: blinks are
-no expression. Small, cut-off and doubtful faces are passed over.
+no expression. Small, cut-off and doubtful faces are passed over. One pass finds it at any size;
+`configs/queries/expressive_moments.sql` measures something else, the distance from the track's own mean.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from PIL import Image
 
 from featray.errors import FeatrayError, UsageError
 from featray.model.names import AU_NAMES_20, EMOTION_NAMES_7
-from featray.report.scope import Scope, sample_clause
+from featray.report.scope import Scope
 from featray.views.overlay import Square, cut_square, hide
 from featray.views.preview import hidden_squares
 from featray.views.selection import Face, VideoRow, find_video, quoted, read_frames
@@ -87,7 +88,7 @@ def read_moments(
         blur: hide heads in them.
         storage_options: for reading the sources.
     """
-    sample, share = sample_clause(faces)
+    sample, share = scope.sample(faces)
     apart = "" if videos >= MOMENTS else f", pts_us // {_APART_US}"
     keys = "{'video_id': video_id, 'frame_index': frame_index, 'pts_us': pts_us, 'face_index': face_index}"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from featray.errors import ERROR_MEANINGS
-from featray.report.scope import Scope, sample_clause
+from featray.report.scope import Scope
 from featray.tables.schema import TABLES
 
 MOST_FACES_SHOWN: Final = 10
@@ -72,7 +72,7 @@ class Numbers:
 def read_numbers(scope: Scope) -> Numbers:
     """Count."""
     totals = scope.row(_TOTALS)
-    sample, share = sample_clause(totals["frames_sampled"])
+    sample, share = scope.sample(totals["frames_sampled"])
     frames = scope.rows(
         f"SELECT least(faces, {MOST_FACES_SHOWN}) AS faces, count(*) AS n FROM in_frames {sample} GROUP BY 1 ORDER BY 1"
     )

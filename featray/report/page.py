@@ -14,8 +14,8 @@ from featray.report.distributions import MEASURED, Distribution, read_distributi
 from featray.report.moments import MOMENTS, Moment, Moments, read_moments
 from featray.report.numbers import EXAMPLES, read_numbers
 from featray.report.plots import Plot, plot_coverage, plot_distributions, plot_faces_per_frame
-from featray.report.scope import Scope, open_scope
-from featray.sources.storage import locate, redact_uri, write_bytes
+from featray.report.scope import MOST_ROWS, Scope, open_scope
+from featray.sources.storage import locate_beside, redact_uri, write_bytes
 from featray.tables.layout import Output
 from featray.views.times import clock_text
 
@@ -42,6 +42,7 @@ class ReportSettings:
         thumbnails: whether sources are opened for pictures.
         blur: hide heads, and leave out names of files.
         storage_options: for reading sources.
+        most_rows: of `faces` or `frames`, beyond which a sample is read.
     """
 
     release: str | None = None
@@ -49,6 +50,7 @@ class ReportSettings:
     thumbnails: bool = True
     blur: bool = False
     storage_options: dict[str, Any] = field(default_factory=dict)
+    most_rows: int = MOST_ROWS
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ def write_report(output: Output, path: str, settings: ReportSettings) -> Made:
         UsageError: no such dataset or release, or nothing is published.
         StorageError: the tables cannot be read, or the page not be written.
     """
-    target = locate(path)
-    scope = open_scope(output, settings.release, settings.dataset)
+    target = locate_beside(path, output.root)
+    scope = open_scope(output, settings.release, settings.dataset, settings.most_rows)
     numbers = read_numbers(scope)
     faces, videos = numbers.totals["faces"], numbers.totals["videos"]
     distributions, faces_share = read_distributions(scope, faces) if faces else ([], 1.0)
@@ -134,7 +136,7 @@ def _sections(values: dict[str, Any]) -> list[tuple[str, str]]:
         ("failures", "What failed", True),
         ("coverage", "Where faces were found", True),
         ("faces", "What the faces show", values["groups"]),
-        ("moments", "Most expressive moments", values["groups"]),
+        ("moments", "Strongest expressions", values["groups"]),
         ("shift", "Against the release before", values["shift"]),
         ("videos", "Videos", True),
         ("runs", "Runs and throughput", True),

@@ -29,12 +29,14 @@ class Scope:
         dataset: which.
         release: which.
         others: further releases of the dataset, the latest first.
+        most_rows: of a table, beyond which a sample is read.
     """
 
     connection: duckdb.DuckDBPyConnection
     dataset: str
     release: str
     others: tuple[str, ...]
+    most_rows: int = MOST_ROWS
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a query, which has to keep them few."""
@@ -45,8 +47,12 @@ class Scope:
         """The only row of a query."""
         return self.rows(sql)[0]
 
+    def sample(self, rows: int) -> tuple[str, float]:
+        """`sample_clause` for a table of that many rows of this scope."""
+        return sample_clause(rows, self.most_rows)
 
-def open_scope(output: Output, release: str | None, dataset: str | None) -> Scope:
+
+def open_scope(output: Output, release: str | None, dataset: str | None, most_rows: int = MOST_ROWS) -> Scope:
     """The scope that the command line names: the only dataset and its latest release, unless told otherwise.
 
     Raises:
@@ -66,7 +72,7 @@ def open_scope(output: Output, release: str | None, dataset: str | None) -> Scop
     chosen = _latest_first([one for one in every if one.partition.dataset == dataset])[0].partition.release
     same = [one for one in read_published(output, "all") if one.partition.dataset == dataset]
     others = tuple(one.partition.release for one in _latest_first(same) if one.partition.release != chosen)
-    return Scope(connect_scope(output, dataset, chosen), dataset, chosen, others)
+    return Scope(connect_scope(output, dataset, chosen), dataset, chosen, others, most_rows)
 
 
 def connect_scope(output: Output, dataset: str, release: str) -> duckdb.DuckDBPyConnection:

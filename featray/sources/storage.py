@@ -90,23 +90,37 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
     """The location that a URI or local path names.
 
     Raises:
-        StorageError: the protocol is unknown or its package is not installed.
+        StorageError: the protocol is unknown, its package is not installed, or it refuses the options.
     """
     clean = redact_uri(uri)
+    protocol = fsspec.utils.get_protocol(uri)
+    if protocol not in fsspec.available_protocols():
+        raise StorageError(f"{clean}: cannot be opened: unknown protocol")
     try:
-        protocol = fsspec.utils.get_protocol(uri)
         fs, path = fsspec.core.url_to_fs(uri, **{**_DEFAULT_OPTIONS.get(protocol, {}), **(storage_options or {})})
+        if "s3" in _protocols(fs):
+            fs.connect()  # asks nobody; without it, wrong options would only come out at the first read
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
         hint = f"pip install 'featray[{extra}]'" if extra else str(error)
         raise StorageError(f"{clean}: the package for {protocol}:// is not installed; {hint}") from None
-    except ValueError:
-        raise StorageError(f"{clean}: cannot be opened: unknown protocol") from None
+    except (TypeError, ValueError):  # its text may hold a value, and so a secret
+        given = ", ".join(sorted(storage_options or {})) or "none"
+        raise StorageError(
+            f"{clean}: cannot be opened with these storage options ({given}); check their names and values"
+        ) from None
     except transport_errors() as error:
         raise StorageError(f"{clean}: {explain(error)}") from None
     if "file" in _protocols(fs):
         clean = f"file://{path}"
     return Location(fs, path, clean)
+
+
+def locate_beside(uri: str, known: Location) -> Location:
+    """The location of a URI; in the same kind of store as `known`, it is reached as that is, credentials and all."""
+    if known.is_local or fsspec.utils.get_protocol(uri) not in _protocols(known.fs):
+        return locate(uri)
+    return Location(known.fs, known.fs._strip_protocol(uri), redact_uri(uri))
 
 
 def redact_uri(uri: str) -> str:
@@ -160,17 +174,20 @@ _LIBRARIES_ERRORS = (
 )
 
 
+_WHERE = "in the environment or as storage options (storage_options in the config, or --storage-option)"
+
+
 def explain(error: BaseException) -> str:
     """A storage error in a few words, without any address the library put into its text."""
     if _is_denied(error):
-        return "access denied; check the credentials in the environment or storage_options"
+        return f"access denied; check the credentials {_WHERE}"
     if isinstance(error, FileNotFoundError):
         return "does not exist"
     if isinstance(error, IsADirectoryError):
         return "is a folder"
     name = type(error).__name__
     if name == "NoCredentialsError":
-        return "no credentials found; set them in the environment or in storage_options"
+        return f"no credentials found; set them {_WHERE}"
     if isinstance(error, TimeoutError) or "Timeout" in name or "Connect" in name:
         return f"the storage does not answer ({name})"
     reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else name

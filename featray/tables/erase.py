@@ -86,7 +86,8 @@ def erase(
         raise UsageError(f"--video {video_id}: is no video_id (16 hex digits, as in the `videos` table)")
     partitions = [p for p in list_partitions(output) if release in (None, p.release)]
     if release is not None and not partitions:
-        raise UsageError(f"--release {release}: not in this output")
+        known = ", ".join(sorted({p.release for p in list_partitions(output)})) or "none"
+        raise UsageError(f"--release {release}: not in this output; it has: {known}")
     erasure = _begin(output, partitions, video_id, track_id, release, reason)
     if erasure is None:
         return []

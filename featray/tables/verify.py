@@ -55,7 +55,8 @@ def verify(output: Output, release: str | None = None) -> Report:
     """
     partitions = [p for p in list_partitions(output) if release in (None, p.release)]
     if release is not None and not partitions:
-        raise UsageError(f"--release {release}: not in this output")
+        known = ", ".join(sorted({p.release for p in list_partitions(output)})) or "none"
+        raise UsageError(f"--release {release}: not in this output; it has: {known}")
     report = Report(partitions=len(partitions))
     committed: set[str] = set()
     with tempfile.TemporaryDirectory(prefix="featray-verify-") as scratch:

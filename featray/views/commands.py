@@ -5,12 +5,13 @@ Imported by the command line at every start, so only click is imported here at t
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import Any
 
 import click
 
 from featray.errors import UsageError
+from featray.storage_flags import read_storage_flags, storage_flags
 
 _VIDEO_HELP = "Its video_id, URI, or the end of its URI, such as face.mp4."
 
@@ -28,7 +29,7 @@ def _listed(text: str | None) -> tuple[str, ...] | None:
 @click.option("--release", help="A release; default: the latest.")
 @click.option("--dataset", help="A dataset, if the video is in several.")
 @click.option("--source", metavar="URI", help="Where the video is now, if it is not where it was.")
-@click.option("--storage-option", "options", multiple=True, metavar="KEY=VALUE", help="For reading the video; JSON.")
+@storage_flags
 @click.option("--blur", is_flag=True, help="Hide who it is: heads become 8 x 8 cells, for good.")
 @click.option("--sampled-only", is_flag=True, help="Leave out frames that were not sampled.")
 @click.option("--draw", metavar="LIST", help="Of boxes, landmarks, mesh, gaze, pose; default: what carries meaning.")
@@ -46,6 +47,7 @@ def preview(
     path: str,
     start: str | None,
     end: str | None,
+    config: Path | None,
     options: tuple[str, ...],
     sampled_only: bool,
     draw: str | None,
@@ -83,11 +85,12 @@ def preview(
     unknown = [layer for layer in layers or () if layer not in LAYERS]
     if unknown:
         raise UsageError(f"--draw {unknown[0]}: cannot be drawn; there are: {', '.join(LAYERS)}")
+    input_options, output_options = read_storage_flags(config, options)
     settings = PreviewSettings(
         video=video,
         start_us=None if start is None else parse_time_us(start),
         end_us=None if end is None else parse_time_us(end),
-        storage_options=parse_storage_options(options),
+        storage_options=input_options,
         only_sampled=sampled_only,
         layers=layers,
         track_id=track,
@@ -95,7 +98,7 @@ def preview(
         height_px=height,
         **same,
     )
-    made = make_preview(open_output(out), path, settings)
+    made = make_preview(open_output(out, output_options), path, settings)
     click.echo(f"{path}  {made.pictures} frames of {made.video.uri}")
     if not made.video.weights_trained:
         click.echo("The weights are synthetic: boxes, landmarks and times are real, facial numbers carry no meaning.")
@@ -109,8 +112,17 @@ def preview(
 @click.option("--release", help="A release; default: the latest.")
 @click.option("--dataset", help="A dataset, if the video is in several.")
 @click.option("--track", type=int, help="Only this track.")
+@storage_flags
 def export(
-    out: str, video: str, style: str, path: str | None, release: str | None, dataset: str | None, track: int | None
+    out: str,
+    video: str,
+    style: str,
+    path: str | None,
+    release: str | None,
+    dataset: str | None,
+    track: int | None,
+    config: Path | None,
+    options: tuple[str, ...],
 ) -> None:
     """Write a video's time series from the output OUT for other tools.
 
@@ -137,20 +149,6 @@ def export(
     from featray.views.export import ExportSettings, write_export
 
     settings = ExportSettings(video=video, style=style, release=release, dataset=dataset, track_id=track)
-    rows = write_export(open_output(out), path, settings)
+    rows = write_export(open_output(out, read_storage_flags(config, options)[1]), path, settings)
     if path is not None:
         click.echo(f"{path}  {rows} rows")
-
-
-def parse_storage_options(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Of `--storage-option KEY=VALUE`; values are JSON, or text as they are."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not key or not equals:
-            raise UsageError("--storage-option: must be KEY=VALUE, such as anon=true")
-        try:
-            found[key] = json.loads(value)
-        except ValueError:
-            found[key] = value
-    return found

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featray.errors import UsageError
-from featray.sources.storage import locate, upload
+from featray.sources.storage import locate_beside, upload
 from featray.tables.layout import Output
 from featray.tables.query import connect, run_sql
 from featray.tables.schema import BLENDSHAPES, FACES, KEY, arrow_schema
@@ -72,7 +72,7 @@ def write_export(output: Output, path: str | None, settings: ExportSettings) -> 
     if path is None:
         write_csv(table, sys.stdout)
         return int(table.num_rows)
-    target = locate(path)
+    target = locate_beside(path, output.root)
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "export"
         if settings.style == "parquet":

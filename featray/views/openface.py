@@ -1,8 +1,9 @@
 """Rows as OpenFace 2 writes them: its column names, units, signs and order, as far as ours have counterparts.
 
-Sources: OpenFace's documentation of its output. Its camera frame is ours (`directions`); head pose is
-the three angles of R = Rx Ry Rz; a gaze angle is that of the direction's projection on the
-horizontal or vertical plane. What OpenFace estimates and we do not is left out, never filled in.
+Sources: OpenFace's documentation of its output; a file that it wrote (tests/parity). Its camera
+frame is ours (`directions`); head pose is the three angles of R = Rx Ry Rz; a gaze angle is that of
+the direction's projection on the horizontal or vertical plane. What OpenFace estimates and we do
+not is left out, never filled in.
 """
 
 from __future__ import annotations

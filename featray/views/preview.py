@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
+
 from featray.errors import UsageError
-from featray.sources.storage import locate, upload
+from featray.sources.storage import locate_beside, upload
 from featray.tables.layout import Output
-from featray.tables.query import connect
+from featray.tables.query import connect, run_sql
 from featray.views.clip import write_mp4
 from featray.views.overlay import LAYERS, MEASURED, Square, cut_square
 from featray.views.page import Look, Pages
@@ -23,6 +25,7 @@ from featray.views.selection import SampledFrame, VideoRow, find_video, prominen
 from featray.views.sheet import choose_frames, draw_sheet
 from featray.views.source import Shown, Source, find_source
 from featray.views.timeline import check_columns
+from featray.views.times import clock_text
 
 CLIPS: Final = (".mp4",)
 SHEETS: Final = (".png", ".jpg", ".jpeg")
@@ -91,10 +94,10 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
     layers = frozenset(settings.layers or (LAYERS if video.weights_trained else MEASURED))
     sampled = read_frames(connection, video, settings.start_us, settings.end_us, mesh="mesh" in layers)
     if not sampled:
-        raise UsageError(f"--video {settings.video}: the tables hold no frame of it in that range")
+        raise UsageError(f"--video {settings.video}: {_why_none(connection, video)}")
     look = Look(video, layers, settings.blur, _track(sampled, settings.track_id))
     source = Source(video, find_source(video, settings.source, settings.storage_options), settings.storage_options)
-    target = locate(path)
+    target = locate_beside(path, output.root)
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / f"preview{suffix}"
         if suffix in CLIPS:
@@ -131,6 +134,14 @@ def _write_sheet(path: Path, source: Source, sampled: list[SampledFrame], look: 
     sheet = draw_sheet(pictures, len(chosen), look, first.frame.width_px / first.frame.height_px)
     sheet.save(path, quality=88)
     return len(chosen)
+
+
+def _why_none(connection: duckdb.DuckDBPyConnection, video: VideoRow) -> str:
+    sql = f"SELECT min(pts_us), max(pts_us) FROM frames WHERE {video.where}"
+    first, last = run_sql(connection, sql).read_all().to_pylist()[0].values()
+    if first is None:
+        return "no frame of it could be sampled; the table errors says why"
+    return f"the tables hold no frame of it in that range, but from {clock_text(first)} to {clock_text(last)}"
 
 
 def hidden_squares(frames: list[SampledFrame]) -> dict[int, list[Square]]:

@@ -114,7 +114,10 @@ def find_video(connection: duckdb.DuckDBPyConnection, name: str, dataset: str | 
         condition += f" AND dataset = {quoted(dataset)}"
     rows = _rows(connection, f"SELECT * FROM videos WHERE {condition} ORDER BY dataset, release, video_id")
     if not rows:
-        raise UsageError(f'--video {name}: not in this output; `featray query OUT "SELECT video_id, uri FROM videos"`')
+        raise UsageError(
+            f"--video {name}: not in this output; it takes a video_id, a URI, or the last parts of one; "
+            'those there are: `featray query OUT "SELECT video_id, uri FROM videos"`'
+        )
     if len(rows) > 1:
         found = ", ".join(f"{row['dataset']}/{row['release']}/{row['video_id']}" for row in rows[:5])
         raise UsageError(f"--video {name}: is {len(rows)} videos: {found}; name one by id, --dataset and --release")

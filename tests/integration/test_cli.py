@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,12 @@ def test_an_unknown_key_and_a_wrong_value(config):
 
 def test_a_missing_config(tmp_path):
     check_refusal(featray("run", tmp_path / "c.yaml"), 2, "no such config file")
+
+
+def test_a_ray_that_does_not_start(config, tmp_path):
+    """Ray's sockets lie in its folder, and their paths may not be long."""
+    done = featray("run", config(), "--quiet", env={**os.environ, "RAY_TMPDIR": str(tmp_path / ("x" * 60))})
+    check_refusal(done, 1, "Ray did not start on this machine: ", "featray doctor")
 
 
 def test_weights_that_are_none(config, tmp_path):

@@ -115,6 +115,16 @@ def test_secrets_are_neither_in_the_redacted_config_nor_in_messages():
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["{secret: hunter2", "hunter2}", "{key: [hunter2"])
+def test_a_malformed_override_of_secrets_does_not_print_them(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text("dataset: d\n")
+    for key in ("input.storage_options", "output.storage_options.secret", "input.uris"):
+        with pytest.raises(ConfigError) as caught:
+            load_config(path, (f"{key}={text}",))
+        assert "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["demo.yaml", "s3.yaml"])
 def test_shipped_configs_are_valid(name):
     assert isinstance(load_config(REPOSITORY / "configs" / name), Config)

@@ -51,6 +51,20 @@ def test_redact_options_keeps_what_is_no_secret():
     }
 
 
+@pytest.mark.parametrize(
+    "options", [{"endpoint": "hunter2"}, {"endpoint_url": "hunter2"}, {"client_kwargs": {"secret": "hunter2"}}]
+)
+def test_wrong_options_are_said_before_anything_is_asked_for(options):
+    with pytest.raises(StorageError, match="cannot be opened with these storage options") as caught:
+        locate("s3://bucket/a", {"anon": True, **options})
+    assert all(name in str(caught.value) for name in options) and "hunter2" not in str(caught.value)
+
+
+def test_an_unknown_protocol():
+    with pytest.raises(StorageError, match="foo://bucket/a: cannot be opened: unknown protocol"):
+        locate("foo://bucket/a")
+
+
 @pytest.fixture(params=["local", "memory"])
 def root(request, tmp_path):
     if request.param == "local":

@@ -53,7 +53,8 @@ def run_without_ray(config: Config, *, trained: bool) -> Output:
         settings=settings,
         gpu=None,
     )
-    partition = Partition(open_output(config.output.uri, create=True), config.dataset, release)
+    output = open_output(config.output.uri, config.output.storage_options, create=True)
+    partition = Partition(output, config.dataset, release)
     begin_run(partition, row)
     infer = Infer(
         InferSettings(

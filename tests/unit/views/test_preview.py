@@ -306,7 +306,11 @@ class TestSources:
         ({"video": "none.mp4"}, "a.png", "--video none.mp4: not in this output"),
         ({"video": "turned.mp4", "track_id": 7}, "a.png", "--track 7: is not in that part of the video; there are: 0"),
         ({"video": "turned.mp4", "columns": ("AU99",)}, "a.mp4", "--plot AU99: cannot be plotted; there are: AU01"),
-        ({"video": "turned.mp4", "start_us": 10**9}, "a.png", "the tables hold no frame of it in that range"),
+        (
+            {"video": "turned.mp4", "start_us": 10**9},
+            "a.png",
+            "tables hold no frame of it in that range, but from 0:0",
+        ),
         ({"video": "turned.mp4"}, "a.gif", "--out .*a.gif: must end in .mp4"),
         ({"video": "turned.mp4", "release": "r"}, "a.png", "--release r: not in this output"),
     ],
