@@ -84,6 +84,7 @@ class _Child:
             self._connection.send((replace(chunk, chips=chunk.chips[:0]), len(chunk.chips)))
             if len(chunk.chips):
                 self._connection.send_bytes(chunk.chips.data.cast("B"))
+            del chunk  # 50 MB, or they would be kept while the next one is made
 
 
 def _give_back_memory() -> None:

@@ -60,24 +60,30 @@ def failed_chunk(part: int, outcome: Outcome) -> Chunk:
 
 
 class _Collector:
-    """Gathers whole frames until their faces fill a chunk."""
+    """Gathers whole frames until their faces fill a chunk.
+
+    Chips are cut into one array, which the system gives memory to as it fills. One by one they would have to be
+    copied together in the end, and lie between frames in the meantime, whose memory then is not given back.
+    """
 
     def __init__(self) -> None:
         self.part = 0
         self._start()
 
     def _start(self) -> None:
-        self._chips: list[NDArray[np.uint8]] = []
+        self._chips = np.empty((CHUNK_CHIPS, CHIP_PX, CHIP_PX, 3), np.uint8)
         self._faces: list[dict[str, Any]] = []
         self._frames: list[dict[str, Any]] = []
 
     def has_room(self, faces: int) -> bool:
-        return not self._chips or len(self._chips) + faces <= CHUNK_CHIPS
+        return not self._faces or len(self._faces) + faces <= CHUNK_CHIPS
 
     def add(self, frame: dict[str, Any], faces: list[tuple[NDArray[np.uint8], dict[str, Any]]]) -> None:
         self._frames.append(frame)
+        if len(self._faces) + len(faces) > len(self._chips):  # a frame alone has more faces than a chunk should
+            self._chips = np.empty((len(faces), CHIP_PX, CHIP_PX, 3), np.uint8)
         for chip, row in faces:
-            self._chips.append(chip)
+            self._chips[len(self._faces)] = chip
             self._faces.append(row)
 
     def describe_last(self, thumbnail: NDArray[np.uint8]) -> None:
@@ -86,7 +92,7 @@ class _Collector:
             self._frames[-1]["thumbnail"] = thumbnail.tobytes()
 
     def take(self, outcome: Outcome, *, last: bool) -> Chunk:
-        chips = np.stack(self._chips) if self._chips else np.empty((0, CHIP_PX, CHIP_PX, 3), np.uint8)
+        chips = self._chips[: len(self._faces)]
         faces = pa.Table.from_pylist(self._faces, schema=DETECTED_SCHEMA)
         frames = pa.Table.from_pylist(self._frames, schema=FRAMES_SCHEMA)
         chunk = Chunk(self.part, last, chips, faces, frames, outcome)
