@@ -38,7 +38,7 @@ class LocalSession:
     def __exit__(self, *_):
         pass
 
-    def stream(self, partition, run_id, engine, detector, pages):
+    def stream(self, partition, run_id, engine, detector, pages, unfinished):
         import pyarrow as pa
 
         child = ChildSettings(

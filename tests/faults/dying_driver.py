@@ -143,7 +143,7 @@ class Session:
     def __exit__(self, *_):
         pass
 
-    def stream(self, partition, run_id, engine, detector, pages):
+    def stream(self, partition, run_id, engine, detector, pages, unfinished):
         planner = PlanVideos.__new__(PlanVideos)
         planner._partition, planner._decoder = partition, MadeUp()
         for page in pages:

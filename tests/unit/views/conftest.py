@@ -51,7 +51,6 @@ def run_without_ray(config: Config, *, trained: bool) -> Output:
         engine="torch",
         precision="fp32",
         settings=settings,
-        gpu=None,
     )
     output = open_output(config.output.uri, config.output.storage_options, create=True)
     partition = Partition(output, config.dataset, release)
