@@ -104,7 +104,7 @@ def config_of(options, uris):
 def run_without_ray(config, partition, run_id, *, work_key="ab" * 32, replaces=None):
     """What the graph does with videos without faces, step by step, and the publishing after it."""
     weights = WeightsFacts("m", "m", "0" * 64, None, None, False)
-    facts = {"engine": "torch", "precision": "fp32", "settings": {"detector": "0"}, "gpu": None}
+    facts = {"engine": "torch", "precision": "fp32", "settings": {"detector": "0"}}
     row = run_row(config, run_id=run_id, release=partition.release, weights=weights, **facts)
     with hold(partition, run_id) as lease:
         recover(partition, run_id, lease.fence.check)
