@@ -62,7 +62,7 @@ def out(cluster, clips, tmp_path_factory):
     shutil.copy(clips / "no_face.mp4", folder / "in" / "oslo" / "012" / "erased.mp4")
     (folder / "in" / "oslo" / "012" / "notes.mp4").write_text("this is no video\n" * 100)
     source = {"uris": [f"{folder}/in/**/*.mp4"], "path_fields": "{site}/{session}/{name}"}
-    summary = run(make_config([], folder / "out", input=source), silent())
+    summary = run(make_config([], folder / "out", input=source, model={}), silent())
     assert summary.videos == {"ok": 3, "partial": 0, "failed": 1}
     erased = video_id(f"file://{folder}/in/oslo/012/erased.mp4")
     assert len(erase(open_output(str(folder / "out")), erased)) == 1

@@ -68,7 +68,7 @@ def head(environment, tmp_path_factory):
             command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
     address = f"http://127.0.0.1:{dashboard}"
-    for _ in range(120):
+    for _ in range(360):  # on a busy machine it takes more than a minute
         try:
             urlopen(f"{address}/api/version", timeout=1).close()
             break
