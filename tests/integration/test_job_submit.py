@@ -59,10 +59,10 @@ def environment(tmp_path_factory, cache, watch):
 def head(environment, tmp_path_factory):
     """A head node in a process group and folder of its own, ended by its id."""
     folder = tempfile.mkdtemp(prefix="fr-")
-    port, dashboard = free_ports(2)
+    port, dashboard, agent = free_ports(3)  # beside other clusters of this machine
     log = tmp_path_factory.mktemp("head") / "log"
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--dashboard-port={dashboard}"]
-    command += [f"--temp-dir={folder}"]
+    command += [f"--temp-dir={folder}", f"--dashboard-agent-listen-port={agent}"]
     with log.open("wb") as file:
         process = subprocess.Popen(
             command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
