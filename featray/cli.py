@@ -16,7 +16,7 @@ from featray.doctor.commands import doctor
 from featray.errors import FeatrayError, UsageError
 from featray.model.commands import models
 from featray.report.commands import diff, report
-from featray.storage_flags import read_storage_flags, storage_flags
+from featray.storage_flags import open_told, storage_flags
 from featray.upkeep import compact, erase, publish, verify
 from featray.views.commands import export, preview
 
@@ -142,10 +142,9 @@ def plan(
 @storage_flags
 def status(out: str, as_json: bool, release: str | None, config: Path | None, options: tuple[str, ...]) -> None:
     """Say what the output OUT holds: videos by status, frames, faces, runs."""
-    from featray.tables.layout import open_output
     from featray.tables.status import read_status
 
-    found = read_status(open_output(out, read_storage_flags(config, options)[1]), release)
+    found = read_status(open_told(out, config, options), release)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -173,12 +172,11 @@ def query(out: str, sql: str, style: str, release: str | None, config: Path | No
     featray query OUT @configs/queries/au12_onsets.sql
     """
     from featray.show import print_result
-    from featray.tables.layout import open_output
     from featray.tables.query import connect, run_sql
 
     if sql.startswith("@"):
         sql = _read_sql(Path(sql[1:]))
-    output = open_output(out, read_storage_flags(config, options)[1])
+    output = open_told(out, config, options)
     print_result(run_sql(connect(output, release), sql), style)
 
 

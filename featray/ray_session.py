@@ -173,7 +173,7 @@ class Session:
 
     def _choose(self, there: dict[str, Node], workers: Workers | None = None) -> None:
         cluster, self._nodes = self._config.cluster, list(there.values())
-        self._capacity = Capacity(workers or choose_workers(list(there.values()), cluster), there, cluster)
+        self._capacity = Capacity(workers or choose_workers(self._nodes, cluster), there, cluster)
 
     def stream(
         self,

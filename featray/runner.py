@@ -251,18 +251,21 @@ def _open_shards(
     for manifest, tasks in cut_shards(todo, run_id):
         write_manifest(partition, manifest)
         tally.expect(manifest, tasks)
-        yield from (tasks[i : i + _PAGE] for i in range(0, len(tasks), _PAGE))
+        yield from _pages(tasks)
 
 
 def _unfinished_first(tally: Tally, rest: Iterator[list[VideoTask]]) -> Iterator[list[VideoTask]]:
     """Videos of open shards that have no complete result, and then what was not listed yet, in pages."""
     tasks = tally.unfinished()
     known = {(task.shard, task.video.video_id) for task in tasks}
-    for i in range(0, len(tasks), _PAGE):
-        yield tasks[i : i + _PAGE]
+    yield from _pages(tasks)
     for page in rest:  # what is left of the shard that was open last is known already
         if fresh := [task for task in page if (task.shard, task.video.video_id) not in known]:
             yield fresh
+
+
+def _pages(tasks: list[VideoTask]) -> Iterator[list[VideoTask]]:
+    return (tasks[i : i + _PAGE] for i in range(0, len(tasks), _PAGE))
 
 
 def _stop_if_hopeless(tally: Tally, config: Config) -> None:

@@ -9,11 +9,14 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from featray.errors import UsageError
+
+if TYPE_CHECKING:
+    from featray.tables.layout import Output
 
 _Command = Callable[..., Any]
 
@@ -57,6 +60,18 @@ def read_storage_flags(config: Path | None, options: tuple[str, ...]) -> tuple[d
 
     loaded = load_config(config)
     return {**loaded.input.storage_options, **given}, {**loaded.output.storage_options, **given}
+
+
+def open_told(out: str, config: Path | None, options: tuple[str, ...]) -> Output:
+    """The output of a command that reads no videos, reached as these flags say.
+
+    Raises:
+        UsageError: as `read_storage_flags`.
+        FeatrayError: as `open_output`.
+    """
+    from featray.tables.layout import open_output
+
+    return open_output(out, read_storage_flags(config, options)[1])
 
 
 def parse_storage_options(pairs: tuple[str, ...]) -> dict[str, Any]:

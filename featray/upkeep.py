@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from featray.storage_flags import read_storage_flags, storage_flags
+from featray.storage_flags import open_told, read_storage_flags, storage_flags
 
 
 @click.command()
@@ -106,10 +106,9 @@ def erase(
     If it is cut off, the same command finishes it. Buckets that keep old versions keep them.
     """
     from featray.tables.erase import erase as erase_video
-    from featray.tables.layout import open_output
     from featray.tables.tombstones import allow_again as lift
 
-    output = open_output(out, read_storage_flags(config, options)[1])
+    output = open_told(out, config, options)
     if allow_again:
         known = lift(output, video_id)
         click.echo(f"{video_id}: {'the next run may take it up again' if known else 'was not erased'}")
@@ -134,9 +133,9 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
     Needs neither Ray nor the sources; refused while a run is on. Work that has not landed is left to the next run.
     """
     from featray.tables.finish import finish_partition
-    from featray.tables.layout import list_partitions, open_output
+    from featray.tables.layout import list_partitions
 
-    output = open_output(out, read_storage_flags(config, options)[1])
+    output = open_told(out, config, options)
     nothing = True
     for partition in list_partitions(output):
         done = finish_partition(partition)
@@ -168,9 +167,9 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
 def compact(out: str, config: Path | None, options: tuple[str, ...]) -> None:
     """Merge the small files that many small runs have left in OUT; rows stay as they are. Refused while a run is on."""
     from featray.tables.compact import compact_partition
-    from featray.tables.layout import list_partitions, open_output
+    from featray.tables.layout import list_partitions
 
-    for partition in list_partitions(open_output(out, read_storage_flags(config, options)[1])):
+    for partition in list_partitions(open_told(out, config, options)):
         done = compact_partition(partition)
         where = f"{partition.dataset}/{partition.release}"
         if done.refused:

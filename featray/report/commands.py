@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featray.errors import UsageError
-from featray.storage_flags import read_storage_flags, storage_flags
+from featray.storage_flags import open_told, read_storage_flags, storage_flags
 
 if TYPE_CHECKING:
     from featray.report.diff import Diff
@@ -87,9 +87,8 @@ def diff(
     featray diff OUT v25-1a2b3c4d v28-5e6f7a8b
     """
     from featray.report.diff import diff_releases
-    from featray.tables.layout import open_output
 
-    found = diff_releases(open_output(out, read_storage_flags(config, options)[1]), release_a, release_b, dataset)
+    found = diff_releases(open_told(out, config, options), release_a, release_b, dataset)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2))
         return

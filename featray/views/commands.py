@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from featray.errors import UsageError
-from featray.storage_flags import read_storage_flags, storage_flags
+from featray.storage_flags import open_told, read_storage_flags, storage_flags
 
 _VIDEO_HELP = "Its video_id, URI, or the end of its URI, such as face.mp4."
 
@@ -145,10 +145,9 @@ def export(
       AU*_c           1 where that probability is at least 0.5
     Left out, having no counterpart: gaze_0/1_*, eye_lmk_*, pose_T*, X_* Y_* Z_*, p_*, AU45.
     """
-    from featray.tables.layout import open_output
     from featray.views.export import ExportSettings, write_export
 
     settings = ExportSettings(video=video, style=style, release=release, dataset=dataset, track_id=track)
-    rows = write_export(open_output(out, read_storage_flags(config, options)[1]), path, settings)
+    rows = write_export(open_told(out, config, options), path, settings)
     if path is not None:
         click.echo(f"{path}  {rows} rows")

@@ -60,13 +60,17 @@ def marked(clip: Path, place: Path, fault: str) -> Path:
 
 def children(hook_folder: Path) -> list[int]:
     """Process ids of the decoding children that were started with this hook: those of this test session."""
+    return processes(hook_folder, b"\0featray.child\0")
+
+
+def processes(mark: object, *words: bytes) -> list[int]:
+    """Process ids by a word in the command; only of a test's own, whose environment holds its `mark`."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            command = (folder / "cmdline").read_bytes().split(b"\0")
-            environment = (folder / "environ").read_bytes()
+            command, variables = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
         except OSError:
             continue
-        if b"featray.child" in command and str(hook_folder).encode() in environment:
+        if str(mark).encode() in variables and any(word in command for word in words):
             found.append(int(folder.name))
     return found

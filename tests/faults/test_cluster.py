@@ -11,7 +11,6 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import av
 import numpy as np
@@ -24,7 +23,7 @@ from featray.errors import FeatrayError, RunError
 from featray.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
-from tests.faults.conftest import marked
+from tests.faults.conftest import marked, processes
 from tests.integration.conftest import cache, make_config, silent  # noqa: F401  (a fixture)
 
 VIDEOS = 60
@@ -78,15 +77,7 @@ def folder(face_clip, tmp_path):
 
 def workers_at_work(hook_folder, stage):
     """Process ids of this test's workers of a stage that have a task in hand."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            command, variables = (place / "cmdline").read_bytes(), (place / "environ").read_bytes()
-        except OSError:
-            continue
-        if b"MapBatches(%s)).submit" % stage in command and str(hook_folder).encode() in variables:
-            found.append(int(place.name))
-    return found
+    return processes(hook_folder, b"MapBatches(%s)).submit" % stage)
 
 
 @ray.remote(num_cpus=0)

@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import duckdb
 import pytest
+
+from tests.faults.conftest import processes
 
 CONFIG = """
 dataset: d
@@ -76,22 +77,9 @@ def release(internal):
     return found
 
 
-def processes(environment, *words):
-    """Process ids of a driver's workers whose command line holds one of these words."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command, variables = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
-        except OSError:
-            continue
-        if environment["FEATRAY_CACHE"].encode() in variables and any(word in command for word in words):
-            found.append(int(folder.name))
-    return found
-
-
 def kill_one(environment, driver, *words):
-    wait_for(lambda: processes(environment, *words), driver)
-    os.kill(processes(environment, *words)[0], signal.SIGKILL)
+    wait_for(lambda: processes(environment["FEATRAY_CACHE"], *words), driver)
+    os.kill(processes(environment["FEATRAY_CACHE"], *words)[0], signal.SIGKILL)
 
 
 def test_runs_end_what_killed_ones_and_killed_workers_left(clips, tmp_path, environment, request):
@@ -163,7 +151,7 @@ def test_a_run_that_is_told_to_stop_ends_in_order_and_is_gone_on_with(clips, tmp
     kept = outs["stopped"] / "_featray"
     assert not list(kept.glob("running/**/*.json")), "the run has its last word"
     for _ in range(100):
-        if not (left := processes(environment, b"featray.child", b"ray::")):
+        if not (left := processes(environment["FEATRAY_CACHE"], b"featray.child", b"ray::")):
             break
         time.sleep(0.1)
     assert left == []
