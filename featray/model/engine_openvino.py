@@ -144,7 +144,7 @@ def _convert(ov: ModuleType, checkpoint: Checkpoint, settings: EngineSettings, f
 
     _log.info("converting %s for OpenVINO", checkpoint.name)
     torch.set_num_threads(settings.num_threads)
-    network = load_network(checkpoint)
+    network = load_network(checkpoint, pointwise_convs=True)
     modules = (ChipTrunk(make_recipe(settings.recipe), network), FlatHeads(network))
     inputs = [torch.zeros((CHIPS_PER_INFERENCE, CHIP_PX, CHIP_PX, 3), dtype=torch.uint8)]
     for part, module in zip(_PARTS, modules, strict=True):

@@ -30,13 +30,15 @@ BF16_DEVIATIONS: Final[dict[str, float]] = {
     "au": 0.03,
     "emotion": 0.02,
     "valence_arousal": 0.06,
-    "gaze": 0.16,
+    "gaze": 0.35,
     "pose": 0.08,
     "mesh": 0.12,
     "blendshapes": 0.02,
 }
-"""How far bf16 may be from fp32, absolute, on synthetic weights; about twice what is seen there.
+"""How far bf16 may be from fp32, absolute, on synthetic weights; about twice what is seen on four chips.
 
+A gaze that is given in the head's frame turns with the pose: its angles, near a pole on such
+weights, were off by 0.04 in the mean and 0.58 at most on 46 chips, those of other checkpoints by 0.012 at most.
 The raw outputs of these weights are large (the mesh spans +-8 chips, angles several radians),
 so trained weights, whose meshes lie within one chip, deviate less in absolute terms.
 """

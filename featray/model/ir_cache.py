@@ -25,6 +25,7 @@ _Model = TypeVar("_Model")
 _MANIFEST: Final = "manifest.json"
 _CODE_FILES: Final = (
     "action_units.py",
+    "backbone.py",
     "config.py",
     "engine_openvino.py",
     "gaze.py",

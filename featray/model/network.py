@@ -7,7 +7,6 @@ other engines can convert it; and a row of the output depends on that row's chip
 
 from __future__ import annotations
 
-import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from featray.errors import ModelError
 from featray.model.action_units import AuMaps, EdgeGraph, NeighbourGraph, Similarity, fold_au_heads
+from featray.model.backbone import as_pointwise_convs, make_backbone
 from featray.model.checkpoint import Checkpoint
 from featray.model.config import CheckpointConfig
 from featray.model.gaze import EyeEncoder, Gaze
@@ -30,15 +30,10 @@ class MultitaskNet(nn.Module):
     The backbone has no weights, not even random ones, until a state dict is assigned: use `load_network`.
     """
 
-    def __init__(self, config: CheckpointConfig) -> None:
+    def __init__(self, config: CheckpointConfig, *, pointwise_convs: bool = False) -> None:
         super().__init__()
         self.config = config
-        levels = [-2, -1] if config.gaze_eye_roi else [-1]
-        # Without memory until weights are loaded: drawing 28 million random ones takes a second.
-        with torch.device("meta"):
-            self.backbone = timm.create_model(
-                config.backbone_arch, pretrained=False, features_only=True, out_indices=levels
-            )
+        self.backbone = make_backbone(config, pointwise_convs=pointwise_convs)
         width, backbone_width = config.afg_channels, config.backbone_shape.channels[-1]
         same = width == backbone_width
         self.proj = nn.Identity() if same else nn.Conv2d(backbone_width, width, 1, bias=False)
@@ -140,8 +135,10 @@ class FlatHeads(nn.Module):
         return torch.cat([outputs[name].flatten(1) for name in flat_widths(self.network.config)], dim=1)
 
 
-def load_network(checkpoint: Checkpoint) -> MultitaskNet:
+def load_network(checkpoint: Checkpoint, *, pointwise_convs: bool = False) -> MultitaskNet:
     """Load a checkpoint's weights into the network: float32, on the CPU, in eval mode.
+
+    `pointwise_convs` chooses the backbone's form; see `featray.model.backbone`.
 
     Raises:
         ModelError: the file changed since it was checked, or cannot be read.
@@ -159,7 +156,9 @@ def load_network(checkpoint: Checkpoint) -> MultitaskNet:
             state[name] = tensor.float()
     if "proj.weight" in state:
         state["pooled_proj.weight"] = state["proj.weight"].flatten(1).clone()
-    network = MultitaskNet(checkpoint.config)
+    if pointwise_convs:
+        state = as_pointwise_convs(state)
+    network = MultitaskNet(checkpoint.config, pointwise_convs=pointwise_convs)
     try:
         network.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:

@@ -11,7 +11,7 @@ from torchvision.ops import roi_align
 from featray.errors import ModelError
 from featray.model.action_units import EdgeGraph
 from featray.model.checkpoint import read_checkpoint
-from featray.model.config import config_from_mapping
+from featray.model.config import IMAGE_SIDE_PX, config_from_mapping
 from featray.model.gaze import Gaze, RoiAlign, rotation_matrix
 from featray.model.network import load_network
 from featray.model.synth import write_synthetic
@@ -32,6 +32,16 @@ def test_torch_reproduces_pyfeat(variant, engine_of, chips):
     assert all(value < TOLERANCE.get(name, 1e-4) for name, value in found.items()), found
     # 1e-4 would not notice MEFL's edges left out (they move AUs by 2e-5 on these weights).
     assert found["au"] < 2e-6
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_both_forms_of_the_backbone_compute_the_same(variant, checkpoint_of):
+    images = torch.randn(2, 3, IMAGE_SIDE_PX, IMAGE_SIDE_PX, generator=torch.Generator().manual_seed(0))
+    checkpoint = checkpoint_of(variant)
+    with torch.no_grad():
+        plain, convs = (load_network(checkpoint, pointwise_convs=form).trunk(images) for form in (False, True))
+    for expected, found in zip(plain, convs, strict=True):
+        assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_network_is_frozen_and_in_eval_mode(atto):
