@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
@@ -109,7 +109,8 @@ def _orientation(picture: Any) -> tuple[bool, int]:
 
     The matrix `[[a, b], [c, d]]` sends a stored point `(x, y)` to `(a x + c y, b x + d y)`.
     """
-    matrix = picture.side_data.get(Type.DISPLAYMATRIX)
+    # Not `picture.side_data`: the picture keeps that, a cycle, and its megabytes lie there until Python collects.
+    matrix = SideDataContainer(picture).get(Type.DISPLAYMATRIX)  # type: ignore[call-arg]
     if matrix is None:
         return False, 0
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()

@@ -1,5 +1,6 @@
 """Frames with side data that PyAV does not know, and what of them is used: how the picture is turned."""
 
+import gc
 import io
 
 import av
@@ -25,3 +26,18 @@ def test_a_picture_with_exif_is_turned_as_exif_says(orientation):
     with av.open(file, format="jpeg_pipe") as container:
         frame = Frame.of(next(container.decode(video=0)), index=0, pts_us=0)
     np.testing.assert_array_equal(frame.rgb(), upright)
+
+
+def test_a_frame_goes_when_it_is_let_go(face_clip):
+    """A picture of 4K is 12 MB, and Python looks for cycles when it has made many objects, not large ones."""
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        with av.open(str(face_clip)) as container:
+            for index, picture in zip(range(8), container.decode(video=0), strict=False):
+                Frame.of(picture, index=index, pts_us=0).rgb()
+        gc.collect()
+        assert [type(item) for item in gc.garbage if isinstance(item, av.VideoFrame)] == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
