@@ -17,8 +17,8 @@ from featray import __version__
 from featray.config import Config
 from featray.identity import settings_hash
 
-_LIBRARIES = ("ray", "torch", "timm", "pyarrow", "numpy", "scipy", "onnxruntime", "openvino", "av", "safetensors")
-_OF_DETECTOR = {"retina-face": ("retina-face", "opencv-contrib-python-headless")}
+_LIBRARIES = ("ray", "torch", "timm", "pyarrow", "numpy", "scipy", "openvino", "av", "safetensors")
+_OF_DETECTOR = {"retina-face": ("retina-face", "onnxruntime", "opencv-contrib-python-headless")}
 
 
 @dataclass(frozen=True)

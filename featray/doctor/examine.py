@@ -13,7 +13,7 @@ from featray.errors import FeatrayError
 _MENDS: Final = {
     "packages": "pip install --force-reinstall featray",
     "decoding": "pip install --force-reinstall av",
-    "detecting": "pip install --force-reinstall onnxruntime",
+    "detecting": "pip install --force-reinstall openvino",
     "engines": "pip install --force-reinstall torch openvino",
 }
 

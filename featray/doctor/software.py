@@ -103,8 +103,8 @@ def detecting() -> Iterator[Check]:
     from featray.faces.detector import open_detector
 
     (faces,) = open_detector(DetectConfig())([_first_frame()])
-    found = f"retinaface-mnv1 by onnxruntime: {len(faces)} face in a clip of one"
-    mend = "" if len(faces) == 1 else "pip install --force-reinstall onnxruntime"
+    found = f"retinaface-mnv1 by OpenVINO: {len(faces)} face in a clip of one"
+    mend = "" if len(faces) == 1 else "pip install --force-reinstall openvino"
     yield Check("detecting", "the shipped detector", "ok" if len(faces) == 1 else "missing", found, mend)
 
 

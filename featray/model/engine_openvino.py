@@ -11,7 +11,6 @@ importing a compiled blob does, and the converted one suits every CPU and both p
 from __future__ import annotations
 
 import logging
-import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +25,7 @@ from featray.model.checkpoint import Checkpoint
 from featray.model.engines import EngineSettings, check_chips
 from featray.model.ir_cache import IrCache, ir_key
 from featray.model.outputs import RawOutputs, flat_widths, split_flat
+from featray.openvino_cpu import compile_model, import_openvino, one_line
 
 _log = logging.getLogger(__name__)
 
@@ -33,16 +33,6 @@ _PARTS: Final = ("trunk", "heads")
 
 CHIPS_PER_INFERENCE: Final = 4
 """The fixed batch: throughput on one thread is flat from here to 16, and at most 3 chips are padding."""
-
-
-def import_openvino() -> ModuleType:
-    """Import `openvino` with its usage reports off. They are sent on import, unless their module is missing."""
-    if "openvino" not in sys.modules:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    module: ModuleType = openvino
-    return module
 
 
 class OpenVinoEngine:
@@ -80,7 +70,7 @@ class OpenVinoEngine:
                 results = request.infer(arrays, share_inputs=True, share_outputs=True)
                 arrays = [results[index] for index in range(len(results))]
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO failed on a batch ({_one_line(error)})") from error
+            raise ModelError(f"OpenVINO failed on a batch ({one_line(error)})") from error
         flat: NDArray[np.float32] = arrays[0]
         return flat
 
@@ -99,22 +89,15 @@ def open_openvino(checkpoint: Checkpoint, settings: EngineSettings) -> OpenVinoE
     is_bf16 = settings.precision == "bf16"
     if is_bf16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ConfigError("model.precision: this CPU has no bf16 instructions; use fp32")
-    properties = {
-        "INFERENCE_NUM_THREADS": settings.num_threads,
-        "NUM_STREAMS": 1,
-        # Pinned, the threads of several processes land on the same cores.
-        "ENABLE_CPU_PINNING": False,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
     hints = ("bf16" if is_bf16 else "f32", "f32")
     try:
         models = _load_models(ov, core, checkpoint, settings)
         parts = [
-            core.compile_model(model, "CPU", properties | {"INFERENCE_PRECISION_HINT": hint})
+            compile_model(core, model, threads=settings.num_threads, precision=hint)
             for model, hint in zip(models, hints, strict=True)
         ]
     except RuntimeError as error:
-        raise ModelError(f"{checkpoint.path}: OpenVINO cannot compile it ({_one_line(error)})") from error
+        raise ModelError(f"{checkpoint.path}: OpenVINO cannot compile it ({one_line(error)})") from error
     return OpenVinoEngine(parts, checkpoint, settings.precision)
 
 
@@ -156,7 +139,3 @@ def _convert(ov: ModuleType, checkpoint: Checkpoint, settings: EngineSettings, f
         model.validate_nodes_and_infer_types()
         ov.save_model(model, str(folder / f"{part}.xml"), compress_to_fp16=False)
         inputs = [torch.zeros(list(port.shape)) for port in model.outputs]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

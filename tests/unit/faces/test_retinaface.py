@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from featray.config import DecodeConfig, DetectConfig, EveryNth
 from featray.faces.detector import open_detector
 from featray.faces.retinaface import iou_matrix, non_maximum_suppression, priors_px
+from featray.faces.retinaface_mnv1 import WEIGHTS, network_by_size
 from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.units import WHOLE_VIDEO
 
@@ -47,6 +50,28 @@ def test_boxes_are_in_frame_pixels_whatever_the_input_size(face_clip):
 @pytest.mark.parametrize("setting", [{"min_score": 0.99999}, {"min_size_px": 400}])
 def test_thresholds_drop_faces(face_clip, setting):
     assert len(detect(next(frames(face_clip, 1)), **setting)) == 0
+
+
+@pytest.mark.parametrize("height_px, width_px", [(360, 640), (640, 480), (101, 77), (9, 640), (1, 1)])
+def test_openvino_gives_what_onnxruntime_does(height_px, width_px):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    image = np.random.default_rng(0).integers(0, 256, (height_px, width_px, 3), np.uint8)
+    floats = (image.astype(np.float32) - np.asarray([104, 117, 127], np.float32)).transpose(2, 0, 1)[None]
+    session = onnxruntime.InferenceSession(WEIGHTS.read_bytes(), providers=["CPUExecutionProvider"])
+    loc, confidence, landmarks = session.run(["loc", "conf", "landmarks"], {"input": floats})
+    found = network_by_size(WEIGHTS.read_bytes())(height_px, width_px)(image)
+    for raw, expected in zip(found, (loc[0], confidence[0, :, 1], landmarks[0]), strict=True):
+        assert raw.shape == expected.shape
+        np.testing.assert_allclose(raw, expected, rtol=0, atol=5e-5)
+
+
+def test_frames_of_many_sizes(face_clip):
+    (frame,) = frames(face_clip, 1000)
+    detector = open_detector(DetectConfig())
+    expected = detector([frame])[0]
+    narrower = [replace(frame, picture=frame.picture.reformat(width=640 - 8 * i, height=360)) for i in range(6)]
+    assert [len(faces) for faces in detector(narrower)] == [1] * 6  # more sizes than are kept
+    np.testing.assert_array_equal(detector([frame])[0].box_xyxy, expected.box_xyxy)
 
 
 def test_priors_cover_the_cells_of_three_strides():

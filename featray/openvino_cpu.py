@@ -1,0 +1,38 @@
+"""OpenVINO as the network and the detectors run it: on the CPU, without usage reports, pinned to no core."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+
+def import_openvino() -> ModuleType:
+    """Import `openvino` with its usage reports off. They are sent on import, unless their module is missing."""
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    module: ModuleType = openvino
+    return module
+
+
+def compile_model(core: Any, model: Any, *, threads: int = 1, precision: str = "f32") -> Any:
+    """Compile a model of `core` for one request at a time. RuntimeError where OpenVINO cannot.
+
+    `precision` is "f32" or "bf16"; without a word OpenVINO takes bf16 wherever the CPU has it.
+    """
+    properties = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        # Pinned, the threads of several processes land on the same cores.
+        "ENABLE_CPU_PINNING": False,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": precision,
+    }
+    return core.compile_model(model, "CPU", properties)
+
+
+def one_line(error: BaseException) -> str:
+    """What OpenVINO complains of, on one line."""
+    return " ".join(str(error).split())[:300]
