@@ -9,6 +9,7 @@ One row is one block, so a row is what Ray schedules, retries and counts. Its co
     frames  binary        Arrow stream of FRAMES_SCHEMA: the frames that the faces are from
     last    bool          whether it is the unit's last chunk
     outcome string        Outcome as JSON: the unit's account up to here
+    problem string        after inference: why the network failed on these chips, else null
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def chunk_row(task: str, chunk: Chunk) -> pa.Table:
     )
 
 
-def feature_row(row: pa.Table, faces: pa.Table | None, seconds: float) -> pa.Table:
-    """A chunk row after inference: chips dropped, faces complete, inference time noted."""
+def feature_row(row: pa.Table, faces: pa.Table | None, seconds: float, problem: str | None = None) -> pa.Table:
+    """A chunk row after inference: chips dropped, faces complete, inference time noted; or why there are none."""
     outcome = row["outcome"][0].as_py()
     if outcome:
         noted = json.loads(outcome)
@@ -74,6 +75,7 @@ def feature_row(row: pa.Table, faces: pa.Table | None, seconds: float) -> pa.Tab
             "frames": row["frames"],
             "last": row["last"],
             "outcome": pa.array([outcome], pa.string()),
+            "problem": pa.array([problem], pa.string()),
         }
     )
 
@@ -108,7 +110,8 @@ class Receipt:
         frames, faces: in this part.
         failed: the unit failed and gave no frame.
         resumed: the unit had landed in an earlier run; frames and faces are not counted again.
-        retry: a failure that may pass: the unit did not land and is to be tried again.
+        retry: a failure that may pass: this part did not land, and the unit is to be tried again.
+        problem: what the network failed on, of a part that is to be tried again.
         seconds: time spent by stage, as JSON; with the last part.
     """
 
@@ -124,6 +127,7 @@ class Receipt:
     failed: bool = False
     resumed: bool = False
     retry: bool = False
+    problem: str = ""
     seconds: str = "{}"
 
 
@@ -141,6 +145,7 @@ RECEIPT_SCHEMA = pa.schema(
         ("failed", pa.bool_()),
         ("resumed", pa.bool_()),
         ("retry", pa.bool_()),
+        ("problem", pa.string()),
         ("seconds", pa.string()),
     ]
 )

@@ -236,7 +236,7 @@ def _execute(
             tally.again(missing)
             pages = iter([missing])
         lease.check()
-        land_lost(partition, tally.missing(), job.run_id)
+        land_lost(partition, tally.given_up(), job.run_id, tally.problems())
         for manifest in tally.open_shards():
             session.publish(partition, manifest, publishing)
         commits += session.published(wait=True)

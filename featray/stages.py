@@ -6,6 +6,7 @@ A stage adapts one-row Arrow batches to the functions that do the work.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -44,6 +45,8 @@ from featray.tables.landing import (
 )
 from featray.tables.layout import Partition
 from featray.video.units import WHOLE_VIDEO
+
+_log = logging.getLogger(__name__)
 
 Starting = Callable[[str], AbstractContextManager[object]]
 """Watches over a worker, named for people, while it starts; `pipeline.Starts` is one."""
@@ -175,7 +178,14 @@ class Infer:
             start = time.perf_counter()
             faces = read_stream(row["faces"][0].as_buffer())
             squares = np.column_stack([faces[name].to_numpy() for name in ("crop_x", "crop_y", "crop_side")])
-            columns = to_columns(self.engine(chips_of(row)), squares.astype(np.float64), self.checkpoint_config)
+            try:
+                raw = self.engine(chips_of(row))
+            except (ModelError, RuntimeError, MemoryError) as error:  # of torch and OpenVINO as well
+                problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                _log.warning("the network failed on %d faces: %s", faces.num_rows, problem)
+                yield feature_row(row, None, 0.0, problem)
+                continue
+            columns = to_columns(raw, squares.astype(np.float64), self.checkpoint_config)
             end = time.perf_counter()
             metrics.record_inference(
                 faces.num_rows,
@@ -205,6 +215,8 @@ def _land(row: dict[str, Any], partition: Partition, run_id: str, max_attempts: 
     receipt = Receipt(task.shard, task.video.video_id, task.unit.index, task.units, task.attempt)
     if row["part"] == ALREADY_LANDED:
         return replace(receipt, part=task.landed_parts - 1, last=True, resumed=True)
+    if row["problem"]:
+        return replace(receipt, part=row["part"], retry=True, problem=row["problem"])
     outcome = Outcome(**json.loads(row["outcome"]))
     faces, frames = read_stream(row["faces"]), read_stream(row["frames"])
     receipt = replace(receipt, part=row["part"], last=row["last"], frames=frames.num_rows, faces=faces.num_rows)
@@ -244,8 +256,11 @@ def land_unit_part(
     write_part(folder, header, faces, frames)
 
 
-def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str) -> None:
-    """Land a failure for every unit of these videos that gave no result in any attempt."""
+def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str, problems: dict[tuple[str, int], str]) -> None:
+    """Land a failure for every unit of these videos that gave no result in any attempt.
+
+    `problems` says on which of them, by video and unit, the network failed the last time, and why.
+    """
     for video in tasks:
         folder = partition.landing(video.video.video_id, video.work_key)
         plan = read_plan(folder)
@@ -255,8 +270,10 @@ def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str) -> None
         done = landed_units(folder)
         for task in video.units(plan, {}):
             if task.unit.index not in done:
-                text = f"no result in {video.attempt} attempts; the workers' logs say more"
-                outcome = Outcome(failures=[("reconcile", ErrorCode.LOST, text)])
+                problem = problems.get((video.video.video_id, task.unit.index))
+                text = problem or f"no result in {video.attempt} attempts; the workers' logs say more"
+                failure = ("infer", ErrorCode.INFERENCE_FAILED) if problem else ("reconcile", ErrorCode.LOST)
+                outcome = Outcome(failures=[(*failure, text)])
                 nothing = LANDED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table()
                 land_unit_part(partition, task, run_id, 0, *nothing, outcome)
 

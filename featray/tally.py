@@ -20,6 +20,7 @@ class _OpenVideo:
     units: int | None = None
     parts: dict[int, set[int]] = field(default_factory=dict)
     last: dict[int, int] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)
     failed: bool = False
 
     def take(self, receipt: Receipt) -> None:
@@ -74,6 +75,7 @@ class Tally:
     def take(self, receipt: Receipt) -> ShardManifest | None:
         """Count a receipt; the manifest of its shard if that is now complete."""
         if receipt.retry:
+            self._note_problem(receipt)
             return None
         if not receipt.resumed:
             self.frames += receipt.frames
@@ -96,14 +98,30 @@ class Tally:
             del self._open[receipt.shard]
             return shard.manifest
 
+    def _note_problem(self, receipt: Receipt) -> None:
+        with self._lock:
+            shard = self._open.get(receipt.shard)
+            if receipt.problem and shard and receipt.video_id in shard.waiting:
+                shard.waiting[receipt.video_id].problems[receipt.unit] = receipt.problem
+
+    def problems(self) -> dict[tuple[str, int], str]:
+        """Why the network failed on units of the videos that are missing, in this attempt; by video and unit."""
+        with self._lock:
+            return {
+                (video_id, unit): problem
+                for shard in self._open.values()
+                for video_id, video in shard.waiting.items()
+                for unit, problem in video.problems.items()
+            }
+
     def missing(self) -> list[VideoTask]:
         """Videos without a complete result, for the next attempt; the ledger has what did land."""
+        return [replace(task, attempt=task.attempt + 1, resume=True) for task in self.given_up()]
+
+    def given_up(self) -> list[VideoTask]:
+        """Videos without a complete result, as they were tried last."""
         with self._lock:
-            return [
-                replace(video.task, attempt=video.task.attempt + 1, resume=True)
-                for shard in self._open.values()
-                for video in shard.waiting.values()
-            ]
+            return [video.task for shard in self._open.values() for video in shard.waiting.values()]
 
     def unfinished(self) -> list[VideoTask]:
         """Videos without a complete result, to be gone on with in the same attempt; they are counted from here."""

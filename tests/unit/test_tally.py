@@ -94,3 +94,13 @@ def test_after_an_interruption_each_video_is_fed_once():
     # 16 were fed when it happened; the listing goes on with the rest of the shard that is open.
     pages = list(_unfinished_first(tally, iter([tasks[16:32], tasks[32:], later])))
     assert [one.video.video_id for page in pages for one in page] == [f"{i:02d}" for i in range(1, 40)] + ["later"]
+
+
+def test_what_the_network_failed_on_is_known_until_it_is_tried_again():
+    tally = tally_of("a")
+    tally.take(receipt("a", 1, 0, retry=True, problem="out of memory"))
+    assert tally.problems() == {("a", 1): "out of memory"}
+    assert [task.attempt for task in tally.given_up()] == [1]
+    tally.again(tally.missing())
+    assert tally.problems() == {}
+    assert [task.attempt for task in tally.given_up()] == [2]
