@@ -71,7 +71,7 @@ def measure(clip: Path, every: int) -> dict[str, Any]:
         whole = time.process_time() - start
         outcomes = [chunk.outcome for _, chunk in chunks if chunk.last]
         seconds = {stage: sum(o.seconds.get(stage, 0) for o in outcomes) for stage in ("detect", "crop")}
-        rounds.append({"decode": decode, "whole": whole, **seconds, "times_decode": (whole - decode) / decode})
+        rounds.append({"decode": decode, "whole": whole, **seconds, "times_decode": sum(seconds.values()) / decode})
     middle = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
     faces = sum(len(chunk.chips) for _, chunk in chunks)
     rows = [chunk_row(task.to_json(), chunk) for task, chunk in chunks]
