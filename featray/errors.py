@@ -98,6 +98,11 @@ class FeatrayError(Exception):
         return (_rebuild, (type(self), self.args[0], self.details))
 
 
+def one_line(error: BaseException, most: int = 300) -> str:
+    """What another library complains of, on one line of at most `most` characters."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def _rebuild(cls: type[FeatrayError], message: str, details: dict[str, Any]) -> FeatrayError:
     return cls(message, **details)
 

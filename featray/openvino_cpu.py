@@ -31,8 +31,3 @@ def compile_model(core: Any, model: Any, *, threads: int = 1, precision: str = "
         "INFERENCE_PRECISION_HINT": precision,
     }
     return core.compile_model(model, "CPU", properties)
-
-
-def one_line(error: BaseException) -> str:
-    """What OpenVINO complains of, on one line."""
-    return " ".join(str(error).split())[:300]

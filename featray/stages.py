@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from featray import metrics
 from featray.child import ChildSettings
-from featray.errors import RETRYABLE, ErrorCode, ModelError
+from featray.errors import RETRYABLE, ErrorCode, ModelError, one_line
 from featray.faces.detector import detector_sha256, prepare_detector
 from featray.isolation import IsolatedDecoder
 from featray.plan import Outcome, UnitTask, VideoPlan, VideoTask
@@ -181,7 +181,7 @@ class Infer:
             try:
                 raw = self.engine(chips_of(row))
             except (ModelError, RuntimeError, MemoryError) as error:  # of torch and OpenVINO as well
-                problem = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                problem = f"{type(error).__name__}: {one_line(error)}"
                 _log.warning("the network failed on %d faces: %s", faces.num_rows, problem)
                 yield feature_row(row, None, 0.0, problem)
                 continue

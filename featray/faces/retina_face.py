@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.config import DetectConfig
-from featray.errors import ConfigError, ModelError
+from featray.errors import ConfigError, ModelError, one_line
 from featray.faces.detector import Faces
 from featray.video.frame import Frame
 
@@ -130,7 +130,7 @@ def open_network(weights: Path) -> Any:
     try:
         session = _open_session(weights)
     except _onnx_errors() as error:
-        raise ModelError(f"{weights}: is not an ONNX file that can be used ({_one_line(error)})") from error
+        raise ModelError(f"{weights}: is not an ONNX file that can be used ({one_line(error, 200)})") from error
     values = [*session.get_inputs(), *session.get_outputs()]
     wanted = [3, *_WIDTHS * len(_ANCHORS_XYXY_PX)]
     # A dimension that the file leaves open is a name here.
@@ -140,10 +140,6 @@ def open_network(weights: Path) -> Any:
     ):
         raise ModelError(f"{weights}: not the network of the package retina-face, its inputs or outputs are others")
     return session
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _open_session(weights: Path) -> Any:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from featray.config import DetectConfig
-from featray.errors import ModelError
+from featray.errors import ModelError, one_line
 from featray.faces.detector import Faces
 from featray.faces.retinaface import RawOutputs, decode_outputs
-from featray.openvino_cpu import compile_model, import_openvino, one_line
+from featray.openvino_cpu import compile_model, import_openvino
 from featray.video.frame import Frame
 
 WEIGHTS = Path(__file__).parent / "assets" / "retinaface_mnv1_025.onnx"

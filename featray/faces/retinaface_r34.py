@@ -26,12 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.config import DetectConfig
-from featray.errors import ModelError
+from featray.errors import ModelError, one_line
 from featray.faces.detector import Faces
 from featray.faces.retinaface import RawOutputs, decode_outputs
 from featray.model.hub import PulledFile
 from featray.model.ir_cache import IrCache
-from featray.openvino_cpu import compile_model, import_openvino, one_line
+from featray.openvino_cpu import compile_model, import_openvino
 from featray.video.frame import Frame
 
 _log = logging.getLogger(__name__)

@@ -19,13 +19,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featray.errors import ConfigError, ModelError
+from featray.errors import ConfigError, ModelError, one_line
 from featray.faces.crop import CHIP_PX
 from featray.model.checkpoint import Checkpoint
 from featray.model.engines import EngineSettings, check_chips
 from featray.model.ir_cache import IrCache, ir_key
 from featray.model.outputs import RawOutputs, flat_widths, split_flat
-from featray.openvino_cpu import compile_model, import_openvino, one_line
+from featray.openvino_cpu import compile_model, import_openvino
 
 _log = logging.getLogger(__name__)
 

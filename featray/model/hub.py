@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
 
-from featray.errors import ConfigError, ModelError, WeightsMissing
+from featray.errors import ConfigError, ModelError, WeightsMissing, one_line
 from featray.model.cache import locked, make_entry, sha256_of_file
 from featray.model.checkpoint import DEFAULT_LICENSE, Checkpoint, read_checkpoint
 
@@ -165,7 +165,7 @@ def _read_record(entry: Path, path: Path) -> PullRecord:
     try:
         return PullRecord(**json.loads(path.with_suffix(".json").read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{entry}: is damaged ({_one_line(error)}); delete it and pull again") from error
+        raise ModelError(f"{entry}: is damaged ({one_line(error, 200)}); delete it and pull again") from error
 
 
 def _existing(hub_file: HubFile, cache_dir: Path) -> Path:
@@ -263,7 +263,7 @@ def _download(hub_file: HubFile, path: Path) -> tuple[str, str]:
         ) from error
     except broke_off as error:
         raise WeightsMissing(
-            f"{hub_file.spec}: cannot be pulled ({_one_line(error)}); run `{hub_file.pull_command}` "
+            f"{hub_file.spec}: cannot be pulled ({one_line(error, 200)}); run `{hub_file.pull_command}` "
             f"where the hub can be reached, or point {hub_file.setting} at a local file"
         ) from error
     os.replace(pulled, path)
@@ -274,7 +274,3 @@ def _download(hub_file: HubFile, path: Path) -> tuple[str, str]:
 def _check_sha256(hub_file: HubFile, found: str, expected: str | None) -> None:
     if expected is not None and found != expected:
         raise ModelError(f"{hub_file.spec}: its sha256 is {found}, not {expected} as was asked")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
