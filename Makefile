@@ -53,7 +53,7 @@ bench: $(PARITY)/.installed  ## stages, network, chips and the whole job: CPU ms
 	$(PARITY)/bin/python tests/benchmarks/bench_network.py
 	$(PARITY)/bin/python tests/benchmarks/bench_crop.py
 	$(BIN)/python -m tests.benchmarks.bench_stages --json bench-stages.json
-	$(BIN)/python -m tests.benchmarks.bench_job --stages bench-stages.json --json bench-job.json
+	$(BIN)/python -m tests.benchmarks.bench_job --stages --json bench-job.json
 
 bench-peers: $(PARITY)/.installed  ## the job beside py-feat alone and in a short Ray Data script, in turns
 	$(PARITY)/bin/python -m tests.benchmarks.bench_peers --json bench-peers.json

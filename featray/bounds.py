@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from featray.model.engines import BF16_DEVIATIONS
+from featray.model.config import CheckpointConfig
+from featray.model.engines import bf16_deviations
 from featray.model.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
 from featray.model.outputs import POSE_COLUMNS
 
@@ -60,10 +61,12 @@ _NETWORK_FP32: Final = {
 """Seen on one machine, alone or in another batch: 6e-8 with torch, 0 with OpenVINO. Two engines, which add in
 another order as another processor does, differ by 5e-6 (mesh 1.2e-5) on synthetic weights; this is ten times that."""
 
-_NETWORK_BF16: Final = {name: 2 * bound for name, bound in BF16_DEVIATIONS.items()}
-"""Either side may be as far from fp32 as bf16 ever is, in other directions. Seen on one machine: 1.5e-8."""
 
+def repeat_bounds(config: CheckpointConfig, precision: str) -> dict[str, float]:
+    """The bound of each group, for the network that a run used and the precision it ran in.
 
-def repeat_bounds(engine: str, precision: str) -> dict[str, float]:
-    """The bound of each group for a run's engine and precision."""
-    return _DETECTION | (_NETWORK_FP32 if precision == "fp32" else _NETWORK_BF16)
+    In bf16 either side may be as far from fp32 as bf16 ever is, in other directions. Seen on one machine: 1.5e-8.
+    """
+    if precision == "fp32":
+        return _DETECTION | _NETWORK_FP32
+    return _DETECTION | {name: 2 * bound for name, bound in bf16_deviations(config).items()}

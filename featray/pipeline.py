@@ -6,7 +6,10 @@ Settings for faults, each measured on Ray 2.60:
 * actors restart without limit, but a task is tried three times and then dropped, within an
   error budget without limit: a poison unit costs itself, never the job. What was dropped is
   found by reconciling receipts with the plan, and run again;
-* one task in flight for each actor: with two, a crash can take a healthy neighbour along;
+* one task in flight for each actor: with two, a crash can take a healthy neighbour along. Inference on a GPU has two:
+  Ray Data looks for finished tasks ten times a second, and fetches a task's input once it is sent, during which a GPU
+  that needs a fraction of a second for a chunk would stand still. On CPUs a chunk takes seconds, and a second one
+  would wait for its actor while others have nothing to do;
 * an actor whose node is lost starts again where there is room. Where there is none it waits for ever, and its task
   with it: then the stream is ended from outside (`end_stream`), and built again for the nodes there are;
 * an actor that raises as it starts ends the run at once. One that dies as it starts would be started again
@@ -101,7 +104,7 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
             num_cpus=workers.infer_cpus,
             num_gpus=workers.infer_gpus,
             memory=workers.memory_bytes,
-            compute=_pool(workers.infer),
+            compute=_pool(workers.infer, in_flight=2 if workers.infer_gpus else 1),
             **_ONE_ROW,
             **_FAULTS,
         )
@@ -239,8 +242,8 @@ _ONE_ROW: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
 _FAULTS: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 2}
 
 
-def _pool(size: int) -> ActorPoolStrategy:
-    return ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1)
+def _pool(size: int, *, in_flight: int = 1) -> ActorPoolStrategy:
+    return ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=in_flight)
 
 
 class VideoFeed(Datasource):

@@ -137,8 +137,8 @@ class _Repeat:
         if row["config"] is None:
             raise StorageError("is not in the runs table")
         self._config = _recorded_config(row, storage_options or {})
-        self._bounds = repeat_bounds(row["engine"], row["precision"])
         self._infer = Infer(_recorded_engine(row, self._config))
+        self._bounds = repeat_bounds(self._infer.checkpoint_config, row["precision"])
         child = ChildSettings(self._config.decode, self._config.detect, self._config.input.storage_options)
         settings = result_settings(
             self._config,

@@ -74,8 +74,7 @@ def network_by_size(weights: bytes) -> Callable[[int, int], Callable[[NDArray[np
 
     @lru_cache(SIZES_KEPT)
     def network_for(height_px: int, width_px: int) -> Callable[[NDArray[np.uint8]], RawOutputs]:
-        model = _from_bytes(ov, _to_logits(ov, core.read_model(weights, b"")))
-        model.reshape([1, height_px, width_px, 3])
+        model = _on_bytes(ov, _to_logits(ov, core.read_model(weights, b"")), height_px, width_px)
         request = compile_model(core, model).create_infer_request()
 
         def run(image: NDArray[np.uint8]) -> RawOutputs:
@@ -96,12 +95,19 @@ def _to_logits(ov: Any, model: Any) -> Any:
     return ov.Model(outputs, model.get_parameters())
 
 
-def _from_bytes(ov: Any, model: Any) -> Any:
-    """The same network on the bytes of a picture, `[1, H, W, 3]`, from which it takes the mean itself."""
-    from openvino.preprocess import PrePostProcessor
+def _on_bytes(ov: Any, network: Any, height_px: int, width_px: int) -> Any:
+    """The network on the bytes of a picture, `[1, H, W, 3]`, from which it takes the mean itself.
 
-    steps = PrePostProcessor(model)
-    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    steps.input().model().set_layout(ov.Layout("NCHW"))
-    steps.input().preprocess().convert_element_type(ov.Type.f32).mean(list(_MEAN_BGR))
-    return steps.build()
+    Row by row, and before the axes are turned: three numbers at a time, as OpenVINO's own preprocessing does it,
+    the detector takes a twentieth longer.
+    """
+    ops = ov.opset13
+    network.reshape([1, 3, height_px, width_px])
+    picture = ops.parameter([1, height_px, width_px, 3], ov.Type.u8)
+    rows = ops.convert(ops.reshape(picture, [1, height_px, width_px * 3], False), ov.Type.f32)
+    mean_of_row = np.tile(np.array(_MEAN_BGR, np.float32), width_px)[None, None]
+    centred = ops.reshape(ops.subtract(rows, mean_of_row), [1, height_px, width_px, 3], False)
+    channels_first = ops.transpose(centred, [0, 3, 1, 2])
+    for reader in network.input(0).get_target_inputs():
+        reader.replace_source_output(channels_first.output(0))
+    return ov.Model(network.get_results(), [picture])

@@ -1,7 +1,8 @@
 """What each stage costs, alone, on one thread: CPU milliseconds a frame or a face.
 
 The product's own code, stage after stage, in one process, without Ray. Prints a table and the
-sizes that travel, and writes both as JSON with --json; asserts nothing.
+sizes that travel, and writes both as JSON with --json; asserts nothing. With --job it measures only
+what bench_job compares the whole job with; that runs a copy on every core at once.
 
     make bench
 """
@@ -14,9 +15,10 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -44,6 +46,8 @@ _ROUNDS = 3
 
 _INFERRED = 64
 """Faces that inference is timed on."""
+
+_OF_JOB: Final = (("openvino", "fp32"), ("openvino", "bf16"))
 
 _PUBLISHED_FACES_PER_S = {"RTX 3090": 202.0, "RTX PRO 6000": 355.0}
 """py-feat's own figures: whole pipeline, one face a frame, batch 16, bf16. The network alone is faster, so these are
@@ -93,7 +97,7 @@ def synthetic() -> Checkpoint:
     return resolve_checkpoint("synthetic", revision=None, sha256=None, accept_license=None, cache_dir=cache_dir())
 
 
-def measure_engines(clip: Path) -> dict[str, Any]:
+def measure_engines(clip: Path, engines: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Inference on the clip's own chips, by engine and precision."""
     (video,) = list_videos(InputConfig(uris=[str(clip)]))
     settings = DecodeConfig()
@@ -103,7 +107,7 @@ def measure_engines(clip: Path) -> dict[str, Any]:
     chips = chips_of(chunk_row(task.to_json(), chunk))[:_INFERRED]
     checkpoint = synthetic()
     found = {}
-    for name, precision in (("openvino", "fp32"), ("openvino", "bf16"), ("torch", "fp32")):
+    for name, precision in engines:
         engine = open_engine(checkpoint, engine=name, precision=precision, batch_size=256)
         engine(chips[:16])
         start = time.process_time()
@@ -147,24 +151,28 @@ def cores_per_gpu(stages: dict[str, Any]) -> dict[str, dict[str, float]]:
     return cores
 
 
+def measure_all(folder: Path, *, of_job: bool) -> dict[str, Any]:
+    """Every stage on every clip; `of_job`: on the one that bench_job runs, with the engines that it runs."""
+    made = {"360p, 1 face": clips.plain(folder / "plain.mp4")}
+    if not of_job:
+        made["1080p, 1 face"] = clips.full_hd(folder / "hd.mp4")
+        made["1080p from a camera, 1 face"] = clips.full_hd_from_camera(folder / "camera.mp4")
+        made["1080p, 5 faces"] = clips.five_faces(folder / "five.mp4")
+    return {
+        "stages": {f"{name}, every {every}": measure(clip, every) for name, clip in made.items() for every in (1, 5)},
+        "infer_ms_a_face": measure_engines(made["360p, 1 face"], _OF_JOB if of_job else (*_OF_JOB, ("torch", "fp32"))),
+        "tables": measure_tables(made["360p, 1 face"], folder),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--job", action="store_true", help="only what bench_job needs")
     options = parser.parse_args()
     pa.set_cpu_count(1)
     with tempfile.TemporaryDirectory(prefix="featray-bench-") as scratch:
-        folder = Path(scratch)
-        made = {
-            "360p, 1 face": clips.plain(folder / "plain.mp4"),
-            "1080p, 1 face": clips.full_hd(folder / "hd.mp4"),
-            "1080p, 5 faces": clips.five_faces(folder / "five.mp4"),
-        }
-        found: dict[str, Any] = {"stages": {}}
-        for name, clip in made.items():
-            for every in (1, 5):
-                found["stages"][f"{name}, every {every}"] = measure(clip, every)
-        found["infer_ms_a_face"] = measure_engines(made["360p, 1 face"])
-        found["tables"] = measure_tables(made["360p, 1 face"], folder)
+        found = measure_all(Path(scratch), of_job=options.job)
     keys = [key for key in next(iter(found["stages"].values())) if key not in ("frames", "faces")]
     for name, stage in found["stages"].items():
         print(name)
