@@ -62,7 +62,7 @@ class Graph:
 
 def build(graph: Graph, feed: Any) -> ray.data.Dataset:
     """The pipeline over the videos that arrive through `feed`; iterating it runs it."""
-    _Running.executor = None
+    _Running.executor, _Running.backlog = None, Backlog()
     with warnings.catch_warnings():
         # map_batches takes max_restarts and max_task_retries until Ray 2.64, which pyproject.toml excludes.
         warnings.simplefilter("ignore", RayDeprecationWarning)
@@ -177,6 +177,19 @@ class _StartCounts:
         del self._begun[actor]
 
 
+@dataclass(frozen=True)
+class Backlog:
+    """How far planning is ahead of decoding.
+
+    Attributes:
+        videos_planned: videos that the stream's planning has been given so far.
+        units_waiting: planned units that no decode worker has been given yet.
+    """
+
+    videos_planned: int = 0
+    units_waiting: int = 0
+
+
 class _Running(ExecutionCallback):
     """Keeps hold of what executes the stream, which a dataset tells only after the first row; one at a time.
 
@@ -185,16 +198,28 @@ class _Running(ExecutionCallback):
     """
 
     executor: ClassVar[Any] = None
+    backlog: ClassVar[Backlog]
 
     def before_execution_starts(self, executor: Any) -> None:
         """Called by Ray Data."""
         _Running.executor = executor
 
     def on_execution_step(self, executor: Any) -> None:
-        """Called by Ray Data, many times a second."""
-        for operator in executor._topology:
+        """Called by Ray Data, ten times a second."""
+        planned = waiting = 0
+        for operator, state in executor._topology.items():
             if isinstance(operator, MapOperator):
                 operator._output_blocks_stats.clear()
+            if PlanVideos.__name__ in operator.name:
+                planned = operator.metrics.rows_inputs_of_submitted_tasks
+            elif DecodeDetect.__name__ in operator.name:
+                waiting = state.total_enqueued_input_blocks()
+        _Running.backlog = Backlog(planned, waiting)
+
+
+def backlog() -> Backlog:
+    """Of the stream that was built last, a tenth of a second ago."""
+    return _Running.backlog
 
 
 def end_stream() -> bool:

@@ -69,12 +69,15 @@ class Progress:
         """The state in one line."""
         tally, seconds = self._tally, max(time.monotonic() - self._start, 1e-3)
         return (
-            f"{tally.videos_done}/{tally.videos_expected} videos  {tally.frames:,} frames  {tally.faces:,} faces  "
+            f"{tally.videos_done}/{tally.videos_expected}{'' if tally.listed_all else '+'} videos  "
+            f"{tally.frames:,} frames  {tally.faces:,} faces  "
             f"{tally.frames / seconds:.1f} frames/s  {tally.faces / seconds:.1f} faces/s  {self._left(seconds)}"
         )
 
     def _share(self) -> float:
-        return self._tally.bytes_done / self._tally.bytes_expected if self._tally.bytes_expected else 0.0
+        """Of the work that is done; 0 while the listing, which keeps a little ahead of decoding, has more to come."""
+        tally = self._tally
+        return tally.bytes_done / tally.bytes_expected if tally.listed_all and tally.bytes_expected else 0.0
 
     def _left(self, seconds: float) -> str:
         share = self._share()

@@ -28,7 +28,7 @@ from featray.capacity import Capacity
 from featray.cluster import Node, Workers, choose_workers
 from featray.config import Config
 from featray.errors import FeatrayError, RunError
-from featray.pipeline import Graph, beside_driver, build, configure_context, end_stream
+from featray.pipeline import Graph, backlog, beside_driver, build, configure_context, end_stream
 from featray.plan import VideoTask
 from featray.rows import Receipt
 from featray.stages import InferSettings
@@ -40,7 +40,14 @@ from featray.tables.publish import PublishSettings, publish_shard
 log = logging.getLogger(__name__)
 
 _QUEUED_PAGES = 64
-"""Pages of videos that may wait in the feed: the driver lists ahead of the cluster, but not without bound."""
+"""Pages of videos that may wait in the feed."""
+
+_LEAST_AHEAD = 256
+_AHEAD_OF_EACH = 32
+"""Units that may wait for decoding, a decode worker, and at least: seconds of work even if they are tiny. Each takes
+5 kB of the driver's memory, and a dataset may have millions."""
+
+_LOOK_EVERY_SECONDS = 0.2
 
 _DEPTH_EVERY_SECONDS = 5
 
@@ -194,7 +201,7 @@ class Session:
         """
         while True:
             graph = Graph(self._config, partition, run_id, engine, self.workers, detector_sha256)
-            feed, watch = _Feeder(pages), _Watch(self._capacity)
+            feed, watch = _Feeder(pages, self.workers.decode), _Watch(self._capacity)
             try:
                 with watch:
                     for row in build(graph, feed.queue).iter_rows():
@@ -289,27 +296,37 @@ class _Watch:
 
 
 class _Feeder:
-    """Moves pages from the listing into the graph's queue, in a thread."""
+    """Moves pages from the listing into the graph's queue, in a thread, as decoding gets on."""
 
-    def __init__(self, pages: Iterator[list[VideoTask]]) -> None:
+    def __init__(self, pages: Iterator[list[VideoTask]], decode_workers: int) -> None:
         placed = {"num_cpus": 0, "scheduling_strategy": beside_driver()}
         self.queue = Queue(maxsize=_QUEUED_PAGES, actor_options=placed)
         self._pages = pages
+        self._ahead = max(_LEAST_AHEAD, _AHEAD_OF_EACH * decode_workers)
         self._stopped = threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._feed, name="featray-feed", daemon=True)
         self._thread.start()
 
     def _feed(self) -> None:
+        fed = 0
         try:
             for page in self._pages:
+                while not self._has_room(fed):
+                    if self._stopped.wait(_LOOK_EVERY_SECONDS):
+                        return
                 if not self._put([task.to_json() for task in page]):
                     return
+                fed += len(page)
         except FeatrayError as error:
             self._error = error
         self._put(None)
         while not self._stopped.wait(_DEPTH_EVERY_SECONDS):
             metrics.record(metrics.QUEUE_DEPTH, self.queue.qsize())
+
+    def _has_room(self, fed: int) -> bool:
+        behind = backlog()
+        return max(fed - behind.videos_planned, behind.units_waiting) < self._ahead
 
     def _put(self, page: list[str] | None) -> bool:
         while not self._stopped.is_set():

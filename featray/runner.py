@@ -247,11 +247,22 @@ def _execute(
 def _open_shards(
     todo: Iterator[VideoTask], partition: Partition, run_id: str, tally: Tally
 ) -> Iterator[list[VideoTask]]:
-    """Group videos into output shards, open each, and hand its tasks on in pages."""
-    for manifest, tasks in cut_shards(todo, run_id):
+    """Group videos into output shards, open each, and hand its tasks on in pages.
+
+    The listing is a shard ahead, so that a run knows early how much there is to do; no first page waits for that.
+    """
+    shards = cut_shards(todo, run_id)
+    following = next(shards, None)
+    while following is not None:
+        manifest, tasks = following
         write_manifest(partition, manifest)
         tally.expect(manifest, tasks)
-        yield from _pages(tasks)
+        first, *others = _pages(tasks)
+        yield first
+        following = next(shards, None)
+        if following is None:
+            tally.expect_no_more()
+        yield from others
 
 
 def _unfinished_first(tally: Tally, rest: Iterator[list[VideoTask]]) -> Iterator[list[VideoTask]]:

@@ -52,6 +52,7 @@ class Tally:
     def __init__(self) -> None:
         self._open: dict[str, _OpenShard] = {}
         self._lock = Lock()
+        self.listed_all = False
         self.videos_expected = 0
         self.bytes_expected = 0
         self.videos_done = 0
@@ -71,6 +72,10 @@ class Tally:
             self._open[manifest.shard] = _OpenShard(manifest, {t.video.video_id: _OpenVideo(t) for t in tasks})
             self.videos_expected += len(tasks)
             self.bytes_expected += sum(max(task.video.size_bytes, 0) for task in tasks)
+
+    def expect_no_more(self) -> None:
+        """The last shard was opened: from now on `videos_expected` and `bytes_expected` are those of the whole run."""
+        self.listed_all = True
 
     def take(self, receipt: Receipt) -> ShardManifest | None:
         """Count a receipt; the manifest of its shard if that is now complete."""

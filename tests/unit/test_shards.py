@@ -1,6 +1,13 @@
+from rich.console import Console
+
+from featray.cluster import Workers
 from featray.plan import VideoTask
+from featray.progress import Progress
+from featray.runner import _open_shards
 from featray.shards import OPEN_SHARDS, SHARD_BYTES, SHARD_VIDEOS, cut_shards
 from featray.sources.listing import Video
+from featray.tables.layout import Partition, open_output
+from featray.tally import Tally
 
 
 def tasks(count, *, size_bytes=1, field=lambda i: "x"):
@@ -49,3 +56,28 @@ def test_the_name_follows_from_the_videos_their_work_and_the_run():
     assert name(5) == name(5)
     assert name(5) != name(6)
     assert name(5) != name(5, "another run"), "or a run that is late would write over the files of the next"
+
+
+def test_the_end_of_the_listing_is_known_before_its_last_shard_is_handed_on(tmp_path):
+    listed = []
+
+    def listing():
+        for task in tasks(SHARD_VIDEOS + 40):
+            listed.append(task)
+            yield task
+
+    tally = Tally()
+    progress = Progress(Console(), quiet=True)
+    progress.start(tally, Workers(1, 1, 1, 1, 1, 1, 0), gpu=False)
+    pages = _open_shards(listing(), Partition(open_output(str(tmp_path), create=True), "d", "r"), "run", tally)
+    first = next(pages)
+    assert len(listed) == SHARD_VIDEOS
+    assert f"0/{SHARD_VIDEOS}+ videos" in progress.line() and "not known yet" in progress.line()
+    seen = [*first, *next(pages)]
+    assert len(listed) == SHARD_VIDEOS + 40 and not tally.listed_all
+    while len(seen) <= SHARD_VIDEOS:
+        seen += next(pages)
+    assert not tally.listed_all
+    next(pages)
+    assert tally.listed_all and f"0/{SHARD_VIDEOS + 40} videos" in progress.line()
+    assert len(seen) + 16 + sum(map(len, pages)) == SHARD_VIDEOS + 40
