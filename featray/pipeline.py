@@ -198,7 +198,7 @@ class _Running(ExecutionCallback):
     """
 
     executor: ClassVar[Any] = None
-    backlog: ClassVar[Backlog]
+    backlog: ClassVar[Backlog] = Backlog()
 
     def before_execution_starts(self, executor: Any) -> None:
         """Called by Ray Data."""

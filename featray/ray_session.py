@@ -27,7 +27,7 @@ from featray import metrics
 from featray.capacity import Capacity
 from featray.cluster import Node, Workers, choose_workers
 from featray.config import Config
-from featray.errors import FeatrayError, RunError
+from featray.errors import FeatrayError, RunError, one_line
 from featray.pipeline import Graph, backlog, beside_driver, build, configure_context, end_stream
 from featray.plan import VideoTask
 from featray.rows import Receipt
@@ -45,9 +45,10 @@ _QUEUED_PAGES = 64
 _LEAST_AHEAD = 256
 _AHEAD_OF_EACH = 32
 """Units that may wait for decoding, a decode worker, and at least: seconds of work even if they are tiny. Each takes
-5 kB of the driver's memory, and a dataset may have millions."""
+9 kB of the driver's memory, and a dataset may have millions."""
 
 _LOOK_EVERY_SECONDS = 0.2
+"""At what is ahead, while there is enough: Ray Data counts it ten times a second."""
 
 _DEPTH_EVERY_SECONDS = 5
 
@@ -93,8 +94,7 @@ def _one_line(words: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise RunError(words.format(why[:300])) from error
+        raise RunError(words.format(one_line(error).rstrip("."))) from error
 
 
 @contextmanager

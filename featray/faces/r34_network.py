@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet34
 
-from featray.errors import ModelError
+from featray.errors import ModelError, one_line
 
 _MEAN_RGB: Final = (123.0, 117.0, 104.0)
 _FPN_CHANNELS: Final = 128
@@ -125,5 +125,5 @@ def load_r34(path: Path) -> RetinaFaceR34:
     try:
         network.load_state_dict(load_file(path))
     except RuntimeError as error:
-        raise ModelError(f"{path}: not the weights of RetinaFace-R34 ({' '.join(str(error).split())[:200]})") from error
+        raise ModelError(f"{path}: not the weights of RetinaFace-R34 ({one_line(error, 200)})") from error
     return network.eval().requires_grad_(False)
