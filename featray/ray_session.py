@@ -318,7 +318,7 @@ class _Feeder:
                 if not self._put([task.to_json() for task in page]):
                     return
                 fed += len(page)
-        except FeatrayError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, a stream whose feed has no end waits for ever
             self._error = error
         self._put(None)
         while not self._stopped.wait(_DEPTH_EVERY_SECONDS):
