@@ -27,20 +27,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-import pyarrow as pa
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
+from ray.data import ActorPoolStrategy, DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.operators.map_operator import MapOperator
-from ray.data.block import BlockMetadata
 from ray.util.annotations import RayDeprecationWarning
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from featray.child import ChildSettings
 from featray.cluster import LIGHT_CPUS, Workers
 from featray.config import Config
 from featray.errors import RunError
+from featray.feed import Lead, VideoFeed, beside_driver
 from featray.stages import DecodeDetect, Infer, InferSettings, LandParts, PlanVideos
 from featray.tables.layout import Partition
 
@@ -62,7 +60,7 @@ class Graph:
 
 def build(graph: Graph, feed: Any) -> ray.data.Dataset:
     """The pipeline over the videos that arrive through `feed`; iterating it runs it."""
-    _Running.executor, _Running.backlog = None, Backlog()
+    _Running.executor, _Running.lead = None, Lead()
     with warnings.catch_warnings():
         # map_batches takes max_restarts and max_task_retries until Ray 2.64, which pyproject.toml excludes.
         warnings.simplefilter("ignore", RayDeprecationWarning)
@@ -120,14 +118,6 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
     return dataset
 
 
-def beside_driver() -> NodeAffinitySchedulingStrategy:
-    """Keeps on the driver's node what must not be lost without it.
-
-    The feed gives each page once: read again after the loss of another node, it would wait for ever.
-    """
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-
-
 class Starts:
     """Ends a run whose worker dies again and again while it starts, for which Ray has no limit of its own.
 
@@ -177,19 +167,6 @@ class _StartCounts:
         del self._begun[actor]
 
 
-@dataclass(frozen=True)
-class Backlog:
-    """How far planning is ahead of decoding.
-
-    Attributes:
-        videos_planned: videos that the stream's planning has been given so far.
-        units_waiting: planned units that no decode worker has been given yet.
-    """
-
-    videos_planned: int = 0
-    units_waiting: int = 0
-
-
 class _Running(ExecutionCallback):
     """Keeps hold of what executes the stream, which a dataset tells only after the first row; one at a time.
 
@@ -198,7 +175,7 @@ class _Running(ExecutionCallback):
     """
 
     executor: ClassVar[Any] = None
-    backlog: ClassVar[Backlog] = Backlog()
+    lead: ClassVar[Lead] = Lead()
 
     def before_execution_starts(self, executor: Any) -> None:
         """Called by Ray Data."""
@@ -206,20 +183,20 @@ class _Running(ExecutionCallback):
 
     def on_execution_step(self, executor: Any) -> None:
         """Called by Ray Data, ten times a second."""
-        planned = waiting = 0
-        for operator, state in executor._topology.items():
+        planned, waiting, is_planned = 0, 0, False
+        for operator, state in executor._topology.items():  # from the feed on
             if isinstance(operator, MapOperator):
                 operator._output_blocks_stats.clear()
             if PlanVideos.__name__ in operator.name:
-                planned = operator.metrics.rows_inputs_of_submitted_tasks
-            elif DecodeDetect.__name__ in operator.name:
-                waiting = state.total_enqueued_input_blocks()
-        _Running.backlog = Backlog(planned, waiting)
+                planned, is_planned = operator.metrics.rows_inputs_of_submitted_tasks, True
+            elif is_planned:
+                waiting += state.total_enqueued_input_blocks()
+        _Running.lead = Lead(planned, waiting)
 
 
-def backlog() -> Backlog:
+def lead() -> Lead:
     """Of the stream that was built last, a tenth of a second ago."""
-    return _Running.backlog
+    return _Running.lead
 
 
 def end_stream() -> bool:
@@ -269,29 +246,3 @@ _FAULTS: dict[str, Any] = {"max_restarts": -1, "max_task_retries": 2}
 
 def _pool(size: int, *, in_flight: int = 1) -> ActorPoolStrategy:
     return ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=in_flight)
-
-
-class VideoFeed(Datasource):
-    """A dataset that grows while it is read: pages of VideoTasks from a queue, until None.
-
-    The driver lists and feeds; the bounded queue holds it back when the cluster is busy.
-    """
-
-    def __init__(self, queue: Any) -> None:
-        self._queue = queue
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        """Not known: the listing goes on."""
-        return None
-
-    def get_read_tasks(
-        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
-    ) -> list[ReadTask]:
-        """One task, that yields a block a page as pages come."""
-        queue = self._queue
-
-        def read() -> Iterator[pa.Table]:
-            while (page := queue.get()) is not None:
-                yield pa.table({"task": page})
-
-        return [ReadTask(read, BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None))]

@@ -1,6 +1,6 @@
 """The cluster as a run sees it: connect or start, stream the graph, publish in tasks, shut down.
 
-Together with `pipeline.py` the only place that imports Ray; `metrics.py` uses it where it is there.
+Together with `pipeline.py` and `feed.py` the only place that imports Ray; `metrics.py` uses it where it is there.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import Any
 import ray
 import ray.data
 import ray.exceptions
-from ray.util.queue import Full, Queue
 
 from featray import metrics
 from featray.capacity import Capacity
 from featray.cluster import Node, Workers, choose_workers
 from featray.config import Config
 from featray.errors import FeatrayError, RunError, one_line
-from featray.pipeline import Graph, backlog, beside_driver, build, configure_context, end_stream
+from featray.feed import Feeder
+from featray.pipeline import Graph, build, configure_context, end_stream, lead
 from featray.plan import VideoTask
 from featray.rows import Receipt
 from featray.stages import InferSettings
@@ -38,19 +38,6 @@ from featray.tables.layout import Partition
 from featray.tables.publish import PublishSettings, publish_shard
 
 log = logging.getLogger(__name__)
-
-_QUEUED_PAGES = 64
-"""Pages of videos that may wait in the feed."""
-
-_LEAST_AHEAD = 256
-_AHEAD_OF_EACH = 32
-"""Units that may wait for decoding, a decode worker, and at least: seconds of work even if they are tiny. Each takes
-9 kB of the driver's memory, and a dataset may have millions."""
-
-_LOOK_EVERY_SECONDS = 0.2
-"""At what is ahead, while there is enough: Ray Data counts it ten times a second."""
-
-_DEPTH_EVERY_SECONDS = 5
 
 _MODEL = "accelerator_type:"
 
@@ -201,7 +188,7 @@ class Session:
         """
         while True:
             graph = Graph(self._config, partition, run_id, engine, self.workers, detector_sha256)
-            feed, watch = _Feeder(pages, self.workers.decode), _Watch(self._capacity)
+            feed, watch = Feeder(pages, lead, self.workers.decode), _Watch(self._capacity)
             try:
                 with watch:
                     for row in build(graph, feed.queue).iter_rows():
@@ -293,66 +280,6 @@ class _Watch:
             if end_stream():
                 return
             self.ended, self.error = False, None
-
-
-class _Feeder:
-    """Moves pages from the listing into the graph's queue, in a thread, as decoding gets on."""
-
-    def __init__(self, pages: Iterator[list[VideoTask]], decode_workers: int) -> None:
-        placed = {"num_cpus": 0, "scheduling_strategy": beside_driver()}
-        self.queue = Queue(maxsize=_QUEUED_PAGES, actor_options=placed)
-        self._pages = pages
-        self._ahead = max(_LEAST_AHEAD, _AHEAD_OF_EACH * decode_workers)
-        self._stopped = threading.Event()
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._feed, name="featray-feed", daemon=True)
-        self._thread.start()
-
-    def _feed(self) -> None:
-        fed = 0
-        try:
-            for page in self._pages:
-                while not self._has_room(fed):
-                    if self._stopped.wait(_LOOK_EVERY_SECONDS):
-                        return
-                if not self._put([task.to_json() for task in page]):
-                    return
-                fed += len(page)
-        except Exception as error:  # noqa: BLE001 - whatever it is, a stream whose feed has no end waits for ever
-            self._error = error
-        self._put(None)
-        while not self._stopped.wait(_DEPTH_EVERY_SECONDS):
-            metrics.record(metrics.QUEUE_DEPTH, self.queue.qsize())
-
-    def _has_room(self, fed: int) -> bool:
-        behind = backlog()
-        return max(fed - behind.videos_planned, behind.units_waiting) < self._ahead
-
-    def _put(self, page: list[str] | None) -> bool:
-        while not self._stopped.is_set():
-            try:
-                self.queue.put(page, timeout=1)
-                metrics.record(metrics.QUEUE_DEPTH, self.queue.qsize())
-                return True
-            except Full:
-                continue
-        return False
-
-    def stop(self) -> None:
-        """End the thread and the queue."""
-        self._stopped.set()
-        self._thread.join(timeout=10)
-        self.queue.shutdown(force=True)
-        metrics.record(metrics.QUEUE_DEPTH, 0)
-
-    def join(self) -> None:
-        """Wait until the listing is left alone, however long it takes to answer: another feeder may then go on."""
-        self._thread.join()
-
-    def raise_error(self) -> None:
-        """Raise what ended the listing, if anything did."""
-        if self._error is not None:
-            raise self._error
 
 
 def _own_error(error: BaseException) -> FeatrayError:

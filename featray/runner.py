@@ -31,10 +31,10 @@ from featray.plan import VideoTask
 from featray.progress import Progress
 from featray.provenance import WeightsFacts, footer, run_row
 from featray.ray_session import Session, available_gpus
-from featray.shards import cut_shards
+from featray.shards import open_shards, unfinished_first
 from featray.sources.listing import list_videos
 from featray.stages import InferSettings, land_lost
-from featray.tables.commits import Commit, write_manifest
+from featray.tables.commits import Commit
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import Lease, hold
 from featray.tables.publish import PublishSettings
@@ -47,9 +47,6 @@ log = logging.getLogger(__name__)
 
 _ENOUGH_TO_JUDGE = 20
 """Videos seen before a high share of failures stops a run."""
-
-_PAGE = 16
-"""Videos that are handed on together."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +204,7 @@ def _execute(
     )
     tally = Tally()
     commits: list[Commit] = []
-    pages = _open_shards(todo, partition, job.run_id, tally)
+    pages = open_shards(todo, partition, job.run_id, tally)
     with progress, Session(job.config) as session:
         row["gpu"] = session.gpus if job.gpu else None
         progress.start(tally, session.workers, job.gpu)
@@ -218,7 +215,7 @@ def _execute(
                 infer_settings(job),
                 job.settings["detector"],
                 pages,
-                lambda rest: _unfinished_first(tally, rest),
+                lambda rest: unfinished_first(tally, rest),
             ):
                 lease.check()
                 complete = tally.take(receipt)
@@ -242,41 +239,6 @@ def _execute(
         commits += session.published(wait=True)
         metrics.record(metrics.VIDEOS_OPEN, 0, dataset=partition.dataset)
     return commits
-
-
-def _open_shards(
-    todo: Iterator[VideoTask], partition: Partition, run_id: str, tally: Tally
-) -> Iterator[list[VideoTask]]:
-    """Group videos into output shards, open each, and hand its tasks on in pages.
-
-    The listing is a shard ahead, so that a run knows early how much there is to do; no first page waits for that.
-    """
-    shards = cut_shards(todo, run_id)
-    following = next(shards, None)
-    while following is not None:
-        manifest, tasks = following
-        write_manifest(partition, manifest)
-        tally.expect(manifest, tasks)
-        first, *others = _pages(tasks)
-        yield first
-        following = next(shards, None)
-        if following is None:
-            tally.expect_no_more()
-        yield from others
-
-
-def _unfinished_first(tally: Tally, rest: Iterator[list[VideoTask]]) -> Iterator[list[VideoTask]]:
-    """Videos of open shards that have no complete result, and then what was not listed yet, in pages."""
-    tasks = tally.unfinished()
-    known = {(task.shard, task.video.video_id) for task in tasks}
-    yield from _pages(tasks)
-    for page in rest:  # what is left of the shard that was open last is known already
-        if fresh := [task for task in page if (task.shard, task.video.video_id) not in known]:
-            yield fresh
-
-
-def _pages(tasks: list[VideoTask]) -> Iterator[list[VideoTask]]:
-    return (tasks[i : i + _PAGE] for i in range(0, len(tasks), _PAGE))
 
 
 def _stop_if_hopeless(tally: Tally, config: Config) -> None:

@@ -1,4 +1,4 @@
-"""Grouping videos into output shards as they are listed.
+"""Grouping videos into output shards as they are listed, and handing them on.
 
 A shard holds whole videos of one partition folder. Its name follows from what it holds and from
 the run that opens it: no run ever writes over a file of another, whoever is slow or late.
@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from featray.plan import VideoTask
-from featray.tables.commits import ShardManifest
+from featray.tables.commits import ShardManifest, write_manifest
+from featray.tables.layout import Partition
+from featray.tally import Tally
 
 SHARD_VIDEOS: Final = 1000
 SHARD_BYTES: Final = 8 << 30
@@ -22,6 +24,9 @@ SHARD_BYTES: Final = 8 << 30
 
 OPEN_SHARDS: Final = 64
 """Partition folders that may be interleaved in a listing before their shards are cut short."""
+
+_PAGE = 16
+"""Videos that are handed on together."""
 
 
 @dataclass
@@ -32,6 +37,41 @@ class _Group:
     @property
     def full(self) -> bool:
         return len(self.tasks) >= SHARD_VIDEOS or self.size_bytes >= SHARD_BYTES
+
+
+def open_shards(
+    todo: Iterator[VideoTask], partition: Partition, run_id: str, tally: Tally
+) -> Iterator[list[VideoTask]]:
+    """Group videos into output shards, open each, and hand its tasks on in pages.
+
+    The listing is a shard ahead, so that a run knows early how much there is to do; no first page waits for that.
+    """
+    shards = cut_shards(todo, run_id)
+    following = next(shards, None)
+    while following is not None:
+        manifest, tasks = following
+        write_manifest(partition, manifest)
+        tally.expect(manifest, tasks)
+        first, *others = _pages(tasks)
+        yield first
+        following = next(shards, None)
+        if following is None:
+            tally.expect_no_more()
+        yield from others
+
+
+def unfinished_first(tally: Tally, rest: Iterator[list[VideoTask]]) -> Iterator[list[VideoTask]]:
+    """Videos of open shards that have no complete result, and then what was not listed yet, in pages."""
+    tasks = tally.unfinished()
+    known = {(task.shard, task.video.video_id) for task in tasks}
+    yield from _pages(tasks)
+    for page in rest:  # what is left of the shard that was open last is known already
+        if fresh := [task for task in page if (task.shard, task.video.video_id) not in known]:
+            yield fresh
+
+
+def _pages(tasks: list[VideoTask]) -> Iterator[list[VideoTask]]:
+    return (tasks[i : i + _PAGE] for i in range(0, len(tasks), _PAGE))
 
 
 def cut_shards(tasks: Iterable[VideoTask], run_id: str) -> Iterator[tuple[ShardManifest, list[VideoTask]]]:

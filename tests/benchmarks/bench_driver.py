@@ -24,7 +24,8 @@ from featray.config import parse_config
 from featray.plan import VideoTask
 from featray.progress import Progress
 from featray.rows import RECEIPT_SCHEMA, Receipt
-from featray.runner import _open_shards, _stop_if_hopeless
+from featray.runner import _stop_if_hopeless
+from featray.shards import open_shards
 from featray.sources.listing import Video
 from featray.tables.layout import Partition, open_output
 from featray.tally import Tally
@@ -67,7 +68,7 @@ def drive(units: int) -> None:
         partition = Partition(open_output(folder, create=True), "d", "r")
         progress.start(tally, Workers(1, 1, 1, 1, 1, 1, 0), False)
         began, spent, complete = time.perf_counter(), time.process_time(), 0
-        for page in _open_shards(listing(units // UNITS_A_VIDEO), partition, "run", tally):
+        for page in open_shards(listing(units // UNITS_A_VIDEO), partition, "run", tally):
             sent = [VideoTask.from_json(text) for text in [task.to_json() for task in page]]
             for row in receipts(sent):
                 receipt = Receipt(**row)

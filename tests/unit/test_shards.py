@@ -3,8 +3,7 @@ from rich.console import Console
 from featray.cluster import Workers
 from featray.plan import VideoTask
 from featray.progress import Progress
-from featray.runner import _open_shards
-from featray.shards import OPEN_SHARDS, SHARD_BYTES, SHARD_VIDEOS, cut_shards
+from featray.shards import OPEN_SHARDS, SHARD_BYTES, SHARD_VIDEOS, cut_shards, open_shards
 from featray.sources.listing import Video
 from featray.tables.layout import Partition, open_output
 from featray.tally import Tally
@@ -69,7 +68,7 @@ def test_the_end_of_the_listing_is_known_before_its_last_shard_is_handed_on(tmp_
     tally = Tally()
     progress = Progress(Console(), quiet=True)
     progress.start(tally, Workers(1, 1, 1, 1, 1, 1, 0), gpu=False)
-    pages = _open_shards(listing(), Partition(open_output(str(tmp_path), create=True), "d", "r"), "run", tally)
+    pages = open_shards(listing(), Partition(open_output(str(tmp_path), create=True), "d", "r"), "run", tally)
     first = next(pages)
     assert len(listed) == SHARD_VIDEOS
     assert f"0/{SHARD_VIDEOS}+ videos" in progress.line() and "not known yet" in progress.line()

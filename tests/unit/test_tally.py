@@ -3,7 +3,7 @@ from itertools import permutations
 
 from featray.plan import VideoTask
 from featray.rows import Receipt
-from featray.runner import _unfinished_first
+from featray.shards import unfinished_first
 from featray.sources.listing import Video
 from featray.tables.commits import ShardManifest
 from featray.tally import Tally
@@ -92,7 +92,7 @@ def test_after_an_interruption_each_video_is_fed_once():
     later = [replace(task("later"), shard="t")]
     tally.take(receipt("00", 0, 0, last=True, units=1))
     # 16 were fed when it happened; the listing goes on with the rest of the shard that is open.
-    pages = list(_unfinished_first(tally, iter([tasks[16:32], tasks[32:], later])))
+    pages = list(unfinished_first(tally, iter([tasks[16:32], tasks[32:], later])))
     assert [one.video.video_id for page in pages for one in page] == [f"{i:02d}" for i in range(1, 40)] + ["later"]
 
 

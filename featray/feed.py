@@ -1,0 +1,144 @@
+"""The feed: how videos get from the listing into a graph that runs, both ends of a bounded queue.
+
+The driver lists and feeds; the queue, and how far planning is ahead, hold it back when the cluster is busy.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import DataContext, Datasource, ReadTask
+from ray.data.block import BlockMetadata
+from ray.util.queue import Full, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from featray import metrics
+from featray.plan import VideoTask
+
+_QUEUED_PAGES = 64
+"""Pages of videos that may wait in the feed."""
+
+_LEAST_AHEAD = 256
+_AHEAD_OF_EACH = 32
+"""Blocks that may wait for a worker before the feed does, a decode worker, and at least: seconds of work even if they
+are tiny. Each takes 9 kB of the driver's memory, and a dataset may have millions."""
+
+_LOOK_EVERY_SECONDS = 0.2
+"""At what is ahead, while there is enough: Ray Data counts it ten times a second."""
+
+_DEPTH_EVERY_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Lead:
+    """How far planning is ahead of the work.
+
+    Attributes:
+        videos_planned: videos that the stream's planning was given so far.
+        blocks_waiting: planned units, their chunks, and features, that no worker has been given yet.
+    """
+
+    videos_planned: int = 0
+    blocks_waiting: int = 0
+
+
+class Feeder:
+    """Moves pages from the listing into the graph's queue, in a thread, as the work gets on.
+
+    Args:
+        pages: of the listing.
+        lead: how far ahead the stream that is fed is now.
+        decode_workers: that it has.
+    """
+
+    def __init__(self, pages: Iterator[list[VideoTask]], lead: Callable[[], Lead], decode_workers: int) -> None:
+        placed = {"num_cpus": 0, "scheduling_strategy": beside_driver()}
+        self.queue = Queue(maxsize=_QUEUED_PAGES, actor_options=placed)
+        self._pages, self._lead = pages, lead
+        self._most_ahead = max(_LEAST_AHEAD, _AHEAD_OF_EACH * decode_workers)
+        self._stopped = threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._feed, name="featray-feed", daemon=True)
+        self._thread.start()
+
+    def _feed(self) -> None:
+        fed = 0
+        try:
+            for page in self._pages:
+                while not self._has_room(fed):
+                    if self._stopped.wait(_LOOK_EVERY_SECONDS):
+                        return
+                if not self._put([task.to_json() for task in page]):
+                    return
+                fed += len(page)
+        except Exception as error:  # noqa: BLE001 - whatever it is, a stream whose feed has no end waits for ever
+            self._error = error
+        self._put(None)
+        while not self._stopped.wait(_DEPTH_EVERY_SECONDS):
+            metrics.record(metrics.QUEUE_DEPTH, self.queue.qsize())
+
+    def _has_room(self, fed: int) -> bool:
+        ahead = self._lead()
+        return max(fed - ahead.videos_planned, ahead.blocks_waiting) < self._most_ahead
+
+    def _put(self, page: list[str] | None) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self.queue.put(page, timeout=1)
+                metrics.record(metrics.QUEUE_DEPTH, self.queue.qsize())
+                return True
+            except Full:
+                continue
+        return False
+
+    def stop(self) -> None:
+        """End the thread and the queue."""
+        self._stopped.set()
+        self._thread.join(timeout=10)
+        self.queue.shutdown(force=True)
+        metrics.record(metrics.QUEUE_DEPTH, 0)
+
+    def join(self) -> None:
+        """Wait until the listing is left alone, however long it takes to answer: another feeder may then go on."""
+        self._thread.join()
+
+    def raise_error(self) -> None:
+        """Raise what ended the listing, if anything did."""
+        if self._error is not None:
+            raise self._error
+
+
+class VideoFeed(Datasource):
+    """A dataset that grows while it is read: pages of VideoTasks from a `Feeder`'s queue, until None."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Not known: the listing goes on."""
+        return None
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        """One task, that yields a block a page as pages come."""
+        queue = self._queue
+
+        def read() -> Iterator[pa.Table]:
+            while (page := queue.get()) is not None:
+                yield pa.table({"task": page})
+
+        return [ReadTask(read, BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None))]
+
+
+def beside_driver() -> NodeAffinitySchedulingStrategy:
+    """Keeps on the driver's node what must not be lost without it.
+
+    The feed gives each page once: read again after the loss of another node, it would wait for ever.
+    """
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
