@@ -119,13 +119,13 @@ def plot_faces_per_frame(found: dict[int, int]) -> Plot:
 
 
 def plot_coverage(found: Coverage) -> Plot:
-    """Stacked shares of frames with a face, without and undecodable, over the time within the videos."""
+    """Stacked shares of frames with a face, without, and damaged, over the time within the videos."""
     unit, scale = ("minutes", 60.0) if len(found.seconds) * found.width_seconds > 180 else ("seconds", 1.0)
     edges = [second / scale for second in [*found.seconds, found.seconds[-1] + found.width_seconds]]
     parts = (
         (found.with_face, BLUE, "face"),
         (found.no_face, PALE, "no face"),
-        (found.decode_error, RED, "undecodable"),
+        (found.decode_error, RED, "damaged"),
     )
     totals = [max(1, sum(bin_)) for bin_ in zip(*(counts for counts, _, _ in parts), strict=True)]
     frames = [sum(bin_) for bin_ in zip(*(counts for counts, _, _ in parts), strict=True)]

@@ -100,7 +100,7 @@ MESH = (
 
 FRAMES = (
     *KEY, _RUN,
-    Column("status", STRING, "what became of the sampled frame", "", "ok | no_face | decode_error"),
+    Column("status", STRING, "what became of the sampled frame: faces found, none found, or none found in a picture that came out damaged", "", "ok | no_face | decode_error"),
     Column("faces", INT32, "faces found in it", "faces", ">= 0"),
     Column("keyframe", BOOL, "whether it is a keyframe of the stream"),
     Column("shot_cut", BOOL, "whether it is the first sampled frame after a cut; null if the sampled frame before it is not known"),

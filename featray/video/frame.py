@@ -68,6 +68,11 @@ class Frame:
             width_px, height_px = height_px, width_px
         return cls(index, pts_us, bool(picture.key_frame), width_px, height_px, turn, mirrored, picture, beyond)
 
+    @property
+    def damaged(self) -> bool:
+        """Whether the decoder says that the picture is not what was coded: patched up, or leaning on lost ones."""
+        return bool(self.picture.is_corrupt)
+
     def rgb(self) -> NDArray[np.uint8]:
         """The upright frame, uint8 `[height, width, 3]`, RGB.
 

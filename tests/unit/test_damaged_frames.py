@@ -1,0 +1,56 @@
+"""What becomes of frames that the decoder had to patch up."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+
+import av
+import pytest
+
+from featray.chunks import extract_chunks
+from featray.config import DecodeConfig
+from featray.plan import VideoTask, open_source, plan_video
+from featray.sources.listing import list_videos
+from tests.integration.conftest import make_config
+from tests.unit.faces.conftest import detector  # noqa: F401
+
+
+def damage(clip: Path, place: Path) -> list[int]:
+    """A copy with noise inside a few of its packets; the indices of the pictures that FFmpeg calls damaged."""
+    with av.open(str(clip)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size > 200]
+    chance, data = random.Random(5), bytearray(clip.read_bytes())
+    for position, size in chance.sample(packets[10:], 8):
+        data[position + size // 2 : position + size // 2 + 40] = chance.randbytes(40)
+    place.write_bytes(data)
+    with av.open(str(place)) as container:
+        container.streams.video[0].thread_count = 1  # several threads lose some of the marks
+        return [i for i, picture in enumerate(container.decode(video=0)) if picture.is_corrupt]
+
+
+@pytest.mark.parametrize("unit_frames", [1000, 24])
+@pytest.mark.parametrize("name", ["no_face.mp4", "face.mp4"])
+def test_a_damaged_frame_without_a_face_is_not_called_empty(name, unit_frames, detector, tmp_path):  # noqa: F811
+    clip = tmp_path / name
+    damaged = damage(Path(str(files("featray") / "demo_clips" / name)), clip)
+    assert len(damaged) == 8
+    settings = DecodeConfig(sample="all", unit_frames=unit_frames)
+    (video,) = list_videos(make_config([clip], tmp_path / "out").input)
+    plan = plan_video(video, settings, {}, 1)
+    rows, told = [], []
+    for unit in VideoTask(video, "key", "").units(plan, {}):
+        *_, last = chunks = list(extract_chunks(unit, partial(open_source, video, {}), settings, detector, 1))
+        rows += [row for chunk in chunks for row in chunk.frames.to_pylist()]
+        told += [message for _, _, message in last.outcome.failures]
+    assert {row["frame_index"]: row["status"] for row in rows} == {
+        row["frame_index"]: "ok" if row["faces"] else "decode_error" if row["frame_index"] in damaged else "no_face"
+        for row in rows
+    }
+    assert any("damaged frames kept" in message for message in told)
+    if name == "no_face.mp4":
+        assert [row["frame_index"] for row in rows if row["status"] == "decode_error"] == damaged
+    else:
+        assert any(row["faces"] for row in rows if row["frame_index"] in damaged)
