@@ -13,7 +13,7 @@ Settings for faults, each measured on Ray 2.60:
 * an actor whose node is lost starts again where there is room. Where there is none it waits for ever, and its task
   with it: then the stream is ended from outside (`end_stream`), and built again for the nodes there are;
 * an actor that raises as it starts ends the run at once. One that dies as it starts would be started again
-  without end, so its starts are counted, and the third death in a row is raised (`Starts`).
+  without end, so its starts are counted, and the third death in a row is raised (`watch_start`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from __future__ import annotations
 import logging
 import traceback
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.operators.map_operator import MapOperator
+from ray.experimental import internal_kv
 from ray.util.annotations import RayDeprecationWarning
 
 from featray.child import ChildSettings
@@ -39,11 +39,15 @@ from featray.cluster import LIGHT_CPUS, Workers
 from featray.config import Config
 from featray.errors import RunError
 from featray.feed import Lead, VideoFeed, beside_driver
+from featray.rows import Receipt
 from featray.stages import DecodeDetect, Infer, InferSettings, LandParts, PlanVideos
 from featray.tables.layout import Partition
 
 _DEATHS: Final = 3
 """Of one worker while it starts, in a row: one may be a lost node, two bad luck."""
+
+_STARTS: Final = "featray-starts"
+"""Namespace in the cluster's key-value store, of what began to start and has not come to its end."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,26 @@ class Graph:
     detector_sha256: str
 
 
-def build(graph: Graph, feed: Any) -> ray.data.Dataset:
-    """The pipeline over the videos that arrive through `feed`; iterating it runs it."""
+def receipts(graph: Graph, feed: Any) -> Iterator[Receipt]:
+    """Runs the pipeline over the videos that arrive through `feed`.
+
+    Raises:
+        ray.exceptions.RayError: an actor raised as it started, or what landed cannot be heard of.
+    """
     _Running.executor, _Running.lead = None, Lead()
     with warnings.catch_warnings():
         # map_batches takes max_restarts and max_task_retries until Ray 2.64, which pyproject.toml excludes.
         warnings.simplefilter("ignore", RayDeprecationWarning)
-        return _build(graph, feed)
+        dataset = _build(graph, feed)
+    # Not iter_rows: for every block it looks up an actor for statistics, a third of what the driver does.
+    for bundle in dataset.iter_internal_ref_bundles():
+        for entry in bundle.blocks:
+            for row in ray.get(entry.ref).to_pylist():
+                yield Receipt(**row)
 
 
 def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
-    config, workers, starts = graph.config, graph.workers, Starts()
+    config, workers = graph.config, graph.workers
     child = ChildSettings(
         config.decode, config.detect, config.input.storage_options, graph.engine.cache_dir, graph.detector_sha256
     )
@@ -81,7 +94,7 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
         )
         .map_batches(
             PlanVideos,
-            fn_constructor_args=(graph.partition, child, starts.watch),
+            fn_constructor_args=(graph.partition, child, watch_start),
             num_cpus=LIGHT_CPUS,
             compute=_pool(workers.plan),
             **_ONE_ROW,
@@ -89,7 +102,7 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
         )
         .map_batches(
             DecodeDetect,
-            fn_constructor_args=(child, starts.watch),
+            fn_constructor_args=(child, watch_start),
             num_cpus=workers.decode_cpus,
             memory=workers.memory_bytes,
             compute=_pool(workers.decode),
@@ -98,7 +111,7 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
         )
         .map_batches(
             Infer,
-            fn_constructor_args=(graph.engine, starts.watch),
+            fn_constructor_args=(graph.engine, watch_start),
             num_cpus=workers.infer_cpus,
             num_gpus=workers.infer_gpus,
             memory=workers.memory_bytes,
@@ -118,53 +131,31 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
     return dataset
 
 
-class Starts:
-    """Ends a run whose worker dies again and again while it starts, for which Ray has no limit of its own.
+@contextmanager
+def watch_start(worker: str) -> Iterator[None]:
+    """Around what may kill a worker's process as it starts: deaths in a row end the run, for which Ray has no limit.
 
-    The counts are kept beside the driver, under the actor's id, which stays when Ray starts it again.
+    They are counted in the cluster's key-value store, under the actor's id, which stays when Ray starts it again.
+
+    Args:
+        worker: what it is, for people.
+
+    Raises:
+        RunError: this actor has died here too often.
     """
-
-    def __init__(self) -> None:
-        self._counts = _StartCounts.options(  # type: ignore[attr-defined]
-            scheduling_strategy=beside_driver(), max_restarts=-1, max_task_retries=-1
-        ).remote()
-
-    @contextmanager
-    def watch(self, worker: str) -> Iterator[None]:
-        """Around what may kill the process: `worker` names it in the error.
-
-        Raises:
-            RunError: this actor has died here too often.
-        """
-        context = ray.get_runtime_context()
-        actor = context.get_actor_id()
-        deaths = ray.get(self._counts.begin.remote(actor))
-        if deaths >= _DEATHS:
-            address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-            raise RunError(
-                f"{worker} died {deaths} times in a row as it started, now it is on node {address}: for lack of "
-                "memory or in a library (GPU driver, engine); the worker logs of Ray say more"
-            )
+    actor = ray.get_runtime_context().get_actor_id() or ""
+    deaths = int(internal_kv._internal_kv_get(actor, namespace=_STARTS) or 0)
+    if deaths >= _DEATHS:
+        address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        raise RunError(
+            f"{worker} died {deaths} times in a row as it started, now it is on node {address}: for lack of "
+            "memory or in a library (GPU driver, engine); the worker logs of Ray say more"
+        )
+    internal_kv._internal_kv_put(actor, str(deaths + 1), namespace=_STARTS)
+    try:
         yield
-        ray.get(self._counts.done.remote(actor))
-
-
-@ray.remote(num_cpus=0)
-class _StartCounts:
-    """Starts of each actor that did not come to their end."""
-
-    def __init__(self) -> None:
-        self._begun: Counter[str] = Counter()
-
-    def begin(self, actor: str) -> int:
-        """One begins; how many did so before it in a row, and died."""
-        before = self._begun[actor]
-        self._begun[actor] += 1
-        return before
-
-    def done(self, actor: str) -> None:
-        """It has started."""
-        del self._begun[actor]
+    finally:  # an error is not a death
+        internal_kv._internal_kv_del(actor, namespace=_STARTS)
 
 
 class _Running(ExecutionCallback):

@@ -28,7 +28,7 @@ from featray.cluster import Node, Workers, choose_workers
 from featray.config import Config
 from featray.errors import FeatrayError, RunError, one_line
 from featray.feed import Feeder
-from featray.pipeline import Graph, build, configure_context, end_stream, lead
+from featray.pipeline import Graph, configure_context, end_stream, lead, receipts
 from featray.plan import VideoTask
 from featray.rows import Receipt
 from featray.stages import InferSettings
@@ -191,9 +191,9 @@ class Session:
             feed, watch = Feeder(pages, lead, self.workers.decode), _Watch(self._capacity)
             try:
                 with watch:
-                    for row in build(graph, feed.queue).iter_rows():
+                    for receipt in receipts(graph, feed.queue):
                         self._capacity.heard()
-                        yield Receipt(**row)
+                        yield receipt
             except ray.exceptions.RayError as error:
                 if not watch.ended:
                     raise _own_error(error) from error

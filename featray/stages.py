@@ -49,7 +49,7 @@ from featray.video.units import WHOLE_VIDEO
 _log = logging.getLogger(__name__)
 
 Starting = Callable[[str], AbstractContextManager[object]]
-"""Watches over a worker, named for people, while it starts; `pipeline.Starts` is one."""
+"""Watches over a worker, named for people, while it starts; `pipeline.watch_start` is one."""
 
 
 @dataclass(frozen=True)
