@@ -17,6 +17,11 @@ def import_openvino() -> ModuleType:
     return module
 
 
+def has_bf16(core: Any) -> bool:
+    """Whether this CPU has instructions for bf16 that OpenVINO uses."""
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def compile_model(core: Any, model: Any, *, threads: int = 1, precision: str = "f32") -> Any:
     """Compile a model of `core` for one request at a time. RuntimeError where OpenVINO cannot.
 

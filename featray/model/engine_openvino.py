@@ -25,7 +25,7 @@ from featray.model.checkpoint import Checkpoint
 from featray.model.engines import EngineSettings, check_chips
 from featray.model.ir_cache import IrCache, ir_key
 from featray.model.outputs import RawOutputs, flat_widths, split_flat
-from featray.openvino_cpu import compile_model, import_openvino
+from featray.openvino_cpu import compile_model, has_bf16, import_openvino
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def open_openvino(checkpoint: Checkpoint, settings: EngineSettings) -> OpenVinoE
     ov = import_openvino()
     core = ov.Core()
     is_bf16 = settings.precision == "bf16"
-    if is_bf16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if is_bf16 and not has_bf16(core):
         raise ConfigError("model.precision: this CPU has no bf16 instructions; use fp32")
     hints = ("bf16" if is_bf16 else "f32", "f32")
     try:

@@ -26,6 +26,7 @@ from typing import Any
 
 import yaml
 
+from featray.openvino_cpu import has_bf16, import_openvino
 from tests.benchmarks import clips
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -33,6 +34,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bf16, dense": {"model": {"precision": "bf16"}, "detect": {"every": 1}},
     "bf16, every 5": {"model": {"precision": "bf16"}, "detect": {"every": 5}},
 }
+
+def settings_here() -> dict[str, dict[str, Any]]:
+    """Of SETTINGS, those that this CPU can run; says which are left out."""
+    left_out = () if has_bf16(import_openvino().Core()) else [name for name in SETTINGS if name.startswith("bf16")]
+    for name in left_out:
+        print(f"{name}: left out, this CPU has no bf16 instructions")
+    return {name: sections for name, sections in SETTINGS.items() if name not in left_out}
+
 
 _KINDS = {"driver": "featray run", "decoding process": "featray.child", "infer worker": "(Infer)"}
 """What a process is, by what its command line holds."""
@@ -122,7 +131,7 @@ def main() -> None:
         runs = [run_job(three_seconds, folder, SETTINGS["fp32, dense"])["wall_s"] for _ in range(2)]
         found["start"] = {"first_s": runs[0], "again_s": runs[1]}
         print(f"72 frames, Ray started for it: {runs[0]:.1f} s, and once more {runs[1]:.1f} s")
-        for name in [options.only] if options.only else SETTINGS:
+        for name in [options.only] if options.only else settings_here():
             stages = measure_stages(folder) if options.stages else []
             one = found[name] = marginal(name, folder, options.minutes)
             peaks = ", ".join(f"{kind} {mb:.0f} MB" for kind, mb in sorted(one["peak_mb"].items()))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import clips
-from tests.benchmarks.bench_job import SETTINGS, marginal
+from tests.benchmarks.bench_job import marginal, settings_here
 
 BOX = [263.1, 62.4, 473.8, 313.6, 0.99]
 """Where the face of the clip is, px, and a score."""
@@ -137,7 +137,8 @@ def main() -> None:
         name, folder, frames = options.one
         print(_PEERS[name](Path(folder), int(frames)))
         return
-    rates: dict[str, list[float]] = {name: [] for name in (*_PEERS, *SETTINGS)}
+    settings = settings_here()
+    rates: dict[str, list[float]] = {name: [] for name in (*_PEERS, *settings)}
     with tempfile.TemporaryDirectory(prefix="featray-bench-") as scratch:
         folder = Path(scratch)
         write_weights(folder)
@@ -147,7 +148,7 @@ def main() -> None:
             for name in _PEERS:
                 seconds = in_process(name, folder, _LONG) - in_process(name, folder, _SHORT)
                 rates[name].append((_LONG - _SHORT) / seconds)
-            for name in SETTINGS:
+            for name in settings:
                 rates[name].append(marginal(name, folder, options.minutes)["frames_per_s"])
             print({name: round(turns[-1], 2) for name, turns in rates.items()}, flush=True)
     print(f"{'':30} {'frames/s':>9} {'min':>7} {'max':>7} {'x py-feat':>10} {'min':>6} {'max':>6}")

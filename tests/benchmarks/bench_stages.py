@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from featray.chunks import Chunk, extract_chunks
 from featray.config import DecodeConfig, DetectConfig, InputConfig, cache_dir
+from featray.errors import ConfigError
 from featray.faces.detector import open_detector
 from featray.model.checkpoint import Checkpoint
 from featray.model.engines import open_engine
@@ -98,7 +99,7 @@ def synthetic() -> Checkpoint:
 
 
 def measure_engines(clip: Path, engines: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Inference on the clip's own chips, by engine and precision."""
+    """Inference on the clip's own chips, by engine and precision; those that this CPU cannot run are left out."""
     (video,) = list_videos(InputConfig(uris=[str(clip)]))
     settings = DecodeConfig()
     plan = plan_video(video, settings, {})
@@ -108,7 +109,11 @@ def measure_engines(clip: Path, engines: Sequence[tuple[str, str]]) -> dict[str,
     checkpoint = synthetic()
     found = {}
     for name, precision in engines:
-        engine = open_engine(checkpoint, engine=name, precision=precision, batch_size=256)
+        try:
+            engine = open_engine(checkpoint, engine=name, precision=precision, batch_size=256)
+        except ConfigError as error:
+            print(f"{name} {precision}: left out: {error}")
+            continue
         engine(chips[:16])
         start = time.process_time()
         engine(chips)
@@ -127,7 +132,7 @@ def measure_tables(clip: Path, folder: Path) -> dict[str, float]:
     write_plan(partition.landing(video.video_id, task.work_key), plan)
     checkpoint = synthetic()
     infer = Infer(
-        InferSettings("synthetic", None, checkpoint.sha256, None, "openvino", "bf16", "pyfeat", 256, 1, False, folder)
+        InferSettings("synthetic", None, checkpoint.sha256, None, "openvino", "fp32", "pyfeat", 256, 1, False, folder)
     )
     detector, land, landing, faces = open_detector(DetectConfig()), LandParts(partition, "run", 1), 0.0, 0
     for unit in task.units(plan, {}):
