@@ -64,6 +64,6 @@ constraints:  ## write constraints.txt from what is installed and tested
 	mv constraints.tmp constraints.txt
 
 clean:  ## remove .venv, caches and the demo's output
-	rm -rf $(VENV) $(PARITY) demo-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PARITY) demo-output bench-*.json .pytest_cache .mypy_cache .ruff_cache
 
 .PHONY: help install demo test lint unit integration parity bench bench-peers constraints clean

@@ -172,7 +172,9 @@ def _made_to_fit(
         if problem is None:
             return workers
         share = round(share - 0.01, 2)
-    raise ConfigError(f"{problem}; ask for fewer or smaller ones")
+    raise ConfigError(
+        f"{problem}; ask for fewer or smaller ones, or say with cluster.cpus and cluster.gpus how far the cluster grows"
+    )
 
 
 def unplaced(workers: Workers, nodes: Sequence[Node], *, light: bool = False) -> str | None:

@@ -170,7 +170,8 @@ class ModelConfig(Section):
     """Which weights, and how they are run."""
 
     checkpoint: str = "synthetic"
-    """`synthetic`, a local path, or `hf://owner/repo/file.safetensors`."""
+    """`synthetic` (of another published form: `synthetic:v28`, ...), a local path, or
+    `hf://owner/repo/file.safetensors`, which is kept in `$FEATRAY_CACHE` or `~/.cache/featray`."""
     revision: str | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     recipe: Literal["pyfeat", "card-center-crop"] = "pyfeat"

@@ -111,7 +111,8 @@ class Receipt:
         failed: the unit failed and gave no frame.
         resumed: the unit had landed in an earlier run; frames and faces are not counted again.
         retry: a failure that may pass: this part did not land, and the unit is to be tried again.
-        problem: what the network failed on, of a part that is to be tried again.
+        error_code: of a failed unit, the first of its failures.
+        problem: in words, what the network failed on, of a part that is to be tried again; or that first failure.
         seconds: time spent by stage, as JSON; with the last part.
     """
 
@@ -127,6 +128,7 @@ class Receipt:
     failed: bool = False
     resumed: bool = False
     retry: bool = False
+    error_code: str = ""
     problem: str = ""
     seconds: str = "{}"
 
@@ -145,6 +147,7 @@ RECEIPT_SCHEMA = pa.schema(
         ("failed", pa.bool_()),
         ("resumed", pa.bool_()),
         ("retry", pa.bool_()),
+        ("error_code", pa.string()),
         ("problem", pa.string()),
         ("seconds", pa.string()),
     ]

@@ -244,9 +244,11 @@ def _execute(
 def _stop_if_hopeless(tally: Tally, config: Config) -> None:
     limit = config.cluster.max_failed_fraction
     if tally.videos_done >= _ENOUGH_TO_JUDGE and tally.videos_failed > limit * tally.videos_done:
+        code, message = tally.common_failure()
         raise RunError(
             f"{tally.videos_failed} of {tally.videos_done} videos failed, more than cluster.max_failed_fraction "
-            f"({limit:g}); see the errors table, or raise the limit"
+            f"({limit:g}), most often with {code} ({message}); mend that, or set the limit to 1: then every failure "
+            "is in the errors table"
         )
 
 

@@ -228,6 +228,9 @@ def _land(row: dict[str, Any], partition: Partition, run_id: str, max_attempts: 
         )
         if task.attempt < max_attempts and any(code in RETRYABLE for _, code, _ in outcome.failures):
             return replace(receipt, retry=True)
+        if receipt.failed:
+            _, code, message = outcome.failures[0]
+            receipt = replace(receipt, error_code=code, problem=message)
     land_unit_part(partition, task, run_id, row["part"], faces, frames, outcome if row["last"] else None)
     return receipt
 

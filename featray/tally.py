@@ -6,6 +6,7 @@ only, so that memory follows what is in flight and not the length of the job.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
@@ -57,6 +58,8 @@ class Tally:
         self.bytes_expected = 0
         self.videos_done = 0
         self.videos_failed = 0
+        self._failures = Counter[str]()
+        self._messages: dict[str, str] = {}
         self.bytes_done = 0.0
         self.frames = 0
         self.faces = 0
@@ -93,6 +96,9 @@ class Tally:
             if receipt.last and receipt.unit not in video.last:
                 self.bytes_done += max(video.task.video.size_bytes, 0) / receipt.units
             video.take(receipt)
+            if receipt.failed:
+                self._failures[receipt.error_code] += 1
+                self._messages.setdefault(receipt.error_code, receipt.problem)
             if not video.complete:
                 return None
             del shard.waiting[receipt.video_id]
@@ -102,6 +108,11 @@ class Tally:
                 return None
             del self._open[receipt.shard]
             return shard.manifest
+
+    def common_failure(self) -> tuple[str, str]:
+        """The error code that most failed units have, and what the first of them says; of no failure, nothing."""
+        ((code, _),) = self._failures.most_common(1) or [("", 0)]
+        return code, self._messages.get(code, "")
 
     def _note_problem(self, receipt: Receipt) -> None:
         with self._lock:

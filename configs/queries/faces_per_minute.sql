@@ -4,9 +4,9 @@
 --   minute         0 is the first
 --   frames         sampled frames
 --   with_face      those with a face
---   undecodable    those that could not be decoded; they count as frames without a face
+--   damaged        those without one whose picture came out damaged
 --   faces          faces in all of them
---   mean_faces     faces a sampled frame that could be decoded; null if none could
+--   mean_faces     faces a sampled frame, without the damaged ones; null if there are no others
 --   most_faces     in one frame
 --
 -- Counts go with the sampling: compare mean_faces between videos, not faces.
@@ -15,7 +15,7 @@ SELECT dataset, release, video_id,
     CAST(floor(pts_us / 60e6) AS BIGINT) AS minute,
     count(*) AS frames,
     count_if(faces > 0) AS with_face,
-    count_if(status = 'decode_error') AS undecodable,
+    count_if(status = 'decode_error') AS damaged,
     CAST(sum(faces) AS BIGINT) AS faces,
     avg(CASE WHEN status <> 'decode_error' THEN faces END) AS mean_faces,
     max(faces) AS most_faces

@@ -20,7 +20,6 @@ WITH reasons AS (
 ), reach AS (
     SELECT dataset, release, video_id, max(pts_us) - min(pts_us) AS reach_us
     FROM frames
-    WHERE status <> 'decode_error'
     GROUP BY ALL
 )
 SELECT dataset, release, uri, member, video_id, status, codes, coalesce(errors, 0) AS errors, message,

@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 HUB_PREFIX: Final = "hf://"
 _DEFAULT_REVISION: Final = "main"
 _FOLDER: Final = "checkpoints"
+_RESTRICTED_OWNER: Final = "py-feat"
 _MAX_FILE_BYTES: Final = 8 * 1024**3
 _PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -57,7 +58,13 @@ class HubFile:
     def pull_command(self) -> str:
         """The command that fetches it."""
         revision = "" if self.revision == _DEFAULT_REVISION else f" --revision {self.revision}"
-        return f"featray models pull {self.short_name or self.spec}{revision}"
+        license = f" --accept-license {DEFAULT_LICENSE}" if self.restricted else ""
+        return f"featray models pull {self.short_name or self.spec}{revision}{license}"
+
+    @property
+    def restricted(self) -> bool:
+        """Whether its licence has to be accepted: py-feat's weights may be used for research only, others' for more."""
+        return self.setting == "model.checkpoint" and self.repo.split("/")[0].lower() == _RESTRICTED_OWNER
 
 
 @dataclass(frozen=True)

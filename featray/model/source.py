@@ -15,7 +15,6 @@ from featray.model.synth import DEFAULT_VARIANT, SYNTHETIC_VARIANTS, write_synth
 
 SYNTHETIC: Final = "synthetic"
 _SEED: Final = 0
-_RESTRICTED_OWNER: Final = "py-feat"
 
 
 @dataclass(frozen=True)
@@ -142,8 +141,7 @@ def _local(spec: str) -> Checkpoint:
 
 
 def _check_license(hub_file: HubFile, accept_license: str | None) -> None:
-    restricted = hub_file.repo.split("/")[0].lower() == _RESTRICTED_OWNER
-    if restricted and accept_license != DEFAULT_LICENSE:
+    if hub_file.restricted and accept_license != DEFAULT_LICENSE:
         raise LicenseError(
             f"{hub_file.spec}: py-feat releases these weights for research, non-commercial use only; "
             f"if that is your use, set model.accept_license: {DEFAULT_LICENSE} "

@@ -5,7 +5,7 @@ network), in a process of its own. Prints what a unit costs from one size to the
 kind of process at four moments of the longest run. The network is not the subject; asserts nothing.
 
     .venv/bin/python -m tests.benchmarks.bench_growth
-    .venv/bin/python -m tests.benchmarks.bench_growth --units 40000      # a soak of half an hour
+    .venv/bin/python -m tests.benchmarks.bench_growth --units 10 15000      # a soak of half an hour, or an hour
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "bf16, every 5": {"model": {"precision": "bf16"}, "detect": {"every": 5}},
 }
 
+
 def settings_here() -> dict[str, dict[str, Any]]:
     """Of SETTINGS, those that this CPU can run; says which are left out."""
     left_out = () if has_bf16(import_openvino().Core()) else [name for name in SETTINGS if name.startswith("bf16")]

@@ -35,7 +35,7 @@ def full_hd(place: Path) -> Path:
 
 
 def full_hd_from_camera(place: Path) -> Path:
-    """The same with a sensor's noise, at the bit rate of cameras and phones, some 17 Mbit/s."""
+    """The same with a sensor's noise, at the bit rate of cameras and phones, some 16 Mbit/s."""
     noisy = "scale=1920:1080,noise=alls=6:allf=t"
     return _ffmpeg(place, [], ["-vf", noisy, "-frames:v", "96", "-c:v", "libx264", "-b:v", "12M"])
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from featray.config import ClusterConfig
+from featray.errors import RunError
 from featray.runner import run
 from featray.sources.listing import list_videos
 from featray.tally import Tally
@@ -46,6 +48,14 @@ def test_the_listing_keeps_a_bounded_way_ahead_of_the_work(cluster, config, smal
     assert run(config, silent()).videos["failed"] == VIDEOS
     # Beside those that wait: pages that are listed, opened, fed and planned, and what workers are at.
     assert max(leads) <= _AHEAD + 6 * _PAGE < VIDEOS, leads
+
+
+def test_a_run_in_which_all_fails_ends_and_says_with_what(cluster, config):
+    strict = config.model_copy(update={"cluster": ClusterConfig()})
+    with pytest.raises(
+        RunError, match=r"(\d+) of \1 videos failed, more than .* \(0\.05\), most often with not_a_video \("
+    ):
+        run(strict, silent())
 
 
 @pytest.mark.parametrize("videos", [1, 3 * _PAGE])

@@ -75,6 +75,14 @@ def test_failed_videos_are_counted_once():
     assert tally.videos_failed == 1
 
 
+def test_the_failure_that_most_units_have_is_known_in_words():
+    tally = tally_of("a", "b", "c")
+    assert tally.common_failure() == ("", "")
+    for video, code, message in (("a", "timeout", "slow"), ("b", "not_a_video", "text"), ("c", "not_a_video", "more")):
+        tally.take(receipt(video, 0, 0, last=True, units=1, failed=True, error_code=code, problem=message))
+    assert tally.common_failure() == ("not_a_video", "text")
+
+
 def test_what_is_interrupted_goes_on_in_the_same_attempt():
     tally = tally_of("a", "b")
     tally.take(receipt("a", 0, 0, last=True, units=1))

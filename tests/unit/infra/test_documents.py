@@ -5,6 +5,7 @@ import shlex
 
 import click
 import pytest
+import yaml
 
 from featray.cli import main
 from featray.config import Config, load_config
@@ -38,8 +39,19 @@ def test_the_runbook_has_every_error_code_with_its_meaning():
 
 
 def test_the_runbook_has_every_exit_status():
-    found = {int(number) for number in re.findall(r"^\| (\d) \|", section("Exit status"), re.MULTILINE)}
-    assert found == {0, 1, 2, 3}
+    cells = re.findall(r"^\| ([\d, ]+) \|", section("Exit status"), re.MULTILINE)
+    assert ", ".join(cells) == "0, 1, 2, 3, 130, 143"
+
+
+def test_what_runs_are_said_to_say_is_what_the_code_says():
+    source = " ".join(path.read_text() for path in (REPOSITORY / "featray").rglob("*.py"))
+    source = re.sub(r'"\s+f?"', "", source)  # strings that go on in the next line
+    rows = [line.split("|")[1] for line in section("Errors of runs").splitlines() if line.startswith("| ")]
+    quoted = [part for row in rows for text in re.findall(r"`([^`]+)`", row) for part in text.split("...")]
+    assert len(quoted) > 8
+    for part in quoted:
+        settings = re.fullmatch(r"\s*(engine|precision): auto\s*", part)
+        assert settings or part.strip() in source, part
 
 
 def test_the_runbook_s_index_is_whole():
@@ -104,6 +116,20 @@ _FILES = {"model.py", "model.safetensors"}
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("configs/*.yaml")), **ids)
 def test_example_configs_are_valid(path):
     assert load_config(path).dataset
+
+
+def test_the_commented_config_has_every_setting_with_its_default():
+    text = (REPOSITORY / "configs/s3.yaml").read_text()
+    all_in = yaml.safe_load(re.sub(r"^( *)# ?(?=( *)[a-z0-9_]+:( |$))", r"\1", text, flags=re.MULTILINE))
+    assert all_in.keys() == Config.model_fields.keys()
+    for section_name, settings in all_in.items():
+        if section_name == "dataset":
+            continue
+        fields = Config.model_fields[section_name].annotation.model_fields
+        assert settings.keys() == fields.keys(), section_name
+        for key, value in settings.items():
+            if key not in ("uris", "path_fields", "uri", "checkpoint", "accept_license"):
+                assert value == fields[key].default, f"{section_name}.{key}"
 
 
 def test_nothing_is_named_that_only_exists_elsewhere():

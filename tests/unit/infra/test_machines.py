@@ -48,7 +48,7 @@ def test_the_gpu_config_fits_the_cluster_s_full_size():
     kinds = [kind for name, kind in AWS["available_node_types"].items() if name != "head"]
     cpus = sum(kind["max_workers"] * kind["resources"]["CPU"] for kind in kinds)
     gpus = sum(kind["max_workers"] * kind["resources"].get("GPU", 0) for kind in kinds)
-    assert config.cluster.cpus <= cpus and config.cluster.gpus <= gpus
+    assert (config.cluster.cpus, config.cluster.gpus) == (cpus, gpus)
     assert choose_workers([], config.cluster).infer == config.cluster.gpus
     assert config.model.engine != "auto" and config.model.precision != "auto"
 
@@ -94,6 +94,17 @@ def test_compose_is_quiet():
     assert "--disable-usage-stats" in SERVICES["head"]["command"]
     grafana = SERVICES["grafana"]["environment"]
     assert {v for k, v in grafana.items() if k.startswith("GF_ANALYTICS_")} == {"false"}
+
+
+def test_the_head_makes_the_token_without_which_ray_does_not_start(tmp_path):
+    """Its entrypoint, in a home of its own, on the real command line of Ray."""
+    assert image_environment()["RAY_AUTH_MODE"] == "token" and SERVICES["head"]["command"][:2] == ["start", "--head"]
+    entrypoint = [word.replace("$$", "$") for word in SERVICES["head"]["entrypoint"]]  # `$$` is how compose writes it
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {"HOME": str(tmp_path), "PATH": path, "RAY_AUTH_MODE": "token", **QUIET}
+    told = subprocess.run([*entrypoint, "--version"], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("ray, version ")
+    assert len((tmp_path / ".ray" / "auth_token").read_text().strip()) >= 32
 
 
 def test_prometheus_finds_ray_s_nodes():
