@@ -178,7 +178,7 @@ class ModelConfig(Section):
     engine: Literal["auto", "torch", "openvino"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 256
-    """Faces a batch on a GPU at most; engines on a CPU run their own small batches."""
+    """Faces a batch on a GPU at most, of the 256 that a chunk has; engines on a CPU run their own small batches."""
     accept_license: Literal["research-noncommercial"] | None = None
 
 

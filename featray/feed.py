@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import ray
+import ray.exceptions
 from ray.data import DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.util.queue import Full, Queue
@@ -63,6 +65,7 @@ class Feeder:
         self._most_ahead = max(_LEAST_AHEAD, _AHEAD_OF_EACH * decode_workers)
         self._stopped = threading.Event()
         self._error: Exception | None = None
+        self._is_done = False
         self._thread = threading.Thread(target=self._feed, name="featray-feed", daemon=True)
         self._thread.start()
 
@@ -76,11 +79,15 @@ class Feeder:
                 if not self._put([task.to_json() for task in page]):
                     return
                 fed += len(page)
+        except ray.exceptions.RayError:
+            return  # the queue is gone, and what reads it finds that out
         except Exception as error:  # noqa: BLE001 - whatever it is, a stream whose feed has no end waits for ever
             self._error = error
-        self._put(None)
-        while not self._stopped.wait(_DEPTH_EVERY_SECONDS):
-            metrics.record(metrics.QUEUE_DEPTH, self.queue.qsize())
+        self._is_done = True
+        with suppress(ray.exceptions.RayError):
+            self._put(None)
+            while not self._stopped.wait(_DEPTH_EVERY_SECONDS):
+                metrics.record(metrics.QUEUE_DEPTH, self.queue.qsize())
 
     def _has_room(self, fed: int) -> bool:
         ahead = self._lead()
@@ -95,6 +102,17 @@ class Feeder:
             except Full:
                 continue
         return False
+
+    def is_taken(self) -> bool:
+        """Whether all pages were fed, and taken by the stream.
+
+        If they were not when the stream has ended, what reads them has died with its process: Ray Data goes on
+        without it, as if there had been no more.
+        """
+        try:
+            return self._is_done and self.queue.empty()
+        except ray.exceptions.RayError:
+            return False
 
     def stop(self) -> None:
         """End the thread and the queue."""

@@ -100,6 +100,7 @@ class IsolatedDecoder:
             raise self._death() from None
 
     def _start(self) -> None:
+        self._timed_out = False  # a timer may have gone off over the child before, just after its last word
         ours, theirs = socket.socketpair()
         memory_bytes = int(self._settings.decode.memory_limit_gib * 2**30)
         with theirs:

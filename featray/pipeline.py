@@ -94,7 +94,8 @@ def _build(graph: Graph, feed: Any) -> ray.data.Dataset:
             VideoFeed(feed),
             override_num_blocks=1,
             num_cpus=0,
-            ray_remote_args={"scheduling_strategy": beside_driver()},
+            # Read again, it would get the pages after those it gave, and Ray would drop as many: see Feeder.is_taken.
+            ray_remote_args={"scheduling_strategy": beside_driver(), "max_retries": 0},
         )
         .map_batches(
             PlanVideos,
@@ -212,6 +213,8 @@ def configure_context() -> None:
     context = DataContext.get_current()
     context.target_max_block_size = 1
     context.max_errored_blocks = -1
+    # A run may wait for nodes, or for a long listing; how long is its own to say (capacity.py).
+    context.execution_no_progress_timeout_s = -1
     context.enable_progress_bars = False
     if _Running not in context.custom_execution_callback_classes:
         context.custom_execution_callback_classes.append(_Running)

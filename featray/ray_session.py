@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 
 _MODEL = "accelerator_type:"
 
+_BROKEN_FEEDS = 2
+"""In a row, with nothing landed in between: the first may be the memory monitor's, which takes the easiest process."""
+
 
 def on_cluster() -> bool:
     """Whether a Ray cluster is there to connect to: inside `ray job submit`, or named by RAY_ADDRESS."""
@@ -180,20 +183,24 @@ class Session:
     ) -> Iterator[Receipt]:
         """Feed pages of videos to the graph and yield receipts as parts land.
 
-        Where nodes are lost that nothing goes on without, the graph is built again for those that are left: it is then
-        fed with what `unfinished` makes of the pages that were not asked for yet.
+        Where nodes are lost that nothing goes on without, the graph is built again for those that are left, and so it
+        is where the process dies that reads the feed: it is then fed with what `unfinished` makes of the pages that
+        were not asked for yet.
 
         Raises:
             FeatrayError: what ended the listing, a stage's start or the job; or no node came back for too long.
         """
+        broken_feeds = 0
         while True:
             graph = Graph(self._config, partition, run_id, engine, self.workers, detector_sha256)
-            feed, watch = Feeder(pages, lead, self.workers.decode), _Watch(self._capacity)
+            feed, watch, is_taken = Feeder(pages, lead, self.workers.decode), _Watch(self._capacity), False
             try:
                 with watch:
                     for receipt in receipts(graph, feed.queue):
                         self._capacity.heard()
+                        broken_feeds = 0
                         yield receipt
+                is_taken = feed.is_taken()
             except ray.exceptions.RayError as error:
                 if not watch.ended:
                     raise _own_error(error) from error
@@ -203,11 +210,14 @@ class Session:
             finally:
                 feed.stop()
             feed.raise_error()
-            if not watch.ended:
-                return
             if watch.error is not None:
                 raise watch.error
-            self._choose(watch.nodes, watch.workers)
+            if watch.ended:
+                self._choose(watch.nodes, watch.workers)
+            elif is_taken:
+                return
+            else:
+                broken_feeds = _one_more(broken_feeds)
             feed.join()
             pages = unfinished(pages)
 
@@ -280,6 +290,17 @@ class _Watch:
             if end_stream():
                 return
             self.ended, self.error = False, None
+
+
+def _one_more(broken_feeds: int) -> int:
+    """Count a feed whose reader died; RunError if that is too many in a row."""
+    if broken_feeds == _BROKEN_FEEDS:
+        raise RunError(
+            f"what reads the list of videos died {broken_feeds + 1} times in a row on the driver's node, most likely "
+            "for lack of memory; what has landed is kept"
+        )
+    log.warning("what reads the list of videos died with its process: going on behind it")
+    return broken_feeds + 1
 
 
 def _own_error(error: BaseException) -> FeatrayError:

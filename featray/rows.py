@@ -111,8 +111,8 @@ class Receipt:
         failed: the unit failed and gave no frame.
         resumed: the unit had landed in an earlier run; frames and faces are not counted again.
         retry: a failure that may pass: this part did not land, and the unit is to be tried again.
-        error_code: of a failed unit, the first of its failures.
-        problem: in words, what the network failed on, of a part that is to be tried again; or that first failure.
+        error_code, problem: with the last part, a failure of the unit, one that may pass before others; or, of any
+            part, that the network failed on it, and how.
         seconds: time spent by stage, as JSON; with the last part.
     """
 

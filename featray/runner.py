@@ -222,7 +222,9 @@ def _execute(
                 metrics.record_receipt(receipt, partition.dataset)
                 metrics.record(metrics.VIDEOS_OPEN, tally.videos_open, dataset=partition.dataset)
                 progress.update()
-                _stop_if_hopeless(tally, job.config)
+                # What may pass is a failure in the last attempt, or as long as nothing else has come of any video.
+                is_judged = attempt == job.config.run.max_attempts or not (tally.videos_done or tally.frames)
+                _stop_if_hopeless(tally, job.config, tally.videos_troubled if is_judged else 0)
                 if complete:
                     session.publish(partition, complete, publishing)
                 commits += session.published(wait=False)
@@ -233,6 +235,7 @@ def _execute(
             tally.again(missing)
             pages = iter([missing])
         lease.check()
+        _stop_if_hopeless(tally, job.config, len(tally.given_up()))
         land_lost(partition, tally.given_up(), job.run_id, tally.problems())
         for manifest in tally.open_shards():
             session.publish(partition, manifest, publishing)
@@ -241,12 +244,14 @@ def _execute(
     return commits
 
 
-def _stop_if_hopeless(tally: Tally, config: Config) -> None:
+def _stop_if_hopeless(tally: Tally, config: Config, incomplete: int) -> None:
+    """End the run if too many videos failed; `incomplete` ones, which are not done, count as failed too."""
     limit = config.cluster.max_failed_fraction
-    if tally.videos_done >= _ENOUGH_TO_JUDGE and tally.videos_failed > limit * tally.videos_done:
+    done, failed = tally.videos_done + incomplete, tally.videos_failed + incomplete
+    if done >= _ENOUGH_TO_JUDGE and failed > limit * done:
         code, message = tally.common_failure()
         raise RunError(
-            f"{tally.videos_failed} of {tally.videos_done} videos failed, more than cluster.max_failed_fraction "
+            f"{failed} of {done} videos failed, more than cluster.max_failed_fraction "
             f"({limit:g}), most often with {code} ({message}); mend that, or set the limit to 1: then every failure "
             "is in the errors table"
         )

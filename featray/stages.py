@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from featray import metrics
 from featray.child import ChildSettings
 from featray.errors import RETRYABLE, ErrorCode, ModelError, one_line
+from featray.faces.crop import CHIP_PX
 from featray.faces.detector import detector_sha256, prepare_detector
 from featray.isolation import IsolatedDecoder
 from featray.plan import Outcome, UnitTask, VideoPlan, VideoTask
@@ -38,6 +41,7 @@ from featray.tables.landing import (
     FRAMES_SCHEMA,
     LANDED_SCHEMA,
     PartHeader,
+    forget_units,
     landed_units,
     read_plan,
     write_part,
@@ -91,6 +95,9 @@ class PlanVideos:
             plan = read_plan(folder) if task.resume else None
             landed = {unit: len(names) for unit, names in landed_units(folder).items()} if plan else {}
             if plan is None or (plan.failure and plan.failure[1] in RETRYABLE):
+                if plan is not None:  # what has landed of it is the failure, under the name of a unit of the new plan
+                    landed = {}
+                    forget_units(folder)
                 start = time.perf_counter()
                 plan = self._decoder.plan(task.video)
                 metrics.record(metrics.STAGE_SECONDS, time.perf_counter() - start, stage="plan")
@@ -165,9 +172,21 @@ class Infer:
             gpu=settings.gpu,
             cache_dir=settings.cache_dir,
         )
+        if settings.gpu:
+            self._try_gpu()
+
+    def _try_gpu(self) -> None:
+        try:
+            self.engine(np.zeros((1, CHIP_PX, CHIP_PX, 3), np.uint8))
+        except RuntimeError as error:
+            raise ModelError(f"the GPU of {platform.node()} cannot run the network: {one_line(error)}") from error
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """The same rows with `chips` dropped and `faces` complete."""
+        """The same rows with `chips` dropped and `faces` complete.
+
+        Ends the process if the engine fails for good: Ray then starts a worker anew, and gives it the same row. One
+        that went on would be the quickest of all workers, and get, and lose, most of the work.
+        """
         from featray.model.outputs import to_columns
 
         for i in range(batch.num_rows):
@@ -183,6 +202,9 @@ class Infer:
             except (ModelError, RuntimeError, MemoryError) as error:  # of torch and OpenVINO as well
                 problem = f"{type(error).__name__}: {one_line(error)}"
                 _log.warning("the network failed on %d faces: %s", faces.num_rows, problem)
+                if not self.engine.is_usable():
+                    _log.error("%s: its engine is of no more use, this worker ends", platform.node())
+                    os._exit(1)
                 yield feature_row(row, None, 0.0, problem)
                 continue
             columns = to_columns(raw, squares.astype(np.float64), self.checkpoint_config)
@@ -216,7 +238,9 @@ def _land(row: dict[str, Any], partition: Partition, run_id: str, max_attempts: 
     if row["part"] == ALREADY_LANDED:
         return replace(receipt, part=task.landed_parts - 1, last=True, resumed=True)
     if row["problem"]:
-        return replace(receipt, part=row["part"], retry=True, problem=row["problem"])
+        return replace(
+            receipt, part=row["part"], retry=True, error_code=ErrorCode.INFERENCE_FAILED, problem=row["problem"]
+        )
     outcome = Outcome(**json.loads(row["outcome"]))
     faces, frames = read_stream(row["faces"]), read_stream(row["frames"])
     receipt = replace(receipt, part=row["part"], last=row["last"], frames=frames.num_rows, faces=faces.num_rows)
@@ -226,11 +250,11 @@ def _land(row: dict[str, Any], partition: Partition, run_id: str, max_attempts: 
             failed=bool(outcome.failures) and not outcome.frames_sampled,
             seconds=json.dumps(outcome.seconds),
         )
-        if task.attempt < max_attempts and any(code in RETRYABLE for _, code, _ in outcome.failures):
-            return replace(receipt, retry=True)
-        if receipt.failed:
-            _, code, message = outcome.failures[0]
+        if outcome.failures:
+            _, code, message = next((one for one in outcome.failures if one[1] in RETRYABLE), outcome.failures[0])
             receipt = replace(receipt, error_code=code, problem=message)
+            if task.attempt < max_attempts and code in RETRYABLE:
+                return replace(receipt, retry=True)
     land_unit_part(partition, task, run_id, row["part"], faces, frames, outcome if row["last"] else None)
     return receipt
 

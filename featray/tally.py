@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
+from featray.errors import ERROR_MEANINGS, ErrorCode
 from featray.plan import VideoTask
 from featray.rows import Receipt
 from featray.tables.commits import ShardManifest
@@ -23,6 +24,7 @@ class _OpenVideo:
     last: dict[int, int] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
     failed: bool = False
+    troubled: bool = False
 
     def take(self, receipt: Receipt) -> None:
         self.units = receipt.units
@@ -48,7 +50,14 @@ class _OpenShard:
 
 
 class Tally:
-    """Counts a run. `expect` is called by the thread that feeds, the rest by the one that consumes."""
+    """Counts a run. `expect` is called by the thread that feeds, the rest by the one that consumes.
+
+    Attributes:
+        videos_done: that are complete, failed ones among them.
+        videos_failed: of which a unit gave no frame.
+        videos_troubled: that are not complete, and of which a unit failed in this attempt, to be tried again.
+        frames, faces: that landed in this run.
+    """
 
     def __init__(self) -> None:
         self._open: dict[str, _OpenShard] = {}
@@ -58,6 +67,7 @@ class Tally:
         self.bytes_expected = 0
         self.videos_done = 0
         self.videos_failed = 0
+        self.videos_troubled = 0
         self._failures = Counter[str]()
         self._messages: dict[str, str] = {}
         self.bytes_done = 0.0
@@ -83,7 +93,7 @@ class Tally:
     def take(self, receipt: Receipt) -> ShardManifest | None:
         """Count a receipt; the manifest of its shard if that is now complete."""
         if receipt.retry:
-            self._note_problem(receipt)
+            self._note_trouble(receipt)
             return None
         if not receipt.resumed:
             self.frames += receipt.frames
@@ -97,11 +107,11 @@ class Tally:
                 self.bytes_done += max(video.task.video.size_bytes, 0) / receipt.units
             video.take(receipt)
             if receipt.failed:
-                self._failures[receipt.error_code] += 1
-                self._messages.setdefault(receipt.error_code, receipt.problem)
+                self._note_failure(receipt)
             if not video.complete:
                 return None
             del shard.waiting[receipt.video_id]
+            self.videos_troubled -= video.troubled
             self.videos_done += 1
             self.videos_failed += video.failed
             if shard.waiting:
@@ -110,15 +120,27 @@ class Tally:
             return shard.manifest
 
     def common_failure(self) -> tuple[str, str]:
-        """The error code that most failed units have, and what the first of them says; of no failure, nothing."""
-        ((code, _),) = self._failures.most_common(1) or [("", 0)]
-        return code, self._messages.get(code, "")
+        """The error code that most failures of units have, and what the first of those says."""
+        if not self._failures:  # whatever is missing was lost without a word
+            return ErrorCode.LOST, ERROR_MEANINGS[ErrorCode.LOST]
+        ((code, _),) = self._failures.most_common(1)
+        return code, self._messages[code]
 
-    def _note_problem(self, receipt: Receipt) -> None:
+    def _note_trouble(self, receipt: Receipt) -> None:
         with self._lock:
+            self._note_failure(receipt)
             shard = self._open.get(receipt.shard)
-            if receipt.problem and shard and receipt.video_id in shard.waiting:
-                shard.waiting[receipt.video_id].problems[receipt.unit] = receipt.problem
+            video = shard.waiting.get(receipt.video_id) if shard else None
+            if video is None:
+                return
+            self.videos_troubled += not video.troubled
+            video.troubled = True
+            if receipt.error_code == ErrorCode.INFERENCE_FAILED:
+                video.problems[receipt.unit] = receipt.problem
+
+    def _note_failure(self, receipt: Receipt) -> None:
+        self._failures[receipt.error_code] += 1
+        self._messages.setdefault(receipt.error_code, receipt.problem)
 
     def problems(self) -> dict[tuple[str, int], str]:
         """Why the network failed on units of the videos that are missing, in this attempt; by video and unit."""
@@ -152,7 +174,9 @@ class Tally:
         """Note that these videos are fed again, so that a third time counts from here."""
         with self._lock:
             for task in tasks:
-                self._open[task.shard].waiting[task.video.video_id] = _OpenVideo(task)
+                waiting = self._open[task.shard].waiting
+                self.videos_troubled -= waiting[task.video.video_id].troubled
+                waiting[task.video.video_id] = _OpenVideo(task)
 
     def open_shards(self) -> list[ShardManifest]:
         """Shards that are not complete."""

@@ -63,6 +63,10 @@ class OpenVinoEngine:
             flat[start : start + count] = self._infer()[:count]
         return split_flat(flat, self._config)
 
+    def is_usable(self) -> bool:
+        """As `Engine`: a failed request leaves nothing behind."""
+        return True
+
     def _infer(self) -> NDArray[np.float32]:
         arrays: list[Any] = [self._staging]
         try:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featray.errors import ModelError
+from featray.errors import ConfigError, ModelError
 from featray.faces.crop import CHIP_PX
 from featray.model.checkpoint import Checkpoint
 from featray.model.engines import EngineSettings, check_chips
@@ -78,6 +78,13 @@ class TorchEngine:
         # Copied, so that results which live on do not keep pinned memory.
         return split_flat(flat.numpy().copy() if self._on_gpu else flat.numpy(), self._config)
 
+    def is_usable(self) -> bool:
+        """As `Engine`: a small sum is tried on the device."""
+        try:
+            return bool((torch.ones(2, device=self._torch_device) + 1).sum().item() == 4)
+        except RuntimeError:
+            return False
+
     def _run(self, chips: NDArray[np.uint8], flat: Tensor) -> None:
         """One batch. On a GPU everything is queued; the copy of the next batch overlaps with it."""
         count = len(chips)
@@ -121,6 +128,7 @@ def open_torch(checkpoint: Checkpoint, settings: EngineSettings) -> TorchEngine:
     Sets process-wide torch switches: thread count, and TF32 off, which would cost fp32 its parity.
 
     Raises:
+        ConfigError: bf16 on a GPU that has none: what torch does instead is slow.
         ModelError: a GPU is asked for and torch sees none, or the checkpoint cannot be loaded.
 
     """
@@ -132,6 +140,8 @@ def open_torch(checkpoint: Checkpoint, settings: EngineSettings) -> TorchEngine:
             f"a GPU is asked for, but torch {torch.__version__} sees no CUDA device on {platform.node()}; mend its "
             "driver, or set cluster.gpus_per_worker: 0 to run on CPUs"
         )
+    if settings.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(f"model.precision: {torch.cuda.get_device_name(0)} has no bf16; use fp32")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     return TorchEngine(checkpoint, settings, torch.device("cuda", 0))

@@ -68,6 +68,10 @@ class Engine(Protocol):
         """Run the network on chips `[N, 256, 256, 3]` uint8 RGB, any N >= 0."""
         ...
 
+    def is_usable(self) -> bool:
+        """Whether it can still compute, asked after an error: what broke a GPU's context broke it for the process."""
+        ...
+
 
 @dataclass(frozen=True)
 class EngineSettings:

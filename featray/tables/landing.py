@@ -1,9 +1,9 @@
 """The landing area: results of units, one atomic PUT a part, which is also the resume ledger.
 
 A video's landing folder holds `plan.json` and, for each unit, parts `u<unit>-p<part>.arrow`;
-the last part of a unit ends in `-last.arrow` and brings its outcome. A unit is
-done when its last part and all before it are there. A part is two Arrow streams, faces then
-frames, in one object; the header is the first stream's metadata.
+the last part of a unit ends in `-last.arrow` and brings its outcome. A unit is done when a last
+part and all before it are there; of several such, the one furthest on counts. A part is two
+Arrow streams, faces then frames, in one object; the header is the first stream's metadata.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from featray.errors import OutputError, StorageError
 from featray.plan import Outcome, VideoPlan
-from featray.sources.storage import Location, list_files, read_bytes, write_bytes
+from featray.sources.storage import Location, delete, list_files, read_bytes, write_bytes
 from featray.tables.schema import BLENDSHAPES, FACES, FRAMES, MESH, Column, arrow_schema
 
 _HEADER = b"featray.landing"
@@ -99,6 +99,13 @@ def read_plan(folder: Location) -> VideoPlan | None:
         raise
 
 
+def forget_units(folder: Location) -> None:
+    """Delete what has landed of a video's units: it is of another plan than the one that is made now."""
+    for path in list_files(folder):
+        if path.endswith(".arrow"):
+            delete(folder.child(path.rsplit("/", 1)[-1]))
+
+
 def write_part(folder: Location, header: PartHeader, faces: pa.Table, frames: pa.Table) -> None:
     """Land one part: one object, written atomically. Writing it again gives the same rows."""
     sink = pa.BufferOutputStream()
@@ -129,17 +136,18 @@ def read_part(location: Location) -> Part:
 def landed_units(folder: Location) -> dict[int, list[str]]:
     """Units that landed whole, with the names of their parts in order."""
     parts: dict[int, dict[int, str]] = {}
-    last: dict[int, tuple[int, str]] = {}
+    ends: dict[int, dict[int, str]] = {}
     for path in list_files(folder):
         name = path.rsplit("/", 1)[-1]
         match = re.fullmatch(r"u(\d+)-p(\d+)(-last)?\.arrow", name)
         if match and match[3]:
-            last[int(match[1])] = (int(match[2]), name)
+            ends.setdefault(int(match[1]), {})[int(match[2])] = name
         elif match:
             parts.setdefault(int(match[1]), {})[int(match[2])] = name
     whole = {}
-    for unit, (final, name) in sorted(last.items()):
+    for unit, finals in sorted(ends.items()):
         before = parts.get(unit, {})
-        if all(part in before for part in range(final)):
-            whole[unit] = [*(before[part] for part in range(final)), name]
+        # One attempt may land its last part and lose one before it, and a later one end earlier, with a failure.
+        if reached := [final for final in finals if all(part in before for part in range(final))]:
+            whole[unit] = [*(before[part] for part in range(max(reached))), finals[max(reached)]]
     return whole

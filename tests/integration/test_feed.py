@@ -1,6 +1,14 @@
 """The listing feeds a graph that is running: it does not run away from it, and nothing that ends it goes unseen."""
 
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
+import ray
+from ray.data import DataContext
 
 from featray.config import ClusterConfig
 from featray.errors import RunError
@@ -56,6 +64,50 @@ def test_a_run_in_which_all_fails_ends_and_says_with_what(cluster, config):
         RunError, match=r"(\d+) of \1 videos failed, more than .* \(0\.05\), most often with not_a_video \("
     ):
         run(strict, silent())
+
+
+def test_what_reads_the_feed_may_die(cluster, config, small_pages, monkeypatch, caplog):
+    """With SIGKILL, when some videos are done and most are not listed yet: nothing is lost, and nothing waits for ever."""
+    killed, take = [], Tally.take
+
+    def taken(tally, receipt):
+        if tally.videos_done == 2 * _PAGE and not killed:
+            killed.extend(kill_ray_workers("ray::ReadVideoFeed"))
+        return take(tally, receipt)
+
+    monkeypatch.setattr(Tally, "take", taken)
+    assert run(config, silent()).videos["failed"] == VIDEOS
+    assert len(killed) == 1
+    assert "what reads the list of videos died with its process: going on behind it" in caplog.text
+
+
+def test_a_listing_may_take_its_time(cluster, config, monkeypatch):
+    """Ray Data would end a stream in which nothing happens; how long a run may wait is its own to say."""
+
+    def listing(settings):
+        for number, video in enumerate(list_videos(settings)):
+            if number == VIDEOS - 1:
+                time.sleep(5)
+            yield video
+
+    monkeypatch.setattr("featray.runner.list_videos", listing)
+    monkeypatch.setattr("featray.shards._PAGE", 8)
+    monkeypatch.setattr("featray.shards.SHARD_VIDEOS", 8)
+    monkeypatch.setattr(DataContext.get_current(), "execution_no_progress_timeout_s", 1)
+    assert run(config, silent()).videos["failed"] == VIDEOS
+
+
+def kill_ray_workers(title):
+    """Kill the processes of this cluster that Ray gave a name that begins so; their ids."""
+    session = ray._private.worker._global_node.get_session_dir_path()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (folder / "cmdline").read_text().startswith(title) and session in (folder / "environ").read_text():
+                found.append(int(folder.name))
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    return found
 
 
 @pytest.mark.parametrize("videos", [1, 3 * _PAGE])

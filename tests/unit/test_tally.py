@@ -77,10 +77,24 @@ def test_failed_videos_are_counted_once():
 
 def test_the_failure_that_most_units_have_is_known_in_words():
     tally = tally_of("a", "b", "c")
-    assert tally.common_failure() == ("", "")
+    assert tally.common_failure()[0] == "lost", "whatever is missing"
     for video, code, message in (("a", "timeout", "slow"), ("b", "not_a_video", "text"), ("c", "not_a_video", "more")):
         tally.take(receipt(video, 0, 0, last=True, units=1, failed=True, error_code=code, problem=message))
     assert tally.common_failure() == ("not_a_video", "text")
+
+
+def test_videos_in_trouble_are_those_that_are_to_be_tried_again_and_are_not_done():
+    tally = tally_of("a", "b", "c")
+    for unit in (0, 1):
+        tally.take(receipt("a", unit, 0, retry=True, error_code="inference_failed", problem="no memory"))
+    tally.take(receipt("b", 0, 0, last=True, retry=True, error_code="timeout", problem="slow"))
+    assert (tally.videos_troubled, tally.videos_done) == (2, 0)
+    assert tally.common_failure() == ("inference_failed", "no memory")
+    assert tally.problems() == {("a", 0): "no memory", ("a", 1): "no memory"}, "the network's alone"
+    tally.take(receipt("b", 0, 0, last=True, units=1))
+    assert (tally.videos_troubled, tally.videos_done) == (1, 1)
+    tally.again(tally.missing())
+    assert tally.videos_troubled == 0
 
 
 def test_what_is_interrupted_goes_on_in_the_same_attempt():
@@ -106,7 +120,7 @@ def test_after_an_interruption_each_video_is_fed_once():
 
 def test_what_the_network_failed_on_is_known_until_it_is_tried_again():
     tally = tally_of("a")
-    tally.take(receipt("a", 1, 0, retry=True, problem="out of memory"))
+    tally.take(receipt("a", 1, 0, retry=True, error_code="inference_failed", problem="out of memory"))
     assert tally.problems() == {("a", 1): "out of memory"}
     assert [task.attempt for task in tally.given_up()] == [1]
     tally.again(tally.missing())

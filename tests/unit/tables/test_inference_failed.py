@@ -1,8 +1,14 @@
 """A network that fails on some chips costs their unit, which says so; one that fails for the moment costs nothing."""
 
+import subprocess
+import sys
+from importlib.resources import files
+
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from featray.errors import RunError
 from featray.stages import Infer
 from featray.tables.layout import open_output
 from featray.tables.verify import verify
@@ -13,34 +19,50 @@ EVERY, UNIT = 12, 16
 
 
 class FailsOn:
-    """An engine that fails on the chips of one call, whenever they come again, `times` times."""
+    """An engine that fails on the chips of one call, whenever they come again, `times` times; or on all of them."""
 
-    def __init__(self, engine, call, times):
+    def __init__(self, engine, call, times, always=False):
         self._engine, self._call, self._times, self._calls, self._chip = engine, call, times, 0, None
+        self._always = always
 
     def __call__(self, chips):
         self._calls += 1
         if self._calls == self._call:
             self._chip = chips[0].copy()
-        if self._chip is not None and len(chips) and np.array_equal(chips[0], self._chip) and self._times:
+        if (len(chips) and self._always) or self._fails_on(chips):
             self._times -= 1
-            raise RuntimeError("CUDA error: an illegal memory access\nwas encountered")
+            raise RuntimeError("CUDA error: out of\nmemory")
         return self._engine(chips)
+
+    def _fails_on(self, chips):
+        return self._chip is not None and len(chips) and np.array_equal(chips[0], self._chip) and self._times
+
+    def is_usable(self):
+        return True
 
 
 @pytest.fixture
-def run(inputs, small_network, tmp_path, monkeypatch):
-    """Runs over one clip of three units, with a network that fails so many times on the second."""
+def fails(monkeypatch):
+    """Makes the networks that are opened from then on fail."""
+    begin = Infer._start
 
-    def start(times):
-        begin = Infer._start
-
+    def set_to_fail(**how):
         def begin_failing(self, settings):
             begin(self, settings)
-            self.engine = FailsOn(self.engine, 2, times)
+            self.engine = FailsOn(self.engine, **how)
 
         monkeypatch.setattr("tests.chain._ENGINES", {})
         monkeypatch.setattr(Infer, "_start", begin_failing)
+
+    return set_to_fail
+
+
+@pytest.fixture
+def run(inputs, small_network, tmp_path, fails):
+    """Runs over one clip of three units, with a network that fails so many times on the second."""
+
+    def start(times):
+        fails(call=2, times=times)
         out = tmp_path / "out"
         config = small_config(
             [inputs / "anna.mp4"], out, small_network, decode={"sample": {"every": EVERY}, "unit_frames": UNIT}
@@ -55,7 +77,7 @@ def test_a_unit_that_the_network_fails_on_every_time(run):
     assert summary.videos == {"ok": 0, "partial": 1, "failed": 0}
     (error,) = rows(out, "errors")
     assert (error["stage"], error["error_code"], error["attempt"]) == ("infer", "inference_failed", 3)
-    assert error["message"] == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert error["message"] == "RuntimeError: CUDA error: out of memory"
     units = {row["frame_index"] // (EVERY * UNIT) for row in rows(out, "faces")}
     assert units == {0, 2}
     assert verify(open_output(str(out))).problems == []
@@ -66,3 +88,63 @@ def test_a_failure_that_passes_leaves_no_trace(run):
     assert summary.videos == {"ok": 1, "partial": 0, "failed": 0}
     assert rows(out, "errors") == []
     assert len(rows(out, "faces")) == 40
+
+
+def five_faces(place):
+    """Sixty frames with five faces each: more than a chunk holds, and less than two."""
+    face = "[0:v]crop=360:360:240:0,scale=128:128,split=5[a][b][c][d][e];[a][b][c][d][e]hstack=5"
+    clip = str(files("featray") / "demo_clips" / "face.mp4")
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", clip, "-filter_complex", face]
+    subprocess.run([*command, "-frames:v", "60", str(place)], check=True)
+    return place
+
+
+def test_a_unit_whose_first_chunk_fails_and_whose_second_does_not(fails, small_network, tmp_path):
+    """What has landed of the second must not keep the video from being published."""
+    fails(call=1, times=-1)
+    out = tmp_path / "out"
+    clip = five_faces(tmp_path / "five.mp4")
+    summary = run_here(small_config([clip], out, small_network, decode={"sample": "all"}))
+    assert summary.videos == {"ok": 0, "partial": 0, "failed": 1}
+    (error,) = rows(out, "errors")
+    assert (error["error_code"], error["attempt"]) == ("inference_failed", 3)
+    assert verify(open_output(str(out))).problems == []
+
+
+def test_a_network_that_fails_on_everything_ends_the_run(fails, small_network, clips, tmp_path, inputs):
+    """In the first attempt, not after three over the whole dataset."""
+    fails(call=1, times=-1, always=True)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(22):
+        (folder / f"{number:02d}.mp4").symlink_to(inputs / "anna.mp4")
+    config = small_config([f"{folder}/*.mp4"], tmp_path / "out", small_network, decode={"sample": {"every": 236}})
+    says = r"20 of 20 videos failed, .* most often with inference_failed \(RuntimeError: CUDA error: out of memory\)"
+    with pytest.raises(RunError, match=says):
+        run_here(config)
+
+
+def test_a_worker_whose_engine_is_of_no_more_use_ends(tmp_path):
+    """Its process does, so that Ray starts another one; on a GPU that is what an illegal access leaves behind."""
+    script = """
+import numpy as np
+from featray.chunks import Chunk
+from featray.plan import Outcome
+from featray.rows import chunk_row
+from featray.stages import Infer
+from featray.tables.landing import DETECTED_SCHEMA, FRAMES_SCHEMA
+
+class Broken:
+    def __call__(self, chips):
+        raise RuntimeError("an illegal memory access was encountered")
+    def is_usable(self):
+        return False
+
+infer = Infer.__new__(Infer)
+infer.engine = Broken()
+nothing = np.zeros((0, 256, 256, 3), np.uint8), DETECTED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table()
+print(list(infer(chunk_row("{}", Chunk(0, True, *nothing, Outcome())))))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "this worker ends" in done.stderr and "Traceback" not in done.stderr

@@ -63,6 +63,20 @@ def test_a_unit_has_landed_when_its_last_part_and_all_before_it_are_there(folder
     assert {unit: len(parts) for unit, parts in landed_units(folder).items()} == {0: 2, 2: 1}
 
 
+def test_of_several_last_parts_the_furthest_that_can_be_reached_counts(folder):
+    """Attempts that lost a part in the middle, and one that ended earlier, with a failure."""
+    for part, outcome in ((1, {}), (0, {})):
+        write_part(folder, header(0, part, outcome), faces(1), FRAMES_SCHEMA.empty_table())
+    for part, outcome in ((0, None), (2, {}), (1, {})):
+        write_part(folder, header(1, part, outcome), faces(1), FRAMES_SCHEMA.empty_table())
+    assert landed_units(folder) == {
+        0: ["u000000-p0000-last.arrow"],
+        1: ["u000001-p0000.arrow", "u000001-p0001-last.arrow"],
+    }
+    write_part(folder, header(1, 1), faces(1), FRAMES_SCHEMA.empty_table())
+    assert [name[8:13] for name in landed_units(folder)[1]] == ["p0000", "p0001", "p0002"]
+
+
 def test_a_failed_retry_wins_over_parts_of_the_attempt_before_it(folder):
     write_part(folder, header(0, 0), faces(1), FRAMES_SCHEMA.empty_table())
     write_part(folder, header(0, 0, {}), faces(0), FRAMES_SCHEMA.empty_table())

@@ -1,0 +1,53 @@
+"""A video whose planning failed for the moment is planned again by the next run, and nothing of the failure stays."""
+
+from dataclasses import asdict
+
+import pyarrow as pa
+import pytest
+
+from featray.child import ChildSettings
+from featray.config import DecodeConfig, DetectConfig, EveryNth, InputConfig
+from featray.errors import ErrorCode
+from featray.plan import Outcome, UnitTask, VideoPlan, VideoTask
+from featray.sources.listing import list_videos
+from featray.stages import PlanVideos, land_unit_part
+from featray.tables.landing import FRAMES_SCHEMA, LANDED_SCHEMA, landed_units, read_plan, write_plan
+from featray.tables.layout import Partition, open_output
+from featray.video.units import WHOLE_VIDEO
+
+
+@pytest.fixture
+def partition(tmp_path):
+    return Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+
+
+@pytest.fixture
+def planner(partition):
+    made = PlanVideos(
+        partition, ChildSettings(DecodeConfig(sample=EveryNth(every=12), unit_frames=16), DetectConfig(), {})
+    )
+    yield made
+    made._decoder.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "again"), [(ErrorCode.FETCH_FAILED, True), (ErrorCode.NOT_A_VIDEO, False)], ids=lambda value: str(value)
+)
+def test_a_plan_that_failed(partition, planner, face_clip, code, again):
+    (video,) = list_videos(InputConfig(uris=[str(face_clip)]))
+    task = VideoTask(video, "key", "shard", resume=True)
+    folder = partition.landing(video.video_id, "key")
+    failed = VideoPlan(None, WHOLE_VIDEO, ("plan", str(code), "it was so"))
+    write_plan(folder, failed)
+    (unit,) = task.units(failed, {})
+    outcome = Outcome(failures=[failed.failure])
+    land_unit_part(partition, unit, "run", 0, LANDED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table(), outcome)
+    (table,) = planner(pa.table({"task": [task.to_json()]}))
+    units = [UnitTask.from_json(text) for text in table["task"].to_pylist()]
+    if again:
+        assert [(unit.landed_parts, unit.failure) for unit in units] == [(0, None)] * 3
+        assert landed_units(folder) == {}, "or the run after this one takes it for the first unit"
+        assert len(read_plan(folder).units) == 3
+    else:
+        assert [unit.landed_parts for unit in units] == [1]
+        assert asdict(read_plan(folder)) == asdict(failed)
