@@ -3,11 +3,8 @@
 import os
 import signal
 import time
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
-import ray
 from ray.data import DataContext
 
 from featray.config import ClusterConfig
@@ -15,10 +12,11 @@ from featray.errors import RunError
 from featray.runner import run
 from featray.sources.listing import list_videos
 from featray.tally import Tally
+from tests.faults.conftest import processes
 from tests.integration.conftest import make_config, silent
 
-VIDEOS = 120
-_PAGE, _AHEAD = 8, 16
+VIDEOS = 48
+_PAGE, _AHEAD = 4, 8
 
 
 @pytest.fixture
@@ -66,13 +64,14 @@ def test_a_run_in_which_all_fails_ends_and_says_with_what(cluster, config):
         run(strict, silent())
 
 
-def test_what_reads_the_feed_may_die(cluster, config, small_pages, monkeypatch, caplog):
-    """With SIGKILL, when some videos are done and most are not listed yet: nothing is lost, and nothing waits for ever."""
+def test_what_reads_the_feed_may_die(cluster, cache, config, small_pages, monkeypatch, caplog):
+    """With SIGKILL, when most videos are not listed yet: nothing is lost, and nothing waits for ever."""
     killed, take = [], Tally.take
 
     def taken(tally, receipt):
         if tally.videos_done == 2 * _PAGE and not killed:
-            killed.extend(kill_ray_workers("ray::ReadVideoFeed"))
+            killed.extend(processes(cache, b"ray::ReadVideoFeed"))
+            os.kill(killed[0], signal.SIGKILL)
         return take(tally, receipt)
 
     monkeypatch.setattr(Tally, "take", taken)
@@ -91,23 +90,10 @@ def test_a_listing_may_take_its_time(cluster, config, monkeypatch):
             yield video
 
     monkeypatch.setattr("featray.runner.list_videos", listing)
-    monkeypatch.setattr("featray.shards._PAGE", 8)
-    monkeypatch.setattr("featray.shards.SHARD_VIDEOS", 8)
+    monkeypatch.setattr("featray.shards._PAGE", _PAGE)
+    monkeypatch.setattr("featray.shards.SHARD_VIDEOS", _PAGE)
     monkeypatch.setattr(DataContext.get_current(), "execution_no_progress_timeout_s", 1)
     assert run(config, silent()).videos["failed"] == VIDEOS
-
-
-def kill_ray_workers(title):
-    """Kill the processes of this cluster that Ray gave a name that begins so; their ids."""
-    session = ray._private.worker._global_node.get_session_dir_path()
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (folder / "cmdline").read_text().startswith(title) and session in (folder / "environ").read_text():
-                found.append(int(folder.name))
-    for pid in found:
-        os.kill(pid, signal.SIGKILL)
-    return found
 
 
 @pytest.mark.parametrize("videos", [1, 3 * _PAGE])
