@@ -242,7 +242,7 @@ class Config(Section):
 
     def redacted(self) -> dict[str, Any]:
         """The config as plain data, with every secret replaced by `***`."""
-        from featray.sources.storage import redact_options, redact_uri
+        from featray.sources.redaction import redact_options, redact_uri
 
         data = self.model_dump(mode="json")
         data["input"]["uris"] = [redact_uri(uri) for uri in data["input"]["uris"]]

@@ -21,7 +21,8 @@ from featray.sources.ahead import REQUESTS, Ahead, in_order
 from featray.sources.containers import Entry, is_container, read_entries
 from featray.sources.expand import expand
 from featray.sources.keyset import KeySet
-from featray.sources.storage import Location, locate, redact_uri, storage_errors, unreadable_code
+from featray.sources.redaction import redact_uri
+from featray.sources.storage import Location, locate, storage_errors, unreadable_code
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ object is there whole or not at all), and no credential is ever part of a messag
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import uuid
@@ -16,14 +15,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
-from urllib.parse import urlsplit, urlunsplit
 
 import fsspec
 
 from featray.errors import ErrorCode, StorageError
-
-_SECRET_KEY = re.compile(r"secret|token|passw|credential|key|sas|signature|auth|account|connection", re.IGNORECASE)
-_NOT_SECRET = {"key_type", "check_keys"}
+from featray.sources.redaction import redact_uri
 
 
 @dataclass(frozen=True)
@@ -121,37 +117,6 @@ def locate_beside(uri: str, known: Location) -> Location:
     if known.is_local or fsspec.utils.get_protocol(uri) not in _protocols(known.fs):
         return locate(uri)
     return Location(known.fs, known.fs._strip_protocol(uri), redact_uri(uri))
-
-
-def redact_uri(uri: str) -> str:
-    """A URI without user, password, query and fragment; local paths stay as they are.
-
-    >>> redact_uri("https://me:pw@host/a.mp4?X-Amz-Signature=abc")
-    'https://host/a.mp4'
-    """
-    if "://" not in uri:
-        return uri
-    scheme, rest = uri.split("://", 1)
-    if scheme in ("http", "https", "ftp", "sftp", "abfs", "abfss", "az"):
-        parts = urlsplit(uri)
-        host = parts.netloc.rsplit("@", 1)[-1] if scheme in ("http", "https", "ftp", "sftp") else parts.netloc
-        return urlunsplit((parts.scheme, host, parts.path, "", ""))
-    # In bucket stores `?` and `#` are legal in keys and globs; only user:password@ is a secret.
-    head, slash, tail = rest.partition("/")
-    return f"{scheme}://{head.rsplit('@', 1)[-1]}{slash}{tail}"
-
-
-def redact_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Storage options with the value of every key that may be a secret replaced by `***`."""
-
-    def clean(key: str, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: clean(k, v) for k, v in value.items()}
-        if _SECRET_KEY.search(key) and key not in _NOT_SECRET and value is not None and not isinstance(value, bool):
-            return "***"
-        return redact_uri(value) if isinstance(value, str) and "://" in value else value
-
-    return {key: clean(key, value) for key, value in options.items()}
 
 
 def transport_errors() -> tuple[type[Exception], ...]:
