@@ -273,3 +273,16 @@ def test_a_uri_among_spaces_is_that_uri(tmp_path, face_clip):
     (tmp_path / "list.csv").write_text(f"uri,n\n  file://{face_clip} ,1\n")
     (video,) = videos(tmp_path / "list.csv")
     assert (video.uri, video.problem) == (f"file://{face_clip}", None)
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://[bad/x.mp4?sig=hunter2", "https://host:port/x.mp4", "/a\0b.mp4", "/\ud800.mp4", "/\udce9.mp4"]
+)
+def test_a_uri_that_nobody_takes_is_a_row_and_the_others_go_on(tmp_path, face_clip, uri):
+    rows = [{"uri": uri}, {"uri": str(face_clip)}]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    bad, good = videos(tmp_path / "list.jsonl")
+    assert bad.problem[0] == ErrorCode.FETCH_FAILED and good.problem is None
+    said = f"{bad.uri} {bad.problem[1]}"
+    assert "hunter2" not in said and said.encode()
+    assert plan_video(Video.from_json(bad.to_json()), DecodeConfig(), {}).failure[1] == "fetch_failed"
