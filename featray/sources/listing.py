@@ -1,12 +1,14 @@
 """From `input.uris` to videos, one by one, without holding the listing.
 
 Order is that of the configured URIs, then of the storage's listing, so that the same
-bucket gives the same order every time. A video named twice is listed once.
+bucket gives the same order every time. A video named twice is listed once; links that differ in their query only
+are one video, since a query may be a signature, and the listing says so at its end.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -21,8 +23,10 @@ from featray.sources.ahead import REQUESTS, Ahead, in_order
 from featray.sources.containers import Entry, is_container, read_entries
 from featray.sources.expand import expand
 from featray.sources.keyset import KeySet
-from featray.sources.redaction import readable_name, redact_uri
+from featray.sources.redaction import has_query, readable_name, redact_uri
 from featray.sources.storage import Location, locate, storage_errors, unreadable_code
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,22 @@ def list_videos(config: InputConfig) -> Iterator[Video]:
         ConfigError: a URI names nothing, or a path does not fit `path_fields`.
         StorageError: a place cannot be listed.
     """
-    seen = KeySet()  # the listing itself is never held
+    seen, links = KeySet(), KeySet()  # the listing itself is never held
+    left_out, example = 0, ""
     for uri in config.uris:
         count = 0
         for video in _ahead(expand(uri, config.storage_options), config):
             count += 1
+            is_other_link = has_query(video.address) and links.add(int(video_id(video.address), 16))
             if seen.add(int(video.video_id, 16)):
                 yield video
+            elif is_other_link:
+                left_out, example = left_out + 1, example or video.uri
         if count == 0:
             raise ConfigError(f"input.uris: nothing found at {locate(uri, config.storage_options).uri}")
+    if left_out:
+        what = "only what follows the `?` tells them from links listed before, and that is no part of a video's id"
+        log.warning("%d left out of the input, such as one to %s: %s", left_out, example, what)
 
 
 def find_video(uri: str, member: str | None, config: InputConfig) -> Video | None:
