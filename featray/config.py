@@ -53,7 +53,7 @@ class InputConfig(Section):
         if value is None:
             return None
         names = path_field_names(value)
-        if not names or len(set(names)) != len(names):
+        if not names or len({name.casefold() for name in names}) != len(names):
             raise ValueError("is a pattern of distinct {name} parts, such as '{site}/{date}/{name}'")
         return value
 
@@ -234,10 +234,14 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _partition_names_are_free(self) -> Config:
-        taken = {"dataset", "release", "video_id", "run_id"}
-        clash = taken & set(path_field_names(self.input.path_fields or ""))
-        if clash:
-            raise ValueError(f"input.path_fields: the name {sorted(clash)[0]!r} is featray's own")
+        if self.input.path_fields is None:
+            return self
+        from featray.tables.schema import TABLES  # loads pyarrow, which most commands can do without
+
+        taken = {column.name.casefold() for columns in TABLES.values() for column in columns}  # DuckDB ignores case
+        for name in path_field_names(self.input.path_fields):
+            if name.casefold() in taken:
+                raise ValueError(f"input.path_fields: the name {name!r} is featray's own, of a table's column")
         return self
 
     def redacted(self) -> dict[str, Any]:
