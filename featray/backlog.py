@@ -1,6 +1,6 @@
 """What is to do: the listing against what is published; and what is published but no longer listed.
 
-Holds 30 bytes a published video (`tables/done.py`) and nothing a listed one.
+Holds 30 bytes a published video (`tables/done.py`), the URIs of damaged shard files, and nothing else that is listed.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Backlog:
         self._work_key = work_keys(settings)
         self._retry = ("partial", "failed") if retry_failed else ()
         self._begun: dict[str, list[str]] = {}
+        self._half_read: set[str] = set()
         self.published: dict[str, int] = {}
         for name in list_folders(partition.landing()):
             self._begun.setdefault(name.partition("-")[0], []).append(name)
@@ -60,6 +61,8 @@ class Backlog:
         """A task for each video whose work is not published; the others are counted."""
         done, erased = self._done, Blocked(self._partition)
         for video in videos:
+            if video.problem and video.member is not None:
+                self._half_read.add(video.uri)
             record = done.find(video.video_id)
             if record >= 0:
                 done.see(record)
@@ -93,7 +96,8 @@ class Backlog:
         """Videos that are published, lie where the input was listed, and are not there any more.
 
         To be asked when `select` has come to its end. Videos of other configs that publish to
-        the same dataset are left alone, unless this config's globs or prefixes cover them too.
+        the same dataset are left alone, unless this config's globs or prefixes cover them too. So are members of a
+        shard file that was not read to its end: what lies behind the damage may still be there.
         """
         unseen = self._done.unseen()
         found = Deleted()
@@ -102,7 +106,7 @@ class Backlog:
         is_covered = covers(config)
         for commit in stored_commits(self._partition):
             for video in commit.videos:
-                if video.video_id in unseen and is_covered(video.uri):
+                if video.video_id in unseen and video.uri not in self._half_read and is_covered(video.uri):
                     found.add(commit.name, video.video_id, video.uri)
         return found
 

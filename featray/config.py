@@ -53,7 +53,7 @@ class InputConfig(Section):
         if value is None:
             return None
         names = path_field_names(value)
-        if not names or len(set(names)) != len(names):
+        if not names or len({name.casefold() for name in names}) != len(names):
             raise ValueError("is a pattern of distinct {name} parts, such as '{site}/{date}/{name}'")
         return value
 
@@ -234,15 +234,20 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _partition_names_are_free(self) -> Config:
-        taken = {"dataset", "release", "video_id", "run_id"}
-        clash = taken & set(path_field_names(self.input.path_fields or ""))
-        if clash:
-            raise ValueError(f"input.path_fields: the name {sorted(clash)[0]!r} is featray's own")
+        if self.input.path_fields is None:
+            return self
+        from featray.tables.schema import PER_VIDEO_TABLES, TABLES  # loads pyarrow, which most commands can do without
+
+        # DuckDB ignores case.
+        taken = {column.name.casefold() for table in PER_VIDEO_TABLES for column in TABLES[table]}
+        for name in path_field_names(self.input.path_fields):
+            if name.casefold() in taken:
+                raise ValueError(f"input.path_fields: the name {name!r} is featray's own, of a table's column")
         return self
 
     def redacted(self) -> dict[str, Any]:
         """The config as plain data, with every secret replaced by `***`."""
-        from featray.sources.storage import redact_options, redact_uri
+        from featray.sources.redaction import redact_options, redact_uri
 
         data = self.model_dump(mode="json")
         data["input"]["uris"] = [redact_uri(uri) for uri in data["input"]["uris"]]

@@ -23,7 +23,7 @@ from featray.ray_session import local_gpus
 from featray.runner import Job, describe
 from featray.shards import SHARD_BYTES, SHARD_VIDEOS
 from featray.sources.listing import Video, list_videos
-from featray.sources.storage import redact_uri
+from featray.sources.redaction import redact_uri
 from featray.tables.done import Done, read_done
 from featray.tables.layout import Partition, open_output
 from featray.trial import Measured, child_settings, frames_promised, measure

@@ -7,7 +7,7 @@ import json
 from rich.console import Console
 
 from featray.runner import Summary
-from featray.sources.storage import redact_uri
+from featray.sources.redaction import redact_uri
 
 NOT_TRAINED = (
     "The network's weights are synthetic (random): boxes, times and counts are real, "

@@ -15,7 +15,8 @@ from featray.report.moments import MOMENTS, Moment, Moments, read_moments
 from featray.report.numbers import EXAMPLES, read_numbers
 from featray.report.plots import Plot, plot_coverage, plot_distributions, plot_faces_per_frame
 from featray.report.scope import MOST_ROWS, Scope, open_scope
-from featray.sources.storage import locate_beside, redact_uri, write_bytes
+from featray.sources.redaction import redact_uri
+from featray.sources.storage import locate_beside, write_bytes
 from featray.tables.layout import Output
 from featray.views.times import clock_text
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.errors import ErrorCode
+from featray.sources.redaction import readable_name
 from featray.sources.storage import Location, open_ranges, transport_errors, unreadable_code
 
 VIDEO_SUFFIXES = frozenset(
@@ -33,6 +35,9 @@ BYTES_COLUMNS: Final = ("bytes", "video", "content", "data", "mp4")
 MAX_MEMBERS: Final = 1_000_000
 """Of one tar: beyond that it is a mistake or an attack, and the rest is refused with a row."""
 
+_PADDING_BYTES: Final = 1 << 20
+"""Of zeros behind the end of a tar: writers fill up a record, of 10 KiB mostly, of a MiB at most."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -44,7 +49,7 @@ class Entry:
         place: where the member's bytes are: `{"offset": n, "size": n}` of a tar, or
             `{"row_group": n, "row": n, "column": name}` of a Parquet file.
         size_bytes: of the member; -1 if not known.
-        extra: the other columns of a manifest.
+        extra: the other columns of a manifest, as plain JSON data.
         problem: error code and message of what cannot be read.
     """
 
@@ -70,7 +75,9 @@ def read_entries(location: Location, column: str | None) -> Iterator[Entry]:
     """
     try:
         yield from _READERS[_suffix(location.path)](location, column)
-    except (tarfile.TarError, pa.ArrowInvalid, csv.Error, UnicodeDecodeError, EOFError) as error:
+    except tarfile.TarError as error:
+        yield Entry(problem=(ErrorCode.BAD_SHARD, f"damaged shard file: {error}"))
+    except (ValueError, OverflowError, pa.ArrowException, csv.Error, EOFError) as error:  # bad bytes, dates, schemas
         yield Entry(problem=(ErrorCode.BAD_SHARD, f"damaged shard file ({type(error).__name__})"))
     except transport_errors() as error:
         yield Entry(problem=(unreadable_code(error), f"the shard file cannot be read ({type(error).__name__})"))
@@ -100,19 +107,63 @@ def read_member(location: Location, place: dict[str, Any], max_bytes: int) -> io
 
 def _tar(location: Location, _: str | None) -> Iterator[Entry]:
     seen: set[str] = set()
-    with open_ranges(location) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-        for count, member in enumerate(tar):
+    with open_ranges(location) as file:
+        for count, member in enumerate(_tar_members(file)):
             if count >= MAX_MEMBERS:
                 text = f"more than {MAX_MEMBERS} members; the rest is left out"
                 yield Entry(problem=(ErrorCode.BAD_SHARD, text))
                 return
-            tar.members = []  # type: ignore[attr-defined]  # or tarfile would keep every header it has read
             if not member.isreg() or _suffix(member.name) not in VIDEO_SUFFIXES:
                 continue
-            name = member.name if member.name not in seen else f"{member.name}@{member.offset_data}"
-            seen.add(member.name)
+            name = readable_name(member.name)
+            named = name if name not in seen else f"{name}@{member.offset_data}"
+            seen.add(name)
             place = {"offset": member.offset_data, "size": member.size}
-            yield Entry(member=name, place=place, size_bytes=member.size)
+            yield Entry(member=named, place=place, size_bytes=member.size)
+
+
+def _tar_members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
+    """All members of a tar, and of the tars that were joined to it with `cat`.
+
+    Raises:
+        TarError: it is damaged or breaks off; its text says where, and behind which member.
+    """
+    begin: int | None = 0
+    at, last = 0, "no member"
+    while begin is not None:
+        at = begin
+        try:
+            file.seek(begin)
+            tar = tarfile.open(fileobj=file, mode="r:")
+            for member in tar:
+                tar.members = []  # type: ignore[attr-defined]  # or tarfile would keep every header it has read
+                if member.size < 0:
+                    raise tarfile.ReadError("negative size")
+                yield member
+                at, last = tar.offset, f"member {readable_name(member.name)}"
+            begin = _next_archive(file, tar.offset)
+        except (tarfile.TarError, ValueError, OverflowError) as error:
+            raise tarfile.ReadError(f"{error} at byte {at}, behind {last}") from error
+
+
+def _next_archive(file: IO[bytes], end: int) -> int | None:
+    """Where another tar begins behind the one that ends here; None if nothing does.
+
+    tarfile takes whatever is no header, but at the very beginning, for the end, and says nothing.
+
+    Raises:
+        ReadError: this is no end.
+    """
+    file.seek(end)
+    block = file.read(tarfile.BLOCKSIZE)
+    if any(block):
+        raise tarfile.ReadError("neither a header nor an end")
+    # Not a byte behind the last member is an end as well: writers that are not closed leave the end blocks out, and GNU
+    # tar and Python read such files without a word. A copy that was cut off exactly there looks the same; one that was
+    # cut off anywhere else is told apart.
+    padding = file.read(_PADDING_BYTES)
+    zeros = len(padding) - len(padding.lstrip(b"\0"))
+    return None if zeros == len(padding) else end + len(block) + zeros // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
 
 
 def _parquet(location: Location, column: str | None) -> Iterator[Entry]:
@@ -176,7 +227,19 @@ def _named(row: dict[str, Any], column: str) -> Entry:
     value = row.get(column)
     if not isinstance(value, str) or not value:
         return Entry(problem=(ErrorCode.BAD_SHARD, f"a row without a URI in column {column}"))
-    return Entry(uri=value, extra={k: v for k, v in row.items() if k != column and k is not None})
+    uri = value.strip() if "://" in value else value  # else spaces may be part of a file's name
+    return Entry(uri=uri, extra=_plain({k: v for k, v in row.items() if k != column and k is not None}))
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can hold it: without bytes, infinities and NaN as null, dates and decimals as text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items() if not isinstance(inner, bytes)}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value if not isinstance(inner, bytes)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def _choose(names: list[str], binary: list[str]) -> str | None:

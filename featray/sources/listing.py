@@ -1,12 +1,14 @@
 """From `input.uris` to videos, one by one, without holding the listing.
 
 Order is that of the configured URIs, then of the storage's listing, so that the same
-bucket gives the same order every time. A video named twice is listed once.
+bucket gives the same order every time. A video named twice is listed once; links that differ in their query only
+are one video, since a query may be a signature, and the listing says so at its end.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -15,13 +17,16 @@ from itertools import chain
 from typing import Any
 
 from featray.config import InputConfig, path_field_names
-from featray.errors import ConfigError, StorageError
+from featray.errors import ConfigError, ErrorCode, StorageError
 from featray.identity import video_id
 from featray.sources.ahead import REQUESTS, Ahead, in_order
 from featray.sources.containers import Entry, is_container, read_entries
 from featray.sources.expand import expand
 from featray.sources.keyset import KeySet
-from featray.sources.storage import Location, locate, redact_uri, storage_errors, unreadable_code
+from featray.sources.redaction import has_query, readable_name, redact_uri
+from featray.sources.storage import Location, locate, storage_errors, unreadable_code
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Video:
         member: the name inside a shard file, else None.
         fields: values of `path_fields`.
         place: where a member's bytes are inside the shard file; see `containers.Entry`.
-        extra: the other columns of the manifest that named it.
+        extra: the other columns of the manifest that named it, as plain JSON data.
         problem: error code and message, if listing already found that it cannot be read.
     """
 
@@ -75,15 +80,22 @@ def list_videos(config: InputConfig) -> Iterator[Video]:
         ConfigError: a URI names nothing, or a path does not fit `path_fields`.
         StorageError: a place cannot be listed.
     """
-    seen = KeySet()  # the listing itself is never held
+    seen, links = KeySet(), KeySet()  # the listing itself is never held
+    left_out, example = 0, ""
     for uri in config.uris:
         count = 0
         for video in _ahead(expand(uri, config.storage_options), config):
             count += 1
+            is_other_link = has_query(video.address) and links.add(int(video_id(video.address), 16))
             if seen.add(int(video.video_id, 16)):
                 yield video
+            elif is_other_link:
+                left_out, example = left_out + 1, example or video.uri
         if count == 0:
             raise ConfigError(f"input.uris: nothing found at {locate(uri, config.storage_options).uri}")
+    if left_out:
+        what = "only what follows the `?` tells them from links listed before, and that is no part of a video's id"
+        log.warning("%d left out of the input, such as one to %s: %s", left_out, example, what)
 
 
 def find_video(uri: str, member: str | None, config: InputConfig) -> Video | None:
@@ -112,7 +124,7 @@ def _ahead(found: Iterator[tuple[Location, dict[str, Any]]], config: InputConfig
     try:
         for location, info in found:
             video = _to_video(location, info, config.path_fields)
-            is_one = not is_container(location.path)
+            is_one = video.problem is not None or not is_container(location.path)
             waiting.append((video,) if is_one else Ahead(_held_videos(location, video, config)))
             if len(waiting) > _CONTAINERS_AHEAD:
                 yield from waiting.popleft()
@@ -162,26 +174,33 @@ def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
     address = entry.uri
     if "://" not in address and not address.startswith("/"):
         address = f"{manifest.address.rpartition('/')[0]}/{address}"
+    safe = readable_name(redact_uri(address))
     try:
         location = locate(address, config.storage_options)
         with storage_errors(location.uri):
-            video = _to_video(location, location.fs.info(location.path), config.path_fields)
+            return replace(_to_video(location, location.fs.info(location.path), config.path_fields), extra=entry.extra)
     except StorageError as error:
-        safe = redact_uri(address)
-        code = unreadable_code(error.__cause__)
-        fields = _path_fields(safe, config.path_fields)
-        video = Video(video_id(safe), safe, address, -1, "unknown", fields=fields, problem=(code, str(error)))
-    return replace(video, extra=entry.extra)
+        problem = unreadable_code(error.__cause__), readable_name(str(error))
+    except ValueError:  # what a storage's library has no other word for: half a character, a NUL
+        problem = ErrorCode.FETCH_FAILED, f"{safe}: is no name that its storage takes"
+    fields = _path_fields(safe, config.path_fields)
+    return Video(
+        video_id(safe), safe, readable_name(address), -1, "unknown", fields=fields, extra=entry.extra, problem=problem
+    )
 
 
 def _to_video(location: Location, info: dict[str, Any], pattern: str | None) -> Video:
+    uri = readable_name(location.uri)
+    address = location.uri if location.uri.endswith(location.path) else location.fs.unstrip_protocol(location.path)
+    unnamed = (ErrorCode.FETCH_FAILED, f"{uri}: its name is not UTF-8, and no table can hold it; rename the file")
     return Video(
-        video_id=video_id(location.uri),
-        uri=location.uri,
-        address=location.uri if location.uri.endswith(location.path) else location.fs.unstrip_protocol(location.path),
+        video_id=video_id(uri),
+        uri=uri,
+        address=address if uri == location.uri else uri,
         size_bytes=int(info["size"]) if info.get("size") is not None else -1,
         content_id=_content_id(info),
-        fields=_path_fields(location.uri, pattern),
+        fields=_path_fields(uri, pattern),
+        problem=None if uri == location.uri else unnamed,
     )
 
 

@@ -8,7 +8,6 @@ object is there whole or not at all), and no credential is ever part of a messag
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import uuid
@@ -16,14 +15,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import fsspec
 
 from featray.errors import ErrorCode, StorageError
-
-_SECRET_KEY = re.compile(r"secret|token|passw|credential|key|sas|signature|auth|account|connection", re.IGNORECASE)
-_NOT_SECRET = {"key_type", "check_keys"}
+from featray.sources.redaction import redact_uri
 
 
 @dataclass(frozen=True)
@@ -85,6 +82,9 @@ _DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 """What to install for a protocol whose package is none of ours."""
 
+_CHAINING = frozenset("simplecache filecache blockcache cached dir reference zip tar libarchive".split())
+"""Protocols that stand before another one, as in `zip://a.mp4::s3://bucket/z.zip`."""
+
 
 def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
     """The location that a URI or local path names.
@@ -92,12 +92,16 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
     Raises:
         StorageError: the protocol is unknown, its package is not installed, or it refuses the options.
     """
-    clean = redact_uri(uri)
-    protocol = fsspec.utils.get_protocol(uri)
+    clean, opened = redact_uri(uri), _without_name(uri)
+    protocol = fsspec.utils.get_protocol(opened)
     if protocol not in fsspec.available_protocols():
         raise StorageError(f"{clean}: cannot be opened: unknown protocol")
+    if protocol in ("http", "https") and not _is_url(uri):
+        raise StorageError(f"{clean}: is no valid URL")
     try:
-        fs, path = fsspec.core.url_to_fs(uri, **{**_DEFAULT_OPTIONS.get(protocol, {}), **(storage_options or {})})
+        fs, path = fsspec.core.url_to_fs(opened, **{**_DEFAULT_OPTIONS.get(protocol, {}), **(storage_options or {})})
+        if opened != uri:
+            path = fs._strip_protocol(uri)
         if "s3" in _protocols(fs):
             fs.connect()  # asks nobody; without it, wrong options would only come out at the first read
     except ImportError as error:
@@ -118,40 +122,23 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
 
 def locate_beside(uri: str, known: Location) -> Location:
     """The location of a URI; in the same kind of store as `known`, it is reached as that is, credentials and all."""
-    if known.is_local or fsspec.utils.get_protocol(uri) not in _protocols(known.fs):
+    if known.is_local or fsspec.utils.get_protocol(_without_name(uri)) not in _protocols(known.fs):
         return locate(uri)
     return Location(known.fs, known.fs._strip_protocol(uri), redact_uri(uri))
 
 
-def redact_uri(uri: str) -> str:
-    """A URI without user, password, query and fragment; local paths stay as they are.
-
-    >>> redact_uri("https://me:pw@host/a.mp4?X-Amz-Signature=abc")
-    'https://host/a.mp4'
-    """
-    if "://" not in uri:
-        return uri
-    scheme, rest = uri.split("://", 1)
-    if scheme in ("http", "https", "ftp", "sftp", "abfs", "abfss", "az"):
-        parts = urlsplit(uri)
-        host = parts.netloc.rsplit("@", 1)[-1] if scheme in ("http", "https", "ftp", "sftp") else parts.netloc
-        return urlunsplit((parts.scheme, host, parts.path, "", ""))
-    # In bucket stores `?` and `#` are legal in keys and globs; only user:password@ is a secret.
-    head, slash, tail = rest.partition("/")
-    return f"{scheme}://{head.rsplit('@', 1)[-1]}{slash}{tail}"
+def _without_name(uri: str) -> str:
+    """A URI as far as fsspec may look for a chain of filesystems; in a key or a file's name `::` is nothing special."""
+    head = uri.partition("::")[0]
+    return uri if head.partition("://")[0] in _CHAINING else head
 
 
-def redact_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Storage options with the value of every key that may be a secret replaced by `***`."""
-
-    def clean(key: str, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: clean(k, v) for k, v in value.items()}
-        if _SECRET_KEY.search(key) and key not in _NOT_SECRET and value is not None and not isinstance(value, bool):
-            return "***"
-        return redact_uri(value) if isinstance(value, str) and "://" in value else value
-
-    return {key: clean(key, value) for key, value in options.items()}
+def _is_url(uri: str) -> bool:
+    try:
+        urlsplit(uri).port  # noqa: B018 - asking for it is what checks it
+    except ValueError:
+        return False
+    return True
 
 
 def transport_errors() -> tuple[type[Exception], ...]:

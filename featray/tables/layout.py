@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from featray.errors import OutputError, StorageError
+from featray.errors import ConfigError, OutputError, StorageError
 from featray.sources.storage import (
     Location,
     exists,
@@ -104,9 +104,12 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
         create: whether to begin an output where there is none.
 
     Raises:
+        ConfigError: the URI has a character that its files could be written with, but not read.
         OutputError: the place holds something else, or nothing (and `create` is false).
     """
     output = Output(locate(uri, storage_options))
+    if any(char in output.root.path for char in "*?["):  # fsspec reads several files by pattern
+        raise ConfigError(f"{output.root.uri}: an output's URI may not hold `*`, `?` or `[`; name another place")
     marker = output.internal("output.json")
     try:
         described = json.loads(read_bytes(marker))

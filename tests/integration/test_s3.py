@@ -138,6 +138,17 @@ def test_a_listing_of_several_pages(bucket, options):
     assert len(uris("s3://many/deep/3/*.mp4")) == len(range(3, 500, 7))
 
 
+@pytest.mark.parametrize("uri", ["s3://odd/", "s3://odd/a::b.mp4"])
+def test_two_colons_in_a_key_are_part_of_the_key(endpoint, options, uri):
+    store = fsspec.filesystem("s3", **options)
+    store.makedirs("odd", exist_ok=True)
+    store.pipe({"odd/a": b"another object", "odd/a::b.mp4": b"the video"})
+    (video,) = list_videos(InputConfig(uris=[uri], storage_options=options))
+    assert (video.uri, video.size_bytes) == ("s3://odd/a::b.mp4", 9)
+    with open_source(video, options) as file:
+        assert file.read() == b"the video"
+
+
 def moov_last(clip, place):
     """The same video with its index behind the data, as cameras write it."""
     command = [

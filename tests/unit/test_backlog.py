@@ -1,13 +1,18 @@
 """What is work, what is done, and what is gone; over real commits and a real listing."""
 
+import io
 import os
+import tarfile
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from featray.backlog import Backlog
 from featray.config import InputConfig
 from featray.identity import work_key, work_keys
+from featray.sources import containers
 from featray.sources.expand import covers
 from featray.sources.keyset import KeySet
 from featray.sources.listing import list_videos
@@ -140,3 +145,58 @@ def test_rows_of_a_manifests_video_that_cannot_be_reached_any_more_stay(partitio
     assert names(found.select(list_videos(config))) == []
     assert found.published == {"ok": 2}
     assert "in/a.mp4: " in caplog.text and "its rows stay" in caplog.text
+
+
+def write_shard(path, members=("a.mp4", "b.mp4", "c.mp4")):
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"video": pa.array([name.encode() for name in members], pa.binary())}), path)
+        return
+    with tarfile.open(path, "w") as archive:
+        for name in members:
+            info = tarfile.TarInfo(name)
+            info.size = 700
+            archive.addfile(info, io.BytesIO(b"x" * 700))
+
+
+def gone(partition, config):
+    found = backlog(partition)
+    list(found.select(list_videos(config)))
+    return found.deleted(config)
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".parquet"])
+@pytest.mark.parametrize("damage", ["no bytes at all", "cut off", "other bytes"])
+def test_members_of_a_shard_file_that_is_damaged_are_not_gone(partition, tmp_path, suffix, damage):
+    shard = tmp_path / f"shard{suffix}"
+    write_shard(shard)
+    config = InputConfig(uris=[str(shard)])
+    publish(partition, config)
+    data = shard.read_bytes()
+    shard.write_bytes({"no bytes at all": b"", "cut off": data[: len(data) // 10], "other bytes": b"?" * 2000}[damage])
+    assert gone(partition, config).count == 0
+
+
+def test_members_behind_the_damage_or_beyond_the_limit_are_not_gone(partition, tmp_path, monkeypatch):
+    shard = tmp_path / "shard.tar"
+    write_shard(shard)
+    config = InputConfig(uris=[str(shard)])
+    publish(partition, config)
+    with shard.open("r+b") as file:
+        file.seek(512 + 1024)
+        file.write(b"\xff" * 512)
+    assert gone(partition, config).count == 0
+    write_shard(shard)
+    monkeypatch.setattr(containers, "MAX_MEMBERS", 1)
+    assert gone(partition, config).count == 0
+
+
+def test_members_of_a_shard_file_that_was_read_to_its_end_may_be_gone(partition, tmp_path):
+    whole, damaged = tmp_path / "whole.tar", tmp_path / "damaged.tar"
+    config = InputConfig(uris=[f"{tmp_path}/*.tar"])
+    for shard in (whole, damaged):
+        write_shard(shard)
+    publish(partition, config)
+    write_shard(whole, ["b.mp4"])
+    damaged.write_bytes(b"")
+    deleted = gone(partition, config)
+    assert (deleted.count, set(deleted.examples)) == (2, {f"file://{whole}"})

@@ -1,3 +1,5 @@
+import datetime
+import decimal
 import io
 import json
 import tarfile
@@ -85,6 +87,78 @@ def test_a_tar_that_breaks_off_keeps_its_first_members(tmp_path, tar, face_clip)
     assert len(read(found[0])) < size
 
 
+def small_tar(path, *names, data=b"x" * 700):
+    with tarfile.open(path, "w") as archive:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path.read_bytes()
+
+
+MEMBER_BYTES = 512 + 1024
+"""Of a member of `small_tar`: its header, and 700 bytes filled up to blocks."""
+
+
+def test_a_tar_says_where_it_is_damaged(tmp_path):
+    data = small_tar(tmp_path / "s.tar", "a.mp4", "b.mp4", "c.mp4")
+    (tmp_path / "s.tar").write_bytes(data[:MEMBER_BYTES] + b"\xff" * 512 + data[MEMBER_BYTES + 512 :])
+    *members, problem = videos(tmp_path / "s.tar")
+    assert [v.member for v in members] == ["a.mp4"]
+    assert problem.problem[0] == ErrorCode.BAD_SHARD
+    assert f"at byte {MEMBER_BYTES}, behind member a.mp4" in problem.problem[1]
+
+
+@pytest.mark.parametrize("over", [1, 300, 512 + 100, MEMBER_BYTES - 1])
+def test_a_tar_that_is_cut_off_behind_a_member_says_so(tmp_path, over):
+    data = small_tar(tmp_path / "s.tar", "a.mp4", "b.mp4", "c.mp4")
+    (tmp_path / "s.tar").write_bytes(data[: MEMBER_BYTES + over])
+    found = videos(tmp_path / "s.tar")
+    assert found[0].member == "a.mp4" and found[-1].problem[0] == ErrorCode.BAD_SHARD
+    assert "behind member" in found[-1].problem[1]
+
+
+def test_a_damaged_pax_header_costs_what_is_behind_it_and_no_more(tmp_path):
+    data = small_tar(tmp_path / "s.tar", "a.mp4", f"{'long' * 40}.mp4", "c.mp4")
+    at = data.index(b"././@PaxHeader") + 1024  # the header that the pax record is about
+    (tmp_path / "s.tar").write_bytes(data[:at] + b"\xff" * 512 + data[at + 512 :])
+    first, problem = videos(tmp_path / "s.tar")
+    assert first.member == "a.mp4" and "behind member a.mp4" in problem.problem[1]
+
+
+@pytest.mark.parametrize("end", [0, 100, 512, 1024])
+def test_a_tar_without_its_end_blocks_is_whole_if_its_last_member_is(tmp_path, end):
+    data = small_tar(tmp_path / "s.tar", "a.mp4", "b.mp4")
+    (tmp_path / "s.tar").write_bytes(data[: 2 * MEMBER_BYTES + end])
+    assert [(v.member, v.problem) for v in videos(tmp_path / "s.tar")] == [("a.mp4", None), ("b.mp4", None)]
+
+
+def test_tars_that_were_joined_are_read_one_after_the_other(tmp_path):
+    one = small_tar(tmp_path / "s.tar", "a.mp4", "b.mp4", data=b"1" * 700)
+    two = small_tar(tmp_path / "s.tar", "a.mp4", "c.mp4", data=b"2" * 700)
+    (tmp_path / "s.tar").write_bytes(one + two)
+    found = videos(tmp_path / "s.tar")
+    assert [v.member for v in found] == ["a.mp4", "b.mp4", f"a.mp4@{len(one) + 512}", "c.mp4"]
+    assert [read(v)[:1] for v in found] == [b"1", b"1", b"2", b"2"]
+
+
+def test_what_is_no_tar_behind_the_end_of_one_is_said(tmp_path):
+    data = small_tar(tmp_path / "s.tar", "a.mp4")
+    (tmp_path / "s.tar").write_bytes(data + b"something else")
+    member, problem = videos(tmp_path / "s.tar")
+    assert member.member == "a.mp4" and f"at byte {len(data)}, behind member a.mp4" in problem.problem[1]
+
+
+def test_a_members_name_that_is_not_utf8_is_escaped(tmp_path):
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        for name in ("café.mp4", "b.mp4"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            archive.addfile(info, io.BytesIO(b"abc"))
+    found = videos(tmp_path / "s.tar")
+    assert [(v.member, read(v)) for v in found] == [("caf\\xe9.mp4", b"abc"), ("b.mp4", b"abc")]
+
+
 def test_too_many_members_end_in_a_row(tmp_path, monkeypatch):
     monkeypatch.setattr(containers, "MAX_MEMBERS", 10)
     with tarfile.open(tmp_path / "many.tar", "w") as archive:
@@ -157,3 +231,58 @@ def test_bad_rows_are_accounted_for(tmp_path, face_clip):
 def test_a_prefix_takes_tars_but_no_tables(tar):
     (tar.parent / "metadata.csv").write_text("uri\nx.mp4\n")
     assert {v.uri for v in videos(f"{tar.parent}/")} == {f"file://{tar}"}
+
+
+def test_columns_of_any_type_become_plain_json(tmp_path, face_clip):
+    row = {
+        "uri": str(face_clip),
+        "when": datetime.datetime(2024, 5, 6, 7, 8, 9, tzinfo=datetime.UTC),
+        "day": datetime.date(2024, 5, 6),
+        "price": decimal.Decimal("1.50"),
+        "thumbnail": b"\xff\xd8",
+        "score": float("nan"),
+        "limits": [1.0, float("inf")],
+        "inner": {"day": datetime.date(2024, 5, 6), "raw": b"x", "n": 3},
+        "flag": True,
+        "none": None,
+    }
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "list.parquet")
+    (video,) = videos(tmp_path / "list.parquet")
+    assert video.extra == {
+        "when": "2024-05-06 07:08:09+00:00",
+        "day": "2024-05-06",
+        "price": "1.50",
+        "score": None,
+        "limits": [1.0, None],
+        "inner": {"day": "2024-05-06", "n": 3},
+        "flag": True,
+        "none": None,
+    }
+    assert Video.from_json(video.to_json()) == video
+    json.dumps(video.extra, allow_nan=False)
+
+
+def test_a_date_that_python_does_not_have_ends_in_a_row(tmp_path, face_clip):
+    days = pa.array([2**31 - 1], pa.int32()).cast(pa.date32())
+    pq.write_table(pa.table({"uri": [str(face_clip)], "day": days}), tmp_path / "list.parquet")
+    (video,) = videos(tmp_path / "list.parquet")
+    assert video.problem[0] == ErrorCode.BAD_SHARD
+
+
+def test_a_uri_among_spaces_is_that_uri(tmp_path, face_clip):
+    (tmp_path / "list.csv").write_text(f"uri,n\n  file://{face_clip} ,1\n")
+    (video,) = videos(tmp_path / "list.csv")
+    assert (video.uri, video.problem) == (f"file://{face_clip}", None)
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://[bad/x.mp4?sig=hunter2", "https://host:port/x.mp4", "/a\0b.mp4", "/\ud800.mp4", "/\udce9.mp4"]
+)
+def test_a_uri_that_nobody_takes_is_a_row_and_the_others_go_on(tmp_path, face_clip, uri):
+    rows = [{"uri": uri}, {"uri": str(face_clip)}]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    bad, good = videos(tmp_path / "list.jsonl")
+    assert bad.problem[0] == ErrorCode.FETCH_FAILED and good.problem is None
+    said = f"{bad.uri} {bad.problem[1]}"
+    assert "hunter2" not in said and said.encode()
+    assert plan_video(Video.from_json(bad.to_json()), DecodeConfig(), {}).failure[1] == "fetch_failed"

@@ -1,10 +1,12 @@
 import os
+import zipfile
 
 import pytest
 
 from featray.config import InputConfig
-from featray.errors import ConfigError
-from featray.sources.listing import Video, list_videos
+from featray.errors import ConfigError, StorageError
+from featray.plan import open_source
+from featray.sources.listing import Video, find_video, list_videos
 
 
 @pytest.fixture
@@ -67,3 +69,41 @@ def test_content_id_follows_the_bytes_and_their_time(tree):
 def test_a_video_survives_json(tree):
     (video,) = list_videos(InputConfig(uris=[f"{tree}/a/2025/x.mp4"], path_fields="{year}/{name}"))
     assert Video.from_json(video.to_json()) == video
+
+
+@pytest.mark.parametrize("uri", ["{}/", "{}/a::b.mp4", "file://{}/a::b.mp4", "{}/list.csv"])
+def test_two_colons_in_a_name_are_part_of_the_name(tmp_path, uri):
+    (tmp_path / "a").write_bytes(b"another file")
+    (tmp_path / "a::b.mp4").write_bytes(b"the video")
+    (tmp_path / "list.csv").write_text("uri\na::b.mp4\n")
+    (video,) = list_videos(InputConfig(uris=[uri.format(tmp_path)]))
+    assert (video.uri, video.problem, video.size_bytes) == (f"file://{tmp_path}/a::b.mp4", None, 9)
+    for same in (video, find_video(video.uri, None, InputConfig(uris=["unused"]))):
+        with open_source(same, {}) as file:
+            assert file.read() == b"the video"
+
+
+def test_a_chain_of_filesystems_is_still_one(tmp_path, tree):
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.write(tree / "a/2024/x.mp4", "x.mp4")
+    (video,) = list_videos(InputConfig(uris=[f"simplecache::file://{tree}/a/2024/x.mp4"]))
+    assert video.size_bytes == len("a/2024/x.mp4")
+    (video,) = list_videos(InputConfig(uris=[f"zip://x.mp4::file://{tmp_path}/z.zip"]))
+    assert video.size_bytes == len("a/2024/x.mp4")
+
+
+def test_a_name_that_is_not_utf8_is_a_row_and_the_others_go_on(tmp_path):
+    for name in (b"a.mp4", b"caf\xe9.mp4", b"caf\xe9.tar", b"z.mp4"):
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            file.write(b"x")
+    found = list(list_videos(InputConfig(uris=[f"{tmp_path}/"], path_fields="{name}")))
+    names = ["a.mp4", r"caf\xe9.mp4", r"caf\xe9.tar", "z.mp4"]
+    assert [video.uri for video in found] == [f"file://{tmp_path}/{name}" for name in names]
+    assert [video.problem and video.problem[0] for video in found] == [None, "fetch_failed", "fetch_failed", None]
+    assert "its name is not UTF-8" in found[1].problem[1]
+    assert all(Video.from_json(video.to_json()) == video and video.to_json().encode() for video in found)
+
+
+def test_a_url_that_is_none_is_said():
+    with pytest.raises(StorageError, match=r"^https://\[bad/x\.mp4: is no valid URL$"):
+        list(list_videos(InputConfig(uris=["https://[bad/x.mp4?sig=hunter2"])))

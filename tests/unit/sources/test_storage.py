@@ -12,43 +12,9 @@ from featray.sources.storage import (
     locate,
     open_ranges,
     read_bytes,
-    redact_options,
-    redact_uri,
     upload,
     write_bytes,
 )
-
-
-@pytest.mark.parametrize(
-    ("uri", "safe"),
-    [
-        ("https://me:pw@host:8080/a/b.mp4?X-Amz-Signature=s#f", "https://host:8080/a/b.mp4"),
-        ("s3://key:secret@bucket/a?b.mp4", "s3://bucket/a?b.mp4"),
-        ("s3://bucket/**/*.mp4", "s3://bucket/**/*.mp4"),
-        (
-            "abfs://container@account.dfs.core.windows.net/a.mp4?sig=s",
-            "abfs://container@account.dfs.core.windows.net/a.mp4",
-        ),
-        ("/local/pa?th.mp4", "/local/pa?th.mp4"),
-    ],
-)
-def test_redact_uri(uri, safe):
-    assert redact_uri(uri) == safe
-
-
-def test_redact_options_keeps_what_is_no_secret():
-    given = {
-        "endpoint_url": "http://u:p@host:9000",
-        "anon": False,
-        "secret": "x",
-        "client_kwargs": {"region_name": "eu"},
-    }
-    assert redact_options(given) == {
-        "endpoint_url": "http://host:9000",
-        "anon": False,
-        "secret": "***",
-        "client_kwargs": {"region_name": "eu"},
-    }
 
 
 @pytest.mark.parametrize(

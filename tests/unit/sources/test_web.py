@@ -90,3 +90,19 @@ def test_a_manifest_of_links_keeps_the_ones_that_fail_and_their_order(web, tmp_p
         ErrorCode.ACCESS_DENIED,
         None,
     ]
+
+
+def test_links_that_differ_only_in_their_query_are_one_video_and_that_is_said(web, tmp_path, caplog):
+    links = [f"{web}/face.mp4?id={i}&token=hunter2" for i in (1, 2, 3, 3, 1)] + [f"{web}/face.mp4"]
+    manifest = tmp_path / "links.csv"
+    manifest.write_text("uri\n" + "\n".join(links) + "\n")
+    (video,) = list_videos(InputConfig(uris=[str(manifest)]))
+    assert video.address == links[0]
+    (said,) = caplog.messages
+    assert said.startswith(f"3 left out of the input, such as one to {web}/face.mp4: ") and "hunter2" not in said
+
+
+def test_the_same_link_again_is_no_news(web, caplog):
+    uris = [f"{web}/face.mp4?signature=abc", f"{web}/face.mp4?signature=abc", f"{web}/no_face.mp4", f"{web}/no_*.mp4"]
+    assert len(list(list_videos(InputConfig(uris=uris)))) == 2
+    assert caplog.messages == []
