@@ -12,6 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
@@ -21,7 +22,7 @@ from featray import metrics
 from featray.backlog import Backlog, Deleted
 from featray.cluster import expects_gpu
 from featray.config import Config, cache_dir, path_field_names
-from featray.errors import RunError
+from featray.errors import LeaseError, RunError
 from featray.faces.detector import DetectorFiles, detector_sha256
 from featray.identity import release_name, result_settings
 from featray.model.checkpoint import Checkpoint
@@ -147,7 +148,7 @@ def run(config: Config, progress: Progress) -> Summary:
         deleted = backlog.deleted(config.input)
         if deleted.count and config.run.drop_deleted:
             drop_videos(partition, deleted.videos, f"drop-{job.run_id}", lease.fence.check)
-        sweep_temporary(partition)
+        sweep_temporary(partition, lease.fence.check)
     counts = _count(commits)
     return Summary(
         job=job,
@@ -175,19 +176,19 @@ def _row(job: Job) -> dict[str, Any]:
 
 def _run_job(job: Job, lease: Lease, todo: Iterator[VideoTask], progress: Progress, started: float) -> list[Commit]:
     partition, row = lease.fence.partition, _row(job)
-    begin_run(partition, row)
+    begin_run(partition, row, lease.fence.check)
     try:
         commits = _execute(job, lease, todo, row, progress)
     except BaseException as error:
-        if not lease.lost:  # else the run that took over has written the last word on this one
+        with suppress(LeaseError):  # the run that took over has written the last word on this one
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            end_run(partition, {**row, "status": status, "finished_at": datetime.now(UTC)})
+            end_run(partition, {**row, "status": status, "finished_at": datetime.now(UTC)}, lease.fence.check)
         raise
-    lease.fence.check()
     counts = _count(commits)
     seconds = time.monotonic() - started
     rates = {"frames_per_s": counts["frames"] / seconds, "faces_per_s": counts["faces"] / seconds}
-    end_run(partition, {**row, **counts, **rates, "status": _status(counts), "finished_at": datetime.now(UTC)})
+    ended = {**row, **counts, **rates, "status": _status(counts), "finished_at": datetime.now(UTC)}
+    end_run(partition, ended, lease.fence.check)
     return commits
 
 

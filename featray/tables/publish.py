@@ -74,7 +74,7 @@ def publish_shard(partition: Partition, manifest: ShardManifest, settings: Publi
     if commit.cancelled:
         raise LeaseError(f"shard {manifest.shard}: given up by run {commit.run_id}, which has taken over")
     commit = carry_out(partition, commit, settings.check)
-    clean_up_shard(partition, manifest)
+    clean_up_shard(partition, manifest, settings.check)
     return commit
 
 
@@ -105,8 +105,13 @@ def _write_shard(partition: Partition, manifest: ShardManifest, settings: Publis
     return create_commit(partition, commit)
 
 
-def clean_up_shard(partition: Partition, manifest: ShardManifest) -> None:
-    """Delete what a committed shard no longer needs: its landing folders, then its manifest."""
+def clean_up_shard(partition: Partition, manifest: ShardManifest, check: Callable[[], None] | None = None) -> None:
+    """Delete what a committed shard no longer needs: its landing folders, then its manifest.
+
+    `check` is called once for all of it: a run that has taken over meanwhile deletes the same.
+    """
+    if check is not None:
+        check()
     for video in manifest.videos:
         delete_folder(partition.landing(video["video_id"], video["work_key"]))
     close_shard(partition, manifest.shard)
