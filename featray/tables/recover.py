@@ -3,17 +3,19 @@
 A shard is open while its manifest exists. If its commit exists too, only deletions were left
 to do. If not, it is cancelled, once and for all: its videos are planned again, and what landed of
 them is used. Then files that no commit names are deleted, whoever left them: the lease is held, so
-none of them is in the making. That it still is, is asked before each change.
+none of them is in the making. That it still is, is asked before each change. What landed late, of
+work that was published without waiting for it, is deleted as well.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from featray.sources.storage import Location, delete
+from featray.sources.storage import Location, delete, delete_folder, list_folders
 from featray.tables.commits import Commit, cancel_shard, close_shard, create_commit, read_commit, read_manifests
 from featray.tables.done import Done, read_done
 from featray.tables.layout import Partition
@@ -22,18 +24,20 @@ from featray.tables.orphans import uncommitted_files
 from featray.tables.publish import clean_up_shard
 from featray.tables.replace import carry_out, without_videos
 from featray.tables.runs import close_killed_runs, marker
+from featray.tables.tombstones import Blocked
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """What was found: runs that were killed, shards that had been committed, shards that had not, stray files."""
+    """What was found: runs that were killed, shards that had been committed, shards that had not, and what is stray."""
 
     runs: int
     finished_shards: int
     reopened_shards: int
     stray_files: int
+    stray_landings: int
 
 
 def recover(partition: Partition, run_id: str, check: Callable[[], None] | None = None) -> Done:
@@ -65,8 +69,9 @@ def recover(partition: Partition, run_id: str, check: Callable[[], None] | None 
     if doubles := done.doubles():
         drop_videos(partition, doubles, f"mend-{run_id}", check)
         done = read_done(partition)
-    found = Recovered(runs, finished, reopened, _sweep(partition, done.files, check))
-    if found != Recovered(0, 0, 0, 0):
+    strays = _sweep(partition, done.files, check)
+    found = Recovered(runs, finished, reopened, strays, _sweep_landing(partition, done, check))
+    if found != Recovered(0, 0, 0, 0, 0):
         log.info("recovered release %s: %s", partition.release, found)
     return done
 
@@ -110,6 +115,25 @@ def _sweep(partition: Partition, published: set[str], check: Callable[[], None])
     """Delete files of the partition that no commit names; how many there were."""
     strays = _delete_strays(partition, partition.table_folders(), published, ".parquet", check)
     return strays + sweep_temporary(partition, check)
+
+
+def _sweep_landing(partition: Partition, done: Done, check: Callable[[], None]) -> int:
+    """Delete what has landed of published work and of erased videos; of how many videos.
+
+    Workers leave it that were late: another try of theirs was faster. Of published work that is partial or failed it
+    may be from a second try that was cut off: that is decided when the video is listed, in `Backlog.select`.
+    """
+    erased, swept = Blocked(partition), 0
+    for name in list_folders(partition.landing()):
+        video_id, _, key = name.partition("-")
+        if not re.fullmatch("[0-9a-f]{16}-[0-9a-f]{16}", name):
+            continue
+        record = done.find(video_id)
+        if video_id in erased or (record >= 0 and done.is_done(record, key) and done.status(record) == "ok"):
+            check()
+            delete_folder(partition.landing().child(name))
+            swept += 1
+    return swept
 
 
 def _delete_strays(

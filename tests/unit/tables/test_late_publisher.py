@@ -14,6 +14,7 @@ from featray.tables.commits import (
     Commit,
     CommittedVideo,
     ShardManifest,
+    close_shard,
     create_commit,
     read_commit,
     read_commits,
@@ -24,6 +25,7 @@ from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold
 from featray.tables.publish import PublishSettings, publish_shard
 from featray.tables.recover import recover
+from featray.tables.tombstones import Erasure, note_erasure
 from featray.video.units import Unit
 from tests.faults.dying_driver import MadeUp
 
@@ -161,3 +163,36 @@ def take_again(lease):
     with lease:
         pass
     return hold(lease.fence.partition, "next")
+
+
+def test_a_part_that_lands_after_its_shard_was_published_is_cleared_by_the_next_run(partition, shard):
+    """Whether or not its video is still listed; and no part of work that is not published."""
+    lease = hold(partition, "run")
+    publish_shard(partition, shard("s1"), settings(lease))
+    assert list_files(partition.landing()) == []
+    shard("late")
+    close_shard(partition, "late")
+    other = partition.landing("0" * 16, "e" * 64), partition.landing("1" * 16, "f" * 64)
+    for folder in other:
+        write_plan(folder, VideoPlan(None, (Unit(0),)))
+    assert len(list_files(partition.landing())) == 3
+    recover(partition, "next", take_again(lease).fence.check)
+    assert list_files(partition.landing()) == [folder.child("plan.json").path for folder in other]
+
+
+def test_what_lands_of_an_erased_video_is_cleared_by_the_next_run(partition, shard):
+    lease = hold(partition, "run")
+    note_erasure(partition.output, Erasure("e", "0" * 16, None, None, 1, done=True))
+    shard("late")
+    close_shard(partition, "late")
+    recover(partition, "next", lease.fence.check)
+    assert list_files(partition.landing()) == []
+
+
+@pytest.mark.parametrize("status", ["partial", "failed"])
+def test_a_second_try_at_what_failed_keeps_what_it_has_landed(partition, shard, status):
+    lease = hold(partition, "run")
+    create_commit(partition, Commit("s0", "run", 1, [], [CommittedVideo("0" * 16, "u", "f" * 64, status, 1, 1)]))
+    shard("s1")
+    recover(partition, "next", lease.fence.check)
+    assert len(list_files(partition.landing())) == 2
