@@ -12,6 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
@@ -21,7 +22,7 @@ from featray import metrics
 from featray.backlog import Backlog, Deleted
 from featray.cluster import expects_gpu
 from featray.config import Config, cache_dir, path_field_names
-from featray.errors import RunError
+from featray.errors import LeaseError, RunError
 from featray.faces.detector import DetectorFiles, detector_sha256
 from featray.identity import release_name, result_settings
 from featray.model.checkpoint import Checkpoint
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 
 _ENOUGH_TO_JUDGE = 20
 """Videos seen before a high share of failures stops a run."""
+
+_COUNTED = ("videos_ok", "videos_partial", "videos_failed", "frames", "faces")
 
 
 @dataclass(frozen=True)
@@ -141,14 +144,13 @@ def run(config: Config, progress: Progress) -> Summary:
         backlog = Backlog(partition, done, job.settings, retry_failed=config.run.retry_failed)
         todo = backlog.select(chain([first], videos))
         begin = next(todo, None)
-        commits: list[Commit] = []
+        counts = dict.fromkeys(_COUNTED, 0)
         if begin is not None:
-            commits = _run_job(job, lease, chain([begin], todo), progress, started)
+            counts = _run_job(job, lease, chain([begin], todo), progress, started)
         deleted = backlog.deleted(config.input)
         if deleted.count and config.run.drop_deleted:
             drop_videos(partition, deleted.videos, f"drop-{job.run_id}", lease.fence.check)
-        sweep_temporary(partition)
-    counts = _count(commits)
+        sweep_temporary(partition, lease.fence.check)
     return Summary(
         job=job,
         status="nothing_to_do" if begin is None else _status(counts),
@@ -173,27 +175,26 @@ def _row(job: Job) -> dict[str, Any]:
     )
 
 
-def _run_job(job: Job, lease: Lease, todo: Iterator[VideoTask], progress: Progress, started: float) -> list[Commit]:
+def _run_job(job: Job, lease: Lease, todo: Iterator[VideoTask], progress: Progress, started: float) -> dict[str, int]:
     partition, row = lease.fence.partition, _row(job)
-    begin_run(partition, row)
+    begin_run(partition, row, lease.fence.check)
     try:
-        commits = _execute(job, lease, todo, row, progress)
+        counts = _execute(job, lease, todo, row, progress)
     except BaseException as error:
-        if not lease.lost:  # else the run that took over has written the last word on this one
+        with suppress(LeaseError):  # the run that took over has written the last word on this one
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            end_run(partition, {**row, "status": status, "finished_at": datetime.now(UTC)})
+            end_run(partition, {**row, "status": status, "finished_at": datetime.now(UTC)}, lease.fence.check)
         raise
-    lease.fence.check()
-    counts = _count(commits)
     seconds = time.monotonic() - started
     rates = {"frames_per_s": counts["frames"] / seconds, "faces_per_s": counts["faces"] / seconds}
-    end_run(partition, {**row, **counts, **rates, "status": _status(counts), "finished_at": datetime.now(UTC)})
-    return commits
+    ended = {**row, **counts, **rates, "status": _status(counts), "finished_at": datetime.now(UTC)}
+    end_run(partition, ended, lease.fence.check)
+    return counts
 
 
 def _execute(
     job: Job, lease: Lease, todo: Iterator[VideoTask], row: dict[str, Any], progress: Progress
-) -> list[Commit]:
+) -> dict[str, int]:
     partition = lease.fence.partition
     publishing = PublishSettings(
         run_id=job.run_id,
@@ -203,7 +204,7 @@ def _execute(
         fence=lease.fence,
     )
     tally = Tally()
-    commits: list[Commit] = []
+    counts = dict.fromkeys(_COUNTED, 0)
     pages = open_shards(todo, partition, job.run_id, tally)
     with progress, Session(job.config) as session:
         row["gpu"] = session.gpus if job.gpu else None
@@ -227,7 +228,7 @@ def _execute(
                 _stop_if_hopeless(tally, job.config, tally.videos_troubled if is_judged else 0)
                 if complete:
                     session.publish(partition, complete, publishing)
-                commits += session.published(wait=False)
+                _add(session.published(wait=False), counts)
             missing = tally.missing()
             if not missing or attempt == job.config.run.max_attempts:
                 break
@@ -239,9 +240,9 @@ def _execute(
         land_lost(partition, tally.given_up(), job.run_id, tally.problems())
         for manifest in tally.open_shards():
             session.publish(partition, manifest, publishing)
-        commits += session.published(wait=True)
+        _add(session.published(wait=True), counts)
         metrics.record(metrics.VIDEOS_OPEN, 0, dataset=partition.dataset)
-    return commits
+    return counts
 
 
 def _stop_if_hopeless(tally: Tally, config: Config, incomplete: int) -> None:
@@ -286,10 +287,12 @@ def _weights_facts(job: Job) -> WeightsFacts:
     )
 
 
-def _count(commits: list[Commit]) -> dict[str, int]:
-    videos = [video for commit in commits for video in commit.videos]
-    counts = {f"videos_{s}": sum(video.status == s for video in videos) for s in ("ok", "partial", "failed")}
-    return counts | {"frames": sum(v.frames for v in videos), "faces": sum(v.faces for v in videos)}
+def _add(commits: list[Commit], counts: dict[str, int]) -> None:
+    """Count what commits hold. They are not kept: a run may publish millions of videos."""
+    for video in (video for commit in commits for video in commit.videos):
+        counts[f"videos_{video.status}"] += 1
+        counts["frames"] += video.frames
+        counts["faces"] += video.faces
 
 
 def _by_status(counts: dict[str, int]) -> dict[str, int]:

@@ -14,8 +14,8 @@ import duckdb
 from featray.errors import UsageError
 from featray.report.distributions import FEATURES
 from featray.report.scope import limit_memory
-from featray.tables.layout import Output
-from featray.tables.query import connect, read_published, run_sql
+from featray.tables.layout import Output, list_partitions
+from featray.tables.query import connect, run_sql
 from featray.views.selection import quoted
 
 MOST_FACES: Final = 5_000_000
@@ -129,7 +129,7 @@ def diff_releases(
 
 
 def _dataset(output: Output, release_a: str, release_b: str, dataset: str | None) -> str:
-    partitions = [one.partition for one in read_published(output, "all")]
+    partitions = list_partitions(output)
     for release in (release_a, release_b):
         if release not in {one.release for one in partitions}:
             known = ", ".join(sorted({one.release for one in partitions})) or "none"

@@ -58,11 +58,9 @@ def open_scope(output: Output, release: str | None, dataset: str | None, most_ro
     Raises:
         UsageError: there is no such dataset or release, or there are several datasets and none is named.
     """
-    every = read_published(output, "all")
-    if release is not None:
-        every = read_published(output, release)
+    every = read_published(output, release or "all")
     datasets = sorted({one.partition.dataset for one in every})
-    if not any(commit.videos for one in every for commit in one.commits):
+    if not any(one.files("videos") for one in every):
         raise UsageError(f"{output.root.uri}: holds no published video yet; `featray run CONFIG` first")
     if dataset is not None and dataset not in datasets:
         raise UsageError(f"--dataset {dataset}: not in this output; it has: {', '.join(datasets)}")
@@ -70,7 +68,8 @@ def open_scope(output: Output, release: str | None, dataset: str | None, most_ro
         raise UsageError(f"{output.root.uri}: holds several datasets; name one with --dataset: {', '.join(datasets)}")
     dataset = dataset or datasets[0]
     chosen = _latest_first([one for one in every if one.partition.dataset == dataset])[0].partition.release
-    same = [one for one in read_published(output, "all") if one.partition.dataset == dataset]
+    every = every if release is None else read_published(output, "all")
+    same = [one for one in every if one.partition.dataset == dataset]
     others = tuple(one.partition.release for one in _latest_first(same) if one.partition.release != chosen)
     return Scope(connect_scope(output, dataset, chosen), dataset, chosen, others, most_rows)
 

@@ -329,6 +329,8 @@ def _replace_local(path: str, *, data: bytes | None = None, moved: str | None = 
                 os.fsync(file.fileno())
         elif moved is not None:
             shutil.move(moved, temporary)
+            with open(temporary, "rb") as whole:
+                os.fsync(whole.fileno())  # a commit that is on the disk must not name a file that is not
         os.replace(temporary, path)
     except BaseException:
         if os.path.exists(temporary):

@@ -13,6 +13,7 @@ import re
 import secrets
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -95,8 +96,8 @@ def erase(
     with tempfile.TemporaryDirectory(prefix="featray-erase-") as scratch:
         found = []
         for partition in partitions:
-            with hold(partition, f"{ERASE_PREFIX}{erasure.erasure_id}"):
-                found.append(_erase_in(partition, erasure, scratch))
+            with hold(partition, f"{ERASE_PREFIX}{erasure.erasure_id}") as lease:
+                found.append(_erase_in(partition, erasure, scratch, lease.fence.check))
     finish_erasure(output, erasure)
     return [here for here in found if here.anything]
 
@@ -152,25 +153,27 @@ def _mentions(videos: list[dict[str, Any]], video_id: str) -> bool:
     return any(video["video_id"] == video_id for video in videos)
 
 
-def _erase_in(partition: Partition, erasure: Erasure, scratch: str) -> ErasedHere:
-    finish_committed(partition)
+def _erase_in(partition: Partition, erasure: Erasure, scratch: str, check: Callable[[], None]) -> ErasedHere:
+    finish_committed(partition, check)
     here = ErasedHere(partition)
     done = read_commit(partition, f"{ERASE_PREFIX}{erasure.erasure_id}") is not None
     if not done and _is_present(partition, erasure.video_id):
-        _publish_without(partition, erasure, here, scratch)
-    here.landed = _erase_unfinished(partition, erasure)
-    here.uncommitted = _sweep(partition, erasure)
+        _publish_without(partition, erasure, here, scratch, check)
+    here.landed = _erase_unfinished(partition, erasure, check)
+    here.uncommitted = _sweep(partition, erasure, check)
     return here
 
 
-def _publish_without(partition: Partition, erasure: Erasure, here: ErasedHere, scratch: str) -> None:
+def _publish_without(
+    partition: Partition, erasure: Erasure, here: ErasedHere, scratch: str, check: Callable[[], None]
+) -> None:
     """Write the commit that removes the rows, with the audit row, and carry it out."""
     commits = read_commits(partition)
     affected = [c for c in commits if any(video.video_id == erasure.video_id for video in c.videos)]
     track = None
     if erasure.track_id is not None:
         track = read_track(partition, affected, erasure.video_id, erasure.track_id)
-    rewritten = [_without(partition, commit, erasure, track, here, scratch) for commit in affected]
+    rewritten = [_without(partition, commit, erasure, track, here, scratch, check) for commit in affected]
     uris = uris_of(partition, affected, erasure.video_id) if track is None else set()
     for commit in commits if uris else []:
         files = rewrite_files(
@@ -180,19 +183,23 @@ def _publish_without(partition: Partition, erasure: Erasure, here: ErasedHere, s
             touching=None,
             generation=f"{ERASE_PREFIX}{erasure.erasure_id}",
             scratch=scratch,
+            check=check,
         )
         if files != commit.files and commit not in affected:
             rewritten.append(replace(commit, files=files, rewrites=[]))
     for row in running_rows(partition) if uris else []:
         config = forget_uri(row["config"], uris, erasure.video_id)
         if config != row["config"]:
+            check()
             write_marker(partition, {**row, "config": config})
     name = f"{ERASE_PREFIX}{erasure.erasure_id}"
     # As old as what was there: an erasure must not make a release the latest one.
     newest_us = max((commit.published_at_us for commit in commits), default=1)
-    commit = Commit(name, "", newest_us, _audit(partition, erasure, here, name, scratch), [], rewritten)
+    audit = _audit(partition, erasure, here, name, scratch, check)
+    commit = Commit(name, "", newest_us, audit, [], rewritten)
+    check()
     write_commit(partition, commit)
-    carry_out(partition, commit)
+    carry_out(partition, commit, check)
 
 
 def _without(
@@ -202,6 +209,7 @@ def _without(
     track: TrackFaces | None,
     here: ErasedHere,
     scratch: str,
+    check: Callable[[], None],
 ) -> Commit:
     """A commit as it reads without the video, or without the track."""
     video_id = erasure.video_id
@@ -213,6 +221,7 @@ def _without(
         touching={video_id},
         generation=f"{ERASE_PREFIX}{erasure.erasure_id}",
         scratch=scratch,
+        check=check,
     )
     if track is None:
         videos = [video for video in commit.videos if video.video_id != video_id]
@@ -221,7 +230,9 @@ def _without(
     return replace(commit, files=files, videos=videos, rewrites=[])
 
 
-def _audit(partition: Partition, erasure: Erasure, here: ErasedHere, name: str, scratch: str) -> list[CommittedFile]:
+def _audit(
+    partition: Partition, erasure: Erasure, here: ErasedHere, name: str, scratch: str, check: Callable[[], None]
+) -> list[CommittedFile]:
     row = {
         "dataset": partition.dataset,
         "release": partition.release,
@@ -240,12 +251,13 @@ def _audit(partition: Partition, erasure: Erasure, here: ErasedHere, name: str, 
         footer={"dataset": partition.dataset, "release": partition.release},
         path_fields=(),
         root=partition.output.root,
+        check=check,
     )
     writer.write_rows([row])
     return writer.close()
 
 
-def _erase_unfinished(partition: Partition, erasure: Erasure) -> int:
+def _erase_unfinished(partition: Partition, erasure: Erasure, check: Callable[[], None]) -> int:
     """Take the video out of landing and open shards; in how many places it was."""
     folders = _landing_folders(partition, erasure.video_id)
     removed = len(folders)
@@ -253,6 +265,7 @@ def _erase_unfinished(partition: Partition, erasure: Erasure) -> int:
         if not _mentions(manifest.videos, erasure.video_id):
             continue
         removed += 1
+        check()
         rest = [video for video in manifest.videos if video["video_id"] != erasure.video_id]
         if rest:
             text = json.dumps(asdict(replace(manifest, videos=rest)))
@@ -260,11 +273,12 @@ def _erase_unfinished(partition: Partition, erasure: Erasure) -> int:
         else:
             close_shard(partition, manifest.shard)
     for name in folders:
+        check()
         delete_folder(partition.landing().child(name))
     return removed
 
 
-def _sweep(partition: Partition, erasure: Erasure) -> int:
+def _sweep(partition: Partition, erasure: Erasure, check: Callable[[], None]) -> int:
     """Delete files that no commit names and that hold the video, or cannot be read; how many there were.
 
     Killed processes leave such files: parts of a shard without a commit, and temporary files on a disk.
@@ -274,11 +288,13 @@ def _sweep(partition: Partition, erasure: Erasure) -> int:
     strays = uncommitted_files(output, partition.table_folders(), committed)
     gone = [path for path in strays if _may_hold(partition, path, erasure)]
     for path in gone:
+        check()
         delete(output.root.child(path))
     for folder in _INTERNAL_FOLDERS:
         for path in list_files(output.internal(folder, partition.dataset, partition.release)):
             name = path.rsplit("/", 1)[-1]
             if name.startswith(".") and name.endswith(".tmp"):
+                check()
                 delete(output.root.child(output.relative(path)))
     return len(gone)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,13 +119,29 @@ def uris_of(partition: Partition, commits: list[Commit], video_id: str) -> set[s
 def forget_uri(config: str, uris: set[str], video_id: str) -> str:
     """A run's config (YAML) that does not name the video's file any more; the same text if it did not."""
     data = yaml.safe_load(config)
-    named = uris | {uri.removeprefix("file://") for uri in uris}
-    kept = [f"erased:{video_id}" if uri in named else uri for uri in data["input"]["uris"]]
+    kept = [f"erased:{video_id}" if _names(given, uris) else given for given in data["input"]["uris"]]
     if kept == data["input"]["uris"]:
         return config
     data["input"]["uris"] = kept
     text: str = yaml.safe_dump(data, sort_keys=False)
     return text
+
+
+def _names(given: str, uris: set[str]) -> bool:
+    """Whether an entry of `input.uris` is one of these URIs, or may be.
+
+    A relative path counts from a folder that is not known any more, where the run was started or the user's home. It
+    is taken to name every file whose path ends in it: the person's name may stay nowhere, and if it was another file
+    of that name, nothing but the name is lost.
+    """
+    if given in uris:
+        return True
+    paths = {posixpath.normpath(uri.removeprefix("file://")) for uri in uris if uri.startswith("file://")}
+    path = posixpath.normpath(re.sub("^(file|local):(//)?", "", given))
+    if path.startswith("/"):
+        return path in paths
+    end = "/" + re.sub(r"^(~[^/]*/|(\.\./)+)", "", path)
+    return any(known.endswith(end) for known in paths)
 
 
 def forget_uri_edit(uris: set[str], video_id: str) -> Edit:

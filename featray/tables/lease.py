@@ -5,8 +5,9 @@ written, and (S3 since 2024, local disks, most others) a PUT on the condition th
 there. So leases are numbered objects, `_featray/leases/<dataset>/<release>/<number>.json`:
 
 * **Who created the highest number holds the partition.** To take over is to create the next
-  number, which one of many can do. The highest is never deleted, so numbers never repeat: they
-  are fencing tokens. A run that ends writes `released` into its own.
+  number, which one of many can do. The highest is never deleted, so it never comes again: it is a
+  fencing token. Lower ones are deleted, so a claimant that was slow may create one of them again; it
+  sees the higher one and gives up. A run that ends writes `released` into its own.
 * **A holder renews** its object every 15 s, in a thread. One that was not renewed for 90 s may
   be taken over. Age is measured by the storage's clock only (`exclusive.age_seconds`); where a
   storage tells none, a lease that looks expired is watched for two renewals before it is taken.
@@ -18,9 +19,9 @@ there. So leases are numbered objects, `_featray/leases/<dataset>/<release>/<num
 
 What holds when a holder is wrong about itself: a paused laptop wakes after its lease was taken
 over, workers go on for a moment after their driver died. Before every upload, commit, rewrite and
-deletion the process that does it asks the storage whether its number is still the highest
-(`Fence.check`), and stops if not. Between that question and the write lies a moment in which it
-could be paused. What then gets through is harmless:
+deletion (of what has landed of a shard, before the first) the process that does it asks the storage
+whether its number is still the highest (`Fence.check`), and stops if not. Between that question and
+the write lies a moment in which it could be paused. What then gets through is harmless:
 
 * names of shards belong to their run, so that no file of another run is overwritten;
 * a commit is created only where nothing is, and a run that takes over first cancels the shards
@@ -94,6 +95,10 @@ class Fence:
         )
 
 
+def unchecked() -> None:
+    """The `check` of those who know that nobody can take over from them."""
+
+
 class Lease:
     """A held partition; a context manager that renews the lease and releases it at the end."""
 
@@ -163,8 +168,11 @@ def hold(partition: Partition, run_id: str) -> Lease:
             _refuse_if_held(partition, newest)
         mine = Holder.myself(newest + 1, run_id)
         if _claim(partition, mine, looked):
-            _tidy(partition, mine.number)
-            return Lease(partition, mine)
+            if _newest(partition) == mine.number:
+                _tidy(partition, mine.number)
+                return Lease(partition, mine)
+            # The number was free because it had been taken, passed by and tidied away since we looked.
+            delete(partition.lease(mine.number))
     raise LeaseError(f"{_name(partition)}: other runs keep taking it; let one of them finish")
 
 

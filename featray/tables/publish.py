@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 
-from featray.errors import LeaseError
+from featray.errors import LeaseError, RunError, StorageError
 from featray.sources.storage import delete, delete_folder
 from featray.tables.commits import (
     Commit,
@@ -66,15 +66,25 @@ def publish_shard(partition: Partition, manifest: ShardManifest, settings: Publi
     """Merge, track, sort, write, commit, clean up; of what was done in an earlier try, only the rest.
 
     Raises:
-        RunError: a unit of the shard has not landed.
+        RunError: a unit of the shard has not landed, or a commit does not hold the videos that the shard replaces.
         LeaseError: another run has taken over.
         StorageError: the storage failed; nothing is committed then.
     """
-    commit = read_commit(partition, manifest.shard) or _write_shard(partition, manifest, settings)
+    commit = read_commit(partition, manifest.shard)
+    if commit is None:
+        try:
+            commit = _write_shard(partition, manifest, settings)
+        except LeaseError:
+            raise
+        except (RunError, StorageError):
+            # What it needs is gone as well if another try of the same task was faster, and has tidied up.
+            commit = read_commit(partition, manifest.shard)
+            if commit is None:
+                raise
     if commit.cancelled:
         raise LeaseError(f"shard {manifest.shard}: given up by run {commit.run_id}, which has taken over")
     commit = carry_out(partition, commit, settings.check)
-    clean_up_shard(partition, manifest)
+    clean_up_shard(partition, manifest, settings.check)
     return commit
 
 
@@ -105,8 +115,13 @@ def _write_shard(partition: Partition, manifest: ShardManifest, settings: Publis
     return create_commit(partition, commit)
 
 
-def clean_up_shard(partition: Partition, manifest: ShardManifest) -> None:
-    """Delete what a committed shard no longer needs: its landing folders, then its manifest."""
+def clean_up_shard(partition: Partition, manifest: ShardManifest, check: Callable[[], None] | None = None) -> None:
+    """Delete what a committed shard no longer needs: its landing folders, then its manifest.
+
+    `check` is called once for all of it: a run that has taken over meanwhile deletes the same.
+    """
+    if check is not None:
+        check()
     for video in manifest.videos:
         delete_folder(partition.landing(video["video_id"], video["work_key"]))
     close_shard(partition, manifest.shard)
@@ -115,7 +130,11 @@ def clean_up_shard(partition: Partition, manifest: ShardManifest) -> None:
 def _rewrites(
     partition: Partition, manifest: ShardManifest, scratch: str, check: Callable[[], None] | None
 ) -> list[Commit]:
-    """Older shards without the videos that this one replaces."""
+    """Older shards without the videos that this one replaces.
+
+    Raises:
+        RunError: one of them does not hold them any more, so that they would stand twice, or nobody knows where.
+    """
     replaced: dict[str, set[str]] = {}
     for video in manifest.videos:
         if video["replaces"]:
@@ -123,10 +142,14 @@ def _rewrites(
     rewritten = []
     for name, videos in sorted(replaced.items()):
         old = read_commit(partition, name)
-        if old is not None:
-            rewritten.append(
-                without_videos(partition, old, videos, generation=manifest.shard, scratch=scratch, check=check)
+        if old is None or not videos <= {video.video_id for video in old.videos}:
+            raise RunError(
+                f"shard {manifest.shard}: commit {name} does not hold the videos any more that are to be replaced; "
+                "run again: it looks afresh which one does, and uses what has landed"
             )
+        rewritten.append(
+            without_videos(partition, old, videos, generation=manifest.shard, scratch=scratch, check=check)
+        )
     return rewritten
 
 

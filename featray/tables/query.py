@@ -17,26 +17,26 @@ import pyarrow as pa
 from featray.errors import StorageError, UsageError
 from featray.model.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
 from featray.sources.storage import list_ahead, storage_errors
-from featray.tables.commits import Commit, read_commits
+from featray.tables.commits import Commit, CommittedFile, stored_commits
 from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.schema import TABLES, arrow_schema
 
 
 @dataclass(frozen=True)
 class Published:
-    """A partition with what it has published."""
+    """A partition with the files that it has published; what commits say of videos is not kept.
+
+    Attributes:
+        newest_us: when it was last published to, microseconds since the epoch.
+    """
 
     partition: Partition
-    commits: tuple[Commit, ...]
-
-    @property
-    def newest_us(self) -> int:
-        """When it was last published to, microseconds since the epoch."""
-        return max((commit.published_at_us for commit in self.commits), default=0)
+    newest_us: int
+    committed: tuple[CommittedFile, ...]
 
     def files(self, table: str) -> list[str]:
         """Paths of a table's files, relative to the output's root."""
-        return [file.path for commit in self.commits for file in commit.files if file.table == table]
+        return [file.path for file in self.committed if file.table == table]
 
 
 def read_published(output: Output, release: str | None = None) -> list[Published]:
@@ -45,19 +45,32 @@ def read_published(output: Output, release: str | None = None) -> list[Published
     Raises:
         UsageError: no such release; the message lists those that exist.
     """
-    every = [Published(partition, tuple(read_commits(partition))) for partition in list_partitions(output)]
-    if release == "all":
-        return every
+    partitions = list_partitions(output)
+    chosen = [partition for partition in partitions if release in (None, "all", partition.release)]
+    if release not in (None, "all") and not chosen:
+        known = ", ".join(sorted({partition.release for partition in partitions})) or "none"
+        raise UsageError(f"--release {release}: not in this output; it has: {known}")
     if release is not None:
-        chosen = [one for one in every if one.partition.release == release]
-        if not chosen:
-            known = ", ".join(sorted({one.partition.release for one in every})) or "none"
-            raise UsageError(f"--release {release}: not in this output; it has: {known}")
-        return chosen
+        return [_read(partition) for partition in chosen]
     latest: dict[str, Published] = {}
-    for one in sorted(every, key=lambda p: p.newest_us):
-        latest[one.partition.dataset] = one
+    for one in map(_read, chosen):  # one by one: no more than two of a dataset are held
+        before = latest.get(one.partition.dataset)
+        if before is None or one.newest_us >= before.newest_us:
+            latest[one.partition.dataset] = one
     return list(latest.values())
+
+
+def _read(partition: Partition) -> Published:
+    """What a partition has published, with rewrites that are still to be carried out applied."""
+    found: dict[str, tuple[int, list[CommittedFile]]] = {}
+    pending: list[Commit] = []
+    for commit in stored_commits(partition):
+        found[commit.name] = commit.published_at_us, commit.files
+        pending += commit.rewrites
+    for commit in pending:
+        found[commit.name] = commit.published_at_us, commit.files
+    newest_us = max((published_at_us for published_at_us, _ in found.values()), default=0)
+    return Published(partition, newest_us, tuple(file for _, files in found.values() for file in files))
 
 
 def connect(output: Output, release: str | None = None, tables: Collection[str] = TABLES) -> duckdb.DuckDBPyConnection:

@@ -3,36 +3,41 @@
 A shard is open while its manifest exists. If its commit exists too, only deletions were left
 to do. If not, it is cancelled, once and for all: its videos are planned again, and what landed of
 them is used. Then files that no commit names are deleted, whoever left them: the lease is held, so
-none of them is in the making.
+none of them is in the making. That it still is, is asked before each change. What landed late, of
+work that was published without waiting for it, is deleted as well.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from featray.sources.storage import Location, delete
+from featray.sources.storage import Location, delete, delete_folder, list_folders
 from featray.tables.commits import Commit, cancel_shard, close_shard, create_commit, read_commit, read_manifests
 from featray.tables.done import Done, read_done
 from featray.tables.layout import Partition
+from featray.tables.lease import unchecked
 from featray.tables.orphans import uncommitted_files
 from featray.tables.publish import clean_up_shard
 from featray.tables.replace import carry_out, without_videos
 from featray.tables.runs import close_killed_runs, marker
+from featray.tables.tombstones import Blocked
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """What was found: runs that were killed, shards that had been committed, shards that had not, stray files."""
+    """What was found: runs that were killed, shards that had been committed, shards that had not, and what is stray."""
 
     runs: int
     finished_shards: int
     reopened_shards: int
     stray_files: int
+    stray_landings: int
 
 
 def recover(partition: Partition, run_id: str, check: Callable[[], None] | None = None) -> Done:
@@ -43,35 +48,36 @@ def recover(partition: Partition, run_id: str, check: Callable[[], None] | None 
     Args:
         partition: what to set right.
         run_id: of the run that does it.
-        check: called before changes to what is published; raises if the lease is lost.
+        check: called before each change; raises if the lease is lost.
     """
+    check = check or unchecked
     finished = reopened = 0
     for manifest in read_manifests(partition):
-        if check is not None:
-            check()
+        check()
         commit = read_commit(partition, manifest.shard) or cancel_shard(partition, manifest.shard, run_id)
         if commit.cancelled:
             close_shard(partition, manifest.shard)
             reopened += 1
         else:
             carry_out(partition, commit, check)
-            clean_up_shard(partition, manifest)
+            clean_up_shard(partition, manifest, check)
             finished += 1
-    runs = close_killed_runs(partition)
+    runs = close_killed_runs(partition, check)
     done = read_done(partition)
     for commit in done.pending:
         carry_out(partition, commit, check)
     if doubles := done.doubles():
         drop_videos(partition, doubles, f"mend-{run_id}", check)
         done = read_done(partition)
-    found = Recovered(runs, finished, reopened, _sweep(partition, done.files))
-    if found != Recovered(0, 0, 0, 0):
+    strays = _sweep(partition, done.files, check)
+    found = Recovered(runs, finished, reopened, strays, _sweep_landing(partition, done, check))
+    if found != Recovered(0, 0, 0, 0, 0):
         log.info("recovered release %s: %s", partition.release, found)
     return done
 
 
 def drop_videos(
-    partition: Partition, videos: dict[str, set[str]], name: str, check: Callable[[], None] | None = None
+    partition: Partition, videos: dict[str, set[str]], name: str, check: Callable[[], None] = unchecked
 ) -> None:
     """Take videos out of the tables, in one commit that replaces them by nothing.
 
@@ -88,14 +94,13 @@ def drop_videos(
             if old is not None:
                 newest_us = max(newest_us, old.published_at_us)
                 rewrites.append(without_videos(partition, old, ids, generation=name, scratch=scratch, check=check))
-    if check is not None:
-        check()
+    check()
     # Nothing new is published: the release must not become the latest one by this.
     commit = create_commit(partition, Commit(name, name.partition("-")[2], newest_us, [], rewrites=rewrites))
     carry_out(partition, commit, check)
 
 
-def sweep_temporary(partition: Partition) -> int:
+def sweep_temporary(partition: Partition, check: Callable[[], None] = unchecked) -> int:
     """Delete what workers that died left of uploads to a disk; how many files. Object stores keep nothing of the kind.
 
     To be called when nothing is being written: at the start of a run, and at its end.
@@ -103,18 +108,40 @@ def sweep_temporary(partition: Partition) -> int:
     if not partition.output.root.is_local:
         return 0
     folders = [*partition.table_folders(), partition.commit(), partition.shard(), marker(partition)]
-    return _delete_strays(partition, folders, set(), ".tmp")
+    return _delete_strays(partition, folders, set(), ".tmp", check)
 
 
-def _sweep(partition: Partition, published: set[str]) -> int:
+def _sweep(partition: Partition, published: set[str], check: Callable[[], None]) -> int:
     """Delete files of the partition that no commit names; how many there were."""
-    strays = _delete_strays(partition, partition.table_folders(), published, ".parquet")
-    return strays + sweep_temporary(partition)
+    strays = _delete_strays(partition, partition.table_folders(), published, ".parquet", check)
+    return strays + sweep_temporary(partition, check)
 
 
-def _delete_strays(partition: Partition, folders: list[Location], published: set[str], suffix: str) -> int:
+def _sweep_landing(partition: Partition, done: Done, check: Callable[[], None]) -> int:
+    """Delete what has landed of published work and of erased videos; of how many videos.
+
+    Workers leave it that were late: another try of theirs was faster. Of published work that is partial or failed it
+    may be from a second try that was cut off: that is decided when the video is listed, in `Backlog.select`.
+    """
+    erased, swept = Blocked(partition), 0
+    for name in list_folders(partition.landing()):
+        video_id, _, key = name.partition("-")
+        if not re.fullmatch("[0-9a-f]{16}-[0-9a-f]{16}", name):
+            continue
+        record = done.find(video_id)
+        if video_id in erased or (record >= 0 and done.is_done(record, key) and done.status(record) == "ok"):
+            check()
+            delete_folder(partition.landing().child(name))
+            swept += 1
+    return swept
+
+
+def _delete_strays(
+    partition: Partition, folders: list[Location], published: set[str], suffix: str, check: Callable[[], None]
+) -> int:
     found = uncommitted_files(partition.output, folders, published)
     strays = [path for path in found if path.endswith(suffix)]
     for path in strays:
+        check()  # what is listed here and not ours any more is another run's, in the making
         delete(partition.output.root.child(path))
     return len(strays)

@@ -16,6 +16,7 @@ from typing import Final
 from featray.sources.storage import delete
 from featray.tables.commits import Commit, read_commit, stored_commits, write_commit
 from featray.tables.layout import Partition
+from featray.tables.lease import unchecked
 from featray.tables.rewrite import rewrite_files, without
 
 ERASE_PREFIX: Final = "erase-"
@@ -61,7 +62,7 @@ def carry_out(partition: Partition, commit: Commit, check: Callable[[], None] | 
         commit: as it was created.
         check: called before each change; raises if nothing may be published any more.
     """
-    check = check or _unchecked
+    check = check or unchecked
     for rewritten in commit.rewrites:
         kept = {file.path for file in (*rewritten.files, *commit.files)}
         old = read_commit(partition, rewritten.name)
@@ -81,13 +82,9 @@ def carry_out(partition: Partition, commit: Commit, check: Callable[[], None] | 
     return done
 
 
-def finish_changes(partition: Partition) -> int:
+def finish_changes(partition: Partition, check: Callable[[], None]) -> int:
     """Carry out the rewrites of commits that were cut off after they were written; how many such commits there were."""
     pending = [commit for commit in stored_commits(partition) if commit.rewrites]
     for commit in pending:
-        carry_out(partition, commit)
+        carry_out(partition, commit, check)
     return len(pending)
-
-
-def _unchecked() -> None:
-    """For callers that know that they are alone."""

@@ -218,14 +218,15 @@ FACE_TABLES: Final = ("faces", "blendshapes", "mesh")
 PER_VIDEO_TABLES: Final = (*FACE_TABLES, "frames", "videos", "errors")
 
 SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
-    **dict.fromkeys(FACE_TABLES, ("video_id", "pts_us", "face_index")),
+    **dict.fromkeys(FACE_TABLES, ("video_id", "pts_us", "frame_index", "face_index")),
     "frames": ("video_id", "pts_us"),
     "videos": ("video_id",),
     "errors": ("video_id",),
     "runs": ("run_id",),
     "erasures": ("video_id",),
 }
-"""How rows are ordered within a file."""
+"""How rows are ordered within a file. `frame_index` never disagrees with `pts_us` and settles ties: streams have frames
+with the same time, and a clock that jitters gives more of them."""
 
 ROWS_A_GROUP: Final[dict[str, int]] = {table: 8_192 if table == "mesh" else 122_880 for table in TABLES}
 """Row-group length; a mesh row weighs some 6 KB, so its groups are smaller."""

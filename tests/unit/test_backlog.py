@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from featray.sources.expand import covers
 from featray.sources.keyset import KeySet
 from featray.sources.listing import list_videos
 from featray.tables.commits import Commit, CommittedVideo, create_commit
-from featray.tables.done import read_done
+from featray.tables.done import _RECORD, Done, read_done
 from featray.tables.layout import Partition, open_output
 
 SETTINGS = {"a": {"b": [1, "ü"]}, "weights": "0"}
@@ -98,6 +99,26 @@ def test_landed_parts_of_work_that_is_not_wanted_any_more_go(partition, videos):
     assert [task.resume for task in tasks] == [True, False]
     left = sorted(os.listdir(partition.landing().path))
     assert left == sorted([partition.landing_name(b.video_id, key), partition.landing_name("f" * 16, key)])
+
+
+def test_videos_that_were_not_seen_take_eight_bytes_each():
+    draw = np.random.default_rng(1)
+    records = np.zeros(100_000, _RECORD)
+    records["video"] = np.sort(draw.integers(0, 1 << 64, len(records), np.uint64, endpoint=False))
+    done = Done(records, [], set())
+    names = [f"{number:016x}" for number in records["video"].tolist()]
+    for name in names[::10]:
+        done.see(done.find(name))
+    tracemalloc.start()
+    unseen = done.unseen()
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held_bytes < 10 * len(records)
+    assert len(unseen) == 90_000 and [name in unseen for name in names[:11]] == [False, *[True] * 9, False]
+    assert "0" * 16 not in unseen and "f" * 16 not in unseen
+    for name in names:
+        done.see(done.find(name))
+    assert not done.unseen()
 
 
 def test_a_video_in_two_commits_is_found(partition, videos):

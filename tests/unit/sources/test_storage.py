@@ -84,3 +84,25 @@ def test_errors_name_the_place_without_its_secrets():
         locate("nonsense://user:hunter2@host/x")
     assert "nonsense://host/x" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_what_is_moved_to_its_place_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a commit could outlive a power cut that the file which it names does not."""
+    synced, placed = set(), []
+    fsync, move = os.fsync, os.replace
+
+    def noting_fsync(file):
+        fsync(file)
+        synced.add(os.fstat(file).st_ino)
+
+    def noting_replace(old, new):
+        placed.append(os.stat(old).st_ino in synced)
+        move(old, new)
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(os, "replace", noting_replace)
+    (tmp_path / "made").write_bytes(b"rows")
+    upload(str(tmp_path / "made"), locate(str(tmp_path / "out" / "part.parquet")))
+    write_bytes(locate(str(tmp_path / "out" / "commit.json")), b"names it")
+    assert placed == [True, True]
+    assert (tmp_path / "out" / "part.parquet").read_bytes() == b"rows"

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from featray.cli import main
 from featray.errors import UsageError
 from featray.tables.commits import read_commits, read_manifests
 from featray.tables.erase import erase
+from featray.tables.erase_edits import forget_uri
 from featray.tables.finish import finish_partition
 from featray.tables.layout import list_partitions, open_output
 from featray.tables.query import read_published
@@ -76,6 +78,50 @@ def test_a_video_is_gone_and_nothing_else(out, partition):
     assert audit["reason"] == "asked for on paper" and "uri" not in audit
     assert erase(out, video) == [], "twice is once"
     assert len(rows(out.root.path, "erasures")) == 1
+
+
+@pytest.mark.parametrize("named", ["anna.mp4", "./anna.mp4", "../in/anna.mp4", "file:anna.mp4"])
+def test_a_config_that_named_the_file_from_where_the_run_was_started_forgets_it(
+    named, inputs, small_network, tmp_path, monkeypatch
+):
+    folder = tmp_path / "in"
+    shutil.copytree(inputs, folder)
+    shutil.copy(folder / "notes.mp4", folder / "joanna.mp4")
+    shutil.copy(folder / "notes.mp4", folder / "anna.mp4")
+    monkeypatch.chdir(folder)
+    run_here(small_config([named, "joanna.mp4"], tmp_path / "out", small_network, decode=SPARSE))
+    monkeypatch.chdir(tmp_path)
+    out = open_output(str(tmp_path / "out"))
+    video = ids(out)["anna"]
+    erase(out, video)
+    (run,) = rows(out.root.path, "runs")
+    assert yaml.safe_load(run["config"])["input"]["uris"] == [f"erased:{video}", "joanna.mp4"]
+    assert traces(out, "/anna.mp4") == []
+    assert verify(out).problems == []
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("in/anna.mp4", True),
+        ("../../in/anna.mp4", True),
+        ("~/in/anna.mp4", True),
+        ("~me/anna.mp4", True),
+        ("/data//in/./anna.mp4", True),
+        ("file:///data/in/anna.mp4", True),
+        ("local:in/anna.mp4", True),
+        ("na.mp4", False),
+        ("in/*.mp4", False),
+        ("in/", False),
+        ("..", False),
+        ("/in/anna.mp4", False),
+        ("other/anna.mp4", False),
+        ("s3://in/anna.mp4", False),
+    ],
+)
+def test_what_names_an_erased_file(given, named):
+    config = yaml.safe_dump({"input": {"uris": [given]}})
+    assert (forget_uri(config, {"file:///data/x/../in/anna.mp4"}, "0" * 16) != config) is named
 
 
 def test_an_erased_video_does_not_come_back_unless_allowed(out, inputs, small_network):
@@ -182,7 +228,7 @@ def test_an_erasure_makes_no_release_the_latest(out, inputs, small_network):
     erase(out, video, release=old.release)
     (still,) = read_published(out)
     assert still.partition == latest.partition
-    assert [video.video_id for commit in still.commits for video in commit.videos] == [video]
+    assert [video.video_id for commit in read_commits(still.partition) for video in commit.videos] == [video]
     assert verify(out).problems == []
     assert [e.release for e in read_erasures(out, video)] == [old.release]
 

@@ -1,19 +1,31 @@
 """A run that was taken over and does not know it: whatever it does, a video is published once."""
 
+from dataclasses import replace
+
 import pytest
 
-from featray.errors import LeaseError
+from featray.errors import LeaseError, RunError
 from featray.plan import UnitTask, VideoPlan
 from featray.sources.listing import Video
 from featray.sources.storage import list_files
 from featray.stages import land_unit_part
 from featray.tables import publish
-from featray.tables.commits import ShardManifest, read_commit, read_commits, write_manifest
+from featray.tables.commits import (
+    Commit,
+    CommittedVideo,
+    ShardManifest,
+    close_shard,
+    create_commit,
+    read_commit,
+    read_commits,
+    write_manifest,
+)
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold
 from featray.tables.publish import PublishSettings, publish_shard
 from featray.tables.recover import recover
+from featray.tables.tombstones import Erasure, note_erasure
 from featray.video.units import Unit
 from tests.faults.dying_driver import MadeUp
 
@@ -98,6 +110,89 @@ def hold_again(partition):
 def test_one_that_committed_before_is_respected(partition, shard, monkeypatch):
     late, manifest = hold(partition, "first"), shard("s1")
     monkeypatch.setattr(publish, "carry_out", lambda partition, commit, check: taken_over(partition, late) and commit)
-    publish_shard(partition, manifest, settings(late))
+    with pytest.raises(LeaseError, match="was taken over"):
+        publish_shard(partition, manifest, settings(late))  # what is left to tidy up is the other's by now
     assert [len(commit.videos) for commit in read_commits(partition)] == [1]
     assert list_files(partition.landing()) == []
+
+
+def older(partition, names):
+    """A commit of an older run that holds the video, one under each name."""
+    for name in names:
+        create_commit(partition, Commit(name, "run", 1, [], [CommittedVideo("0" * 16, "u", "e" * 64, "ok", 1, 1)]))
+
+
+def replacing(manifest, name):
+    return replace(manifest, videos=[{**video, "replaces": name} for video in manifest.videos])
+
+
+def test_what_is_to_be_replaced_and_stands_elsewhere_is_not_published_twice(partition, shard):
+    lease = hold(partition, "run")
+    older(partition, ["moved"])
+    manifest = replacing(shard("s1"), "gone")
+    with pytest.raises(RunError, match="commit gone does not hold the videos any more"):
+        publish_shard(partition, manifest, settings(lease))
+    assert [commit.name for commit in read_commits(partition) if commit.videos] == ["moved"]
+    done = recover(partition, "next", take_again(lease).fence.check)
+    assert done.shard(done.find("0" * 16)) == "moved"
+    assert len(list_files(partition.landing())) == 2, "what has landed is used by the next run"
+
+
+@pytest.mark.parametrize("step", ["merge_video", "_rewrites", "create_commit"])
+def test_another_try_of_the_same_task_that_is_faster(partition, shard, monkeypatch, step):
+    """It has published the shard, deleted the commit that was replaced, and what had landed."""
+    lease = hold(partition, "run")
+    older(partition, ["old"])
+    manifest = replacing(shard("s1"), "old")
+    real, once = getattr(publish, step), replace(settings(lease), published_at_us=1)
+
+    def overtaken(*args, **kwargs):
+        monkeypatch.undo()
+        publish_shard(partition, manifest, once)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(publish, step, overtaken)
+    commit = publish_shard(partition, manifest, once)
+    assert [(commit.name, len(commit.videos)) for commit in read_commits(partition)] == [("s1", 1)]
+    assert commit == read_commit(partition, "s1")
+    assert set(files(partition)) == {partition.output.root.child(file.path).path for file in commit.files}
+    assert list_files(partition.landing()) == list_files(partition.shard()) == []
+
+
+def take_again(lease):
+    with lease:
+        pass
+    return hold(lease.fence.partition, "next")
+
+
+def test_a_part_that_lands_after_its_shard_was_published_is_cleared_by_the_next_run(partition, shard):
+    """Whether or not its video is still listed; and no part of work that is not published."""
+    lease = hold(partition, "run")
+    publish_shard(partition, shard("s1"), settings(lease))
+    assert list_files(partition.landing()) == []
+    shard("late")
+    close_shard(partition, "late")
+    other = partition.landing("0" * 16, "e" * 64), partition.landing("1" * 16, "f" * 64)
+    for folder in other:
+        write_plan(folder, VideoPlan(None, (Unit(0),)))
+    assert len(list_files(partition.landing())) == 3
+    recover(partition, "next", take_again(lease).fence.check)
+    assert list_files(partition.landing()) == [folder.child("plan.json").path for folder in other]
+
+
+def test_what_lands_of_an_erased_video_is_cleared_by_the_next_run(partition, shard):
+    lease = hold(partition, "run")
+    note_erasure(partition.output, Erasure("e", "0" * 16, None, None, 1, done=True))
+    shard("late")
+    close_shard(partition, "late")
+    recover(partition, "next", lease.fence.check)
+    assert list_files(partition.landing()) == []
+
+
+@pytest.mark.parametrize("status", ["partial", "failed"])
+def test_a_second_try_at_what_failed_keeps_what_it_has_landed(partition, shard, status):
+    lease = hold(partition, "run")
+    create_commit(partition, Commit("s0", "run", 1, [], [CommittedVideo("0" * 16, "u", "f" * 64, status, 1, 1)]))
+    shard("s1")
+    recover(partition, "next", lease.fence.check)
+    assert len(list_files(partition.landing())) == 2

@@ -104,6 +104,25 @@ def test_a_claim_that_came_too_late_is_withdrawn_and_made_again(partition, monke
         lease.fence.check()
 
 
+def test_a_claimant_that_slept_does_not_get_a_number_that_was_passed_by(tmp_path, monkeypatch):
+    """Between its look and its claim, others took the number it wants, gave it back, and tidied it away."""
+    partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+    others = []
+
+    def sleep_and_create(place, data):
+        monkeypatch.undo()
+        with hold(partition, "second"):
+            pass
+        others.append(hold(partition, "third"))
+        return create_bytes(place, data)
+
+    monkeypatch.setattr(module, "create_bytes", sleep_and_create)
+    with pytest.raises(LeaseError, match="held by run third"):
+        hold(partition, "first")
+    others[0].fence.check()
+    assert os.listdir(partition.lease().path) == ["00000002.json"]
+
+
 def test_of_many_at_once_one_gets_it(partition):
     gate = threading.Barrier(6)
 

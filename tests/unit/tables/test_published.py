@@ -1,0 +1,61 @@
+"""What is read of the commits to answer a query, and what is kept of them."""
+
+import gc
+
+import pytest
+
+from featray.errors import OutputError, UsageError
+from featray.sources.storage import write_bytes
+from featray.tables.commits import Commit, CommittedFile, CommittedVideo, create_commit
+from featray.tables.layout import Partition, open_output
+from featray.tables.query import read_published
+
+
+def commit(name, at_us, rewrites=()):
+    videos = [CommittedVideo(f"{i:016x}", f"file:///{name}/{i}.mp4", "0" * 64, "ok", 1, 1) for i in range(100)]
+    return Commit(name, "run", at_us, [CommittedFile("videos", f"videos/{name}", 1, 1, "0")], videos, list(rewrites))
+
+
+@pytest.fixture
+def output(tmp_path):
+    """Dataset `d` with an old and a new release, `e` with an older one of its own."""
+    output = open_output(str(tmp_path / "out"), create=True)
+    for dataset, release, times in (("d", "new", (1, 9)), ("d", "old", (5,)), ("e", "old", (2, 3))):
+        for at_us in times:
+            create_commit(Partition(output, dataset, release), commit(f"{release}{at_us}", at_us))
+    return output
+
+
+def read(output, release=None):
+    found = read_published(output, release)
+    return {(one.partition.dataset, one.partition.release): (one.newest_us, one.files("videos")) for one in found}
+
+
+def test_the_latest_release_of_each_dataset_is_read_or_the_one_that_is_named(output):
+    new, old = {("d", "new"): (9, ["videos/new1", "videos/new9"])}, {("d", "old"): (5, ["videos/old5"])}
+    other = {("e", "old"): (3, ["videos/old2", "videos/old3"])}
+    assert read(output) == new | other
+    assert read(output, "old") == old | other
+    assert read(output, "all") == new | old | other
+    with pytest.raises(UsageError, match="--release none: not in this output; it has: new, old"):
+        read(output, "none")
+
+
+def test_commits_of_releases_that_are_not_asked_for_are_not_read(output):
+    write_bytes(Partition(output, "d", "new").commit("new9"), b"{")
+    assert read(output, "old").keys() == {("d", "old"), ("e", "old")}
+    with pytest.raises(OutputError, match="damaged commit record"):
+        read(output)
+
+
+def test_rewrites_that_are_to_be_carried_out_count(output):
+    partition = Partition(output, "d", "new")
+    rewritten = Commit("new1", "run", 1, [CommittedFile("videos", "videos/rewritten", 1, 1, "0")])
+    create_commit(partition, commit("new95", 95, [rewritten]))
+    assert read(output, "new") == {("d", "new"): (95, ["videos/rewritten", "videos/new9", "videos/new95"])}
+
+
+def test_of_videos_nothing_is_kept(output):
+    found = read_published(output, "all")
+    assert found
+    assert not [one for one in gc.get_objects() if isinstance(one, CommittedVideo)]
