@@ -18,8 +18,10 @@ CONFIG = """
 dataset: d
 input: {{uris: ["{clips}/*.mp4"]}}
 output: {{uri: {out}}}
-decode: {{sample: {{every: 4}}, unit_frames: 16}}
+decode: {{unit_frames: 16}}
+model: {{checkpoint: "synthetic:atto"}}
 """
+"""Many short units, so that there is work left whenever something is killed; the network is not the subject."""
 
 
 @pytest.fixture(scope="module")
