@@ -26,7 +26,7 @@ from featray.tables.query import connect, run_sql
 from tests.faults.conftest import marked, processes
 from tests.integration.conftest import cache, make_config, silent  # noqa: F401  (a fixture)
 
-VIDEOS = 60
+VIDEOS = 40
 POISONED = {10: "abort", 30: "hang"}
 KILL_EVERY_S = 10
 STORE_BYTES = 80 << 20
@@ -161,7 +161,7 @@ def test_a_run_survives_the_loss_of_workers_and_nodes_and_poisoned_videos(
             inferring.append(cluster.add_node(num_cpus=0, num_gpus=1, **NODE))
             hurt.wait_for_landed(25)
             cluster.remove_node(decoding[0], allow_graceful=False)
-            summary = hurt.job.result(timeout=300)
+            summary = hurt.job.result(timeout=600)
     assert sorted(node["Alive"] for node in ray.nodes()) == [False, False, True, True, True]
     assert hurt.killed >= 2
     assert "going on with" in caplog.text

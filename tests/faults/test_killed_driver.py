@@ -18,7 +18,7 @@ CONFIG = """
 dataset: d
 input: {{uris: ["{clips}/*.mp4"]}}
 output: {{uri: {out}}}
-decode: {{unit_frames: 16}}
+decode: {{sample: {{every: 2}}, unit_frames: 16}}
 model: {{checkpoint: "synthetic:atto"}}
 """
 """Many short units, so that there is work left whenever something is killed; the network is not the subject."""

@@ -41,9 +41,9 @@ def test_a_node_is_lost(nodes, clips, tmp_path):
     folder.mkdir()
     for name in ("a", "b", "c"):
         shutil.copy(clips / "face.mp4", folder / f"{name}.mp4")
-    decode = {"sample": {"every": 24}, "unit_frames": 16}
+    decode = {"sample": {"every": 6}, "unit_frames": 16}
     with ThreadPoolExecutor(1) as pool:  # Ray starts nodes in the main thread only
-        job = pool.submit(run, make_config([f"{folder}/*.mp4"], tmp_path / "hurt", model={}, decode=decode), silent())
+        job = pool.submit(run, make_config([f"{folder}/*.mp4"], tmp_path / "hurt", decode=decode), silent())
         while not list((tmp_path / "hurt" / "_featray").glob("landing/**/*.arrow")):
             assert not job.done(), job.result()
             time.sleep(0.1)
@@ -51,7 +51,7 @@ def test_a_node_is_lost(nodes, clips, tmp_path):
         cluster.add_node(num_cpus=2)
         hurt = job.result()
     assert hurt.videos == {"ok": 3, "partial": 0, "failed": 0}
-    calm = run(make_config([f"{folder}/*.mp4"], tmp_path / "calm", model={}, decode=decode), silent())
+    calm = run(make_config([f"{folder}/*.mp4"], tmp_path / "calm", decode=decode), silent())
     assert calm.videos == hurt.videos
     for table in ("faces", "mesh", "frames"):
         assert rows(tmp_path / "hurt", table) == rows(tmp_path / "calm", table)
