@@ -40,7 +40,7 @@ class Recovered:
     stray_landings: int
 
 
-def recover(partition: Partition, run_id: str, check: Callable[[], None] | None = None) -> Done:
+def recover(partition: Partition, run_id: str, check: Callable[[], None] = unchecked) -> Done:
     """Finish or undo half-done publishing, close the rows of killed runs, delete stray files; what is published.
 
     The caller holds the lease.
@@ -50,7 +50,6 @@ def recover(partition: Partition, run_id: str, check: Callable[[], None] | None 
         run_id: of the run that does it.
         check: called before each change; raises if the lease is lost.
     """
-    check = check or unchecked
     finished = reopened = 0
     for manifest in read_manifests(partition):
         check()
