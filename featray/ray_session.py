@@ -14,13 +14,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import ray
 import ray.data
 import ray.exceptions
+from ray._private.accelerators import AMDGPUAcceleratorManager, NvidiaGPUAcceleratorManager
 
 from featray import metrics
 from featray.capacity import Capacity
@@ -74,7 +74,7 @@ def connect() -> bool:
             "`featray doctor` tries it alone"
         ):
             # Without "local", Ray would look for the last cluster started here, and wait long for one that is gone.
-            ray.init(address="local", include_dashboard=False, **quiet)
+            ray.init(address="local", include_dashboard=False, num_gpus=int(local_gpus()), **quiet)
     return True
 
 
@@ -111,11 +111,12 @@ def available_gpus() -> float:
 
 
 def local_gpus() -> float:
-    """GPUs of this machine that this process may use."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return float(len([device for device in visible.split(",") if device.strip() not in ("", "-1")]))
-    return float(len(list(Path("/dev").glob("nvidia[0-9]*"))))
+    """GPUs of this machine that this process may use and torch knows as `cuda`: those that Ray finds, of two makers."""
+    for maker in (NvidiaGPUAcceleratorManager, AMDGPUAcceleratorManager):
+        if there := maker.get_current_node_num_accelerators():
+            visible = maker.get_current_process_visible_accelerator_ids()
+            return float(there if visible is None else min(there, sum(device.strip() != "-1" for device in visible)))
+    return 0.0
 
 
 def nodes() -> dict[str, Node]:

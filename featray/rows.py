@@ -61,12 +61,7 @@ def chunk_row(task: str, chunk: Chunk) -> pa.Table:
 
 
 def feature_row(row: pa.Table, faces: pa.Table | None, seconds: float, problem: str | None = None) -> pa.Table:
-    """A chunk row after inference: chips dropped, faces complete, inference time noted; or why there are none."""
-    outcome = row["outcome"][0].as_py()
-    if outcome:
-        noted = json.loads(outcome)
-        noted["seconds"]["infer"] = seconds
-        outcome = json.dumps(noted)
+    """A chunk row after inference: chips dropped, faces complete, and the time it took; or why there are none."""
     return pa.table(
         {
             "task": row["task"],
@@ -74,7 +69,8 @@ def feature_row(row: pa.Table, faces: pa.Table | None, seconds: float, problem: 
             "faces": pa.array([None if faces is None else to_stream(faces)], pa.binary()),
             "frames": row["frames"],
             "last": row["last"],
-            "outcome": pa.array([outcome], pa.string()),
+            "outcome": row["outcome"],
+            "infer_seconds": pa.array([seconds], pa.float64()),
             "problem": pa.array([problem], pa.string()),
         }
     )
@@ -113,7 +109,7 @@ class Receipt:
         retry: a failure that may pass: this part did not land, and the unit is to be tried again.
         error_code, problem: with the last part, a failure of the unit, one that may pass before others; or, of any
             part, that the network failed on it, and how.
-        seconds: time spent by stage, as JSON; with the last part.
+        seconds: time spent by stage, as JSON: of inference on this part; with the last one, of the others on the unit.
     """
 
     shard: str

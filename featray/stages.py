@@ -243,13 +243,16 @@ def _land(row: dict[str, Any], partition: Partition, run_id: str, max_attempts: 
         )
     outcome = Outcome(**json.loads(row["outcome"]))
     faces, frames = read_stream(row["faces"]), read_stream(row["frames"])
-    receipt = replace(receipt, part=row["part"], last=row["last"], frames=frames.num_rows, faces=faces.num_rows)
+    receipt = replace(
+        receipt,
+        part=row["part"],
+        last=row["last"],
+        frames=frames.num_rows,
+        faces=faces.num_rows,
+        seconds=json.dumps({"infer": row["infer_seconds"], **(outcome.seconds if row["last"] else {})}),
+    )
     if row["last"]:
-        receipt = replace(
-            receipt,
-            failed=bool(outcome.failures) and not outcome.frames_sampled,
-            seconds=json.dumps(outcome.seconds),
-        )
+        receipt = replace(receipt, failed=bool(outcome.failures) and not outcome.frames_sampled)
         if outcome.failures:
             _, code, message = next((one for one in outcome.failures if one[1] in RETRYABLE), outcome.failures[0])
             receipt = replace(receipt, error_code=code, problem=message)

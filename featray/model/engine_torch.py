@@ -32,6 +32,9 @@ _CPU_BATCH: Final = 4
 
 _SMALLEST_BUCKET: Final = 8
 
+_NO_MEMORY: Final = ("out of memory", "_ALLOC_FAILED")
+"""As in `CUDA error: out of memory` and `CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate`."""
+
 
 class TorchEngine:
     """`Engine` on torch. Use `open_torch`."""
@@ -69,7 +72,9 @@ class TorchEngine:
                 count = min(self._batch_size, len(chips) - start)
                 try:
                     self._run(chips[start : start + count], flat[start : start + count])
-                except torch.OutOfMemoryError as error:
+                except RuntimeError as error:
+                    if not _lacks_memory(error):
+                        raise
                     self._shrink(error)
                     continue
                 start += count
@@ -111,7 +116,7 @@ class TorchEngine:
         self._staging = [torch.zeros(shape, dtype=torch.uint8, pin_memory=self._on_gpu) for _ in range(num_slots)]
         self._copied: list[torch.cuda.Event | None] = [None] * num_slots
 
-    def _shrink(self, error: torch.OutOfMemoryError) -> None:
+    def _shrink(self, error: RuntimeError) -> None:
         if self._batch_size == 1:
             raise ModelError("the GPU's memory does not hold the network and one chip") from error
         smaller = self._batch_size // 2
@@ -120,6 +125,11 @@ class TorchEngine:
             torch.cuda.synchronize(self._torch_device)
             torch.cuda.empty_cache()
         self._set_batch_size(smaller)
+
+
+def _lacks_memory(error: RuntimeError) -> bool:
+    """Whether the GPU ran out of memory: its allocator says so by type, the driver, cuBLAS and cuDNN in their text."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 def open_torch(checkpoint: Checkpoint, settings: EngineSettings) -> TorchEngine:

@@ -61,9 +61,9 @@ class Entry:
     problem: tuple[str, str] | None = None
 
 
-def is_container(path: str) -> bool:
+def is_container(location: Location) -> bool:
     """Whether a file holds or names videos rather than being one, by its suffix."""
-    return _suffix(path) in _READERS
+    return _suffix(location.uri) in _READERS  # not of the path, behind which a link may be signed
 
 
 def read_entries(location: Location, column: str | None) -> Iterator[Entry]:
@@ -74,7 +74,7 @@ def read_entries(location: Location, column: str | None) -> Iterator[Entry]:
         column: of a table: which column holds the bytes or URIs; None looks for the usual names.
     """
     try:
-        yield from _READERS[_suffix(location.path)](location, column)
+        yield from _READERS[_suffix(location.uri)](location, column)
     except tarfile.TarError as error:
         yield Entry(problem=(ErrorCode.BAD_SHARD, f"damaged shard file: {error}"))
     except (ValueError, OverflowError, pa.ArrowException, csv.Error, EOFError) as error:  # bad bytes, dates, schemas

@@ -6,9 +6,12 @@ thousand keys, of other storages a folder.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from fsspec.utils import glob_translate
@@ -45,7 +48,8 @@ def expand(uri: str, options: dict[str, Any]) -> Iterator[tuple[Location, dict[s
     if info["type"] != "directory":
         yield here, info
         return
-    for location, found in _below(here, here.path.rstrip("/")):
+    links = _Links(Path(here.path).resolve()) if here.is_local else None
+    for location, found in _below(here, here.path.rstrip("/"), links):
         if _is_listed(location.path):
             yield location, found
 
@@ -82,8 +86,8 @@ def _is_listed(path: str) -> bool:
     return path[path.rfind(".") :].lower() in _LISTED_SUFFIXES
 
 
-def _below(here: Location, folder: str) -> Iterator[tuple[Location, dict[str, Any]]]:
-    """All files below a folder, depth first, in the order of their names.
+def _below(here: Location, folder: str, links: _Links | None = None) -> Iterator[tuple[Location, dict[str, Any]]]:
+    """All files below a folder, depth first, in the order of their names; on a disk, links are followed.
 
     Of S3 a page of a thousand keys is held at a time, of other storages a folder.
     """
@@ -96,11 +100,38 @@ def _below(here: Location, folder: str) -> Iterator[tuple[Location, dict[str, An
         except FileNotFoundError:
             return
     for info in sorted(entries, key=lambda entry: str(entry["name"])):
-        path = info["name"]
+        path, below = info["name"], links
+        if info.get("islink"):
+            with contextlib.suppress(OSError):  # one that leads nowhere is listed, and cannot be read
+                info = here.fs.info(path)  # of what it leads to, so that its date is that of the bytes
+            below = (links or _Links()).followed(path)
+            if below is None and info["type"] == "directory":
+                continue
         if info["type"] != "directory":
             yield here.at(path), info
         elif path.rstrip("/") != folder.rstrip("/"):
-            yield from _below(here, path)
+            yield from _below(here, path, below)
+
+
+@dataclass(frozen=True)
+class _Links:
+    """Links to folders, and which of them not to follow.
+
+    Attributes:
+        root: real name of the folder whose files are all listed anyway; None if only some of them are.
+        left: real names of the folders that were left by following a link.
+    """
+
+    root: Path | None = None
+    left: tuple[Path, ...] = ()
+
+    def followed(self, path: str) -> _Links | None:
+        """What holds below this link; None if it leads round in circles, or to what is listed under its own name."""
+        folder, target = Path(path).parent.resolve(), Path(path).resolve()
+        left = (*self.left, folder)
+        if self.root is not None and target.is_relative_to(self.root):
+            return None
+        return None if any(place.is_relative_to(target) for place in left) else replace(self, left=left)
 
 
 def _web_files(here: Location) -> Iterator[tuple[Location, dict[str, Any]]]:

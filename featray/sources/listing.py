@@ -124,7 +124,7 @@ def _ahead(found: Iterator[tuple[Location, dict[str, Any]]], config: InputConfig
     try:
         for location, info in found:
             video = _to_video(location, info, config.path_fields)
-            is_one = video.problem is not None or not is_container(location.path)
+            is_one = video.problem is not None or not is_container(location)
             waiting.append((video,) if is_one else Ahead(_held_videos(location, video, config)))
             if len(waiting) > _CONTAINERS_AHEAD:
                 yield from waiting.popleft()

@@ -175,7 +175,7 @@ def _publish_without(
         track = read_track(partition, affected, erasure.video_id, erasure.track_id)
     rewritten = [_without(partition, commit, erasure, track, here, scratch, check) for commit in affected]
     uris = uris_of(partition, affected, erasure.video_id) if track is None else set()
-    for commit in commits if uris else []:
+    for commit in commits if track is None else []:
         files = rewrite_files(
             partition,
             commit,
@@ -187,7 +187,7 @@ def _publish_without(
         )
         if files != commit.files and commit not in affected:
             rewritten.append(replace(commit, files=files, rewrites=[]))
-    for row in running_rows(partition) if uris else []:
+    for row in running_rows(partition) if track is None else []:
         config = forget_uri(row["config"], uris, erasure.video_id)
         if config != row["config"]:
             check()

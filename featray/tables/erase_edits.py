@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
+from featray import identity
 from featray.sources.storage import open_ranges, storage_errors
-from featray.tables.commits import Commit
+from featray.tables.commits import Commit, read_manifests
 from featray.tables.layout import Partition
 from featray.tables.rewrite import Edit
 from featray.tables.schema import FACE_TABLES
@@ -105,8 +106,16 @@ def counted(edit: Edit, removed: dict[str, int], table: str) -> Edit:
 
 
 def uris_of(partition: Partition, commits: list[Commit], video_id: str) -> set[str]:
-    """The video's own URI, if it is a file of its own: a shard file's name is that of many."""
-    found = set()
+    """The video's own URI, as far as tables and open shards tell, if it is a file of its own.
+
+    A shard file's name is that of many.
+    """
+    found = {
+        video["uri"]
+        for manifest in read_manifests(partition)
+        for video in manifest.videos
+        if video["video_id"] == video_id and video["member"] is None
+    }
     for file in (file for commit in commits for file in commit.files if file.table == "videos"):
         place = partition.output.root.child(file.path)
         with storage_errors(place.uri), open_ranges(place) as source:
@@ -119,7 +128,10 @@ def uris_of(partition: Partition, commits: list[Commit], video_id: str) -> set[s
 def forget_uri(config: str, uris: set[str], video_id: str) -> str:
     """A run's config (YAML) that does not name the video's file any more; the same text if it did not."""
     data = yaml.safe_load(config)
-    kept = [f"erased:{video_id}" if _names(given, uris) else given for given in data["input"]["uris"]]
+    kept = [
+        f"erased:{video_id}" if _names(given, uris) or _has_id(given, video_id) else given
+        for given in data["input"]["uris"]
+    ]
     if kept == data["input"]["uris"]:
         return config
     data["input"]["uris"] = kept
@@ -142,6 +154,12 @@ def _names(given: str, uris: set[str]) -> bool:
         return path in paths
     end = "/" + re.sub(r"^(~[^/]*/|(\.\./)+)", "", path)
     return any(known.endswith(end) for known in paths)
+
+
+def _has_id(given: str, wanted: str) -> bool:
+    """Whether an entry of `input.uris` is the file whose id this is; says so where its URI stands nowhere any more."""
+    path = re.sub("^(file|local):(//)?", "", given)
+    return wanted in map(identity.video_id, (given, f"file://{path}", f"file://{posixpath.normpath(path)}"))
 
 
 def forget_uri_edit(uris: set[str], video_id: str) -> Edit:

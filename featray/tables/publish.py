@@ -29,7 +29,7 @@ from featray.tables.commits import (
     read_commit,
 )
 from featray.tables.layout import Partition
-from featray.tables.lease import Fence
+from featray.tables.lease import Fence, unchecked
 from featray.tables.merge import merge_video
 from featray.tables.replace import carry_out, without_videos
 from featray.tables.schema import FACE_TABLES, PER_VIDEO_TABLES
@@ -57,9 +57,9 @@ class PublishSettings:
     fence: Fence | None = None
 
     @property
-    def check(self) -> Callable[[], None] | None:
+    def check(self) -> Callable[[], None]:
         """To be called before each write."""
-        return None if self.fence is None else self.fence.check
+        return unchecked if self.fence is None else self.fence.check
 
 
 def publish_shard(partition: Partition, manifest: ShardManifest, settings: PublishSettings) -> Commit:
@@ -101,8 +101,7 @@ def _write_shard(partition: Partition, manifest: ShardManifest, settings: Publis
             ]
             files = [file for writer in writers.values() for file in writer.close()]
             rewrites = _rewrites(partition, manifest, scratch, settings.check)
-            if settings.check is not None:
-                settings.check()
+            settings.check()
         except LeaseError:
             if cancel_shard(partition, manifest.shard, settings.run_id).cancelled:
                 for file in chain.from_iterable(writer.files for writer in writers.values()):
@@ -115,21 +114,18 @@ def _write_shard(partition: Partition, manifest: ShardManifest, settings: Publis
     return create_commit(partition, commit)
 
 
-def clean_up_shard(partition: Partition, manifest: ShardManifest, check: Callable[[], None] | None = None) -> None:
+def clean_up_shard(partition: Partition, manifest: ShardManifest, check: Callable[[], None] = unchecked) -> None:
     """Delete what a committed shard no longer needs: its landing folders, then its manifest.
 
     `check` is called once for all of it: a run that has taken over meanwhile deletes the same.
     """
-    if check is not None:
-        check()
+    check()
     for video in manifest.videos:
         delete_folder(partition.landing(video["video_id"], video["work_key"]))
     close_shard(partition, manifest.shard)
 
 
-def _rewrites(
-    partition: Partition, manifest: ShardManifest, scratch: str, check: Callable[[], None] | None
-) -> list[Commit]:
+def _rewrites(partition: Partition, manifest: ShardManifest, scratch: str, check: Callable[[], None]) -> list[Commit]:
     """Older shards without the videos that this one replaces.
 
     Raises:

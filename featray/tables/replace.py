@@ -31,7 +31,7 @@ def without_videos(
     *,
     generation: str,
     scratch: str,
-    check: Callable[[], None] | None = None,
+    check: Callable[[], None] = unchecked,
 ) -> Commit:
     """Write a shard's files anew without some videos; its commit as it will read. Nothing is published yet.
 
@@ -51,7 +51,7 @@ def without_videos(
     return replace(commit, files=files, videos=rest, rewrites=[])
 
 
-def carry_out(partition: Partition, commit: Commit, check: Callable[[], None] | None = None) -> Commit:
+def carry_out(partition: Partition, commit: Commit, check: Callable[[], None] = unchecked) -> Commit:
     """Bring older commits and files in line with a commit's rewrites; the commit without them.
 
     Old files go before the old commit that names them: until `commit` itself is written anew,
@@ -62,7 +62,6 @@ def carry_out(partition: Partition, commit: Commit, check: Callable[[], None] | 
         commit: as it was created.
         check: called before each change; raises if nothing may be published any more.
     """
-    check = check or unchecked
     for rewritten in commit.rewrites:
         kept = {file.path for file in (*rewritten.files, *commit.files)}
         old = read_commit(partition, rewritten.name)

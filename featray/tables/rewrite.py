@@ -17,6 +17,7 @@ from featray.errors import OutputError
 from featray.sources.storage import Location, open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile
 from featray.tables.layout import Partition
+from featray.tables.lease import unchecked
 from featray.tables.writer import TableWriter
 
 Edit = Callable[[pa.Table], pa.Table]
@@ -33,7 +34,7 @@ def rewrite_files(
     touching: set[str] | None,
     generation: str,
     scratch: str,
-    check: Callable[[], None] | None = None,
+    check: Callable[[], None] = unchecked,
 ) -> list[CommittedFile]:
     """A commit's files after the edits, in order; what an edit leaves alone stays the file it is.
 
@@ -63,7 +64,7 @@ def _rewrite(
     edit: Edit,
     stem: str,
     scratch: str,
-    check: Callable[[], None] | None,
+    check: Callable[[], None],
 ) -> list[CommittedFile]:
     place = partition.output.root.child(old.path)
     with storage_errors(place.uri), open_ranges(place) as source:
@@ -141,7 +142,7 @@ def writer_like(
     stem: str,
     scratch: str,
     footer: dict[str, str],
-    check: Callable[[], None] | None = None,
+    check: Callable[[], None] = unchecked,
 ) -> TableWriter:
     """A writer for the same folder and columns as an existing file."""
     folder, _, name = old.path.rpartition("/")

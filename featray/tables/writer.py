@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from featray.sources.storage import Location, upload
 from featray.tables.commits import CommittedFile
+from featray.tables.lease import unchecked
 from featray.tables.schema import ROWS_A_GROUP, SCHEMA_VERSION, SORT_KEYS, arrow_schema
 
 FILE_BYTES: Final = 256 << 20
@@ -47,7 +48,7 @@ class TableWriter:
         footer: dict[str, str],
         path_fields: tuple[str, ...],
         root: Location,
-        check: Callable[[], None] | None = None,
+        check: Callable[[], None] = unchecked,
     ) -> None:
         self.table = table
         self._folder = folder
@@ -130,8 +131,7 @@ class TableWriter:
         self._writer = None
         place = self._folder.child(f"{self._stem}-{len(self.files):03d}.parquet")
         size_bytes, digest = os.path.getsize(self._local), _sha256(self._local)
-        if self._check is not None:
-            self._check()
+        self._check()
         upload(self._local, place)
         path = place.path[len(self._root.path.rstrip("/")) + 1 :]
         self.files.append(CommittedFile(self.table, path, self._rows, size_bytes, digest))

@@ -37,3 +37,14 @@ def test_gpus_are_named_as_ray_names_them():
     assert _gpu_model({"CPU": 8, "GPU": 2, "accelerator_type:H100": 1}) == "H100"
     assert _gpu_model({"CPU": 8, "GPU": 2}) is None
     assert _gpu_model({"CPU": 8, "TPU": 4, "accelerator_type:TPU-V4": 1}) is None
+
+
+@pytest.mark.parametrize(("visible", "counted"), [(None, 4), ("", 0), ("-1", 0), ("0,2", 2), ("0,1,2,3,4,5", 4)])
+def test_of_this_machines_gpus_those_count_that_this_process_may_use(monkeypatch, visible, counted):
+    from featray import ray_session
+
+    monkeypatch.setattr(ray_session.NvidiaGPUAcceleratorManager, "get_current_node_num_accelerators", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert ray_session.local_gpus() == counted

@@ -148,14 +148,24 @@ def test_bf16_stays_near_fp32(name, variant, engine_of, chips, report):
     assert max(found.values()) > 1e-4  # it did run in bf16
 
 
-def test_running_out_of_memory_halves_the_batch(atto, many_chips, engine_of, caplog):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+    ids=lambda error: str(error)[:24],
+)
+def test_running_out_of_memory_halves_the_batch(atto, many_chips, engine_of, caplog, error):
     engine = open_engine(atto, engine="torch", precision="fp32", batch_size=8)
     seen = []
 
     def too_large(module, inputs):
         seen.append(len(inputs[0]))
         if len(inputs[0]) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
 
     engine._trunk.register_forward_pre_hook(too_large)
     with caplog.at_level(logging.WARNING):
@@ -173,6 +183,17 @@ def test_memory_for_not_even_one_chip(atto, chips):
 
     engine._trunk.register_forward_pre_hook(always)
     with pytest.raises(ModelError, match="memory"):
+        engine(chips)
+
+
+def test_other_errors_of_the_gpu_do_not_pass_for_a_lack_of_memory(atto, chips):
+    engine = open_engine(atto, engine="torch", precision="fp32", batch_size=4)
+
+    def always(module, inputs):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    engine._trunk.register_forward_pre_hook(always)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
         engine(chips)
 
 

@@ -38,6 +38,47 @@ def test_a_video_named_twice_is_listed_once(tree):
     assert names(tree, "{}/a/2024/x.mp4", "{}/a/**/*.mp4") == ["a/2024/x.mp4", "a/2025/x.mp4"]
 
 
+def test_links_to_folders_elsewhere_are_followed(tree):
+    root = tree / "a"
+    (root / "site").symlink_to(tree / "b")
+    (root / "site" / "one.mp4").symlink_to(tree / "b" / "2024" / "z.mov")
+    (root / "lost.mp4").symlink_to(tree / "gone.mp4")
+    linked = ["lost.mp4", "site/2024/z.mov", "site/one.mp4"]
+    assert names(root, "{}/") == ["2024/x.mp4", "2024/y.MKV", "2025/x.mp4", *linked]
+    assert names(root, "{}/site/**/*.mov") == ["site/2024/z.mov"]
+
+
+def test_links_that_stay_in_a_prefix_name_nothing_new(tree):
+    (tree / "latest").symlink_to(tree / "a" / "2025")
+    (tree / "a" / "up").symlink_to(tree)
+    assert names(tree, "{}/") == ["a/2024/x.mp4", "a/2024/y.MKV", "a/2025/x.mp4", "b/2024/z.mov"]
+    assert names(tree, "{}/lat*/*.mp4") == ["latest/x.mp4"]
+
+
+def test_links_in_circles_end(tree):
+    (tree / "a" / "2024" / "other").symlink_to(tree / "b")
+    (tree / "b" / "back").symlink_to(tree / "a" / "2024")
+    assert names(tree, "{}/a/2024/") == ["a/2024/other/2024/z.mov", "a/2024/x.mp4", "a/2024/y.MKV"]
+    assert names(tree, "{}/b/**/*.mov") == ["b/2024/z.mov"]
+
+
+def test_a_link_is_as_new_as_what_it_leads_to(tree):
+    (tree / "link.mp4").symlink_to(tree / "a" / "2025" / "x.mp4")
+
+    def content_ids():
+        return {
+            video.content_id
+            for uri in ("link.mp4", "link*.mp4")
+            for video in list_videos(InputConfig(uris=[f"{tree}/{uri}"]))
+        }
+
+    before = content_ids()
+    os.utime(tree / "a" / "2025" / "x.mp4", (1e9, 1e9))
+    after = content_ids()
+    assert len(before) == len(after) == 1
+    assert before != after
+
+
 @pytest.mark.parametrize("uri", ["{}/none.mp4", "{}/*.mp4", "{}/c/"])
 def test_what_names_nothing_is_said(tree, uri):
     with pytest.raises(ConfigError, match=r"input\.uris: nothing found at file://"):

@@ -1,8 +1,10 @@
 """Videos behind links, from a real server over HTTP."""
 
+import contextlib
 import functools
 import http.server
 import re
+import tarfile
 import threading
 from pathlib import Path
 
@@ -39,13 +41,19 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
             self.wfile.write(data[first : last + 1])
 
 
-@pytest.fixture(scope="module")
-def web(clips):
-    handler = functools.partial(Ranges, directory=str(clips))
+@contextlib.contextmanager
+def served(folder):
+    handler = functools.partial(Ranges, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def web(clips):
+    with served(clips) as address:
+        yield address
 
 
 @pytest.mark.parametrize(
@@ -66,6 +74,15 @@ def test_links_globs_and_index_pages_give_videos_that_open(web, clips, link, nam
         plan = plan_video(video, DecodeConfig(unit_frames=64), {})
         assert plan.failure is None and len(plan.units) >= 2
         assert 0 < plan.bytes_read <= video.size_bytes
+
+
+def test_a_signed_link_to_a_tar_is_a_tar(clips, tmp_path):
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        tar.add(clips / "no_face.mp4", "a/no_face.mp4")
+    with served(tmp_path) as web:
+        (video,) = list_videos(InputConfig(uris=[f"{web}/shard.tar?signature=abc"]))
+        assert (video.uri, video.member) == (f"{web}/shard.tar", "a/no_face.mp4")
+        assert plan_video(video, DecodeConfig(), {}).failure is None
 
 
 def test_a_link_to_nothing_is_said_without_its_signature(web):

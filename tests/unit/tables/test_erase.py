@@ -20,7 +20,7 @@ from featray.tables.query import read_published
 from featray.tables.tombstones import read_erasures
 from featray.tables.verify import verify
 from tests.chain import run_here, small_config
-from tests.unit.tables.conftest import SPARSE
+from tests.unit.tables.conftest import SPARSE, Killed, KilledSession
 
 TABLES = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
 
@@ -205,6 +205,26 @@ def test_work_that_has_landed_goes_too(landed, tmp_path):
     assert [len(commit.videos) for commit in done.published] == [4]
     assert verify(out).problems == []
     assert len(rows(out.root.path, "erasures")) == 1
+
+
+@pytest.mark.parametrize(("named", "has_shard"), [("anna.mp4", True), ("{}/anna.mp4", True), ("{}/anna.mp4", False)])
+def test_a_run_that_only_landed_a_video_forgets_its_name(
+    named, has_shard, inputs, small_network, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(inputs)
+    uris = [named.format(inputs), "notes.mp4"]
+    with pytest.raises(Killed):
+        run_here(small_config(uris, tmp_path / "out", small_network, decode=SPARSE), KilledSession)
+    out = open_output(str(tmp_path / "out"))
+    (partition,) = list_partitions(out)
+    (manifest,) = read_manifests(partition)
+    video = next(v["video_id"] for v in manifest.videos if v["uri"].endswith("anna.mp4"))
+    if not has_shard:
+        shutil.rmtree(partition.shard().path)
+    erase(out, video)
+    assert traces(out, "anna.mp4") == []
+    (run,) = rows(out.root.path, "runs")
+    assert yaml.safe_load(run["config"])["input"]["uris"] == [f"erased:{video}", "notes.mp4"]
 
 
 def test_files_that_killed_processes_left_go_too(out, partition):
