@@ -219,6 +219,8 @@ def configure_context() -> None:
     if _Running not in context.custom_execution_callback_classes:
         context.custom_execution_callback_classes.append(_Running)
     context.print_on_execution_start = False
+    # Of one video, say, a worker stands by; nothing that users could mend.
+    warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)
     dropping = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
     if _traceback_as_text not in dropping.filters:
         dropping.addFilter(_traceback_as_text)

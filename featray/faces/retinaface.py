@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from featray.config import DetectConfig
 from featray.faces.detector import Faces
+from featray.faces.overlap import iou_matrix
 
 RawOutputs = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 """Box regressions `[A, 4]`, face probabilities `[A]` and landmark regressions `[A, 10]` of one frame."""
@@ -88,15 +89,3 @@ def non_maximum_suppression(
         kept.append(int(best))
         left = left[iou_matrix(boxes_xyxy[best][None], boxes_xyxy[left])[0] <= max_iou]
     return np.asarray(kept, np.intp)
-
-
-def iou_matrix(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Intersection over union of every box of `a` with every box of `b`, float64 `[len(a), len(b)]`."""
-    a, b = np.asarray(a_xyxy, np.float64)[:, None], np.asarray(b_xyxy, np.float64)[None]
-    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
-    intersection = sides[..., 0] * sides[..., 1]
-    area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
-    area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
-    union = area_a + area_b - intersection
-    iou: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
-    return iou

@@ -18,10 +18,9 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from featray.faces.detector import Faces
-from featray.faces.retinaface import iou_matrix
+from featray.faces.overlap import best_pairs, iou_matrix
 from featray.video.frame import Frame
 from featray.video.shots import is_cut, thumbnail
 
@@ -144,7 +143,7 @@ def _partners(first: Faces, last: Faces) -> NDArray[np.intp] | None:
     if len(first) != len(last):
         return None
     overlap = iou_matrix(first.box_xyxy, last.box_xyxy)
-    rows, columns = linear_sum_assignment(overlap, maximize=True)
+    rows, columns = best_pairs(overlap)
     return columns if (overlap[rows, columns] >= MIN_IOU).all() else None
 
 

@@ -17,9 +17,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
-from featray.faces.retinaface import iou_matrix
+from featray.faces.overlap import best_pairs, iou_matrix
 
 MIN_IOU: Final = 0.3
 """Below this overlap of a box with where its track should be now, they are different faces, at first sight."""
@@ -111,7 +110,7 @@ def _match(overlap: NDArray[np.float64], least: float, track_of: NDArray[np.intp
     boxes = np.flatnonzero(track_of < 0)
     free = overlap[np.ix_(tracks, boxes)]
     free = np.where(free >= least, free, 0.0)
-    for track, box in zip(*linear_sum_assignment(free, maximize=True), strict=True):
+    for track, box in zip(*best_pairs(free), strict=True):
         if free[track, box] > 0:
             track_of[boxes[box]] = tracks[track]
 

@@ -19,5 +19,6 @@ def test_a_run_stays_on_its_machine(tmp_path, face_clip):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "1 videos: 1 ok" in done.stdout
+    assert "Warning" not in done.stderr, "one video leaves an inference worker idle, which Ray would tell the user"
     assert attempts(tmp_path) == []
     assert (tmp_path / "log").read_text().count("watching") >= 5, "the driver, Ray's services, workers and the decoder"

@@ -5,7 +5,8 @@ import pytest
 
 from featray.config import DecodeConfig, DetectConfig, EveryNth
 from featray.faces.detector import open_detector
-from featray.faces.retinaface import iou_matrix, non_maximum_suppression, priors_px
+from featray.faces.overlap import iou_matrix
+from featray.faces.retinaface import non_maximum_suppression, priors_px
 from featray.faces.retinaface_mnv1 import WEIGHTS, network_by_size
 from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.units import WHOLE_VIDEO

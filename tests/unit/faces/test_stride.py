@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from featray.faces import stride
 from featray.faces.detector import Faces
-from featray.faces.retinaface import iou_matrix
+from featray.faces.overlap import iou_matrix
 from featray.faces.stride import find_faces
 from featray.video.frame import Frame
 from tests.unit.faces.conftest import all_frames
