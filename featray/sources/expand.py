@@ -7,6 +7,7 @@ thousand keys, of other storages a folder.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from featray.errors import ErrorCode, StorageError
 from featray.sources.ahead import in_order
 from featray.sources.containers import VIDEO_SUFFIXES
 from featray.sources.storage import Location, locate, storage_errors, unreadable_code
+
+log = logging.getLogger(__name__)
 
 _LISTED_SUFFIXES: Final = VIDEO_SUFFIXES | {".tar"}
 
@@ -131,7 +134,10 @@ class _Links:
         left = (*self.left, folder)
         if self.root is not None and target.is_relative_to(self.root):
             return None
-        return None if any(place.is_relative_to(target) for place in left) else replace(self, left=left)
+        if any(place.is_relative_to(target) for place in left):
+            log.warning("file://%s: not followed, this link leads back to a folder that it lies in", path)
+            return None
+        return replace(self, left=left)
 
 
 def _web_files(here: Location) -> Iterator[tuple[Location, dict[str, Any]]]:

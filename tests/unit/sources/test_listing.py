@@ -55,11 +55,14 @@ def test_links_that_stay_in_a_prefix_name_nothing_new(tree):
     assert names(tree, "{}/lat*/*.mp4") == ["latest/x.mp4"]
 
 
-def test_links_in_circles_end(tree):
+def test_links_in_circles_end(tree, caplog):
     (tree / "a" / "2024" / "other").symlink_to(tree / "b")
     (tree / "b" / "back").symlink_to(tree / "a" / "2024")
     assert names(tree, "{}/a/2024/") == ["a/2024/other/2024/z.mov", "a/2024/x.mp4", "a/2024/y.MKV"]
     assert names(tree, "{}/b/**/*.mov") == ["b/2024/z.mov"]
+    assert caplog.messages == [
+        f"file://{tree}/b/back/other: not followed, this link leads back to a folder that it lies in"
+    ]
 
 
 def test_a_link_is_as_new_as_what_it_leads_to(tree):
