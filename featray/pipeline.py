@@ -22,6 +22,7 @@ Settings for faults, each measured on Ray 2.60:
 
 from __future__ import annotations
 
+import gc
 import logging
 import traceback
 import warnings
@@ -75,6 +76,9 @@ def receipts(graph: Graph, feed: Any) -> Iterator[Receipt]:
         ray.exceptions.RayError: an actor raised as it started, or what landed cannot be heard of.
     """
     _Running.executor, _Running.lead = None, Lead()
+    # A stream that has ended leaves handles of its actors in reference cycles, and they keep their CPUs until those are
+    # collected: the next stream's would wait for them, and while all wait, nothing makes Python collect.
+    gc.collect()
     with warnings.catch_warnings():
         # map_batches takes max_restarts and max_task_retries until Ray 2.64, which pyproject.toml excludes.
         warnings.simplefilter("ignore", RayDeprecationWarning)
