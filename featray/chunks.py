@@ -118,13 +118,19 @@ def extract_chunks(
     collector = _Collector()
     clock = _Clock(outcome.seconds)
 
+    stage = "decode"
+
     def detect(frames: Sequence[Frame]) -> list[Faces]:
+        nonlocal stage
         outcome.frames_detected += len(frames)
+        stage = "detect"
         with clock.measure("detect"):
-            return detector(frames)
+            found = detector(frames)
+        stage = "decode"
+        return found
 
     last: SeenFrame | None = None
-    with _noting_failures(task, outcome):
+    with _noting_failures(task, outcome, lambda: stage):
         decoded = clock.each("decode", _decoded(task, open_file, settings, every, account, outcome))
         for seen in find_faces(decoded, detect, every=every, batch_frames=detector.batch_frames):
             assert seen.faces is not None
@@ -157,16 +163,16 @@ def _decoded(
 
 
 @contextmanager
-def _noting_failures(task: UnitTask, outcome: Outcome) -> Iterator[None]:
-    """Turns what may go wrong with a video into failures of the unit."""
+def _noting_failures(task: UnitTask, outcome: Outcome, stage: Callable[[], str] = lambda: "decode") -> Iterator[None]:
+    """Turns what may go wrong with a video into failures of the unit, in the stage it is in then."""
     try:
         yield
     except VideoError as error:
-        outcome.failures.append(("decode", error.code, str(error)))
+        outcome.failures.append((stage(), error.code, str(error)))
     except MemoryError:
-        outcome.failures.append(("decode", ErrorCode.OUT_OF_MEMORY, "the unit needs more memory than it may use"))
+        outcome.failures.append((stage(), ErrorCode.OUT_OF_MEMORY, "the unit needs more memory than it may use"))
     except transport_errors() as error:
-        outcome.failures.append(("decode", unreadable_code(error), f"{task.video.uri}: {explain(error)}"))
+        outcome.failures.append((stage(), unreadable_code(error), f"{task.video.uri}: {explain(error)}"))
 
 
 def _cut_faces(seen: SeenFrame, faces: Faces) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:

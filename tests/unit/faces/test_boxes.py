@@ -267,5 +267,5 @@ def test_in_the_decoding_process(write, face_clip):
     assert ours.frames["faces"].to_pylist() == [1, 2, 0, 0] and not ours.outcome.failures
     assert ours.faces["box_x1"].to_pylist() == [10, 10, 200]
     assert ours.faces["landmarks5"].to_pylist() == [None] * 3
-    assert [code for _, code, _ in bad.outcome.failures] == [ErrorCode.BAD_BOXES]
+    assert [failure[:2] for failure in bad.outcome.failures] == [("detect", ErrorCode.BAD_BOXES)]
     assert none.frames["status"].to_pylist() == ["no_face"] * 4 and not none.outcome.failures
