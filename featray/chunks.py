@@ -117,7 +117,6 @@ def extract_chunks(
     account = DecodeAccount()
     collector = _Collector()
     clock = _Clock(outcome.seconds)
-
     stage = "decode"
 
     def detect(frames: Sequence[Frame]) -> list[Faces]:
