@@ -35,10 +35,11 @@ demo: $(VENV)/.installed  ## run the main job on two bundled clips, into demo-ou
 
 test: lint unit integration parity  ## everything that has to pass
 
-lint: $(VENV)/.installed-dev  ## ruff and mypy
+lint: $(VENV)/.installed-dev  ## ruff, mypy, and that imports keep to the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed-dev  ## fast tests, without Ray, on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit

@@ -1,14 +1,14 @@
 """featray: facial behaviour at dataset scale, from videos in object storage to partitioned Parquet tables.
 
 Importing the package loads neither Ray, torch, DuckDB nor pyarrow. `featray.cli` is the command line,
-`featray.runner.run` the main job, `featray.open` reads what it wrote and `featray.to_fex` is the way to py-feat.
+`featray.run.runner.run` the main job, `featray.open` reads what it wrote and `featray.to_fex` is the way to py-feat.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from featray.fex import to_fex as to_fex
     from featray.tables.opened import open_tables as open
+    from featray.views.fex import to_fex as to_fex
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "open", "to_fex"]
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return open_tables
     if name == "to_fex":
-        from featray.fex import to_fex
+        from featray.views.fex import to_fex
 
         return to_fex
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

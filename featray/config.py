@@ -236,7 +236,7 @@ class Config(Section):
     def _partition_names_are_free(self) -> Config:
         if self.input.path_fields is None:
             return self
-        from featray.tables.schema import PER_VIDEO_TABLES, TABLES  # loads pyarrow, which most commands can do without
+        from featray.schema import PER_VIDEO_TABLES, TABLES  # loads pyarrow, which most commands can do without
 
         # DuckDB ignores case.
         taken = {column.name.casefold() for table in PER_VIDEO_TABLES for column in TABLES[table]}
@@ -247,7 +247,7 @@ class Config(Section):
 
     def redacted(self) -> dict[str, Any]:
         """The config as plain data, with every secret replaced by `***`."""
-        from featray.sources.redaction import redact_options, redact_uri
+        from featray.redaction import redact_options, redact_uri
 
         data = self.model_dump(mode="json")
         data["input"]["uris"] = [redact_uri(uri) for uri in data["input"]["uris"]]

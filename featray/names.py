@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Final
 
+CHIP_PX: Final = 256
+"""Side of a chip, the face crop that the network sees: uint8 `[256, 256, 3]`, RGB."""
+
 AU_NAMES_20: Final[tuple[str, ...]] = tuple(
     f"AU{n:02d}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 17, 20, 23, 24, 25, 26, 28, 43)
 )

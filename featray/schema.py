@@ -7,12 +7,13 @@ added (and SCHEMA_VERSION raised), never renamed, retyped or removed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
 
-from featray.model.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
+from featray.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
 
 SCHEMA_VERSION: Final = 2
 """2 added `frames.shot_cut`."""
@@ -250,3 +251,26 @@ def _field(column: Column) -> pa.Field:
     if column.range:
         comment += f"; {column.range}"
     return pa.field(column.name, column.type, metadata={"comment": comment, "unit": column.unit, "range": column.range})
+
+
+_ADDED_BY_PUBLISH = {"dataset", "release", "video_id", "run_id", "track_id"}
+_DETECTED = (
+    "frame_index pts_us face_index box_x1 box_y1 box_x2 box_y2 score interpolated landmarks5 "
+    "crop_x crop_y crop_side face_px sharpness in_frame"
+).split()
+
+
+def _landed(columns: Iterator[Column]) -> pa.Schema:
+    fields = {c.name: pa.field(c.name, c.type) for c in columns if c.name not in _ADDED_BY_PUBLISH}
+    return pa.schema(list(fields.values()))
+
+
+DETECTED_SCHEMA = pa.schema([pa.field(name, arrow_schema("faces").field(name).type) for name in _DETECTED])
+"""What is known of a face before inference."""
+
+LANDED_SCHEMA = _landed(iter((*FACES, *BLENDSHAPES, *MESH)))
+"""A face with everything the network says, before it is split over the tables."""
+
+FRAMES_SCHEMA = _landed(iter(FRAMES)).append(pa.field("thumbnail", pa.binary()))
+"""A frame; `thumbnail` (shots.py) is given with a unit's first and last frame. The first one's `shot_cut` is null:
+whether there is a cut between two units is seen when both have landed."""

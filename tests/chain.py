@@ -12,13 +12,13 @@ from unittest import mock
 
 from rich.console import Console
 
-from featray import runner
-from featray.child import ChildSettings
-from featray.cluster import Workers
 from featray.config import Config, parse_config
-from featray.progress import Progress
-from featray.rows import Receipt
-from featray.stages import DecodeDetect, Infer, LandParts, PlanVideos
+from featray.extract.child import ChildSettings
+from featray.graph.rows import Receipt
+from featray.graph.stages import DecodeDetect, Infer, LandParts, PlanVideos
+from featray.graph.workers import Workers
+from featray.run import runner
+from featray.run.progress import Progress
 from featray.tables.publish import publish_shard
 
 _ENGINES: dict[str, Infer] = {}

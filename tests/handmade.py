@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from featray.model.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
+from featray.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
+from featray.schema import TABLES
 from featray.tables.commits import Commit, write_commit
 from featray.tables.layout import Partition, open_output
-from featray.tables.schema import TABLES
 from featray.tables.writer import TableWriter
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from featray.cli.summary import exit_status, print_summary
 from featray.config import Config, parse_config
-from featray.progress import Progress
-from featray.runner import run
-from featray.stop import terminable
-from featray.summary import exit_status, print_summary
+from featray.graph.stop import terminable
+from featray.run.progress import Progress
+from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 

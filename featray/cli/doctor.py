@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from featray.storage_flags import parse_storage_options, storage_option_flag
+from featray.cli.storage_flags import parse_storage_options, storage_option_flag
 
 
 @click.command()

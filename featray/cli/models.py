@@ -13,9 +13,9 @@ import click
 from featray.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
+    from featray.faces.detector import DetectorFile
     from featray.model.checkpoint import Checkpoint
     from featray.model.config import CheckpointConfig
-    from featray.model.hub import PulledFile
 
 _SUFFIX = ".safetensors"
 _PINNED_OR_MAIN = "[default: the revision that featray pins, else main]"
@@ -39,8 +39,8 @@ def list_command() -> None:
     """
     from featray.config import cache_dir
     from featray.faces.weights import DETECTOR_WEIGHTS
-    from featray.model.hub import list_pulled
     from featray.model.source import KNOWN_CHECKPOINTS
+    from featray.weights.hub import list_pulled
 
     pulled = list_pulled(cache_dir())
     specs = {record.spec for record, _ in pulled}
@@ -81,10 +81,10 @@ def pull(spec: str, revision: str | None, sha256: str | None, accept_license: st
     """
     from featray.config import cache_dir
     from featray.faces.weights import DETECTOR_WEIGHTS, pull_weights
-    from featray.model.hub import HUB_PREFIX
     from featray.model.source import checked_sha256, resolve_checkpoint
+    from featray.weights.hub import HUB_PREFIX
 
-    pulled: Checkpoint | PulledFile
+    pulled: Checkpoint | DetectorFile
     if spec in DETECTOR_WEIGHTS:
         pulled = pull_weights(spec, revision=revision, sha256=checked_sha256(sha256), cache_dir=cache_dir())
     elif spec.startswith(HUB_PREFIX):
@@ -155,11 +155,11 @@ def synth(out: Path, variant: str | None, config_json: str | None, seed: int) ->
 def _find(spec: str, revision: str | None) -> Checkpoint:
     """Open a checkpoint without the network. Looking at pulled weights asks for no licence again."""
     from featray.config import cache_dir
-    from featray.model.hub import HUB_PREFIX, open_pulled
-    from featray.model.source import find_hub_file, resolve_checkpoint
+    from featray.model.source import open_pulled_checkpoint, resolve_checkpoint
+    from featray.weights.hub import HUB_PREFIX
 
     if spec.startswith(HUB_PREFIX):
-        return open_pulled(find_hub_file(spec, revision)[0], cache_dir())
+        return open_pulled_checkpoint(spec, revision, cache_dir())
     if revision is not None:
         raise UsageError(f"--revision: {spec} is not on the hub; only hf:// files have revisions")
     return resolve_checkpoint(spec, revision=None, sha256=None, accept_license=None, cache_dir=cache_dir())

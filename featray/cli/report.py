@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
 from featray.errors import UsageError
-from featray.storage_flags import open_told, read_storage_flags, storage_flags
 
 if TYPE_CHECKING:
     from featray.report.diff import Diff

@@ -11,14 +11,14 @@ from typing import Any
 
 import click
 
-from featray import __version__
-from featray.doctor.commands import doctor
+from featray.cli.doctor import doctor
+from featray.cli.models import models
+from featray.cli.report import diff, report
+from featray.cli.storage_flags import open_told, storage_flags
+from featray.cli.upkeep import compact, erase, publish, verify
+from featray.cli.views import export, preview
 from featray.errors import FeatrayError, UsageError
-from featray.model.commands import models
-from featray.report.commands import diff, report
-from featray.storage_flags import open_told, storage_flags
-from featray.upkeep import compact, erase, publish, verify
-from featray.views.commands import export, preview
+from featray.version import __version__
 
 _FORMATS = click.Choice(["table", "csv", "json"])
 
@@ -35,7 +35,7 @@ class _Group(click.Group):
             click.echo(f"featray: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as stop:
-            from featray.stop import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
+            from featray.graph.stop import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 
             click.echo("featray: stopped; run the same command again to go on from here", err=True)
             ctx.exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED)
@@ -90,10 +90,10 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> i
     """Run a config with progress and summary on the terminal, or one line at the end; the exit status."""
     from rich.console import Console
 
-    from featray.progress import Progress
-    from featray.runner import run as run_job
-    from featray.stop import terminable
-    from featray.summary import as_log_line, exit_status, print_summary
+    from featray.cli.summary import as_log_line, exit_status, print_summary
+    from featray.graph.stop import terminable
+    from featray.run.progress import Progress
+    from featray.run.runner import run as run_job
 
     console = Console(soft_wrap=True)
     with terminable():
@@ -127,7 +127,7 @@ def plan(
     Reads the headers of a random sample of the videos, and works on a few seconds of some of them, on this machine.
     """
     from featray.config import load_config
-    from featray.forecast import as_lines, forecast
+    from featray.run.forecast import as_lines, forecast
 
     loaded = load_config(config, overrides)
     found = forecast(loaded, sample=sample, cpu_hour_price=price_cpu_hour, gpu_hour_price=price_gpu_hour)
@@ -171,7 +171,7 @@ def query(out: str, sql: str, style: str, release: str | None, config: Path | No
     featray query OUT "SELECT video_id, avg(AU12) FROM faces GROUP BY video_id"
     featray query OUT @configs/queries/au12_onsets.sql
     """
-    from featray.show import print_result
+    from featray.cli.show import print_result
     from featray.tables.query import connect, run_sql
 
     if sql.startswith("@"):
@@ -197,7 +197,7 @@ def schema(table: str | None, style: str) -> None:
     \b
     featray schema faces
     """
-    from featray.show import print_schema, schema_markdown
+    from featray.cli.show import print_schema, schema_markdown
 
     if style == "markdown":
         click.echo(schema_markdown(table), nl=False)
@@ -209,7 +209,7 @@ def schema(table: str | None, style: str) -> None:
 @click.option("--out", default="demo-output", show_default=True, help="Where the tables go.")
 def demo(out: str) -> None:
     """Run the main job on two bundled clips, with what ships in the package; needs no network."""
-    from featray.demo import run_demo
+    from featray.cli.demo import run_demo
 
     sys.exit(run_demo(out))
 

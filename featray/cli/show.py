@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from featray.errors import ERROR_MEANINGS, UsageError
-from featray.tables.schema import TABLE_MEANINGS, TABLES
+from featray.schema import TABLE_MEANINGS, TABLES
 
 _ROWS_SHOWN = 1000
 """Of a table on the terminal; csv and json print all."""

@@ -6,8 +6,8 @@ import json
 
 from rich.console import Console
 
-from featray.runner import Summary
-from featray.sources.redaction import redact_uri
+from featray.redaction import redact_uri
+from featray.run.runner import Summary
 
 NOT_TRAINED = (
     "The network's weights are synthetic (random): boxes, times and counts are real, "

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from featray.storage_flags import open_told, read_storage_flags, storage_flags
+from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
 
 
 @click.command()
@@ -37,14 +37,14 @@ def verify(
     Exit status 1 if there is a problem, each in one line.
     """
     from featray.tables.layout import open_output
-    from featray.tables.verify import verify as verify_output
+    from featray.upkeep.verify import verify as verify_output
 
     input_options, output_options = read_storage_flags(config, options)
     output = open_output(out, output_options)
     report = verify_output(output, release)
     repeated = None
     if recompute:
-        from featray.recompute import recompute as recompute_rows
+        from featray.upkeep.recompute import recompute as recompute_rows
 
         repeated = recompute_rows(output, recompute, seed=seed, release=release, storage_options=input_options)
     ok = not report.problems and not (repeated and repeated.differing)
@@ -105,8 +105,8 @@ def erase(
     A row in `erasures` says that it happened. Later runs leave the video out, until --allow-again.
     If it is cut off, the same command finishes it. Buckets that keep old versions keep them.
     """
-    from featray.tables.erase import erase as erase_video
     from featray.tables.tombstones import allow_again as lift
+    from featray.upkeep.erase import erase as erase_video
 
     output = open_told(out, config, options)
     if allow_again:
@@ -132,8 +132,8 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
 
     Needs neither Ray nor the sources; refused while a run is on. Work that has not landed is left to the next run.
     """
-    from featray.tables.finish import finish_partition
     from featray.tables.layout import list_partitions
+    from featray.upkeep.finish import finish_partition
 
     output = open_told(out, config, options)
     nothing = True
@@ -166,8 +166,8 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
 @storage_flags
 def compact(out: str, config: Path | None, options: tuple[str, ...]) -> None:
     """Merge the small files that many small runs have left in OUT; rows stay as they are. Refused while a run is on."""
-    from featray.tables.compact import compact_partition
     from featray.tables.layout import list_partitions
+    from featray.upkeep.compact import compact_partition
 
     for partition in list_partitions(open_told(out, config, options)):
         done = compact_partition(partition)

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
+from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
 from featray.errors import UsageError
-from featray.storage_flags import open_told, read_storage_flags, storage_flags
 
 _VIDEO_HELP = "Its video_id, URI, or the end of its URI, such as face.mp4."
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from featray.doctor.check import Check
 from featray.errors import FeatrayError
-from featray.sources.storage import Location, delete, exists, locate, read_bytes, storage_errors, write_bytes
+from featray.store.storage import Location, delete, exists, locate, read_bytes, storage_errors, write_bytes
 
 _MEND = "check the address, and the credentials in the environment or --storage-option"
 

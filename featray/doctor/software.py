@@ -86,7 +86,7 @@ def _ffmpeg(av: Any) -> str:
 
 def _first_frame() -> Any:
     from featray.config import DecodeConfig, InputConfig
-    from featray.plan import open_source, plan_video
+    from featray.extract.plan import open_source, plan_video
     from featray.sources.listing import list_videos
     from featray.video.decode import DecodeAccount, decode_pyav
 
@@ -100,7 +100,7 @@ def _first_frame() -> Any:
 def detecting() -> Iterator[Check]:
     """The shipped detector on the bundled clip, which shows a face."""
     from featray.config import DetectConfig
-    from featray.faces.detector import open_detector
+    from featray.faces.detectors import open_detector
 
     (faces,) = open_detector(DetectConfig())([_first_frame()])
     found = f"retinaface-mnv1 by OpenVINO: {len(faces)} face in a clip of one"
@@ -175,8 +175,8 @@ def _cuda(np: Any) -> Check:
 def weights() -> Iterator[Check]:
     """The published checkpoints, and what has been pulled."""
     from featray.config import cache_dir
-    from featray.model.hub import list_pulled
     from featray.model.source import KNOWN_CHECKPOINTS
+    from featray.weights.hub import list_pulled
 
     try:
         pulled = {record.spec: record for record, _ in list_pulled(cache_dir())}

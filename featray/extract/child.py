@@ -1,6 +1,6 @@
 """The process in which native code meets unknown bytes: it plans, decodes and detects.
 
-Started by `isolation.py` as `python -m featray.child FD`; it answers requests on the socket
+Started by `isolation.py` as `python -m featray.extract.child FD`; it answers requests on the socket
 FD until that closes. It may crash, hang or be killed at any time: nobody else notices but
 through the socket, and nothing is left behind, since it owns no file.
 """
@@ -19,10 +19,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from featray.chunks import extract_chunks
 from featray.config import DecodeConfig, DetectConfig, cache_dir
-from featray.faces.detector import Detector, DetectorFiles, detector_for_videos
-from featray.plan import UnitTask, VideoPlan, open_source, plan_video
+from featray.extract.chunks import extract_chunks
+from featray.extract.plan import UnitTask, VideoPlan, open_source, plan_video
+from featray.faces.detector import Detector, DetectorFiles
+from featray.faces.detectors import detector_for_videos
 from featray.sources.listing import Video
 
 _PR_SET_PDEATHSIG = 1

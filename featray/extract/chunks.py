@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 
 from featray.config import DecodeConfig
 from featray.errors import ErrorCode, VideoError
-from featray.faces.crop import CHIP_PX, crop_squares, cut_chip, share_in_frame, sharpness
+from featray.extract.plan import Outcome, UnitTask
+from featray.faces.crop import crop_squares, cut_chip, share_in_frame, sharpness
 from featray.faces.detector import Detector, Faces
 from featray.faces.stride import SeenFrame, find_faces
-from featray.plan import Outcome, UnitTask
-from featray.sources.storage import explain, fetched_bytes, transport_errors, unreadable_code
-from featray.tables.landing import DETECTED_SCHEMA, FRAMES_SCHEMA
-from featray.video.decode import DecodeAccount, open_decoder
+from featray.names import CHIP_PX
+from featray.schema import DETECTED_SCHEMA, FRAMES_SCHEMA
+from featray.store.storage import explain, fetched_bytes, transport_errors, unreadable_code
+from featray.video.decode import DecodeAccount
+from featray.video.decoders import open_decoder
 from featray.video.frame import Frame
 
 CHUNK_CHIPS: Final = 256

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from featray.child import ChildSettings
-from featray.chunks import Chunk, failed_chunk
 from featray.errors import ErrorCode, VideoError
-from featray.faces.crop import CHIP_PX
-from featray.plan import Outcome, UnitTask, VideoPlan
+from featray.extract.child import ChildSettings
+from featray.extract.chunks import Chunk, failed_chunk
+from featray.extract.plan import Outcome, UnitTask, VideoPlan
+from featray.names import CHIP_PX
 from featray.sources.listing import Video
 from featray.video.units import WHOLE_VIDEO
 
@@ -105,7 +105,7 @@ class IsolatedDecoder:
         memory_bytes = int(self._settings.decode.memory_limit_gib * 2**30)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "featray.child", str(theirs.fileno()), str(memory_bytes)],
+                [sys.executable, "-m", "featray.extract.child", str(theirs.fileno()), str(memory_bytes)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": _import_path()},
@@ -157,7 +157,7 @@ class IsolatedDecoder:
 
 def _import_path() -> str:
     """PYTHONPATH with this very package first: in a Ray job it lies in the job's working directory."""
-    here = str(Path(__file__).parent.parent)
+    here = str(Path(__file__).parents[2])
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 

@@ -15,7 +15,7 @@ from featray.config import DecodeConfig
 from featray.errors import ErrorCode, StorageError, VideoError
 from featray.sources.containers import read_member
 from featray.sources.listing import Video
-from featray.sources.storage import (
+from featray.store.storage import (
     explain,
     fetched_bytes,
     locate,

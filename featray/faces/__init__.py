@@ -1,0 +1,1 @@
+"""Finding faces, cutting chips, following faces over time."""

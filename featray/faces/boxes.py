@@ -31,7 +31,7 @@ from featray.config import DetectConfig
 from featray.errors import ConfigError, ErrorCode, StorageError, VideoError
 from featray.faces.detector import DetectorFiles, Faces
 from featray.sources.listing import Video
-from featray.sources.storage import (
+from featray.store.storage import (
     Location,
     explain,
     locate,

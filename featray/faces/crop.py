@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-CHIP_PX: Final = 256
+from featray.names import CHIP_PX
+
 CROP_SCALE: Final = 1.2
 
 _CENTRES = (np.arange(CHIP_PX) + 0.5) / CHIP_PX

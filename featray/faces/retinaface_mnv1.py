@@ -20,8 +20,8 @@ from featray.config import DetectConfig
 from featray.errors import ModelError, one_line
 from featray.faces.detector import Faces
 from featray.faces.retinaface import RawOutputs, decode_outputs
-from featray.openvino_cpu import compile_model, import_openvino
 from featray.video.frame import Frame
+from featray.weights.openvino_cpu import compile_model, import_openvino
 
 WEIGHTS = Path(__file__).parent / "assets" / "retinaface_mnv1_025.onnx"
 WEIGHTS_SHA256: Final = "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5"

@@ -11,7 +11,6 @@ as a worker starts and not in the time of a unit.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 import os
@@ -27,12 +26,11 @@ from numpy.typing import NDArray
 
 from featray.config import DetectConfig
 from featray.errors import ModelError, one_line
-from featray.faces.detector import Faces
+from featray.faces.detector import DetectorFile, Faces
 from featray.faces.retinaface import RawOutputs, decode_outputs
-from featray.model.hub import PulledFile
-from featray.model.ir_cache import IrCache
-from featray.openvino_cpu import compile_model, import_openvino
 from featray.video.frame import Frame
+from featray.weights.ir_cache import IrCache, ir_key
+from featray.weights.openvino_cpu import compile_model, import_openvino
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ class RetinaFaceResNet34:
 
     batch_frames = 1
 
-    def __init__(self, settings: DetectConfig, weights: PulledFile, cache_dir: Path) -> None:
+    def __init__(self, settings: DetectConfig, weights: DetectorFile, cache_dir: Path) -> None:
         self._settings = settings
         has_openvino = importlib.util.find_spec("openvino") is not None
         self._network = open_openvino(weights, cache_dir) if has_openvino else open_torch(weights.path)
@@ -89,7 +87,7 @@ def open_torch(weights: Path) -> Network:
     return run
 
 
-def open_openvino(weights: PulledFile, cache_dir: Path) -> Network:
+def open_openvino(weights: DetectorFile, cache_dir: Path) -> Network:
     """The network in OpenVINO, in fp32 on one thread; converts it first where the cache does not hold it.
 
     Raises:
@@ -112,7 +110,7 @@ def open_openvino(weights: PulledFile, cache_dir: Path) -> Network:
     return run
 
 
-def prepare(weights: PulledFile, cache_dir: Path) -> None:
+def prepare(weights: DetectorFile, cache_dir: Path) -> None:
     """Convert the network for OpenVINO where the cache does not hold it.
 
     Raises:
@@ -122,7 +120,7 @@ def prepare(weights: PulledFile, cache_dir: Path) -> None:
         _load_or_convert(weights, cache_dir, lambda folder: None)
 
 
-def _load_or_convert(weights: PulledFile, cache_dir: Path, read: Callable[[Path], Any]) -> Any:
+def _load_or_convert(weights: DetectorFile, cache_dir: Path, read: Callable[[Path], Any]) -> Any:
     def make(folder: Path) -> None:
         _log.info("converting %s for OpenVINO", weights.path.name)
         code = "import sys; from featray.faces.retinaface_r34 import convert; convert(*sys.argv[1:])"
@@ -133,7 +131,8 @@ def _load_or_convert(weights: PulledFile, cache_dir: Path, read: Callable[[Path]
             reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
             raise ModelError(f"{weights.path}: cannot be converted for OpenVINO ({reason[0][:200]})")
 
-    key = _ir_key(weights, metadata.version("openvino"))
+    code = [Path(__file__).parent / name for name in ("r34_network.py", "retinaface_r34.py")]
+    key = ir_key(f"retinaface-r34-{weights.sha256[:12]}", (weights.sha256, metadata.version("openvino")), code)
     return IrCache(cache_dir / "openvino").load_or_make(key, read=read, make=make)
 
 
@@ -153,15 +152,6 @@ def convert(weights: str, folder: str) -> None:
     model.inputs[0].get_node().set_partial_shape(ov.PartialShape([1, -1, -1, 3]))
     model.validate_nodes_and_infer_types()
     ov.save_model(model, str(Path(folder) / _IR), compress_to_fp16=False)
-
-
-def _ir_key(weights: PulledFile, openvino_version: str) -> str:
-    """Name of the cache entry: everything that the converted network depends on."""
-    code = hashlib.sha256()
-    for name in ("r34_network.py", "retinaface_r34.py"):
-        code.update((Path(__file__).parent / name).read_bytes())
-    facts = f"{weights.sha256}\n{openvino_version}\n{code.hexdigest()}"
-    return f"retinaface-r34-{weights.sha256[:12]}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
 
 def check_tensors(path: Path) -> None:

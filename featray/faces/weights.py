@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from featray.config import DetectConfig
 from featray.errors import ModelError
-from featray.model.cache import sha256_of_file
-from featray.model.hub import HubFile, PulledFile, fetch_file, open_pulled_file
+from featray.faces.detector import DetectorFile
+from featray.weights.cache import sha256_of_file
+from featray.weights.hub import HubFile, fetch, open_pulled
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ DETECTOR_WEIGHTS: Final[dict[str, DetectorWeights]] = {
 }
 
 
-def find_weights(settings: DetectConfig, cache_dir: Path) -> PulledFile:
+def find_weights(settings: DetectConfig, cache_dir: Path) -> DetectorFile:
     """The weights of the configured detector, on this machine; never uses the network.
 
     Raises:
@@ -83,15 +85,16 @@ def find_weights(settings: DetectConfig, cache_dir: Path) -> PulledFile:
     """
     known = DETECTOR_WEIGHTS[settings.detector]
     if settings.weights is None:
-        return open_pulled_file(_at(known.hub_file, settings.revision), cache_dir)
+        found, commit = open_pulled(_at(known.hub_file, settings.revision), cache_dir, partial(_described, known))
+        return replace(found, revision=commit)
     path = Path(settings.weights).expanduser()
     if not path.is_file():
         raise ModelError(f"detect.weights: {settings.weights}: no such file")
     known.check(path)
-    return PulledFile(path, sha256_of_file(path), None)
+    return _described(known, path)
 
 
-def pull_weights(detector: str, *, revision: str | None, sha256: str | None, cache_dir: Path) -> PulledFile:
+def pull_weights(detector: str, *, revision: str | None, sha256: str | None, cache_dir: Path) -> DetectorFile:
     """Fetch a detector's weights, check them and record what they are; once, then they are here.
 
     Args:
@@ -106,11 +109,20 @@ def pull_weights(detector: str, *, revision: str | None, sha256: str | None, cac
     """
     known = DETECTOR_WEIGHTS[detector]
 
-    def check(path: Path) -> str:
+    def read(path: Path) -> DetectorFile:
         known.check(path)
-        return known.license
+        return _described(known, path)
 
-    return fetch_file(_at(known.hub_file, revision), cache_dir, sha256=sha256, check=check)
+    found, commit = fetch(_at(known.hub_file, revision), cache_dir, read, sha256=sha256)
+    return replace(found, revision=commit)
+
+
+def _described(known: DetectorWeights, path: Path) -> DetectorFile:
+    """Hash a file."""
+    try:
+        return DetectorFile(path, sha256_of_file(path), known.license)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error}); pull it again") from error
 
 
 def _at(hub_file: HubFile, revision: str | None) -> HubFile:

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from featray.cluster import Node, Workers, choose_again, unplaced
 from featray.config import ClusterConfig
 from featray.errors import RunError
+from featray.graph.workers import Node, Workers, choose_again, unplaced
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from ray.data.block import BlockMetadata
 from ray.util.queue import Full, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from featray import metrics
-from featray.plan import VideoTask
+from featray.extract.plan import VideoTask
+from featray.graph import metrics
 
 _QUEUED_PAGES = 64
 """Pages of videos that may wait in the feed."""

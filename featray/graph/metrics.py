@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from featray.plan import Outcome
-from featray.rows import Receipt
+from featray.extract.plan import Outcome
+from featray.graph.rows import Receipt
 from featray.tables.commits import Commit
 
 _SECONDS: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)

@@ -41,13 +41,13 @@ from ray.data._internal.execution.operators.map_operator import MapOperator
 from ray.experimental import internal_kv
 from ray.util.annotations import RayDeprecationWarning
 
-from featray.child import ChildSettings
-from featray.cluster import LIGHT_CPUS, Workers
 from featray.config import Config
 from featray.errors import RunError
-from featray.feed import Lead, VideoFeed, beside_driver
-from featray.rows import Receipt
-from featray.stages import DecodeDetect, Infer, InferSettings, LandParts, PlanVideos
+from featray.extract.child import ChildSettings
+from featray.graph.feed import Lead, VideoFeed, beside_driver
+from featray.graph.rows import Receipt
+from featray.graph.stages import DecodeDetect, Infer, InferSettings, LandParts, PlanVideos
+from featray.graph.workers import LIGHT_CPUS, Workers
 from featray.tables.layout import Partition
 
 _DEATHS: Final = 3

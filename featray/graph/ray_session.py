@@ -22,17 +22,17 @@ import ray.data
 import ray.exceptions
 from ray._private.accelerators import AMDGPUAcceleratorManager, NvidiaGPUAcceleratorManager
 
-from featray import metrics
-from featray.capacity import Capacity
-from featray.cluster import Node, Workers, choose_workers
 from featray.config import Config
 from featray.errors import FeatrayError, RunError, one_line
-from featray.feed import Feeder
-from featray.pipeline import Graph, configure_context, end_stream, lead, receipts
-from featray.plan import VideoTask
-from featray.rows import Receipt
-from featray.stages import InferSettings
-from featray.stop import Terminated, handler_kept
+from featray.extract.plan import VideoTask
+from featray.graph import metrics
+from featray.graph.capacity import Capacity
+from featray.graph.feed import Feeder
+from featray.graph.pipeline import Graph, configure_context, end_stream, lead, receipts
+from featray.graph.rows import Receipt
+from featray.graph.stages import InferSettings
+from featray.graph.stop import Terminated, handler_kept
+from featray.graph.workers import Node, Workers, choose_workers
 from featray.tables.commits import Commit, ShardManifest
 from featray.tables.layout import Partition
 from featray.tables.publish import PublishSettings, publish_shard

@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featray.chunks import Chunk
-from featray.faces.crop import CHIP_PX
+from featray.extract.chunks import Chunk
+from featray.names import CHIP_PX
 
 ALREADY_LANDED: Final = -1
 """`part` of a row that only says that its unit was done in an earlier run."""

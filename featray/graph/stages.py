@@ -20,14 +20,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featray import metrics
-from featray.child import ChildSettings
 from featray.errors import RETRYABLE, ErrorCode, ModelError, one_line
-from featray.faces.crop import CHIP_PX
-from featray.faces.detector import detector_sha256, prepare_detector
-from featray.isolation import IsolatedDecoder
-from featray.plan import Outcome, UnitTask, VideoPlan, VideoTask
-from featray.rows import (
+from featray.extract.child import ChildSettings
+from featray.extract.isolation import IsolatedDecoder
+from featray.extract.plan import Outcome, UnitTask, VideoPlan, VideoTask
+from featray.faces.detectors import detector_sha256, prepare_detector
+from featray.graph import metrics
+from featray.graph.rows import (
     ALREADY_LANDED,
     RECEIPT_SCHEMA,
     Receipt,
@@ -37,16 +36,9 @@ from featray.rows import (
     landed_row,
     read_stream,
 )
-from featray.tables.landing import (
-    FRAMES_SCHEMA,
-    LANDED_SCHEMA,
-    PartHeader,
-    forget_units,
-    landed_units,
-    read_plan,
-    write_part,
-    write_plan,
-)
+from featray.names import CHIP_PX
+from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
+from featray.tables.landing import PartHeader, forget_units, landed_units, read_plan, write_part, write_plan
 from featray.tables.layout import Partition
 from featray.video.units import WHOLE_VIDEO
 

@@ -1,0 +1,1 @@
+"""The multitask network: checkpoints, layers, engines, outputs."""

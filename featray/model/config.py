@@ -63,7 +63,7 @@ class CheckpointConfig(BaseModel):
     """The `config` metadata of a checkpoint; defaults are those of the training code.
 
     `n_au`, `n_emotion`, `n_blendshape` and `n_mesh` take only the values whose outputs
-    have names (`featray.model.names`). Angles are degrees, sizes are pixels of the
+    have names (`featray.names`). Angles are degrees, sizes are pixels of the
     224-pixel image, `gaze_eye_box_frac` is a share of its side.
     """
 

@@ -20,16 +20,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.errors import ConfigError, ModelError, one_line
-from featray.faces.crop import CHIP_PX
 from featray.model.checkpoint import Checkpoint
 from featray.model.engines import EngineSettings, check_chips
-from featray.model.ir_cache import IrCache, ir_key
 from featray.model.outputs import RawOutputs, flat_widths, split_flat
-from featray.openvino_cpu import compile_model, has_bf16, import_openvino
+from featray.names import CHIP_PX
+from featray.weights import ir_cache
+from featray.weights.openvino_cpu import compile_model, has_bf16, import_openvino
 
 _log = logging.getLogger(__name__)
 
 _PARTS: Final = ("trunk", "heads")
+_CODE_FILES: Final = (
+    "action_units.py",
+    "backbone.py",
+    "config.py",
+    "engine_openvino.py",
+    "gaze.py",
+    "heads.py",
+    "layout.py",
+    "network.py",
+    "outputs.py",
+    "recipes.py",
+)
 
 CHIPS_PER_INFERENCE: Final = 4
 """The fixed batch: throughput on one thread is flat from here to 16, and at most 3 chips are padding."""
@@ -119,7 +131,17 @@ def _load_models(ov: ModuleType, core: Any, checkpoint: Checkpoint, settings: En
             make(Path(temporary))
             return read(Path(temporary))
     key = ir_key(checkpoint, recipe=settings.recipe, batch=CHIPS_PER_INFERENCE, openvino_version=ov.__version__)
-    return IrCache(settings.cache_dir / "openvino").load_or_make(key, read=read, make=make)
+    return ir_cache.IrCache(settings.cache_dir / "openvino").load_or_make(key, read=read, make=make)
+
+
+def ir_key(checkpoint: Checkpoint, *, recipe: str, batch: int, openvino_version: str) -> str:
+    """Return the name of the converted network in the cache."""
+    here = Path(__file__).parent
+    return ir_cache.ir_key(
+        f"{checkpoint.sha256[:12]}-{recipe}-b{batch}",
+        (checkpoint.sha256, recipe, str(batch), openvino_version),
+        [here / name for name in _CODE_FILES],
+    )
 
 
 def _convert(ov: ModuleType, checkpoint: Checkpoint, settings: EngineSettings, folder: Path) -> None:

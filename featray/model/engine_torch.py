@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from featray.errors import ConfigError, ModelError
-from featray.faces.crop import CHIP_PX
 from featray.model.checkpoint import Checkpoint
 from featray.model.engines import EngineSettings, check_chips
 from featray.model.network import ChipTrunk, FlatHeads, load_network
 from featray.model.outputs import RawOutputs, flat_widths, split_flat
 from featray.model.recipes import make_recipe
+from featray.names import CHIP_PX
 
 _log = logging.getLogger(__name__)
 

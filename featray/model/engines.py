@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.errors import ConfigError
-from featray.faces.crop import CHIP_PX
 from featray.model.checkpoint import Checkpoint
 from featray.model.config import CheckpointConfig
 from featray.model.outputs import RawOutputs
+from featray.names import CHIP_PX
 
 RECIPES: Final = ("pyfeat", "card-center-crop")
 PRECISIONS: Final = ("fp32", "bf16")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.model.config import IMAGE_SIDE_PX, CheckpointConfig
-from featray.model.names import (
+from featray.names import (
     AU_NAMES_20,
     AU_NAMES_24,
     BLENDSHAPE_NAMES,

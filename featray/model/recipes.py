@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featray.faces.crop import CHIP_PX
 from featray.model.config import IMAGE_SIDE_PX
+from featray.names import CHIP_PX
 
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)

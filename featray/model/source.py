@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from featray.errors import ConfigError, LicenseError, ModelError
-from featray.model.cache import locked
-from featray.model.checkpoint import DEFAULT_LICENSE, Checkpoint, read_checkpoint
-from featray.model.hub import HUB_PREFIX, HubFile, fetch, parse_hub_spec
+from featray.model.checkpoint import Checkpoint, read_checkpoint
 from featray.model.synth import DEFAULT_VARIANT, SYNTHETIC_VARIANTS, write_synthetic
+from featray.weights.cache import locked
+from featray.weights.hub import DEFAULT_LICENSE, HUB_PREFIX, HubFile, fetch, open_pulled, parse_hub_spec
 
 SYNTHETIC: Final = "synthetic"
 _SEED: Final = 0
@@ -84,12 +84,25 @@ def resolve_checkpoint(
         hub_file, pinned_sha256 = find_hub_file(spec, revision)
         _check_license(hub_file, accept_license)
         sha256 = sha256 or pinned_sha256
-        checkpoint = fetch(hub_file, cache_dir, sha256=sha256)
+        found, commit = fetch(hub_file, cache_dir, read_checkpoint, sha256=sha256)
+        checkpoint = replace(found, revision=commit)
     else:
         checkpoint = _local(spec)
     if sha256 is not None and checkpoint.sha256 != sha256:
         raise ModelError(f"{spec}: its sha256 is {checkpoint.sha256}, not {sha256} as model.sha256 asks")
     return checkpoint
+
+
+def open_pulled_checkpoint(spec: str, revision: str | None, cache_dir: Path) -> Checkpoint:
+    """Open a checkpoint that was pulled; never uses the network, and asks for no licence again.
+
+    Raises:
+        ConfigError: `spec` or `revision` is malformed.
+        WeightsMissing: it was never pulled.
+        ModelError: the copy is damaged.
+    """
+    found, commit = open_pulled(find_hub_file(spec, revision)[0], cache_dir, read_checkpoint)
+    return replace(found, revision=commit)
 
 
 def checked_sha256(sha256: str | None) -> str | None:

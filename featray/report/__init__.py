@@ -1,0 +1,1 @@
+"""Pages about an output, and two releases compared."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from featray.model.names import AU_NAMES_20, EMOTION_NAMES_7
+from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.report.scope import Scope
-from featray.tables.schema import AU_MEANINGS
+from featray.schema import AU_MEANINGS
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from PIL import Image
 
 from featray.errors import FeatrayError, UsageError
-from featray.model.names import AU_NAMES_20, EMOTION_NAMES_7
+from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.report.scope import Scope
 from featray.views.overlay import Square, cut_square, hide
 from featray.views.preview import hidden_squares

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from featray.errors import ERROR_MEANINGS
 from featray.report.scope import Scope
-from featray.tables.schema import TABLES
+from featray.schema import TABLES
 
 MOST_FACES_SHOWN: Final = 10
 """Faces a frame; what is beyond is counted with it."""

@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, Final
 
-from featray import __version__
+from featray.redaction import redact_uri
 from featray.report.diff import Diff, diff_releases
 from featray.report.distributions import MEASURED, Distribution, read_distributions
 from featray.report.moments import MOMENTS, Moment, Moments, read_moments
 from featray.report.numbers import EXAMPLES, read_numbers
 from featray.report.plots import Plot, plot_coverage, plot_distributions, plot_faces_per_frame
 from featray.report.scope import MOST_ROWS, Scope, open_scope
-from featray.sources.redaction import redact_uri
-from featray.sources.storage import locate_beside, write_bytes
+from featray.store.storage import locate_beside, write_bytes
 from featray.tables.layout import Output
+from featray.version import __version__
 from featray.views.times import clock_text
 
 _COMPARED_FACES: Final = 1_000_000

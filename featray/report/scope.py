@@ -8,9 +8,9 @@ from typing import Any, Final
 import duckdb
 
 from featray.errors import UsageError
+from featray.schema import TABLES
 from featray.tables.layout import Output
 from featray.tables.query import Published, connect, read_published, run_sql
-from featray.tables.schema import TABLES
 from featray.views.selection import quoted
 
 MEMORY: Final = "1GB"

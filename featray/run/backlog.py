@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from featray.config import InputConfig
+from featray.extract.plan import VideoTask
 from featray.identity import work_keys
-from featray.plan import VideoTask
 from featray.sources.expand import covers
 from featray.sources.listing import Video
-from featray.sources.storage import delete_folder, list_folders
+from featray.store.storage import delete_folder, list_folders
 from featray.tables.commits import stored_commits
 from featray.tables.done import Done
 from featray.tables.layout import Partition

@@ -16,17 +16,17 @@ from typing import Any, Final
 
 from featray.config import Config
 from featray.errors import OutputError
+from featray.extract.isolation import IsolatedDecoder
+from featray.extract.plan import VideoPlan
+from featray.graph.ray_session import local_gpus
 from featray.identity import work_keys
-from featray.isolation import IsolatedDecoder
-from featray.plan import VideoPlan
-from featray.ray_session import local_gpus
-from featray.runner import Job, describe
-from featray.shards import SHARD_BYTES, SHARD_VIDEOS
+from featray.redaction import redact_uri
+from featray.run.runner import Job, describe
+from featray.run.shards import SHARD_BYTES, SHARD_VIDEOS
+from featray.run.trial import Measured, child_settings, frames_promised, measure
 from featray.sources.listing import Video, list_videos
-from featray.sources.redaction import redact_uri
 from featray.tables.done import Done, read_done
 from featray.tables.layout import Partition, open_output
-from featray.trial import Measured, child_settings, frames_promised, measure
 
 _GPU_FACES_PER_S: Final = 202.0
 """Of py-feat's own figures the lowest: an RTX 3090, batch 16, one face a frame, bf16. Used where no GPU is here."""

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from featray.cluster import Workers
-from featray.tally import Tally
+from featray.graph.workers import Workers
+from featray.run.tally import Tally
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
 """Between lines in logs: often enough to see life, seldom enough to read."""

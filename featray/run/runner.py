@@ -18,31 +18,32 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
-from featray import metrics
-from featray.backlog import Backlog, Deleted
-from featray.cluster import expects_gpu
 from featray.config import Config, cache_dir, path_field_names
 from featray.errors import LeaseError, RunError
-from featray.faces.detector import DetectorFiles, detector_sha256
+from featray.extract.plan import VideoTask
+from featray.faces.detector import DetectorFiles
+from featray.faces.detectors import detector_sha256
+from featray.graph import metrics
+from featray.graph.ray_session import Session, available_gpus
+from featray.graph.stages import InferSettings, land_lost
+from featray.graph.workers import expects_gpu
 from featray.identity import release_name, result_settings
 from featray.model.checkpoint import Checkpoint
 from featray.model.engines import choose
 from featray.model.source import resolve_checkpoint
-from featray.plan import VideoTask
-from featray.progress import Progress
-from featray.provenance import WeightsFacts, footer, run_row
-from featray.ray_session import Session, available_gpus
-from featray.shards import open_shards, unfinished_first
+from featray.run.backlog import Backlog, Deleted
+from featray.run.progress import Progress
+from featray.run.shards import open_shards, unfinished_first
+from featray.run.tally import Tally
 from featray.sources.listing import list_videos
-from featray.stages import InferSettings, land_lost
 from featray.tables.commits import Commit
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import Lease, hold
+from featray.tables.provenance import WeightsFacts, footer, run_row
 from featray.tables.publish import PublishSettings
-from featray.tables.recover import drop_videos, recover, sweep_temporary
 from featray.tables.runs import begin_run, end_run
-from featray.tally import Tally
-from featray.video.decode import open_decoder
+from featray.upkeep.recover import drop_videos, recover, sweep_temporary
+from featray.video.decoders import open_decoder
 
 log = logging.getLogger(__name__)
 

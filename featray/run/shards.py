@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from featray.plan import VideoTask
+from featray.extract.plan import VideoTask
+from featray.run.tally import Tally
 from featray.tables.commits import ShardManifest, write_manifest
 from featray.tables.layout import Partition
-from featray.tally import Tally
 
 SHARD_VIDEOS: Final = 1000
 SHARD_BYTES: Final = 8 << 30

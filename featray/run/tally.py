@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from featray.errors import ERROR_MEANINGS, ErrorCode
-from featray.plan import VideoTask
-from featray.rows import Receipt
+from featray.extract.plan import VideoTask
+from featray.graph.rows import Receipt
 from featray.tables.commits import ShardManifest
 
 

@@ -16,16 +16,16 @@ from typing import Any, Final
 import numpy as np
 import pyarrow.parquet as pq
 
-from featray.child import ChildSettings
-from featray.chunks import Chunk
 from featray.config import Config, cache_dir
 from featray.errors import ModelError
-from featray.isolation import IsolatedDecoder
+from featray.extract.child import ChildSettings
+from featray.extract.chunks import Chunk
+from featray.extract.isolation import IsolatedDecoder
+from featray.extract.plan import UnitTask, VideoPlan
+from featray.graph.stages import Infer, land_unit_part, landed_faces
 from featray.model.outputs import to_columns
-from featray.plan import UnitTask, VideoPlan
-from featray.runner import Job, infer_settings
+from featray.run.runner import Job, infer_settings
 from featray.sources.listing import Video
-from featray.stages import Infer, land_unit_part, landed_faces
 from featray.tables.commits import ShardManifest
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output

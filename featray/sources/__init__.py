@@ -1,0 +1,1 @@
+"""Listing videos: URIs, prefixes, manifests, shard files."""

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.errors import ErrorCode
-from featray.sources.redaction import readable_name
-from featray.sources.storage import Location, open_ranges, transport_errors, unreadable_code
+from featray.redaction import readable_name
+from featray.store.storage import Location, open_ranges, transport_errors, unreadable_code
 
 VIDEO_SUFFIXES = frozenset(
     ".mp4 .m4v .mov .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .vob .ogv .ogg .flv .wmv .asf .3gp .3g2".split()

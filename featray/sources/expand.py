@@ -21,7 +21,7 @@ from featray.config import InputConfig
 from featray.errors import ErrorCode, StorageError
 from featray.sources.ahead import in_order
 from featray.sources.containers import VIDEO_SUFFIXES
-from featray.sources.storage import Location, locate, storage_errors, unreadable_code
+from featray.store.storage import Location, locate, storage_errors, unreadable_code
 
 log = logging.getLogger(__name__)
 

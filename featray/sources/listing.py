@@ -19,12 +19,12 @@ from typing import Any
 from featray.config import InputConfig, path_field_names
 from featray.errors import ConfigError, ErrorCode, StorageError
 from featray.identity import video_id
+from featray.redaction import has_query, readable_name, redact_uri
 from featray.sources.ahead import REQUESTS, Ahead, in_order
 from featray.sources.containers import Entry, is_container, read_entries
 from featray.sources.expand import expand
 from featray.sources.keyset import KeySet
-from featray.sources.redaction import has_query, readable_name, redact_uri
-from featray.sources.storage import Location, locate, storage_errors, unreadable_code
+from featray.store.storage import Location, locate, storage_errors, unreadable_code
 
 log = logging.getLogger(__name__)
 

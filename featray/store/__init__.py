@@ -1,0 +1,1 @@
+"""Object storage and local disk: opening, listing, exclusive writes, typed errors."""

@@ -19,7 +19,7 @@ import uuid
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from featray.sources.storage import Location, storage_errors
+from featray.store.storage import Location, storage_errors
 
 _EXISTS = {"PreconditionFailed", "412"}
 _BUSY = {"ConditionalRequestConflict", "409", "OperationAborted"}

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from featray.errors import ErrorCode, StorageError
-from featray.sources.redaction import redact_uri
+from featray.redaction import redact_uri
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from featray.errors import OutputError, StorageError
-from featray.sources.exclusive import create_bytes
-from featray.sources.storage import delete, list_files, read_bytes, storage_errors, write_bytes
+from featray.store.exclusive import create_bytes
+from featray.store.storage import delete, list_files, read_bytes, storage_errors, write_bytes
 from featray.tables.layout import Partition
 
 _FETCHED_TOGETHER = 32

@@ -10,39 +10,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from featray.errors import OutputError, StorageError
-from featray.plan import Outcome, VideoPlan
-from featray.sources.storage import Location, delete, list_files, read_bytes, write_bytes
-from featray.tables.schema import BLENDSHAPES, FACES, FRAMES, MESH, Column, arrow_schema
+from featray.extract.plan import Outcome, VideoPlan
+from featray.schema import FRAMES_SCHEMA
+from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
 
 _HEADER = b"featray.landing"
-_ADDED_BY_PUBLISH = {"dataset", "release", "video_id", "run_id", "track_id"}
-_DETECTED = (
-    "frame_index pts_us face_index box_x1 box_y1 box_x2 box_y2 score interpolated landmarks5 "
-    "crop_x crop_y crop_side face_px sharpness in_frame"
-).split()
-
-
-def _schema(columns: Iterator[Column]) -> pa.Schema:
-    fields = {c.name: pa.field(c.name, c.type) for c in columns if c.name not in _ADDED_BY_PUBLISH}
-    return pa.schema(list(fields.values()))
-
-
-DETECTED_SCHEMA = pa.schema([pa.field(name, arrow_schema("faces").field(name).type) for name in _DETECTED])
-"""What is known of a face before inference."""
-
-LANDED_SCHEMA = _schema(iter((*FACES, *BLENDSHAPES, *MESH)))
-"""A face with everything the network says, before it is split over the tables."""
-
-FRAMES_SCHEMA = _schema(iter(FRAMES)).append(pa.field("thumbnail", pa.binary()))
-"""A frame; `thumbnail` (shots.py) is given with a unit's first and last frame. The first one's `shot_cut` is null:
-whether there is a cut between two units is seen when both have landed."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from typing import Any
 from urllib.parse import quote
 
 from featray.errors import ConfigError, OutputError, StorageError
-from featray.sources.storage import (
+from featray.schema import SCHEMA_VERSION, TABLES
+from featray.store.storage import (
     Location,
     exists,
     list_files,
@@ -30,7 +31,6 @@ from featray.sources.storage import (
     storage_errors,
     write_bytes,
 )
-from featray.tables.schema import SCHEMA_VERSION, TABLES
 
 INTERNAL = "_featray"
 

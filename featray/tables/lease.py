@@ -48,8 +48,8 @@ from types import TracebackType
 from typing import Final
 
 from featray.errors import LeaseError, StorageError
-from featray.sources.exclusive import age_seconds, create_bytes, enforces
-from featray.sources.storage import delete, list_files, read_bytes, write_bytes
+from featray.store.exclusive import age_seconds, create_bytes, enforces
+from featray.store.storage import delete, list_files, read_bytes, write_bytes
 from featray.tables.holder import Holder
 from featray.tables.layout import Partition
 

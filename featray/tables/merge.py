@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from featray.errors import ErrorCode, RunError
+from featray.extract.plan import VideoPlan
 from featray.faces.tracks import Tracker
-from featray.plan import VideoPlan
+from featray.schema import FACE_TABLES, TABLES
 from featray.tables.commits import CommittedVideo
 from featray.tables.landing import Part, PartHeader, landed_units, read_part, read_plan
 from featray.tables.layout import Partition
-from featray.tables.schema import FACE_TABLES, TABLES
 from featray.tables.writer import TableWriter
 from featray.video.shots import is_cut, read_thumbnail
 

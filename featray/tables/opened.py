@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from featray.errors import UsageError
-from featray.sources.storage import storage_errors
+from featray.schema import TABLES
+from featray.store.storage import storage_errors
 from featray.tables.layout import list_partitions, open_output
 from featray.tables.query import VIEWS, connect, one_line_complaints
-from featray.tables.schema import TABLES
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation

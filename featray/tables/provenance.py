@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from featray import __version__
 from featray.config import Config
 from featray.identity import settings_hash
+from featray.version import __version__
 
 _LIBRARIES = ("ray", "torch", "timm", "pyarrow", "numpy", "scipy", "openvino", "av", "safetensors")
 _OF_DETECTOR = {"retina-face": ("retina-face", "onnxruntime", "opencv-contrib-python-headless")}
@@ -105,7 +105,7 @@ def _ffmpeg_versions() -> str:
 
 def _git_commit() -> str | None:
     """The commit of the checkout that this package is imported from, with `+` if it was changed."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     if not (folder.parent / ".git").exists():
         return None
     try:

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from featray.errors import LeaseError, RunError, StorageError
-from featray.sources.storage import delete, delete_folder
+from featray.schema import FACE_TABLES, PER_VIDEO_TABLES
+from featray.store.storage import delete, delete_folder
 from featray.tables.commits import (
     Commit,
     ShardManifest,
@@ -32,7 +33,6 @@ from featray.tables.layout import Partition
 from featray.tables.lease import Fence, unchecked
 from featray.tables.merge import merge_video
 from featray.tables.replace import carry_out, without_videos
-from featray.tables.schema import FACE_TABLES, PER_VIDEO_TABLES
 from featray.tables.writer import TableWriter
 
 

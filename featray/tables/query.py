@@ -15,11 +15,11 @@ import duckdb
 import pyarrow as pa
 
 from featray.errors import StorageError, UsageError
-from featray.model.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
-from featray.sources.storage import list_ahead, storage_errors
+from featray.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
+from featray.schema import TABLES, arrow_schema
+from featray.store.storage import list_ahead, storage_errors
 from featray.tables.commits import Commit, CommittedFile, stored_commits
 from featray.tables.layout import Output, Partition, list_partitions
-from featray.tables.schema import TABLES, arrow_schema
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from featray.sources.storage import delete
+from featray.store.storage import delete
 from featray.tables.commits import Commit, read_commit, stored_commits, write_commit
 from featray.tables.layout import Partition
 from featray.tables.lease import unchecked

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featray.errors import OutputError
-from featray.sources.storage import Location, open_ranges, storage_errors
+from featray.store.storage import Location, open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile
 from featray.tables.layout import Partition
 from featray.tables.lease import unchecked

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from featray.provenance import footer
-from featray.sources.storage import Location, delete, list_files, read_bytes, write_bytes
+from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
 from featray.tables.commits import Commit, read_commit, write_commit
 from featray.tables.layout import Partition
 from featray.tables.lease import unchecked
+from featray.tables.provenance import footer
 from featray.tables.writer import TableWriter
 
 

@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 
 from featray.errors import OutputError, StorageError
-from featray.sources.storage import Location, delete, list_files, read_bytes, write_bytes
+from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
 from featray.tables.layout import Output, Partition
 
 

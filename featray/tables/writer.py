@@ -15,10 +15,10 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featray.sources.storage import Location, upload
+from featray.schema import ROWS_A_GROUP, SCHEMA_VERSION, SORT_KEYS, arrow_schema
+from featray.store.storage import Location, upload
 from featray.tables.commits import CommittedFile
 from featray.tables.lease import unchecked
-from featray.tables.schema import ROWS_A_GROUP, SCHEMA_VERSION, SORT_KEYS, arrow_schema
 
 FILE_BYTES: Final = 256 << 20
 """A new file is begun beyond this: within the 128 to 512 MB that query engines like."""

@@ -14,8 +14,8 @@ from typing import Final
 import pyarrow as pa
 
 from featray.errors import ErrorCode
-from featray.model.names import EMOTION_NAMES_7
-from featray.tables.schema import FACE_TABLES, PER_VIDEO_TABLES, SORT_KEYS, TABLES, Column
+from featray.names import EMOTION_NAMES_7
+from featray.schema import FACE_TABLES, PER_VIDEO_TABLES, SORT_KEYS, TABLES, Column
 
 KEYS: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(FACE_TABLES, ("video_id", "frame_index", "face_index")),

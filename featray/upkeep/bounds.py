@@ -11,8 +11,8 @@ from typing import Final
 
 from featray.model.config import CheckpointConfig
 from featray.model.engines import bf16_deviations
-from featray.model.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
 from featray.model.outputs import POSE_COLUMNS
+from featray.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
 
 
 @dataclass(frozen=True)

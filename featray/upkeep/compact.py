@@ -22,15 +22,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featray.sources.storage import open_ranges, storage_errors
+from featray.schema import SORT_KEYS, TABLES
+from featray.store.storage import open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile, read_commits, read_manifests, write_commit
-from featray.tables.finish import finish_committed, remove_leftovers
 from featray.tables.layout import Partition
 from featray.tables.lease import hold
 from featray.tables.replace import COMPACT_PREFIX, carry_out
 from featray.tables.rewrite import complete, footer_of, merged_footer, writer_like
 from featray.tables.runs import running_rows
-from featray.tables.schema import SORT_KEYS, TABLES
+from featray.upkeep.finish import finish_committed, remove_leftovers
 
 LARGE_BYTES: Final = 128 << 20
 """A file from here on is large enough for query engines and is left alone."""

@@ -21,7 +21,8 @@ from typing import Any
 import pyarrow as pa
 
 from featray.errors import UsageError
-from featray.sources.storage import delete, delete_folder, list_files, list_folders, write_bytes
+from featray.schema import PER_VIDEO_TABLES
+from featray.store.storage import delete, delete_folder, list_files, list_folders, write_bytes
 from featray.tables.commits import (
     Commit,
     CommittedFile,
@@ -31,17 +32,16 @@ from featray.tables.commits import (
     read_manifests,
     write_commit,
 )
-from featray.tables.erase_edits import TrackFaces, counted, forget_uri, forget_uri_edit, read_track, uris_of
-from featray.tables.finish import finish_committed
 from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.lease import hold
-from featray.tables.orphans import uncommitted_files
 from featray.tables.replace import ERASE_PREFIX, carry_out
 from featray.tables.rewrite import Edit, holds_videos, rewrite_files, without
 from featray.tables.runs import running_rows, write_marker
-from featray.tables.schema import PER_VIDEO_TABLES
 from featray.tables.tombstones import Erasure, finish_erasure, note_erasure, read_erasures
 from featray.tables.writer import TableWriter
+from featray.upkeep.erase_edits import TrackFaces, counted, forget_uri, forget_uri_edit, read_track, uris_of
+from featray.upkeep.finish import finish_committed
+from featray.upkeep.orphans import uncommitted_files
 
 _INTERNAL_FOLDERS = ("landing", "shards", "commits", "running")
 

@@ -14,11 +14,11 @@ import yaml
 from numpy.typing import NDArray
 
 from featray import identity
-from featray.sources.storage import open_ranges, storage_errors
+from featray.schema import FACE_TABLES
+from featray.store.storage import open_ranges, storage_errors
 from featray.tables.commits import Commit, read_manifests
 from featray.tables.layout import Partition
 from featray.tables.rewrite import Edit
-from featray.tables.schema import FACE_TABLES
 
 
 @dataclass(frozen=True)

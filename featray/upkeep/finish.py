@@ -16,16 +16,16 @@ import yaml
 
 from featray.config import path_field_names
 from featray.errors import OutputError
-from featray.provenance import footer
-from featray.sources.storage import delete, open_ranges, storage_errors
+from featray.store.storage import delete, open_ranges, storage_errors
 from featray.tables.commits import Commit, ShardManifest, close_shard, read_commit, read_commits, read_manifests
 from featray.tables.landing import landed_units, read_plan
 from featray.tables.layout import Partition
 from featray.tables.lease import Fence, hold
-from featray.tables.orphans import uncommitted_files
+from featray.tables.provenance import footer
 from featray.tables.publish import PublishSettings, clean_up_shard, publish_shard
 from featray.tables.replace import COMPACT_PREFIX, finish_changes
 from featray.tables.runs import close_killed_runs, running_rows
+from featray.upkeep.orphans import uncommitted_files
 
 
 @dataclass(frozen=True)

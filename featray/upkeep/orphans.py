@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from featray.sources.storage import Location, list_files
+from featray.schema import TABLES
+from featray.store.storage import Location, list_files
 from featray.tables.commits import read_manifests
 from featray.tables.layout import Output, Partition
-from featray.tables.problems import Problem, Report
 from featray.tables.replace import COMPACT_PREFIX, ERASE_PREFIX
 from featray.tables.runs import running_rows
-from featray.tables.schema import TABLES
+from featray.upkeep.problems import Problem, Report
 
 
 def uncommitted_files(output: Output, folders: Iterable[Location], committed: set[str]) -> Iterator[str]:

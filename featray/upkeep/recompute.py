@@ -17,20 +17,20 @@ import pyarrow as pa
 import yaml
 from numpy.typing import NDArray
 
-from featray.bounds import GROUPS, SHARE, SIDE, repeat_bounds
-from featray.child import ChildSettings
-from featray.chunks import Chunk
 from featray.config import Config, cache_dir, parse_config
 from featray.errors import ErrorCode, FeatrayError, ModelError, StorageError
-from featray.faces.detector import detector_sha256, prepare_detector
+from featray.extract.child import ChildSettings
+from featray.extract.chunks import Chunk
+from featray.extract.isolation import IsolatedDecoder
+from featray.extract.plan import UnitTask, VideoPlan, VideoTask
+from featray.faces.detectors import detector_sha256, prepare_detector
+from featray.graph.rows import chunk_row, read_stream
+from featray.graph.stages import Infer, InferSettings
 from featray.identity import result_settings, settings_hash
-from featray.isolation import IsolatedDecoder
-from featray.plan import UnitTask, VideoPlan, VideoTask
-from featray.rows import chunk_row, read_stream
 from featray.sources.listing import Video, find_video
-from featray.stages import Infer, InferSettings
 from featray.tables.layout import Output
 from featray.tables.query import connect, run_sql
+from featray.upkeep.bounds import GROUPS, SHARE, SIDE, repeat_bounds
 
 _NOT_ABOUT_THE_ROW = {ErrorCode.FETCH_FAILED, ErrorCode.ACCESS_DENIED, ErrorCode.TIMEOUT, ErrorCode.OUT_OF_MEMORY}
 

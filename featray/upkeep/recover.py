@@ -15,16 +15,16 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from featray.sources.storage import Location, delete, delete_folder, list_folders
+from featray.store.storage import Location, delete, delete_folder, list_folders
 from featray.tables.commits import Commit, cancel_shard, close_shard, create_commit, read_commit, read_manifests
 from featray.tables.done import Done, read_done
 from featray.tables.layout import Partition
 from featray.tables.lease import unchecked
-from featray.tables.orphans import uncommitted_files
 from featray.tables.publish import clean_up_shard
 from featray.tables.replace import carry_out, without_videos
 from featray.tables.runs import close_killed_runs, marker
 from featray.tables.tombstones import Blocked
+from featray.upkeep.orphans import uncommitted_files
 
 log = logging.getLogger(__name__)
 

@@ -19,17 +19,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.errors import StorageError, UsageError
-from featray.sources.storage import list_ahead, open_ranges, storage_errors
-from featray.tables.accounting import RULES, order_rule, row_rules, twice_rule
+from featray.schema import FACE_TABLES, PER_VIDEO_TABLES, SCHEMA_VERSION, arrow_schema
+from featray.store.storage import list_ahead, open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile
 from featray.tables.layout import Output, Partition, list_partitions
-from featray.tables.orphans import find_uncommitted
-from featray.tables.problems import Problem, Report
 from featray.tables.query import read_files, table_view
 from featray.tables.rewrite import footer_of
-from featray.tables.schema import FACE_TABLES, PER_VIDEO_TABLES, SCHEMA_VERSION, arrow_schema
 from featray.tables.tombstones import erased_videos, read_erasures
-from featray.tables.verify_commits import CommitIndex, load_commits
+from featray.upkeep.accounting import RULES, order_rule, row_rules, twice_rule
+from featray.upkeep.orphans import find_uncommitted
+from featray.upkeep.problems import Problem, Report
+from featray.upkeep.verify_commits import CommitIndex, load_commits
 
 SHOWN: Final = 20
 """Rows named a rule and a file; a damaged file has millions."""

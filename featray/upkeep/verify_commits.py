@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from featray.errors import StorageError
-from featray.sources.storage import Location, list_files, read_bytes
+from featray.store.storage import Location, list_files, read_bytes
 from featray.tables.commits import Commit, read_manifests
 from featray.tables.layout import Partition
 from featray.tables.runs import running_rows

@@ -1,0 +1,1 @@
+"""Containers, units and decoding."""

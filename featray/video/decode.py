@@ -8,7 +8,7 @@ time, or we go further back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import IO, Any, Protocol
@@ -80,15 +80,6 @@ class Decoder(Protocol):
     ) -> Iterator[Frame]:
         """The sampled frames of `unit`; with a stride (see `Bounds`) the first of the next unit too, as `beyond`."""
         ...
-
-
-def open_decoder(backend: str) -> Decoder:
-    """The decoder of that name.
-
-    Raises:
-        ConfigError: its package is not installed.
-    """
-    return DECODERS[backend]()
 
 
 def decode_pyav(
@@ -204,12 +195,3 @@ def _close(container: Any, stream: Any, unit: Unit, pictures: Pictures, account:
         account.errors.append((ErrorCode.DECODE_FAILED, report))
     if unit.is_last and unit.index == 0 and not account.frames_decoded and not account.errors:
         account.errors.append((ErrorCode.DECODE_FAILED, "its video stream holds no frame"))
-
-
-def _load_decord() -> Decoder:
-    from featray.video.decord_backend import load_decord
-
-    return load_decord()
-
-
-DECODERS: dict[str, Callable[[], Decoder]] = {"pyav": lambda: decode_pyav, "decord": _load_decord}

@@ -1,0 +1,1 @@
+"""Pictures, clips and other formats of what the tables hold."""

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featray.errors import UsageError
-from featray.sources.storage import locate_beside, upload
+from featray.schema import BLENDSHAPES, FACES, KEY, arrow_schema
+from featray.store.storage import locate_beside, upload
 from featray.tables.layout import Output
 from featray.tables.query import connect, run_sql
-from featray.tables.schema import BLENDSHAPES, FACES, KEY, arrow_schema
 from featray.views.openface import openface_table
 from featray.views.selection import VideoRow, find_video
 
@@ -127,7 +127,7 @@ def _as_openface(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_i
 
 
 def _as_fex(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_id: int | None) -> pa.Table:
-    from featray.fex import fex_columns
+    from featray.views.fex import fex_columns
 
     table = _joined(connection, video, track_id)
     if _has(connection, "mesh", video):

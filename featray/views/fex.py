@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featray.errors import UsageError
-from featray.model.names import (
+from featray.names import (
     AU_NAMES_24,
     BLENDSHAPE_NAMES,
     DLIB68_VERTICES,

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featray.model.names import AU_NAMES_20
+from featray.names import AU_NAMES_20
 from featray.views.directions import gaze_vectors, head_rotations
 
 PRESENT: Final = 0.5

@@ -7,7 +7,7 @@ from typing import Final
 
 from PIL import Image, ImageDraw
 
-from featray import __version__
+from featray.version import __version__
 from featray.views.canvas import GROUND, MUTED, WARNING, shortened, tag, text
 from featray.views.overlay import Square, draw_faces, hide
 from featray.views.panel import HEIGHT as PANEL_HEIGHT

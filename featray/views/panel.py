@@ -7,8 +7,8 @@ from typing import Final
 
 from PIL import Image, ImageDraw
 
-from featray.model.names import AU_NAMES_20, EMOTION_NAMES_7
-from featray.tables.schema import AU_MEANINGS
+from featray.names import AU_NAMES_20, EMOTION_NAMES_7
+from featray.schema import AU_MEANINGS
 from featray.views.canvas import (
     GROUND,
     INK,

@@ -15,7 +15,7 @@ from typing import Any, Final
 import duckdb
 
 from featray.errors import UsageError
-from featray.sources.storage import locate_beside, upload
+from featray.store.storage import locate_beside, upload
 from featray.tables.layout import Output
 from featray.tables.query import connect, run_sql
 from featray.views.clip import write_mp4

@@ -12,7 +12,7 @@ import yaml
 from numpy.typing import NDArray
 
 from featray.errors import UsageError
-from featray.model.names import MESH_VERTICES
+from featray.names import MESH_VERTICES
 from featray.tables.query import run_sql
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw
 
-from featray.model.names import AU_NAMES_20, EMOTION_NAMES_7
+from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.views.canvas import GROUND, INK, RAISED, tag
 from featray.views.overlay import Square
 from featray.views.page import Look, draw_footer, draw_picture

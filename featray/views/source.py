@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from featray.config import DecodeConfig, InputConfig
 from featray.errors import StorageError, UsageError, VideoError
-from featray.plan import open_source, plan_video
+from featray.extract.plan import open_source, plan_video
 from featray.sources.listing import Video, list_videos
 from featray.video.container import parse_time_base
 from featray.video.decode import DecodeAccount, decode_pyav

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from featray.errors import UsageError
-from featray.model.names import AU_NAMES_20, EMOTION_NAMES_7
+from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.views.canvas import FAINT, GROUND, INK, MUTED, RAISED, WARNING, Colour, Strokes, text, track_colour
 from featray.views.selection import SampledFrame
 from featray.views.times import clock_text

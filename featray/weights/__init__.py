@@ -1,0 +1,1 @@
+"""Files of weights and of converted networks: fetched once, verified, shared between processes."""

@@ -1,4 +1,4 @@
-"""Checkpoints on the Hugging Face hub: pulled once, kept with a record of what they are.
+"""Weights on the Hugging Face hub: pulled once, kept with a record of what they are.
 
 What must stay true: a file that was pulled is used from then on without the network, and
 is the same file or an error; an interrupted pull leaves nothing behind; the revision is
@@ -14,18 +14,20 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, TypeVar
 from urllib.parse import quote, unquote
 
 from featray.errors import ConfigError, ModelError, WeightsMissing, one_line
-from featray.model.cache import locked, make_entry, sha256_of_file
-from featray.model.checkpoint import DEFAULT_LICENSE, Checkpoint, read_checkpoint
+from featray.weights.cache import locked, make_entry, sha256_of_file
 
 _log = logging.getLogger(__name__)
 
 HUB_PREFIX: Final = "hf://"
+DEFAULT_LICENSE: Final = "research-noncommercial"
+"""Licence of a checkpoint whose metadata says nothing: the terms of py-feat's weights."""
+
 _DEFAULT_REVISION: Final = "main"
 _FOLDER: Final = "checkpoints"
 _RESTRICTED_OWNER: Final = "py-feat"
@@ -67,13 +69,21 @@ class HubFile:
         return self.setting == "model.checkpoint" and self.repo.split("/")[0].lower() == _RESTRICTED_OWNER
 
 
-@dataclass(frozen=True)
-class PulledFile:
-    """A file with weights on this machine; `revision` is the hub's commit, None for the user's own file."""
+class Weights(Protocol):
+    """What is known of a file with weights once it was read."""
 
-    path: Path
-    sha256: str
-    revision: str | None
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the file."""
+        ...
+
+    @property
+    def license(self) -> str:
+        """Licence of the weights."""
+        ...
+
+
+_Read = TypeVar("_Read", bound=Weights)
 
 
 @dataclass(frozen=True)
@@ -112,43 +122,47 @@ def parse_hub_spec(spec: str, revision: str | None) -> HubFile:
     return HubFile("/".join(parts[:2]), "/".join(parts[2:]), revision)
 
 
-def fetch(hub_file: HubFile, cache_dir: Path, *, sha256: str | None) -> Checkpoint:
-    """Open the local copy of a hub file, pulling it first if it was never pulled into `cache_dir`.
+def fetch(
+    hub_file: HubFile, cache_dir: Path, read: Callable[[Path], _Read], *, sha256: str | None
+) -> tuple[_Read, str]:
+    """Read the local copy of a hub file, pulling it first if it was never pulled into `cache_dir`.
 
     A branch or tag is resolved when it is first pulled and stays what it was then.
 
+    Args:
+        hub_file: which file.
+        cache_dir: where copies are kept.
+        read: opens a file and hashes it; raises ModelError if it cannot be what is asked for.
+        sha256: hex digest that the file must have, or None.
+
+    Returns:
+        What `read` gave, and the hub's commit.
+
     Raises:
         WeightsMissing: it was never pulled and the hub cannot be reached.
-        ModelError: the hub has no such file, the download broke off, the file is not what it
-            should be (`sha256`, the hub's own hash, the record), or is no checkpoint.
+        ModelError: the hub has no such file, the download broke off, or the file is not what it
+            should be (`sha256`, the hub's own hash, the record).
     """
-    entry = _ensure(hub_file, cache_dir, sha256, lambda path: read_checkpoint(path).license)
-    checkpoint = _open(hub_file, entry)
-    _check_sha256(hub_file, checkpoint.sha256, sha256)
-    return checkpoint
+    entry = _ensure(hub_file, cache_dir, sha256, read)
+    found, revision = _open(hub_file, entry, read)
+    _check_sha256(hub_file, found.sha256, sha256)
+    return found, revision
 
 
-def fetch_file(hub_file: HubFile, cache_dir: Path, *, sha256: str | None, check: Callable[[Path], str]) -> PulledFile:
-    """As `fetch`, of a file that is no checkpoint: `check` gives its licence, or raises ModelError about it."""
-    entry = _ensure(hub_file, cache_dir, sha256, check)
-    pulled = _open_file(hub_file, entry)
-    _check_sha256(hub_file, pulled.sha256, sha256)
-    return pulled
-
-
-def open_pulled(hub_file: HubFile, cache_dir: Path) -> Checkpoint:
-    """Open the local copy of a hub file; never uses the network.
+def open_pulled(hub_file: HubFile, cache_dir: Path, read: Callable[[Path], _Read]) -> tuple[_Read, str]:
+    """Read the local copy of a hub file; never uses the network.
 
     Raises:
         WeightsMissing: it was never pulled into `cache_dir`.
         ModelError: the copy is damaged.
     """
-    return _open(hub_file, _existing(hub_file, cache_dir))
-
-
-def open_pulled_file(hub_file: HubFile, cache_dir: Path) -> PulledFile:
-    """As `open_pulled`, of a file that is no checkpoint."""
-    return _open_file(hub_file, _existing(hub_file, cache_dir))
+    entry = _entry(hub_file, cache_dir)
+    if not entry.exists():
+        raise WeightsMissing(
+            f"{hub_file.short_name or hub_file.spec}: not pulled at {hub_file.revision!r} yet; "
+            f"run `{hub_file.pull_command}`"
+        )
+    return _open(hub_file, entry, read)
 
 
 def list_pulled(cache_dir: Path) -> list[tuple[PullRecord, Path]]:
@@ -175,41 +189,22 @@ def _read_record(entry: Path, path: Path) -> PullRecord:
         raise ModelError(f"{entry}: is damaged ({one_line(error, 200)}); delete it and pull again") from error
 
 
-def _existing(hub_file: HubFile, cache_dir: Path) -> Path:
-    entry = _entry(hub_file, cache_dir)
-    if not entry.exists():
-        raise WeightsMissing(
-            f"{hub_file.short_name or hub_file.spec}: not pulled at {hub_file.revision!r} yet; "
-            f"run `{hub_file.pull_command}`"
-        )
-    return entry
-
-
-def _ensure(hub_file: HubFile, cache_dir: Path, sha256: str | None, check: Callable[[Path], str]) -> Path:
+def _ensure(hub_file: HubFile, cache_dir: Path, sha256: str | None, read: Callable[[Path], Weights]) -> Path:
     entry = _entry(hub_file, cache_dir)
     try:
         if not entry.exists():
             with locked(entry.parent / f"{entry.name}.lock"):
                 if not entry.exists():
-                    make_entry(entry, lambda made: _pull(hub_file, made, sha256, check))
+                    make_entry(entry, lambda made: _pull(hub_file, made, sha256, read))
     except OSError as error:
         raise ModelError(f"{entry}: cannot be written ({error.strerror or error})") from error
     return entry
 
 
-def _open(hub_file: HubFile, entry: Path) -> Checkpoint:
+def _open(hub_file: HubFile, entry: Path, read: Callable[[Path], _Read]) -> tuple[_Read, str]:
     path = entry / Path(hub_file.file).name
-    checkpoint = read_checkpoint(path)
-    return replace(checkpoint, revision=_hold_to_record(entry, path, checkpoint.sha256))
-
-
-def _open_file(hub_file: HubFile, entry: Path) -> PulledFile:
-    path = entry / Path(hub_file.file).name
-    try:
-        sha256 = sha256_of_file(path)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error}); pull it again") from error
-    return PulledFile(path, sha256, _hold_to_record(entry, path, sha256))
+    found = read(path)
+    return found, _hold_to_record(entry, path, found.sha256)
 
 
 def _hold_to_record(entry: Path, path: Path, sha256: str) -> str:
@@ -220,7 +215,7 @@ def _hold_to_record(entry: Path, path: Path, sha256: str) -> str:
     return record.revision
 
 
-def _pull(hub_file: HubFile, made: Path, sha256: str | None, check: Callable[[Path], str]) -> None:
+def _pull(hub_file: HubFile, made: Path, sha256: str | None, read: Callable[[Path], Weights]) -> None:
     """Download into the empty folder `made`, check, and write the record beside the file."""
     path = made / Path(hub_file.file).name
     commit, etag = _download(hub_file, path)
@@ -229,7 +224,7 @@ def _pull(hub_file: HubFile, made: Path, sha256: str | None, check: Callable[[Pa
         raise ModelError(f"{hub_file.spec}: the download is corrupt (sha256 {found}, the hub says {etag})")
     _check_sha256(hub_file, found, sha256)
     try:
-        license_name = check(path)
+        license_name = read(path).license
     except ModelError as error:
         raise ModelError(str(error).replace(str(path), hub_file.spec), **error.details) from None
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -11,40 +11,31 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
 from featray.errors import ModelError
-from featray.model.cache import locked, make_entry, sha256_of_file
-from featray.model.checkpoint import Checkpoint
+from featray.weights.cache import locked, make_entry, sha256_of_file
 
 _log = logging.getLogger(__name__)
 _Model = TypeVar("_Model")
 
 _MANIFEST: Final = "manifest.json"
-_CODE_FILES: Final = (
-    "action_units.py",
-    "backbone.py",
-    "config.py",
-    "engine_openvino.py",
-    "gaze.py",
-    "heads.py",
-    "layout.py",
-    "network.py",
-    "outputs.py",
-    "recipes.py",
-)
 
 
-def ir_key(checkpoint: Checkpoint, *, recipe: str, batch: int, openvino_version: str) -> str:
-    """Name of the cache entry: everything that the converted network depends on."""
-    code = hashlib.sha256()
-    for name in _CODE_FILES:
-        code.update((Path(__file__).parent / name).read_bytes())
-    facts = f"{checkpoint.sha256}\n{recipe}\n{batch}\n{openvino_version}\n{code.hexdigest()}"
-    digest = hashlib.sha256(facts.encode()).hexdigest()[:16]
-    return f"{checkpoint.sha256[:12]}-{recipe}-b{batch}-{digest}"
+def ir_key(name: str, facts: Sequence[str], code: Sequence[Path]) -> str:
+    """Return the name of a cache entry: `name` and a digest of all that the converted network depends on.
+
+    Args:
+        name: for people; not what tells entries apart.
+        facts: sha256 of the weights, settings, versions.
+        code: files that define the network.
+    """
+    digest = hashlib.sha256("\n".join(facts).encode())
+    for path in code:
+        digest.update(path.read_bytes())
+    return f"{name}-{digest.hexdigest()[:16]}"
 
 
 class IrCache:

@@ -13,14 +13,14 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from featray.backlog import Backlog
 from featray.config import InputConfig
 from featray.identity import work_keys
+from featray.run.backlog import Backlog
 from featray.sources.listing import list_videos
 from featray.tables.commits import Commit, CommittedFile, CommittedVideo, create_commit
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold
-from featray.tables.recover import recover
+from featray.upkeep.recover import recover
 
 SETTINGS = {"weights": "0" * 64, "decode": {"sample": "all"}}
 A_SHARD = 1000

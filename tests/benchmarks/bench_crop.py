@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from featray.faces.crop import CHIP_PX, crop_squares, cut_chip
+from featray.faces.crop import crop_squares, cut_chip
+from featray.names import CHIP_PX
 
 WIDTH_PX, HEIGHT_PX = 1920, 1080
 

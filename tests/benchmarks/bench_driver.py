@@ -18,17 +18,17 @@ from dataclasses import asdict
 import pyarrow as pa
 from rich.console import Console
 
-from featray import metrics
-from featray.cluster import Workers
 from featray.config import parse_config
-from featray.plan import VideoTask
-from featray.progress import Progress
-from featray.rows import RECEIPT_SCHEMA, Receipt
-from featray.runner import _stop_if_hopeless
-from featray.shards import open_shards
+from featray.extract.plan import VideoTask
+from featray.graph import metrics
+from featray.graph.rows import RECEIPT_SCHEMA, Receipt
+from featray.graph.workers import Workers
+from featray.run.progress import Progress
+from featray.run.runner import _stop_if_hopeless
+from featray.run.shards import open_shards
+from featray.run.tally import Tally
 from featray.sources.listing import Video
 from featray.tables.layout import Partition, open_output
-from featray.tally import Tally
 
 UNITS_A_VIDEO = 5
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from featray.openvino_cpu import has_bf16, import_openvino
+from featray.weights.openvino_cpu import has_bf16, import_openvino
 from tests.benchmarks import clips
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ def settings_here() -> dict[str, dict[str, Any]]:
     return {name: sections for name, sections in SETTINGS.items() if name not in left_out}
 
 
-_KINDS = {"driver": "featray run", "decoding process": "featray.child", "infer worker": "(Infer)"}
+_KINDS = {"driver": "featray run", "decoding process": "featray.extract.child", "infer worker": "(Infer)"}
 """What a process is, by what its command line holds."""
 
 

@@ -27,8 +27,8 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 
 from featray.config import Config, parse_config
-from featray.progress import Progress
-from featray.runner import run
+from featray.run.progress import Progress
+from featray.run.runner import run
 from tests import s3
 
 UNITS_A_VIDEO = 30

@@ -24,18 +24,18 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pyarrow as pa
 
-from featray.chunks import Chunk, extract_chunks
 from featray.config import DecodeConfig, DetectConfig, InputConfig, cache_dir
 from featray.errors import ConfigError
-from featray.faces.detector import open_detector
+from featray.extract.chunks import Chunk, extract_chunks
+from featray.extract.plan import UnitTask, VideoTask, open_source, plan_video
+from featray.faces.detectors import open_detector
+from featray.graph.rows import chips_of, chunk_row
+from featray.graph.stages import Infer, InferSettings, LandParts
 from featray.model.checkpoint import Checkpoint
 from featray.model.engines import open_engine
 from featray.model.source import resolve_checkpoint
-from featray.plan import UnitTask, VideoTask, open_source, plan_video
-from featray.rows import chips_of, chunk_row
-from featray.shards import cut_shards
+from featray.run.shards import cut_shards
 from featray.sources.listing import list_videos
-from featray.stages import Infer, InferSettings, LandParts
 from featray.tables.commits import write_manifest
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output

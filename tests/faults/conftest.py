@@ -8,8 +8,8 @@ HOOK = '''
 """Makes decoding abort, hang, allocate or never end on files that end in a marker."""
 import sys
 
-if "featray.child" in sys.orig_argv:
-    import featray.chunks as chunks
+if "featray.extract.child" in sys.orig_argv:
+    import featray.extract.chunks as chunks
 
     real = chunks.open_decoder
 

@@ -29,13 +29,13 @@ import pyarrow as pa
 import s3fs
 from rich.console import Console
 
-from featray import runner, shards
 from featray.config import parse_config
-from featray.plan import Outcome, UnitTask, VideoPlan, VideoTask
-from featray.progress import Progress
-from featray.rows import Receipt
-from featray.stages import PlanVideos, land_unit_part
-from featray.tables.landing import FRAMES_SCHEMA, LANDED_SCHEMA
+from featray.extract.plan import Outcome, UnitTask, VideoPlan, VideoTask
+from featray.graph.rows import Receipt
+from featray.graph.stages import PlanVideos, land_unit_part
+from featray.run import runner, shards
+from featray.run.progress import Progress
+from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.tables.publish import publish_shard
 from featray.video.container import Header
 from featray.video.units import Unit

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from featray.sources import storage
+from featray.store import storage
 
 kill_at = 0
 step = 0
@@ -34,10 +34,10 @@ for name in ("write_bytes", "upload", "delete", "delete_folder"):
     setattr(storage, name, counted(getattr(storage, name)))
 os.replace = counted(os.replace)
 
-from featray.tables.compact import compact_partition  # noqa: E402
-from featray.tables.erase import erase  # noqa: E402
-from featray.tables.finish import finish_partition  # noqa: E402
 from featray.tables.layout import list_partitions, open_output  # noqa: E402
+from featray.upkeep.compact import compact_partition  # noqa: E402
+from featray.upkeep.erase import erase  # noqa: E402
+from featray.upkeep.finish import finish_partition  # noqa: E402
 
 
 def change(operation, uri, options, video_id):

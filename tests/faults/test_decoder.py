@@ -8,12 +8,12 @@ import time
 import pytest
 import ray
 
-from featray.child import ChildSettings
 from featray.config import DecodeConfig, DetectConfig, EveryNth
 from featray.errors import ErrorCode
-from featray.isolation import IsolatedDecoder
-from featray.plan import UnitTask
-from featray.runner import run
+from featray.extract.child import ChildSettings
+from featray.extract.isolation import IsolatedDecoder
+from featray.extract.plan import UnitTask
+from featray.run.runner import run
 from featray.sources.listing import list_videos
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
@@ -65,9 +65,9 @@ def test_chunks_that_are_not_taken_do_not_reach_the_next_unit(decoder, face_clip
 def test_isolated_chunks_are_those_of_a_direct_call(decoder, face_clip):
     from functools import partial
 
-    from featray.chunks import extract_chunks
-    from featray.faces.detector import open_detector
-    from featray.plan import open_source
+    from featray.extract.chunks import extract_chunks
+    from featray.extract.plan import open_source
+    from featray.faces.detectors import open_detector
 
     task = task_for(face_clip)
     settings = DecodeConfig(sample=EveryNth(every=59))

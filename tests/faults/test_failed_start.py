@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from featray.errors import ConfigError, FeatrayError, RunError
-from featray.runner import run
+from featray.run.runner import run
 from tests.integration.conftest import cache, make_config, silent  # noqa: F401  (a fixture)
 
 HOOK = '''

@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from featray.schema import PER_VIDEO_TABLES, SORT_KEYS
 from featray.tables.commits import read_commits
 from featray.tables.layout import Partition, open_output
-from featray.tables.schema import PER_VIDEO_TABLES, SORT_KEYS
 from tests import s3
 from tests.faults.dying_driver import UNITS
 

@@ -14,11 +14,11 @@ import fsspec
 import pytest
 
 from featray.tables.commits import read_commits
-from featray.tables.compact import compact_partition
-from featray.tables.erase import erase
-from featray.tables.finish import finish_partition
 from featray.tables.layout import list_partitions, open_output
-from featray.tables.verify import verify
+from featray.upkeep.compact import compact_partition
+from featray.upkeep.erase import erase
+from featray.upkeep.finish import finish_partition
+from featray.upkeep.verify import verify
 from tests import s3
 from tests.unit.tables.conftest import inputs, landed, own_cache, published, small_network  # noqa: F401  fixtures
 from tests.unit.tables.test_erase import ids, rows, traces

@@ -112,7 +112,7 @@ def test_runs_end_what_killed_ones_and_killed_workers_left(clips, tmp_path, envi
     alone.process.wait(30)
 
     last = Driver(tmp_path / "killed.yaml", environment)
-    kill_one(environment, last, b"featray.child")
+    kill_one(environment, last, b"featray.extract.child")
     kill_one(environment, last, b"ray::MapWorker(MapBatches(DecodeDetect", b"ray::MapWorker(MapBatches(Infer")
     last.finish()
     for table in ("faces", "blendshapes", "mesh", "frames"):
@@ -153,7 +153,7 @@ def test_a_run_that_is_told_to_stop_ends_in_order_and_is_gone_on_with(clips, tmp
     kept = outs["stopped"] / "_featray"
     assert not list(kept.glob("running/**/*.json")), "the run has its last word"
     for _ in range(100):
-        if not (left := processes(environment["FEATRAY_CACHE"], b"featray.child", b"ray::")):
+        if not (left := processes(environment["FEATRAY_CACHE"], b"featray.extract.child", b"ray::")):
             break
         time.sleep(0.1)
     assert left == []

@@ -12,7 +12,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from featray.runner import run
+from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from tests.integration.conftest import cache, make_config, silent  # noqa: F401  (a fixture)

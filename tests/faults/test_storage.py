@@ -3,7 +3,7 @@
 import fsspec
 import pytest
 
-from featray.runner import run
+from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from tests import s3

@@ -12,7 +12,7 @@ import ray
 from rich.console import Console
 
 from featray.config import Config, parse_config
-from featray.progress import Progress
+from featray.run.progress import Progress
 
 
 @pytest.fixture(scope="session")

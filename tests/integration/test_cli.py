@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from featray.runner import run
-from featray.tables.schema import TABLES
+from featray.run.runner import run
+from featray.schema import TABLES
 from tests.integration.conftest import make_config, silent
 
 

@@ -13,7 +13,7 @@ from ray.data._internal.execution.interfaces.physical_operator import DataOpTask
 from ray.data._internal.execution.metadata_fetcher import InlineMetadataFetcher
 from ray.data.block import BlockAccessor, BlockMetadataWithSchema
 
-from featray.pipeline import FetchAtOnce
+from featray.graph.pipeline import FetchAtOnce
 
 
 @ray.remote(num_returns="streaming", max_retries=0, num_cpus=0)

@@ -15,10 +15,10 @@ from click.testing import CliRunner
 import featray
 from featray.cli import main
 from featray.identity import video_id
-from featray.runner import run
-from featray.tables.erase import erase
+from featray.run.runner import run
+from featray.schema import FACE_TABLES, ROWS_A_GROUP, SORT_KEYS, TABLES, arrow_schema
 from featray.tables.layout import open_output
-from featray.tables.schema import FACE_TABLES, ROWS_A_GROUP, SORT_KEYS, TABLES, arrow_schema
+from featray.upkeep.erase import erase
 from tests.conftest import DATA
 from tests.handmade import write_output
 from tests.integration.conftest import make_config, silent

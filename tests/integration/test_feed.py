@@ -10,9 +10,9 @@ from ray.data import DataContext
 
 from featray.config import ClusterConfig
 from featray.errors import RunError
-from featray.runner import run
+from featray.run.runner import run
+from featray.run.tally import Tally
 from featray.sources.listing import list_videos
-from featray.tally import Tally
 from tests.faults.conftest import processes
 from tests.integration.conftest import make_config, silent
 
@@ -32,10 +32,10 @@ def config(tmp_path):
 @pytest.fixture
 def small_pages(monkeypatch):
     """What is listed, opened and fed at a time, as if the videos were a hundred times as many."""
-    monkeypatch.setattr("featray.shards._PAGE", _PAGE)
-    monkeypatch.setattr("featray.shards.SHARD_VIDEOS", _PAGE)
-    monkeypatch.setattr("featray.feed._LEAST_AHEAD", _AHEAD)
-    monkeypatch.setattr("featray.feed._AHEAD_OF_EACH", 1)
+    monkeypatch.setattr("featray.run.shards._PAGE", _PAGE)
+    monkeypatch.setattr("featray.run.shards.SHARD_VIDEOS", _PAGE)
+    monkeypatch.setattr("featray.graph.feed._LEAST_AHEAD", _AHEAD)
+    monkeypatch.setattr("featray.graph.feed._AHEAD_OF_EACH", 1)
 
 
 def test_the_listing_keeps_a_bounded_way_ahead_of_the_work(cluster, config, small_pages, monkeypatch):
@@ -50,7 +50,7 @@ def test_the_listing_keeps_a_bounded_way_ahead_of_the_work(cluster, config, smal
         leads.append(len(listed) - tally.videos_done)
         return take(tally, receipt)
 
-    monkeypatch.setattr("featray.runner.list_videos", listing)
+    monkeypatch.setattr("featray.run.runner.list_videos", listing)
     monkeypatch.setattr(Tally, "take", taken)
     assert run(config, silent()).videos["failed"] == VIDEOS
     # Beside those that wait: pages that are listed, opened, fed and planned, and what workers are at.
@@ -97,9 +97,9 @@ def test_a_listing_may_take_its_time(cluster, config, monkeypatch):
                 time.sleep(5)
             yield video
 
-    monkeypatch.setattr("featray.runner.list_videos", listing)
-    monkeypatch.setattr("featray.shards._PAGE", _PAGE)
-    monkeypatch.setattr("featray.shards.SHARD_VIDEOS", _PAGE)
+    monkeypatch.setattr("featray.run.runner.list_videos", listing)
+    monkeypatch.setattr("featray.run.shards._PAGE", _PAGE)
+    monkeypatch.setattr("featray.run.shards.SHARD_VIDEOS", _PAGE)
     monkeypatch.setattr(DataContext.get_current(), "execution_no_progress_timeout_s", 1)
     assert run(config, silent()).videos["failed"] == VIDEOS
 
@@ -112,6 +112,6 @@ def test_whatever_ends_the_listing_ends_the_run(cluster, config, small_pages, mo
                 raise ZeroDivisionError("of the listing")
             yield video
 
-    monkeypatch.setattr("featray.runner.list_videos", listing)
+    monkeypatch.setattr("featray.run.runner.list_videos", listing)
     with pytest.raises(ZeroDivisionError, match="of the listing"):
         run(config, silent())

@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
-from featray.runner import run
-from featray.tally import Tally
+from featray.run.runner import run
+from featray.run.tally import Tally
 from tests.integration.conftest import make_config, silent
 
 SAMPLE = "{every: 8}"

@@ -9,8 +9,8 @@ from urllib.request import urlopen
 import pytest
 import ray
 
-from featray.metrics import METRICS
-from featray.runner import run
+from featray.graph.metrics import METRICS
+from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from tests.integration.conftest import make_config, silent

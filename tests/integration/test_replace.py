@@ -8,7 +8,7 @@ import shutil
 import duckdb
 import pytest
 
-from featray.runner import run
+from featray.run.runner import run
 from tests.integration.conftest import make_config, silent
 
 SPARSE = {"sample": {"every": 118}}

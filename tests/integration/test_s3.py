@@ -11,10 +11,10 @@ import pytest
 import featray
 from featray.config import DecodeConfig, InputConfig
 from featray.errors import FeatrayError, StorageError
-from featray.plan import open_source, plan_video
-from featray.runner import run
+from featray.extract.plan import open_source, plan_video
+from featray.run.runner import run
 from featray.sources.listing import list_videos
-from featray.sources.storage import fetched_bytes
+from featray.store.storage import fetched_bytes
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.video.decode import DecodeAccount, decode_pyav

@@ -7,12 +7,12 @@ import imageio_ffmpeg
 import pytest
 from ray.data._internal.execution.operators.map_operator import MapOperator
 
-from featray.child import ChildSettings
 from featray.config import DecodeConfig, DetectConfig, EveryNth
-from featray.isolation import IsolatedDecoder
-from featray.pipeline import _Running
-from featray.plan import VideoTask
-from featray.runner import run
+from featray.extract.child import ChildSettings
+from featray.extract.isolation import IsolatedDecoder
+from featray.extract.plan import VideoTask
+from featray.graph.pipeline import _Running
+from featray.run.runner import run
 from featray.sources.listing import list_videos
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql

@@ -27,7 +27,7 @@ from featray.model.config import CheckpointConfig
 from featray.model.engines import open_engine
 from featray.model.outputs import to_columns
 from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
-from featray.tables.schema import FACE_TABLES, arrow_schema
+from featray.schema import FACE_TABLES, arrow_schema
 
 # Outside the environment that `make parity` makes there is nothing to compare with.
 if importlib.util.find_spec("feat") is None:

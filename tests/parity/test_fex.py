@@ -12,8 +12,8 @@ from feat.utils.io import read_feat
 
 import featray
 from featray.errors import UsageError
-from featray.fex import fex_columns
 from featray.views.export import write_csv
+from featray.views.fex import fex_columns
 
 pytestmark = pytest.mark.parity
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featray.fex import to_fex
+from featray.views.fex import to_fex
 
 from .conftest import CASES
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from featray.config import DetectConfig
-from featray.faces.detector import DetectorFiles, open_detector
+from featray.faces.detector import DetectorFiles
+from featray.faces.detectors import open_detector
 from featray.video.frame import Frame
 
 pytestmark = pytest.mark.parity

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from featray.config import DetectConfig
-from featray.faces.detector import DetectorFiles, open_detector
+from featray.faces.detector import DetectorFiles
+from featray.faces.detectors import open_detector
 from featray.faces.retinaface_r34 import RetinaFaceResNet34, open_torch
 from featray.video.frame import Frame
 from tests.r34_weights import write_r34_weights

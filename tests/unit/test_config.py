@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from featray.cli.demo import demo_config
 from featray.config import Config, EveryNth, FramesPerSecond, load_config, parse_config
-from featray.demo import demo_config
 from featray.errors import ConfigError
 
 MINIMAL = {"dataset": "d", "input": {"uris": ["a.mp4"]}, "output": {"uri": "out"}}

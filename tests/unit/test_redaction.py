@@ -3,7 +3,7 @@
 import pytest
 
 from featray.identity import video_id
-from featray.sources.redaction import has_query, readable_name, redact_options, redact_uri
+from featray.redaction import has_query, readable_name, redact_options, redact_uri
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
+from featray.cli.storage_flags import parse_storage_options, read_storage_flags
 from featray.errors import UsageError
-from featray.storage_flags import parse_storage_options, read_storage_flags
 
 
 @pytest.mark.parametrize(

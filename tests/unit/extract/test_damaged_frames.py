@@ -10,9 +10,9 @@ from pathlib import Path
 import av
 import pytest
 
-from featray.chunks import extract_chunks
 from featray.config import DecodeConfig
-from featray.plan import VideoTask, open_source, plan_video
+from featray.extract.chunks import extract_chunks
+from featray.extract.plan import VideoTask, open_source, plan_video
 from featray.sources.listing import list_videos
 from tests.integration.conftest import make_config
 from tests.unit.faces.conftest import detector  # noqa: F401

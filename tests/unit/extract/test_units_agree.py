@@ -11,14 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featray.chunks import extract_chunks
 from featray.config import DecodeConfig, EveryNth, FramesPerSecond
+from featray.extract.chunks import extract_chunks
+from featray.extract.plan import Outcome, VideoTask, open_source, plan_video
 from featray.faces.stride import find_faces
-from featray.plan import Outcome, VideoTask, open_source, plan_video
-from featray.shards import cut_shards
+from featray.graph.stages import land_unit_part, landed_faces
+from featray.run.shards import cut_shards
+from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.sources.listing import list_videos
-from featray.stages import land_unit_part, landed_faces
-from featray.tables.landing import FRAMES_SCHEMA, LANDED_SCHEMA, write_plan
+from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
 from featray.tables.publish import PublishSettings, publish_shard
 from tests.integration.conftest import make_config

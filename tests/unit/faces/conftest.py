@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from featray.config import DecodeConfig, DetectConfig
-from featray.faces.detector import Detector, open_detector
+from featray.faces.detector import Detector
+from featray.faces.detectors import open_detector
 from featray.faces.stride import SeenFrame, find_faces
 from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.frame import Frame

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.config import DetectConfig
-from featray.faces.detector import open_detector
+from featray.faces.detectors import open_detector
 from featray.video.frame import Frame
 
 WIDTH_PX, HEIGHT_PX, RATE = 640, 360, 25

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featray.child import ChildSettings
 from featray.config import DecodeConfig, DetectConfig, EveryNth, InputConfig
 from featray.errors import ConfigError, ErrorCode, StorageError, VideoError
-from featray.faces.detector import DetectorFiles, detector_for_videos, detector_sha256
-from featray.isolation import IsolatedDecoder
-from featray.plan import UnitTask
+from featray.extract.child import ChildSettings
+from featray.extract.isolation import IsolatedDecoder
+from featray.extract.plan import UnitTask
+from featray.faces.detector import DetectorFiles
+from featray.faces.detectors import detector_for_videos, detector_sha256
 from featray.sources.listing import Video, list_videos
 from featray.video.units import Unit
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from featray.faces.crop import CHIP_PX, crop_squares, cut_chip, share_in_frame, sharpness
+from featray.faces.crop import crop_squares, cut_chip, share_in_frame, sharpness
+from featray.names import CHIP_PX
 from tests.conftest import DATA
 
 

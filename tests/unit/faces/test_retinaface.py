@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from featray.config import DecodeConfig, DetectConfig, EveryNth
-from featray.faces.detector import open_detector
+from featray.faces.detectors import open_detector
 from featray.faces.overlap import iou_matrix
 from featray.faces.retinaface import non_maximum_suppression, priors_px
 from featray.faces.retinaface_mnv1 import WEIGHTS, network_by_size

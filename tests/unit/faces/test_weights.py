@@ -11,16 +11,17 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
-from featray.child import ChildSettings
 from featray.cli import main
 from featray.config import DecodeConfig, DetectConfig, parse_config
 from featray.errors import ConfigError, ModelError, WeightsMissing
-from featray.faces.detector import DetectorFiles, detector_sha256, open_detector
+from featray.extract.child import ChildSettings
+from featray.faces.detector import DetectorFiles
+from featray.faces.detectors import detector_sha256, open_detector
 from featray.faces.retinaface_r34 import open_torch, prepare
 from featray.faces.weights import DETECTOR_WEIGHTS, find_weights, pull_weights
-from featray.model.cache import sha256_of_file
-from featray.runner import describe
-from featray.stages import DecodeDetect
+from featray.graph.stages import DecodeDetect
+from featray.run.runner import describe
+from featray.weights.cache import sha256_of_file
 from tests.r34_weights import write_r34_weights
 from tests.unit.model.conftest import point_client_to
 from tests.unit.model.hub_server import COMMIT, serving
@@ -145,7 +146,7 @@ def test_other_tensors_are_refused(published, tmp_path, cache, change, parts):
 def test_retina_face_says_what_is_missing(tmp_path, cache):
     code = (
         "import sys; sys.modules['cv2'] = None; from featray.config import DetectConfig; "
-        "from featray.faces.detector import detector_sha256; detector_sha256(DetectConfig(detector='retina-face'))"
+        "from featray.faces.detectors import detector_sha256; detector_sha256(DetectConfig(detector='retina-face'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "ConfigError: detect.detector: retina-face needs packages" in done.stderr

@@ -1,9 +1,9 @@
 import pytest
 
-from featray.capacity import Capacity
-from featray.cluster import Node, choose_again, choose_workers
 from featray.config import ClusterConfig
 from featray.errors import RunError
+from featray.graph.capacity import Capacity
+from featray.graph.workers import Node, choose_again, choose_workers
 
 GIB = 2**30
 CPU, GPU = Node(4, 0, 16 * GIB), Node(4, 1, 16 * GIB)

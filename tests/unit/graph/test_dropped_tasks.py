@@ -4,7 +4,7 @@ import gc
 import logging
 import weakref
 
-from featray.pipeline import configure_context
+from featray.graph.pipeline import configure_context
 
 
 class Actor:

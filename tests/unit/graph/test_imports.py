@@ -8,7 +8,7 @@ def test_workers_load_nothing_heavy_but_ray_data():
     code = (
         "import sys, ray.data\n"
         "already = set(sys.modules)\n"
-        "import featray.pipeline, featray.tables.publish\n"
+        "import featray.graph.pipeline, featray.tables.publish\n"
         "print({'torch', 'scipy', 'openvino', 'duckdb', 'huggingface_hub'} & (set(sys.modules) - already))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

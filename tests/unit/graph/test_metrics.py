@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from featray.metrics import FRAMES, METRICS, record
+from featray.graph.metrics import FRAMES, METRICS, record
 
 DASHBOARD = Path(__file__).parents[2] / "infra" / "grafana" / "featray.json"
 

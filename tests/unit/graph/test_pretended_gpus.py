@@ -4,7 +4,7 @@ import pytest
 
 from featray.config import parse_config
 from featray.errors import ConfigError
-from featray.runner import describe
+from featray.run.runner import describe
 
 
 def job(gpus_per_worker, gpus=2.0):
@@ -32,7 +32,7 @@ def test_openvino_holds_gpus_only_where_the_config_says_so(caplog):
 
 
 def test_gpus_are_named_as_ray_names_them():
-    from featray.ray_session import _gpu_model
+    from featray.graph.ray_session import _gpu_model
 
     assert _gpu_model({"CPU": 8, "GPU": 2, "accelerator_type:H100": 1}) == "H100"
     assert _gpu_model({"CPU": 8, "GPU": 2}) is None
@@ -41,7 +41,7 @@ def test_gpus_are_named_as_ray_names_them():
 
 @pytest.mark.parametrize(("visible", "counted"), [(None, 4), ("", 0), ("-1", 0), ("0,2", 2), ("0,1,2,3,4,5", 4)])
 def test_of_this_machines_gpus_those_count_that_this_process_may_use(monkeypatch, visible, counted):
-    from featray import ray_session
+    from featray.graph import ray_session
 
     monkeypatch.setattr(ray_session.NvidiaGPUAcceleratorManager, "get_current_node_num_accelerators", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

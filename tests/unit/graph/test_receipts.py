@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 
-from featray.chunks import DETECTED_SCHEMA, Chunk
 from featray.config import InputConfig
-from featray.plan import Outcome, VideoPlan, VideoTask
-from featray.rows import chunk_row, feature_row
+from featray.extract.chunks import DETECTED_SCHEMA, Chunk
+from featray.extract.plan import Outcome, VideoPlan, VideoTask
+from featray.graph.rows import chunk_row, feature_row
+from featray.graph.stages import LandParts
+from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.sources.listing import list_videos
-from featray.stages import LandParts
-from featray.tables.landing import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.tables.layout import Partition, open_output
 from featray.video.units import WHOLE_VIDEO
 

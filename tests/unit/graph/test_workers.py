@@ -1,8 +1,8 @@
 import pytest
 
-from featray.cluster import Node, choose_workers
 from featray.config import ClusterConfig
 from featray.errors import ConfigError
+from featray.graph.workers import Node, choose_workers
 
 GIB = 2**30
 

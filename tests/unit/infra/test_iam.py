@@ -10,24 +10,25 @@ from urllib.request import Request, urlopen
 import boto3
 import pytest
 
-from featray.child import ChildSettings
 from featray.config import InputConfig, parse_config
 from featray.errors import ErrorCode, StorageError
-from featray.isolation import IsolatedDecoder
-from featray.plan import VideoTask
-from featray.provenance import WeightsFacts, footer, run_row
-from featray.shards import cut_shards
+from featray.extract.child import ChildSettings
+from featray.extract.isolation import IsolatedDecoder
+from featray.extract.plan import VideoTask
+from featray.graph.stages import land_unit_part
+from featray.run.shards import cut_shards
+from featray.schema import LANDED_SCHEMA
 from featray.sources.listing import list_videos
-from featray.sources.storage import locate, upload, write_bytes
-from featray.stages import land_unit_part
+from featray.store.storage import locate, upload, write_bytes
 from featray.tables.commits import read_commits, write_manifest
-from featray.tables.landing import LANDED_SCHEMA, write_plan
+from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold
+from featray.tables.provenance import WeightsFacts, footer, run_row
 from featray.tables.publish import PublishSettings, publish_shard
 from featray.tables.query import connect, run_sql
-from featray.tables.recover import recover
 from featray.tables.runs import begin_run, end_run
+from featray.upkeep.recover import recover
 from tests import s3
 
 REPOSITORY = Path(__file__).parents[3]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from featray.cluster import Node, choose_workers
 from featray.config import load_config
-from featray.model.hub import parse_hub_spec
+from featray.graph.workers import Node, choose_workers
+from featray.weights.hub import parse_hub_spec
 
 from .files import INFRA, QUIET, REPOSITORY, document, documents, image_environment, locked
 

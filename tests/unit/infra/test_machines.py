@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from featray import __version__
-from featray.cluster import choose_workers
 from featray.config import load_config
+from featray.graph.workers import choose_workers
 from tests import s3
 
 from .files import INFRA, QUIET, REPOSITORY, image_environment, instructions

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 import numpy as np
 import huggingface_hub
-from featray.child import ChildSettings
+from featray.extract.child import ChildSettings
 from featray.config import DecodeConfig, DetectConfig, InputConfig, cache_dir
-from featray.isolation import IsolatedDecoder
+from featray.extract.isolation import IsolatedDecoder
 from featray.model.engines import open_engine
 from featray.model.source import resolve_checkpoint
-from featray.plan import VideoTask
+from featray.extract.plan import VideoTask
 from featray.sources.listing import list_videos
 
 (video,) = list_videos(InputConfig(uris=[sys.argv[1]]))

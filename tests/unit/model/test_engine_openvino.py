@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from featray.errors import ModelError
+from featray.model.engine_openvino import ir_key
 from featray.model.engines import open_engine
-from featray.model.ir_cache import IrCache, ir_key
+from featray.weights.ir_cache import IrCache
 
 from .conftest import VARIANTS, deviations, golden
 
@@ -122,7 +123,7 @@ def test_damaged_entries_are_made_again(file, content, tmp_path, caplog):
 MAKE = """
 import sys, time
 from pathlib import Path
-from featray.model.ir_cache import IrCache
+from featray.weights.ir_cache import IrCache
 
 def make(folder):
     time.sleep(0.3)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from featray.model.names import (
+from featray.model.outputs import RawOutputs, flat_widths, split_flat, to_columns
+from featray.model.synth import SYNTHETIC_VARIANTS
+from featray.names import (
     AU_NAMES_20,
     BLENDSHAPE_NAMES,
     EMOTION_NAMES_7,
     EMOTION_NAMES_8,
 )
-from featray.model.outputs import RawOutputs, flat_widths, split_flat, to_columns
-from featray.model.synth import SYNTHETIC_VARIANTS
 
 from .conftest import DATA, VARIANTS, golden
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from featray.config import parse_config
 from featray.errors import UsageError
-from featray.model.names import AU_NAMES_20
+from featray.names import AU_NAMES_20
 from featray.report.distributions import FEATURES, read_distributions
 from featray.report.numbers import nice_width
 from featray.report.page import ReportSettings, write_report

@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from featray.model.names import AU_NAMES_20, EMOTION_NAMES_7
+from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.report.distributions import FEATURES
 from featray.report.numbers import VIDEOS_LISTED
 from featray.report.page import ReportSettings, write_report
+from featray.schema import arrow_schema
 from featray.tables.commits import Commit, CommittedVideo, write_commit
 from featray.tables.layout import Output, Partition, open_output
 from featray.tables.query import connect, run_sql
-from featray.tables.schema import arrow_schema
 from featray.tables.writer import TableWriter
 from tests.unit.report.test_report import Page
 

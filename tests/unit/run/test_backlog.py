@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featray.backlog import Backlog
 from featray.config import InputConfig
 from featray.identity import work_key, work_keys
+from featray.run.backlog import Backlog
 from featray.sources import containers
 from featray.sources.expand import covers
 from featray.sources.keyset import KeySet

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
-from featray.tables.schema import TABLES
+from featray.schema import TABLES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [

@@ -1,12 +1,12 @@
 from rich.console import Console
 
-from featray.cluster import Workers
-from featray.plan import VideoTask
-from featray.progress import Progress
-from featray.shards import OPEN_SHARDS, SHARD_BYTES, SHARD_VIDEOS, cut_shards, open_shards
+from featray.extract.plan import VideoTask
+from featray.graph.workers import Workers
+from featray.run.progress import Progress
+from featray.run.shards import OPEN_SHARDS, SHARD_BYTES, SHARD_VIDEOS, cut_shards, open_shards
+from featray.run.tally import Tally
 from featray.sources.listing import Video
 from featray.tables.layout import Partition, open_output
-from featray.tally import Tally
 
 
 def tasks(count, *, size_bytes=1, field=lambda i: "x"):

@@ -1,12 +1,12 @@
 from dataclasses import replace
 from itertools import permutations
 
-from featray.plan import VideoTask
-from featray.rows import Receipt
-from featray.shards import unfinished_first
+from featray.extract.plan import VideoTask
+from featray.graph.rows import Receipt
+from featray.run.shards import unfinished_first
+from featray.run.tally import Tally
 from featray.sources.listing import Video
 from featray.tables.commits import ShardManifest
-from featray.tally import Tally
 
 MANIFEST = ShardManifest("s", "run", {}, [])
 

@@ -10,7 +10,7 @@ import pytest
 
 from featray.config import DecodeConfig, InputConfig
 from featray.errors import ErrorCode, VideoError
-from featray.plan import open_source, plan_video
+from featray.extract.plan import open_source, plan_video
 from featray.sources import containers
 from featray.sources.listing import Video, list_videos
 
@@ -184,7 +184,7 @@ def test_a_parquet_value_that_would_not_fit_is_refused_unread(tmp_path):
     pq.write_table(bomb, tmp_path / "bomb.parquet", compression="zstd")
     assert (tmp_path / "bomb.parquet").stat().st_size < 1 << 20
     (video,) = videos(tmp_path / "bomb.parquet")
-    from featray import plan
+    from featray.extract import plan
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "MAX_VALUE_BYTES", 1 << 20)

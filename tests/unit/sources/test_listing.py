@@ -5,7 +5,7 @@ import pytest
 
 from featray.config import InputConfig
 from featray.errors import ConfigError, StorageError
-from featray.plan import open_source
+from featray.extract.plan import open_source
 from featray.sources.listing import Video, find_video, list_videos
 
 

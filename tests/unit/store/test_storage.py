@@ -5,7 +5,7 @@ import fsspec
 import pytest
 
 from featray.errors import StorageError
-from featray.sources.storage import (
+from featray.store.storage import (
     delete,
     list_files,
     list_folders,

@@ -12,7 +12,7 @@ import pytest
 
 from featray.config import DecodeConfig, InputConfig
 from featray.errors import ConfigError, ErrorCode, StorageError
-from featray.plan import plan_video
+from featray.extract.plan import plan_video
 from featray.sources.listing import list_videos
 
 

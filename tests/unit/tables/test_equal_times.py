@@ -5,16 +5,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featray.plan import UnitTask, VideoPlan
+from featray.extract.plan import UnitTask, VideoPlan
+from featray.graph.stages import land_unit_part
+from featray.schema import FACE_TABLES
 from featray.sources.listing import Video
-from featray.stages import land_unit_part
-from featray.tables.accounting import order_rule
 from featray.tables.commits import ShardManifest, read_commits
-from featray.tables.compact import compact_partition
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
 from featray.tables.publish import PublishSettings, publish_shard
-from featray.tables.schema import FACE_TABLES
+from featray.upkeep.accounting import order_rule
+from featray.upkeep.compact import compact_partition
 from featray.video.units import Unit
 from tests.faults.dying_driver import MadeUp
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from featray.errors import RunError
-from featray.stages import Infer
+from featray.graph.stages import Infer
 from featray.tables.layout import open_output
-from featray.tables.verify import verify
+from featray.upkeep.verify import verify
 from tests.chain import run_here, small_config
 from tests.unit.tables.test_erase import rows
 
@@ -128,11 +128,11 @@ def test_a_worker_whose_engine_is_of_no_more_use_ends(tmp_path):
     """Its process does, so that Ray starts another one; on a GPU that is what an illegal access leaves behind."""
     script = """
 import numpy as np
-from featray.chunks import Chunk
-from featray.plan import Outcome
-from featray.rows import chunk_row
-from featray.stages import Infer
-from featray.tables.landing import DETECTED_SCHEMA, FRAMES_SCHEMA
+from featray.extract.chunks import Chunk
+from featray.extract.plan import Outcome
+from featray.graph.rows import chunk_row
+from featray.graph.stages import Infer
+from featray.schema import DETECTED_SCHEMA, FRAMES_SCHEMA
 
 class Broken:
     def __call__(self, chips):

@@ -3,18 +3,10 @@ import pyarrow as pa
 import pytest
 
 from featray.errors import OutputError
-from featray.plan import Outcome, VideoPlan
-from featray.sources.storage import locate, write_bytes
-from featray.tables.landing import (
-    FRAMES_SCHEMA,
-    LANDED_SCHEMA,
-    PartHeader,
-    landed_units,
-    read_part,
-    read_plan,
-    write_part,
-    write_plan,
-)
+from featray.extract.plan import Outcome, VideoPlan
+from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
+from featray.store.storage import locate, write_bytes
+from featray.tables.landing import PartHeader, landed_units, read_part, read_plan, write_part, write_plan
 from featray.video.container import Header
 from featray.video.units import Unit
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from featray.errors import LeaseError, RunError
-from featray.plan import UnitTask, VideoPlan
+from featray.extract.plan import UnitTask, VideoPlan
+from featray.graph.stages import land_unit_part
 from featray.sources.listing import Video
-from featray.sources.storage import list_files
-from featray.stages import land_unit_part
+from featray.store.storage import list_files
 from featray.tables import publish
 from featray.tables.commits import (
     Commit,
@@ -24,8 +24,8 @@ from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold
 from featray.tables.publish import PublishSettings, publish_shard
-from featray.tables.recover import recover
 from featray.tables.tombstones import Erasure, note_erasure
+from featray.upkeep.recover import recover
 from featray.video.units import Unit
 from tests.faults.dying_driver import MadeUp
 

@@ -13,8 +13,8 @@ import fsspec
 import pytest
 
 from featray.errors import LeaseError
-from featray.sources.exclusive import age_seconds, create_bytes, enforces
-from featray.sources.storage import write_bytes
+from featray.store.exclusive import age_seconds, create_bytes, enforces
+from featray.store.storage import write_bytes
 from featray.tables import lease as module
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 
 import featray
+from featray.cli.show import print_result
 from featray.errors import OutputError, StorageError, UsageError
-from featray.show import print_result
-from featray.sources.storage import locate
+from featray.schema import FACES, FLOAT, TABLES, Column
+from featray.store.storage import locate
 from featray.tables.commits import Commit, write_commit
 from featray.tables.layout import Partition, open_output
-from featray.tables.schema import FACES, FLOAT, TABLES, Column
 from featray.tables.writer import TableWriter
 from tests.handmade import RELEASE, write_output
 
@@ -36,7 +36,8 @@ def out(made):
 def test_importing_featray_loads_nothing_heavy():
     code = (
         "import sys, featray; featray.__version__\n"
-        "print({'torch', 'ray', 'duckdb', 'pyarrow', 'numpy', 'pandas', 'fsspec', 'featray.fex'} & set(sys.modules))\n"
+        "heavy = {'torch', 'ray', 'duckdb', 'pyarrow', 'numpy', 'pandas', 'fsspec', 'featray.views.fex'}\n"
+        "print(heavy & set(sys.modules))\n"
         "featray.open\n"
         "print({'torch', 'ray'} & set(sys.modules))"
     )
@@ -117,7 +118,7 @@ def test_a_column_that_only_newer_files_have(tmp_path, monkeypatch):
     rows = write_output(tmp_path / "out")
     grown = {**TABLES, "faces": (*FACES, Column("AU99", FLOAT, "made up"))}
     with monkeypatch.context() as patch:
-        patch.setattr("featray.tables.schema.TABLES", grown)
+        patch.setattr("featray.schema.TABLES", grown)
         partition = Partition(open_output(str(tmp_path / "out")), "three", RELEASE)
         writer = TableWriter(
             "faces",

@@ -5,7 +5,7 @@ import gc
 import pytest
 
 from featray.errors import OutputError, UsageError
-from featray.sources.storage import write_bytes
+from featray.store.storage import write_bytes
 from featray.tables.commits import Commit, CommittedFile, CommittedVideo, create_commit
 from featray.tables.layout import Partition, open_output
 from featray.tables.query import read_published

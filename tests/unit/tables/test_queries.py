@@ -9,7 +9,7 @@ from statistics import mean, median
 import numpy as np
 import pytest
 
-from featray.model.names import AU_NAMES_20, EMOTION_NAMES_7
+from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from tests.handmade import write_output

@@ -9,7 +9,7 @@ from featray.errors import StorageError
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.tables.status import read_status
-from featray.tables.verify import verify
+from featray.upkeep.verify import verify
 from tests import s3
 from tests.handmade import write_output
 

@@ -5,13 +5,14 @@ from dataclasses import asdict
 import pyarrow as pa
 import pytest
 
-from featray.child import ChildSettings
 from featray.config import DecodeConfig, DetectConfig, EveryNth, InputConfig
 from featray.errors import ErrorCode
-from featray.plan import Outcome, UnitTask, VideoPlan, VideoTask
+from featray.extract.child import ChildSettings
+from featray.extract.plan import Outcome, UnitTask, VideoPlan, VideoTask
+from featray.graph.stages import PlanVideos, land_unit_part
+from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.sources.listing import list_videos
-from featray.stages import PlanVideos, land_unit_part
-from featray.tables.landing import FRAMES_SCHEMA, LANDED_SCHEMA, landed_units, read_plan, write_plan
+from featray.tables.landing import landed_units, read_plan, write_plan
 from featray.tables.layout import Partition, open_output
 from featray.video.units import WHOLE_VIDEO
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from featray.cli.upkeep import compact, erase, finish
 from featray.errors import LeaseError
-from featray.tables import compact, erase, finish
 from featray.tables.commits import read_commits
 from featray.tables.layout import list_partitions, open_output
 from featray.tables.lease import Fence, hold
-from featray.tables.recover import recover, sweep_temporary
 from featray.tables.runs import begin_run, close_killed_runs, end_run
-from featray.tables.verify import verify
+from featray.upkeep.recover import recover, sweep_temporary
+from featray.upkeep.verify import verify
 from tests.unit.tables.test_erase import ids, rows
 
 

@@ -4,9 +4,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featray.sources.storage import locate
+from featray.schema import SORT_KEYS, TABLES, arrow_schema
+from featray.store.storage import locate
 from featray.tables import writer as writer_module
-from featray.tables.schema import SORT_KEYS, TABLES, arrow_schema
 from featray.tables.writer import TableWriter
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from featray.tables import compact as compact_module
+from featray.cli.upkeep import compact as compact_module
+from featray.schema import TABLES
 from featray.tables.commits import ShardManifest, close_shard, read_commits, write_manifest
-from featray.tables.compact import compact_partition
-from featray.tables.erase import erase
 from featray.tables.layout import list_partitions, open_output
-from featray.tables.schema import TABLES
-from featray.tables.verify import verify
+from featray.upkeep.compact import compact_partition
+from featray.upkeep.erase import erase
+from featray.upkeep.verify import verify
 from tests.chain import run_here, small_config
 from tests.unit.tables.conftest import SPARSE
 from tests.unit.tables.test_erase import ids, rows

@@ -2,7 +2,7 @@
 
 import weakref
 
-from featray import shards
+from featray.run import shards
 from tests.chain import LocalSession, run_here, small_config
 from tests.unit.tables.conftest import SPARSE
 

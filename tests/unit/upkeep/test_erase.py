@@ -12,13 +12,13 @@ from click.testing import CliRunner
 from featray.cli import main
 from featray.errors import UsageError
 from featray.tables.commits import read_commits, read_manifests
-from featray.tables.erase import erase
-from featray.tables.erase_edits import forget_uri
-from featray.tables.finish import finish_partition
 from featray.tables.layout import list_partitions, open_output
 from featray.tables.query import read_published
 from featray.tables.tombstones import read_erasures
-from featray.tables.verify import verify
+from featray.upkeep.erase import erase
+from featray.upkeep.erase_edits import forget_uri
+from featray.upkeep.finish import finish_partition
+from featray.upkeep.verify import verify
 from tests.chain import run_here, small_config
 from tests.unit.tables.conftest import SPARSE, Killed, KilledSession
 

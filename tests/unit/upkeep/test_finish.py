@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
+from featray.schema import PER_VIDEO_TABLES
 from featray.tables.commits import read_commits, read_manifests
-from featray.tables.finish import finish_partition
 from featray.tables.layout import list_partitions, open_output
-from featray.tables.schema import PER_VIDEO_TABLES
-from featray.tables.verify import verify
+from featray.upkeep.finish import finish_partition
+from featray.upkeep.verify import verify
 from tests.chain import run_here, small_config
 from tests.unit.tables.conftest import SPARSE
 from tests.unit.tables.test_erase import rows

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
-from featray.recompute import recompute
 from featray.tables.layout import list_partitions, open_output
-from featray.tables.verify import verify
+from featray.upkeep.recompute import recompute
+from featray.upkeep.verify import verify
 from tests.chain import run_here, small_config
 from tests.unit.tables.tampering import tamper
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from featray.cli import main
 from featray.tables.commits import ShardManifest, write_commit, write_manifest
-from featray.tables.verify import verify
+from featray.upkeep.verify import verify
 from tests.unit.tables.tampering import commit_of, file_of, path_of, sign, tamper
 
 

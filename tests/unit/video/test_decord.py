@@ -12,7 +12,8 @@ import pytest
 
 from featray.config import DecodeConfig, FramesPerSecond
 from featray.errors import ConfigError, ErrorCode, VideoError
-from featray.video.decode import DecodeAccount, decode_pyav, open_decoder
+from featray.video.decode import DecodeAccount, decode_pyav
+from featray.video.decoders import open_decoder
 from featray.video.units import WHOLE_VIDEO
 from tests.unit.video.conftest import Decoded, cut
 from tests.unit.video.corpus import GOOD, Corpus

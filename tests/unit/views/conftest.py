@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
-from featray.chunks import extract_chunks
 from featray.config import Config, parse_config
-from featray.faces.detector import detector_sha256, open_detector
+from featray.extract.chunks import extract_chunks
+from featray.extract.plan import VideoTask, open_source, plan_video
+from featray.faces.detectors import detector_sha256, open_detector
+from featray.graph.rows import chunk_row
+from featray.graph.stages import Infer, InferSettings, LandParts
 from featray.identity import release_name, result_settings, work_key
 from featray.model.source import resolve_checkpoint
 from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
-from featray.plan import VideoTask, open_source, plan_video
-from featray.provenance import WeightsFacts, run_row
-from featray.rows import chunk_row
-from featray.shards import cut_shards
+from featray.run.shards import cut_shards
 from featray.sources.listing import list_videos
-from featray.stages import Infer, InferSettings, LandParts
 from featray.tables.commits import write_manifest
 from featray.tables.landing import write_plan
 from featray.tables.layout import Output, Partition, open_output
+from featray.tables.provenance import WeightsFacts, run_row
 from featray.tables.publish import PublishSettings, publish_shard
 from featray.tables.query import connect, run_sql
 from featray.tables.runs import begin_run, end_run

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from featray.cli import main
 from featray.errors import UsageError
-from featray.tables.schema import BLENDSHAPES, FACES, arrow_schema
+from featray.schema import BLENDSHAPES, FACES, arrow_schema
 from featray.views.export import ExportSettings, write_export
 from featray.views.openface import openface_table
 

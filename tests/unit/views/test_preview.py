@@ -15,8 +15,8 @@ from PIL import Image
 
 from featray.config import DetectConfig
 from featray.errors import UsageError
-from featray.faces.detector import open_detector
-from featray.model.names import AU_NAMES_20
+from featray.faces.detectors import open_detector
+from featray.names import AU_NAMES_20
 from featray.tables.query import connect
 from featray.video.frame import Frame
 from featray.views.canvas import WARNING, track_colour
@@ -323,7 +323,7 @@ def test_what_cannot_be_drawn_is_said(made, tmp_path, settings, path, message):
 
 
 def test_contours_are_paths_over_the_mesh():
-    from featray.model.names import DLIB68_VERTICES
+    from featray.names import DLIB68_VERTICES
     from featray.views import contours as c
 
     assert all(0 <= vertex < 478 for path in CONTOURS for vertex in path)

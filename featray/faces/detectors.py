@@ -1,0 +1,123 @@
+"""The detectors there are: which is configured, and opening it. Each is loaded only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from featray.config import DetectConfig
+from featray.errors import ConfigError
+from featray.faces.detector import Detector, DetectorFiles
+
+if TYPE_CHECKING:
+    from featray.sources.listing import Video
+
+
+def open_detector(settings: DetectConfig, files: DetectorFiles | None = None) -> Detector:
+    """Load the detector that the settings name; one that serves every video, so not `boxes`.
+
+    Raises:
+        ConfigError: it needs a package that is not installed.
+        WeightsMissing: its weights were never pulled; nothing is fetched here.
+        ModelError: its weights cannot be used.
+    """
+    if settings.detector not in _NETWORKS:
+        raise ConfigError(f"detect.detector: {settings.detector} is no network")
+    return _NETWORKS[settings.detector](settings, files or DetectorFiles())
+
+
+def detector_for_videos(settings: DetectConfig, files: DetectorFiles) -> Callable[[Video], Detector]:
+    """Load the detector that the settings name; the function gives the one that serves a video.
+
+    Raises:
+        FeatrayError: as `open_detector` does.
+    """
+    if settings.detector == "boxes":
+        from featray.faces.boxes import BoxesFile
+
+        return BoxesFile(settings, files).for_video
+    network = open_detector(settings, files)
+    return lambda video: network
+
+
+def prepare_detector(settings: DetectConfig, files: DetectorFiles) -> None:
+    """Do what has to be done once a machine, before `open_detector` is called in the time of a unit.
+
+    Raises:
+        FeatrayError: as `open_detector` does.
+    """
+    if settings.detector == "retinaface-r34":
+        from featray.faces.retinaface_r34 import prepare
+        from featray.faces.weights import find_weights
+
+        prepare(find_weights(settings, files.cache_dir), files.cache_dir)
+
+
+def detector_sha256(settings: DetectConfig, files: DetectorFiles | None = None) -> str:
+    """What tells the detector's weights or boxes apart, 64 hex digits; part of the work key.
+
+    It is also where a run finds out, before it starts, that they cannot be used.
+
+    Raises:
+        ConfigError: a package that is not installed; a file of boxes that is malformed.
+        StorageError: a file of boxes that cannot be read.
+        WeightsMissing: weights that were never pulled; nothing is fetched here.
+        ModelError: weights that are not those of the detector.
+    """
+    return _SHA256[settings.detector](settings, files or DetectorFiles())
+
+
+def _open_mnv1(settings: DetectConfig, files: DetectorFiles) -> Detector:
+    from featray.faces.retinaface_mnv1 import RetinaFaceMobileNet
+
+    return RetinaFaceMobileNet(settings)
+
+
+def _open_r34(settings: DetectConfig, files: DetectorFiles) -> Detector:
+    from featray.faces.retinaface_r34 import RetinaFaceResNet34
+    from featray.faces.weights import find_weights
+
+    return RetinaFaceResNet34(settings, find_weights(settings, files.cache_dir), files.cache_dir)
+
+
+def _open_retina_face(settings: DetectConfig, files: DetectorFiles) -> Detector:
+    from featray.faces.retina_face import RetinaFacePackage
+    from featray.faces.weights import find_weights
+
+    return RetinaFacePackage(settings, find_weights(settings, files.cache_dir).path)
+
+
+def _sha256_of_mnv1(settings: DetectConfig, files: DetectorFiles) -> str:
+    from featray.faces.retinaface_mnv1 import WEIGHTS_SHA256
+
+    return WEIGHTS_SHA256
+
+
+def _sha256_of_weights(settings: DetectConfig, files: DetectorFiles) -> str:
+    from featray.faces.weights import find_weights
+
+    if settings.detector == "retina-face":
+        from featray.faces.retina_face import check_installed
+
+        check_installed()
+    return find_weights(settings, files.cache_dir).sha256
+
+
+def _sha256_of_boxes(settings: DetectConfig, files: DetectorFiles) -> str:
+    from featray.faces.boxes import BoxesFile
+
+    return BoxesFile(settings, files).sha256()
+
+
+_NETWORKS: dict[str, Callable[[DetectConfig, DetectorFiles], Detector]] = {
+    "retinaface-mnv1": _open_mnv1,
+    "retinaface-r34": _open_r34,
+    "retina-face": _open_retina_face,
+}
+
+_SHA256: dict[str, Callable[[DetectConfig, DetectorFiles], str]] = {
+    "retinaface-mnv1": _sha256_of_mnv1,
+    "retinaface-r34": _sha256_of_weights,
+    "retina-face": _sha256_of_weights,
+    "boxes": _sha256_of_boxes,
+}

@@ -1,0 +1,25 @@
+"""The decoders there are, each loaded only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from featray.video.decode import Decoder, decode_pyav
+
+
+def open_decoder(backend: str) -> Decoder:
+    """The decoder of that name.
+
+    Raises:
+        ConfigError: its package is not installed.
+    """
+    return DECODERS[backend]()
+
+
+def _load_decord() -> Decoder:
+    from featray.video.decord_backend import load_decord
+
+    return load_decord()
+
+
+DECODERS: dict[str, Callable[[], Decoder]] = {"pyav": lambda: decode_pyav, "decord": _load_decord}
