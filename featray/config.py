@@ -185,6 +185,9 @@ class ModelConfig(Section):
 class ClusterConfig(Section):
     """Workers. `auto` is chosen from the cluster's CPUs and GPUs when the run starts."""
 
+    executor: Literal["auto", "ray", "local"] = "auto"
+    """`local` works in one process of this machine, `ray` on a Ray cluster or on Ray started here. `auto` is ray on a
+    cluster, in a Ray job, with several GPUs, or for more than 1000 videos. Tables are equal."""
     cpus: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
     """Of the cluster when it is fully grown. `auto` is what is there when the run starts, which on a cluster that adds
     nodes as they are asked for is too little: the workers are what asks for them."""

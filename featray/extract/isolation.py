@@ -35,12 +35,14 @@ from featray.video.units import WHOLE_VIDEO
 class IsolatedDecoder:
     """Plans videos and extracts chunks in a child process; what kills the child becomes a failure.
 
-    Args:
+    Until the first request there is no child, and it can be pickled.
+
+    Attributes:
         settings: for the child; limits are taken from `settings.decode`.
     """
 
     def __init__(self, settings: ChildSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._timed_out = False
@@ -53,7 +55,7 @@ class IsolatedDecoder:
     def plan(self, video: Video) -> VideoPlan:
         """`plan_video`, isolated."""
         try:
-            budget = _Budget(self._settings.decode.timeout_seconds)
+            budget = _Budget(self.settings.decode.timeout_seconds)
             self._request(video)
             plan: VideoPlan = self._receive(budget)
             return plan
@@ -63,7 +65,7 @@ class IsolatedDecoder:
     def chunks(self, task: UnitTask) -> Iterator[Chunk]:
         """`extract_chunks`, isolated: the last chunk always comes, with the failure if there was one."""
         outcome, part = Outcome(), 0
-        budget = _Budget(self._settings.decode.timeout_seconds)
+        budget = _Budget(self.settings.decode.timeout_seconds)
         try:
             self._request(task)
             while True:
@@ -78,6 +80,11 @@ class IsolatedDecoder:
         except GeneratorExit:
             self.close()  # chunks that nobody wants any more would be taken for the next unit's
             raise
+
+    def kill(self) -> None:
+        """End the child from another thread than the one that waits for it; that one then closes."""
+        if (process := self._process) is not None:
+            process.kill()
 
     def close(self) -> None:
         """End the child."""
@@ -102,7 +109,7 @@ class IsolatedDecoder:
     def _start(self) -> None:
         self._timed_out = False  # a timer may have gone off over the child before, just after its last word
         ours, theirs = socket.socketpair()
-        memory_bytes = int(self._settings.decode.memory_limit_gib * 2**30)
+        memory_bytes = int(self.settings.decode.memory_limit_gib * 2**30)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "featray.extract.child", str(theirs.fileno()), str(memory_bytes)],
@@ -111,7 +118,7 @@ class IsolatedDecoder:
                 env={**os.environ, "PYTHONPATH": _import_path()},
             )
         self._connection = Connection(ours.detach())
-        self._connection.send(self._settings)
+        self._connection.send(self.settings)
 
     def _receive_chunk(self, budget: _Budget) -> Chunk:
         chunk, count = self._receive(budget)
@@ -147,7 +154,7 @@ class IsolatedDecoder:
         timed_out, self._timed_out = self._timed_out, False
         self.close()
         if timed_out:
-            limit = self._settings.decode.timeout_seconds
+            limit = self.settings.decode.timeout_seconds
             return VideoError(f"took longer than decode.timeout_seconds ({limit:g} s)", code=ErrorCode.TIMEOUT)
         if status == -signal.SIGKILL:
             return VideoError("the system killed the decoder, most likely for memory", code=ErrorCode.OUT_OF_MEMORY)

@@ -143,6 +143,10 @@ class VideoTask:
             )
 
 
+Pages = Iterator[list[VideoTask]]
+"""Videos as a listing hands them on, some at a time."""
+
+
 @dataclass
 class Outcome:
     """What a unit came to, or has come to so far; lands with its last part.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from featray.extract.plan import VideoTask
 from featray.graph import metrics
+from featray.graph.ray_internals import Lead
 
 _QUEUED_PAGES = 64
 """Pages of videos that may wait in the feed."""
@@ -34,19 +34,6 @@ _LOOK_EVERY_SECONDS = 0.2
 """At what is ahead, while there is enough: Ray Data counts it ten times a second."""
 
 _DEPTH_EVERY_SECONDS = 5
-
-
-@dataclass(frozen=True)
-class Lead:
-    """How far planning is ahead of the work.
-
-    Attributes:
-        videos_planned: videos that the stream's planning was given so far.
-        blocks_waiting: planned units, their chunks, and features, that no worker has been given yet.
-    """
-
-    videos_planned: int = 0
-    blocks_waiting: int = 0
 
 
 class Feeder:

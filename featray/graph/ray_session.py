@@ -1,7 +1,4 @@
-"""The cluster as a run sees it: connect or start, stream the graph, publish in tasks, shut down.
-
-Together with `pipeline.py` and `feed.py` the only place that imports Ray; `metrics.py` uses it where it is there.
-"""
+"""The executor on Ray: connect or start, stream the graph, publish in tasks, shut down."""
 
 from __future__ import annotations
 
@@ -15,22 +12,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import ray
 import ray.data
 import ray.exceptions
-from ray._private.accelerators import AMDGPUAcceleratorManager, NvidiaGPUAcceleratorManager
 
-from featray.config import Config
+from featray.config import ClusterConfig
 from featray.errors import FeatrayError, RunError, one_line
-from featray.extract.plan import VideoTask
+from featray.extract.plan import Pages
 from featray.graph import metrics
 from featray.graph.capacity import Capacity
 from featray.graph.feed import Feeder
-from featray.graph.pipeline import Graph, configure_context, end_stream, lead, receipts
+from featray.graph.machine import local_gpus
+from featray.graph.pipeline import receipts
+from featray.graph.ray_internals import configure_context, end_stream, lead
 from featray.graph.rows import Receipt
-from featray.graph.stages import InferSettings
+from featray.graph.stages import StageSettings
 from featray.graph.stop import Terminated, handler_kept
 from featray.graph.workers import Node, Workers, choose_workers
 from featray.tables.commits import Commit, ShardManifest
@@ -43,11 +41,6 @@ _MODEL = "accelerator_type:"
 
 _BROKEN_FEEDS = 2
 """In a row, with nothing landed in between: the first may be the memory monitor's, which takes the easiest process."""
-
-
-def on_cluster() -> bool:
-    """Whether a Ray cluster is there to connect to: inside `ray job submit`, or named by RAY_ADDRESS."""
-    return bool(ray.is_initialized() or os.environ.get("RAY_ADDRESS"))
 
 
 def connect() -> bool:
@@ -102,21 +95,10 @@ def _native_stderr_closed() -> Iterator[None]:
         os.close(nowhere)
 
 
-def available_gpus() -> float:
-    """GPUs of the cluster, or of this machine if Ray is yet to be started here."""
-    if on_cluster():
-        connect()
-        return sum(node.gpus for node in nodes().values())
-    return local_gpus()
-
-
-def local_gpus() -> float:
-    """GPUs of this machine that this process may use and torch knows as `cuda`: those that Ray finds, of two makers."""
-    for maker in (NvidiaGPUAcceleratorManager, AMDGPUAcceleratorManager):
-        if there := maker.get_current_node_num_accelerators():
-            visible = maker.get_current_process_visible_accelerator_ids()
-            return float(there if visible is None else min(there, sum(device.strip() != "-1" for device in visible)))
-    return 0.0
+def cluster_gpus() -> float:
+    """Return the GPUs of the cluster, to which it connects."""
+    connect()
+    return sum(node.gpus for node in nodes().values())
 
 
 def nodes() -> dict[str, Node]:
@@ -134,15 +116,15 @@ def _gpu_model(resources: dict[str, float]) -> str | None:
     return names[0] if names and resources.get("GPU") else None
 
 
-class Session:
-    """A connection to Ray for the length of a run."""
+class RaySession:
+    """A `Session` on Ray: the cluster that is there, or Ray started on this machine for the length of the run."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    def __init__(self, cluster: ClusterConfig, stages: StageSettings) -> None:
+        self._cluster, self._stages = cluster, stages
         self._publishing: list[Any] = []
         self._replacing: Any = None
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         self._started = connect()
         configure_context()
         try:
@@ -170,18 +152,10 @@ class Session:
         return ", ".join(sorted({node.gpu_model for node in self._nodes if node.gpu_model})) or None
 
     def _choose(self, there: dict[str, Node], workers: Workers | None = None) -> None:
-        cluster, self._nodes = self._config.cluster, list(there.values())
+        cluster, self._nodes = self._cluster, list(there.values())
         self._capacity = Capacity(workers or choose_workers(self._nodes, cluster), there, cluster)
 
-    def stream(
-        self,
-        partition: Partition,
-        run_id: str,
-        engine: InferSettings,
-        detector_sha256: str,
-        pages: Iterator[list[VideoTask]],
-        unfinished: Callable[[Iterator[list[VideoTask]]], Iterator[list[VideoTask]]],
-    ) -> Iterator[Receipt]:
+    def stream(self, pages: Pages, unfinished: Callable[[Pages], Pages]) -> Iterator[Receipt]:
         """Feed pages of videos to the graph and yield receipts as parts land.
 
         Where nodes are lost that nothing goes on without, the graph is built again for those that are left, and so it
@@ -193,11 +167,10 @@ class Session:
         """
         broken_feeds = 0
         while True:
-            graph = Graph(self._config, partition, run_id, engine, self.workers, detector_sha256)
             feed, watch, is_taken = Feeder(pages, lead, self.workers.decode), _Watch(self._capacity), False
             try:
                 with watch:
-                    for receipt in receipts(graph, feed.queue):
+                    for receipt in receipts(self._stages, self.workers, feed.queue):
                         self._capacity.heard()
                         broken_feeds = 0
                         yield receipt
@@ -222,10 +195,10 @@ class Session:
             feed.join()
             pages = unfinished(pages)
 
-    def publish(self, partition: Partition, manifest: ShardManifest, settings: PublishSettings) -> None:
+    def publish(self, manifest: ShardManifest, settings: PublishSettings) -> None:
         """Start publishing a shard in a task of its own; shards that replace rows, one after the other."""
         settings = replace(settings, published_at_us=time.time_ns() // 1000)  # a task that is retried writes the same
-        task = _publish.remote(partition, manifest, settings, self._replacing)
+        task = _publish.remote(self._stages.partition, manifest, settings, self._replacing)
         if any(video["replaces"] for video in manifest.videos):
             self._replacing = task
         self._publishing.append(task)
@@ -240,7 +213,7 @@ class Session:
             commits = list(ray.get(done))
         except ray.exceptions.RayError as error:
             raise _own_error(error) from error
-        metrics.record_commits(commits, self._config.dataset)
+        metrics.record_commits(commits, self._stages.partition.dataset)
         return commits
 
 

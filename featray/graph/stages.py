@@ -1,13 +1,12 @@
-"""The stages, from planning to landing, as Ray Data wants them; no Ray in here.
+"""The stages, from planning to landing: each adapts one-row Arrow batches to the functions that do the work.
 
-A stage adapts one-row Arrow batches to the functions that do the work.
+Both executors run them: Ray Data in actors, `LocalSession` in threads. No Ray in here.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -37,10 +36,9 @@ from featray.graph.rows import (
     read_stream,
 )
 from featray.names import CHIP_PX
-from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
-from featray.tables.landing import PartHeader, forget_units, landed_units, read_plan, write_part, write_plan
+from featray.sources.listing import Video
 from featray.tables.layout import Partition
-from featray.video.units import WHOLE_VIDEO
+from featray.tables.ledger import land_unit_part, landed_faces, units_to_do
 
 _log = logging.getLogger(__name__)
 
@@ -71,31 +69,44 @@ class InferSettings:
     cache_dir: Path
 
 
+@dataclass(frozen=True)
+class StageSettings:
+    """What the stages of a run are made from, whatever executes them.
+
+    Attributes:
+        partition: where parts land.
+        run_id: of the run.
+        child: for the processes that plan and decode.
+        infer: for inference workers.
+        max_attempts: after which a failure that may pass is final.
+    """
+
+    partition: Partition
+    run_id: str
+    child: ChildSettings
+    infer: InferSettings
+    max_attempts: int
+
+
 class PlanVideos:
     """VideoTask rows in, UnitTask rows out: probe, cut, land the plan, ask the ledger what is done."""
 
-    def __init__(self, partition: Partition, child: ChildSettings, starting: Starting = nullcontext) -> None:
+    def __init__(self, partition: Partition, decoder: IsolatedDecoder, starting: Starting = nullcontext) -> None:
         with starting("a planning worker"):
-            self._partition = partition
-            self._decoder = IsolatedDecoder(child)
+            self._partition, self._decoder = partition, decoder
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """One table a video, one row a unit."""
         for text in batch["task"].to_pylist():
-            task = VideoTask.from_json(text)
-            folder = self._partition.landing(task.video.video_id, task.work_key)
-            plan = read_plan(folder) if task.resume else None
-            landed = {unit: len(names) for unit, names in landed_units(folder).items()} if plan else {}
-            if plan is None or (plan.failure and plan.failure[1] in RETRYABLE):
-                if plan is not None:  # what has landed of it is the failure, under the name of a unit of the new plan
-                    landed = {}
-                    forget_units(folder)
-                start = time.perf_counter()
-                plan = self._decoder.plan(task.video)
-                metrics.record(metrics.STAGE_SECONDS, time.perf_counter() - start, stage="plan")
-                metrics.record(metrics.BYTES_READ, plan.bytes_read, stage="plan")
-                write_plan(folder, plan)
-            yield pa.table({"task": [unit.to_json() for unit in task.units(plan, landed)]})
+            units = units_to_do(self._partition, VideoTask.from_json(text), self._plan)
+            yield pa.table({"task": [unit.to_json() for unit in units]})
+
+    def _plan(self, video: Video) -> VideoPlan:
+        start = time.perf_counter()
+        plan = self._decoder.plan(video)
+        metrics.record(metrics.STAGE_SECONDS, time.perf_counter() - start, stage="plan")
+        metrics.record(metrics.BYTES_READ, plan.bytes_read, stage="plan")
+        return plan
 
 
 class DecodeDetect:
@@ -105,17 +116,16 @@ class DecodeDetect:
         FeatrayError: as it starts, if the detector's files are not on this node, or are others than the run's.
     """
 
-    def __init__(self, child: ChildSettings, starting: Starting = nullcontext) -> None:
+    def __init__(self, decoder: IsolatedDecoder, starting: Starting = nullcontext) -> None:
         with starting("a decode worker"):
-            self._start(child)
-
-    def _start(self, child: ChildSettings) -> None:
-        if child.detector_sha256 not in (None, detector_sha256(child.detect, child.detector_files)):
-            raise ModelError(
-                f"{child.detect.detector}: its files are not those this run was planned with; sync them to every node"
-            )
-        prepare_detector(child.detect, child.detector_files)
-        self._decoder = IsolatedDecoder(child)
+            child = decoder.settings
+            if child.detector_sha256 not in (None, detector_sha256(child.detect, child.detector_files)):
+                raise ModelError(
+                    f"{child.detect.detector}: its files are not those this run was planned with; "
+                    "sync them to every node"
+                )
+            prepare_detector(child.detect, child.detector_files)
+            self._decoder = decoder
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """A row a chunk."""
@@ -130,13 +140,28 @@ class DecodeDetect:
                 yield chunk_row(text, chunk)
 
 
-class Infer:
-    """Chunk rows in, feature rows out. Holds the network; batches are formed inside a chunk."""
+def _raise_model_error(message: str) -> None:
+    raise ModelError(message)
 
-    def __init__(self, settings: InferSettings, starting: Starting = nullcontext) -> None:
+
+class Infer:
+    """Chunk rows in, feature rows out. Holds the network; batches are formed inside a chunk.
+
+    Args:
+        settings: of the engine.
+        starting: watches over it while it starts.
+        give_up: called with a message if the engine fails for good; raises it where nobody starts a worker anew.
+    """
+
+    def __init__(
+        self,
+        settings: InferSettings,
+        starting: Starting = nullcontext,
+        give_up: Callable[[str], None] = _raise_model_error,
+    ) -> None:
         with starting("an inference worker"):
             self._start(settings)
-        self._settings = settings
+        self._settings, self._give_up = settings, give_up
         self._waiting_since = time.perf_counter()
 
     def _start(self, settings: InferSettings) -> None:
@@ -173,43 +198,47 @@ class Infer:
         except RuntimeError as error:
             raise ModelError(f"the GPU of {platform.node()} cannot run the network: {one_line(error)}") from error
 
+    def stop(self) -> None:
+        """End a call that another thread is in, after its current batches: it raises `EngineStopped`."""
+        self.engine.stop()
+
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """The same rows with `chips` dropped and `faces` complete.
-
-        Ends the process if the engine fails for good: Ray then starts a worker anew, and gives it the same row. One
-        that went on would be the quickest of all workers, and get, and lose, most of the work.
-        """
-        from featray.model.outputs import to_columns
-
+        """The same rows with `chips` dropped and `faces` complete."""
         for i in range(batch.num_rows):
             row = batch.slice(i, 1)
             if row["part"][0].as_py() == ALREADY_LANDED:
                 yield feature_row(row, None, 0.0)
-                continue
-            start = time.perf_counter()
-            faces = read_stream(row["faces"][0].as_buffer())
-            squares = np.column_stack([faces[name].to_numpy() for name in ("crop_x", "crop_y", "crop_side")])
-            try:
-                raw = self.engine(chips_of(row))
-            except (ModelError, RuntimeError, MemoryError) as error:  # of torch and OpenVINO as well
-                problem = f"{type(error).__name__}: {one_line(error)}"
-                _log.warning("the network failed on %d faces: %s", faces.num_rows, problem)
-                if not self.engine.is_usable():
-                    _log.error("%s: its engine is of no more use, this worker ends", platform.node())
-                    os._exit(1)
-                yield feature_row(row, None, 0.0, problem)
-                continue
-            columns = to_columns(raw, squares.astype(np.float64), self.checkpoint_config)
-            end = time.perf_counter()
-            metrics.record_inference(
-                faces.num_rows,
-                self._settings.batch_size,
-                end - start,
-                end - self._waiting_since,
-                "gpu" if self._settings.gpu else "cpu",
-            )
-            self._waiting_since = end
-            yield feature_row(row, landed_faces(faces, columns), end - start)
+            else:
+                yield self._features(row)
+
+    def _features(self, row: pa.Table) -> pa.Table:
+        start = time.perf_counter()
+        faces = read_stream(row["faces"][0].as_buffer())
+        try:
+            columns = self.columns(faces, chips_of(row))
+        except (ModelError, RuntimeError, MemoryError) as error:  # of torch and OpenVINO as well
+            problem = f"{type(error).__name__}: {one_line(error)}"
+            _log.warning("the network failed on %d faces: %s", faces.num_rows, problem)
+            if not self.engine.is_usable():
+                self._give_up(f"{platform.node()}: the engine of the network is of no more use: {problem}")
+            return feature_row(row, None, 0.0, problem)
+        end = time.perf_counter()
+        metrics.record_inference(
+            faces.num_rows,
+            self._settings.batch_size,
+            end - start,
+            end - self._waiting_since,
+            "gpu" if self._settings.gpu else "cpu",
+        )
+        self._waiting_since = end
+        return feature_row(row, landed_faces(faces, columns), end - start)
+
+    def columns(self, faces: pa.Table, chips: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Return the network's columns for faces of DETECTED_SCHEMA and their chips, one row a face."""
+        from featray.model.outputs import to_columns
+
+        squares = np.column_stack([faces[name].to_numpy() for name in ("crop_x", "crop_y", "crop_side")])
+        return to_columns(self.engine(chips), squares.astype(np.float64), self.checkpoint_config)
 
 
 class LandParts:
@@ -252,68 +281,3 @@ def _land(row: dict[str, Any], partition: Partition, run_id: str, max_attempts: 
                 return replace(receipt, retry=True)
     land_unit_part(partition, task, run_id, row["part"], faces, frames, outcome if row["last"] else None)
     return receipt
-
-
-def land_unit_part(
-    partition: Partition,
-    task: UnitTask,
-    run_id: str,
-    part: int,
-    faces: pa.Table,
-    frames: pa.Table,
-    outcome: Outcome | None,
-) -> None:
-    """Write one part of a unit to the ledger."""
-    header = PartHeader(
-        video_id=task.video.video_id,
-        work_key=task.work_key,
-        unit=task.unit.index,
-        part=part,
-        run_id=run_id,
-        attempt=task.attempt,
-        at_us=time.time_ns() // 1000,
-        outcome=asdict(outcome) if outcome else None,
-    )
-    folder = partition.landing(task.video.video_id, task.work_key)
-    write_part(folder, header, faces, frames)
-
-
-def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str, problems: dict[tuple[str, int], str]) -> None:
-    """Land a failure for every unit of these videos that gave no result in any attempt.
-
-    `problems` says on which of them, by video and unit, the network failed the last time, and why.
-    """
-    for video in tasks:
-        folder = partition.landing(video.video.video_id, video.work_key)
-        plan = read_plan(folder)
-        if plan is None:
-            plan = VideoPlan(None, WHOLE_VIDEO)
-            write_plan(folder, plan)
-        done = landed_units(folder)
-        for task in video.units(plan, {}):
-            if task.unit.index not in done:
-                problem = problems.get((video.video.video_id, task.unit.index))
-                text = problem or f"no result in {video.attempt} attempts; the workers' logs say more"
-                failure = ("infer", ErrorCode.INFERENCE_FAILED) if problem else ("reconcile", ErrorCode.LOST)
-                outcome = Outcome(failures=[(*failure, text)])
-                nothing = LANDED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table()
-                land_unit_part(partition, task, run_id, 0, *nothing, outcome)
-
-
-def landed_faces(faces: pa.Table, columns: dict[str, NDArray[np.float32]]) -> pa.Table:
-    """Detected faces with the network's columns; a checkpoint without blendshapes leaves theirs null."""
-    arrays = []
-    for field in LANDED_SCHEMA:
-        if field.name in faces.column_names:
-            arrays.append(faces[field.name])
-        elif field.name not in columns:
-            arrays.append(pa.nulls(faces.num_rows, field.type))
-        else:
-            values = columns[field.name]
-            arrays.append(_lists(values) if values.ndim == 2 else pa.array(values, field.type))
-    return pa.table(arrays, schema=LANDED_SCHEMA)
-
-
-def _lists(values: NDArray[np.float32]) -> pa.Array:
-    offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
-    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).ravel()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -79,6 +80,20 @@ def choose_workers(nodes: Sequence[Node], config: ClusterConfig) -> Workers:
     """
     cpus = sum(node.cpus for node in nodes) if config.cpus == "auto" else config.cpus
     return _sized(*_counts(nodes, config, cpus), cpus, nodes, config)
+
+
+def local_workers(cpus: int, gpu: bool, config: ClusterConfig) -> Workers:
+    """Return the workers of a run in one process: decoding threads, and CPU threads of the one engine.
+
+    Args:
+        cpus: of this process; `config.cpus` may ask for fewer.
+        gpu: whether the network runs on a GPU.
+        config: what the user wants; its resources a worker are for clusters.
+    """
+    cpus = cpus if config.cpus == "auto" else max(1, min(cpus, int(config.cpus)))
+    here = config.model_copy(update={"cpus": "auto", "gpus": "auto", "gpus_per_worker": float(gpu)})
+    decode, infer, infer_gpus = _counts([Node(cpus, float(gpu), math.inf)], here, cpus)
+    return Workers(1, decode, infer, max(1, -(-infer // _INFER_PER_LANDING)), 1.0, 1.0, infer_gpus)
 
 
 def choose_again(nodes: Sequence[Node], config: ClusterConfig, infer_gpus: float) -> Workers | None:

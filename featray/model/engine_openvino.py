@@ -23,6 +23,7 @@ from featray.errors import ConfigError, ModelError, one_line
 from featray.model.checkpoint import Checkpoint
 from featray.model.engines import EngineSettings, check_chips
 from featray.model.outputs import RawOutputs, flat_widths, split_flat
+from featray.model.streams import Streams
 from featray.names import CHIP_PX
 from featray.weights import ir_cache
 from featray.weights.openvino_cpu import compile_model, has_bf16, import_openvino
@@ -53,12 +54,11 @@ class OpenVinoEngine:
     name = "openvino"
     device = "cpu"
 
-    def __init__(self, parts: list[Any], checkpoint: Checkpoint, precision: str) -> None:
+    def __init__(self, parts: list[Any], checkpoint: Checkpoint, precision: str, num_streams: int) -> None:
         self.precision = precision
         self._config = checkpoint.config
         self._width = sum(flat_widths(checkpoint.config).values())
-        self._requests = [part.create_infer_request() for part in parts]
-        self._staging = np.zeros(tuple(parts[0].input(0).shape), np.uint8)
+        self._streams = Streams([_Stream(parts) for _ in range(num_streams)])
 
     def __call__(self, chips: NDArray[np.uint8]) -> RawOutputs:
         """Run the network on chips `[N, 256, 256, 3]` uint8 RGB, any N >= 0.
@@ -68,18 +68,33 @@ class OpenVinoEngine:
         """
         check_chips(chips)
         flat = np.empty((len(chips), self._width), np.float32)
-        step = len(self._staging)
-        for start in range(0, len(chips), step):
-            count = min(step, len(chips) - start)
-            self._staging[:count] = chips[start : start + count]
-            flat[start : start + count] = self._infer()[:count]
+
+        def run(stream: _Stream, start: int) -> None:
+            batch = chips[start : start + CHIPS_PER_INFERENCE]
+            flat[start : start + len(batch)] = stream(batch)
+
+        self._streams.run(run, range(0, len(chips), CHIPS_PER_INFERENCE))
         return split_flat(flat, self._config)
+
+    def stop(self) -> None:
+        """As `Engine`."""
+        self._streams.stop()
 
     def is_usable(self) -> bool:
         """As `Engine`: a failed request leaves nothing behind."""
         return True
 
-    def _infer(self) -> NDArray[np.float32]:
+
+class _Stream:
+    """A request a part, and the memory that they read chips from."""
+
+    def __init__(self, parts: list[Any]) -> None:
+        self._requests = [part.create_infer_request() for part in parts]
+        self._staging = np.zeros(tuple(parts[0].input(0).shape), np.uint8)
+
+    def __call__(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run a batch, padded to the fixed size; a row a chip."""
+        self._staging[: len(chips)] = chips
         arrays: list[Any] = [self._staging]
         try:
             for request in self._requests:
@@ -88,7 +103,7 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise ModelError(f"OpenVINO failed on a batch ({one_line(error)})") from error
         flat: NDArray[np.float32] = arrays[0]
-        return flat
+        return flat[: len(chips)]
 
 
 def open_openvino(checkpoint: Checkpoint, settings: EngineSettings) -> OpenVinoEngine:
@@ -109,12 +124,12 @@ def open_openvino(checkpoint: Checkpoint, settings: EngineSettings) -> OpenVinoE
     try:
         models = _load_models(ov, core, checkpoint, settings)
         parts = [
-            compile_model(core, model, threads=settings.num_threads, precision=hint)
+            compile_model(core, model, streams=settings.num_threads, precision=hint)
             for model, hint in zip(models, hints, strict=True)
         ]
     except RuntimeError as error:
         raise ModelError(f"{checkpoint.path}: OpenVINO cannot compile it ({one_line(error)})") from error
-    return OpenVinoEngine(parts, checkpoint, settings.precision)
+    return OpenVinoEngine(parts, checkpoint, settings.precision, settings.num_threads)
 
 
 def _load_models(ov: ModuleType, core: Any, checkpoint: Checkpoint, settings: EngineSettings) -> list[Any]:
@@ -152,7 +167,7 @@ def _convert(ov: ModuleType, checkpoint: Checkpoint, settings: EngineSettings, f
     from featray.model.recipes import make_recipe
 
     _log.info("converting %s for OpenVINO", checkpoint.name)
-    torch.set_num_threads(settings.num_threads)
+    torch.set_num_threads(1)
     network = load_network(checkpoint, pointwise_convs=True)
     modules = (ChipTrunk(make_recipe(settings.recipe), network), FlatHeads(network))
     inputs = [torch.zeros((CHIPS_PER_INFERENCE, CHIP_PX, CHIP_PX, 3), dtype=torch.uint8)]

@@ -23,6 +23,7 @@ from featray.model.engines import EngineSettings, check_chips
 from featray.model.network import ChipTrunk, FlatHeads, load_network
 from featray.model.outputs import RawOutputs, flat_widths, split_flat
 from featray.model.recipes import make_recipe
+from featray.model.streams import Streams
 from featray.names import CHIP_PX
 
 _log = logging.getLogger(__name__)
@@ -47,15 +48,17 @@ class TorchEngine:
         self._on_gpu = device.type == "cuda"
         self._torch_device = device
         self._config = checkpoint.config
-        self._turn = 0
         self._width = sum(flat_widths(checkpoint.config).values())
         network = load_network(checkpoint)
         if settings.precision == "bf16":
             network.set_compute_dtype(torch.bfloat16)
         self._trunk = ChipTrunk(make_recipe(settings.recipe), network).eval().to(device)
-        self._heads = FlatHeads(network).eval()
+        heads = FlatHeads(network).eval()
         network.backbone.to(memory_format=torch.channels_last)
-        self._set_batch_size(settings.batch_size if self._on_gpu else _CPU_BATCH)
+        self._stride = None if self._on_gpu else _CPU_BATCH
+        lanes = 1 if self._on_gpu else settings.num_threads
+        batch_size = settings.batch_size if self._on_gpu else _CPU_BATCH
+        self._streams = Streams([_Lane(self._trunk, heads, device, batch_size) for _ in range(lanes)])
 
     def __call__(self, chips: NDArray[np.uint8]) -> RawOutputs:
         """Run the network on chips `[N, 256, 256, 3]` uint8 RGB, any N >= 0.
@@ -66,7 +69,39 @@ class TorchEngine:
         """
         check_chips(chips)
         flat = torch.empty((len(chips), self._width), dtype=torch.float32, pin_memory=self._on_gpu)
-        with torch.inference_mode():
+        stride = self._stride or max(len(chips), 1)
+
+        def run(lane: _Lane, start: int) -> None:
+            lane(chips[start : start + stride], flat[start : start + stride])
+
+        self._streams.run(run, range(0, len(chips), stride))
+        # Copied, so that results which live on do not keep pinned memory.
+        return split_flat(flat.numpy().copy() if self._on_gpu else flat.numpy(), self._config)
+
+    def stop(self) -> None:
+        """As `Engine`."""
+        self._streams.stop()
+
+    def is_usable(self) -> bool:
+        """As `Engine`: a small sum is tried on the device."""
+        try:
+            return bool((torch.ones(2, device=self._torch_device) + 1).sum().item() == 4)
+        except RuntimeError:
+            return False
+
+
+class _Lane:
+    """Runs batches one after the other on one device: a CPU thread's, or a GPU's, where copies overlap with them."""
+
+    def __init__(self, trunk: ChipTrunk, heads: FlatHeads, device: torch.device, batch_size: int) -> None:
+        self._trunk, self._heads, self._device = trunk, heads, device
+        self._on_gpu = device.type == "cuda"
+        self._turn = 0
+        self._set_batch_size(batch_size)
+
+    def __call__(self, chips: NDArray[np.uint8], flat: Tensor) -> None:
+        """Fill the rows of `flat`, one a chip; ModelError if memory does not hold one chip."""
+        with torch.inference_mode():  # holds for the thread that enters it
             start = 0
             while start < len(chips):
                 count = min(self._batch_size, len(chips) - start)
@@ -79,16 +114,7 @@ class TorchEngine:
                     continue
                 start += count
             if self._on_gpu:
-                torch.cuda.current_stream(self._torch_device).synchronize()
-        # Copied, so that results which live on do not keep pinned memory.
-        return split_flat(flat.numpy().copy() if self._on_gpu else flat.numpy(), self._config)
-
-    def is_usable(self) -> bool:
-        """As `Engine`: a small sum is tried on the device."""
-        try:
-            return bool((torch.ones(2, device=self._torch_device) + 1).sum().item() == 4)
-        except RuntimeError:
-            return False
+                torch.cuda.current_stream(self._device).synchronize()
 
     def _run(self, chips: NDArray[np.uint8], flat: Tensor) -> None:
         """One batch. On a GPU everything is queued; the copy of the next batch overlaps with it."""
@@ -98,9 +124,9 @@ class TorchEngine:
             copied.synchronize()
         staging = self._staging[slot]
         np.copyto(staging.numpy()[:count], chips)
-        batch = staging[: self._padded(count)].to(self._torch_device, non_blocking=True)
+        batch = staging[: self._padded(count)].to(self._device, non_blocking=True)
         if self._on_gpu:
-            self._copied[slot] = torch.cuda.current_stream(self._torch_device).record_event()
+            self._copied[slot] = torch.cuda.current_stream(self._device).record_event()
         flat.copy_(self._heads(*self._trunk(batch))[:count], non_blocking=True)
 
     def _padded(self, count: int) -> int:
@@ -122,7 +148,7 @@ class TorchEngine:
         smaller = self._batch_size // 2
         _log.warning("out of GPU memory with %d chips a batch; going on with %d", self._batch_size, smaller)
         if self._on_gpu:
-            torch.cuda.synchronize(self._torch_device)
+            torch.cuda.synchronize(self._device)
             torch.cuda.empty_cache()
         self._set_batch_size(smaller)
 
@@ -142,7 +168,7 @@ def open_torch(checkpoint: Checkpoint, settings: EngineSettings) -> TorchEngine:
         ModelError: a GPU is asked for and torch sees none, or the checkpoint cannot be loaded.
 
     """
-    torch.set_num_threads(settings.num_threads)
+    torch.set_num_threads(1)  # a lane each; one operation on several would round in another order
     if not settings.gpu:
         return TorchEngine(checkpoint, settings, torch.device("cpu"))
     if not torch.cuda.is_available():

@@ -68,6 +68,10 @@ class Engine(Protocol):
         """Run the network on chips `[N, 256, 256, 3]` uint8 RGB, any N >= 0."""
         ...
 
+    def stop(self) -> None:
+        """End a call that another thread is in, and all later ones, before their next batch: `EngineStopped`."""
+        ...
+
     def is_usable(self) -> bool:
         """Whether it can still compute, asked after an error: what broke a GPU's context broke it for the process."""
         ...
@@ -128,7 +132,7 @@ def open_engine(
         precision: "auto", "fp32" or "bf16".
         recipe: how chips become the network's input; see `featray.model.recipes`.
         batch_size: most chips that are on the device at once. Results do not depend on it.
-        num_threads: CPU threads of the engine.
+        num_threads: CPU threads of the engine, each with a batch of its own.
         gpu: run on the process's first CUDA device.
         cache_dir: where compiled engines are kept between runs.
 

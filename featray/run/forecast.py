@@ -18,12 +18,12 @@ from featray.config import Config
 from featray.errors import OutputError
 from featray.extract.isolation import IsolatedDecoder
 from featray.extract.plan import VideoPlan
-from featray.graph.ray_session import local_gpus
+from featray.graph.machine import local_gpus
 from featray.identity import work_keys
 from featray.redaction import redact_uri
-from featray.run.runner import Job, describe
+from featray.run.job import Job, describe
 from featray.run.shards import SHARD_BYTES, SHARD_VIDEOS
-from featray.run.trial import Measured, child_settings, frames_promised, measure
+from featray.run.trial import Measured, frames_promised, measure
 from featray.sources.listing import Video, list_videos
 from featray.tables.done import Done, read_done
 from featray.tables.layout import Partition, open_output
@@ -64,7 +64,7 @@ def forecast(
     asked = config.cluster.gpus_per_worker
     job = describe(config, local_gpus() or (0.0 if asked == "auto" else asked))  # the cluster may have what is not here
     listed = _list(config, job, sample)
-    plans, plan_seconds = _probe(config, job, listed.sample)
+    plans, plan_seconds = _probe(job, listed.sample)
     good = [(video, plan) for video, plan in zip(listed.sample, plans, strict=True) if not plan.failure]
     measured = measure(job, good)
     scale = _scale(listed)
@@ -123,9 +123,9 @@ def _done(config: Config, job: Job) -> Done | None:
     return read_done(Partition(output, config.dataset, job.release))
 
 
-def _probe(config: Config, job: Job, videos: Sequence[Video]) -> tuple[list[VideoPlan], float]:
+def _probe(job: Job, videos: Sequence[Video]) -> tuple[list[VideoPlan], float]:
     """The plans of the sample and the seconds that took."""
-    decoder = IsolatedDecoder(child_settings(config, job))
+    decoder = IsolatedDecoder(job.child_settings())
     try:
         if videos:
             decoder.plan(videos[0])  # the first one also starts the process

@@ -32,7 +32,6 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._quiet:
             return self
-        self._console.print("starting workers; on this machine for the first time that takes some 20 s", style="dim")
         if self._console.is_terminal:
             self._bar = Bar(TextColumn("{task.description}"), BarColumn(24), console=self._console, transient=True)
             self._bar.start()
@@ -44,6 +43,11 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    def announce(self, executor: str, why: str) -> None:
+        """Say which executor a run takes, and why."""
+        if not self._quiet:
+            self._console.print(f"executor: {executor}, {why}; starting", style="dim", highlight=False)
 
     def start(self, tally: Tally, workers: Workers, gpu: bool) -> None:
         """The cluster is there; `tally` will be counted up."""

@@ -22,14 +22,14 @@ def has_bf16(core: Any) -> bool:
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def compile_model(core: Any, model: Any, *, threads: int = 1, precision: str = "f32") -> Any:
-    """Compile a model of `core` for one request at a time. RuntimeError where OpenVINO cannot.
+def compile_model(core: Any, model: Any, *, streams: int = 1, precision: str = "f32") -> Any:
+    """Compile a model of `core` for so many requests at a time, each on one thread. RuntimeError where OpenVINO cannot.
 
     `precision` is "f32" or "bf16"; without a word OpenVINO takes bf16 wherever the CPU has it.
     """
     properties = {
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": streams,
+        "NUM_STREAMS": streams,
         # Pinned, the threads of several processes land on the same cores.
         "ENABLE_CPU_PINNING": False,
         "PERFORMANCE_HINT": "LATENCY",

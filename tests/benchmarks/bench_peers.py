@@ -33,7 +33,7 @@ _SHORT, _LONG = 16, 64
 def write_weights(folder: Path) -> None:
     """The multitask checkpoint and the detector's weights, from seeds."""
     from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
-    from tests.r34_weights import write_r34_weights
+    from tests.fixtures.r34_weights import write_r34_weights
 
     write_synthetic(folder / "v25.safetensors", config=SYNTHETIC_VARIANTS["v25"])
     write_r34_weights(folder / "r34.safetensors")

@@ -29,7 +29,7 @@ from rich.console import Console
 from featray.config import Config, parse_config
 from featray.run.progress import Progress
 from featray.run.runner import run
-from tests import s3
+from tests.fixtures import s3
 
 UNITS_A_VIDEO = 30
 """Of the clip with 472 frames, at 16 frames a unit."""

@@ -23,8 +23,8 @@ from featray.errors import FeatrayError, RunError
 from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
-from tests.faults.conftest import marked, processes
-from tests.integration.conftest import cache, make_config, silent  # noqa: F401  (a fixture)
+from tests.fixtures.faults import marked, processes
+from tests.fixtures.runs import cache, make_config, silent  # noqa: F401  (a fixture)
 
 VIDEOS = 40
 POISONED = {10: "abort", 30: "hang"}

@@ -18,8 +18,8 @@ from featray.sources.listing import list_videos
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.video.units import Unit
-from tests.faults.conftest import children, marked
-from tests.integration.conftest import make_config, silent
+from tests.fixtures.faults import children, marked
+from tests.fixtures.runs import make_config, silent
 
 CODES = {
     "abort": ErrorCode.DECODER_CRASHED,

@@ -10,7 +10,7 @@ import ray
 
 from featray.errors import ConfigError, FeatrayError, RunError
 from featray.run.runner import run
-from tests.integration.conftest import cache, make_config, silent  # noqa: F401  (a fixture)
+from tests.fixtures.runs import cache, make_config, silent  # noqa: F401  (a fixture)
 
 HOOK = '''
 """Makes opening the engine in Ray's workers abort or raise, as a file says."""

@@ -24,8 +24,8 @@ import pytest
 from featray.schema import PER_VIDEO_TABLES, SORT_KEYS
 from featray.tables.commits import read_commits
 from featray.tables.layout import Partition, open_output
-from tests import s3
-from tests.faults.dying_driver import UNITS
+from tests.fixtures import s3
+from tests.fixtures.dying_driver import UNITS
 
 KEYS = {"key": "test", "secret": "test"}
 TIMES = {"run_id", "published_at", "at"}
@@ -36,7 +36,7 @@ class Drivers:
     """Starts drivers; see `dying_driver`."""
 
     def __init__(self):
-        command = [sys.executable, "-m", "tests.faults.dying_driver"]
+        command = [sys.executable, "-m", "tests.fixtures.dying_driver"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def run(self, config, log, *, kill_at=None, kill_after_seconds=None, worker_dies_at=None):

@@ -19,9 +19,9 @@ from featray.upkeep.compact import compact_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.finish import finish_partition
 from featray.upkeep.verify import verify
-from tests import s3
-from tests.unit.tables.conftest import inputs, landed, own_cache, published, small_network  # noqa: F401  fixtures
-from tests.unit.tables.test_erase import ids, rows, traces
+from tests.fixtures import s3
+from tests.fixtures.outputs import ids, rows, traces
+from tests.fixtures.published import inputs, landed, own_cache, published, small_network  # noqa: F401  fixtures
 
 PER_VIDEO = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
 MOST_STEPS = 80

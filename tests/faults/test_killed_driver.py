@@ -12,7 +12,7 @@ import time
 import duckdb
 import pytest
 
-from tests.faults.conftest import processes
+from tests.fixtures.faults import processes
 
 CONFIG = """
 dataset: d

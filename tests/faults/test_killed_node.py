@@ -15,7 +15,7 @@ from ray.cluster_utils import Cluster
 from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
-from tests.integration.conftest import cache, make_config, silent  # noqa: F401  (a fixture)
+from tests.fixtures.runs import cache, make_config, silent  # noqa: F401  (a fixture)
 
 
 @pytest.fixture

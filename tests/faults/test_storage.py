@@ -6,8 +6,8 @@ import pytest
 from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
-from tests import s3
-from tests.integration.conftest import cache, cluster, make_config, silent  # noqa: F401  (fixtures)
+from tests.fixtures import s3
+from tests.fixtures.runs import cache, cluster, make_config, silent  # noqa: F401  (fixtures)
 
 KEYS = {"key": "test", "secret": "test"}
 IMPATIENT = {"connect_timeout": 5, "read_timeout": 3, "retries": {"max_attempts": 8, "mode": "standard"}}

@@ -12,7 +12,7 @@ import pytest
 
 from featray.run.runner import run
 from featray.schema import TABLES
-from tests.integration.conftest import make_config, silent
+from tests.fixtures.runs import make_config, silent
 
 
 def featray(*arguments: object, **options) -> subprocess.CompletedProcess[str]:

@@ -19,10 +19,10 @@ from featray.run.runner import run
 from featray.schema import FACE_TABLES, ROWS_A_GROUP, SORT_KEYS, TABLES, arrow_schema
 from featray.tables.layout import open_output
 from featray.upkeep.erase import erase
-from tests.conftest import DATA
-from tests.handmade import write_output
-from tests.integration.conftest import make_config, silent
-from tests.integration.spark import session
+from tests.fixtures.handmade import write_output
+from tests.fixtures.plugin import DATA
+from tests.fixtures.runs import make_config, silent
+from tests.fixtures.spark import session
 
 FIELDS = ("site", "session")
 QUERIES = sorted((Path(__file__).parents[2] / "configs" / "queries").glob("*.sql"))

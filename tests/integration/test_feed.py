@@ -13,8 +13,8 @@ from featray.errors import RunError
 from featray.run.runner import run
 from featray.run.tally import Tally
 from featray.sources.listing import list_videos
-from tests.faults.conftest import processes
-from tests.integration.conftest import make_config, silent
+from tests.fixtures.faults import processes
+from tests.fixtures.runs import make_config, silent
 
 VIDEOS = 48
 _PAGE, _AHEAD = 4, 8

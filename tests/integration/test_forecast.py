@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from featray.cli import main
 from featray.run.runner import run
 from featray.run.tally import Tally
-from tests.integration.conftest import make_config, silent
+from tests.fixtures.runs import make_config, silent
 
 SAMPLE = "{every: 8}"
 

@@ -17,8 +17,8 @@ from urllib.request import urlopen
 import duckdb
 import pytest
 
-from tests.network import attempts, watched
-from tests.unit.infra.files import QUIET
+from tests.fixtures.infra_files import QUIET
+from tests.fixtures.network import attempts, watched
 
 REPOSITORY = Path(__file__).parents[2]
 RAY = Path(sys.executable).parent / "ray"

@@ -11,7 +11,7 @@ from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.tables.status import read_status
-from tests.integration.conftest import make_config, silent
+from tests.fixtures.runs import make_config, silent
 
 TABLES = ("faces", "blendshapes", "mesh", "frames", "videos", "errors", "runs")
 

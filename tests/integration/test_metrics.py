@@ -13,7 +13,7 @@ from featray.graph.metrics import METRICS
 from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
-from tests.integration.conftest import make_config, silent
+from tests.fixtures.runs import make_config, silent
 
 _SAMPLE = re.compile(r"^(ray_featray_\w+)\{(.*)\} (\S+)$")
 

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from tests.network import attempts, watched
+from tests.fixtures.network import attempts, watched
 
 
 def test_a_run_stays_on_its_machine(tmp_path, face_clip):

@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from featray.run.runner import run
-from tests.integration.conftest import make_config, silent
+from tests.fixtures.runs import make_config, silent
 
 SPARSE = {"sample": {"every": 118}}
 

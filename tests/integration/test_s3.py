@@ -18,8 +18,8 @@ from featray.store.storage import fetched_bytes
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.video.decode import DecodeAccount, decode_pyav
-from tests import s3
-from tests.integration.conftest import make_config, silent
+from tests.fixtures import s3
+from tests.fixtures.runs import make_config, silent
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from featray.run.runner import run
 from featray.sources.listing import list_videos
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
-from tests.integration.conftest import make_config, silent
+from tests.fixtures.runs import make_config, silent
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 FRAMES_A_LOOP = 118  # 19.7 s at 6 frames a second

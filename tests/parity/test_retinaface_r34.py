@@ -13,7 +13,7 @@ from featray.faces.detector import DetectorFiles
 from featray.faces.detectors import open_detector
 from featray.faces.retinaface_r34 import RetinaFaceResNet34, open_torch
 from featray.video.frame import Frame
-from tests.r34_weights import write_r34_weights
+from tests.fixtures.r34_weights import write_r34_weights
 
 pytestmark = pytest.mark.parity
 

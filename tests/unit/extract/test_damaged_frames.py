@@ -14,8 +14,8 @@ from featray.config import DecodeConfig
 from featray.extract.chunks import extract_chunks
 from featray.extract.plan import VideoTask, open_source, plan_video
 from featray.sources.listing import list_videos
-from tests.integration.conftest import make_config
-from tests.unit.faces.conftest import detector  # noqa: F401
+from tests.fixtures.found_faces import detector  # noqa: F401
+from tests.fixtures.runs import make_config
 
 
 def damage(clip: Path, place: Path) -> list[int]:

@@ -22,9 +22,9 @@ from featray.sources.listing import list_videos
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
 from featray.tables.publish import PublishSettings, publish_shard
-from tests.integration.conftest import make_config
-from tests.unit.faces.conftest import all_frames, detector, props  # noqa: F401
-from tests.unit.faces.scenes import Scene, line, pan, still, write_clip
+from tests.fixtures.found_faces import all_frames, detector, props  # noqa: F401
+from tests.fixtures.runs import make_config
+from tests.fixtures.scenes import Scene, line, pan, still, write_clip
 
 SAMPLES = {"all": "all", "every_3": EveryNth(every=3), "fps_10": FramesPerSecond(fps=10)}
 CUTS = [33, 70, 97]

@@ -3,7 +3,7 @@ import pytest
 
 from featray.faces.crop import crop_squares, cut_chip, share_in_frame, sharpness
 from featray.names import CHIP_PX
-from tests.conftest import DATA
+from tests.fixtures.plugin import DATA
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from featray.faces.detector import Faces
 from featray.faces.overlap import iou_matrix
 from featray.faces.stride import find_faces
 from featray.video.frame import Frame
-from tests.unit.faces.conftest import all_frames
+from tests.fixtures.found_faces import all_frames
 
 EVERY = 5
 CLIPS = ["crossing", "overlapping", "passing_fast", "entrance", "exit", "cuts", "pan", "face", "no_face"]

@@ -22,9 +22,8 @@ from featray.faces.weights import DETECTOR_WEIGHTS, find_weights, pull_weights
 from featray.graph.stages import DecodeDetect
 from featray.run.runner import describe
 from featray.weights.cache import sha256_of_file
-from tests.r34_weights import write_r34_weights
-from tests.unit.model.conftest import point_client_to
-from tests.unit.model.hub_server import COMMIT, serving
+from tests.fixtures.hub_server import COMMIT, point_client_to, serving
+from tests.fixtures.r34_weights import write_r34_weights
 
 R34 = "retinaface-r34"
 HUB_NAME = "py-feat/retinaface_r34/model.safetensors"

@@ -29,7 +29,7 @@ from featray.tables.publish import PublishSettings, publish_shard
 from featray.tables.query import connect, run_sql
 from featray.tables.runs import begin_run, end_run
 from featray.upkeep.recover import recover
-from tests import s3
+from tests.fixtures import s3
 
 REPOSITORY = Path(__file__).parents[3]
 NAMES = {"INPUT_BUCKET": "videos", "INPUT_PREFIX": "raw", "OUTPUT_BUCKET": "tables", "OUTPUT_PREFIX": "facial"}

@@ -16,7 +16,7 @@ import yaml
 from featray import __version__
 from featray.config import load_config
 from featray.graph.workers import choose_workers
-from tests import s3
+from tests.fixtures import s3
 
 from .files import INFRA, QUIET, REPOSITORY, image_environment, instructions
 

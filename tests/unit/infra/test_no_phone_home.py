@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.network import attempts, watched
+from tests.fixtures.network import attempts, watched
 
 PATH = """
 import sys

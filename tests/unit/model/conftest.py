@@ -14,8 +14,7 @@ from featray.model.checkpoint import Checkpoint, read_checkpoint
 from featray.model.engines import Engine, open_engine
 from featray.model.outputs import RawOutputs
 from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
-
-from .hub_server import Hub, serving
+from tests.fixtures.hub_server import Hub, point_client_to, serving
 
 DATA = Path(__file__).parents[2] / "data"
 VARIANTS = tuple(SYNTHETIC_VARIANTS)
@@ -80,13 +79,6 @@ def many_chips(chips: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Eleven different chips: the golden ones, turned."""
     turned = [chips, chips[:, ::-1], chips[:, :, ::-1]]
     return np.ascontiguousarray(np.concatenate(turned)[:11])
-
-
-def point_client_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT does, for a client that is imported already."""
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
-    template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 @pytest.fixture

@@ -175,6 +175,18 @@ def test_running_out_of_memory_halves_the_batch(atto, many_chips, engine_of, cap
     assert max(deviations(raw, engine_of("atto", "torch")(many_chips)).values()) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+def test_several_threads_give_the_same_numbers_bit_for_bit(atto, many_chips, name):
+    one, three = (
+        open_engine(atto, engine=name, precision="fp32", batch_size=8, num_threads=threads) for threads in (1, 3)
+    )
+    expected = one(many_chips)
+    for _ in range(3):
+        found = three(many_chips)
+        assert max(deviations(found, expected).values()) == 0
+    assert len(three(many_chips[:0]).au) == 0
+
+
 def test_memory_for_not_even_one_chip(atto, chips):
     engine = open_engine(atto, engine="torch", precision="fp32", batch_size=4)
 

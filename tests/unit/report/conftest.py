@@ -12,8 +12,8 @@ from featray.config import parse_config
 from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
 from featray.tables.layout import Output
 from featray.tables.query import connect, run_sql
-from tests.unit.video.corpus import run_ffmpeg
-from tests.unit.views.conftest import run_without_ray
+from tests.fixtures.corpus import run_ffmpeg
+from tests.fixtures.runs import run_without_ray
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import base64
 import io
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import duckdb
@@ -22,67 +21,8 @@ from featray.report.numbers import nice_width
 from featray.report.page import ReportSettings, write_report
 from featray.report.scope import open_scope, sample_clause
 from featray.views.times import clock_text
-from tests.unit.views.conftest import run_without_ray
-
-_VOID = {"meta", "link", "img", "br"}
-_SVG_CLOSED = {"path", "use", "rect", "image", "line", "circle"}
-
-
-class Page(HTMLParser):
-    """Reads a page strictly: every element is closed in order, ids are unique; tables, texts, links."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.text = path.read_text("utf-8")
-        self.open: list[tuple[str, dict[str, str | None]]] = []
-        self.ids: list[str] = []
-        self.addresses: list[str] = []
-        self.images: list[dict[str, str | None]] = []
-        self.figures: list[dict[str, str | None]] = []
-        self.by_id: dict[str, str] = {}
-        self.tables: dict[str, list[list[str]]] = {}
-        self.values: dict[str, list[list[str | None]]] = {}
-        self.feed(self.text)
-        assert not self.open, self.open
-
-    def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
-        if "id" in found:
-            self.ids.append(found["id"])
-        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action", "srcset") and v]
-        if tag == "img":
-            self.images.append(found)
-        if tag == "figure":
-            self.figures.append(found)
-        if tag not in _VOID:
-            self.open.append((tag, found))
-        table = self._table()
-        if table and tag == "tr":
-            self.tables.setdefault(table, []).append([])
-            self.values.setdefault(table, []).append([])
-        if table and tag in ("td", "th"):
-            self.tables[table][-1].append("")
-            self.values[table][-1].append(found.get("data-v"))
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in _VOID:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open[-1][0] == tag, (tag, self.getpos(), self.open[-3:])
-        self.open.pop()
-
-    def handle_data(self, data):
-        table = self._table()
-        if table and any(tag in ("td", "th") for tag, _ in self.open):
-            self.tables[table][-1][-1] += data
-        for _, attributes in self.open:
-            if attributes.get("id"):
-                self.by_id[attributes["id"]] = self.by_id.get(attributes["id"], "") + data
-
-    def _table(self) -> str | None:
-        return next((a["id"] for tag, a in reversed(self.open) if tag == "table" and "id" in a), None)
+from tests.fixtures.page import Page
+from tests.fixtures.runs import run_without_ray
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from featray.tables.commits import Commit, CommittedVideo, write_commit
 from featray.tables.layout import Output, Partition, open_output
 from featray.tables.query import connect, run_sql
 from featray.tables.writer import TableWriter
-from tests.unit.report.test_report import Page
+from tests.fixtures.page import Page
 
 VIDEOS, SHARDS, FRAMES = 1000, 10, 200
 RELEASE, START = "made-up-0", datetime(2026, 3, 1, tzinfo=UTC)

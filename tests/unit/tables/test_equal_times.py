@@ -16,7 +16,7 @@ from featray.tables.publish import PublishSettings, publish_shard
 from featray.upkeep.accounting import order_rule
 from featray.upkeep.compact import compact_partition
 from featray.video.units import Unit
-from tests.faults.dying_driver import MadeUp
+from tests.fixtures.dying_driver import MadeUp
 
 TIMES = [0, 0, 1000]
 """Of the three frames that are made up."""

@@ -12,8 +12,8 @@ from featray.errors import RunError
 from featray.graph.stages import Infer
 from featray.tables.layout import open_output
 from featray.upkeep.verify import verify
-from tests.chain import run_here, small_config
-from tests.unit.tables.test_erase import rows
+from tests.fixtures.outputs import rows
+from tests.fixtures.runs import run_here, small_config
 
 EVERY, UNIT = 12, 16
 
@@ -51,7 +51,7 @@ def fails(monkeypatch):
             begin(self, settings)
             self.engine = FailsOn(self.engine, **how)
 
-        monkeypatch.setattr("tests.chain._ENGINES", {})
+        monkeypatch.setattr("tests.fixtures.runs._ENGINES", {})
         monkeypatch.setattr(Infer, "_start", begin_failing)
 
     return set_to_fail

@@ -27,7 +27,7 @@ from featray.tables.publish import PublishSettings, publish_shard
 from featray.tables.tombstones import Erasure, note_erasure
 from featray.upkeep.recover import recover
 from featray.video.units import Unit
-from tests.faults.dying_driver import MadeUp
+from tests.fixtures.dying_driver import MadeUp
 
 
 @pytest.fixture

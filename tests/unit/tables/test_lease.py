@@ -18,7 +18,7 @@ from featray.store.storage import write_bytes
 from featray.tables import lease as module
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold
-from tests import s3
+from tests.fixtures import s3
 
 KEYS = {"key": "test", "secret": "test"}
 

@@ -18,7 +18,7 @@ from featray.store.storage import locate
 from featray.tables.commits import Commit, write_commit
 from featray.tables.layout import Partition, open_output
 from featray.tables.writer import TableWriter
-from tests.handmade import RELEASE, write_output
+from tests.fixtures.handmade import RELEASE, write_output
 
 
 @pytest.fixture(scope="module")

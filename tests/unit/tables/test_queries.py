@@ -12,7 +12,7 @@ import pytest
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
-from tests.handmade import write_output
+from tests.fixtures.handmade import write_output
 
 QUERIES = Path(__file__).parents[3] / "configs" / "queries"
 

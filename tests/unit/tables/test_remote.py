@@ -10,8 +10,8 @@ from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.tables.status import read_status
 from featray.upkeep.verify import verify
-from tests import s3
-from tests.handmade import write_output
+from tests.fixtures import s3
+from tests.fixtures.handmade import write_output
 
 OPTIONS = {"key": "test", "secret": "test"}
 

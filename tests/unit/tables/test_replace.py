@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 from featray.tables.commits import Commit, CommittedFile
 from featray.tables.layout import Partition, open_output
 from featray.tables.replace import without_videos
-from tests.unit.tables.test_writer import frames
+from tests.fixtures.handmade import frames
 
 
 def test_columns_that_were_added_since_are_null(tmp_path):

@@ -14,7 +14,7 @@ from featray.tables.lease import Fence, hold
 from featray.tables.runs import begin_run, close_killed_runs, end_run
 from featray.upkeep.recover import recover, sweep_temporary
 from featray.upkeep.verify import verify
-from tests.unit.tables.test_erase import ids, rows
+from tests.fixtures.outputs import ids, rows
 
 
 def take_over(lease):

@@ -8,6 +8,7 @@ from featray.schema import SORT_KEYS, TABLES, arrow_schema
 from featray.store.storage import locate
 from featray.tables import writer as writer_module
 from featray.tables.writer import TableWriter
+from tests.fixtures.handmade import frames
 
 
 @pytest.fixture
@@ -20,23 +21,6 @@ def make(tmp_path):
         return TableWriter(table, folder=root.child(table), scratch=str(scratch), root=root, **options)
 
     return build
-
-
-def frames(count, start=0):
-    return pa.table(
-        {
-            "dataset": ["d"] * count,
-            "release": ["r"] * count,
-            "video_id": ["v"] * count,
-            "frame_index": pa.array(range(start, start + count), pa.int32()),
-            "pts_us": pa.array(range(start, start + count), pa.int64()),
-            "run_id": ["run"] * count,
-            "status": ["ok"] * count,
-            "faces": pa.array([1] * count, pa.int32()),
-            "keyframe": [False] * count,
-            "shot_cut": [False] * count,
-        }
-    )
 
 
 def test_a_file_is_as_promised(make, tmp_path):

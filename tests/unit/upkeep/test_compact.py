@@ -13,9 +13,9 @@ from featray.tables.layout import list_partitions, open_output
 from featray.upkeep.compact import compact_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.verify import verify
-from tests.chain import run_here, small_config
-from tests.unit.tables.conftest import SPARSE
-from tests.unit.tables.test_erase import ids, rows
+from tests.fixtures.outputs import ids, rows
+from tests.fixtures.published import SPARSE
+from tests.fixtures.runs import run_here, small_config
 
 
 def contents(out):

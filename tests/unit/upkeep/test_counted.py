@@ -3,8 +3,8 @@
 import weakref
 
 from featray.run import shards
-from tests.chain import LocalSession, run_here, small_config
-from tests.unit.tables.conftest import SPARSE
+from tests.fixtures.published import SPARSE
+from tests.fixtures.runs import LocalSession, run_here, small_config
 
 
 class Watching(LocalSession):

@@ -19,40 +19,11 @@ from featray.upkeep.erase import erase
 from featray.upkeep.erase_edits import forget_uri
 from featray.upkeep.finish import finish_partition
 from featray.upkeep.verify import verify
-from tests.chain import run_here, small_config
-from tests.unit.tables.conftest import SPARSE, Killed, KilledSession
+from tests.fixtures.outputs import ids, rows, traces
+from tests.fixtures.published import SPARSE, Killed, KilledSession
+from tests.fixtures.runs import run_here, small_config
 
 TABLES = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
-
-
-def rows(root, table, without=()):
-    found = [row for path in sorted(Path(root, table).rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
-    found = [row for row in found if row.get("video_id") not in without]
-    return sorted(found, key=lambda row: [str(row.get(k)) for k in ("video_id", "frame_index", "face_index", "run_id")])
-
-
-def ids(output):
-    return {Path(row["uri"]).stem: row["video_id"] for row in rows(output.root.path, "videos")}
-
-
-def everything(root):
-    """The text of every file, with Parquet and Arrow decoded: what is there to be read by anyone."""
-    for path in Path(root).rglob("*"):
-        if path.is_file() and path.suffix == ".parquet":
-            yield path, repr(pq.read_table(path).to_pylist()) + repr(pq.read_metadata(path).metadata)
-        elif path.is_file():
-            yield path, path.read_bytes().decode("latin1")
-
-
-def traces(output, *words):
-    root = output.root.path
-    allowed = ("_featray/erased/", "erasures/")
-    return [
-        str(path)
-        for path, text in everything(root)
-        if any(word in text or word in str(path) for word in words)
-        and not str(path.relative_to(root)).startswith(allowed)
-    ]
 
 
 def test_a_video_is_gone_and_nothing_else(out, partition):
@@ -157,7 +128,7 @@ def test_a_track_is_gone_and_the_accounting_holds(out, partition):
 
 def test_a_track_beside_another(out, partition):
     """Half of a track's faces become another track: erasing one leaves the other, in shared frames too."""
-    from tests.unit.tables.tampering import tamper
+    from tests.fixtures.tampering import tamper
 
     video = ids(out)["ben"]
 

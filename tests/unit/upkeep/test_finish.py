@@ -12,9 +12,9 @@ from featray.tables.commits import read_commits, read_manifests
 from featray.tables.layout import list_partitions, open_output
 from featray.upkeep.finish import finish_partition
 from featray.upkeep.verify import verify
-from tests.chain import run_here, small_config
-from tests.unit.tables.conftest import SPARSE
-from tests.unit.tables.test_erase import rows
+from tests.fixtures.outputs import rows
+from tests.fixtures.published import SPARSE
+from tests.fixtures.runs import run_here, small_config
 
 
 @pytest.fixture

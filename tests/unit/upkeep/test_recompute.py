@@ -12,8 +12,8 @@ from featray.cli import main
 from featray.tables.layout import list_partitions, open_output
 from featray.upkeep.recompute import recompute
 from featray.upkeep.verify import verify
-from tests.chain import run_here, small_config
-from tests.unit.tables.tampering import tamper
+from tests.fixtures.runs import run_here, small_config
+from tests.fixtures.tampering import tamper
 
 
 @pytest.fixture(scope="session")

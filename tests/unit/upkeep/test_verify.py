@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from featray.cli import main
 from featray.tables.commits import ShardManifest, write_commit, write_manifest
 from featray.upkeep.verify import verify
-from tests.unit.tables.tampering import commit_of, file_of, path_of, sign, tamper
+from tests.fixtures.tampering import commit_of, file_of, path_of, sign, tamper
 
 
 def lines(output):

@@ -18,9 +18,9 @@ from featray.video.container import open_video, read_header
 from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.scan import scan_packets
 from featray.video.units import WHOLE_VIDEO, Sample, cut_units
-from tests.unit.video import broken
-from tests.unit.video.conftest import Decoded, Seen, decode
-from tests.unit.video.corpus import Corpus
+from tests.fixtures import broken
+from tests.fixtures.corpus import Corpus
+from tests.fixtures.videos import Decoded, Seen, decode
 
 pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.timeout(60)]
 

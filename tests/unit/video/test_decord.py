@@ -15,8 +15,8 @@ from featray.errors import ConfigError, ErrorCode, VideoError
 from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.decoders import open_decoder
 from featray.video.units import WHOLE_VIDEO
-from tests.unit.video.conftest import Decoded, cut
-from tests.unit.video.corpus import GOOD, Corpus
+from tests.fixtures.corpus import GOOD, Corpus
+from tests.fixtures.videos import Decoded, cut
 
 ALWAYS_REFUSED = {
     *("open_gop.ts", "stream.ts", "wrap.ts", "resized.ts", "restarted.ts", "mpeg1.mpg", "open_gop.mpg"),

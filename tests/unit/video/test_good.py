@@ -14,8 +14,8 @@ from featray.config import DecodeConfig
 from featray.video.container import open_video, read_header
 from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.units import WHOLE_VIDEO
-from tests.unit.video.conftest import Decoded, decode
-from tests.unit.video.corpus import GOOD, Corpus, reference, run_ffmpeg
+from tests.fixtures.corpus import GOOD, Corpus, reference, run_ffmpeg
+from tests.fixtures.videos import Decoded, decode
 
 RESTARTED = "restarted.ts"
 """The one variant whose clock goes back: its later part follows the earlier one."""

@@ -16,8 +16,8 @@ from featray.video.container import open_video, read_header
 from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.scan import scan_packets
 from featray.video.units import WHOLE_VIDEO, Sample, Unit, cut_units, needs_scan
-from tests.unit.video.conftest import Decoded, Seen, cut, decode
-from tests.unit.video.corpus import GOOD, Corpus
+from tests.fixtures.corpus import GOOD, Corpus
+from tests.fixtures.videos import Decoded, Seen, cut, decode
 
 COUNTED = {
     "vfr.mkv": "some of its times, in whole milliseconds, are the same",

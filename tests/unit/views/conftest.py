@@ -28,7 +28,7 @@ from featray.tables.provenance import WeightsFacts, run_row
 from featray.tables.publish import PublishSettings, publish_shard
 from featray.tables.query import connect, run_sql
 from featray.tables.runs import begin_run, end_run
-from tests.unit.video.corpus import run_ffmpeg
+from tests.fixtures.corpus import run_ffmpeg
 
 
 def run_without_ray(config: Config, *, trained: bool) -> Output:

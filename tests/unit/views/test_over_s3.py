@@ -15,9 +15,9 @@ from PIL import Image
 from featray.cli import main
 from featray.config import parse_config
 from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
-from tests import s3
-from tests.unit.video.corpus import run_ffmpeg
-from tests.unit.views.conftest import run_without_ray
+from tests.fixtures import s3
+from tests.fixtures.corpus import run_ffmpeg
+from tests.fixtures.runs import run_without_ray
 
 OUT = "s3://tables/facial"
 SECRET = "hunter2"

@@ -26,7 +26,7 @@ from featray.views.preview import PreviewSettings, hidden_squares, make_preview
 from featray.views.selection import find_video, prominent_track, read_frames
 from featray.views.sheet import choose_frames
 from featray.views.source import Source, find_source
-from tests.unit.video.corpus import run_ffmpeg
+from tests.fixtures.corpus import run_ffmpeg
 
 HEIGHT = 360
 SCALE = HEIGHT / 180

@@ -1,0 +1,216 @@
+"""What featray takes from Ray's private or undocumented parts, each with its reason.
+
+All of it was seen with Ray 2.60. tests/integration/test_ray_internals.py has a canary for each: it fails once Ray no
+longer needs the workaround, or no longer has what it hangs on.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+import ray
+import ray.data
+import ray.exceptions
+from ray._private.accelerators import AMDGPUAcceleratorManager, NvidiaGPUAcceleratorManager
+from ray.data import DataContext
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.execution.metadata_fetcher import InlineMetadataFetcher
+from ray.data._internal.execution.operators.map_operator import MapOperator
+from ray.experimental import internal_kv
+from ray.util.annotations import RayDeprecationWarning
+
+from featray.errors import RunError
+
+_DEATHS: Final = 3
+"""Of one worker while it starts, in a row: one may be a lost node, two bad luck."""
+
+_STARTS: Final = "featray-starts"
+"""Namespace in the cluster's key-value store, of what began to start and has not come to its end."""
+
+PLANNING: Final = "PlanVideos"
+"""The operator whose backlog says how far ahead the feed is: the stage of that name."""
+
+
+@dataclass(frozen=True)
+class Lead:
+    """How far planning is ahead of the work.
+
+    Attributes:
+        videos_planned: videos that the stream's planning was given so far.
+        blocks_waiting: planned units, their chunks, and features, that no worker has been given yet.
+    """
+
+    videos_planned: int = 0
+    blocks_waiting: int = 0
+
+
+def usable_gpus() -> float:
+    """Return the GPUs of this machine that this process may use, of two makers, counted as Ray counts them.
+
+    Ray asks the driver (NVML), which knows GPUs that have no device file, as below Windows; it has no public function.
+    """
+    for maker in (NvidiaGPUAcceleratorManager, AMDGPUAcceleratorManager):
+        if there := maker.get_current_node_num_accelerators():
+            visible = maker.get_current_process_visible_accelerator_ids()
+            return float(there if visible is None else min(there, sum(device.strip() != "-1" for device in visible)))
+    return 0.0
+
+
+@contextmanager
+def watch_start(worker: str) -> Iterator[None]:
+    """Around what may kill a worker's process as it starts: deaths in a row end the run, for which Ray has no limit.
+
+    They are counted in the cluster's key-value store, under the actor's id, which stays when Ray starts it again.
+
+    Args:
+        worker: what it is, for people.
+
+    Raises:
+        RunError: this actor has died here too often.
+    """
+    actor = ray.get_runtime_context().get_actor_id() or ""
+    deaths = int(internal_kv._internal_kv_get(actor, namespace=_STARTS) or 0)
+    if deaths >= _DEATHS:
+        address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        raise RunError(
+            f"{worker} died {deaths} times in a row as it started, now it is on node {address}: for lack of "
+            "memory or in a library (GPU driver, engine); the worker logs of Ray say more"
+        )
+    internal_kv._internal_kv_put(actor, str(deaths + 1), namespace=_STARTS)
+    try:
+        yield
+    finally:  # an error is not a death
+        internal_kv._internal_kv_del(actor, namespace=_STARTS)
+
+
+def end_worker(message: str) -> None:
+    """End the process of a worker whose engine is lost: Ray starts it anew and gives it the same row.
+
+    A worker that went on would fail at once on each row, so Ray would send it most rows, and lose them.
+    """
+    logging.getLogger(__name__).error("%s; this worker ends", message)
+    os._exit(1)
+
+
+class FetchAtOnce(InlineMetadataFetcher):
+    """Fetches what is known of a row as it comes; a row of which nothing can be known any more is dropped."""
+
+    def in_data_ready_get_object_size(self, task: Any) -> int | None:
+        """Called by Ray Data; bytes of the row, None if they are not known yet."""
+        try:
+            size: int | None = super().in_data_ready_get_object_size(task)
+        except ray.exceptions.RayError as error:
+            task._task_error = error  # raised when the task has come to its end, as if it had died before the row
+            return 0
+        return size
+
+
+class _Running(ExecutionCallback):
+    """Keeps hold of what executes the stream, which a dataset tells only after the first row; one at a time.
+
+    And keeps its memory flat: Ray Data collects statistics of every block until the end, some 6 kB a unit, and sends
+    all of them to an actor of its own every five seconds.
+    """
+
+    executor: ClassVar[Any] = None
+    lead: ClassVar[Lead] = Lead()
+
+    def before_execution_starts(self, executor: Any) -> None:
+        """Called by Ray Data."""
+        executor._metadata_fetcher = FetchAtOnce()
+        _Running.executor = executor
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Called by Ray Data, ten times a second."""
+        planned, waiting, is_planned = 0, 0, False
+        for operator, state in executor._topology.items():  # from the feed on
+            if isinstance(operator, MapOperator):
+                operator._output_blocks_stats.clear()
+            if PLANNING in operator.name:
+                planned, is_planned = operator.metrics.rows_inputs_of_submitted_tasks, True
+            elif is_planned:
+                waiting += state.total_enqueued_input_blocks()
+        _Running.lead = Lead(planned, waiting)
+
+
+def lead() -> Lead:
+    """Of the stream that was built last, a tenth of a second ago."""
+    return _Running.lead
+
+
+def end_stream() -> bool:
+    """End the stream from another thread, with its tasks and actors: iterating it then ends as if all were done.
+
+    Returns:
+        Whether there was one; False before it has started.
+    """
+    if _Running.executor is None:
+        return False
+    _Running.executor.shutdown(force=True)
+    return True
+
+
+def configure_context() -> None:
+    """Ray Data's settings for this process; datasets built afterwards take them over."""
+    context = DataContext.get_current()
+    context.target_max_block_size = 1
+    context.max_errored_blocks = -1
+    # A run may wait for nodes, or for a long listing; how long is its own to say (capacity.py).
+    context.execution_no_progress_timeout_s = -1
+    context.enable_progress_bars = False
+    if _Running not in context.custom_execution_callback_classes:
+        context.custom_execution_callback_classes.append(_Running)
+    context.print_on_execution_start = False
+    # Of one video, say, a worker stands by; nothing that users could mend.
+    warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)
+    dropping = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
+    if _traceback_as_text not in dropping.filters:
+        dropping.addFilter(_traceback_as_text)
+    for handler in logging.getLogger("ray.data").handlers:
+        # A dropped task comes with a traceback; Ray keeps it in its log files, users get an errors row.
+        if handler.get_name() == "console":
+            handler.setLevel(logging.CRITICAL)
+
+
+def _traceback_as_text(record: logging.LogRecord) -> bool:
+    """Of a dropped task's log record: its frames refer to the actors of the stream.
+
+    Whatever handler keeps the record (pytest's does) would keep them too, and their CPUs from the next stream, which
+    would then wait for ever.
+    """
+    if record.exc_info:
+        record.exc_text, record.exc_info = "".join(traceback.format_exception(*record.exc_info)), None
+    return True
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Around what builds a stream.
+
+    A stream that has ended leaves handles of its actors in reference cycles, and they keep their CPUs until those are
+    collected: the next stream's would wait for them, and while all wait, nothing makes Python collect. And map_batches
+    takes max_restarts and max_task_retries until Ray 2.64, which pyproject.toml excludes, with a warning.
+    """
+    _Running.executor, _Running.lead = None, Lead()
+    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        yield
+
+
+def rows_of(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a stream as they come.
+
+    Not iter_rows: for every block it looks up an actor for statistics, a third of what the driver does.
+    """
+    for bundle in dataset.iter_internal_ref_bundles():
+        for entry in bundle.blocks:
+            yield from ray.get(entry.ref).to_pylist()

@@ -1,0 +1,143 @@
+"""The videos of a run on their way into the tables: attempt after attempt, until all are published or given up.
+
+pages of videos -> session -> receipts -> publish complete shards -> try again what is missing
+-> land failures for what never came -> publish the rest
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from featray.config import path_field_names
+from featray.errors import RunError
+from featray.extract.plan import Pages, VideoTask
+from featray.graph import metrics
+from featray.graph.rows import Receipt
+from featray.run.job import Job
+from featray.run.progress import Progress
+from featray.run.session import Session
+from featray.run.shards import open_shards, unfinished_first
+from featray.run.tally import Tally
+from featray.tables.commits import Commit
+from featray.tables.lease import Lease
+from featray.tables.ledger import land_lost
+from featray.tables.provenance import footer
+from featray.tables.publish import PublishSettings
+
+log = logging.getLogger(__name__)
+
+_ENOUGH_TO_JUDGE: Final = 20
+"""Videos seen before a high share of failures stops a run."""
+
+
+@dataclass
+class Counts:
+    """What a run has published: videos by status, frames, faces."""
+
+    videos_ok: int = 0
+    videos_partial: int = 0
+    videos_failed: int = 0
+    frames: int = 0
+    faces: int = 0
+
+    def add(self, commits: Iterable[Commit]) -> None:
+        """Count what commits hold. They are not kept: a run may publish millions of videos."""
+        for video in (video for commit in commits for video in commit.videos):
+            setattr(self, f"videos_{video.status}", getattr(self, f"videos_{video.status}") + 1)
+            self.frames += video.frames
+            self.faces += video.faces
+
+    @property
+    def status(self) -> str:
+        """`done`, or `done_with_failures`."""
+        return "done_with_failures" if self.videos_failed or self.videos_partial else "done"
+
+    def by_status(self) -> dict[str, int]:
+        """Return the videos by status: ok, partial, failed."""
+        videos = {name.removeprefix("videos_"): n for name, n in asdict(self).items() if name.startswith("videos_")}
+        return videos
+
+
+class Execution:
+    """One run's work in a session.
+
+    Attributes:
+        counts: what was published so far.
+    """
+
+    def __init__(self, job: Job, lease: Lease, session: Session, progress: Progress) -> None:
+        self.counts = Counts()
+        self._job, self._lease, self._session, self._progress = job, lease, session, progress
+        self._partition = lease.fence.partition
+        self._tally = Tally()
+        names = path_field_names(job.config.input.path_fields or "")
+        self._publishing = PublishSettings(
+            run_id=job.run_id,
+            tables=tuple(job.config.output.tables),
+            path_fields=tuple(name for name in names if name != "name"),
+            footer=footer(job.row()),
+            fence=lease.fence,
+        )
+
+    def run(self, todo: Iterator[VideoTask]) -> None:
+        """Put videos through all stages and publish them.
+
+        Raises:
+            FeatrayError: the run as a whole failed; what has landed is kept, and a rerun goes on from it.
+        """
+        pages = open_shards(todo, self._partition, self._job.run_id, self._tally)
+        self._progress.start(self._tally, self._session.workers, self._job.gpu)
+        last = self._job.config.run.max_attempts
+        for attempt in range(1, last + 1):
+            self._attempt(pages, is_last=attempt == last)
+            missing = self._tally.missing()
+            if not missing or attempt == last:
+                break
+            log.warning("attempt %d: %d videos without a complete result are tried again", attempt, len(missing))
+            self._tally.again(missing)
+            pages = iter([missing])
+        self._give_up_the_rest()
+        self.counts.add(self._session.published(wait=True))
+        metrics.record(metrics.VIDEOS_OPEN, 0, dataset=self._partition.dataset)
+
+    def _attempt(self, pages: Pages, *, is_last: bool) -> None:
+        for receipt in self._session.stream(pages, lambda rest: unfinished_first(self._tally, rest)):
+            self._lease.check()
+            complete = self._tally.take(receipt)
+            self._note(receipt)
+            # What may pass is a failure in the last attempt, or as long as nothing else has come of any video.
+            is_judged = is_last or not (self._tally.videos_done or self._tally.frames)
+            self._stop_if_hopeless(self._tally.videos_troubled if is_judged else 0)
+            if complete:
+                self._session.publish(complete, self._publishing)
+            self.counts.add(self._session.published(wait=False))
+
+    def _note(self, receipt: Receipt) -> None:
+        dataset = self._partition.dataset
+        metrics.record_receipt(receipt, dataset)
+        metrics.record(metrics.VIDEOS_OPEN, self._tally.videos_open, dataset=dataset)
+        self._progress.update()
+
+    def _give_up_the_rest(self) -> None:
+        """Land failures for videos without a complete result, and publish what is open."""
+        self._lease.check()
+        rest = self._tally.given_up()
+        self._stop_if_hopeless(len(rest))
+        land_lost(self._partition, rest, self._job.run_id, self._tally.problems())
+        for manifest in self._tally.open_shards():
+            self._session.publish(manifest, self._publishing)
+
+    def _stop_if_hopeless(self, incomplete: int) -> None:
+        """End the run if too many videos failed; `incomplete` ones, which are not done, count as failed too."""
+        limit, tally = self._job.config.cluster.max_failed_fraction, self._tally
+        done, failed = tally.videos_done + incomplete, tally.videos_failed + incomplete
+        if done >= _ENOUGH_TO_JUDGE and failed > limit * done:
+            code, message = tally.common_failure()
+            raise RunError(
+                f"{failed} of {done} videos failed, more than cluster.max_failed_fraction "
+                f"({limit:g}), most often with {code} ({message}); mend that, or set the limit to 1: then every "
+                "failure is in the errors table"
+            )

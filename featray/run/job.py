@@ -1,0 +1,128 @@
+"""What a run knows about itself before it starts: weights, engine, release, and the settings of its workers."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from featray.config import Config, cache_dir
+from featray.extract.child import ChildSettings
+from featray.faces.detector import DetectorFiles
+from featray.faces.detectors import detector_sha256
+from featray.graph.stages import InferSettings, StageSettings
+from featray.graph.workers import expects_gpu
+from featray.identity import release_name, result_settings
+from featray.model.checkpoint import Checkpoint
+from featray.model.engines import choose
+from featray.model.source import resolve_checkpoint
+from featray.run.session import available_gpus
+from featray.tables.layout import Partition
+from featray.tables.provenance import WeightsFacts, run_row
+from featray.video.decoders import open_decoder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run knows about itself before it starts: weights, engine, release."""
+
+    config: Config
+    run_id: str
+    checkpoint: Checkpoint
+    engine: str
+    precision: str
+    settings: dict[str, Any]
+    release: str
+    gpu: bool
+
+    def child_settings(self) -> ChildSettings:
+        """Return what the run's decoding processes are told."""
+        config = self.config
+        return ChildSettings(
+            config.decode, config.detect, config.input.storage_options, cache_dir(), self.settings["detector"]
+        )
+
+    def infer_settings(self) -> InferSettings:
+        """Return what the run's inference workers are told."""
+        model = self.config.model
+        return InferSettings(
+            spec=model.checkpoint,
+            revision=model.revision,
+            weights_sha256=self.checkpoint.sha256,
+            accept_license=model.accept_license,
+            engine=self.engine,
+            precision=self.precision,
+            recipe=model.recipe,
+            batch_size=model.batch_size,
+            threads=1,
+            gpu=self.gpu,
+            cache_dir=cache_dir(),
+        )
+
+    def stage_settings(self, partition: Partition) -> StageSettings:
+        """Return what the run's stages are made from."""
+        return StageSettings(
+            partition, self.run_id, self.child_settings(), self.infer_settings(), self.config.run.max_attempts
+        )
+
+    def row(self) -> dict[str, Any]:
+        """Return the run's row of `runs`, as far as it is known before the start."""
+        weights = WeightsFacts(
+            model_name=self.checkpoint.name,
+            model_file=self.config.model.checkpoint,
+            weights_sha256=self.checkpoint.sha256,
+            hub_revision=self.checkpoint.revision,
+            license=self.checkpoint.license,
+            weights_trained=self.checkpoint.weights_trained,
+        )
+        return run_row(
+            self.config,
+            run_id=self.run_id,
+            release=self.release,
+            weights=weights,
+            engine=self.engine,
+            precision=self.precision,
+            settings=self.settings,
+        )
+
+
+def describe(config: Config, gpus: float | None = None) -> Job:
+    """Resolve weights, engine and precision, and from them the name of the release.
+
+    Args:
+        config: of the run.
+        gpus: that the run will have; None: the cluster is asked, to which it connects if there is one.
+    """
+    open_decoder(config.decode.backend)  # one that is not installed is said here, not by every video
+    gpu = expects_gpu(available_gpus(config.cluster) if gpus is None else gpus, config.cluster)
+    if gpu and config.model.engine == "openvino" and config.cluster.gpus_per_worker != "auto":
+        log.warning("model.engine: openvino runs on CPUs; its workers hold cluster.gpus_per_worker GPUs and use none")
+        gpu = False
+    engine, precision = choose(config.model.engine, config.model.precision, gpu=gpu)
+    checkpoint = resolve_checkpoint(
+        config.model.checkpoint,
+        revision=config.model.revision,
+        sha256=config.model.sha256,
+        accept_license=config.model.accept_license,
+        cache_dir=cache_dir(),
+    )
+    settings = result_settings(
+        config,
+        weights_sha256=checkpoint.sha256,
+        detector_sha256=detector_sha256(config.detect, DetectorFiles(cache_dir(), config.input.storage_options)),
+        precision=precision,
+    )
+    return Job(
+        config=config,
+        run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
+        checkpoint=checkpoint,
+        engine=engine,
+        precision=precision,
+        settings=settings,
+        release=release_name(checkpoint.name, settings),
+        gpu=gpu,
+    )

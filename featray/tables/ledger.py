@@ -1,0 +1,104 @@
+"""What a run writes to the landing area, and asks it: plans, parts of units, failures.
+
+The landing area is the resume ledger: what is there is not done again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featray.errors import RETRYABLE, ErrorCode
+from featray.extract.plan import Outcome, UnitTask, VideoPlan, VideoTask
+from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
+from featray.sources.listing import Video
+from featray.tables.landing import PartHeader, forget_units, landed_units, read_plan, write_part, write_plan
+from featray.tables.layout import Partition
+from featray.video.units import WHOLE_VIDEO
+
+
+def units_to_do(partition: Partition, task: VideoTask, make_plan: Callable[[Video], VideoPlan]) -> Iterator[UnitTask]:
+    """Yield the units of a video, those that have landed among them; its plan lands before.
+
+    A resumed video is cut as it was, unless its plan failed in a way that may pass.
+    """
+    folder = partition.landing(task.video.video_id, task.work_key)
+    plan = read_plan(folder) if task.resume else None
+    landed = {unit: len(names) for unit, names in landed_units(folder).items()} if plan else {}
+    if plan is None or (plan.failure and plan.failure[1] in RETRYABLE):
+        if plan is not None:  # what has landed of it is the failure, under the name of a unit of the new plan
+            landed = {}
+            forget_units(folder)
+        plan = make_plan(task.video)
+        write_plan(folder, plan)
+    yield from task.units(plan, landed)
+
+
+def land_unit_part(
+    partition: Partition,
+    task: UnitTask,
+    run_id: str,
+    part: int,
+    faces: pa.Table,
+    frames: pa.Table,
+    outcome: Outcome | None,
+) -> None:
+    """Write one part of a unit to the ledger."""
+    header = PartHeader(
+        video_id=task.video.video_id,
+        work_key=task.work_key,
+        unit=task.unit.index,
+        part=part,
+        run_id=run_id,
+        attempt=task.attempt,
+        at_us=time.time_ns() // 1000,
+        outcome=asdict(outcome) if outcome else None,
+    )
+    folder = partition.landing(task.video.video_id, task.work_key)
+    write_part(folder, header, faces, frames)
+
+
+def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str, problems: dict[tuple[str, int], str]) -> None:
+    """Land a failure for every unit of these videos that gave no result in any attempt.
+
+    `problems` says on which of them, by video and unit, the network failed the last time, and why.
+    """
+    for video in tasks:
+        folder = partition.landing(video.video.video_id, video.work_key)
+        plan = read_plan(folder)
+        if plan is None:
+            plan = VideoPlan(None, WHOLE_VIDEO)
+            write_plan(folder, plan)
+        done = landed_units(folder)
+        for task in video.units(plan, {}):
+            if task.unit.index not in done:
+                problem = problems.get((video.video.video_id, task.unit.index))
+                text = problem or f"no result in {video.attempt} attempts; the workers' logs say more"
+                failure = ("infer", ErrorCode.INFERENCE_FAILED) if problem else ("reconcile", ErrorCode.LOST)
+                outcome = Outcome(failures=[(*failure, text)])
+                nothing = LANDED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table()
+                land_unit_part(partition, task, run_id, 0, *nothing, outcome)
+
+
+def landed_faces(faces: pa.Table, columns: dict[str, NDArray[np.float32]]) -> pa.Table:
+    """Detected faces with the network's columns; a checkpoint without blendshapes leaves theirs null."""
+    arrays = []
+    for field in LANDED_SCHEMA:
+        if field.name in faces.column_names:
+            arrays.append(faces[field.name])
+        elif field.name not in columns:
+            arrays.append(pa.nulls(faces.num_rows, field.type))
+        else:
+            values = columns[field.name]
+            arrays.append(_lists(values) if values.ndim == 2 else pa.array(values, field.type))
+    return pa.table(arrays, schema=LANDED_SCHEMA)
+
+
+def _lists(values: NDArray[np.float32]) -> pa.Array:
+    offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
+    return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).ravel()))
