@@ -64,12 +64,19 @@ def main(debug: bool) -> None:
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as decode.unit_frames=256."
 )
+@click.option("--executor", type=click.Choice(["auto", "ray", "local"]), help="As cluster.executor: who does the work.")
 @click.option("--retry-failed", is_flag=True, help="Also try videos again that failed or were only partly readable.")
 @click.option("--drop-deleted", is_flag=True, help="Take videos whose source is gone out of the tables.")
 @click.option("--quiet", is_flag=True, help="Print nothing but the summary.")
 @click.option("--log-line", is_flag=True, help="Print nothing but the summary as one line of JSON, for schedules.")
 def run(
-    config: Path, overrides: tuple[str, ...], retry_failed: bool, drop_deleted: bool, quiet: bool, log_line: bool
+    config: Path,
+    overrides: tuple[str, ...],
+    executor: str | None,
+    retry_failed: bool,
+    drop_deleted: bool,
+    quiet: bool,
+    log_line: bool,
 ) -> None:
     """Run the main job that CONFIG (a YAML file) describes.
 
@@ -79,6 +86,8 @@ def run(
     """
     from featray.config import load_config
 
+    if executor:
+        overrides = (*overrides, f"cluster.executor={executor}")
     if retry_failed:
         overrides = (*overrides, "run.retry_failed=true")
     if drop_deleted:

@@ -49,8 +49,6 @@ def connect() -> bool:
     if os.environ["RAY_USAGE_STATS_ENABLED"] == "0":
         # Even then Ray may report that its reports are off. It is to tell nobody: no one listens at that port.
         os.environ.setdefault("RAY_USAGE_STATS_REPORT_URL", "http://127.0.0.1:9")
-    # Reports of a missing GPU default that is about to change; we always ask for GPUs explicitly.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray's own messages about its insides go to its log files; ours tell what they mean for the run.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if ray.is_initialized():

@@ -63,6 +63,7 @@ class LocalSession:
     ) -> None:
         if self._flow is not None:
             self._flow.stop()
+        self._infer = None  # with it go its threads and its memory
         self._publisher.shutdown(wait=True, cancel_futures=True)
 
     def stream(self, pages: Pages, unfinished: Callable[[Pages], Pages]) -> Iterator[Receipt]:

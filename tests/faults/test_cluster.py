@@ -24,7 +24,9 @@ from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from tests.fixtures.faults import marked, processes
-from tests.fixtures.runs import cache, make_config, silent  # noqa: F401  (a fixture)
+from tests.fixtures.runs import make_config, silent
+
+pytestmark = pytest.mark.ray
 
 VIDEOS = 40
 POISONED = {10: "abort", 30: "hang"}
@@ -39,11 +41,11 @@ SECTIONS = {
 
 
 @pytest.fixture(scope="module")
-def nodes(cache, hook_folder):  # noqa: F811
+def nodes(no_ray, kept_cache, hook_folder):
     """A head, two nodes with a CPU, and one with two GPUs that are not there."""
     paths = [str(hook_folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEATRAY_CACHE", str(cache))
+        patch.setenv("FEATRAY_CACHE", str(kept_cache))
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         head = {"num_cpus": 1, "include_dashboard": False, **NODE}

@@ -10,7 +10,9 @@ import ray
 
 from featray.errors import ConfigError, FeatrayError, RunError
 from featray.run.runner import run
-from tests.fixtures.runs import cache, make_config, silent  # noqa: F401  (a fixture)
+from tests.fixtures.runs import make_config, silent
+
+pytestmark = pytest.mark.ray
 
 HOOK = '''
 """Makes opening the engine in Ray's workers abort or raise, as a file says."""
@@ -47,14 +49,14 @@ if any("default_worker.py" in word for word in sys.orig_argv):
 
 
 @pytest.fixture(scope="module")
-def fault(cache, tmp_path_factory):  # noqa: F811
+def fault(no_ray, kept_cache, tmp_path_factory):
     """A Ray whose inference workers meet what is written into this file."""
     folder = tmp_path_factory.mktemp("hook")
     (folder / "sitecustomize.py").write_text(HOOK)
     place = folder / "fault"
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEATRAY_CACHE", str(cache))
+        patch.setenv("FEATRAY_CACHE", str(kept_cache))
         patch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
         patch.setenv("FEATRAY_TEST_FAULT", str(place))
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))

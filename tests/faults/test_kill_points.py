@@ -111,7 +111,7 @@ class Scene:
             "dataset": "d",
             "input": {"uris": [f"{self.inputs}/*.mp4"]},
             "output": {"uri": self.out(name), "storage_options": self.options, "tables": ["faces", "mesh"]},
-            "run": more,
+            "run": {"max_attempts": 1, **more},
         }
 
     def undisturbed(self, name):
@@ -158,7 +158,7 @@ class Scene:
         again = Counter(self.decoded()) - done_before
         text = self.log.read_text()
         assert not landed & set(again), f"landed work was done again\n{text}"
-        assert max((done_before + again).values()) <= 2 and len(done_before & again) <= 1, text
+        assert max((done_before + again).values()) <= 2, text
         self.check(name, self.calm[phase], text)
 
     def decoded(self):

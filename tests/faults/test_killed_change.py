@@ -21,7 +21,6 @@ from featray.upkeep.finish import finish_partition
 from featray.upkeep.verify import verify
 from tests.fixtures import s3
 from tests.fixtures.outputs import ids, rows, traces
-from tests.fixtures.published import inputs, landed, own_cache, published, small_network  # noqa: F401  fixtures
 
 PER_VIDEO = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
 MOST_STEPS = 80
@@ -54,7 +53,7 @@ def visible(output):
     return found
 
 
-def test_an_erasure(published, tmp_path):  # noqa: F811
+def test_an_erasure(published, tmp_path):
     uris = copies(published, tmp_path)
     video = ids(open_output(uris[0]))["ben"]
     before = visible(open_output(uris[0]))
@@ -74,7 +73,7 @@ def test_an_erasure(published, tmp_path):  # noqa: F811
             assert ([p.line() for p in report.problems], report.unfinished) == ([], [])
 
 
-def test_a_compaction(published, tmp_path):  # noqa: F811
+def test_a_compaction(published, tmp_path):
     uris = copies(published, tmp_path)
     before = visible(open_output(uris[0]))
     expected = {table: rows(uris[-1], table) for table in (*PER_VIDEO, "runs")}
@@ -91,7 +90,7 @@ def test_a_compaction(published, tmp_path):  # noqa: F811
             assert [line for line in report.unfinished if ".tmp" not in line] == [] and report.problems == []
 
 
-def test_a_publish(landed, tmp_path):  # noqa: F811
+def test_a_publish(landed, tmp_path):
     uris = copies(landed, tmp_path)
     steps = run_killed("publish", "-", uris)
     assert steps > 15
@@ -115,7 +114,7 @@ def options():
         yield {"endpoint_url": url, "key": "test", "secret": "hunter2"}
 
 
-def test_an_erasure_in_a_bucket(published, options):  # noqa: F811
+def test_an_erasure_in_a_bucket(published, options):
     store = fsspec.filesystem("s3", **options)
     store.mkdir("tables")
     uris = [f"s3://tables/{n}" for n in range(18)]

@@ -13,6 +13,7 @@ import duckdb
 import pytest
 
 from tests.fixtures.faults import processes
+from tests.fixtures.runs import make_config, run_here
 
 CONFIG = """
 dataset: d
@@ -20,13 +21,27 @@ input: {{uris: ["{clips}/*.mp4"]}}
 output: {{uri: {out}}}
 decode: {{sample: {{every: 2}}, unit_frames: 16}}
 model: {{checkpoint: "synthetic:atto"}}
+cluster: {{executor: {executor}}}
 """
 """Many short units, so that there is work left whenever something is killed; the network is not the subject."""
 
 
+MARK = "FEATRAY_TEST"
+"""In the environment of a test's own processes, so that it kills no other's."""
+
+
+@pytest.fixture
+def environment(tmp_path):
+    return os.environ | {MARK: str(tmp_path)}
+
+
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    return os.environ | {"FEATRAY_CACHE": str(tmp_path_factory.mktemp("cache"))}
+def calm(clips, tmp_path_factory):
+    """The tables of a run that nothing happened to; whose executor that was makes no difference."""
+    out = tmp_path_factory.mktemp("calm") / "out"
+    config = {"sample": {"every": 2}, "unit_frames": 16}
+    run_here(make_config([f"{clips}/*.mp4"], out, dataset="d", decode=config))
+    return out
 
 
 class Driver:
@@ -80,17 +95,18 @@ def release(internal):
 
 
 def kill_one(environment, driver, *words):
-    wait_for(lambda: processes(environment["FEATRAY_CACHE"], *words), driver)
-    os.kill(processes(environment["FEATRAY_CACHE"], *words)[0], signal.SIGKILL)
+    wait_for(lambda: processes(environment[MARK], *words), driver)
+    os.kill(processes(environment[MARK], *words)[0], signal.SIGKILL)
 
 
-def test_runs_end_what_killed_ones_and_killed_workers_left(clips, tmp_path, environment, request):
+EXECUTORS = pytest.mark.parametrize("executor", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+
+
+@EXECUTORS
+def test_runs_end_what_killed_ones_and_killed_workers_left(clips, calm, executor, tmp_path, environment, request):
     """A driver is killed with all its processes, then a driver alone; then workers of a third run."""
-    outs = {}
-    for name in ("calm", "killed"):
-        outs[name] = tmp_path / name
-        (tmp_path / f"{name}.yaml").write_text(CONFIG.format(clips=clips, out=outs[name]))
-    Driver(tmp_path / "calm.yaml", environment).finish()
+    outs = {"calm": calm, "killed": tmp_path / "killed"}
+    (tmp_path / "killed.yaml").write_text(CONFIG.format(clips=clips, out=outs["killed"], executor=executor))
 
     killed = Driver(tmp_path / "killed.yaml", environment)
     wait_for_landed(outs["killed"], 2, killed)
@@ -113,7 +129,8 @@ def test_runs_end_what_killed_ones_and_killed_workers_left(clips, tmp_path, envi
 
     last = Driver(tmp_path / "killed.yaml", environment)
     kill_one(environment, last, b"featray.extract.child")
-    kill_one(environment, last, b"ray::MapWorker(MapBatches(DecodeDetect", b"ray::MapWorker(MapBatches(Infer")
+    if executor == "ray":
+        kill_one(environment, last, b"ray::MapWorker(MapBatches(DecodeDetect", b"ray::MapWorker(MapBatches(Infer")
     last.finish()
     for table in ("faces", "blendshapes", "mesh", "frames"):
         assert rows(outs["killed"], table) == rows(outs["calm"], table)
@@ -129,39 +146,44 @@ def test_runs_end_what_killed_ones_and_killed_workers_left(clips, tmp_path, envi
     assert inside == {"commits", "leases", "output.json"}
 
 
-def test_a_run_that_is_told_to_stop_ends_in_order_and_is_gone_on_with(clips, tmp_path, environment, report):
-    """SIGTERM, as schedulers and `ray job stop` send it."""
-    outs = {}
-    for name in ("calm", "stopped"):
-        outs[name] = tmp_path / name
-        (tmp_path / f"{name}.yaml").write_text(CONFIG.format(clips=clips, out=outs[name]))
+@EXECUTORS
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_told_to_stop_ends_in_order_and_is_gone_on_with(
+    clips, calm, executor, sent, status, tmp_path, environment, report
+):
+    """SIGTERM, as schedulers and `ray job stop` send it; Ctrl-C. The local executor goes on with it."""
+    if (executor, sent) == ("ray", signal.SIGINT):
+        pytest.skip("both signals take the same way through RaySession")
+    outs = {"calm": calm, "stopped": tmp_path / "stopped"}
+    (tmp_path / "stopped.yaml").write_text(CONFIG.format(clips=clips, out=outs["stopped"], executor=executor))
+    (tmp_path / "again.yaml").write_text(CONFIG.format(clips=clips, out=outs["stopped"], executor="local"))
     driver = Driver(tmp_path / "stopped.yaml", environment)
     wait_for_landed(outs["stopped"], 2, driver)
     began = time.monotonic()
-    os.kill(driver.process.pid, signal.SIGTERM)
+    os.kill(driver.process.pid, sent)
     (lease,) = (outs["stopped"] / "_featray").glob("leases/**/*.json")
     while not json.loads(lease.read_text())["released"]:
         assert time.monotonic() - began < 30, "the lease is given back"
         time.sleep(0.02)
     accounted = time.monotonic() - began
-    assert driver.process.wait(60) == 128 + signal.SIGTERM, driver.log.read_text()
+    assert driver.process.wait(60) == status, driver.log.read_text()
     report(
-        f"SIGTERM to a driver: lease given back after {accounted:.1f} s, gone after {time.monotonic() - began:.1f} s"
+        f"{sent.name} to a driver ({executor}): lease given back after {accounted:.1f} s, "
+        f"gone after {time.monotonic() - began:.1f} s"
     )
     assert "\nfeatray: stopped; run the same command again to go on from here\n" in driver.log.read_text()
     assert "Traceback" not in driver.log.read_text()
     kept = outs["stopped"] / "_featray"
     assert not list(kept.glob("running/**/*.json")), "the run has its last word"
     for _ in range(100):
-        if not (left := processes(environment["FEATRAY_CACHE"], b"featray.extract.child", b"ray::")):
+        if not (left := processes(environment[MARK], b"featray.extract.child", b"ray::")):
             break
         time.sleep(0.1)
     assert left == []
     landed = len(list(kept.glob("landing/**/*.arrow")))
     assert landed >= 2
 
-    Driver(tmp_path / "stopped.yaml", environment).finish()
-    Driver(tmp_path / "calm.yaml", environment).finish()
+    Driver(tmp_path / "again.yaml", environment).finish()
     for table in ("faces", "mesh", "frames"):
         assert rows(outs["stopped"], table) == rows(outs["calm"], table)
     runs = duckdb.connect().sql(f"SELECT status FROM '{outs['stopped']}/runs/**/*.parquet' ORDER BY started_at")

@@ -15,12 +15,14 @@ from ray.cluster_utils import Cluster
 from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
-from tests.fixtures.runs import cache, make_config, silent  # noqa: F401  (a fixture)
+from tests.fixtures.runs import make_config, silent
+
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture
-def nodes(cache):  # noqa: F811
-    os.environ["FEATRAY_CACHE"] = str(cache)
+def nodes(no_ray, kept_cache):
+    os.environ["FEATRAY_CACHE"] = str(kept_cache)
     os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=2)

@@ -3,11 +3,10 @@
 import fsspec
 import pytest
 
-from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from tests.fixtures import s3
-from tests.fixtures.runs import cache, cluster, make_config, silent  # noqa: F401  (fixtures)
+from tests.fixtures.runs import make_config, run_here
 
 KEYS = {"key": "test", "secret": "test"}
 IMPATIENT = {"connect_timeout": 5, "read_timeout": 3, "retries": {"max_attempts": 8, "mode": "standard"}}
@@ -35,15 +34,14 @@ def options(url):
 
 
 def run_over(url, out):
-    return run(
+    return run_here(
         make_config(
             [],
             out,
             input={"uris": ["s3://videos/raw/*.mp4"], "storage_options": options(url)},
             output={"uri": out, "storage_options": options(url)},
             decode={"sample": {"every": 118}},
-        ),
-        silent(),
+        )
     )
 
 
@@ -53,7 +51,7 @@ def rows(url, out, table):
     return run_sql(connect(open_output(out, options(url))), sql).read_all().to_pylist()
 
 
-def test_a_stormy_bucket_gives_the_tables_of_a_calm_one(cluster, bucket, endpoint):  # noqa: F811
+def test_a_stormy_bucket_gives_the_tables_of_a_calm_one(bucket, endpoint):
     calm = run_over(endpoint, "s3://calm/out")
     assert calm.videos == {"ok": VIDEOS, "partial": 0, "failed": 0}
     storm = s3.Proxy(endpoint, every=12, stall_seconds=5)

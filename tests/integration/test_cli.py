@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from featray.run.runner import run
 from featray.schema import TABLES
-from tests.fixtures.runs import make_config, silent
+from tests.fixtures.runs import make_config, run_here
 
 
 def featray(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
@@ -21,9 +20,9 @@ def featray(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def out(cluster, clips, tmp_path_factory) -> Path:
+def out(clips, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("out") / "tables"
-    run(make_config([clips / "face.mp4"], folder, decode={"sample": {"every": 118}}), silent())
+    run_here(make_config([clips / "face.mp4"], folder, decode={"sample": {"every": 118}}))
     return folder
 
 
@@ -72,9 +71,12 @@ def test_a_missing_config(tmp_path):
     check_refusal(featray("run", tmp_path / "c.yaml"), 2, "no such config file")
 
 
+@pytest.mark.ray
 def test_a_ray_that_does_not_start(config, tmp_path):
     """Ray's sockets lie in its folder, and their paths may not be long."""
-    done = featray("run", config(), "--quiet", env={**os.environ, "RAY_TMPDIR": str(tmp_path / ("x" * 60))})
+    done = featray(
+        "run", config(), "--quiet", "--executor", "ray", env={**os.environ, "RAY_TMPDIR": str(tmp_path / ("x" * 60))}
+    )
     check_refusal(done, 1, "Ray did not start on this machine: ", "featray doctor")
 
 
@@ -131,14 +133,14 @@ def test_schema():
     check_refusal(featray("schema", "foo"), 2, "no such table")
 
 
-def test_a_scheduled_job_says_in_one_line_what_there_was(cluster, clips, tmp_path):
+def test_a_scheduled_job_says_in_one_line_what_there_was(clips, tmp_path):
     """Over two videos that are done, then over one: the other is reported, and dropped when that is asked for."""
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("face.mp4", "no_face.mp4"):
         (folder / name).write_bytes((clips / name).read_bytes())
     options = {"decode": {"sample": {"every": 118}}}
-    run(make_config([f"{folder}/"], tmp_path / "out", **options), silent())
+    run_here(make_config([f"{folder}/"], tmp_path / "out", **options))
     path = tmp_path / "c.yaml"
     path.write_text(json.dumps(make_config([f"{folder}/"], tmp_path / "out", **options).model_dump(mode="json")))
 

@@ -15,13 +15,12 @@ from click.testing import CliRunner
 import featray
 from featray.cli import main
 from featray.identity import video_id
-from featray.run.runner import run
 from featray.schema import FACE_TABLES, ROWS_A_GROUP, SORT_KEYS, TABLES, arrow_schema
 from featray.tables.layout import open_output
 from featray.upkeep.erase import erase
 from tests.fixtures.handmade import write_output
 from tests.fixtures.plugin import DATA
-from tests.fixtures.runs import make_config, silent
+from tests.fixtures.runs import make_config, run_here
 from tests.fixtures.spark import session
 
 FIELDS = ("site", "session")
@@ -50,7 +49,7 @@ SPARK_TYPES = {
 
 
 @pytest.fixture(scope="module")
-def out(cluster, clips, tmp_path_factory):
+def out(clips, tmp_path_factory):
     """The job's output of a video with a face, one without, and a file that is none, in two partitions.
 
     A fourth one was erased from it.
@@ -62,7 +61,7 @@ def out(cluster, clips, tmp_path_factory):
     shutil.copy(clips / "no_face.mp4", folder / "in" / "oslo" / "012" / "erased.mp4")
     (folder / "in" / "oslo" / "012" / "notes.mp4").write_text("this is no video\n" * 100)
     source = {"uris": [f"{folder}/in/**/*.mp4"], "path_fields": "{site}/{session}/{name}"}
-    summary = run(make_config([], folder / "out", input=source, model={}), silent())
+    summary = run_here(make_config([], folder / "out", input=source, model={}))
     assert summary.videos == {"ok": 3, "partial": 0, "failed": 1}
     erased = video_id(f"file://{folder}/in/oslo/012/erased.mp4")
     assert len(erase(open_output(str(folder / "out")), erased)) == 1

@@ -65,7 +65,7 @@ def test_a_run_in_which_all_fails_ends_and_says_with_what(cluster, config):
         run(strict, silent())
 
 
-def test_what_reads_the_feed_may_die(cluster, cache, config, small_pages, monkeypatch, caplog):
+def test_what_reads_the_feed_may_die(cluster, config, small_pages, monkeypatch, caplog):
     """With SIGKILL, when most videos are not listed yet: nothing is lost, and nothing waits for ever.
 
     Nor does it hang on when Python happens to collect what the first stream has left.
@@ -74,7 +74,7 @@ def test_what_reads_the_feed_may_die(cluster, cache, config, small_pages, monkey
 
     def taken(tally, receipt):
         if tally.videos_done == 2 * _PAGE and not killed:
-            killed.extend(processes(cache, b"ray::ReadVideoFeed"))
+            killed.extend(processes(cluster, b"ray::ReadVideoFeed"))
             os.kill(killed[0], signal.SIGKILL)
         return take(tally, receipt)
 

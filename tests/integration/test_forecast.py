@@ -6,15 +6,14 @@ import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
-from featray.run.runner import run
 from featray.run.tally import Tally
-from tests.fixtures.runs import make_config, silent
+from tests.fixtures.runs import make_config, run_here
 
 SAMPLE = "{every: 8}"
 
 
 @pytest.fixture(scope="module")
-def both(cluster, clips, tmp_path_factory):
+def both(clips, tmp_path_factory):
     """The prediction, what the run came to, and the folder of its tables."""
     folder = tmp_path_factory.mktemp("forecast")
     out = folder / "out"
@@ -29,7 +28,7 @@ def both(cluster, clips, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         take = Tally.take
         patch.setattr(Tally, "take", lambda self, receipt: [receipts.append(receipt), take(self, receipt)][1])
-        summary = run(make_config([f"{clips}/*.mp4"], out, model={}, decode={"sample": {"every": 8}}), silent())
+        summary = run_here(make_config([f"{clips}/*.mp4"], out, model={}, decode={"sample": {"every": 8}}))
     seconds = {}
     for receipt in receipts:
         for stage, spent in json.loads(receipt.seconds).items():

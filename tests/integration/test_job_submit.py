@@ -20,6 +20,8 @@ import pytest
 from tests.fixtures.infra_files import QUIET
 from tests.fixtures.network import attempts, watched
 
+pytestmark = pytest.mark.ray
+
 REPOSITORY = Path(__file__).parents[2]
 RAY = Path(sys.executable).parent / "ray"
 
@@ -41,7 +43,7 @@ def watch(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory, cache, watch):
+def environment(tmp_path_factory, kept_cache, watch):
     token = tmp_path_factory.mktemp("auth") / "token"
     token.write_text(secrets.token_hex(32))
     plain = {name: value for name, value in watched(watch).items() if not name.startswith("RAY_")}
@@ -50,7 +52,7 @@ def environment(tmp_path_factory, cache, watch):
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         **QUIET,
-        "FEATRAY_CACHE": str(cache),
+        "FEATRAY_CACHE": str(kept_cache),
         "PATH": path,
     }
 

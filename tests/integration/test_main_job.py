@@ -11,7 +11,8 @@ from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.tables.status import read_status
-from tests.fixtures.runs import make_config, silent
+from tests.fixtures.outputs import tables_of
+from tests.fixtures.runs import make_config, run_here, silent
 
 TABLES = ("faces", "blendshapes", "mesh", "frames", "videos", "errors", "runs")
 
@@ -144,6 +145,21 @@ def test_a_second_run_does_nothing(first, config, out):
     assert again.status == "nothing_to_do"
     assert again.already_published == {"ok": 2, "partial": 1, "failed": 1}
     assert times(out) == before
+
+
+def test_both_executors_give_the_same_tables(first, inputs, out, tmp_path):
+    """Row for row, and whatever the length of units; which executor it was is no part of the release."""
+    expected = tables_of(out)
+    for unit_frames in (16, 512):
+        decode = {"sample": {"every": 24}, "unit_frames": unit_frames}
+        config = make_config([f"{inputs}/*.mp4"], tmp_path / f"{unit_frames}", model={}, decode=decode)
+        here = run_here(config)
+        assert here.job.release == first.job.release and here.videos == first.videos
+        found = tables_of(tmp_path / f"{unit_frames}")
+        assert found.keys() == expected.keys()
+        for table, rows in expected.items():
+            if table != "errors" or unit_frames == 16:  # an error says in which unit it was
+                assert found[table].equals(rows), table
 
 
 def times(out):

@@ -4,10 +4,13 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.fixtures.network import attempts, watched
 
 
-def test_a_run_stays_on_its_machine(tmp_path, face_clip):
+@pytest.mark.parametrize(("executor", "processes"), [("local", 2), pytest.param("ray", 5, marks=pytest.mark.ray)])
+def test_a_run_stays_on_its_machine(executor, processes, tmp_path, face_clip):
     """In an environment that switches no report off: featray does."""
     config = tmp_path / "c.yaml"
     config.write_text(
@@ -15,10 +18,12 @@ def test_a_run_stays_on_its_machine(tmp_path, face_clip):
         "decode: {sample: {every: 118}}\nmodel: {checkpoint: 'synthetic:atto'}\n"
     )
     environment = watched(tmp_path) | {"FEATRAY_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "featray", "run", str(config)]
+    command = [sys.executable, "-m", "featray", "run", str(config), "--executor", executor]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "1 videos: 1 ok" in done.stdout
     assert "Warning" not in done.stderr, "one video leaves an inference worker idle, which Ray would tell the user"
     assert attempts(tmp_path) == []
-    assert (tmp_path / "log").read_text().count("watching") >= 5, "the driver, Ray's services, workers and the decoder"
+    assert (tmp_path / "log").read_text().count("watching") >= processes, (
+        "the driver and the decoder; Ray's services and workers"
+    )

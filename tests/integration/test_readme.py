@@ -62,7 +62,7 @@ def origin(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def walked(origin, cache, tmp_path_factory) -> tuple[Path, dict[str, str]]:
+def walked(origin, kept_cache, tmp_path_factory) -> tuple[Path, dict[str, str]]:
     """The folder that was cloned, and what each line of the section printed."""
     folder, template = tmp_path_factory.mktemp("stranger"), tmp_path_factory.mktemp("template")
     (template / "hooks").mkdir()
@@ -72,7 +72,7 @@ def walked(origin, cache, tmp_path_factory) -> tuple[Path, dict[str, str]]:
     hook.chmod(0o755)
     env = {
         **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")},
-        "FEATRAY_CACHE": str(cache),
+        "FEATRAY_CACHE": str(kept_cache),
         "GIT_TEMPLATE_DIR": str(template),
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{origin.as_uri()}.insteadOf",

@@ -8,8 +8,7 @@ import shutil
 import duckdb
 import pytest
 
-from featray.run.runner import run
-from tests.fixtures.runs import make_config, silent
+from tests.fixtures.runs import make_config, run_here
 
 SPARSE = {"sample": {"every": 118}}
 
@@ -29,21 +28,21 @@ def counts(out):
     return duckdb.connect().sql(sql).fetchall(), *duckdb.connect().sql(faces).fetchall()
 
 
-def test_failed_videos_are_tried_again_and_changed_ones_replaced(cluster, inputs, clips, tmp_path):
+def test_failed_videos_are_tried_again_and_changed_ones_replaced(inputs, clips, tmp_path):
     out = tmp_path / "out"
     config = make_config([f"{inputs}/*.mp4"], out, decode=SPARSE)
-    run(config, silent())
+    run_here(config)
     assert counts(out) == ([("a.mp4", "ok", 4), ("b.mp4", "failed", 0)], (4, 4))
 
     retry = make_config([f"{inputs}/*.mp4"], out, decode=SPARSE, run={"retry_failed": True})
-    again = run(retry, silent())
+    again = run_here(retry)
     assert (again.videos, again.already_published) == ({"ok": 0, "partial": 0, "failed": 1}, {"ok": 1})
     assert counts(out) == ([("a.mp4", "ok", 4), ("b.mp4", "failed", 0)], (4, 4))
 
     shutil.copy(clips / "face.mp4", inputs / "b.mp4")
-    changed = run(config, silent())
+    changed = run_here(config)
     assert (changed.videos["ok"], changed.already_published) == (1, {"ok": 1})
     assert counts(out) == ([("a.mp4", "ok", 4), ("b.mp4", "ok", 4)], (8, 8))
     errors = list((out / "errors").rglob("*.parquet"))
     assert errors == [], "the error of the bytes that were replaced is gone with them"
-    assert run(config, silent()).status == "nothing_to_do"
+    assert run_here(config).status == "nothing_to_do"

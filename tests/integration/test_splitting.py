@@ -11,7 +11,7 @@ from featray.config import DecodeConfig, DetectConfig, EveryNth
 from featray.extract.child import ChildSettings
 from featray.extract.isolation import IsolatedDecoder
 from featray.extract.plan import VideoTask
-from featray.graph.pipeline import _Running
+from featray.graph.ray_internals import _Running
 from featray.run.runner import run
 from featray.sources.listing import list_videos
 from featray.tables.layout import open_output

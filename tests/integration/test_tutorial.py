@@ -22,13 +22,13 @@ _SPARK = importlib.util.find_spec("pyspark") is not None and shutil.which("java"
 
 
 @pytest.fixture(scope="module")
-def done(cache, tmp_path_factory) -> tuple[Path, str]:
+def done(kept_cache, tmp_path_factory) -> tuple[Path, str]:
     """The folder after the last block, and what all of them printed."""
     folder, programs = tmp_path_factory.mktemp("tutorial"), tmp_path_factory.mktemp("bin")
     for name, words in (("featray", f'"{sys.executable}" -m featray "$@"'), ("python", f'"{sys.executable}" "$@"')):
         (programs / name).write_text(f"#!/bin/sh\nexec {words}\n")
         (programs / name).chmod(0o755)
-    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "FEATRAY_CACHE": str(cache)}
+    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "FEATRAY_CACHE": str(kept_cache)}
     env["PYTHONPATH"] = os.pathsep.join([str(_TUTORIAL.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     printed = ""
     for block in _BLOCK.finditer(_TUTORIAL.read_text("utf-8")):

@@ -15,9 +15,8 @@ from featray.cli import main
 from featray.model.checkpoint import read_checkpoint
 from featray.model.source import KNOWN_CHECKPOINTS, SYNTHETIC
 from featray.model.synth import SYNTHETIC_VARIANTS
-
-from .conftest import HUB_FILE, HUB_SPEC
-from .hub_server import COMMIT
+from tests.fixtures.golden import HUB_FILE, HUB_SPEC
+from tests.fixtures.hub_server import COMMIT
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 

@@ -14,7 +14,6 @@ from featray.config import DecodeConfig
 from featray.extract.chunks import extract_chunks
 from featray.extract.plan import VideoTask, open_source, plan_video
 from featray.sources.listing import list_videos
-from tests.fixtures.found_faces import detector  # noqa: F401
 from tests.fixtures.runs import make_config
 
 
@@ -33,7 +32,7 @@ def damage(clip: Path, place: Path) -> list[int]:
 
 @pytest.mark.parametrize("unit_frames", [1000, 24])
 @pytest.mark.parametrize("name", ["no_face.mp4", "face.mp4"])
-def test_a_damaged_frame_without_a_face_is_not_called_empty(name, unit_frames, detector, tmp_path):  # noqa: F811
+def test_a_damaged_frame_without_a_face_is_not_called_empty(name, unit_frames, detector, tmp_path):
     clip = tmp_path / name
     damaged = damage(Path(str(files("featray") / "demo_clips" / name)), clip)
     assert len(damaged) == 8

@@ -15,14 +15,14 @@ from featray.config import DecodeConfig, EveryNth, FramesPerSecond
 from featray.extract.chunks import extract_chunks
 from featray.extract.plan import Outcome, VideoTask, open_source, plan_video
 from featray.faces.stride import find_faces
-from featray.graph.stages import land_unit_part, landed_faces
 from featray.run.shards import cut_shards
 from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.sources.listing import list_videos
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
+from featray.tables.ledger import land_unit_part, landed_faces
 from featray.tables.publish import PublishSettings, publish_shard
-from tests.fixtures.found_faces import all_frames, detector, props  # noqa: F401
+from tests.fixtures.found_faces import all_frames
 from tests.fixtures.runs import make_config
 from tests.fixtures.scenes import Scene, line, pan, still, write_clip
 
@@ -36,7 +36,7 @@ class Known:
 
     batch_frames = 1
 
-    def __init__(self, path: Path, detector) -> None:  # noqa: F811
+    def __init__(self, path: Path, detector) -> None:
         found = find_faces(all_frames(path), detector, every=1)
         self._faces = {seen.frame.index: seen.faces for seen in found}
 
@@ -45,7 +45,7 @@ class Known:
 
 
 @pytest.fixture(scope="module", params=[("libx264", "mp4"), ("mpeg4", "avi")], ids=["times", "counted"])
-def clip(request, props, tmp_path_factory) -> Path:  # noqa: F811
+def clip(request, props, tmp_path_factory) -> Path:
     """Four shots, keyframes off the stride; in AVI its B-frames have no times, so that frames are counted."""
     codec, suffix = request.param
     room, street = still(props.room, x=100), still(props.street)
@@ -62,7 +62,7 @@ def clip(request, props, tmp_path_factory) -> Path:  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def known(clip: Path, detector) -> Known:  # noqa: F811
+def known(clip: Path, detector) -> Known:
     return Known(clip, detector)
 
 

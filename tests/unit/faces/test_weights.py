@@ -15,6 +15,7 @@ from featray.cli import main
 from featray.config import DecodeConfig, DetectConfig, parse_config
 from featray.errors import ConfigError, ModelError, WeightsMissing
 from featray.extract.child import ChildSettings
+from featray.extract.isolation import IsolatedDecoder
 from featray.faces.detector import DetectorFiles
 from featray.faces.detectors import detector_sha256, open_detector
 from featray.faces.retinaface_r34 import open_torch, prepare
@@ -186,9 +187,13 @@ def test_a_worker_refuses_other_files_than_the_run_was_planned_with(tmp_path, ca
     boxes.write_text("video,frame_index,x1,y1,x2,y2\na.mp4,3,10,20,60,90\n")
     detect = DetectConfig(detector="boxes", boxes=str(boxes))
     child = ChildSettings(DecodeConfig(), detect, {}, cache, detector_sha256(detect))
-    DecodeDetect(child)
+    DecodeDetect(IsolatedDecoder(child))
     boxes.write_text("video,frame_index,x1,y1,x2,y2\n")
-    refused(lambda: DecodeDetect(child), ModelError, "boxes: its files are not those this run was planned with")
+    refused(
+        lambda: DecodeDetect(IsolatedDecoder(child)),
+        ModelError,
+        "boxes: its files are not those this run was planned with",
+    )
 
 
 def test_small_and_odd_frames_and_a_process_without_torch(published, cache):

@@ -4,7 +4,7 @@ import gc
 import logging
 import weakref
 
-from featray.graph.pipeline import configure_context
+from featray.graph.ray_internals import configure_context
 
 
 class Actor:

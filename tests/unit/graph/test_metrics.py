@@ -7,7 +7,7 @@ import pytest
 
 from featray.graph.metrics import FRAMES, METRICS, record
 
-DASHBOARD = Path(__file__).parents[2] / "infra" / "grafana" / "featray.json"
+DASHBOARD = Path(__file__).parents[3] / "infra" / "grafana" / "featray.json"
 
 RAY_OWN = {"ray_node_gpus_utilization", "ray_node_cpu_utilization", "ray_node_mem_used", "ray_object_store_memory"}
 """Ray's documented system metrics that the dashboard shows beside ours."""

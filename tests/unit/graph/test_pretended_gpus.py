@@ -41,10 +41,10 @@ def test_gpus_are_named_as_ray_names_them():
 
 @pytest.mark.parametrize(("visible", "counted"), [(None, 4), ("", 0), ("-1", 0), ("0,2", 2), ("0,1,2,3,4,5", 4)])
 def test_of_this_machines_gpus_those_count_that_this_process_may_use(monkeypatch, visible, counted):
-    from featray.graph import ray_session
+    from featray.graph import ray_internals
 
-    monkeypatch.setattr(ray_session.NvidiaGPUAcceleratorManager, "get_current_node_num_accelerators", lambda: 4)
+    monkeypatch.setattr(ray_internals.NvidiaGPUAcceleratorManager, "get_current_node_num_accelerators", lambda: 4)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert ray_session.local_gpus() == counted
+    assert ray_internals.usable_gpus() == counted

@@ -12,7 +12,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from .files import INFRA, QUIET, REPOSITORY, image_environment, instructions, locked
+from tests.fixtures.infra_files import INFRA, QUIET, REPOSITORY, image_environment, instructions, locked
 
 
 def needed(name, extras=()):

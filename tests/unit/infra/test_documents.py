@@ -10,8 +10,7 @@ import yaml
 from featray.cli import main
 from featray.config import Config, load_config
 from featray.errors import ERROR_MEANINGS, RETRYABLE, ErrorCode
-
-from .files import INFRA, REPOSITORY
+from tests.fixtures.infra_files import INFRA, REPOSITORY
 
 DOCUMENTS = sorted(INFRA.rglob("*.md"))
 FILES = sorted(

@@ -15,7 +15,6 @@ from featray.errors import ErrorCode, StorageError
 from featray.extract.child import ChildSettings
 from featray.extract.isolation import IsolatedDecoder
 from featray.extract.plan import VideoTask
-from featray.graph.stages import land_unit_part
 from featray.run.shards import cut_shards
 from featray.schema import LANDED_SCHEMA
 from featray.sources.listing import list_videos
@@ -24,6 +23,7 @@ from featray.tables.commits import read_commits, write_manifest
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold
+from featray.tables.ledger import land_unit_part
 from featray.tables.provenance import WeightsFacts, footer, run_row
 from featray.tables.publish import PublishSettings, publish_shard
 from featray.tables.query import connect, run_sql

@@ -12,8 +12,7 @@ import yaml
 from featray.config import load_config
 from featray.graph.workers import Node, choose_workers
 from featray.weights.hub import parse_hub_spec
-
-from .files import INFRA, QUIET, REPOSITORY, document, documents, image_environment, locked
+from tests.fixtures.infra_files import INFRA, QUIET, REPOSITORY, document, documents, image_environment, locked
 
 FIELDS = json.loads((REPOSITORY / "tests/data/infra/kubernetes_fields.json").read_text())["types"]
 GIB = 1 << 30

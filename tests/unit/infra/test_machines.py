@@ -17,8 +17,7 @@ from featray import __version__
 from featray.config import load_config
 from featray.graph.workers import choose_workers
 from tests.fixtures import s3
-
-from .files import INFRA, QUIET, REPOSITORY, image_environment, instructions
+from tests.fixtures.infra_files import INFRA, QUIET, REPOSITORY, image_environment, instructions
 
 AWS = yaml.safe_load((INFRA / "ray/aws.yaml").read_text())
 COMPOSE = yaml.safe_load((INFRA / "compose/compose.yaml").read_text())

@@ -15,8 +15,7 @@ from featray.errors import ModelError
 from featray.model.engine_openvino import ir_key
 from featray.model.engines import open_engine
 from featray.weights.ir_cache import IrCache
-
-from .conftest import VARIANTS, deviations, golden
+from tests.fixtures.golden import VARIANTS, deviations, golden
 
 OPEN = """
 import json, sys
@@ -47,19 +46,19 @@ def test_openvino_reproduces_pyfeat(variant, engine_of, chips):
     assert found["au"] < 2e-6
 
 
-def test_warm_start_needs_no_torch_and_reports_no_usage(atto, engine_of, model_dir, chips, tmp_path):
+def test_warm_start_needs_no_torch_and_reports_no_usage(atto, engine_of, kept_cache, chips, tmp_path):
     here = engine_of("atto", "openvino")(chips)
     np.save(tmp_path / "chips.npy", chips)
-    command = [sys.executable, "-c", OPEN, str(atto.path), str(model_dir / "cache"), str(tmp_path / "chips.npy")]
+    command = [sys.executable, "-c", OPEN, str(atto.path), str(kept_cache), str(tmp_path / "chips.npy")]
     facts = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     assert facts["modules"] == []
     assert facts["telemetry"] is False
     assert np.array_equal(np.array(facts["au"], np.float32), here.au)
 
 
-def test_entry_files(engine_of, model_dir):
+def test_entry_files(engine_of, kept_cache):
     engine_of("atto", "openvino")
-    for entry in (model_dir / "cache" / "openvino").glob("*-pyfeat-*/"):
+    for entry in (kept_cache / "openvino").glob("*-pyfeat-*/"):
         names = sorted(path.name for path in entry.iterdir())
         assert names == ["heads.bin", "heads.xml", "manifest.json", "trunk.bin", "trunk.xml"]
 

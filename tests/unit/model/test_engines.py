@@ -13,8 +13,7 @@ import torch
 from featray.errors import ConfigError, ModelError
 from featray.model.engines import bf16_deviations, choose, open_engine
 from featray.model.synth import SYNTHETIC_VARIANTS
-
-from .conftest import VARIANTS, deviations, golden
+from tests.fixtures.golden import VARIANTS, deviations, golden
 
 ENGINES = ("torch", "openvino")
 ROW_BOUND = {"torch": 2e-6, "openvino": 0.0}

@@ -13,8 +13,7 @@ from featray.model.config import BACKBONES, CheckpointConfig, config_from_mappin
 from featray.model.layout import expected_dtype, expected_layout
 from featray.model.network import MultitaskNet
 from featray.model.synth import SYNTHETIC_VARIANTS
-
-from .conftest import DATA, VARIANTS
+from tests.fixtures.golden import DATA, VARIANTS
 
 DTYPES = {"F32": "float32", "I64": "int64"}
 

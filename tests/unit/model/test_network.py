@@ -15,8 +15,7 @@ from featray.model.config import IMAGE_SIDE_PX, config_from_mapping
 from featray.model.gaze import Gaze, RoiAlign, rotation_matrix
 from featray.model.network import load_network
 from featray.model.synth import write_synthetic
-
-from .conftest import VARIANTS, deviations, golden
+from tests.fixtures.golden import VARIANTS, deviations, golden
 
 TOLERANCE = {"mesh": 1e-3}
 """Parity with py-feat: 1e-4 absolute, the mesh 1e-3 of a chip. The synthetic pixel meshes have

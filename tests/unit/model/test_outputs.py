@@ -13,8 +13,7 @@ from featray.names import (
     EMOTION_NAMES_7,
     EMOTION_NAMES_8,
 )
-
-from .conftest import DATA, VARIANTS, golden
+from tests.fixtures.golden import DATA, VARIANTS, golden
 
 CROPS = np.array([[96.0, 51.0, 108.0], [-66.3, -20.0, 300.0], [0, 0, 1], [3800.25, 2100.5, 64.0]])
 

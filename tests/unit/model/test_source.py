@@ -12,11 +12,9 @@ import pytest
 
 from featray.errors import ConfigError, LicenseError, ModelError, WeightsMissing
 from featray.model.source import KNOWN_CHECKPOINTS, resolve_checkpoint
-
-from .conftest import HUB_FILE as FILE
-from .conftest import HUB_SPEC as SPEC
-from .conftest import point_client_to
-from .hub_server import COMMIT
+from tests.fixtures.golden import HUB_FILE as FILE
+from tests.fixtures.golden import HUB_SPEC as SPEC
+from tests.fixtures.hub_server import COMMIT, point_client_to
 
 
 def resolve(spec, cache_dir, *, revision=None, sha256=None, accept_license=None):

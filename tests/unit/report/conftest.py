@@ -1,4 +1,4 @@
-"""An output of two releases and three clips, one of them no video, made by everything the main job does but Ray."""
+"""An output of two releases and three clips, one of them no video, made by the main job on its local executor."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 
 from featray.config import parse_config
 from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
-from featray.tables.layout import Output
+from featray.tables.layout import Output, open_output
 from featray.tables.query import connect, run_sql
 from tests.fixtures.corpus import run_ffmpeg
-from tests.fixtures.runs import run_without_ray
+from tests.fixtures.runs import run_here
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def two(tmp_path_factory: pytest.TempPathFactory, face_clip: Path) -> Two:
                 "model": {"checkpoint": str(checkpoint), "engine": "torch", "precision": "fp32", "batch_size": 8},
             }
         )
-        output = run_without_ray(config, trained=False)
+        run_here(config)
+        output = open_output(config.output.uri)
         releases.append(connect(output).sql("SELECT max(release) FROM videos").fetchall()[0][0])
     return Two(output, clips, *releases)

@@ -12,6 +12,8 @@ import duckdb
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from featray.config import parse_config
 from featray.errors import UsageError
@@ -20,9 +22,10 @@ from featray.report.distributions import FEATURES, read_distributions
 from featray.report.numbers import nice_width
 from featray.report.page import ReportSettings, write_report
 from featray.report.scope import open_scope, sample_clause
+from featray.tables.layout import open_output
 from featray.views.times import clock_text
 from tests.fixtures.page import Page
-from tests.fixtures.runs import run_without_ray
+from tests.fixtures.runs import run_here
 
 
 @pytest.fixture(scope="module")
@@ -152,19 +155,22 @@ def test_the_strongest_moment_is_that_of_the_tables(two, page):
 def test_an_output_without_a_face_or_even_a_frame_makes_a_page_too(tmp_path, two):
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "broken.mp4").write_bytes(b"no video at all")
-    checkpoint = two.clips.parent / "atto-0.safetensors"
+    weights, metadata = two.clips.parent / "atto-0.safetensors", {}
+    with safe_open(weights, framework="numpy") as file:
+        metadata = file.metadata() | {"weights_trained": "true"}
+    checkpoint = tmp_path / "trained.safetensors"
+    save_file(load_file(weights), checkpoint, metadata=metadata)
     config = {
         "dataset": "nothing",
         "input": {"uris": [f"{tmp_path}/clips/*.mp4"]},
         "output": {"uri": str(tmp_path / "out")},
         "model": {"checkpoint": str(checkpoint), "engine": "torch", "precision": "fp32"},
     }
-    output = run_without_ray(parse_config(config), trained=True)
     for clip in ("", "nobody.mp4"):
         if clip:
             shutil.copy(two.clips / clip, tmp_path / "clips")
-            output = run_without_ray(parse_config(config), trained=True)
-        made = write_report(output, str(tmp_path / "r.html"), ReportSettings())
+        run_here(parse_config(config))
+        made = write_report(open_output(str(tmp_path / "out")), str(tmp_path / "r.html"), ReportSettings())
         shown = Page(tmp_path / "r.html")
         assert made.moments == 0 and made.weights_trained and "Synthetic weights" not in shown.text
         assert shown.by_id["n-faces"].startswith("0in 0 tracks") and "not_a_video" in shown.text

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from featray.cli import main
 from featray.schema import TABLES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",

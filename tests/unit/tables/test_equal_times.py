@@ -6,12 +6,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from featray.extract.plan import UnitTask, VideoPlan
-from featray.graph.stages import land_unit_part
 from featray.schema import FACE_TABLES
 from featray.sources.listing import Video
 from featray.tables.commits import ShardManifest, read_commits
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
+from featray.tables.ledger import land_unit_part
 from featray.tables.publish import PublishSettings, publish_shard
 from featray.upkeep.accounting import order_rule
 from featray.upkeep.compact import compact_partition

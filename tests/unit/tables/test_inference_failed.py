@@ -40,6 +40,9 @@ class FailsOn:
     def is_usable(self):
         return True
 
+    def stop(self):
+        self._engine.stop()
+
 
 @pytest.fixture
 def fails(monkeypatch):
@@ -51,7 +54,6 @@ def fails(monkeypatch):
             begin(self, settings)
             self.engine = FailsOn(self.engine, **how)
 
-        monkeypatch.setattr("tests.fixtures.runs._ENGINES", {})
         monkeypatch.setattr(Infer, "_start", begin_failing)
 
     return set_to_fail
@@ -130,6 +132,7 @@ def test_a_worker_whose_engine_is_of_no_more_use_ends(tmp_path):
 import numpy as np
 from featray.extract.chunks import Chunk
 from featray.extract.plan import Outcome
+from featray.graph.ray_internals import end_worker
 from featray.graph.rows import chunk_row
 from featray.graph.stages import Infer
 from featray.schema import DETECTED_SCHEMA, FRAMES_SCHEMA
@@ -141,6 +144,7 @@ class Broken:
         return False
 
 infer = Infer.__new__(Infer)
+infer._give_up, infer.checkpoint_config = end_worker, None
 infer.engine = Broken()
 nothing = np.zeros((0, 256, 256, 3), np.uint8), DETECTED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table()
 print(list(infer(chunk_row("{}", Chunk(0, True, *nothing, Outcome())))))

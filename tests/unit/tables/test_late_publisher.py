@@ -6,7 +6,6 @@ import pytest
 
 from featray.errors import LeaseError, RunError
 from featray.extract.plan import UnitTask, VideoPlan
-from featray.graph.stages import land_unit_part
 from featray.sources.listing import Video
 from featray.store.storage import list_files
 from featray.tables import publish
@@ -23,6 +22,7 @@ from featray.tables.commits import (
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold
+from featray.tables.ledger import land_unit_part
 from featray.tables.publish import PublishSettings, publish_shard
 from featray.tables.tombstones import Erasure, note_erasure
 from featray.upkeep.recover import recover

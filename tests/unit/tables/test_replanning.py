@@ -8,12 +8,14 @@ import pytest
 from featray.config import DecodeConfig, DetectConfig, EveryNth, InputConfig
 from featray.errors import ErrorCode
 from featray.extract.child import ChildSettings
+from featray.extract.isolation import IsolatedDecoder
 from featray.extract.plan import Outcome, UnitTask, VideoPlan, VideoTask
-from featray.graph.stages import PlanVideos, land_unit_part
+from featray.graph.stages import PlanVideos
 from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.sources.listing import list_videos
 from featray.tables.landing import landed_units, read_plan, write_plan
 from featray.tables.layout import Partition, open_output
+from featray.tables.ledger import land_unit_part
 from featray.video.units import WHOLE_VIDEO
 
 
@@ -25,7 +27,8 @@ def partition(tmp_path):
 @pytest.fixture
 def planner(partition):
     made = PlanVideos(
-        partition, ChildSettings(DecodeConfig(sample=EveryNth(every=12), unit_frames=16), DetectConfig(), {})
+        partition,
+        IsolatedDecoder(ChildSettings(DecodeConfig(sample=EveryNth(every=12), unit_frames=16), DetectConfig(), {})),
     )
     yield made
     made._decoder.close()

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from featray.cli.upkeep import compact, erase, finish
 from featray.errors import LeaseError
 from featray.tables.commits import read_commits
 from featray.tables.layout import list_partitions, open_output
 from featray.tables.lease import Fence, hold
 from featray.tables.runs import begin_run, close_killed_runs, end_run
+from featray.upkeep import compact, erase, finish
 from featray.upkeep.recover import recover, sweep_temporary
 from featray.upkeep.verify import verify
 from tests.fixtures.outputs import ids, rows

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from featray.cli.upkeep import compact as compact_module
 from featray.schema import TABLES
 from featray.tables.commits import ShardManifest, close_shard, read_commits, write_manifest
 from featray.tables.layout import list_partitions, open_output
+from featray.upkeep import compact as compact_module
 from featray.upkeep.compact import compact_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.verify import verify

@@ -20,8 +20,8 @@ from featray.upkeep.erase_edits import forget_uri
 from featray.upkeep.finish import finish_partition
 from featray.upkeep.verify import verify
 from tests.fixtures.outputs import ids, rows, traces
-from tests.fixtures.published import SPARSE, Killed, KilledSession
-from tests.fixtures.runs import run_here, small_config
+from tests.fixtures.published import SPARSE
+from tests.fixtures.runs import run_here, run_killed, small_config
 
 TABLES = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
 
@@ -184,8 +184,7 @@ def test_a_run_that_only_landed_a_video_forgets_its_name(
 ):
     monkeypatch.chdir(inputs)
     uris = [named.format(inputs), "notes.mp4"]
-    with pytest.raises(Killed):
-        run_here(small_config(uris, tmp_path / "out", small_network, decode=SPARSE), KilledSession)
+    run_killed(small_config(uris, tmp_path / "out", small_network, decode=SPARSE))
     out = open_output(str(tmp_path / "out"))
     (partition,) = list_partitions(out)
     (manifest,) = read_manifests(partition)

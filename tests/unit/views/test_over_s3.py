@@ -17,7 +17,7 @@ from featray.config import parse_config
 from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
 from tests.fixtures import s3
 from tests.fixtures.corpus import run_ffmpeg
-from tests.fixtures.runs import run_without_ray
+from tests.fixtures.runs import run_here
 
 OUT = "s3://tables/facial"
 SECRET = "hunter2"
@@ -50,7 +50,7 @@ def store(options, face_clip, tmp_path_factory):
         "decode": {"sample": {"every": 4}},
         "model": {"checkpoint": str(checkpoint), "engine": "torch", "precision": "fp32", "batch_size": 8},
     }
-    run_without_ray(parse_config(config), trained=False)
+    run_here(parse_config(config))
     (folder / "run.yaml").write_text(json.dumps(config))  # JSON is YAML
     store.config_file = folder / "run.yaml"
     return store

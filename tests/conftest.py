@@ -1,0 +1,11 @@
+"""Loads the fixtures that tests share."""
+
+pytest_plugins = [
+    "tests.fixtures.plugin",
+    "tests.fixtures.checkpoints",
+    "tests.fixtures.runs",
+    "tests.fixtures.published",
+    "tests.fixtures.found_faces",
+    "tests.fixtures.videos",
+    "tests.fixtures.faults",
+]

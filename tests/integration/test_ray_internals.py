@@ -1,0 +1,154 @@
+"""A canary for each workaround in `ray_internals.py`: it fails once Ray no longer needs it, which can then go.
+
+What cannot have one: `rows_of` and `_Running` are about the driver's time and memory, measured in benchmarks.
+"""
+
+import contextlib
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+
+import pyarrow as pa
+import pytest
+import ray
+import ray.exceptions
+from ray.data import ActorPoolStrategy
+from ray.data._internal.execution.block_ref_counter import BlockRefCounter
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.execution.interfaces.physical_operator import DataOpTask
+from ray.data._internal.execution.metadata_fetcher import InlineMetadataFetcher
+from ray.data._internal.execution.operators.map_operator import MapOperator
+from ray.data.block import BlockAccessor, BlockMetadataWithSchema
+from ray.util.annotations import RayDeprecationWarning
+
+from featray.graph.ray_internals import FetchAtOnce, configure_context, end_stream, usable_gpus
+
+
+@ray.remote(num_returns="streaming", max_retries=0, num_cpus=0)
+def rows(whole):
+    """So many rows and what is known of each, as tasks of Ray Data give them; dies before it says that of one more."""
+    block = pa.table({"task": ["x"]})
+    for _ in range(whole):
+        yield block
+        yield pickle.dumps(
+            BlockMetadataWithSchema.from_metadata(BlockAccessor.for_block(block).get_metadata(), block.schema)
+        )
+    yield block
+    time.sleep(1)  # so that the row is heard of
+    os._exit(1)
+
+
+def looks(fetcher, whole, count=200):
+    """What a task gave, and the errors it raised, in so many looks of the scheduler; and whether it is finished."""
+    given, errors = [], []
+    task = DataOpTask(0, rows.remote(whole), BlockRefCounter(), "reader", output_ready_callback=given.append)
+    for _ in range(count):
+        try:
+            task.on_data_ready(None, fetcher)
+        except ray.exceptions.RayError as error:
+            errors.append(error)
+        if task.has_finished:
+            break
+        time.sleep(0.1)
+    return len(given), errors, task.has_finished
+
+
+@pytest.mark.parametrize("whole", [0, 2])
+def test_a_row_that_nothing_is_known_of_is_dropped_and_its_task_has_failed(cluster, whole):
+    given, errors, is_finished = looks(FetchAtOnce(), whole)
+    assert given == whole and is_finished
+    (error,) = errors
+    assert isinstance(error, ray.exceptions.WorkerCrashedError)
+
+
+def test_ray_data_itself_would_ask_for_ever(cluster):
+    """When this fails, FetchAtOnce is of no more use."""
+    _, errors, is_finished = looks(InlineMetadataFetcher(), 0)
+    assert len(errors) > 10 and not is_finished
+
+
+def test_an_actor_that_dies_as_it_starts_is_started_again_without_end(cluster, tmp_path):
+    """When this fails, `watch_start` is of no more use."""
+    counted = tmp_path / "starts"
+
+    class Dies:
+        def __init__(self):
+            with counted.open("a") as file:
+                file.write("x")
+            os._exit(1)
+
+        def __call__(self, batch):
+            return batch
+
+    configure_context()
+    dataset = ray.data.range(1).map_batches(Dies, compute=ActorPoolStrategy(size=1), max_restarts=-1)
+    thread = threading.Thread(target=_take, args=(dataset,), daemon=True)
+    thread.start()
+    for _ in range(300):
+        if counted.exists() and len(counted.read_text()) > 4:
+            break
+        time.sleep(0.1)
+    assert thread.is_alive(), "nothing was raised after five deaths"
+    assert end_stream()
+    thread.join(30)
+
+
+def _take(dataset):
+    with contextlib.suppress(Exception):
+        dataset.take_all()
+
+
+def test_map_batches_warns_of_settings_that_it_still_takes(cluster):
+    """When this fails, `building` need hide no warning, and `_FAULTS` has to be said in another way."""
+    with pytest.warns(RayDeprecationWarning, match=r"ray_remote_args. is deprecated and will be removed in Ray 2\.64"):
+        ray.data.range(1).map_batches(Keeps, compute=ActorPoolStrategy(size=1), max_restarts=-1, max_task_retries=2)
+
+
+class Keeps:
+    def __call__(self, batch):
+        return batch
+
+
+def test_statistics_of_every_block_are_kept_until_the_end(cluster):
+    """When this fails, `_Running` need not clear them."""
+    context = ray.data.DataContext.get_current().copy()
+    context.custom_execution_callback_classes = [Watcher]
+    with ray.data.DataContext.current(context):
+        ray.data.range(20, override_num_blocks=20).map_batches(Keeps, compute=ActorPoolStrategy(size=1)).take_all()
+    assert Watcher.most >= 15
+
+
+class Watcher(ExecutionCallback):
+    most = 0
+
+    def on_execution_step(self, executor):
+        for operator in executor._topology:
+            if isinstance(operator, MapOperator):
+                Watcher.most = max(Watcher.most, len(operator._output_blocks_stats))
+
+
+def test_no_machine_without_a_gpu_has_one():
+    """Ray has no public function that counts them: this one is private, and must stay where it is."""
+    assert usable_gpus() == 0.0
+
+
+_INIT = """
+import os, signal
+os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+import ray
+signal.signal(signal.SIGTERM, print)
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, num_gpus=0)
+print("handler kept" if signal.getsignal(signal.SIGTERM) is print else "handler replaced")
+"""
+
+
+@pytest.mark.ray
+def test_starting_ray_takes_the_handler_of_sigterm_and_talks(tmp_path):
+    """When this fails, `stop.handler_kept` or what `ray_session.connect` silences is of no more use."""
+    done = subprocess.run([sys.executable, "-c", _INIT], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "handler replaced" in done.stdout
+    assert "Set ray log level" in done.stderr
