@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-dev  ## ruff, mypy, and that imports keep to the rooms
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed-dev  ## fast tests, without Ray, on two cores
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit
+	$(BIN)/python -m pytest -q -n 2 --dist load tests/unit
 
 integration: $(VENV)/.installed-dev  ## the real job on local Ray, and what happens when it is hurt
 	$(BIN)/python -m pytest -q tests/integration tests/faults

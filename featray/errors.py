@@ -8,6 +8,8 @@ Two kinds, kept apart:
       ├── UsageError          the command line or a value on it            exit 2
       │   └── ConfigError     a config file or one of its keys             exit 2
       ├── StorageError        a bucket, folder or object we must read or write
+      │   ├── NotFound        it is not there
+      │   ├── AccessDenied    we may not
       │   └── OutputError     the output is not ours, or is damaged
       │       └── LeaseError  the dataset and release are held by another run
       ├── ModelError          a checkpoint or one of its tensors
@@ -119,6 +121,14 @@ class ConfigError(UsageError):
 
 class StorageError(FeatrayError):
     """A location that the run depends on cannot be listed, read or written."""
+
+
+class NotFound(StorageError):
+    """What was to be read is not there, or the bucket that it lies in."""
+
+
+class AccessDenied(StorageError):
+    """The storage refuses: no credentials, wrong ones, or too few rights."""
 
 
 class OutputError(StorageError):

@@ -211,6 +211,6 @@ def open_source(video: Video, storage_options: dict[str, Any]) -> Any:
             return read_member(location, video.place, MAX_VALUE_BYTES)
         return open_ranges(location, size_bytes=video.size_bytes if video.size_bytes >= 0 else None)
     except StorageError as error:
-        raise VideoError(str(error), code=unreadable_code(error.__cause__)) from None
+        raise VideoError(str(error), code=unreadable_code(error)) from None
     except MemoryError as error:
         raise VideoError(f"{video.uri}: {error}", code=ErrorCode.TOO_LARGE) from None

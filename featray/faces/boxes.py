@@ -116,7 +116,7 @@ class BoxesFile:
         except pa.ArrowInvalid as error:
             raise VideoError(f"{self.uri}: {self._one_line(error)}", code=ErrorCode.BAD_BOXES) from None
         except StorageError as error:
-            raise VideoError(str(error), code=unreadable_code(error.__cause__)) from None
+            raise VideoError(str(error), code=unreadable_code(error)) from None
         except transport_errors() as error:
             raise VideoError(f"{self.uri}: {explain(error)}", code=unreadable_code(error)) from None
 

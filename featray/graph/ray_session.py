@@ -32,7 +32,7 @@ from featray.graph.stages import StageSettings
 from featray.graph.stop import Terminated, handler_kept
 from featray.graph.workers import Node, Workers, choose_workers
 from featray.tables.commits import Commit, ShardManifest
-from featray.tables.layout import Partition
+from featray.tables.lease import HeldPartition
 from featray.tables.publish import PublishSettings, publish_shard
 
 log = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ class RaySession:
 
 
 @ray.remote(num_cpus=0.1, max_retries=3)
-def _publish(partition: Partition, manifest: ShardManifest, settings: PublishSettings, after: object) -> Commit:
+def _publish(partition: HeldPartition, manifest: ShardManifest, settings: PublishSettings, after: object) -> Commit:
     """`publish_shard` as a task; `after` is a task that has to be done first."""
     return publish_shard(partition, manifest, settings)
 

@@ -38,6 +38,7 @@ from featray.graph.rows import (
 from featray.names import CHIP_PX
 from featray.sources.listing import Video
 from featray.tables.layout import Partition
+from featray.tables.lease import HeldPartition
 from featray.tables.ledger import land_unit_part, landed_faces, units_to_do
 
 _log = logging.getLogger(__name__)
@@ -74,14 +75,14 @@ class StageSettings:
     """What the stages of a run are made from, whatever executes them.
 
     Attributes:
-        partition: where parts land.
+        partition: where parts land, and shards are published.
         run_id: of the run.
         child: for the processes that plan and decode.
         infer: for inference workers.
         max_attempts: after which a failure that may pass is final.
     """
 
-    partition: Partition
+    partition: HeldPartition
     run_id: str
     child: ChildSettings
     infer: InferSettings

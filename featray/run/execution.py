@@ -71,7 +71,7 @@ class Execution:
     def __init__(self, job: Job, lease: Lease, session: Session, progress: Progress) -> None:
         self.counts = Counts()
         self._job, self._lease, self._session, self._progress = job, lease, session, progress
-        self._partition = lease.fence.partition
+        self._partition = lease.partition
         self._tally = Tally()
         names = path_field_names(job.config.input.path_fields or "")
         self._publishing = PublishSettings(
@@ -79,7 +79,6 @@ class Execution:
             tables=tuple(job.config.output.tables),
             path_fields=tuple(name for name in names if name != "name"),
             footer=footer(job.row()),
-            fence=lease.fence,
         )
 
     def run(self, todo: Iterator[VideoTask]) -> None:

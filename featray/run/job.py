@@ -19,7 +19,7 @@ from featray.model.checkpoint import Checkpoint
 from featray.model.engines import choose
 from featray.model.source import resolve_checkpoint
 from featray.run.session import available_gpus
-from featray.tables.layout import Partition
+from featray.tables.lease import HeldPartition
 from featray.tables.provenance import WeightsFacts, run_row
 from featray.video.decoders import open_decoder
 
@@ -63,7 +63,7 @@ class Job:
             cache_dir=cache_dir(),
         )
 
-    def stage_settings(self, partition: Partition) -> StageSettings:
+    def stage_settings(self, partition: HeldPartition) -> StageSettings:
         """Return what the run's stages are made from."""
         return StageSettings(
             partition, self.run_id, self.child_settings(), self.infer_settings(), self.config.run.max_attempts

@@ -66,15 +66,15 @@ def run(config: Config, progress: Progress) -> Summary:
     output = open_output(config.output.uri, config.output.storage_options, create=True)
     partition = Partition(output, config.dataset, job.release)
     with hold(partition, job.run_id) as lease:
-        done = recover(partition, job.run_id, lease.fence.check)
+        done = recover(lease.partition, job.run_id)
         backlog = Backlog(partition, done, job.settings, retry_failed=config.run.retry_failed)
         todo = backlog.select(chain([first], videos))
         head = list(islice(todo, LOCAL_VIDEOS + 1))
         counts = _execute(job, lease, head, todo, progress, started) if head else Counts()
         deleted = backlog.deleted(config.input)
         if deleted.count and config.run.drop_deleted:
-            drop_videos(partition, deleted.videos, f"drop-{job.run_id}", lease.fence.check)
-        sweep_temporary(partition, lease.fence.check)
+            drop_videos(lease.partition, deleted.videos, f"drop-{job.run_id}")
+        sweep_temporary(lease.partition)
     return Summary(
         job=job,
         status=counts.status if head else "nothing_to_do",
@@ -91,8 +91,8 @@ def _execute(
     job: Job, lease: Lease, head: list[VideoTask], rest: Iterator[VideoTask], progress: Progress, started: float
 ) -> Counts:
     """Work on the videos between the two rows that a run writes about itself, at its start and its end."""
-    partition, row = lease.fence.partition, job.row()
-    begin_run(partition, row, lease.fence.check)
+    partition, row = lease.partition, job.row()
+    begin_run(partition, row)
     try:
         executor, why = choose_executor(job.config.cluster, len(head))
         progress.announce(executor, why)
@@ -103,10 +103,10 @@ def _execute(
     except BaseException as error:
         with suppress(LeaseError):  # the run that took over has written the last word on this one
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            end_run(partition, {**row, "status": status, "finished_at": datetime.now(UTC)}, lease.fence.check)
+            end_run(partition, {**row, "status": status, "finished_at": datetime.now(UTC)})
         raise
     counts, seconds = execution.counts, time.monotonic() - started
     rates = {"frames_per_s": counts.frames / seconds, "faces_per_s": counts.faces / seconds}
     ended = {**row, **asdict(counts), **rates, "status": counts.status, "finished_at": datetime.now(UTC)}
-    end_run(partition, ended, lease.fence.check)
+    end_run(partition, ended)
     return counts

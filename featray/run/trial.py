@@ -33,6 +33,7 @@ from featray.run.shards import cut_shards
 from featray.sources.listing import Video
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
+from featray.tables.lease import UnheldPartition
 from featray.tables.publish import PublishSettings
 from featray.video.units import sampled_estimate
 
@@ -81,7 +82,7 @@ def measure(job: Job, good: Sequence[tuple[Video, VideoPlan]]) -> Measured:
     with tempfile.TemporaryDirectory(prefix="featray-plan-") as folder:
         out = Path(folder, "out")
         partition = Partition(open_output(str(out), create=True), job.config.dataset, job.release)
-        stages = job.stage_settings(partition)
+        stages = job.stage_settings(UnheldPartition(partition))
         stages = replace(stages, child=replace(stages.child, decode=decode))
         tasks = _stretches(job, stages, [video for video, _ in picked], chosen)
         measured = _work(job, stages, tasks, {v.video_id: frames_promised(plan, job.config) for v, plan in picked})

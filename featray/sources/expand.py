@@ -18,10 +18,10 @@ from typing import Any, Final
 from fsspec.utils import glob_translate
 
 from featray.config import InputConfig
-from featray.errors import ErrorCode, StorageError
+from featray.errors import NotFound
 from featray.sources.ahead import in_order
 from featray.sources.containers import VIDEO_SUFFIXES
-from featray.store.storage import Location, locate, storage_errors, unreadable_code
+from featray.store.storage import Location, locate, storage_errors
 
 log = logging.getLogger(__name__)
 
@@ -159,13 +159,8 @@ def _asked(place: Location) -> tuple[Location, dict[str, Any] | None]:
     try:
         with storage_errors(place.uri):
             return place, place.fs.info(place.path)
-    except StorageError as error:
-        if (
-            isinstance(error.__cause__, FileNotFoundError)
-            and unreadable_code(error.__cause__) != ErrorCode.ACCESS_DENIED
-        ):
-            return place, None
-        raise
+    except NotFound:
+        return place, None
 
 
 def _s3_keys(here: Location, folder: str) -> Iterator[tuple[Location, dict[str, Any]]]:

@@ -180,7 +180,7 @@ def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
         with storage_errors(location.uri):
             return replace(_to_video(location, location.fs.info(location.path), config.path_fields), extra=entry.extra)
     except StorageError as error:
-        problem = unreadable_code(error.__cause__), readable_name(str(error))
+        problem = unreadable_code(error), readable_name(str(error))
     except ValueError:  # what a storage's library has no other word for: half a character, a NUL
         problem = ErrorCode.FETCH_FAILED, f"{safe}: is no name that its storage takes"
     fields = _path_fields(safe, config.path_fields)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from featray.errors import ErrorCode, StorageError
+from featray.errors import AccessDenied, ErrorCode, NotFound, StorageError
 from featray.redaction import redact_uri
 
 
@@ -114,7 +114,7 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
             f"{clean}: cannot be opened with these storage options ({given}); check their names and values"
         ) from None
     except transport_errors() as error:
-        raise StorageError(f"{clean}: {explain(error)}") from None
+        raise _typed(error, clean) from None
     if "file" in _protocols(fs):
         clean = f"file://{path}"
     return Location(fs, path, clean)
@@ -181,9 +181,10 @@ def explain(error: BaseException) -> str:
     return f"cannot be read or written ({reason})"
 
 
-def unreadable_code(error: BaseException | None) -> ErrorCode:
+def unreadable_code(error: BaseException) -> ErrorCode:
     """What it means for a video that its storage raised this: we may not read it, or could not."""
-    return ErrorCode.ACCESS_DENIED if _is_denied(error) else ErrorCode.FETCH_FAILED
+    denied = isinstance(error, AccessDenied) or _is_denied(error)
+    return ErrorCode.ACCESS_DENIED if denied else ErrorCode.FETCH_FAILED
 
 
 def _is_denied(error: BaseException | None) -> bool:
@@ -206,8 +207,16 @@ def storage_errors(uri: str, *, missing: str = "does not exist") -> Iterator[Non
     try:
         yield
     except transport_errors() as error:
-        text = missing if isinstance(error, FileNotFoundError) and not _is_denied(error) else explain(error)
-        raise StorageError(f"{redact_uri(uri)}: {text}") from error
+        raise _typed(error, redact_uri(uri), missing) from error
+
+
+def _typed(error: BaseException, uri: str, missing: str = "does not exist") -> StorageError:
+    """What a storage raised, as featray's own error."""
+    if _is_denied(error):
+        return AccessDenied(f"{uri}: {explain(error)}")
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"{uri}: {missing}")
+    return StorageError(f"{uri}: {explain(error)}")
 
 
 def read_bytes(location: Location) -> bytes:

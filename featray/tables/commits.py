@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from featray.errors import OutputError, StorageError
+from featray.errors import NotFound, OutputError
 from featray.store.exclusive import create_bytes
 from featray.store.storage import delete, list_files, read_bytes, storage_errors, write_bytes
 from featray.tables.layout import Partition
+from featray.tables.lease import HeldPartition
 
 _FETCHED_TOGETHER = 32
 """Commits of full shards have some 250 kB each."""
@@ -98,8 +99,9 @@ def cancel_shard(partition: Partition, shard: str, run_id: str) -> Commit:
     return create_commit(partition, Commit(shard, run_id, 0, []))
 
 
-def write_commit(partition: Partition, commit: Commit) -> None:
-    """Write a commit, over an older one of its name if there is one."""
+def write_commit(partition: HeldPartition, commit: Commit) -> None:
+    """Write a commit, over an older one of its name if there is one; asks first whether that is still allowed."""
+    partition.check()
     write_bytes(partition.commit(commit.name), json.dumps(asdict(commit)).encode())
 
 
@@ -107,10 +109,8 @@ def read_commit(partition: Partition, name: str) -> Commit | None:
     """One commit, or None if there is none of that name."""
     try:
         return Commit.from_json(read_bytes(partition.commit(name)))
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
+    except NotFound:
+        return None
 
 
 def read_commits(partition: Partition) -> list[Commit]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from featray.errors import OutputError, StorageError
+from featray.errors import NotFound, OutputError
 from featray.extract.plan import Outcome, VideoPlan
 from featray.schema import FRAMES_SCHEMA
 from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
@@ -71,10 +71,8 @@ def read_plan(folder: Location) -> VideoPlan | None:
     """The plan that landed, or None."""
     try:
         return VideoPlan.from_json(read_bytes(folder.child("plan.json")))
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
+    except NotFound:
+        return None
 
 
 def forget_units(folder: Location) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from featray.errors import ConfigError, OutputError, StorageError
+from featray.errors import ConfigError, NotFound, OutputError
 from featray.schema import SCHEMA_VERSION, TABLES
 from featray.store.storage import (
     Location,
@@ -114,9 +114,7 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
     try:
         described = json.loads(read_bytes(marker))
         version = described["schema_version"]
-    except StorageError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):
-            raise
+    except NotFound:
         _begin(output, marker, create)
         return output
     except (ValueError, KeyError, TypeError):

@@ -20,7 +20,7 @@ there. So leases are numbered objects, `_featray/leases/<dataset>/<release>/<num
 What holds when a holder is wrong about itself: a paused laptop wakes after its lease was taken
 over, workers go on for a moment after their driver died. Before every upload, commit, rewrite and
 deletion (of what has landed of a shard, before the first) the process that does it asks the storage
-whether its number is still the highest (`Fence.check`), and stops if not. Between that question and
+whether its number is still the highest (`HeldPartition.check`), and stops if not. Between that question and
 the write lies a moment in which it could be paused. What then gets through is harmless:
 
 * names of shards belong to their run, so that no file of another run is overwritten;
@@ -47,7 +47,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final
 
-from featray.errors import LeaseError, StorageError
+from featray.errors import LeaseError, NotFound, StorageError
 from featray.store.exclusive import age_seconds, create_bytes, enforces
 from featray.store.storage import delete, list_files, read_bytes, write_bytes
 from featray.tables.holder import Holder
@@ -68,43 +68,61 @@ _CLAIMS = 5
 
 
 @dataclass(frozen=True)
-class Fence:
-    """What any process of a run needs to ask whether the run still holds the partition."""
+class HeldPartition(Partition):
+    """A partition that a run holds. Whatever changes published tables takes one, and asks before each change.
 
-    partition: Partition
+    It can be pickled: any process of a run may ask.
+    """
+
     number: int
     token: str
 
     def check(self) -> None:
-        """Ask the storage.
+        """Ask the storage whether the run still holds it.
 
         Raises:
             LeaseError: another run has taken over.
             StorageError: the storage does not answer; nothing is known then.
         """
-        newest = _newest(self.partition)
+        newest = _newest(self)
         if newest == self.number:
-            holder = _read(self.partition, newest)
+            holder = _read(self, newest)
             if holder is not None and holder.token == self.token:
                 return
-        holder = _read(self.partition, newest) if newest else None
+        holder = _read(self, newest) if newest else None
         by = f"run {holder.run_id} on {holder.host} (pid {holder.pid}) holds it now" if holder else "its lease is gone"
         raise LeaseError(
-            f"{_name(self.partition)}: this run was silent for too long and was taken over; {by}. "
+            f"{_name(self)}: this run was silent for too long and was taken over; {by}. "
             "Nothing more is published; what has landed is used by the run that goes on"
         )
 
+    def delete(self, path: str) -> None:
+        """Delete a file of the output, by its path below the root; asks first."""
+        self.check()
+        delete(self.output.root.child(path))
 
-def unchecked() -> None:
-    """The `check` of those who know that nobody can take over from them."""
+
+class UnheldPartition(HeldPartition):
+    """One that nobody can take over, such as that of a folder nobody else knows of. Asks nobody."""
+
+    def __init__(self, partition: Partition) -> None:
+        super().__init__(partition.output, partition.dataset, partition.release, 0, "")
+
+    def check(self) -> None:
+        """Return."""
 
 
 class Lease:
-    """A held partition; a context manager that renews the lease and releases it at the end."""
+    """A context manager that renews the lease of a partition and releases it at the end.
+
+    Attributes:
+        partition: what is held.
+    """
 
     def __init__(self, partition: Partition, holder: Holder) -> None:
-        self.fence = Fence(partition, holder.number, holder.token)
-        self._partition = partition
+        self.partition = HeldPartition(
+            partition.output, partition.dataset, partition.release, holder.number, holder.token
+        )
         self._holder = holder
         self._lost: LeaseError | None = None
         self._stopped = threading.Event()
@@ -131,7 +149,7 @@ class Lease:
         return self._lost is not None
 
     def check(self) -> None:
-        """Raise what the last renewal found. Asks nobody; `fence.check` asks."""
+        """Raise what the last renewal found. Asks nobody; `partition.check` asks."""
         if self._lost is not None:
             raise self._lost
 
@@ -147,12 +165,12 @@ class Lease:
 
     def _write(self, *, released: bool = False) -> None:
         try:
-            self.fence.check()
+            self.partition.check()
         except LeaseError as error:
             self._lost = error
             raise
         record = replace(self._holder, renewed_us=time.time_ns() // 1000, released=released)
-        write_bytes(self._partition.lease(record.number), record.to_json())
+        write_bytes(self.partition.lease(record.number), record.to_json())
 
 
 def hold(partition: Partition, run_id: str) -> Lease:
@@ -215,10 +233,8 @@ def _refuse_if_held(partition: Partition, number: int) -> None:
         return
     try:
         age = age_seconds(partition.lease(number))
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return  # taken over between two looks; the claim will say
-        raise
+    except NotFound:
+        return  # taken over between two looks; the claim will say
     if age is None:
         age = time.time() - holder.renewed_us / 1e6 if holder else 0.0
         if age > EXPIRY_SECONDS and _is_still(partition, number):
@@ -265,9 +281,7 @@ def _read(partition: Partition, number: int) -> Holder | None:
     """A lease, or None if it is not there or not readable."""
     try:
         return Holder.from_json(read_bytes(partition.lease(number)))
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
+    except NotFound:
+        return None
     except (ValueError, TypeError):
         return None

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -29,8 +28,7 @@ from featray.tables.commits import (
     create_commit,
     read_commit,
 )
-from featray.tables.layout import Partition
-from featray.tables.lease import Fence, unchecked
+from featray.tables.lease import HeldPartition
 from featray.tables.merge import merge_video
 from featray.tables.replace import carry_out, without_videos
 from featray.tables.writer import TableWriter
@@ -46,7 +44,6 @@ class PublishSettings:
         path_fields: names of the path fields, in order.
         footer: provenance for file footers, without the `featray.` prefix.
         published_at_us: stands in the rows, and is set once a shard, so that a second try writes the same; 0: now.
-        fence: says whether the run still holds the partition; None if nobody can have taken it over.
     """
 
     run_id: str
@@ -54,15 +51,9 @@ class PublishSettings:
     path_fields: tuple[str, ...]
     footer: dict[str, str] = field(default_factory=dict)
     published_at_us: int = 0
-    fence: Fence | None = None
-
-    @property
-    def check(self) -> Callable[[], None]:
-        """To be called before each write."""
-        return unchecked if self.fence is None else self.fence.check
 
 
-def publish_shard(partition: Partition, manifest: ShardManifest, settings: PublishSettings) -> Commit:
+def publish_shard(partition: HeldPartition, manifest: ShardManifest, settings: PublishSettings) -> Commit:
     """Merge, track, sort, write, commit, clean up; of what was done in an earlier try, only the rest.
 
     Raises:
@@ -83,12 +74,12 @@ def publish_shard(partition: Partition, manifest: ShardManifest, settings: Publi
                 raise
     if commit.cancelled:
         raise LeaseError(f"shard {manifest.shard}: given up by run {commit.run_id}, which has taken over")
-    commit = carry_out(partition, commit, settings.check)
-    clean_up_shard(partition, manifest, settings.check)
+    commit = carry_out(partition, commit)
+    clean_up_shard(partition, manifest)
     return commit
 
 
-def _write_shard(partition: Partition, manifest: ShardManifest, settings: PublishSettings) -> Commit:
+def _write_shard(partition: HeldPartition, manifest: ShardManifest, settings: PublishSettings) -> Commit:
     """Write the shard's files and its commit; the commit that is there afterwards."""
     published_at_us = settings.published_at_us or time.time_ns() // 1000
     videos = sorted(manifest.videos, key=lambda video: str(video["video_id"]))
@@ -100,8 +91,8 @@ def _write_shard(partition: Partition, manifest: ShardManifest, settings: Publis
                 for video in videos
             ]
             files = [file for writer in writers.values() for file in writer.close()]
-            rewrites = _rewrites(partition, manifest, scratch, settings.check)
-            settings.check()
+            rewrites = _rewrites(partition, manifest, scratch)
+            partition.check()
         except LeaseError:
             if cancel_shard(partition, manifest.shard, settings.run_id).cancelled:
                 for file in chain.from_iterable(writer.files for writer in writers.values()):
@@ -114,18 +105,18 @@ def _write_shard(partition: Partition, manifest: ShardManifest, settings: Publis
     return create_commit(partition, commit)
 
 
-def clean_up_shard(partition: Partition, manifest: ShardManifest, check: Callable[[], None] = unchecked) -> None:
+def clean_up_shard(partition: HeldPartition, manifest: ShardManifest) -> None:
     """Delete what a committed shard no longer needs: its landing folders, then its manifest.
 
-    `check` is called once for all of it: a run that has taken over meanwhile deletes the same.
+    It is asked once for all of it whether that is still allowed: a run that has taken over meanwhile deletes the same.
     """
-    check()
+    partition.check()
     for video in manifest.videos:
         delete_folder(partition.landing(video["video_id"], video["work_key"]))
     close_shard(partition, manifest.shard)
 
 
-def _rewrites(partition: Partition, manifest: ShardManifest, scratch: str, check: Callable[[], None]) -> list[Commit]:
+def _rewrites(partition: HeldPartition, manifest: ShardManifest, scratch: str) -> list[Commit]:
     """Older shards without the videos that this one replaces.
 
     Raises:
@@ -143,9 +134,7 @@ def _rewrites(partition: Partition, manifest: ShardManifest, scratch: str, check
                 f"shard {manifest.shard}: commit {name} does not hold the videos any more that are to be replaced; "
                 "run again: it looks afresh which one does, and uses what has landed"
             )
-        rewritten.append(
-            without_videos(partition, old, videos, generation=manifest.shard, scratch=scratch, check=check)
-        )
+        rewritten.append(without_videos(partition, old, videos, generation=manifest.shard, scratch=scratch))
     return rewritten
 
 
@@ -154,15 +143,14 @@ def _tables(settings: PublishSettings) -> list[str]:
 
 
 def _writer(
-    table: str, partition: Partition, manifest: ShardManifest, settings: PublishSettings, scratch: str
+    table: str, partition: HeldPartition, manifest: ShardManifest, settings: PublishSettings, scratch: str
 ) -> TableWriter:
     return TableWriter(
         table,
+        partition,
         folder=partition.folder(table, manifest.fields),
         stem=f"part-{manifest.shard}",
         scratch=scratch,
         footer=settings.footer,
         path_fields=settings.path_fields,
-        root=partition.output.root,
-        check=settings.check,
     )

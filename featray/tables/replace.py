@@ -9,14 +9,12 @@ next run, by `featray publish`, or by the same command again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 from featray.store.storage import delete
 from featray.tables.commits import Commit, read_commit, stored_commits, write_commit
-from featray.tables.layout import Partition
-from featray.tables.lease import unchecked
+from featray.tables.lease import HeldPartition
 from featray.tables.rewrite import rewrite_files, without
 
 ERASE_PREFIX: Final = "erase-"
@@ -25,13 +23,12 @@ COMPACT_PREFIX: Final = "compact-"
 
 
 def without_videos(
-    partition: Partition,
+    partition: HeldPartition,
     commit: Commit,
     videos: set[str],
     *,
     generation: str,
     scratch: str,
-    check: Callable[[], None] = unchecked,
 ) -> Commit:
     """Write a shard's files anew without some videos; its commit as it will read. Nothing is published yet.
 
@@ -41,17 +38,14 @@ def without_videos(
         videos: ids to leave out.
         generation: tells the new files' names from the old ones; the same for the same change.
         scratch: local folder for files in the making.
-        check: called before each upload; raises if nothing may be published any more.
     """
     edits = dict.fromkeys({file.table for file in commit.files}, without(videos))
-    files = rewrite_files(
-        partition, commit, edits, touching=videos, generation=generation, scratch=scratch, check=check
-    )
+    files = rewrite_files(partition, commit, edits, touching=videos, generation=generation, scratch=scratch)
     rest = [video for video in commit.videos if video.video_id not in videos]
     return replace(commit, files=files, videos=rest, rewrites=[])
 
 
-def carry_out(partition: Partition, commit: Commit, check: Callable[[], None] = unchecked) -> Commit:
+def carry_out(partition: HeldPartition, commit: Commit) -> Commit:
     """Bring older commits and files in line with a commit's rewrites; the commit without them.
 
     Old files go before the old commit that names them: until `commit` itself is written anew,
@@ -60,30 +54,27 @@ def carry_out(partition: Partition, commit: Commit, check: Callable[[], None] = 
     Args:
         partition: where the commit is.
         commit: as it was created.
-        check: called before each change; raises if nothing may be published any more.
     """
     for rewritten in commit.rewrites:
         kept = {file.path for file in (*rewritten.files, *commit.files)}
         old = read_commit(partition, rewritten.name)
         for file in old.files if old else []:
             if file.path not in kept:
-                check()
-                delete(partition.output.root.child(file.path))
-        check()
+                partition.delete(file.path)
+        partition.check()
         if rewritten.files:
             write_commit(partition, rewritten)
         else:
             delete(partition.commit(rewritten.name))
     done = replace(commit, rewrites=[])
     if commit.rewrites:
-        check()
         write_commit(partition, done)
     return done
 
 
-def finish_changes(partition: Partition, check: Callable[[], None]) -> int:
+def finish_changes(partition: HeldPartition) -> int:
     """Carry out the rewrites of commits that were cut off after they were written; how many such commits there were."""
     pending = [commit for commit in stored_commits(partition) if commit.rewrites]
     for commit in pending:
-        carry_out(partition, commit, check)
+        carry_out(partition, commit)
     return len(pending)

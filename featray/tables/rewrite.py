@@ -17,7 +17,7 @@ from featray.errors import OutputError
 from featray.store.storage import Location, open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile
 from featray.tables.layout import Partition
-from featray.tables.lease import unchecked
+from featray.tables.lease import HeldPartition
 from featray.tables.writer import TableWriter
 
 Edit = Callable[[pa.Table], pa.Table]
@@ -27,14 +27,13 @@ _PREFIX = b"featray."
 
 
 def rewrite_files(
-    partition: Partition,
+    partition: HeldPartition,
     commit: Commit,
     edits: dict[str, Edit],
     *,
     touching: set[str] | None,
     generation: str,
     scratch: str,
-    check: Callable[[], None] = unchecked,
 ) -> list[CommittedFile]:
     """A commit's files after the edits, in order; what an edit leaves alone stays the file it is.
 
@@ -45,7 +44,6 @@ def rewrite_files(
         touching: the videos that the edits are about: files without rows of theirs are not read. None for all.
         generation: tells the new files' names from the old ones; the same for the same change.
         scratch: local folder for files in the making.
-        check: called before each upload; raises if nothing may be published any more.
     """
     files: list[CommittedFile] = []
     for number, old in enumerate(commit.files):
@@ -54,22 +52,21 @@ def rewrite_files(
         if edit is None or (touching is not None and not _holds(partition, old, touching)):
             files.append(old)
         else:
-            files += _rewrite(partition, old, edit, stem, scratch, check)
+            files += _rewrite(partition, old, edit, stem, scratch)
     return files
 
 
 def _rewrite(
-    partition: Partition,
+    partition: HeldPartition,
     old: CommittedFile,
     edit: Edit,
     stem: str,
     scratch: str,
-    check: Callable[[], None],
 ) -> list[CommittedFile]:
     place = partition.output.root.child(old.path)
     with storage_errors(place.uri), open_ranges(place) as source:
         file = pq.ParquetFile(source)
-        writer = writer_like(partition, old, file.schema_arrow, stem, scratch, footer_of(file), check)
+        writer = writer_like(partition, old, file.schema_arrow, stem, scratch, footer_of(file))
         try:
             changed = False
             for group in range(file.num_row_groups):
@@ -136,13 +133,12 @@ def complete(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def writer_like(
-    partition: Partition,
+    partition: HeldPartition,
     old: CommittedFile,
     schema: Any,
     stem: str,
     scratch: str,
     footer: dict[str, str],
-    check: Callable[[], None] = unchecked,
 ) -> TableWriter:
     """A writer for the same folder and columns as an existing file."""
     folder, _, name = old.path.rpartition("/")
@@ -152,11 +148,10 @@ def writer_like(
     fields = tuple(n for n in schema.names if n in known - {"dataset", "release"})
     return TableWriter(
         old.table,
+        partition,
         folder=partition.output.root.child(folder),
         stem=stem,
         scratch=scratch,
         footer=footer,
         path_fields=fields,
-        root=partition.output.root,
-        check=check,
     )

@@ -3,8 +3,6 @@
 A run's row is written when it starts and, to another file, when it ends. A marker under
 `_featray/running/` holds the row in between; one that is left over belongs to a run that
 was killed, and the next run writes its row for it.
-
-`check` is called before each change, and raises if the lease is lost.
 """
 
 from __future__ import annotations
@@ -12,23 +10,22 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
 from featray.tables.commits import Commit, read_commit, write_commit
 from featray.tables.layout import Partition
-from featray.tables.lease import unchecked
+from featray.tables.lease import HeldPartition
 from featray.tables.provenance import footer
 from featray.tables.writer import TableWriter
 
 
-def begin_run(partition: Partition, row: dict[str, Any], check: Callable[[], None] = unchecked) -> None:
+def begin_run(partition: HeldPartition, row: dict[str, Any]) -> None:
     """Note that a run is on."""
-    check()
+    partition.check()
     write_marker(partition, row)
-    _write_row(partition, row, check)
+    _write_row(partition, row)
 
 
 def write_marker(partition: Partition, row: dict[str, Any]) -> None:
@@ -37,28 +34,28 @@ def write_marker(partition: Partition, row: dict[str, Any]) -> None:
     write_bytes(marker(partition, row["run_id"]), text.encode())
 
 
-def end_run(partition: Partition, row: dict[str, Any], check: Callable[[], None] = unchecked) -> None:
+def end_run(partition: HeldPartition, row: dict[str, Any]) -> None:
     """Write the final row of a run, in a file of its own: until its commit is there, the first one counts."""
-    _write_row(partition, row, check, final=True)
-    _forget(partition, row["run_id"], check)
+    _write_row(partition, row, final=True)
+    _forget(partition, row["run_id"])
 
 
-def _forget(partition: Partition, run_id: str, check: Callable[[], None]) -> None:
+def _forget(partition: HeldPartition, run_id: str) -> None:
     """Delete what only a run that is on needs: the file with its first row, then its marker."""
-    check()
+    partition.check()
     delete(partition.folder("runs").child(f"part-{run_id}-000.parquet"))
     delete(marker(partition, run_id))
 
 
-def close_killed_runs(partition: Partition, check: Callable[[], None] = unchecked) -> int:
+def close_killed_runs(partition: HeldPartition) -> int:
     """Give runs that ended without a word their final row; how many there were."""
     rows = running_rows(partition)
     for row in rows:
         commit = read_commit(partition, f"run-{row['run_id']}")
         if commit is not None and any(f"part-{row['run_id']}-end-" in file.path for file in commit.files):
-            _forget(partition, row["run_id"], check)  # it ended, and was killed while it tidied up
+            _forget(partition, row["run_id"])  # it ended, and was killed while it tidied up
         else:
-            end_run(partition, {**row, "status": "interrupted"}, check)
+            end_run(partition, {**row, "status": "interrupted"})
     return len(rows)
 
 
@@ -78,25 +75,22 @@ def marker(partition: Partition, run_id: str = "") -> Location:
     return partition.output.internal("running", partition.dataset, partition.release, name)
 
 
-def _write_row(partition: Partition, row: dict[str, Any], check: Callable[[], None], *, final: bool = False) -> None:
+def _write_row(partition: HeldPartition, row: dict[str, Any], *, final: bool = False) -> None:
     with tempfile.TemporaryDirectory(prefix="featray-run-") as scratch:
         writer = TableWriter(
             "runs",
+            partition,
             folder=partition.folder("runs"),
             stem=f"part-{row['run_id']}{'-end' if final else ''}",
             scratch=scratch,
             footer=footer(row),
             path_fields=(),
-            root=partition.output.root,
-            check=check,
         )
         writer.write_rows([row])
         files = writer.close()
     name = f"run-{row['run_id']}"
     old = read_commit(partition, name)
-    check()
     write_commit(partition, Commit(name, row["run_id"], time.time_ns() // 1000, files))
     for file in old.files if old else []:
         if file.path not in {new.path for new in files}:
-            check()
-            delete(partition.output.root.child(file.path))
+            partition.delete(file.path)

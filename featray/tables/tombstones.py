@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 
-from featray.errors import OutputError, StorageError
+from featray.errors import NotFound, OutputError
 from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
 from featray.tables.layout import Output, Partition
 
@@ -52,10 +52,8 @@ def read_erasures(output: Output, video_id: str) -> list[Erasure]:
     place = _place(output, video_id)
     try:
         return [Erasure(**entry) for entry in json.loads(read_bytes(place))["erasures"]]
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return []
-        raise
+    except NotFound:
+        return []
     except (ValueError, KeyError, TypeError):
         raise OutputError(f"{place.uri}: damaged; delete it and erase the video again") from None
 

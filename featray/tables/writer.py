@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from typing import Any, Final
 
 import pyarrow as pa
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 from featray.schema import ROWS_A_GROUP, SCHEMA_VERSION, SORT_KEYS, arrow_schema
 from featray.store.storage import Location, upload
 from featray.tables.commits import CommittedFile
-from featray.tables.lease import unchecked
+from featray.tables.lease import HeldPartition
 
 FILE_BYTES: Final = 256 << 20
 """A new file is begun beyond this: within the 128 to 512 MB that query engines like."""
@@ -29,33 +28,30 @@ class TableWriter:
 
     Args:
         table: which table; its schema, sort order and row-group length follow.
+        partition: held, or nothing is uploaded.
         folder: where the files go in the end.
         stem: file names are `<stem>-<n>.parquet`.
         scratch: local folder for files in the making.
         footer: `featray.*` keys for every file's metadata.
         path_fields: names of the path fields.
-        root: the output's root; committed paths are relative to it.
-        check: called before each upload; raises if nothing may be published any more.
     """
 
     def __init__(
         self,
         table: str,
+        partition: HeldPartition,
         *,
         folder: Location,
         stem: str,
         scratch: str,
         footer: dict[str, str],
         path_fields: tuple[str, ...],
-        root: Location,
-        check: Callable[[], None] = unchecked,
     ) -> None:
         self.table = table
         self._folder = folder
         self._stem = stem
         self._scratch = scratch
-        self._root = root
-        self._check = check
+        self._partition = partition
         schema = arrow_schema(table, path_fields)
         facts = {**footer, "schema_version": str(SCHEMA_VERSION)}
         self.schema = schema.with_metadata({f"featray.{k}": v for k, v in facts.items()})
@@ -131,9 +127,9 @@ class TableWriter:
         self._writer = None
         place = self._folder.child(f"{self._stem}-{len(self.files):03d}.parquet")
         size_bytes, digest = os.path.getsize(self._local), _sha256(self._local)
-        self._check()
+        self._partition.check()
         upload(self._local, place)
-        path = place.path[len(self._root.path.rstrip("/")) + 1 :]
+        path = self._partition.output.relative(place.path)
         self.files.append(CommittedFile(self.table, path, self._rows, size_bytes, digest))
 
 

@@ -12,7 +12,7 @@ import hashlib
 import heapq
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -26,7 +26,7 @@ from featray.schema import SORT_KEYS, TABLES
 from featray.store.storage import open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile, read_commits, read_manifests, write_commit
 from featray.tables.layout import Partition
-from featray.tables.lease import hold
+from featray.tables.lease import HeldPartition, hold
 from featray.tables.replace import COMPACT_PREFIX, carry_out
 from featray.tables.rewrite import complete, footer_of, merged_footer, writer_like
 from featray.tables.runs import running_rows
@@ -62,12 +62,12 @@ def compact_partition(partition: Partition) -> Compacted:
         LeaseError: a run is on.
     """
     with hold(partition, f"{COMPACT_PREFIX}{secrets.token_hex(4)}") as lease:
-        return _compact(partition, lease.fence.check)
+        return _compact(lease.partition)
 
 
-def _compact(partition: Partition, check: Callable[[], None]) -> Compacted:
-    finish_committed(partition, check)
-    remove_leftovers(partition, check)
+def _compact(partition: HeldPartition) -> Compacted:
+    finish_committed(partition)
+    remove_leftovers(partition)
     commits = read_commits(partition)
     before = len(commits), sum(len(commit.files) for commit in commits)
     if read_manifests(partition):
@@ -75,7 +75,7 @@ def _compact(partition: Partition, check: Callable[[], None]) -> Compacted:
         why = "a run is on or was cut off; wait for it, run it again, or `featray publish`"
         return Compacted(*before, *before, refused=why)
     for group in _groups(partition, commits):
-        _merge_group(partition, group, check)
+        _merge_group(partition, group)
     commits = read_commits(partition)
     return Compacted(*before, len(commits), sum(len(commit.files) for commit in commits))
 
@@ -115,7 +115,7 @@ def _worth_it(group: list[Commit]) -> Iterator[list[Commit]]:
         yield group
 
 
-def _merge_group(partition: Partition, group: list[Commit], check: Callable[[], None]) -> None:
+def _merge_group(partition: HeldPartition, group: list[Commit]) -> None:
     every = [file for commit in group for file in commit.files]
     identity = "\n".join([*(commit.name for commit in group), *(file.path for file in every)])
     name = f"{COMPACT_PREFIX}{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
@@ -125,7 +125,7 @@ def _merge_group(partition: Partition, group: list[Commit], check: Callable[[], 
             of_table = [file for file in every if file.table == table]
             small = [file for file in of_table if file.size_bytes < LARGE_BYTES]
             files += [file for file in of_table if file.size_bytes >= LARGE_BYTES]
-            files += _merge_files(partition, small, f"part-{name}", scratch, check) if len(small) > 1 else small
+            files += _merge_files(partition, small, f"part-{name}", scratch) if len(small) > 1 else small
     commit = Commit(
         name=name,
         run_id=group[0].run_id,
@@ -134,14 +134,11 @@ def _merge_group(partition: Partition, group: list[Commit], check: Callable[[], 
         videos=sorted((video for commit in group for video in commit.videos), key=lambda video: video.video_id),
         rewrites=[replace(old, files=[], videos=[], rewrites=[]) for old in group],
     )
-    check()
     write_commit(partition, commit)
-    carry_out(partition, commit, check)
+    carry_out(partition, commit)
 
 
-def _merge_files(
-    partition: Partition, files: list[CommittedFile], stem: str, scratch: str, check: Callable[[], None]
-) -> list[CommittedFile]:
+def _merge_files(partition: HeldPartition, files: list[CommittedFile], stem: str, scratch: str) -> list[CommittedFile]:
     """Merge sorted files of one table into sorted files; rows stream through."""
     with ExitStack() as stack:
         opened = []
@@ -151,7 +148,7 @@ def _merge_files(
                 source = stack.enter_context(open_ranges(place))
                 opened.append(pq.ParquetFile(source, buffer_size=1 << 20))
         footer = merged_footer(footer_of(file) for file in opened)
-        writer = writer_like(partition, files[0], opened[0].schema_arrow, stem, scratch, footer, check)
+        writer = writer_like(partition, files[0], opened[0].schema_arrow, stem, scratch, footer)
         try:
             keys = SORT_KEYS[writer.table]
             streams = [_runs(file, keys, writer.schema) for file in opened]

@@ -13,7 +13,6 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -33,7 +32,7 @@ from featray.tables.commits import (
     write_commit,
 )
 from featray.tables.layout import Output, Partition, list_partitions
-from featray.tables.lease import hold
+from featray.tables.lease import HeldPartition, hold
 from featray.tables.replace import ERASE_PREFIX, carry_out
 from featray.tables.rewrite import Edit, holds_videos, rewrite_files, without
 from featray.tables.runs import running_rows, write_marker
@@ -97,7 +96,7 @@ def erase(
         found = []
         for partition in partitions:
             with hold(partition, f"{ERASE_PREFIX}{erasure.erasure_id}") as lease:
-                found.append(_erase_in(partition, erasure, scratch, lease.fence.check))
+                found.append(_erase_in(lease.partition, erasure, scratch))
     finish_erasure(output, erasure)
     return [here for here in found if here.anything]
 
@@ -153,27 +152,25 @@ def _mentions(videos: list[dict[str, Any]], video_id: str) -> bool:
     return any(video["video_id"] == video_id for video in videos)
 
 
-def _erase_in(partition: Partition, erasure: Erasure, scratch: str, check: Callable[[], None]) -> ErasedHere:
-    finish_committed(partition, check)
+def _erase_in(partition: HeldPartition, erasure: Erasure, scratch: str) -> ErasedHere:
+    finish_committed(partition)
     here = ErasedHere(partition)
     done = read_commit(partition, f"{ERASE_PREFIX}{erasure.erasure_id}") is not None
     if not done and _is_present(partition, erasure.video_id):
-        _publish_without(partition, erasure, here, scratch, check)
-    here.landed = _erase_unfinished(partition, erasure, check)
-    here.uncommitted = _sweep(partition, erasure, check)
+        _publish_without(partition, erasure, here, scratch)
+    here.landed = _erase_unfinished(partition, erasure)
+    here.uncommitted = _sweep(partition, erasure)
     return here
 
 
-def _publish_without(
-    partition: Partition, erasure: Erasure, here: ErasedHere, scratch: str, check: Callable[[], None]
-) -> None:
+def _publish_without(partition: HeldPartition, erasure: Erasure, here: ErasedHere, scratch: str) -> None:
     """Write the commit that removes the rows, with the audit row, and carry it out."""
     commits = read_commits(partition)
     affected = [c for c in commits if any(video.video_id == erasure.video_id for video in c.videos)]
     track = None
     if erasure.track_id is not None:
         track = read_track(partition, affected, erasure.video_id, erasure.track_id)
-    rewritten = [_without(partition, commit, erasure, track, here, scratch, check) for commit in affected]
+    rewritten = [_without(partition, commit, erasure, track, here, scratch) for commit in affected]
     uris = uris_of(partition, affected, erasure.video_id) if track is None else set()
     for commit in commits if track is None else []:
         files = rewrite_files(
@@ -183,33 +180,30 @@ def _publish_without(
             touching=None,
             generation=f"{ERASE_PREFIX}{erasure.erasure_id}",
             scratch=scratch,
-            check=check,
         )
         if files != commit.files and commit not in affected:
             rewritten.append(replace(commit, files=files, rewrites=[]))
     for row in running_rows(partition) if track is None else []:
         config = forget_uri(row["config"], uris, erasure.video_id)
         if config != row["config"]:
-            check()
+            partition.check()
             write_marker(partition, {**row, "config": config})
     name = f"{ERASE_PREFIX}{erasure.erasure_id}"
     # As old as what was there: an erasure must not make a release the latest one.
     newest_us = max((commit.published_at_us for commit in commits), default=1)
-    audit = _audit(partition, erasure, here, name, scratch, check)
+    audit = _audit(partition, erasure, here, name, scratch)
     commit = Commit(name, "", newest_us, audit, [], rewritten)
-    check()
     write_commit(partition, commit)
-    carry_out(partition, commit, check)
+    carry_out(partition, commit)
 
 
 def _without(
-    partition: Partition,
+    partition: HeldPartition,
     commit: Commit,
     erasure: Erasure,
     track: TrackFaces | None,
     here: ErasedHere,
     scratch: str,
-    check: Callable[[], None],
 ) -> Commit:
     """A commit as it reads without the video, or without the track."""
     video_id = erasure.video_id
@@ -221,7 +215,6 @@ def _without(
         touching={video_id},
         generation=f"{ERASE_PREFIX}{erasure.erasure_id}",
         scratch=scratch,
-        check=check,
     )
     if track is None:
         videos = [video for video in commit.videos if video.video_id != video_id]
@@ -231,7 +224,7 @@ def _without(
 
 
 def _audit(
-    partition: Partition, erasure: Erasure, here: ErasedHere, name: str, scratch: str, check: Callable[[], None]
+    partition: HeldPartition, erasure: Erasure, here: ErasedHere, name: str, scratch: str
 ) -> list[CommittedFile]:
     row = {
         "dataset": partition.dataset,
@@ -245,19 +238,18 @@ def _audit(
     }
     writer = TableWriter(
         "erasures",
+        partition,
         folder=partition.folder("erasures"),
         stem=f"part-{name}",
         scratch=scratch,
         footer={"dataset": partition.dataset, "release": partition.release},
         path_fields=(),
-        root=partition.output.root,
-        check=check,
     )
     writer.write_rows([row])
     return writer.close()
 
 
-def _erase_unfinished(partition: Partition, erasure: Erasure, check: Callable[[], None]) -> int:
+def _erase_unfinished(partition: HeldPartition, erasure: Erasure) -> int:
     """Take the video out of landing and open shards; in how many places it was."""
     folders = _landing_folders(partition, erasure.video_id)
     removed = len(folders)
@@ -265,7 +257,7 @@ def _erase_unfinished(partition: Partition, erasure: Erasure, check: Callable[[]
         if not _mentions(manifest.videos, erasure.video_id):
             continue
         removed += 1
-        check()
+        partition.check()
         rest = [video for video in manifest.videos if video["video_id"] != erasure.video_id]
         if rest:
             text = json.dumps(asdict(replace(manifest, videos=rest)))
@@ -273,12 +265,12 @@ def _erase_unfinished(partition: Partition, erasure: Erasure, check: Callable[[]
         else:
             close_shard(partition, manifest.shard)
     for name in folders:
-        check()
+        partition.check()
         delete_folder(partition.landing().child(name))
     return removed
 
 
-def _sweep(partition: Partition, erasure: Erasure, check: Callable[[], None]) -> int:
+def _sweep(partition: HeldPartition, erasure: Erasure) -> int:
     """Delete files that no commit names and that hold the video, or cannot be read; how many there were.
 
     Killed processes leave such files: parts of a shard without a commit, and temporary files on a disk.
@@ -288,13 +280,13 @@ def _sweep(partition: Partition, erasure: Erasure, check: Callable[[], None]) ->
     strays = uncommitted_files(output, partition.table_folders(), committed)
     gone = [path for path in strays if _may_hold(partition, path, erasure)]
     for path in gone:
-        check()
+        partition.check()
         delete(output.root.child(path))
     for folder in _INTERNAL_FOLDERS:
         for path in list_files(output.internal(folder, partition.dataset, partition.release)):
             name = path.rsplit("/", 1)[-1]
             if name.startswith(".") and name.endswith(".tmp"):
-                check()
+                partition.check()
                 delete(output.root.child(output.relative(path)))
     return len(gone)
 

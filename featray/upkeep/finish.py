@@ -7,7 +7,7 @@ from the row of the run that opened the shard, which stands in its marker or in 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,11 @@ import yaml
 
 from featray.config import path_field_names
 from featray.errors import OutputError
-from featray.store.storage import delete, open_ranges, storage_errors
+from featray.store.storage import open_ranges, storage_errors
 from featray.tables.commits import Commit, ShardManifest, close_shard, read_commit, read_commits, read_manifests
 from featray.tables.landing import landed_units, read_plan
 from featray.tables.layout import Partition
-from featray.tables.lease import Fence, hold
+from featray.tables.lease import HeldPartition, hold
 from featray.tables.provenance import footer
 from featray.tables.publish import PublishSettings, clean_up_shard, publish_shard
 from featray.tables.replace import COMPACT_PREFIX, finish_changes
@@ -50,19 +50,16 @@ class Finished:
     runs: int = 0
 
 
-def finish_committed(partition: Partition, check: Callable[[], None]) -> tuple[int, int]:
-    """Carry out what commits say; how many changes were finished and how many shards cleaned up.
-
-    `check` is called before each change, and raises if the lease is lost.
-    """
-    changes, cleaned = finish_changes(partition, check), 0
+def finish_committed(partition: HeldPartition) -> tuple[int, int]:
+    """Carry out what commits say; how many changes were finished and how many shards cleaned up."""
+    changes, cleaned = finish_changes(partition), 0
     for manifest in read_manifests(partition):
         commit = read_commit(partition, manifest.shard)
         if commit is not None and commit.cancelled:
-            check()
+            partition.check()
             close_shard(partition, manifest.shard)  # what landed of it is the next run's
         elif commit is not None:
-            clean_up_shard(partition, manifest, check)
+            clean_up_shard(partition, manifest)
             cleaned += 1
     return changes, cleaned
 
@@ -75,31 +72,30 @@ def finish_partition(partition: Partition) -> Finished:
         LeaseError: a run is on.
     """
     with hold(partition, f"publish-{secrets.token_hex(4)}") as lease:
-        return _finish(partition, lease.fence)
+        return _finish(lease.partition)
 
 
-def _finish(partition: Partition, fence: Fence) -> Finished:
-    changes, cleaned = finish_committed(partition, fence.check)
+def _finish(partition: HeldPartition) -> Finished:
+    changes, cleaned = finish_committed(partition)
     published, waiting = [], []
     for manifest in read_manifests(partition):
         landed, units = _progress(partition, manifest)
         if landed == units:
-            published.append(publish_shard(partition, manifest, _settings(partition, manifest, fence)))
+            published.append(publish_shard(partition, manifest, _settings(partition, manifest)))
         else:
             waiting.append((manifest.shard, landed, units))
-    leftovers = remove_leftovers(partition, fence.check)
-    runs = 0 if waiting else close_killed_runs(partition, fence.check)
+    leftovers = remove_leftovers(partition)
+    runs = 0 if waiting else close_killed_runs(partition)
     return Finished(changes, cleaned, published, waiting, leftovers, runs)
 
 
-def remove_leftovers(partition: Partition, check: Callable[[], None]) -> int:
+def remove_leftovers(partition: HeldPartition) -> int:
     """Delete the files of compactions that were cut off before their commit; how many there were."""
     committed = {file.path for commit in read_commits(partition) for file in commit.files}
     removed = 0
     for path in uncommitted_files(partition.output, partition.table_folders(), committed):
         if path.rsplit("/", 1)[-1].startswith(f"part-{COMPACT_PREFIX}"):
-            check()
-            delete(partition.output.root.child(path))
+            partition.delete(path)
             removed += 1
     return removed
 
@@ -116,7 +112,7 @@ def _progress(partition: Partition, manifest: ShardManifest) -> tuple[int, int |
     return landed, units if planned else None
 
 
-def _settings(partition: Partition, manifest: ShardManifest, fence: Fence) -> PublishSettings:
+def _settings(partition: HeldPartition, manifest: ShardManifest) -> PublishSettings:
     for row in (*running_rows(partition), *_published_runs(partition)):
         if row["run_id"] == manifest.run_id:
             break
@@ -128,7 +124,6 @@ def _settings(partition: Partition, manifest: ShardManifest, fence: Fence) -> Pu
         tables=tuple(config["output"]["tables"]),
         path_fields=tuple(n for n in path_field_names(config["input"]["path_fields"] or "") if n != "name"),
         footer=footer(row),
-        fence=fence,
     )
 
 

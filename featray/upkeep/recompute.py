@@ -18,7 +18,7 @@ import yaml
 from numpy.typing import NDArray
 
 from featray.config import Config, cache_dir, parse_config
-from featray.errors import ErrorCode, FeatrayError, ModelError, StorageError
+from featray.errors import ErrorCode, FeatrayError, ModelError, NotFound, StorageError
 from featray.extract.child import ChildSettings
 from featray.extract.chunks import Chunk
 from featray.extract.isolation import IsolatedDecoder
@@ -181,7 +181,7 @@ class _Repeat:
             video = find_video(uri, member, self._config.input)
         except FeatrayError as error:
             hint = "; the tables keep no credentials and no signature: give --storage-option or --config"
-            gone = isinstance(error.__cause__, FileNotFoundError)
+            gone = isinstance(error, NotFound)
             report.cannot(rows, f"source: {error}{'' if gone else hint}")
             return None
         if video is None or video.problem:

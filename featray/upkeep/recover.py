@@ -12,14 +12,12 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from featray.store.storage import Location, delete, delete_folder, list_folders
 from featray.tables.commits import Commit, cancel_shard, close_shard, create_commit, read_commit, read_manifests
 from featray.tables.done import Done, read_done
-from featray.tables.layout import Partition
-from featray.tables.lease import unchecked
+from featray.tables.lease import HeldPartition
 from featray.tables.publish import clean_up_shard
 from featray.tables.replace import carry_out, without_videos
 from featray.tables.runs import close_killed_runs, marker
@@ -40,7 +38,7 @@ class Recovered:
     stray_landings: int
 
 
-def recover(partition: Partition, run_id: str, check: Callable[[], None] = unchecked) -> Done:
+def recover(partition: HeldPartition, run_id: str) -> Done:
     """Finish or undo half-done publishing, close the rows of killed runs, delete stray files; what is published.
 
     The caller holds the lease.
@@ -48,43 +46,39 @@ def recover(partition: Partition, run_id: str, check: Callable[[], None] = unche
     Args:
         partition: what to set right.
         run_id: of the run that does it.
-        check: called before each change; raises if the lease is lost.
     """
     finished = reopened = 0
     for manifest in read_manifests(partition):
-        check()
+        partition.check()
         commit = read_commit(partition, manifest.shard) or cancel_shard(partition, manifest.shard, run_id)
         if commit.cancelled:
             close_shard(partition, manifest.shard)
             reopened += 1
         else:
-            carry_out(partition, commit, check)
-            clean_up_shard(partition, manifest, check)
+            carry_out(partition, commit)
+            clean_up_shard(partition, manifest)
             finished += 1
-    runs = close_killed_runs(partition, check)
+    runs = close_killed_runs(partition)
     done = read_done(partition)
     for commit in done.pending:
-        carry_out(partition, commit, check)
+        carry_out(partition, commit)
     if doubles := done.doubles():
-        drop_videos(partition, doubles, f"mend-{run_id}", check)
+        drop_videos(partition, doubles, f"mend-{run_id}")
         done = read_done(partition)
-    strays = _sweep(partition, done.files, check)
-    found = Recovered(runs, finished, reopened, strays, _sweep_landing(partition, done, check))
+    strays = _sweep(partition, done.files)
+    found = Recovered(runs, finished, reopened, strays, _sweep_landing(partition, done))
     if found != Recovered(0, 0, 0, 0, 0):
         log.info("recovered release %s: %s", partition.release, found)
     return done
 
 
-def drop_videos(
-    partition: Partition, videos: dict[str, set[str]], name: str, check: Callable[[], None] = unchecked
-) -> None:
+def drop_videos(partition: HeldPartition, videos: dict[str, set[str]], name: str) -> None:
     """Take videos out of the tables, in one commit that replaces them by nothing.
 
     Args:
         partition: where they are.
         videos: under the name of the commit that holds them.
         name: of the commit; new, and by its ending the run that does it.
-        check: called before each write; raises if the lease is lost.
     """
     with tempfile.TemporaryDirectory(prefix="featray-drop-") as scratch:
         rewrites, newest_us = [], 1
@@ -92,14 +86,14 @@ def drop_videos(
             old = read_commit(partition, shard)
             if old is not None:
                 newest_us = max(newest_us, old.published_at_us)
-                rewrites.append(without_videos(partition, old, ids, generation=name, scratch=scratch, check=check))
-    check()
+                rewrites.append(without_videos(partition, old, ids, generation=name, scratch=scratch))
+    partition.check()
     # Nothing new is published: the release must not become the latest one by this.
     commit = create_commit(partition, Commit(name, name.partition("-")[2], newest_us, [], rewrites=rewrites))
-    carry_out(partition, commit, check)
+    carry_out(partition, commit)
 
 
-def sweep_temporary(partition: Partition, check: Callable[[], None] = unchecked) -> int:
+def sweep_temporary(partition: HeldPartition) -> int:
     """Delete what workers that died left of uploads to a disk; how many files. Object stores keep nothing of the kind.
 
     To be called when nothing is being written: at the start of a run, and at its end.
@@ -107,16 +101,16 @@ def sweep_temporary(partition: Partition, check: Callable[[], None] = unchecked)
     if not partition.output.root.is_local:
         return 0
     folders = [*partition.table_folders(), partition.commit(), partition.shard(), marker(partition)]
-    return _delete_strays(partition, folders, set(), ".tmp", check)
+    return _delete_strays(partition, folders, set(), ".tmp")
 
 
-def _sweep(partition: Partition, published: set[str], check: Callable[[], None]) -> int:
+def _sweep(partition: HeldPartition, published: set[str]) -> int:
     """Delete files of the partition that no commit names; how many there were."""
-    strays = _delete_strays(partition, partition.table_folders(), published, ".parquet", check)
-    return strays + sweep_temporary(partition, check)
+    strays = _delete_strays(partition, partition.table_folders(), published, ".parquet")
+    return strays + sweep_temporary(partition)
 
 
-def _sweep_landing(partition: Partition, done: Done, check: Callable[[], None]) -> int:
+def _sweep_landing(partition: HeldPartition, done: Done) -> int:
     """Delete what has landed of published work and of erased videos; of how many videos.
 
     Workers leave it that were late: another try of theirs was faster. Of published work that is partial or failed it
@@ -129,18 +123,16 @@ def _sweep_landing(partition: Partition, done: Done, check: Callable[[], None]) 
             continue
         record = done.find(video_id)
         if video_id in erased or (record >= 0 and done.is_done(record, key) and done.status(record) == "ok"):
-            check()
+            partition.check()
             delete_folder(partition.landing().child(name))
             swept += 1
     return swept
 
 
-def _delete_strays(
-    partition: Partition, folders: list[Location], published: set[str], suffix: str, check: Callable[[], None]
-) -> int:
+def _delete_strays(partition: HeldPartition, folders: list[Location], published: set[str], suffix: str) -> int:
     found = uncommitted_files(partition.output, folders, published)
     strays = [path for path in found if path.endswith(suffix)]
     for path in strays:
-        check()  # what is listed here and not ours any more is another run's, in the making
+        partition.check()  # what is listed here and not ours any more is another run's, in the making
         delete(partition.output.root.child(path))
     return len(strays)

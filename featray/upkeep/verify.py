@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featray.errors import StorageError, UsageError
+from featray.errors import NotFound, StorageError, UsageError
 from featray.schema import FACE_TABLES, PER_VIDEO_TABLES, SCHEMA_VERSION, arrow_schema
 from featray.store.storage import list_ahead, open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile
@@ -165,9 +165,10 @@ class _Partition:
                 opened = pq.ParquetFile(source)
                 opened.close()
                 return opened
+        except NotFound:
+            say("a commit names it and it is not there", file.path)
         except StorageError as error:
-            missing = isinstance(error.__cause__, FileNotFoundError)
-            say("a commit names it and it is not there" if missing else str(error), file.path)
+            say(str(error), file.path)
         except pa.ArrowInvalid as error:
             say(f"is no readable Parquet file: {_first_line(error)}", file.path)
         return None

@@ -55,7 +55,7 @@ def recognise(folder: Path) -> None:
     began, laps = time.perf_counter(), {}
     partition = partition_of(folder)
     with hold(partition, "again") as lease:
-        done = recover(partition, "again", lease.fence.check)
+        done = recover(lease.partition, "again")
         laps["recover_s"] = time.perf_counter() - began
         backlog = Backlog(partition, done, SETTINGS, retry_failed=False)
         todo = sum(1 for _ in backlog.select(list_videos(input_of(folder))))

@@ -39,6 +39,7 @@ from featray.sources.listing import list_videos
 from featray.tables.commits import write_manifest
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
+from featray.tables.lease import UnheldPartition
 from featray.tables.publish import PublishSettings, publish_shard
 from featray.video.decode import DecodeAccount, decode_pyav
 from tests.benchmarks import clips
@@ -126,7 +127,7 @@ def measure_tables(clip: Path, folder: Path) -> dict[str, float]:
     (video,) = list_videos(InputConfig(uris=[str(clip)]))
     settings = DecodeConfig()
     plan = plan_video(video, settings, {})
-    partition = Partition(open_output(str(folder / "out"), create=True), "bench", "r")
+    partition = UnheldPartition(Partition(open_output(str(folder / "out"), create=True), "bench", "r"))
     ((manifest, (task,)),) = cut_shards([VideoTask(video, "0" * 64, "")], "run")
     write_manifest(partition, manifest)
     write_plan(partition.landing(video.video_id, task.work_key), plan)

@@ -20,6 +20,7 @@ from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.sources.listing import list_videos
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
+from featray.tables.lease import UnheldPartition
 from featray.tables.ledger import land_unit_part, landed_faces
 from featray.tables.publish import PublishSettings, publish_shard
 from tests.fixtures.found_faces import all_frames
@@ -71,7 +72,7 @@ def publish(clip: Path, out: Path, known: Known, sample, unit_frames: int, every
     settings = DecodeConfig(sample=sample, unit_frames=unit_frames)
     (video,) = list_videos(make_config([clip], out).input)
     ((manifest, (task,)),) = cut_shards([VideoTask(video, "key", "")], "run")
-    partition = Partition(open_output(str(out), create=True), "d", "r")
+    partition = UnheldPartition(Partition(open_output(str(out), create=True), "d", "r"))
     plan = plan_video(video, settings, {}, every)
     write_plan(partition.landing(video.video_id, "key"), plan)
     chunks, outcome = {}, Outcome()
@@ -139,7 +140,7 @@ def test_behind_a_unit_that_broke_off_no_cut_is_claimed(clip, known, tmp_path) -
     settings = DecodeConfig(unit_frames=32)
     (video,) = list_videos(make_config([clip], tmp_path / "out").input)
     ((manifest, (task,)),) = cut_shards([VideoTask(video, "key", "")], "run")
-    partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+    partition = UnheldPartition(Partition(open_output(str(tmp_path / "out"), create=True), "d", "r"))
     plan = plan_video(video, settings, {})
     write_plan(partition.landing(video.video_id, "key"), plan)
     for unit in task.units(plan, {}):

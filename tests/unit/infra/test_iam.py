@@ -108,17 +108,17 @@ def run_without_ray(config, partition, run_id, *, work_key="ab" * 32, replaces=N
     facts = {"engine": "torch", "precision": "fp32", "settings": {"detector": "0"}}
     row = run_row(config, run_id=run_id, release=partition.release, weights=weights, **facts)
     with hold(partition, run_id) as lease:
-        recover(partition, run_id, lease.fence.check)
-        return _run_held(config, partition, row, work_key, replaces, lease.fence)
+        recover(lease.partition, run_id)
+        return _run_held(config, lease.partition, row, work_key, replaces)
 
 
-def _run_held(config, partition, row, work_key, replaces, fence):
+def _run_held(config, partition, row, work_key, replaces):
     run_id = row["run_id"]
     begin_run(partition, row)
     tasks = [VideoTask(video, work_key, shard="", replaces=replaces) for video in list_videos(config.input)]
     child = ChildSettings(config.decode, config.detect, config.input.storage_options)
     decoder = IsolatedDecoder(child)
-    settings = PublishSettings(run_id, ("faces",), (), footer(row), fence=fence)
+    settings = PublishSettings(run_id, ("faces",), (), footer(row))
     commits = []
     for manifest, cut in cut_shards(iter(tasks), run_id):
         write_manifest(partition, manifest)

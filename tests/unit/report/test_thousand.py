@@ -18,6 +18,7 @@ from featray.report.page import ReportSettings, write_report
 from featray.schema import arrow_schema
 from featray.tables.commits import Commit, CommittedVideo, write_commit
 from featray.tables.layout import Output, Partition, open_output
+from featray.tables.lease import UnheldPartition
 from featray.tables.query import connect, run_sql
 from featray.tables.writer import TableWriter
 from tests.fixtures.page import Page
@@ -32,15 +33,15 @@ def thousand(tmp_path_factory) -> Output:
     """1,000 videos of 200 frames, every 25th broken; some 150,000 faces, made up. The real writer, real commits."""
     root = tmp_path_factory.mktemp("thousand")
     output = open_output(str(root / "out"), create=True)
-    partition = Partition(output, "many", RELEASE)
+    partition = UnheldPartition(Partition(output, "many", RELEASE))
     rng = np.random.default_rng(1000)
     for shard in range(SHARDS):
         tables = _shard(rng, range(shard * VIDEOS // SHARDS, (shard + 1) * VIDEOS // SHARDS), f"run-{shard}")
         files = []
         for table, rows in tables.items():
             folder = partition.folder(table, {})
-            writer = TableWriter(table, folder=folder, stem=f"part-{shard}", scratch=str(root), footer={},
-                                 path_fields=(), root=output.root)  # fmt: skip
+            writer = TableWriter(table, partition, folder=folder, stem=f"part-{shard}", scratch=str(root), footer={},
+                                 path_fields=())  # fmt: skip
             writer.write(rows)
             files += writer.close()
         done = [

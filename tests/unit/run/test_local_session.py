@@ -17,6 +17,7 @@ from featray.run.job import describe
 from featray.run.local_session import LocalSession, _Flow, _Line, _Work
 from featray.sources.listing import list_videos
 from featray.tables.layout import Partition, open_output
+from featray.tables.lease import UnheldPartition
 from featray.tables.publish import PublishSettings
 from tests.fixtures.runs import run_here, small_config
 
@@ -26,7 +27,8 @@ def work(clips, small_network, tmp_path):
     """A session over two clips, and the pages of their tasks."""
     config = small_config([f"{clips}/*.mp4"], tmp_path / "out", small_network, cluster={"decode_workers": 2})
     job = describe(config)
-    partition = Partition(open_output(config.output.uri, create=True), config.dataset, job.release)
+    output = open_output(config.output.uri, create=True)
+    partition = UnheldPartition(Partition(output, config.dataset, job.release))
     tasks = [VideoTask(video, "f" * 64, "shard") for video in list_videos(config.input)]
     return LocalSession(config.cluster, job.stage_settings(partition)), iter([tasks])
 

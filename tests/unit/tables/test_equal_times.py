@@ -11,6 +11,7 @@ from featray.sources.listing import Video
 from featray.tables.commits import ShardManifest, read_commits
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
+from featray.tables.lease import UnheldPartition
 from featray.tables.ledger import land_unit_part
 from featray.tables.publish import PublishSettings, publish_shard
 from featray.upkeep.accounting import order_rule
@@ -30,7 +31,7 @@ def with_column(table, name, values):
 @pytest.fixture
 def partition(tmp_path):
     """Two shards of one video each, with two faces on every frame."""
-    partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+    partition = UnheldPartition(Partition(open_output(str(tmp_path / "out"), create=True), "d", "r"))
     for number in (1, 2):
         video = Video(f"{number:016x}", f"file:///{number}.mp4", f"/{number}.mp4", 1, "c")
         task = UnitTask(video, "f" * 64, "s", Unit(0), 1, 1)

@@ -53,8 +53,7 @@ def shard(partition):
     return opened
 
 
-def settings(lease):
-    return PublishSettings("run", ("faces",), (), fence=lease.fence)
+SETTINGS = PublishSettings("run", ("faces",), ())
 
 
 def taken_over(partition, lease):
@@ -62,7 +61,7 @@ def taken_over(partition, lease):
     with lease:
         pass
     second = hold(partition, "second")
-    recover(partition, "second", second.fence.check)
+    recover(second.partition, "second")
     return second
 
 
@@ -74,7 +73,7 @@ def test_it_is_stopped_before_it_writes_anything(partition, shard):
     late, manifest = hold(partition, "first"), shard("s1")
     taken_over(partition, late)
     with pytest.raises(LeaseError, match="given up by run second"):
-        publish_shard(partition, manifest, settings(late))
+        publish_shard(late.partition, manifest, SETTINGS)
     assert files(partition) == []
 
 
@@ -90,14 +89,14 @@ def test_it_is_stopped_when_it_is_taken_over_on_its_way(partition, shard, monkey
 
     monkeypatch.setattr(publish, step, paused)
     with pytest.raises(LeaseError):
-        publish_shard(partition, manifest, settings(late))
+        publish_shard(late.partition, manifest, SETTINGS)
     assert read_commit(partition, "s1").cancelled
     monkeypatch.undo()
     second = hold_again(partition)
-    publish_shard(partition, shard("s2"), settings(second))
+    publish_shard(second.partition, shard("s2"), SETTINGS)
     assert [len(commit.videos) for commit in read_commits(partition)] == [0, 1]
     named = {file.path for commit in read_commits(partition) for file in commit.files}
-    recover(partition, "third", second.fence.check)
+    recover(second.partition, "third")
     root = partition.output.root
     assert set(files(partition)) == {root.child(path).path for path in named}
 
@@ -109,9 +108,9 @@ def hold_again(partition):
 
 def test_one_that_committed_before_is_respected(partition, shard, monkeypatch):
     late, manifest = hold(partition, "first"), shard("s1")
-    monkeypatch.setattr(publish, "carry_out", lambda partition, commit, check: taken_over(partition, late) and commit)
+    monkeypatch.setattr(publish, "carry_out", lambda partition, commit: taken_over(partition, late) and commit)
     with pytest.raises(LeaseError, match="was taken over"):
-        publish_shard(partition, manifest, settings(late))  # what is left to tidy up is the other's by now
+        publish_shard(late.partition, manifest, SETTINGS)  # what is left to tidy up is the other's by now
     assert [len(commit.videos) for commit in read_commits(partition)] == [1]
     assert list_files(partition.landing()) == []
 
@@ -131,9 +130,9 @@ def test_what_is_to_be_replaced_and_stands_elsewhere_is_not_published_twice(part
     older(partition, ["moved"])
     manifest = replacing(shard("s1"), "gone")
     with pytest.raises(RunError, match="commit gone does not hold the videos any more"):
-        publish_shard(partition, manifest, settings(lease))
+        publish_shard(lease.partition, manifest, SETTINGS)
     assert [commit.name for commit in read_commits(partition) if commit.videos] == ["moved"]
-    done = recover(partition, "next", take_again(lease).fence.check)
+    done = recover(take_again(lease).partition, "next")
     assert done.shard(done.find("0" * 16)) == "moved"
     assert len(list_files(partition.landing())) == 2, "what has landed is used by the next run"
 
@@ -144,15 +143,15 @@ def test_another_try_of_the_same_task_that_is_faster(partition, shard, monkeypat
     lease = hold(partition, "run")
     older(partition, ["old"])
     manifest = replacing(shard("s1"), "old")
-    real, once = getattr(publish, step), replace(settings(lease), published_at_us=1)
+    real, once = getattr(publish, step), replace(SETTINGS, published_at_us=1)
 
     def overtaken(*args, **kwargs):
         monkeypatch.undo()
-        publish_shard(partition, manifest, once)
+        publish_shard(lease.partition, manifest, once)
         return real(*args, **kwargs)
 
     monkeypatch.setattr(publish, step, overtaken)
-    commit = publish_shard(partition, manifest, once)
+    commit = publish_shard(lease.partition, manifest, once)
     assert [(commit.name, len(commit.videos)) for commit in read_commits(partition)] == [("s1", 1)]
     assert commit == read_commit(partition, "s1")
     assert set(files(partition)) == {partition.output.root.child(file.path).path for file in commit.files}
@@ -162,13 +161,13 @@ def test_another_try_of_the_same_task_that_is_faster(partition, shard, monkeypat
 def take_again(lease):
     with lease:
         pass
-    return hold(lease.fence.partition, "next")
+    return hold(lease.partition, "next")
 
 
 def test_a_part_that_lands_after_its_shard_was_published_is_cleared_by_the_next_run(partition, shard):
     """Whether or not its video is still listed; and no part of work that is not published."""
     lease = hold(partition, "run")
-    publish_shard(partition, shard("s1"), settings(lease))
+    publish_shard(lease.partition, shard("s1"), SETTINGS)
     assert list_files(partition.landing()) == []
     shard("late")
     close_shard(partition, "late")
@@ -176,7 +175,7 @@ def test_a_part_that_lands_after_its_shard_was_published_is_cleared_by_the_next_
     for folder in other:
         write_plan(folder, VideoPlan(None, (Unit(0),)))
     assert len(list_files(partition.landing())) == 3
-    recover(partition, "next", take_again(lease).fence.check)
+    recover(take_again(lease).partition, "next")
     assert list_files(partition.landing()) == [folder.child("plan.json").path for folder in other]
 
 
@@ -185,7 +184,7 @@ def test_what_lands_of_an_erased_video_is_cleared_by_the_next_run(partition, sha
     note_erasure(partition.output, Erasure("e", "0" * 16, None, None, 1, done=True))
     shard("late")
     close_shard(partition, "late")
-    recover(partition, "next", lease.fence.check)
+    recover(lease.partition, "next")
     assert list_files(partition.landing()) == []
 
 
@@ -194,5 +193,5 @@ def test_a_second_try_at_what_failed_keeps_what_it_has_landed(partition, shard, 
     lease = hold(partition, "run")
     create_commit(partition, Commit("s0", "run", 1, [], [CommittedVideo("0" * 16, "u", "f" * 64, status, 1, 1)]))
     shard("s1")
-    recover(partition, "next", lease.fence.check)
+    recover(lease.partition, "next")
     assert len(list_files(partition.landing())) == 2

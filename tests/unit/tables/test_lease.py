@@ -84,7 +84,7 @@ def test_the_second_driver_is_told_who_holds_it(partition):
             with hold(other, "run-3"):
                 pass
     with hold(partition, "run-2") as lease:
-        lease.fence.check()
+        lease.partition.check()
     names = [path.rsplit("/", 1)[-1] for path in partition.output.root.fs.find(partition.lease().path)]
     assert names == ["00000002.json"], "one small object stays, so that numbers never repeat"
 
@@ -100,8 +100,8 @@ def test_a_claim_that_came_too_late_is_withdrawn_and_made_again(partition, monke
 
     monkeypatch.setattr(module, "create_bytes", create)
     with hold(partition, "run-1") as lease:
-        assert lease.fence.number == 2
-        lease.fence.check()
+        assert lease.partition.number == 2
+        lease.partition.check()
 
 
 def test_a_claimant_that_slept_does_not_get_a_number_that_was_passed_by(tmp_path, monkeypatch):
@@ -119,7 +119,7 @@ def test_a_claimant_that_slept_does_not_get_a_number_that_was_passed_by(tmp_path
     monkeypatch.setattr(module, "create_bytes", sleep_and_create)
     with pytest.raises(LeaseError, match="held by run third"):
         hold(partition, "first")
-    others[0].fence.check()
+    others[0].partition.check()
     assert os.listdir(partition.lease().path) == ["00000002.json"]
 
 
@@ -136,7 +136,7 @@ def test_of_many_at_once_one_gets_it(partition):
     with ThreadPoolExecutor(6) as pool:
         leases = [lease for lease in pool.map(contend, "abcdef") if lease is not None]
     assert len(leases) == 1
-    leases[0].fence.check()
+    leases[0].partition.check()
 
 
 def test_a_lease_that_is_not_renewed_expires(partition, monkeypatch):
@@ -149,8 +149,8 @@ def test_a_lease_that_is_not_renewed_expires(partition, monkeypatch):
     with hold(partition, "run-2") as lease:
         assert stored(partition, 2)["run_id"] == "run-2"
         with pytest.raises(LeaseError, match="taken over; run run-2 on "):
-            dead.fence.check()
-        lease.fence.check()
+            dead.partition.check()
+        lease.partition.check()
 
 
 def test_a_holder_that_lost_its_lease_finds_out_and_leaves_it_alone(partition, monkeypatch):
@@ -166,7 +166,7 @@ def test_a_holder_that_lost_its_lease_finds_out_and_leaves_it_alone(partition, m
         with pytest.raises(LeaseError, match="Nothing more is published"):
             first.check()
     assert not stored(partition, 2)["released"]
-    second.fence.check()
+    second.partition.check()
 
 
 def test_a_lease_is_renewed_while_it_is_held(partition, monkeypatch):
@@ -194,7 +194,7 @@ def test_a_storage_without_a_clock_is_watched(tmp_path, monkeypatch):
     dead = hold(partition, "run-3")
     of_another_host(partition)
     with hold(partition, "run-4"):
-        assert stored(partition, dead.fence.number + 1)["run_id"] == "run-4"
+        assert stored(partition, dead.partition.number + 1)["run_id"] == "run-4"
 
 
 def test_a_dead_process_on_this_machine_is_passed_over_at_once(tmp_path):
@@ -225,4 +225,4 @@ def test_a_damaged_lease_expires_too(tmp_path, monkeypatch):
         hold(partition, "run-1")
     os.utime(partition.lease(1).path, (1, 1))
     with hold(partition, "run-1") as lease:
-        assert lease.fence.number == 2
+        assert lease.partition.number == 2

@@ -14,9 +14,9 @@ import featray
 from featray.cli.show import print_result
 from featray.errors import OutputError, StorageError, UsageError
 from featray.schema import FACES, FLOAT, TABLES, Column
-from featray.store.storage import locate
 from featray.tables.commits import Commit, write_commit
 from featray.tables.layout import Partition, open_output
+from featray.tables.lease import UnheldPartition
 from featray.tables.writer import TableWriter
 from tests.fixtures.handmade import RELEASE, write_output
 
@@ -82,7 +82,7 @@ def test_features_without_blendshapes_keeps_the_faces(tmp_path):
     rows = write_output(tmp_path / "out")
     output = open_output(str(tmp_path / "out"))
     for dataset in ("one", "two"):
-        partition = Partition(output, dataset, RELEASE)
+        partition = UnheldPartition(Partition(output, dataset, RELEASE))
         record = tmp_path / "out" / "_featray" / "commits" / dataset / RELEASE / "0.json"
         commit = Commit.from_json(record.read_text())
         kept = [file for file in commit.files if file.table != "blendshapes"]
@@ -93,12 +93,10 @@ def test_features_without_blendshapes_keeps_the_faces(tmp_path):
 
 def test_dlib68_takes_its_vertices_from_the_mesh(tmp_path):
     output = open_output(str(tmp_path / "out"), create=True)
-    partition = Partition(output, "one", RELEASE)
+    partition = UnheldPartition(Partition(output, "one", RELEASE))
     folder = partition.folder("mesh")
     scratch = str(tmp_path)
-    writer = TableWriter(
-        "mesh", folder=folder, stem="part-0", scratch=scratch, footer={}, path_fields=(), root=output.root
-    )
+    writer = TableWriter("mesh", partition, folder=folder, stem="part-0", scratch=scratch, footer={}, path_fields=())
     writer.write_rows([{"video_id": "v", "frame_index": 0, "face_index": 0, "mesh_xyz": list(range(3 * 478))}])
     write_commit(partition, Commit("0", "run-1", 1, writer.close()))
     with featray.open(str(tmp_path / "out")) as out:
@@ -119,15 +117,15 @@ def test_a_column_that_only_newer_files_have(tmp_path, monkeypatch):
     grown = {**TABLES, "faces": (*FACES, Column("AU99", FLOAT, "made up"))}
     with monkeypatch.context() as patch:
         patch.setattr("featray.schema.TABLES", grown)
-        partition = Partition(open_output(str(tmp_path / "out")), "three", RELEASE)
+        partition = UnheldPartition(Partition(open_output(str(tmp_path / "out")), "three", RELEASE))
         writer = TableWriter(
             "faces",
+            partition,
             folder=partition.folder("faces"),
             stem="part-0",
             scratch=str(tmp_path),
             footer={},
             path_fields=(),
-            root=locate(str(tmp_path / "out")),
         )
         writer.write_rows([{**rows["faces"][0], "dataset": "three", "AU99": 0.5}])
         write_commit(partition, Commit("0", "run-2", 2, writer.close()))

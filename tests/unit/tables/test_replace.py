@@ -5,13 +5,14 @@ import pyarrow.parquet as pq
 
 from featray.tables.commits import Commit, CommittedFile
 from featray.tables.layout import Partition, open_output
+from featray.tables.lease import UnheldPartition
 from featray.tables.replace import without_videos
 from tests.fixtures.handmade import frames
 
 
 def test_columns_that_were_added_since_are_null(tmp_path):
     out = tmp_path / "out"
-    partition = Partition(open_output(str(out), create=True), "d", "r")
+    partition = UnheldPartition(Partition(open_output(str(out), create=True), "d", "r"))
     old = frames(6).drop_columns(["shot_cut"])
     old = old.set_column(old.schema.get_field_index("video_id"), "video_id", pa.array(["gone", "kept"] * 3))
     folder = out / "frames" / "dataset=d" / "release=r"

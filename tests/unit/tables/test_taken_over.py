@@ -9,7 +9,7 @@ import pytest
 from featray.errors import LeaseError
 from featray.tables.commits import read_commits
 from featray.tables.layout import list_partitions, open_output
-from featray.tables.lease import Fence, hold
+from featray.tables.lease import HeldPartition, UnheldPartition, hold
 from featray.tables.runs import begin_run, close_killed_runs, end_run
 from featray.upkeep import compact, erase, finish
 from featray.upkeep.recover import recover, sweep_temporary
@@ -21,7 +21,7 @@ def take_over(lease):
     """A second run takes the lease although the first is alive, as after a long pause."""
     with lease:
         pass
-    return hold(lease.fence.partition, "second")
+    return hold(lease.partition, "second")
 
 
 def tree(output, suffix=""):
@@ -40,7 +40,7 @@ def in_the_making(out, partition):
     first = hold(partition, "first")
     take_over(first)
     row = {**rows(out.root.path, "runs")[0], "run_id": "second", "finished_at": None}
-    begin_run(partition, row)
+    begin_run(UnheldPartition(partition), row)
     folder = Path(partition.folder("faces").path)
     some = next(folder.glob("*.parquet"))
     shutil.copy(some, folder / "part-second-000.parquet")
@@ -51,23 +51,23 @@ def in_the_making(out, partition):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda partition, check: recover(partition, "first", check),
+        lambda partition: recover(partition, "first"),
         close_killed_runs,
         sweep_temporary,
-        lambda partition, check: end_run(partition, {**rows(partition.output.root.path, "runs")[0]}, check),
+        lambda partition: end_run(partition, {**rows(partition.output.root.path, "runs")[0]}),
     ],
     ids=["recover", "close_killed_runs", "sweep_temporary", "end_run"],
 )
 def test_a_run_leaves_alone_what_the_next_one_is_making(out, partition, in_the_making, change):
     before = tree(out)
     with pytest.raises(LeaseError, match="was taken over"):
-        change(partition, in_the_making.fence.check)
+        change(in_the_making.partition)
     assert tree(out) == before
 
 
 @dataclass(frozen=True)
-class Losing(Fence):
-    """A fence that is lost when it is asked for the n-th time, n from 0; and what lay there in that moment."""
+class Losing(HeldPartition):
+    """A partition that is lost when it is asked for the n-th time, n from 0; and what lay there in that moment."""
 
     n: int = 0
     asked: list[int] = field(default_factory=list)
@@ -76,38 +76,39 @@ class Losing(Fence):
     def check(self):
         self.asked.append(1)
         if len(self.asked) == self.n + 1:
-            self.seen.update(tree(self.partition.output))
-            with hold(self.partition, "second"):
+            self.seen.update(tree(self.output))
+            with hold(self, "second"):
                 pass
         super().check()
 
 
 @pytest.fixture
 def losing(monkeypatch):
-    """Has a module's lease taken over at its n-th question; the fence, when there is one."""
+    """Has a module's lease taken over at its n-th question; what it then holds."""
 
     def set_up(module, n):
-        fences = []
+        lost = []
 
         def hold_and_lose(partition, name):
             lease = hold(partition, name)
-            fences.append(Losing(partition, lease.fence.number, lease.fence.token, n))
+            held = lease.partition
+            lost.append(Losing(held.output, held.dataset, held.release, held.number, held.token, n))
             lease._write(released=True)  # as if it had expired
-            lease.fence = fences[0]
+            lease.partition = lost[0]
             return lease
 
         monkeypatch.setattr(module, "hold", hold_and_lose)
-        return fences
+        return lost
 
     return set_up
 
 
 @pytest.mark.parametrize("n", [0, 1, 4, 9])
 def test_a_compaction_stops(out, partition, losing, monkeypatch, n):
-    fences = losing(compact, n)
+    lost = losing(compact, n)
     with pytest.raises(LeaseError, match="was taken over"):
         compact.compact_partition(partition)
-    assert tree(out) == fences[0].seen
+    assert tree(out) == lost[0].seen
     monkeypatch.undo()
     assert compact.compact_partition(partition).files == 7
     report = verify(out)
@@ -117,10 +118,10 @@ def test_a_compaction_stops(out, partition, losing, monkeypatch, n):
 @pytest.mark.parametrize("n", [0, 1, 4, 9])
 def test_an_erasure_stops(out, losing, monkeypatch, n):
     video = ids(out)["anna"]
-    fences = losing(erase, n)
+    lost = losing(erase, n)
     with pytest.raises(LeaseError, match="was taken over"):
         erase.erase(out, video)
-    assert tree(out) == fences[0].seen
+    assert tree(out) == lost[0].seen
     monkeypatch.undo()
     erase.erase(out, video)
     report = verify(out)
@@ -131,10 +132,10 @@ def test_a_publish_stops(landed, tmp_path, losing):
     shutil.copytree(landed, tmp_path / "out")
     output = open_output(str(tmp_path / "out"))
     (partition,) = list_partitions(output)
-    fences = losing(finish, 2)
+    lost = losing(finish, 2)
     with pytest.raises(LeaseError, match="was taken over"):
         finish.finish_partition(partition)
     # It gives its shard up, and deletes what it had uploaded of it.
-    assert len([path for path in fences[0].seen if path.endswith(".parquet")]) > len(tree(output, ".parquet"))
+    assert len([path for path in lost[0].seen if path.endswith(".parquet")]) > len(tree(output, ".parquet"))
     assert not any(commit.videos for commit in read_commits(partition))
     assert verify(output).problems == []

@@ -7,6 +7,8 @@ import pytest
 from featray.schema import SORT_KEYS, TABLES, arrow_schema
 from featray.store.storage import locate
 from featray.tables import writer as writer_module
+from featray.tables.layout import Output, Partition
+from featray.tables.lease import UnheldPartition
 from featray.tables.writer import TableWriter
 from tests.fixtures.handmade import frames
 
@@ -18,7 +20,8 @@ def make(tmp_path):
         scratch = tmp_path / "scratch"
         scratch.mkdir(exist_ok=True)
         options = {"stem": "part-s", "footer": {"release": "r"}, "path_fields": (), **more}
-        return TableWriter(table, folder=root.child(table), scratch=str(scratch), root=root, **options)
+        partition = UnheldPartition(Partition(Output(root), "d", "r"))
+        return TableWriter(table, partition, folder=root.child(table), scratch=str(scratch), **options)
 
     return build
 
