@@ -1,4 +1,4 @@
-"""The configuration of a run: what may be set, its default, and why that default.
+"""Ground. The configuration of a run: what may be set, its default, and why that default.
 
 One frozen pydantic tree, parsed once from YAML plus `--set` overrides. Unknown keys and
 wrong types are refused with the key's path and what is allowed there. A stage is handed

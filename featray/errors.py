@@ -1,4 +1,4 @@
-"""Everything that can go wrong, said once.
+"""Ground. Everything that can go wrong, said once.
 
 Two kinds, kept apart:
 

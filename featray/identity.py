@@ -1,4 +1,4 @@
-"""Who is who: the names that make finished work recognisable.
+"""Ground. Who is who: the names that make finished work recognisable.
 
 * `video_id` names a video by where it is.
 * `content_id` names its bytes, as far as the storage tells without reading them.

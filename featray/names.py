@@ -1,4 +1,4 @@
-"""Names of what the network estimates, in the order of its outputs.
+"""Ground. Names of what the network estimates, in the order of its outputs.
 
 Importable without torch: the table schemas are derived from these lists.
 Sources: FACS (Ekman & Friesen 1978) for action units; MediaPipe Face Landmarker

@@ -1,4 +1,4 @@
-"""What may be printed, logged and stored of URIs, names and storage options.
+"""Ground. What may be printed, logged and stored of URIs, names and storage options.
 
 Whatever is not known to be harmless is left out: a query is kept only where `?` cannot begin one. What
 `redact_uri` makes of a URI names its video (`identity.video_id`), so it must not change for URIs without secrets.

@@ -1,4 +1,4 @@
-"""The tables, defined once: every column's name, type, unit, range and meaning.
+"""Ground. The tables, defined once: every column's name, type, unit, range and meaning.
 
 Writer, views, data dictionary, docs and tests are all derived from here. Only types that
 DuckDB 1.4+ and Spark 3.5+ both read are used. Evolution is additive: a column may be

@@ -1,4 +1,4 @@
-"""The demo: the main job on two bundled clips, then what a newcomer would ask next."""
+"""Command line. The demo: the main job on two bundled clips, then what a newcomer would ask next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`featray doctor`: what works here, what does not, and what mends it.
+"""Command line. `featray doctor`: what works here, what does not, and what mends it.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """

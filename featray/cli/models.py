@@ -1,4 +1,4 @@
-"""`featray models`: fetch checkpoints and detectors' weights, look inside checkpoints, make synthetic ones.
+"""Command line. `featray models`: fetch weights, look inside checkpoints, make synthetic ones.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """

@@ -1,4 +1,4 @@
-"""`featray report` and `featray diff`: an output at a glance, and two of its releases side by side.
+"""Command line. `featray report` and `featray diff`: an output at a glance, and two of its releases side by side.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """

@@ -1,4 +1,4 @@
-"""The command line. Commands parse, call one function and print; what is heavy is imported when it is needed."""
+"""Command line. Commands parse, call one function and print; what is heavy is imported when it is needed."""
 
 from __future__ import annotations
 

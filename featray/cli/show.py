@@ -1,4 +1,4 @@
-"""Printing query results and the data dictionary."""
+"""Command line. Printing query results and the data dictionary."""
 
 from __future__ import annotations
 

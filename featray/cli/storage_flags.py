@@ -1,4 +1,4 @@
-"""How commands are told to reach a storage: `--config` and `--storage-option`; secrets do not stand in the tables.
+"""Command line. How commands are told to reach a storage; secrets do not stand in the tables.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """

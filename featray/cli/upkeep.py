@@ -1,4 +1,4 @@
-"""Commands that look after an output: verify, erase, publish, compact."""
+"""Command line. Commands that look after an output: verify, erase, publish, compact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`featray preview` and `featray export`: look at a video's rows, and take them elsewhere.
+"""Command line. `featray preview` and `featray export`: look at a video's rows, and take them elsewhere.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """

@@ -1,4 +1,4 @@
-"""What a check answers."""
+"""Doctor. What a check answers."""
 
 from __future__ import annotations
 

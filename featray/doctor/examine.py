@@ -1,4 +1,4 @@
-"""All checks in order. What breaks while it is looked at is a finding, not the end of the examination."""
+"""Doctor. All checks in order. What breaks while it is looked at is a finding, not the end of the examination."""
 
 from __future__ import annotations
 

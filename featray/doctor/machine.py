@@ -1,4 +1,4 @@
-"""The machine: processors, memory, disk, and whether Ray answers."""
+"""Doctor. The machine: processors, memory, disk, and whether Ray answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether this machine may list, read and write a place, with the credentials that a run would use."""
+"""Doctor. Whether this machine may list, read and write a place, with the credentials that a run would use."""
 
 from __future__ import annotations
 

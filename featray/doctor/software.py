@@ -1,4 +1,4 @@
-"""What is installed and whether it works: packages, decoder, detector, engines, weights."""
+"""Doctor. What is installed and whether it works: packages, decoder, detector, engines, weights."""
 
 from __future__ import annotations
 

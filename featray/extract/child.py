@@ -1,4 +1,4 @@
-"""The process in which native code meets unknown bytes: it plans, decodes and detects.
+"""Extract. The process in which native code meets unknown bytes: it plans, decodes and detects.
 
 Started by `isolation.py` as `python -m featray.extract.child FD`; it answers requests on the socket
 FD until that closes. It may crash, hang or be killed at any time: nobody else notices but

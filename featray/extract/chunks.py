@@ -1,4 +1,4 @@
-"""From a unit to chunks: decode, find faces, cut chips.
+"""Extract. From a unit to chunks: decode, find faces, cut chips.
 
 A chunk is what travels to inference as one row: whole frames, up to CHUNK_CHIPS chips, and
 what is known of their faces. Chunks are cut by count alone, so a unit that is done again

@@ -1,4 +1,4 @@
-"""Keeping crashes, hangs and memory bombs of native code to the unit that caused them.
+"""Extract. Keeping crashes, hangs and memory bombs of native code to the unit that caused them.
 
 A decode worker owns one child process (`child.py`) and asks it to plan videos and to turn
 units into chunks. A child that dies, or takes too long, is replaced; the unit it was on gets

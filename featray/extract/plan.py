@@ -1,4 +1,4 @@
-"""From a video to its units: what is to be done, as records that travel and that land.
+"""Extract. From a video to its units: what is to be done, as records that travel and that land.
 
 A `VideoPlan` is made once a video and lands before its units are worked on, so that a
 resumed run cuts the video exactly as the run before it did.

@@ -1,4 +1,4 @@
-"""`boxes`: faces that were found elsewhere, read from a Parquet or CSV file.
+"""Faces. `boxes`: faces that were found elsewhere, read from a Parquet or CSV file.
 
 Columns, one row a face:
 

@@ -1,4 +1,4 @@
-"""Cutting chips: the 256x256 face crops that the network sees.
+"""Faces. Cutting chips: the 256x256 face crops that the network sees.
 
 Geometry: a square of 1.2 times the box's longer side, centred on the box, not clamped to
 the frame. Chip pixel (i, j) samples the frame at `origin + (index + 0.5) / 256 * side`,

@@ -1,4 +1,4 @@
-"""What a face detector is: what it is given, and what it answers.
+"""Faces. What a face detector is: what it is given, and what it answers.
 
 Every detector answers in the same frame of reference: pixels of the upright original
 frame, x right, y down, the outer corner of the top-left pixel at (0, 0).

@@ -1,4 +1,4 @@
-"""The detectors there are: which is configured, and opening it. Each is loaded only when it is asked for."""
+"""Faces. The detectors there are: which is configured, and opening it. Each is loaded only when it is asked for."""
 
 from __future__ import annotations
 

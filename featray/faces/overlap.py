@@ -1,4 +1,4 @@
-"""How far boxes overlap, and which belong together by that."""
+"""Faces. How far boxes overlap, and which belong together by that."""
 
 from __future__ import annotations
 

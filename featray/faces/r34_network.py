@@ -1,4 +1,4 @@
-"""RetinaFace with a ResNet-34 backbone, in torch: py-feat's face detector, from its published description.
+"""Faces. RetinaFace with a ResNet-34 backbone, in torch: py-feat's face detector, from its published description.
 
 What must stay true: tensor names are those of `py-feat/retinaface_r34`, so that its file loads
 strictly; `tensor_shapes` says what that file holds without importing torch.

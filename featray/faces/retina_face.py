@@ -1,4 +1,4 @@
-"""`retina-face`: the PyPI package of that name (RetinaFace, ResNet-50), through its own functions.
+"""Faces. `retina-face`: the PyPI package of that name (RetinaFace, ResNet-50), through its own functions.
 
 The result is that of `RetinaFace.detect_faces(bgr, threshold=min_score, allow_upscaling=False)`: the
 same boxes in whole px, scores and landmarks. What differs is how it is run: the ONNX file is opened

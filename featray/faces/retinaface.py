@@ -1,4 +1,4 @@
-"""What every RetinaFace shares: priors, decoding of its outputs, non-maximum suppression.
+"""Faces. What every RetinaFace shares: priors, decoding of its outputs, non-maximum suppression.
 
 Source: Deng et al., "RetinaFace: Single-stage Dense Face Localisation in the Wild", 2019;
 the decoding is that of SSD with variances 0.1 and 0.2.

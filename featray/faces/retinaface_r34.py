@@ -1,4 +1,4 @@
-"""`retinaface-r34`: the detector that py-feat uses, with its weights, preprocessing and thresholds.
+"""Faces. `retinaface-r34`: the detector that py-feat uses, with its weights, preprocessing and thresholds.
 
 It sees the whole frame, RGB, unless `detect.input_px` shrinks it. On a CPU it runs through OpenVINO
 in fp32, which takes three quarters of torch's time (205 and 268 ms a 640x360 frame on one thread);

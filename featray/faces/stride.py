@@ -1,4 +1,4 @@
-"""Faces of every sampled frame from detections on few of them.
+"""Faces. Faces of every sampled frame from detections on few of them.
 
 Between two detections the same faces move little, so their boxes are interpolated. Where that
 cannot be told (a face on one side only, one that moved far, a cut, a second gone by), the frame

@@ -1,4 +1,4 @@
-"""Tracks: which face of one frame is which of the next, over a whole video.
+"""Faces. Tracks: which face of one frame is which of the next, over a whole video.
 
 Causal and deterministic: fed with the sampled frames in presentation order it gives the same
 ids however the video was cut into units and whoever worked on them. A face goes on as it last

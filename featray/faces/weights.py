@@ -1,4 +1,4 @@
-"""The weights of detectors that do not ship with featray: which file, whose licence, where it is here.
+"""Faces. The weights of detectors that do not ship with featray: which file, whose licence, where it is here.
 
 What must stay true: only `pull_weights` uses the network. A run, and every worker of it, finds
 the file or says which command fetches it.

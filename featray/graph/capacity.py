@@ -1,4 +1,4 @@
-"""Noticing that a run waits for nodes that were lost. No Ray in here: the nodes are looked at by the caller.
+"""Graph. Noticing that a run waits for nodes that were lost. No Ray in here: the nodes are looked at by the caller.
 
 Ray Data's pools are fixed in size and their actors restart without limit. When a node is lost, its actors start
 again on others, or wait for room, each with the task it was on: without a new node, for ever. Those that are left

@@ -1,4 +1,4 @@
-"""The feed: how videos get from the listing into a graph that runs, both ends of a bounded queue.
+"""Graph. The feed: how videos get from the listing into a graph that runs, both ends of a bounded queue.
 
 The driver lists and feeds; the queue, and how far planning is ahead, hold it back when the cluster is busy.
 """

@@ -1,4 +1,4 @@
-"""This machine, as both executors and `featray doctor` count it: CPUs and GPUs, and whether a Ray cluster is there.
+"""Graph. This machine as both executors and `featray doctor` count it, and whether a Ray cluster is there.
 
 Asked before anything heavy is loaded, so Ray is imported only where a GPU may be.
 """

@@ -1,4 +1,4 @@
-"""What a run measures as it goes, for Prometheus: each metric defined once, and recorded through Ray if Ray is there.
+"""Graph. What a run measures for Prometheus: each metric defined once, recorded where Ray is.
 
 Ray exports a metric from every process that records it, as `ray_` and its name; counters end in `_total`
 there. `infra/grafana/featray.json` draws them. Without Ray, in the decoding child for one, recording does nothing.

@@ -1,4 +1,4 @@
-"""The whole graph on one screen: videos -> units -> chunks -> features -> receipts.
+"""Graph. The whole graph on one screen: videos -> units -> chunks -> features -> receipts.
 
 Settings for faults, each measured on Ray 2.60:
 

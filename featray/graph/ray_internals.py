@@ -1,4 +1,4 @@
-"""What featray takes from Ray's private or undocumented parts, each with its reason.
+"""Graph. What featray takes from Ray's private or undocumented parts, each with its reason.
 
 All of it was seen with Ray 2.60. tests/integration/test_ray_internals.py has a canary for each: it fails once Ray no
 longer needs the workaround, or no longer has what it hangs on.

@@ -1,4 +1,4 @@
-"""The executor on Ray: connect or start, stream the graph, publish in tasks, shut down."""
+"""Graph. The executor on Ray: connect or start, stream the graph, publish in tasks, shut down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows that travel between stages, and the receipt that comes out at the end.
+"""Graph. The rows that travel between stages, and the receipt that comes out at the end.
 
 One row is one block, so a row is what Ray schedules, retries and counts. Its columns:
 

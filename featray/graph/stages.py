@@ -1,4 +1,4 @@
-"""The stages, from planning to landing: each adapts one-row Arrow batches to the functions that do the work.
+"""Graph. The stages, from planning to landing: each adapts one-row Arrow batches to the functions that do the work.
 
 Both executors run them: Ray Data in actors, `LocalSession` in threads. No Ray in here.
 """

@@ -1,4 +1,4 @@
-"""SIGTERM, from a scheduler or `ray job stop`, ends a run as Ctrl-C does: in order, and to be gone on with."""
+"""Graph. SIGTERM, from a scheduler or `ray job stop`, ends a run as Ctrl-C does: in order, and to be gone on with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many workers of which kind, and whether they fit, from what the cluster has. Pure arithmetic."""
+"""Graph. How many workers of which kind, and whether they fit, from what the cluster has. Pure arithmetic."""
 
 from __future__ import annotations
 

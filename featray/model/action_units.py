@@ -1,4 +1,4 @@
-"""The action unit branch: one feature map per AU, a graph over AUs, a similarity score each.
+"""Model. The action unit branch: one feature map per AU, a graph over AUs, a similarity score each.
 
 After ME-GraphAU (Luo et al., IJCAI 2022) as py-feat 2.1.5 trains it: AFG makes a map per
 AU, FGG relates AUs by similarity, MEFL (optional) relates them by cross-attention.

@@ -1,4 +1,4 @@
-"""The ConvNeXt-V2 behind every head: timm's, in one of two forms that compute the same.
+"""Model. The ConvNeXt-V2 behind every head: timm's, in one of two forms that compute the same.
 
 In timm's form of all but the small models a block turns the map to channels-last and multiplies
 by matrices: best for torch. With pointwise convolutions the map stays as the depthwise

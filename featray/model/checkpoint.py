@@ -1,4 +1,4 @@
-"""Reading a checkpoint: one `.safetensors` file whose metadata holds the model config.
+"""Model. Reading a checkpoint: one `.safetensors` file whose metadata holds the model config.
 
 A checkpoint is untrusted input. Only the safetensors format is read (a header of JSON,
 then raw numbers; never a pickle), and the header is checked against the layout that its

@@ -1,4 +1,4 @@
-"""The model config that a checkpoint carries: what the network is made of.
+"""Model. The model config that a checkpoint carries: what the network is made of.
 
 It comes out of a file that strangers can write, so every number is bounded before
 anything is allocated, and a value that this code has no meaning for is an error that

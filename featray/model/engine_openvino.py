@@ -1,4 +1,4 @@
-"""The OpenVINO engine: CPUs, without torch once the converted network is in the cache.
+"""Model. The OpenVINO engine: CPUs, without torch once the converted network is in the cache.
 
 Chips run in batches of one small fixed shape, whatever the configured batch size, the last
 one padded: as fast here as large batches, and no kernel is chosen by how many faces happened

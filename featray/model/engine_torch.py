@@ -1,4 +1,4 @@
-"""The torch engine: GPUs, and CPUs where OpenVINO is not installed.
+"""Model. The torch engine: GPUs, and CPUs where OpenVINO is not installed.
 
 Rows do not depend on their batch. On a CPU, where every batch has one fixed shape, a row
 moves by 2e-6 at most with its place. On a GPU the libraries pick kernels by batch shape,

@@ -1,4 +1,4 @@
-"""Engines: what runs the network on chips. One Protocol, chosen by name, imported when opened.
+"""Model. Engines: what runs the network on chips. One Protocol, chosen by name, imported when opened.
 
 What must stay true: a face's numbers do not depend on the batch size, on its place in a
 batch or on its neighbours, beyond float rounding (each engine states its bound). Opening

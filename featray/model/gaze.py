@@ -1,4 +1,4 @@
-"""The gaze head in all its published forms, and the eye patches that some of them read."""
+"""Model. The gaze head in all its published forms, and the eye patches that some of them read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads on pooled features: mesh, pose, blendshapes, the shared vector, emotion.
+"""Model. Heads on pooled features: mesh, pose, blendshapes, the shared vector, emotion.
 
 Module and parameter names are those of the checkpoint. All float32: they cost nothing next
 to the backbone, and angles and coordinates lose digits in bfloat16.

@@ -1,4 +1,4 @@
-"""Names and shapes of every tensor that a checkpoint of a given config must hold.
+"""Model. Names and shapes of every tensor that a checkpoint of a given config must hold.
 
 Computed from the config alone, so that a checkpoint is checked from its header, before
 a byte of weights is read and without importing torch.

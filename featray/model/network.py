@@ -1,4 +1,4 @@
-"""The multitask network as a torch module, and loading a checkpoint into it.
+"""Model. The multitask network as a torch module, and loading a checkpoint into it.
 
 What must stay true: in float32 it reproduces py-feat 2.1.5 within 1e-4 (mesh: 1e-3 of a
 chip) for every supported config; it traces without data-dependent control flow, so that

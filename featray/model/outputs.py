@@ -1,4 +1,4 @@
-"""From the network's raw numbers to table columns, in numpy.
+"""Model. From the network's raw numbers to table columns, in numpy.
 
 What must stay true: signs and names follow py-feat 2.1.5, so that a column means here what
 its users know. Raw outputs are kept apart from columns: engines produce the former and

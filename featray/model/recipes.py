@@ -1,4 +1,4 @@
-"""From uint8 chips to the network's input, on the device that runs the network.
+"""Model. From uint8 chips to the network's input, on the device that runs the network.
 
 A recipe is part of what a result means, so it has a name and is recorded with it. Each is
 a module whose forward takes chips `[N, 256, 256, 3]` uint8 RGB and gives

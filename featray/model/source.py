@@ -1,4 +1,4 @@
-"""Where checkpoints come from: a local file, the hub, or made here (`synthetic`)."""
+"""Model. Where checkpoints come from: a local file, the hub, or made here (`synthetic`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running batches on several streams at once: what each batch gives does not depend on how many there are."""
+"""Model. Running batches on several streams at once: what each batch gives does not depend on how many there are."""
 
 from __future__ import annotations
 

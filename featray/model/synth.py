@@ -1,4 +1,4 @@
-"""Synthetic checkpoints: every weight follows from its name and a seed.
+"""Model. Synthetic checkpoints: every weight follows from its name and a seed.
 
 The published weights may not be redistributed, so demos, tests and parity checks run on
 these. They have the size and the wiring of the real thing; their outputs mean nothing,

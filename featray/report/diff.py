@@ -1,4 +1,4 @@
-"""Two releases of one dataset, face by face: how far the numbers moved.
+"""Report. Two releases of one dataset, face by face: how far the numbers moved.
 
 Faces are matched within the same frame of the same bytes by their boxes: both are the other's best, and
 overlap by half (IoU). A release made with other sampling shares only the frames that both sampled.

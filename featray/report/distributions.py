@@ -1,4 +1,4 @@
-"""How every feature is distributed: binned by DuckDB in one pass, with moments and quantiles."""
+"""Report. How every feature is distributed: binned by DuckDB in one pass, with moments and quantiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The strongest expressions, with what the camera saw.
+"""Report. The strongest expressions, with what the camera saw.
 
 A moment's strength is the mean of its action-unit probabilities, eyes closed left out: blinks are
 no expression. Small, cut-off and doubtful faces are passed over. One pass finds it at any size;

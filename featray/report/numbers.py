@@ -1,4 +1,4 @@
-"""The counts of a report: what was processed, what failed, where faces are, how fast it went.
+"""Report. The counts of a report: what was processed, what failed, where faces are, how fast it went.
 
 Every query aggregates in DuckDB and gives few rows, whatever the size of the tables.
 """

@@ -1,4 +1,4 @@
-"""The report as one HTML page: numbers, plots and thumbnails put into the template."""
+"""Report. The report as one HTML page: numbers, plots and thumbnails put into the template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plots as inline SVG, drawn by matplotlib: text stays text, prints sharply, and needs no script."""
+"""Report. Plots as inline SVG, drawn by matplotlib: text stays text, prints sharply, and needs no script."""
 
 from __future__ import annotations
 

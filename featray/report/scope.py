@@ -1,4 +1,4 @@
-"""What a report or a comparison is about: one release of one dataset, read in bounded memory."""
+"""Report. What a report or a comparison is about: one release of one dataset, read in bounded memory."""
 
 from __future__ import annotations
 

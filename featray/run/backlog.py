@@ -1,4 +1,4 @@
-"""What is to do: the listing against what is published; and what is published but no longer listed.
+"""Run. What is to do: the listing against what is published; and what is published but no longer listed.
 
 Holds 30 bytes a published video (`tables/done.py`), the URIs of damaged shard files, and nothing else that is listed.
 """

@@ -1,4 +1,4 @@
-"""The videos of a run on their way into the tables: attempt after attempt, until all are published or given up.
+"""Run. The videos of a run on their way into the tables: attempt after attempt, until all are published or given up.
 
 pages of videos -> session -> receipts -> publish complete shards -> try again what is missing
 -> land failures for what never came -> publish the rest

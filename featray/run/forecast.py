@@ -1,4 +1,4 @@
-"""What a run will come to, before it starts: videos, frames, faces, hours, bytes, money. `featray plan`.
+"""Run. What a run will come to, before it starts: videos, frames, faces, hours, bytes, money. `featray plan`.
 
 Lists the input as a run does, leaves out what is published, plans a random sample of the videos, and puts short
 stretches of a few of them through the run's own decoding, detection, inference and publishing, on this machine, into

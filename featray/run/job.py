@@ -1,4 +1,4 @@
-"""What a run knows about itself before it starts: weights, engine, release, and the settings of its workers."""
+"""Run. What a run knows about itself before it starts: weights, engine, release, and the settings of its workers."""
 
 from __future__ import annotations
 

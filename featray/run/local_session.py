@@ -1,4 +1,4 @@
-"""The executor without Ray: the stages of a run in threads of this process, decoding in child processes.
+"""Run. The executor without Ray: the stages of a run in threads of this process, decoding in child processes.
 
     videos -> [plan, decode + detect: a thread and a child process each] -> chunks
            -> [infer: one engine on all CPUs, or a GPU] -> features -> [land] -> receipts

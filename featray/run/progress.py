@@ -1,4 +1,4 @@
-"""Showing how a run goes: a live line in a terminal, a plain line now and then elsewhere."""
+"""Run. Showing how a run goes: a live line in a terminal, a plain line now and then elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run from config to tables: find out what is to do, work on it, publish, account.
+"""Run. One run from config to tables: find out what is to do, work on it, publish, account.
 
     describe the job -> open the output -> take its lease -> recover what a killed run left
     -> list -> choose an executor -> execute -> account

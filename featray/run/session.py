@@ -1,4 +1,4 @@
-"""What a run is given to work with, whatever works: its executor, and how that is chosen.
+"""Run. What a run is given to work with, whatever works: its executor, and how that is chosen.
 
 `LocalSession` works in this process, `RaySession` on a Ray cluster or on Ray started here. Both run the same stages,
 land and publish the same, and give equal tables; which it is, is no part of a release.

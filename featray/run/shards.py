@@ -1,4 +1,4 @@
-"""Grouping videos into output shards as they are listed, and handing them on.
+"""Run. Grouping videos into output shards as they are listed, and handing them on.
 
 A shard holds whole videos of one partition folder. Its name follows from what it holds and from
 the run that opens it: no run ever writes over a file of another, whoever is slow or late.

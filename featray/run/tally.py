@@ -1,4 +1,4 @@
-"""The driver's bookkeeping: which shard is complete, what is still missing, what failed.
+"""Run. The driver's bookkeeping: which shard is complete, what is still missing, what failed.
 
 Fed with receipts, asked for decisions; no Ray and no storage in here. Holds open shards
 only, so that memory follows what is in flight and not the length of the job.

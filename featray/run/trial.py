@@ -1,4 +1,4 @@
-"""Run: short stretches of a few videos, put through everything that a run does to them, on this machine.
+"""Run. Short stretches of a few videos, put through everything that a run does to them, on this machine.
 
 They go through a session of their own, in this process, into a folder that is deleted; what they took is what
 `forecast.py` reckons with.

@@ -1,4 +1,4 @@
-"""Waiting for storage at several places at once, while results keep their order and memory its bound."""
+"""Sources. Waiting for storage at several places at once, while results keep their order and memory its bound."""
 
 from __future__ import annotations
 

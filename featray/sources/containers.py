@@ -1,4 +1,4 @@
-"""Files that hold videos, or name them: tar shards, Parquet tables, CSV and JSONL manifests.
+"""Sources. Files that hold videos, or name them: tar shards, Parquet tables, CSV and JSONL manifests.
 
 Nothing is ever extracted to disk, and a member's name is never used as a path: a member is a
 byte range of its tar, a value in a Parquet column, or a URI. What cannot be read becomes one

@@ -1,4 +1,4 @@
-"""From a URI of the input to the files it names, one by one: a file, a glob, or all below a prefix.
+"""Sources. From a URI of the input to the files it names, one by one: a file, a glob, or all below a prefix.
 
 Order is that of the storage's listing, by name, and no listing is held: of S3 a page of a
 thousand keys, of other storages a folder.

@@ -1,4 +1,4 @@
-"""A set of 64-bit keys in 8 bytes each, for listings of millions of videos."""
+"""Sources. A set of 64-bit keys in 8 bytes each, for listings of millions of videos."""
 
 from __future__ import annotations
 

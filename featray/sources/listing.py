@@ -1,4 +1,4 @@
-"""From `input.uris` to videos, one by one, without holding the listing.
+"""Sources. From `input.uris` to videos, one by one, without holding the listing.
 
 Order is that of the configured URIs, then of the storage's listing, so that the same
 bucket gives the same order every time. A video named twice is listed once; links that differ in their query only

@@ -1,4 +1,4 @@
-"""What a lease needs of a storage beyond reading and writing: create if absent, and its clock.
+"""Store. What a lease needs of a storage beyond reading and writing: create if absent, and its clock.
 
 * **Create if absent** is atomic on a local disk (a hard link) and on stores with a conditional
   PUT: S3 since 2024, and what fsspec offers as `mode="create"` elsewhere. A store that takes

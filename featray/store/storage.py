@@ -1,4 +1,4 @@
-"""Object storage and local disk behind one door: fsspec.
+"""Store. Object storage and local disk behind one door: fsspec.
 
 Every read, write and listing of the package passes through here, so that three things
 hold everywhere: storage errors become `StorageError` in one line, a write is atomic (an

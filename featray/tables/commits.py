@@ -1,4 +1,4 @@
-"""Commit records: what is published, file by file and video by video.
+"""Tables. Commit records: what is published, file by file and video by video.
 
 A commit is one small object, written last and atomically. What no commit names is not
 published, whatever lies in the table folders.

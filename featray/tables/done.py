@@ -1,4 +1,4 @@
-"""What a partition has published, small enough to hold for millions of videos: 30 bytes each.
+"""Tables. What a partition has published, small enough to hold for millions of videos: 30 bytes each.
 
 Made in one pass over the commits, a few of them in memory at a time. 8 bytes more for each that the input has not.
 """

@@ -1,4 +1,4 @@
-"""Who holds a lease: one process on one machine, for one run; and whether it is still there.
+"""Tables. Who holds a lease: one process on one machine, for one run; and whether it is still there.
 
 Process ids are given again, and mean nothing elsewhere: a process is told by its id and the time
 it started, within one boot and one pid namespace.

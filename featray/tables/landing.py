@@ -1,4 +1,4 @@
-"""The landing area: results of units, one atomic PUT a part, which is also the resume ledger.
+"""Tables. The landing area: results of units, one atomic PUT a part, which is also the resume ledger.
 
 A video's landing folder holds `plan.json` and, for each unit, parts `u<unit>-p<part>.arrow`;
 the last part of a unit ends in `-last.arrow` and brings its outcome. A unit is done when a last

@@ -1,4 +1,4 @@
-"""Where everything lies below `output.uri`, and whether a place is a featray output at all.
+"""Tables. Where everything lies below `output.uri`, and whether a place is a featray output at all.
 
     <table>/dataset=<d>/release=<r>/[<field>=<v>/...]part-<shard>-<n>.parquet
     _featray/output.json                                    marks the place as ours

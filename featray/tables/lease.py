@@ -1,4 +1,4 @@
-"""One run at a time for a dataset and release: a lease, made of what object stores really have.
+"""Tables. One run at a time for a dataset and release: a lease, made of what object stores really have.
 
 There is no rename, no append and no lock; there are whole PUTs, listings that show what was
 written, and (S3 since 2024, local disks, most others) a PUT on the condition that nothing is

@@ -1,4 +1,4 @@
-"""What a run writes to the landing area, and asks it: plans, parts of units, failures.
+"""Tables. What a run writes to the landing area, and asks it: plans, parts of units, failures.
 
 The landing area is the resume ledger: what is there is not done again.
 """

@@ -1,4 +1,4 @@
-"""From what landed of one video to its rows: tracks and cuts over the whole video, counts, errors.
+"""Tables. From what landed of one video to its rows: tracks and cuts over the whole video, counts, errors.
 
 Parts come in the order of presentation, one in memory at a time, and go to the tables' writers
 as they are. But for the run and the time of publishing, rows follow from the landed parts alone.

@@ -1,4 +1,4 @@
-"""An output opened from Python: its tables as DuckDB relations.
+"""Tables. An output opened from Python: its tables as DuckDB relations.
 
 `featray.open` is the door. Relations are lazy: nothing but the columns and rows that a
 query needs is read, from disk or from a bucket.

@@ -1,4 +1,4 @@
-"""Where results come from: versions, machine, weights; for the `runs` table and for file footers."""
+"""Tables. Where results come from: versions, machine, weights; for the `runs` table and for file footers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publishing one shard: landed units of whole videos become rows of the tables.
+"""Tables. Publishing one shard: landed units of whole videos become rows of the tables.
 
 Order of writes, which is what makes publishing safe to kill and to repeat:
 files under names that follow from the shard, then the commit, then landing and manifest

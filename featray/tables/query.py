@@ -1,4 +1,4 @@
-"""Reading an output: which files are published, and DuckDB views over them.
+"""Tables. Reading an output: which files are published, and DuckDB views over them.
 
 Views read the files that commits name, never a glob, so that rows of a publish that is
 under way, or was killed, are not seen. Remote outputs are read through fsspec.

@@ -1,4 +1,4 @@
-"""Changing what is published already: bytes that changed, a second try, an erasure, a compaction.
+"""Tables. Changing what is published already: bytes that changed, a second try, an erasure, a compaction.
 
 Object stores have no transaction, so one commit carries the whole change: the new commit
 holds, under `rewrites`, older commits as they read from then on. The moment it is written

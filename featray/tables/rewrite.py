@@ -1,4 +1,4 @@
-"""Writing published files anew: some rows left out or changed, everything else as it was.
+"""Tables. Writing published files anew: some rows left out or changed, everything else as it was.
 
 The new file keeps the old one's provenance: the rows are still that run's. Rows stream
 through, a row group at a time; a file that needs no change is not written.

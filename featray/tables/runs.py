@@ -1,4 +1,4 @@
-"""The `runs` table: one row a run, one small file a run.
+"""Tables. The `runs` table: one row a run, one small file a run.
 
 A run's row is written when it starts and, to another file, when it ends. A marker under
 `_featray/running/` holds the row in between; one that is left over belongs to a run that

@@ -1,4 +1,4 @@
-"""What an output holds, in numbers."""
+"""Tables. What an output holds, in numbers."""
 
 from __future__ import annotations
 

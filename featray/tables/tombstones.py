@@ -1,4 +1,4 @@
-"""What has been erased and must not come back: one small object a video, beside the tables.
+"""Tables. What has been erased and must not come back: one small object a video, beside the tables.
 
     _featray/erased/<video_id>.json     {"video_id": ..., "erasures": [{...}, ...]}
 

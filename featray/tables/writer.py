@@ -1,4 +1,4 @@
-"""Writing Parquet as TABLES promises: sorted, zstd, statistics, checksums, comments, footers.
+"""Tables. Writing Parquet as TABLES promises: sorted, zstd, statistics, checksums, comments, footers.
 
 Files are written to local disk first and uploaded whole: an object is never half there,
 and its sha256 is known before it is. Rows stream through; memory is bounded by one row

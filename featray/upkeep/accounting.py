@@ -1,4 +1,4 @@
-"""The rules that rows must keep, as SQL over DuckDB views; each finds the rows that break it.
+"""Upkeep. The rules that rows must keep, as SQL over DuckDB views; each finds the rows that break it.
 
 A rule is asked about some commits at a time: a commit holds whole videos, so nothing but
 "once over all commits" needs more than one. Views: the tables, `all_runs`

@@ -1,4 +1,4 @@
-"""How far a number may be from the published one when it is computed again: said once, for `featray verify`.
+"""Upkeep. How far a number may be from the published one when it is computed again: said once, for `featray verify`.
 
 Detection is the same code in the same arithmetic everywhere. The network's bound depends on
 engine and precision, since the face may be in another batch now, and on another processor.

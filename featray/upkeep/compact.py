@@ -1,4 +1,4 @@
-"""Merging the small files that many small runs leave, without changing a row.
+"""Upkeep. Merging the small files that many small runs leave, without changing a row.
 
 Commits of one partition folder are merged into one that holds their videos' records and the
 merged files; files that are large already are taken over as they are. It is the same kind of

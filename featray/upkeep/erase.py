@@ -1,4 +1,4 @@
-"""Erasing a person: a video, or one track of it, out of every table and every place beside them.
+"""Upkeep. Erasing a person: a video, or one track of it, out of every table and every place beside them.
 
 Order, so that a kill at any step leaves the old or the new state and the same command again
 finishes: note the erasure (from here on no run takes the video up); in each partition write the

@@ -1,4 +1,4 @@
-"""What an erasure does to rows, table by table; pure functions over Arrow tables, and what they need to know."""
+"""Upkeep. What an erasure does to rows, table by table; pure functions over Arrow tables."""
 
 from __future__ import annotations
 

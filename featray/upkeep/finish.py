@@ -1,4 +1,4 @@
-"""Finishing what a killed driver left: published shards that want cleaning up, landed ones that want publishing.
+"""Upkeep. Finish what a killed driver left: clean up published shards, publish those that have landed.
 
 Needs neither Ray nor the sources: what has landed is all that publishing reads. Settings come
 from the row of the run that opened the shard, which stands in its marker or in `runs`.

@@ -1,4 +1,4 @@
-"""Files in table folders that no commit names: whose they are, and what becomes of them."""
+"""Upkeep. Files in table folders that no commit names: whose they are, and what becomes of them."""
 
 from __future__ import annotations
 

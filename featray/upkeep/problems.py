@@ -1,4 +1,4 @@
-"""What verification finds, as records."""
+"""Upkeep. What verification finds, as records."""
 
 from __future__ import annotations
 

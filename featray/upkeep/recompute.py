@@ -1,4 +1,4 @@
-"""Doing published rows again from their sources, and comparing every number.
+"""Upkeep. Doing published rows again from their sources, and comparing every number.
 
 The same code as in a run, without Ray: find the source, plan, decode and detect the unit that
 holds the row, run the recorded engine on its chip. Settings come from the run's row. What

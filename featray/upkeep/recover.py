@@ -1,4 +1,4 @@
-"""Setting right what a killed run left behind, before a new one starts.
+"""Upkeep. Setting right what a killed run left behind, before a new one starts.
 
 A shard is open while its manifest exists. If its commit exists too, only deletions were left
 to do. If not, it is cancelled, once and for all: its videos are planned again, and what landed of

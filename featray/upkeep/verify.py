@@ -1,4 +1,4 @@
-"""Does an output hold what it says? Files against commits, rows against rules, counts against counts.
+"""Upkeep. Does an output hold what it says? Files against commits, rows against rules, counts against counts.
 
 Streams: commits are read one by one, files hashed in pieces, and the accounting asked of some
 commits at a time, by DuckDB with a memory limit and a folder to spill to. Nothing is changed.

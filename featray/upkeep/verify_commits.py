@@ -1,4 +1,4 @@
-"""The commits of a partition for verification: read one by one, kept in DuckDB, which spills to disk."""
+"""Upkeep. The commits of a partition for verification: read one by one, kept in DuckDB, which spills to disk."""
 
 from __future__ import annotations
 

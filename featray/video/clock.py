@@ -1,4 +1,4 @@
-"""When a picture is shown, in ticks of its stream that never go back."""
+"""Video. When a picture is shown, in ticks of its stream that never go back."""
 
 from __future__ import annotations
 

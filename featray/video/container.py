@@ -1,4 +1,4 @@
-"""Opening a container: which kinds, within which limits, how its header reads, how FFmpeg's errors map to ours.
+"""Video. Opening a container: which kinds, within which limits, how its header reads, how FFmpeg's errors map to ours.
 
 A file is judged by its content, never by its name. FFmpeg would open playlists, image
 sequences and network protocols if a file's first bytes asked for it; the allow-list here

@@ -1,4 +1,4 @@
-"""Decoding one unit of one video: the frames that are sampled, and an account of all.
+"""Video. Decoding one unit of one video: the frames that are sampled, and an account of all.
 
 What must stay true: the frames of all units together are those of a full decode, each
 once, with the same pixels and times. A seek is therefore never trusted: decoding must begin

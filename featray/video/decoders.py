@@ -1,4 +1,4 @@
-"""The decoders there are, each loaded only when it is asked for."""
+"""Video. The decoders there are, each loaded only when it is asked for."""
 
 from __future__ import annotations
 

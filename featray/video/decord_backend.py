@@ -1,4 +1,4 @@
-"""decord as a second backend: linear decoding only, and only where its frames can be vouched for.
+"""Video. decord as a second backend: linear decoding only, and only where its frames can be vouched for.
 
 Install it with `pip install featray[decord]`; either distribution of the module `decord` will do:
 `decord` 0.6.0 (FFmpeg 4.1) or `decord2` (FFmpeg 8.1). PyAV opens the file first, so all limits and

@@ -1,4 +1,4 @@
-"""Whether a file ends before its own structure says that it should.
+"""Video. Whether a file ends before its own structure says that it should.
 
 FFmpeg reads a shortened file to its end and calls that success. So each container is asked
 in its own words where it should end. Only a few bytes are read, near the start and the end.

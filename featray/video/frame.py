@@ -1,4 +1,4 @@
-"""A decoded frame: upright pixels on demand, and when it is shown."""
+"""Video. A decoded frame: upright pixels on demand, and when it is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which H.264 packets decoding can begin at and give the very same pictures from there on.
+"""Video. Which H.264 packets decoding can begin at and give the very same pictures from there on.
 
 FFmpeg and containers call a packet a keyframe if it holds any recovery point. One that says
 "right again some frames later" (intra refresh) gives pictures that are patched up until then,

@@ -1,4 +1,4 @@
-"""Whether bytes between two packets were passed over because they are damaged.
+"""Video. Whether bytes between two packets were passed over because they are damaged.
 
 FFmpeg's demuxers of Matroska, FLV and MPEG-TS go on at the next good place without a word, and
 what they passed over is gone. A gap in time shows it, or is a pause as any other; so where

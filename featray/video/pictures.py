@@ -1,4 +1,4 @@
-"""The pictures of one stream in presentation order, and an account of what was lost between them.
+"""Video. The pictures of one stream in presentation order, and an account of what was lost between them.
 
 FFmpeg's decoders go on behind damage without a word: they drop frames, or patch them up from
 their neighbours. So every packet that should show something is remembered until the picture

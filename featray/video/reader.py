@@ -1,4 +1,4 @@
-"""The file that FFmpeg reads from: one object, read only, without a name.
+"""Video. The file that FFmpeg reads from: one object, read only, without a name.
 
 FFmpeg guesses a format from a file's name where its content does not decide; a file without
 a name is judged by its content alone.

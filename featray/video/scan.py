@@ -1,4 +1,4 @@
-"""Listing a video's packets without decoding them, and saying whether their times can be trusted.
+"""Video. Listing a video's packets without decoding them, and saying whether their times can be trusted.
 
 Units are cut by these times, so they have to be those of the decoded frames, one for one.
 Containers do not promise that: AVI holds no times for B-frames, a joined transport stream

@@ -1,4 +1,4 @@
-"""Shot cuts: whether two sampled frames that follow each other belong to one shot.
+"""Video. Shot cuts: whether two sampled frames that follow each other belong to one shot.
 
 A function of the two frames alone, so that it says the same wherever a video was cut into
 units. It looks at thumbnails, which cost a few hundredths of finding faces, and asks whether the

@@ -1,4 +1,4 @@
-"""What a file is that could not be opened, from its first bytes: only for the words and the code of the error."""
+"""Video. What a file is that could not be opened, from its first bytes: for the words and code of the error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The structure of containers, followed by hand where FFmpeg does not tell: boxes, elements, tags, packets.
+"""Video. The structure of containers, followed by hand where FFmpeg does not tell: boxes, elements, tags, packets.
 
 Everything here reads a few bytes at a time from a file that may be damaged anywhere, and
 stops at the first that makes no sense.

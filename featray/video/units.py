@@ -1,4 +1,4 @@
-"""Cutting a video into units, and choosing the frames that are sampled.
+"""Video. Cutting a video into units, and choosing the frames that are sampled.
 
 The rule that everything rests on: what a unit yields depends on the video and the
 sampling alone, never on how the video was cut. So a unit carries the presentation index

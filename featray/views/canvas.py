@@ -1,4 +1,4 @@
-"""Drawing on pictures: colours, fonts, and strokes with smooth edges.
+"""Views. Drawing on pictures: colours, fonts, and strokes with smooth edges.
 
 Pillow's own lines are jagged. Strokes are therefore drawn larger on a layer of their own that is as
 small as they allow, then shrunk and laid over the picture.

@@ -1,4 +1,4 @@
-"""Writing pictures as an mp4 that keeps the times of the frames they show."""
+"""Views. Writing pictures as an mp4 that keeps the times of the frames they show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaze and head pose as directions in the camera's frame: x to the image's right, y down, z away from the camera.
+"""Views. Gaze and head pose as directions in the camera's frame: x to the right, y down, z away from it.
 
 Sources: the tables' angles and signs are py-feat 2.1.5's. Head pose is a rotation vector, whose
 three numbers are named pitch, yaw and roll and turned so that up, the subject's right

@@ -1,4 +1,4 @@
-"""`featray export`: the time series of one video in the form that other tools read."""
+"""Views. `featray export`: the time series of one video in the form that other tools read."""
 
 from __future__ import annotations
 

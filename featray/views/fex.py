@@ -1,4 +1,4 @@
-"""Hands tables to py-feat: a selection of `faces` becomes a `Fex`, under py-feat's own column names.
+"""Views. Hands tables to py-feat: a selection of `faces` becomes a `Fex`, under py-feat's own column names.
 
 The names, units and signs are those that py-feat 2.1.5's `Detectorv2` gives, so that what
 its users wrote for a Fex (`.aus`, `.emotions`, `.landmarks`, plots, statistics) goes on working.

@@ -1,4 +1,4 @@
-"""Rows as OpenFace 2 writes them: its column names, units, signs and order, as far as ours have counterparts.
+"""Views. Rows as OpenFace 2 writes them: its column names, units, signs and order, as far as ours have counterparts.
 
 Sources: OpenFace's documentation of its output; a file that it wrote (tests/parity). Its camera
 frame is ours (`directions`); head pose is the three angles of R = Rx Ry Rz; a gaze angle is that of

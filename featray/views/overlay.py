@@ -1,4 +1,4 @@
-"""Faces on a frame: boxes, track ids, landmarks, mesh, gaze and head pose; or nothing to recognise them by."""
+"""Views. Faces on a frame: boxes, track ids, landmarks, mesh, gaze and head pose; or nothing to recognise them by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One picture of a clip: the frame with its faces, the panel beside it, the time line and the notes below."""
+"""Views. One picture of a clip: the frame with its faces, the panel beside it, the time line and the notes below."""
 
 from __future__ import annotations
 

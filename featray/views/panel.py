@@ -1,4 +1,4 @@
-"""The panel beside a frame: action units, emotions, valence and arousal, head and gaze of one face."""
+"""Views. The panel beside a frame: action units, emotions, valence and arousal, head and gaze of one face."""
 
 from __future__ import annotations
 

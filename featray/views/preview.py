@@ -1,4 +1,4 @@
-"""`featray preview`: a video with what the published tables say of it, as a clip or a contact sheet.
+"""Views. `featray preview`: a video with what the published tables say of it, as a clip or a contact sheet.
 
 Drawn from the published tables and the original source alone, so that a look at it proves
 coordinates, times and orientation.

@@ -1,4 +1,4 @@
-"""What the published tables say of one video: its row, its sampled frames and their faces."""
+"""Views. What the published tables say of one video: its row, its sampled frames and their faces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A contact sheet: some frames of a video that differ as much as its frames do."""
+"""Views. A contact sheet: some frames of a video that differ as much as its frames do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The original frames behind published rows: found again, decoded again, matched by presentation time.
+"""Views. The original frames behind published rows: found again, decoded again, matched by presentation time.
 
 Nothing is drawn on a guess. The source must be the object that the rows were made from, as far
 as its storage tells, and every sampled frame must be found at its exact time.

@@ -1,4 +1,4 @@
-"""The time line below a clip: some columns of one track as curves, when each track is there, and a cursor."""
+"""Views. The time line below a clip: some columns of one track as curves, when each track is there, and a cursor."""
 
 from __future__ import annotations
 

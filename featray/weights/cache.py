@@ -1,4 +1,4 @@
-"""Folders on disk that several processes share: locks, and entries that are whole or absent."""
+"""Weights. Folders on disk that several processes share: locks, and entries that are whole or absent."""
 
 from __future__ import annotations
 

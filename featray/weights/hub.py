@@ -1,4 +1,4 @@
-"""Weights on the Hugging Face hub: pulled once, kept with a record of what they are.
+"""Weights. Weights on the Hugging Face hub: pulled once, kept with a record of what they are.
 
 What must stay true: a file that was pulled is used from then on without the network, and
 is the same file or an error; an interrupted pull leaves nothing behind; the revision is

@@ -1,4 +1,4 @@
-"""A folder of converted networks that several processes share.
+"""Weights. A folder of converted networks that several processes share.
 
 What must stay true: an entry is either whole or absent, whoever is killed when; a damaged
 one is found (by its sha256) and made again; changing the code that defines the network

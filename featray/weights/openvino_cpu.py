@@ -1,4 +1,4 @@
-"""OpenVINO as the network and the detectors run it: on the CPU, without usage reports, pinned to no core."""
+"""Weights. OpenVINO as the network and the detectors run it: on the CPU, without usage reports, pinned to no core."""
 
 from __future__ import annotations
 
