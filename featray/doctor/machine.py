@@ -24,9 +24,10 @@ _RAY_SECONDS: Final = 60
 """Ray starts in some ten seconds; for a cluster that is gone it would wait for minutes."""
 
 _START_RAY: Final = """
-from featray.graph.ray_session import cluster_resources, connect
+from featray.graph.ray_session import connect, nodes
 connect()
-print("{:g} CPUs, {:g} GPUs".format(*(cluster_resources().get(name, 0) for name in ("CPU", "GPU"))))
+there = nodes().values()
+print(f"{sum(node.cpus for node in there):g} CPUs, {sum(node.gpus for node in there):g} GPUs")
 """
 
 

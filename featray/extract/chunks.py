@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from featray.config import DecodeConfig
 from featray.errors import ErrorCode, VideoError
-from featray.extract.plan import Outcome, UnitTask
+from featray.extract.plan import Failure, Outcome, UnitTask
 from featray.faces.crop import crop_squares, cut_chip, share_in_frame, sharpness
 from featray.faces.detector import Detector, Faces
 from featray.faces.stride import SeenFrame, find_faces
@@ -143,7 +143,7 @@ def extract_chunks(
             last = seen
     if last is not None:
         collector.describe_last(last.thumbnail)
-    outcome.failures += [("decode", code, message) for code, message in account.errors]
+    outcome.failures += [Failure("decode", code, message) for code, message in account.errors]
     yield collector.take(_so_far(outcome, account), last=True)
 
 
@@ -169,11 +169,12 @@ def _noting_failures(task: UnitTask, outcome: Outcome, stage: Callable[[], str] 
     try:
         yield
     except VideoError as error:
-        outcome.failures.append((stage(), error.code, str(error)))
+        outcome.failures.append(Failure(stage(), error.code, str(error)))
     except MemoryError:
-        outcome.failures.append((stage(), ErrorCode.OUT_OF_MEMORY, "the unit needs more memory than it may use"))
+        outcome.failures.append(Failure(stage(), ErrorCode.OUT_OF_MEMORY, "the unit needs more memory than it may use"))
     except transport_errors() as error:
-        outcome.failures.append((stage(), unreadable_code(error), f"{task.video.uri}: {explain(error)}"))
+        message = f"{task.video.uri}: {explain(error)}"
+        outcome.failures.append(Failure(stage(), unreadable_code(error), message))
 
 
 def _cut_faces(seen: SeenFrame, faces: Faces) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:

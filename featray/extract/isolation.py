@@ -26,7 +26,7 @@ import numpy as np
 from featray.errors import ErrorCode, VideoError
 from featray.extract.child import ChildSettings
 from featray.extract.chunks import Chunk, failed_chunk
-from featray.extract.plan import Outcome, UnitTask, VideoPlan
+from featray.extract.plan import Failure, Outcome, UnitTask, VideoPlan
 from featray.names import CHIP_PX
 from featray.sources.listing import Video
 from featray.video.units import WHOLE_VIDEO
@@ -60,7 +60,7 @@ class IsolatedDecoder:
             plan: VideoPlan = self._receive(budget)
             return plan
         except VideoError as error:
-            return VideoPlan(None, WHOLE_VIDEO, ("plan", error.code, f"{error} while planning"))
+            return VideoPlan(None, WHOLE_VIDEO, Failure("plan", error.code, f"{error} while planning"))
 
     def chunks(self, task: UnitTask) -> Iterator[Chunk]:
         """`extract_chunks`, isolated: the last chunk always comes, with the failure if there was one."""
@@ -75,7 +75,7 @@ class IsolatedDecoder:
                 if chunk.last:
                     return
         except VideoError as error:
-            failures = [*outcome.failures, ("decode", str(error.code), f"{error} in unit {task.unit.index}")]
+            failures = [*outcome.failures, Failure("decode", str(error.code), f"{error} in unit {task.unit.index}")]
             yield failed_chunk(part, replace(outcome, failures=failures))
         except GeneratorExit:
             self.close()  # chunks that nobody wants any more would be taken for the next unit's

@@ -6,10 +6,9 @@ resumed run cuts the video exactly as the run before it did.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
 
 from featray.config import DecodeConfig
 from featray.errors import ErrorCode, StorageError, VideoError
@@ -30,8 +29,13 @@ from featray.video.units import WHOLE_VIDEO, Unit, cut_units, needs_scan
 MAX_VALUE_BYTES: Final = 1 << 30
 """Of one row group's column of videos, uncompressed: it is read whole, in the decoding process."""
 
-Failure = tuple[str, str, str]
-"""Stage, error code, message."""
+
+class Failure(NamedTuple):
+    """What went wrong with a video or a unit; becomes a row of `errors`."""
+
+    stage: str
+    code: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -49,21 +53,6 @@ class VideoPlan:
     units: tuple[Unit, ...]
     failure: Failure | None = None
     bytes_read: int = 0
-
-    def to_json(self) -> str:
-        """As JSON text."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> VideoPlan:
-        """The inverse of `to_json`."""
-        data = json.loads(text)
-        return cls(
-            header=Header(**data["header"]) if data["header"] else None,
-            units=tuple(Unit(**unit) for unit in data["units"]),
-            failure=tuple(data["failure"]) if data["failure"] else None,
-            bytes_read=data["bytes_read"],
-        )
 
 
 @dataclass(frozen=True)
@@ -90,17 +79,6 @@ class UnitTask:
     failure: Failure | None = None
     landed_parts: int = 0
 
-    def to_json(self) -> str:
-        """As JSON text."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> UnitTask:
-        """The inverse of `to_json`."""
-        data = json.loads(text)
-        failure = tuple(data.pop("failure")) if data["failure"] else data.pop("failure")
-        return cls(video=Video.from_dict(data.pop("video")), unit=Unit(**data.pop("unit")), failure=failure, **data)
-
 
 @dataclass(frozen=True)
 class VideoTask:
@@ -117,16 +95,6 @@ class VideoTask:
     attempt: int = 1
     resume: bool = False
     replaces: str | None = None
-
-    def to_json(self) -> str:
-        """As JSON text."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> VideoTask:
-        """The inverse of `to_json`."""
-        data = json.loads(text)
-        return cls(video=Video.from_dict(data.pop("video")), **data)
 
     def units(self, plan: VideoPlan, landed: dict[int, int]) -> Iterator[UnitTask]:
         """The unit tasks of the plan; `landed` gives the number of parts of units that are complete."""
@@ -181,7 +149,7 @@ def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, 
         stride: units meet at sampled frames that are a multiple of this, `detect.every`.
     """
     if video.problem:
-        return VideoPlan(None, WHOLE_VIDEO, ("plan", *video.problem))
+        return VideoPlan(None, WHOLE_VIDEO, Failure("plan", *video.problem))
     try:
         with (
             open_source(video, storage_options) as file,
@@ -196,11 +164,13 @@ def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, 
         units = cut_units(index, time_base, settings.sample, settings.unit_frames, stride)
         return VideoPlan(header, units, bytes_read=bytes_read)
     except VideoError as error:
-        return VideoPlan(None, WHOLE_VIDEO, ("plan", error.code, str(error)))
+        return VideoPlan(None, WHOLE_VIDEO, Failure("plan", error.code, str(error)))
     except MemoryError:
-        return VideoPlan(None, WHOLE_VIDEO, ("plan", ErrorCode.OUT_OF_MEMORY, "its header needs too much memory"))
+        return VideoPlan(
+            None, WHOLE_VIDEO, Failure("plan", ErrorCode.OUT_OF_MEMORY, "its header needs too much memory")
+        )
     except transport_errors() as error:
-        return VideoPlan(None, WHOLE_VIDEO, ("plan", unreadable_code(error), f"{video.uri}: {explain(error)}"))
+        return VideoPlan(None, WHOLE_VIDEO, Failure("plan", unreadable_code(error), f"{video.uri}: {explain(error)}"))
 
 
 def open_source(video: Video, storage_options: dict[str, Any]) -> Any:

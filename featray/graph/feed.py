@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from featray.extract.plan import VideoTask
 from featray.graph import metrics
 from featray.graph.ray_internals import Lead
+from featray.records import dump
 
 _QUEUED_PAGES = 64
 """Pages of videos that may wait in the feed."""
@@ -63,7 +64,7 @@ class Feeder:
                 while not self._has_room(fed):
                     if self._stopped.wait(_LOOK_EVERY_SECONDS):
                         return
-                if not self._put([task.to_json() for task in page]):
+                if not self._put([dump(task).decode() for task in page]):
                     return
                 fed += len(page)
         except ray.exceptions.RayError:

@@ -197,7 +197,7 @@ class RaySession:
         """Start publishing a shard in a task of its own; shards that replace rows, one after the other."""
         settings = replace(settings, published_at_us=time.time_ns() // 1000)  # a task that is retried writes the same
         task = _publish.remote(self._stages.partition, manifest, settings, self._replacing)
-        if any(video["replaces"] for video in manifest.videos):
+        if any(video.replaces for video in manifest.videos):
             self._replacing = task
         self._publishing.append(task)
 

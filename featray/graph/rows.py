@@ -14,8 +14,7 @@ One row is one block, so a row is what Ray schedules, retries and counts. Its co
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from featray.extract.chunks import Chunk
 from featray.names import CHIP_PX
+from featray.records import dump
 
 ALREADY_LANDED: Final = -1
 """`part` of a row that only says that its unit was done in an earlier run."""
@@ -56,7 +56,7 @@ def chunk_row(task: str, chunk: Chunk) -> pa.Table:
         faces=to_stream(chunk.faces),
         frames=to_stream(chunk.frames),
         last=chunk.last,
-        outcome=json.dumps(asdict(chunk.outcome)),
+        outcome=dump(chunk.outcome).decode(),
     )
 
 

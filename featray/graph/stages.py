@@ -36,6 +36,7 @@ from featray.graph.rows import (
     read_stream,
 )
 from featray.names import CHIP_PX
+from featray.records import dump, load
 from featray.sources.listing import Video
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition
@@ -99,8 +100,8 @@ class PlanVideos:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """One table a video, one row a unit."""
         for text in batch["task"].to_pylist():
-            units = units_to_do(self._partition, VideoTask.from_json(text), self._plan)
-            yield pa.table({"task": [unit.to_json() for unit in units]})
+            units = units_to_do(self._partition, load(VideoTask, text), self._plan)
+            yield pa.table({"task": [dump(unit).decode() for unit in units]})
 
     def _plan(self, video: Video) -> VideoPlan:
         start = time.perf_counter()
@@ -131,7 +132,7 @@ class DecodeDetect:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """A row a chunk."""
         for text in batch["task"].to_pylist():
-            task = UnitTask.from_json(text)
+            task = load(UnitTask, text)
             if task.landed_parts:
                 yield landed_row(text)
                 continue
@@ -255,7 +256,7 @@ class LandParts:
 
 
 def _land(row: dict[str, Any], partition: Partition, run_id: str, max_attempts: int) -> Receipt:
-    task = UnitTask.from_json(row["task"])
+    task = load(UnitTask, row["task"])
     receipt = Receipt(task.shard, task.video.video_id, task.unit.index, task.units, task.attempt)
     if row["part"] == ALREADY_LANDED:
         return replace(receipt, part=task.landed_parts - 1, last=True, resumed=True)
@@ -263,7 +264,7 @@ def _land(row: dict[str, Any], partition: Partition, run_id: str, max_attempts: 
         return replace(
             receipt, part=row["part"], retry=True, error_code=ErrorCode.INFERENCE_FAILED, problem=row["problem"]
         )
-    outcome = Outcome(**json.loads(row["outcome"]))
+    outcome = load(Outcome, row["outcome"])
     faces, frames = read_stream(row["faces"]), read_stream(row["frames"])
     receipt = replace(
         receipt,
@@ -276,9 +277,9 @@ def _land(row: dict[str, Any], partition: Partition, run_id: str, max_attempts: 
     if row["last"]:
         receipt = replace(receipt, failed=bool(outcome.failures) and not outcome.frames_sampled)
         if outcome.failures:
-            _, code, message = next((one for one in outcome.failures if one[1] in RETRYABLE), outcome.failures[0])
-            receipt = replace(receipt, error_code=code, problem=message)
-            if task.attempt < max_attempts and code in RETRYABLE:
+            failure = next((one for one in outcome.failures if one.code in RETRYABLE), outcome.failures[0])
+            receipt = replace(receipt, error_code=failure.code, problem=failure.message)
+            if task.attempt < max_attempts and failure.code in RETRYABLE:
                 return replace(receipt, retry=True)
     land_unit_part(partition, task, run_id, row["part"], faces, frames, outcome if row["last"] else None)
     return receipt

@@ -27,6 +27,7 @@ from featray.graph.machine import gpu_model, local_cpus
 from featray.graph.rows import Receipt
 from featray.graph.stages import DecodeDetect, Infer, LandParts, PlanVideos, StageSettings
 from featray.graph.workers import Workers, local_workers
+from featray.records import dump
 from featray.tables.commits import Commit, ShardManifest
 from featray.tables.publish import PublishSettings, publish_shard
 
@@ -93,7 +94,7 @@ class LocalSession:
         plan, decode = PlanVideos(self._stages.partition, decoder), DecodeDetect(decoder)
         while (task := work.next()) is not None:
             if isinstance(task, VideoTask):
-                for units in plan(pa.table({"task": [task.to_json()]})):
+                for units in plan(pa.table({"task": [dump(task).decode()]})):
                     work.add(units.slice(i, 1) for i in range(units.num_rows))
             else:
                 yield from decode(task)

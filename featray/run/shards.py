@@ -15,7 +15,7 @@ from typing import Final
 
 from featray.extract.plan import VideoTask
 from featray.run.tally import Tally
-from featray.tables.commits import ShardManifest, write_manifest
+from featray.tables.commits import ManifestVideo, ShardManifest, write_manifest
 from featray.tables.layout import Partition
 
 SHARD_VIDEOS: Final = 1000
@@ -100,17 +100,17 @@ def _close(group: _Group, run_id: str) -> tuple[ShardManifest, list[VideoTask]]:
     shard = hashlib.sha256("\n".join([run_id, *names]).encode()).hexdigest()[:12]
     tasks = [replace(task, shard=shard) for task in group.tasks]
     videos = [
-        {
-            "video_id": task.video.video_id,
-            "uri": task.video.uri,
-            "member": task.video.member,
-            "size_bytes": task.video.size_bytes,
-            "content_id": task.video.content_id,
-            "work_key": task.work_key,
-            "fields": task.video.fields,
-            "extra": json.dumps(task.video.extra, default=str) if task.video.extra else None,
-            "replaces": task.replaces,
-        }
+        ManifestVideo(
+            video_id=task.video.video_id,
+            uri=task.video.uri,
+            work_key=task.work_key,
+            fields=task.video.fields,
+            member=task.video.member,
+            size_bytes=task.video.size_bytes,
+            content_id=task.video.content_id,
+            extra=json.dumps(task.video.extra, default=str) if task.video.extra else None,
+            replaces=task.replaces,
+        )
         for task in tasks
     ]
     return ShardManifest(shard, run_id, tasks[0].video.fields, videos), tasks

@@ -12,7 +12,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -56,21 +56,6 @@ class Video:
     place: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     problem: tuple[str, str] | None = None
-
-    def to_json(self) -> str:
-        """As JSON text, for travelling in a row; it may hold a signed address, so it is never stored."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Video:
-        """The inverse of `to_json`."""
-        return cls.from_dict(json.loads(text))
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Video:
-        """From what `dataclasses.asdict` made of one."""
-        problem = data.pop("problem")
-        return cls(**data, problem=tuple(problem) if problem else None)
 
 
 def list_videos(config: InputConfig) -> Iterator[Video]:

@@ -6,12 +6,11 @@ published, whatever lies in the table folders.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from featray.errors import NotFound, OutputError
+from featray.records import dump, load
 from featray.store.exclusive import create_bytes
 from featray.store.storage import delete, list_files, read_bytes, storage_errors, write_bytes
 from featray.tables.layout import Partition
@@ -65,18 +64,6 @@ class Commit:
         """Whether this is a shard that was given up before it was published."""
         return not self.published_at_us
 
-    @classmethod
-    def from_json(cls, text: bytes | str) -> Commit:
-        """Parse a commit record."""
-        return cls._of(json.loads(text))
-
-    @classmethod
-    def _of(cls, data: dict[str, Any]) -> Commit:
-        files = [CommittedFile(**entry) for entry in data.pop("files")]
-        videos = [CommittedVideo(**entry) for entry in data.pop("videos")]
-        rewrites = [cls._of(entry) for entry in data.pop("rewrites", [])]
-        return cls(files=files, videos=videos, rewrites=rewrites, **data)
-
 
 def create_commit(partition: Partition, commit: Commit) -> Commit:
     """Publish a shard, once: from here on the commit's files count. The commit that is there afterwards.
@@ -84,7 +71,7 @@ def create_commit(partition: Partition, commit: Commit) -> Commit:
     Where one of that name is there already, it stays: another try of the same task was
     faster, or a run that took over has cancelled the shard.
     """
-    while not create_bytes(partition.commit(commit.name), json.dumps(asdict(commit)).encode()):
+    while not create_bytes(partition.commit(commit.name), dump(commit)):
         there = read_commit(partition, commit.name)
         if there is not None:
             return there
@@ -102,13 +89,13 @@ def cancel_shard(partition: Partition, shard: str, run_id: str) -> Commit:
 def write_commit(partition: HeldPartition, commit: Commit) -> None:
     """Write a commit, over an older one of its name if there is one; asks first whether that is still allowed."""
     partition.check()
-    write_bytes(partition.commit(commit.name), json.dumps(asdict(commit)).encode())
+    write_bytes(partition.commit(commit.name), dump(commit))
 
 
 def read_commit(partition: Partition, name: str) -> Commit | None:
     """One commit, or None if there is none of that name."""
     try:
-        return Commit.from_json(read_bytes(partition.commit(name)))
+        return load(Commit, read_bytes(partition.commit(name)))
     except NotFound:
         return None
 
@@ -133,10 +120,30 @@ def stored_commits(partition: Partition) -> Iterator[Commit]:
             # fsspec answers with bare bytes when it is asked for a single path
             text = contents[path] if isinstance(contents, dict) else contents
             try:
-                yield Commit.from_json(text)
-            except (ValueError, KeyError, TypeError):
+                yield load(Commit, text)
+            except ValueError:
                 name = path.rsplit("/", 1)[-1]
                 raise OutputError(f"{folder.uri}/{name}: damaged commit record; run `featray verify`") from None
+
+
+@dataclass(frozen=True)
+class ManifestVideo:
+    """One video of an open shard, as publishing needs to know it; names are those of `videos`.
+
+    Attributes:
+        extra: the other columns of the manifest that named it, as JSON.
+        replaces: the published shard that holds older rows of it, if one does.
+    """
+
+    video_id: str
+    uri: str
+    work_key: str
+    fields: dict[str, str] = field(default_factory=dict)
+    member: str | None = None
+    size_bytes: int = -1
+    content_id: str = ""
+    extra: str | None = None
+    replaces: str | None = None
 
 
 @dataclass(frozen=True)
@@ -150,12 +157,12 @@ class ShardManifest:
     shard: str
     run_id: str
     fields: dict[str, str]
-    videos: list[dict[str, Any]]
+    videos: list[ManifestVideo]
 
 
 def write_manifest(partition: Partition, manifest: ShardManifest) -> None:
     """Open a shard."""
-    write_bytes(partition.shard(manifest.shard), json.dumps(asdict(manifest)).encode())
+    write_bytes(partition.shard(manifest.shard), dump(manifest))
 
 
 def read_manifests(partition: Partition) -> list[ShardManifest]:
@@ -163,7 +170,7 @@ def read_manifests(partition: Partition) -> list[ShardManifest]:
     folder = partition.shard()
     paths = list_files(folder)
     with storage_errors(folder.uri):
-        return [ShardManifest(**json.loads(folder.fs.cat_file(path))) for path in paths if path.endswith(".json")]
+        return [load(ShardManifest, folder.fs.cat_file(path)) for path in paths if path.endswith(".json")]
 
 
 def close_shard(partition: Partition, shard: str) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import os
 import platform
 import secrets
 import socket
 import time
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -62,15 +61,6 @@ class Holder:
             since_us=now_us,
             renewed_us=now_us,
         )
-
-    @classmethod
-    def from_json(cls, text: bytes) -> Holder:
-        """The inverse of `to_json`; ValueError or TypeError if it is none."""
-        return cls(**json.loads(text))
-
-    def to_json(self) -> bytes:
-        """As it is stored."""
-        return json.dumps(asdict(self)).encode()
 
     def is_gone(self) -> bool:
         """Whether the process is known to be dead; False if it cannot be known from here."""

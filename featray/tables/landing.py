@@ -8,15 +8,14 @@ Arrow streams, faces then frames, in one object; the header is the first stream'
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 from featray.errors import NotFound, OutputError
 from featray.extract.plan import Outcome, VideoPlan
+from featray.records import dump, load
 from featray.schema import FRAMES_SCHEMA
 from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
 
@@ -33,7 +32,7 @@ class PartHeader:
         run_id: the run that made it.
         attempt: of the unit.
         at_us: when it landed, microseconds since the epoch, UTC.
-        outcome: as plain data; only in a unit's last part.
+        outcome: only in a unit's last part.
     """
 
     video_id: str
@@ -43,7 +42,7 @@ class PartHeader:
     run_id: str
     attempt: int
     at_us: int
-    outcome: dict[str, Any] | None = None
+    outcome: Outcome | None = None
 
 
 @dataclass(frozen=True)
@@ -59,18 +58,18 @@ class Part:
         """The unit's outcome; only a last part has one."""
         if self.header.outcome is None:
             raise OutputError(f"landing of video {self.header.video_id}: part {self.header.part} has no outcome")
-        return Outcome(**self.header.outcome)
+        return self.header.outcome
 
 
 def write_plan(folder: Location, plan: VideoPlan) -> None:
     """Land a video's plan."""
-    write_bytes(folder.child("plan.json"), plan.to_json().encode())
+    write_bytes(folder.child("plan.json"), dump(plan))
 
 
 def read_plan(folder: Location) -> VideoPlan | None:
     """The plan that landed, or None."""
     try:
-        return VideoPlan.from_json(read_bytes(folder.child("plan.json")))
+        return load(VideoPlan, read_bytes(folder.child("plan.json")))
     except NotFound:
         return None
 
@@ -86,7 +85,7 @@ def write_part(folder: Location, header: PartHeader, faces: pa.Table, frames: pa
     """Land one part: one object, written atomically. Writing it again gives the same rows."""
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd")
-    described = faces.schema.with_metadata({_HEADER: json.dumps(asdict(header)).encode()})
+    described = faces.schema.with_metadata({_HEADER: dump(header)})
     with pa.ipc.new_stream(sink, described, options=options) as stream:
         stream.write_table(faces.cast(described))
     with pa.ipc.new_stream(sink, FRAMES_SCHEMA, options=options) as stream:
@@ -101,7 +100,7 @@ def read_part(location: Location) -> Part:
     try:
         with pa.ipc.open_stream(source) as stream:
             faces = stream.read_all()
-        header = PartHeader(**json.loads(faces.schema.metadata[_HEADER]))
+        header = load(PartHeader, faces.schema.metadata[_HEADER])
         with pa.ipc.open_stream(source) as stream:
             frames = stream.read_all()
     except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:

@@ -48,6 +48,7 @@ from types import TracebackType
 from typing import Final
 
 from featray.errors import LeaseError, NotFound, StorageError
+from featray.records import dump, load
 from featray.store.exclusive import age_seconds, create_bytes, enforces
 from featray.store.storage import delete, list_files, read_bytes, write_bytes
 from featray.tables.holder import Holder
@@ -170,7 +171,7 @@ class Lease:
             self._lost = error
             raise
         record = replace(self._holder, renewed_us=time.time_ns() // 1000, released=released)
-        write_bytes(self.partition.lease(record.number), record.to_json())
+        write_bytes(self.partition.lease(record.number), dump(record))
 
 
 def hold(partition: Partition, run_id: str) -> Lease:
@@ -210,14 +211,14 @@ def _tidy(partition: Partition, mine: int) -> None:
 
 def _claim(partition: Partition, mine: Holder, looked: float) -> bool:
     """Create the lease's object; whether it is ours."""
-    place, data = partition.lease(mine.number), mine.to_json()
+    place, data = partition.lease(mine.number), dump(mine)
     # A PUT whose answer was lost and that is repeated is refused because of itself: what is there decides.
     if create_bytes(place, data) and not enforces(place, data):
         late = time.monotonic() - looked > SETTLE_SECONDS
         time.sleep(SETTLE_SECONDS)
         if late:
             if _holds(partition, mine):  # withdrawn, or it would keep everybody out until it expires
-                write_bytes(place, replace(mine, released=True).to_json())
+                write_bytes(place, dump(replace(mine, released=True)))
             return False
     return _holds(partition, mine)
 
@@ -280,8 +281,8 @@ def _newest(partition: Partition) -> int:
 def _read(partition: Partition, number: int) -> Holder | None:
     """A lease, or None if it is not there or not readable."""
     try:
-        return Holder.from_json(read_bytes(partition.lease(number)))
+        return load(Holder, read_bytes(partition.lease(number)))
     except NotFound:
         return None
-    except (ValueError, TypeError):
+    except ValueError:
         return None

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from featray.errors import RETRYABLE, ErrorCode
-from featray.extract.plan import Outcome, UnitTask, VideoPlan, VideoTask
+from featray.extract.plan import Failure, Outcome, UnitTask, VideoPlan, VideoTask
 from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.sources.listing import Video
 from featray.tables.landing import PartHeader, forget_units, landed_units, read_plan, write_part, write_plan
@@ -30,7 +29,7 @@ def units_to_do(partition: Partition, task: VideoTask, make_plan: Callable[[Vide
     folder = partition.landing(task.video.video_id, task.work_key)
     plan = read_plan(folder) if task.resume else None
     landed = {unit: len(names) for unit, names in landed_units(folder).items()} if plan else {}
-    if plan is None or (plan.failure and plan.failure[1] in RETRYABLE):
+    if plan is None or (plan.failure and plan.failure.code in RETRYABLE):
         if plan is not None:  # what has landed of it is the failure, under the name of a unit of the new plan
             landed = {}
             forget_units(folder)
@@ -57,7 +56,7 @@ def land_unit_part(
         run_id=run_id,
         attempt=task.attempt,
         at_us=time.time_ns() // 1000,
-        outcome=asdict(outcome) if outcome else None,
+        outcome=outcome,
     )
     folder = partition.landing(task.video.video_id, task.work_key)
     write_part(folder, header, faces, frames)
@@ -79,8 +78,8 @@ def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str, problem
             if task.unit.index not in done:
                 problem = problems.get((video.video.video_id, task.unit.index))
                 text = problem or f"no result in {video.attempt} attempts; the workers' logs say more"
-                failure = ("infer", ErrorCode.INFERENCE_FAILED) if problem else ("reconcile", ErrorCode.LOST)
-                outcome = Outcome(failures=[(*failure, text)])
+                stage, code = ("infer", ErrorCode.INFERENCE_FAILED) if problem else ("reconcile", ErrorCode.LOST)
+                outcome = Outcome(failures=[Failure(stage, code, text)])
                 nothing = LANDED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table()
                 land_unit_part(partition, task, run_id, 0, *nothing, outcome)
 

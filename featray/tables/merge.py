@@ -20,7 +20,7 @@ from featray.errors import ErrorCode, RunError
 from featray.extract.plan import VideoPlan
 from featray.faces.tracks import Tracker
 from featray.schema import FACE_TABLES, TABLES
-from featray.tables.commits import CommittedVideo
+from featray.tables.commits import CommittedVideo, ManifestVideo
 from featray.tables.landing import Part, PartHeader, landed_units, read_part, read_plan
 from featray.tables.layout import Partition
 from featray.tables.writer import TableWriter
@@ -55,7 +55,7 @@ class _Tally:
 
 
 def merge_video(
-    video: dict[str, Any],
+    video: ManifestVideo,
     partition: Partition,
     writers: dict[str, TableWriter],
     *,
@@ -74,16 +74,16 @@ def merge_video(
     Raises:
         RunError: a unit of it has not landed.
     """
-    folder = partition.landing(video["video_id"], video["work_key"])
+    folder = partition.landing(video.video_id, video.work_key)
     plan = read_plan(folder)
     landed = landed_units(folder) if plan else {}
     if plan is None or len(landed) != len(plan.units):
-        raise RunError(f"{video['uri']}: {len(landed)} units landed; the shard cannot be published yet")
+        raise RunError(f"{video.uri}: {len(landed)} units landed; the shard cannot be published yet")
     constant = {
         "dataset": partition.dataset,
         "release": partition.release,
-        "video_id": video["video_id"],
-        **video["fields"],
+        "video_id": video.video_id,
+        **video.fields,
     }
     tally, tracker, borders = _Tally(), Tracker(), _Borders()
     for name in chain.from_iterable(landed.values()):
@@ -93,11 +93,11 @@ def merge_video(
     row = _video_row(video, plan, tally, tracker.count)
     times = {"run_id": run_id, "published_at": _utc(published_at_us)}
     writers["videos"].write_rows([{**constant, **row, **times}])
-    writers["errors"].write_rows([{**constant, "uri": video["uri"], **error} for error in tally.errors])
+    writers["errors"].write_rows([{**constant, "uri": video.uri, **error} for error in tally.errors])
     return CommittedVideo(
-        video_id=video["video_id"],
-        uri=video["uri"],
-        work_key=video["work_key"],
+        video_id=video.video_id,
+        uri=video.uri,
+        work_key=video.work_key,
         status=row["status"],
         frames=tally.frames_sampled,
         faces=tally.faces,
@@ -181,7 +181,7 @@ def _count(part: Part, tally: _Tally) -> None:
         tally.add_error(code, message, stage=stage, unit=part.header.unit)
 
 
-def _video_row(video: dict[str, Any], plan: VideoPlan, tally: _Tally, tracks: int) -> dict[str, Any]:
+def _video_row(video: ManifestVideo, plan: VideoPlan, tally: _Tally, tracks: int) -> dict[str, Any]:
     header = plan.header
     truncated = any(error["error_code"] == ErrorCode.TRUNCATED for error in tally.errors)
     if not tally.frames_decoded and not tally.errors:
@@ -189,7 +189,7 @@ def _video_row(video: dict[str, Any], plan: VideoPlan, tally: _Tally, tracks: in
     status = "ok" if not tally.errors else "partial" if tally.frames_sampled else "failed"
     known = {c.name for c in TABLES["videos"]}
     return {
-        **{name: value for name, value in video.items() if name in known},
+        **{name: value for name, value in vars(video).items() if name in known},
         **({} if header is None else {"container": header.container, "codec": header.codec}),
         **({} if header is None else {"duration_us": header.duration_us, "time_base": header.time_base}),
         **tally.picture,

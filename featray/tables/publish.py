@@ -82,7 +82,7 @@ def publish_shard(partition: HeldPartition, manifest: ShardManifest, settings: P
 def _write_shard(partition: HeldPartition, manifest: ShardManifest, settings: PublishSettings) -> Commit:
     """Write the shard's files and its commit; the commit that is there afterwards."""
     published_at_us = settings.published_at_us or time.time_ns() // 1000
-    videos = sorted(manifest.videos, key=lambda video: str(video["video_id"]))
+    videos = sorted(manifest.videos, key=lambda video: video.video_id)
     with tempfile.TemporaryDirectory(prefix="featray-publish-") as scratch:
         writers = {table: _writer(table, partition, manifest, settings, scratch) for table in _tables(settings)}
         try:
@@ -112,7 +112,7 @@ def clean_up_shard(partition: HeldPartition, manifest: ShardManifest) -> None:
     """
     partition.check()
     for video in manifest.videos:
-        delete_folder(partition.landing(video["video_id"], video["work_key"]))
+        delete_folder(partition.landing(video.video_id, video.work_key))
     close_shard(partition, manifest.shard)
 
 
@@ -124,8 +124,8 @@ def _rewrites(partition: HeldPartition, manifest: ShardManifest, scratch: str) -
     """
     replaced: dict[str, set[str]] = {}
     for video in manifest.videos:
-        if video["replaces"]:
-            replaced.setdefault(video["replaces"], set()).add(video["video_id"])
+        if video.replaces:
+            replaced.setdefault(video.replaces, set()).add(video.video_id)
     rewritten = []
     for name, videos in sorted(replaced.items()):
         old = read_commit(partition, name)

@@ -8,10 +8,10 @@ goes when the user allows the video again. Neither URI nor content stands in it.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from featray.errors import NotFound, OutputError
+from featray.records import dump, load
 from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
 from featray.tables.layout import Output, Partition
 
@@ -47,14 +47,22 @@ class Erasure:
         return self.track_id is not None or self.release in (None, release)
 
 
+@dataclass(frozen=True)
+class _Erasures:
+    """What is stored of a video."""
+
+    video_id: str
+    erasures: list[Erasure]
+
+
 def read_erasures(output: Output, video_id: str) -> list[Erasure]:
     """What has been erased of a video, oldest first."""
     place = _place(output, video_id)
     try:
-        return [Erasure(**entry) for entry in json.loads(read_bytes(place))["erasures"]]
+        return load(_Erasures, read_bytes(place)).erasures
     except NotFound:
         return []
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
         raise OutputError(f"{place.uri}: damaged; delete it and erase the video again") from None
 
 
@@ -97,8 +105,7 @@ class Blocked:
 
 
 def _write(output: Output, video_id: str, erasures: list[Erasure]) -> None:
-    text = json.dumps({"video_id": video_id, "erasures": [asdict(erasure) for erasure in erasures]})
-    write_bytes(_place(output, video_id), text.encode())
+    write_bytes(_place(output, video_id), dump(_Erasures(video_id, erasures)))
 
 
 def _place(output: Output, video_id: str = "") -> Location:

@@ -8,28 +8,28 @@ old files, the landing, the open shards' mention, and files that no commit names
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
 
 from featray.errors import UsageError
 from featray.schema import PER_VIDEO_TABLES
-from featray.store.storage import delete, delete_folder, list_files, list_folders, write_bytes
+from featray.store.storage import delete, delete_folder, list_files, list_folders
 from featray.tables.commits import (
     Commit,
     CommittedFile,
+    ManifestVideo,
     close_shard,
     read_commit,
     read_commits,
     read_manifests,
     write_commit,
+    write_manifest,
 )
 from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.lease import HeldPartition, hold
@@ -148,8 +148,8 @@ def _landing_folders(partition: Partition, video_id: str) -> list[str]:
     return [name for name in list_folders(partition.landing()) if name.startswith(f"{video_id}-")]
 
 
-def _mentions(videos: list[dict[str, Any]], video_id: str) -> bool:
-    return any(video["video_id"] == video_id for video in videos)
+def _mentions(videos: list[ManifestVideo], video_id: str) -> bool:
+    return any(video.video_id == video_id for video in videos)
 
 
 def _erase_in(partition: HeldPartition, erasure: Erasure, scratch: str) -> ErasedHere:
@@ -258,10 +258,9 @@ def _erase_unfinished(partition: HeldPartition, erasure: Erasure) -> int:
             continue
         removed += 1
         partition.check()
-        rest = [video for video in manifest.videos if video["video_id"] != erasure.video_id]
+        rest = [video for video in manifest.videos if video.video_id != erasure.video_id]
         if rest:
-            text = json.dumps(asdict(replace(manifest, videos=rest)))
-            write_bytes(partition.shard(manifest.shard), text.encode())
+            write_manifest(partition, replace(manifest, videos=rest))
         else:
             close_shard(partition, manifest.shard)
     for name in folders:

@@ -111,10 +111,10 @@ def uris_of(partition: Partition, commits: list[Commit], video_id: str) -> set[s
     A shard file's name is that of many.
     """
     found = {
-        video["uri"]
+        video.uri
         for manifest in read_manifests(partition)
         for video in manifest.videos
-        if video["video_id"] == video_id and video["member"] is None
+        if video.video_id == video_id and video.member is None
     }
     for file in (file for commit in commits for file in commit.files if file.table == "videos"):
         place = partition.output.root.child(file.path)

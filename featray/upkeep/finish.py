@@ -104,7 +104,7 @@ def _progress(partition: Partition, manifest: ShardManifest) -> tuple[int, int |
     """Units of a shard that have landed, and how many it has."""
     landed, units, planned = 0, 0, True
     for video in manifest.videos:
-        folder = partition.landing(video["video_id"], video["work_key"])
+        folder = partition.landing(video.video_id, video.work_key)
         plan = read_plan(folder)
         planned = planned and plan is not None
         landed += len(landed_units(folder))

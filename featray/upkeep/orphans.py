@@ -53,6 +53,6 @@ def _open_stems(partition: Partition) -> dict[str, str]:
     for manifest in read_manifests(partition):
         stems[f"part-{manifest.shard}-"] = manifest.shard
         for video in manifest.videos:
-            if video["replaces"]:
-                stems[f"part-{video['replaces']}-{manifest.shard}-"] = manifest.shard
+            if video.replaces:
+                stems[f"part-{video.replaces}-{manifest.shard}-"] = manifest.shard
     return stems

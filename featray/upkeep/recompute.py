@@ -22,7 +22,7 @@ from featray.errors import ErrorCode, FeatrayError, ModelError, NotFound, Storag
 from featray.extract.child import ChildSettings
 from featray.extract.chunks import Chunk
 from featray.extract.isolation import IsolatedDecoder
-from featray.extract.plan import UnitTask, VideoPlan, VideoTask
+from featray.extract.plan import Failure, UnitTask, VideoPlan, VideoTask
 from featray.faces.detectors import detector_sha256, prepare_detector
 from featray.graph.rows import chunk_row, read_stream
 from featray.graph.stages import Infer, InferSettings
@@ -194,7 +194,7 @@ class _Repeat:
 
     def _check_unit(self, task: UnitTask, rows: list[dict[str, Any]], report: Recomputed) -> None:
         wanted: dict[Key, dict[str, Any]] = {(row["frame_index"], row["face_index"]): row for row in rows}
-        failures: list[Any] = []
+        failures: list[Failure] = []
         chunks = self._decoder.chunks(task)
         for chunk in chunks:
             for key, again in self._compute(chunk, set(wanted)):
@@ -232,7 +232,7 @@ class _Repeat:
                         f"(off by {difference:.2g}{' ' + group.unit if group.unit else ''}, bound {bound:g})"
                     )
 
-    def _failed(self, rows: list[dict[str, Any]], failures: list[Any], report: Recomputed) -> None:
+    def _failed(self, rows: list[dict[str, Any]], failures: list[Failure], report: Recomputed) -> None:
         """Rows that the source did not give again."""
         for stage, code, message in failures:
             if code in _NOT_ABOUT_THE_ROW:
@@ -240,7 +240,7 @@ class _Repeat:
                 return
         for row in rows:
             report.checked += 1
-            why = f" ({failures[0][2]})" if failures else ""
+            why = f" ({failures[0].message})" if failures else ""
             report.differing.append(f"{_name(row)}: computed again, there is no such face{why}")
 
 

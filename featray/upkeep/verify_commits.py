@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from featray.errors import StorageError
+from featray.records import load
 from featray.store.storage import Location, list_files, read_bytes
 from featray.tables.commits import Commit, read_manifests
 from featray.tables.layout import Partition
@@ -51,7 +52,7 @@ class CommitIndex:
             if not page:
                 return
             for _, text in page:
-                yield Commit.from_json(text)
+                yield load(Commit, text)
             last = page[-1][0]
 
     def select_videos(self, names: list[str]) -> None:
@@ -100,7 +101,7 @@ def load_commits(partition: Partition, db: duckdb.DuckDBPyConnection) -> CommitI
 def _read(partition: Partition, path: str, index: CommitIndex) -> Commit | None:
     name = path.rsplit("/", 1)[-1]
     try:
-        return Commit.from_json(read_bytes(Location(partition.output.root.fs, path, path)))
+        return load(Commit, read_bytes(Location(partition.output.root.fs, path, path)))
     except (ValueError, KeyError, TypeError, StorageError):
         index.damaged.append(f"commit record {name} cannot be read: its files and videos are not known")
         return None

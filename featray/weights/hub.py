@@ -8,18 +8,18 @@ recorded as the commit that it stood for. Usage reports of the hub's client stay
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 from urllib.parse import quote, unquote
 
 from featray.errors import ConfigError, ModelError, WeightsMissing, one_line
+from featray.records import dump, load
 from featray.weights.cache import locked, make_entry, sha256_of_file
 
 _log = logging.getLogger(__name__)
@@ -184,8 +184,8 @@ def _entry(hub_file: HubFile, cache_dir: Path) -> Path:
 
 def _read_record(entry: Path, path: Path) -> PullRecord:
     try:
-        return PullRecord(**json.loads(path.with_suffix(".json").read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        return load(PullRecord, path.with_suffix(".json").read_bytes())
+    except (OSError, ValueError) as error:
         raise ModelError(f"{entry}: is damaged ({one_line(error, 200)}); delete it and pull again") from error
 
 
@@ -229,7 +229,7 @@ def _pull(hub_file: HubFile, made: Path, sha256: str | None, read: Callable[[Pat
         raise ModelError(str(error).replace(str(path), hub_file.spec), **error.details) from None
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     record = PullRecord(hub_file.repo, hub_file.file, hub_file.revision, commit, found, etag, now, license_name)
-    path.with_suffix(".json").write_text(json.dumps(asdict(record), indent=1) + "\n")
+    path.with_suffix(".json").write_bytes(dump(record))
 
 
 def _download(hub_file: HubFile, path: Path) -> tuple[str, str]:

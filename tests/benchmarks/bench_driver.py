@@ -23,6 +23,7 @@ from featray.extract.plan import VideoTask
 from featray.graph import metrics
 from featray.graph.rows import RECEIPT_SCHEMA, Receipt
 from featray.graph.workers import Workers
+from featray.records import dump, load
 from featray.run.progress import Progress
 from featray.run.runner import _stop_if_hopeless
 from featray.run.shards import open_shards
@@ -69,7 +70,7 @@ def drive(units: int) -> None:
         progress.start(tally, Workers(1, 1, 1, 1, 1, 1, 0), False)
         began, spent, complete = time.perf_counter(), time.process_time(), 0
         for page in open_shards(listing(units // UNITS_A_VIDEO), partition, "run", tally):
-            sent = [VideoTask.from_json(text) for text in [task.to_json() for task in page]]
+            sent = [load(VideoTask, text) for text in [dump(task) for task in page]]
             for row in receipts(sent):
                 receipt = Receipt(**row)
                 complete += tally.take(receipt) is not None

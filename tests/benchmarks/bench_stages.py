@@ -34,6 +34,7 @@ from featray.graph.stages import Infer, InferSettings, LandParts
 from featray.model.checkpoint import Checkpoint
 from featray.model.engines import open_engine
 from featray.model.source import resolve_checkpoint
+from featray.records import dump
 from featray.run.shards import cut_shards
 from featray.sources.listing import list_videos
 from featray.tables.commits import write_manifest
@@ -80,7 +81,7 @@ def measure(clip: Path, every: int) -> dict[str, Any]:
         rounds.append({"decode": decode, "whole": whole, **seconds, "times_decode": sum(seconds.values()) / decode})
     middle = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
     faces = sum(len(chunk.chips) for _, chunk in chunks)
-    rows = [chunk_row(task.to_json(), chunk) for task, chunk in chunks]
+    rows = [chunk_row(dump(task).decode(), chunk) for task, chunk in chunks]
     return {
         "frames": frames,
         "faces": faces,
@@ -106,7 +107,7 @@ def measure_engines(clip: Path, engines: Sequence[tuple[str, str]]) -> dict[str,
     plan = plan_video(video, settings, {})
     (task, *_) = VideoTask(video, "key", "shard").units(plan, {})
     chunk = next(extract_chunks(task, partial(open_source, video, {}), settings, open_detector(DetectConfig())))
-    chips = chips_of(chunk_row(task.to_json(), chunk))[:_INFERRED]
+    chips = chips_of(chunk_row(dump(task).decode(), chunk))[:_INFERRED]
     checkpoint = synthetic()
     found = {}
     for name, precision in engines:
@@ -139,7 +140,7 @@ def measure_tables(clip: Path, folder: Path) -> dict[str, float]:
     for unit in task.units(plan, {}):
         for chunk in extract_chunks(unit, partial(open_source, video, {}), settings, detector):
             faces += len(chunk.chips)
-            for row in infer(chunk_row(unit.to_json(), chunk)):
+            for row in infer(chunk_row(dump(unit).decode(), chunk)):
                 start = time.process_time()
                 land(row)
                 landing += time.process_time() - start

@@ -165,3 +165,12 @@ def test_a_scheduled_job_says_in_one_line_what_there_was(clips, tmp_path):
     assert reprocess("--drop-deleted") == (1, 1, 1)
     assert published() == ["in/face.mp4"]
     assert reprocess("--drop-deleted") == (1, 0, 0)
+
+
+@pytest.mark.ray
+def test_the_doctor_finds_a_healthy_machine_healthy():
+    """With a Ray that it starts itself: no part of it is replaced."""
+    done = featray("doctor", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (ray,) = (check for check in json.loads(done.stdout)["checks"] if check["group"] == "ray")
+    assert ray["state"] == "ok" and ray["found"].startswith("answers: ") and "CPUs, 0 GPUs" in ray["found"]

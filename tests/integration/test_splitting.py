@@ -47,11 +47,12 @@ def rows(out, table):
 
 
 def test_units_give_the_table_of_the_whole(cluster, loop, tmp_path):
+    """The whole on the local executor, units on Ray."""
     clip = minutes(loop, 6, tmp_path / "six.mp4")
-    for name, unit_frames in (("whole", 100_000), ("units", 16)):
+    for name, unit_frames, executor in (("whole", 100_000, "local"), ("units", 16, "ray")):
         settings = {"sample": {"every": 31}, "unit_frames": unit_frames}
-        summary = run(make_config([clip], tmp_path / name, decode=settings), silent())
-        assert summary.videos == {"ok": 1, "partial": 0, "failed": 0}
+        config = make_config([clip], tmp_path / name, decode=settings, cluster={"executor": executor})
+        assert run(config, silent()).videos == {"ok": 1, "partial": 0, "failed": 0}
     operators = [operator for operator in _Running.executor._topology if isinstance(operator, MapOperator)]
     assert sum(len(operator._output_blocks_stats) for operator in operators) < 20, "the driver's memory stays flat"
     assert rows(tmp_path / "whole", "frames").num_rows > 60

@@ -13,7 +13,7 @@ import pytest
 
 from featray.config import DecodeConfig, EveryNth, FramesPerSecond
 from featray.extract.chunks import extract_chunks
-from featray.extract.plan import Outcome, VideoTask, open_source, plan_video
+from featray.extract.plan import Failure, Outcome, VideoTask, open_source, plan_video
 from featray.faces.stride import find_faces
 from featray.run.shards import cut_shards
 from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
@@ -146,7 +146,7 @@ def test_behind_a_unit_that_broke_off_no_cut_is_claimed(clip, known, tmp_path) -
     for unit in task.units(plan, {}):
         if unit.unit.index == 1:
             nothing = LANDED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table()
-            land_unit_part(partition, unit, "run", 0, *nothing, Outcome(failures=[("decode", "timeout", "x")]))
+            land_unit_part(partition, unit, "run", 0, *nothing, Outcome(failures=[Failure("decode", "timeout", "x")]))
             continue
         for chunk in extract_chunks(unit, partial(open_source, video, {}), settings, known):
             last = chunk.outcome if chunk.last else None

@@ -9,6 +9,7 @@ from featray.extract.chunks import DETECTED_SCHEMA, Chunk
 from featray.extract.plan import Outcome, VideoPlan, VideoTask
 from featray.graph.rows import chunk_row, feature_row
 from featray.graph.stages import LandParts
+from featray.records import dump
 from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.sources.listing import list_videos
 from featray.tables.layout import Partition, open_output
@@ -23,7 +24,7 @@ def test_the_times_of_a_units_parts_add_up(face_clip, tmp_path):
     for part, infer_seconds in enumerate((0.5, 0.25)):
         outcome = Outcome(frames_sampled=2 * part, seconds={"decode": 1.0 + part, "detect": 3.0})  # of the unit so far
         nothing = np.empty((0, 256, 256, 3), np.uint8), DETECTED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table()
-        row = chunk_row(unit.to_json(), Chunk(part, part == 1, *nothing, outcome))
+        row = chunk_row(dump(unit).decode(), Chunk(part, part == 1, *nothing, outcome))
         (receipt,) = land(feature_row(row, LANDED_SCHEMA.empty_table(), infer_seconds)).to_pylist()
         for stage, seconds in json.loads(receipt["seconds"]).items():
             total[stage] = total.get(stage, 0) + seconds

@@ -17,10 +17,10 @@ def tasks(count, *, size_bytes=1, field=lambda i: "x"):
 
 def test_every_video_is_in_one_shard_and_a_shard_in_one_partition():
     shards = list(cut_shards(tasks(3000, field=lambda i: str(i % 3)), "run"))
-    seen = [video["video_id"] for manifest, _ in shards for video in manifest.videos]
+    seen = [video.video_id for manifest, _ in shards for video in manifest.videos]
     assert len(seen) == len(set(seen)) == 3000
     for manifest, group in shards:
-        assert {video["fields"]["site"] for video in manifest.videos} == {manifest.fields["site"]}
+        assert {video.fields["site"] for video in manifest.videos} == {manifest.fields["site"]}
         assert {task.shard for task in group} == {manifest.shard}
         assert len(group) <= SHARD_VIDEOS
 

@@ -11,6 +11,7 @@ import pytest
 from featray.config import DecodeConfig, InputConfig
 from featray.errors import ErrorCode, VideoError
 from featray.extract.plan import open_source, plan_video
+from featray.records import dump, load
 from featray.sources import containers
 from featray.sources.listing import Video, list_videos
 
@@ -20,7 +21,7 @@ def videos(path, **options):
 
 
 def read(video):
-    with open_source(Video.from_json(video.to_json()), {}) as file:
+    with open_source(load(Video, dump(video)), {}) as file:
         return file.read()
 
 
@@ -258,7 +259,7 @@ def test_columns_of_any_type_become_plain_json(tmp_path, face_clip):
         "flag": True,
         "none": None,
     }
-    assert Video.from_json(video.to_json()) == video
+    assert load(Video, dump(video)) == video
     json.dumps(video.extra, allow_nan=False)
 
 
@@ -285,4 +286,4 @@ def test_a_uri_that_nobody_takes_is_a_row_and_the_others_go_on(tmp_path, face_cl
     assert bad.problem[0] == ErrorCode.FETCH_FAILED and good.problem is None
     said = f"{bad.uri} {bad.problem[1]}"
     assert "hunter2" not in said and said.encode()
-    assert plan_video(Video.from_json(bad.to_json()), DecodeConfig(), {}).failure[1] == "fetch_failed"
+    assert plan_video(load(Video, dump(bad)), DecodeConfig(), {}).failure[1] == "fetch_failed"

@@ -6,6 +6,7 @@ import pytest
 from featray.config import InputConfig
 from featray.errors import ConfigError, StorageError
 from featray.extract.plan import open_source
+from featray.records import dump, load
 from featray.sources.listing import Video, find_video, list_videos
 
 
@@ -112,7 +113,7 @@ def test_content_id_follows_the_bytes_and_their_time(tree):
 
 def test_a_video_survives_json(tree):
     (video,) = list_videos(InputConfig(uris=[f"{tree}/a/2025/x.mp4"], path_fields="{year}/{name}"))
-    assert Video.from_json(video.to_json()) == video
+    assert load(Video, dump(video)) == video
 
 
 @pytest.mark.parametrize("uri", ["{}/", "{}/a::b.mp4", "file://{}/a::b.mp4", "{}/list.csv"])
@@ -145,7 +146,7 @@ def test_a_name_that_is_not_utf8_is_a_row_and_the_others_go_on(tmp_path):
     assert [video.uri for video in found] == [f"file://{tmp_path}/{name}" for name in names]
     assert [video.problem and video.problem[0] for video in found] == [None, "fetch_failed", "fetch_failed", None]
     assert "its name is not UTF-8" in found[1].problem[1]
-    assert all(Video.from_json(video.to_json()) == video and video.to_json().encode() for video in found)
+    assert all(load(Video, dump(video)) == video for video in found)
 
 
 def test_a_url_that_is_none_is_said():

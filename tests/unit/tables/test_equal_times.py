@@ -8,7 +8,7 @@ import pytest
 from featray.extract.plan import UnitTask, VideoPlan
 from featray.schema import FACE_TABLES
 from featray.sources.listing import Video
-from featray.tables.commits import ShardManifest, read_commits
+from featray.tables.commits import ManifestVideo, ShardManifest, read_commits
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import UnheldPartition
@@ -41,8 +41,8 @@ def partition(tmp_path):
         frames = with_column(with_column(frames, "pts_us", TIMES), "faces", [2] * 3)
         write_plan(partition.landing(video.video_id, task.work_key), VideoPlan(None, (Unit(0),)))
         land_unit_part(partition, task, "run", 0, faces, frames, outcome)
-        entry = {"video_id": video.video_id, "uri": video.uri, "work_key": task.work_key, "fields": {}}
-        manifest = ShardManifest(f"s{number}", "run", {}, [{**entry, "replaces": None}])
+        entry = ManifestVideo(video.video_id, video.uri, task.work_key)
+        manifest = ShardManifest(f"s{number}", "run", {}, [entry])
         publish_shard(partition, manifest, PublishSettings("run", FACE_TABLES, ()))
     return partition
 

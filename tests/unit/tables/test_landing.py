@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from featray.errors import OutputError
-from featray.extract.plan import Outcome, VideoPlan
+from featray.extract.plan import Failure, Outcome, VideoPlan
 from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.store.storage import locate, write_bytes
 from featray.tables.landing import PartHeader, landed_units, read_part, read_plan, write_part, write_plan
@@ -35,31 +35,31 @@ def folder(tmp_path):
 def test_a_part_comes_back_as_it_landed(folder):
     row = {"frame_index": 0, "pts_us": 0, "status": "ok", "faces": 1, "keyframe": True, "thumbnail": bytes(6912)}
     frames = pa.Table.from_pylist([row], schema=FRAMES_SCHEMA)
-    outcome = Outcome(frames_decoded=3, frames_sampled=1, failures=[("decode", "timeout", "x")])
-    write_part(folder, header(0, 0, vars(outcome)), faces(7), frames)
+    outcome = Outcome(frames_decoded=3, frames_sampled=1, failures=[Failure("decode", "timeout", "x")])
+    write_part(folder, header(0, 0, outcome), faces(7), frames)
     ((name,),) = landed_units(folder).values()
     part = read_part(folder.child(name))
     assert part.faces == faces(7)
     assert part.frames == frames
     assert part.outcome.frames_decoded == 3
-    assert part.outcome.failures == [["decode", "timeout", "x"]]
+    assert part.outcome.failures == [Failure("decode", "timeout", "x")]
 
 
 def test_a_unit_has_landed_when_its_last_part_and_all_before_it_are_there(folder):
     write_part(folder, header(0, 0), faces(1), FRAMES_SCHEMA.empty_table())
     write_part(folder, header(1, 0), faces(1), FRAMES_SCHEMA.empty_table())
-    write_part(folder, header(1, 2, {}), faces(1), FRAMES_SCHEMA.empty_table())
+    write_part(folder, header(1, 2, Outcome()), faces(1), FRAMES_SCHEMA.empty_table())
     assert landed_units(folder) == {}
-    write_part(folder, header(0, 1, {}), faces(1), FRAMES_SCHEMA.empty_table())
-    write_part(folder, header(2, 0, {}), faces(0), FRAMES_SCHEMA.empty_table())
+    write_part(folder, header(0, 1, Outcome()), faces(1), FRAMES_SCHEMA.empty_table())
+    write_part(folder, header(2, 0, Outcome()), faces(0), FRAMES_SCHEMA.empty_table())
     assert {unit: len(parts) for unit, parts in landed_units(folder).items()} == {0: 2, 2: 1}
 
 
 def test_of_several_last_parts_the_furthest_that_can_be_reached_counts(folder):
     """Attempts that lost a part in the middle, and one that ended earlier, with a failure."""
-    for part, outcome in ((1, {}), (0, {})):
+    for part, outcome in ((1, Outcome()), (0, Outcome())):
         write_part(folder, header(0, part, outcome), faces(1), FRAMES_SCHEMA.empty_table())
-    for part, outcome in ((0, None), (2, {}), (1, {})):
+    for part, outcome in ((0, None), (2, Outcome()), (1, Outcome())):
         write_part(folder, header(1, part, outcome), faces(1), FRAMES_SCHEMA.empty_table())
     assert landed_units(folder) == {
         0: ["u000000-p0000-last.arrow"],
@@ -71,7 +71,7 @@ def test_of_several_last_parts_the_furthest_that_can_be_reached_counts(folder):
 
 def test_a_failed_retry_wins_over_parts_of_the_attempt_before_it(folder):
     write_part(folder, header(0, 0), faces(1), FRAMES_SCHEMA.empty_table())
-    write_part(folder, header(0, 0, {}), faces(0), FRAMES_SCHEMA.empty_table())
+    write_part(folder, header(0, 0, Outcome()), faces(0), FRAMES_SCHEMA.empty_table())
     ((name,),) = landed_units(folder).values()
     assert name.endswith("-last.arrow")
 

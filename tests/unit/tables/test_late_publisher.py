@@ -12,6 +12,7 @@ from featray.tables import publish
 from featray.tables.commits import (
     Commit,
     CommittedVideo,
+    ManifestVideo,
     ShardManifest,
     close_shard,
     create_commit,
@@ -45,8 +46,8 @@ def shard(partition):
 
     def opened(name):
         land_unit_part(partition, task, "run", 0, faces, frames, outcome)
-        entry = {"video_id": video.video_id, "uri": video.uri, "work_key": task.work_key, "fields": {}}
-        manifest = ShardManifest(name, "run", {}, [{**entry, "replaces": None}])
+        entry = ManifestVideo(video.video_id, video.uri, task.work_key)
+        manifest = ShardManifest(name, "run", {}, [entry])
         write_manifest(partition, manifest)
         return manifest
 
@@ -122,7 +123,7 @@ def older(partition, names):
 
 
 def replacing(manifest, name):
-    return replace(manifest, videos=[{**video, "replaces": name} for video in manifest.videos])
+    return replace(manifest, videos=[replace(video, replaces=name) for video in manifest.videos])
 
 
 def test_what_is_to_be_replaced_and_stands_elsewhere_is_not_published_twice(partition, shard):

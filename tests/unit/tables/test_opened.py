@@ -13,6 +13,7 @@ import pytest
 import featray
 from featray.cli.show import print_result
 from featray.errors import OutputError, StorageError, UsageError
+from featray.records import load
 from featray.schema import FACES, FLOAT, TABLES, Column
 from featray.tables.commits import Commit, write_commit
 from featray.tables.layout import Partition, open_output
@@ -84,7 +85,7 @@ def test_features_without_blendshapes_keeps_the_faces(tmp_path):
     for dataset in ("one", "two"):
         partition = UnheldPartition(Partition(output, dataset, RELEASE))
         record = tmp_path / "out" / "_featray" / "commits" / dataset / RELEASE / "0.json"
-        commit = Commit.from_json(record.read_text())
+        commit = load(Commit, record.read_text())
         kept = [file for file in commit.files if file.table != "blendshapes"]
         write_commit(partition, Commit(commit.name, commit.run_id, commit.published_at_us, kept))
     with featray.open(str(tmp_path / "out")) as out:

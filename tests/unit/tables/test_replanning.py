@@ -11,6 +11,7 @@ from featray.extract.child import ChildSettings
 from featray.extract.isolation import IsolatedDecoder
 from featray.extract.plan import Outcome, UnitTask, VideoPlan, VideoTask
 from featray.graph.stages import PlanVideos
+from featray.records import dump, load
 from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.sources.listing import list_videos
 from featray.tables.landing import landed_units, read_plan, write_plan
@@ -46,8 +47,8 @@ def test_a_plan_that_failed(partition, planner, face_clip, code, again):
     (unit,) = task.units(failed, {})
     outcome = Outcome(failures=[failed.failure])
     land_unit_part(partition, unit, "run", 0, LANDED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table(), outcome)
-    (table,) = planner(pa.table({"task": [task.to_json()]}))
-    units = [UnitTask.from_json(text) for text in table["task"].to_pylist()]
+    (table,) = planner(pa.table({"task": [dump(task).decode()]}))
+    units = [load(UnitTask, text) for text in table["task"].to_pylist()]
     if again:
         assert [(unit.landed_parts, unit.failure) for unit in units] == [(0, None)] * 3
         assert landed_units(folder) == {}, "or the run after this one takes it for the first unit"

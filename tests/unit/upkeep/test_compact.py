@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from featray.schema import TABLES
-from featray.tables.commits import ShardManifest, close_shard, read_commits, write_manifest
+from featray.tables.commits import ManifestVideo, ShardManifest, close_shard, read_commits, write_manifest
 from featray.tables.layout import list_partitions, open_output
 from featray.upkeep import compact as compact_module
 from featray.upkeep.compact import compact_partition
@@ -100,7 +100,7 @@ def test_path_fields_stay_in_their_folders(inputs, small_network, tmp_path):
 
 
 def test_not_while_a_shard_is_open(out, partition):
-    write_manifest(partition, ShardManifest("abc", "run", {}, [{"video_id": "v", "work_key": "w", "replaces": None}]))
+    write_manifest(partition, ShardManifest("abc", "run", {}, [ManifestVideo("v", "u", "w")]))
     done = compact_partition(partition)
     assert done.refused and done.files == 13
     close_shard(partition, "abc")

@@ -168,7 +168,7 @@ def test_work_that_has_landed_goes_too(landed, tmp_path):
     out = open_output(str(tmp_path / "out"))
     (partition,) = list_partitions(out)
     (manifest,) = read_manifests(partition)
-    video = next(v["video_id"] for v in manifest.videos if v["uri"].endswith("anna.mp4"))
+    video = next(v.video_id for v in manifest.videos if v.uri.endswith("anna.mp4"))
     (here,) = erase(out, video)
     assert (here.landed, here.rows) == (2, {})
     assert traces(out, video, "anna.mp4") == []
@@ -188,7 +188,7 @@ def test_a_run_that_only_landed_a_video_forgets_its_name(
     out = open_output(str(tmp_path / "out"))
     (partition,) = list_partitions(out)
     (manifest,) = read_manifests(partition)
-    video = next(v["video_id"] for v in manifest.videos if v["uri"].endswith("anna.mp4"))
+    video = next(v.video_id for v in manifest.videos if v.uri.endswith("anna.mp4"))
     if not has_shard:
         shutil.rmtree(partition.shard().path)
     erase(out, video)

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
-from featray.tables.commits import ShardManifest, write_commit, write_manifest
+from featray.tables.commits import ManifestVideo, ShardManifest, write_commit, write_manifest
 from featray.upkeep.verify import verify
 from tests.fixtures.tampering import commit_of, file_of, path_of, sign, tamper
 
@@ -206,7 +206,7 @@ def test_a_file_of_no_commit(out, partition):
 
 
 def test_files_of_an_open_shard_are_unfinished_work(out, partition):
-    write_manifest(partition, ShardManifest("abc", "run", {}, [{"video_id": "v", "work_key": "w", "replaces": None}]))
+    write_manifest(partition, ShardManifest("abc", "run", {}, [ManifestVideo("v", "u", "w")]))
     file = file_of(partition, "faces")
     path_of(partition, file).with_name("part-abc-000.parquet").write_bytes(b"x")
     report = verify(out)
