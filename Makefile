@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PARITY := .venv-parity
+SUITE  := tests/unit tests/integration tests/faults
 
 .DEFAULT_GOAL := help
 
@@ -33,7 +34,7 @@ install: $(VENV)/.installed  ## make .venv with what the main job needs
 demo: $(VENV)/.installed  ## run the main job on two bundled clips, into demo-output/
 	$(BIN)/featray demo
 
-test: lint unit integration parity  ## everything that has to pass
+test: lint suite parity  ## everything that has to pass
 
 lint: $(VENV)/.installed-dev  ## ruff, mypy, and that imports keep to the rooms
 	$(BIN)/ruff check .
@@ -42,10 +43,13 @@ lint: $(VENV)/.installed-dev  ## ruff, mypy, and that imports keep to the rooms
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed-dev  ## fast tests, without Ray, on two cores
-	$(BIN)/python -m pytest -q -n 2 --dist load tests/unit
+	$(BIN)/python -m pytest -q -n 2 tests/unit
 
-integration: $(VENV)/.installed-dev  ## the real job on local Ray, and what happens when it is hurt
-	$(BIN)/python -m pytest -q tests/integration tests/faults
+suite: $(VENV)/.installed-dev  ## unit tests, the real job, and what happens when it is hurt; Ray on one core, all else on the other
+	$(BIN)/python -m pytest -q -n 2 $(SUITE)
+
+test-long: $(VENV)/.installed-dev  ## the suite with every kill point and every seed: hours
+	FEATRAY_TEST_LONG=1 $(BIN)/python -m pytest -q -n 2 $(SUITE)
 
 parity: $(PARITY)/.installed  ## the real py-feat beside featray, from frame and box to final columns
 	$(PARITY)/bin/python -m pytest -q tests/parity
@@ -67,4 +71,4 @@ constraints:  ## write constraints.txt from what is installed and tested
 clean:  ## remove .venv, caches and the demo's output
 	rm -rf $(VENV) $(PARITY) demo-output bench-*.json .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test lint unit integration parity bench bench-peers constraints clean
+.PHONY: help install demo test test-long lint unit suite parity bench bench-peers constraints clean

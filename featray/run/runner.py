@@ -69,7 +69,7 @@ def run(config: Config, progress: Progress) -> Summary:
         done = recover(lease.partition, job.run_id)
         backlog = Backlog(partition, done, job.settings, retry_failed=config.run.retry_failed)
         todo = backlog.select(chain([first], videos))
-        head = list(islice(todo, LOCAL_VIDEOS + 1))
+        head = list(islice(todo, 1))
         counts = _execute(job, lease, head, todo, progress, started) if head else Counts()
         deleted = backlog.deleted(config.input)
         if deleted.count and config.run.drop_deleted:
@@ -87,6 +87,12 @@ def run(config: Config, progress: Progress) -> Summary:
     )
 
 
+def _count(head: list[VideoTask], rest: Iterator[VideoTask]) -> int:
+    """List some more videos into `head` and return how many there are, as far as choosing an executor needs that."""
+    head += islice(rest, LOCAL_VIDEOS + 1 - len(head))
+    return len(head)
+
+
 def _execute(
     job: Job, lease: Lease, head: list[VideoTask], rest: Iterator[VideoTask], progress: Progress, started: float
 ) -> Counts:
@@ -94,7 +100,7 @@ def _execute(
     partition, row = lease.partition, job.row()
     begin_run(partition, row)
     try:
-        executor, why = choose_executor(job.config.cluster, len(head))
+        executor, why = choose_executor(job.config.cluster, lambda: _count(head, rest))
         progress.announce(executor, why)
         with progress, open_session(executor, job.config.cluster, job.stage_settings(partition)) as session:
             row["gpu"] = session.gpus if job.gpu else None

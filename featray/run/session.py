@@ -66,12 +66,12 @@ class Session(Protocol):
         ...
 
 
-def choose_executor(cluster: ClusterConfig, videos: int) -> tuple[Executor, str]:
+def choose_executor(cluster: ClusterConfig, count: Callable[[], int]) -> tuple[Executor, str]:
     """Return which executor a run takes, and why, for people.
 
     Args:
         cluster: what the user wants.
-        videos: to do; counting may stop at `LOCAL_VIDEOS + 1`.
+        count: returns the videos to do, where it is asked; it may stop at `LOCAL_VIDEOS + 1`.
     """
     if cluster.executor != "auto":
         return cluster.executor, f"cluster.executor: {cluster.executor}"
@@ -79,7 +79,7 @@ def choose_executor(cluster: ClusterConfig, videos: int) -> tuple[Executor, str]
         return "ray", "a Ray cluster is there"
     if (gpus := local_gpus()) > 1:
         return "ray", f"{gpus:g} GPUs"
-    if videos > LOCAL_VIDEOS:
+    if (videos := count()) > LOCAL_VIDEOS:
         return "ray", f"more than {LOCAL_VIDEOS} videos to do"
     return "local", f"{videos} video{'s' * (videos != 1)} to do on this machine"
 

@@ -73,13 +73,30 @@ class _Partition:
         self._partition = partition
         self._report = report
         self._where = f"{partition.dataset}/{partition.release}"
-        self._db = duckdb.connect()
-        self._db.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{MEMORY_LIMIT}'")
-        self._db.execute(f"SET temp_directory = '{scratch}/spill'; SET preserve_insertion_order = false")
-        if not partition.output.root.is_local:
-            self._db.register_filesystem(partition.output.root.fs)
+        self._scratch = scratch
+        self._db = self._connect()
+        self._changed: set[str] = set()
         self._facts: dict[str, str] = {}
         self._tables: tuple[str, ...] = ()
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect()
+        connection.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{MEMORY_LIMIT}'")
+        connection.execute(f"SET temp_directory = '{self._scratch}/spill'; SET preserve_insertion_order = false")
+        if not self._partition.output.root.is_local:
+            connection.register_filesystem(self._partition.output.root.fs)
+        return connection
+
+    def _try(self, path: str) -> None:
+        """Read all of a file in a connection of its own: some damage makes DuckDB give a whole database up.
+
+        Raises:
+            duckdb.Error: it cannot be read.
+        """
+        with self._connect() as connection:
+            rows = connection.sql(f"SELECT * FROM {read_files(self._partition.output, [path])}").to_arrow_reader()
+            for _ in rows:
+                pass
 
     def verify(self) -> set[str]:
         """Run every check; the paths that commits name."""
@@ -117,6 +134,7 @@ class _Partition:
             if self._open(file, quiet=True) is not None:
                 source = read_files(self._partition.output, [file.path])
                 try:
+                    self._try(file.path)
                     self._db.execute(f"INSERT INTO all_runs BY NAME SELECT * FROM {source}")
                 except duckdb.Error as error:
                     self._problem(f"cannot be read: {_first_line(error)}", file.path)
@@ -145,6 +163,8 @@ class _Partition:
             return False
         self._check_footer(file, opened)
         try:
+            if file.path in self._changed:
+                self._try(file.path)
             return self._check_rows(file, opened)
         except duckdb.Error as error:
             self._problem(f"cannot be read: {_first_line(error)}", file.path)
@@ -161,6 +181,7 @@ class _Partition:
                     say(f"has {size} bytes, the commit says {file.size_bytes}", file.path)
                 if digest != file.sha256:
                     say(f"has sha256 {digest[:12]}…, the commit says {file.sha256[:12]}…: it was changed", file.path)
+                    self._changed.add(file.path)
             with storage_errors(place.uri), open_ranges(place) as source:
                 opened = pq.ParquetFile(source)
                 opened.close()

@@ -74,7 +74,9 @@ def starts(place):
 @pytest.mark.parametrize(
     ("kind", "error", "says"),
     [
-        ("raise", FeatrayError, "libcudart.so.12: cannot open shared object file"),
+        pytest.param(
+            *("raise", FeatrayError, "libcudart.so.12: cannot open shared object file"), marks=pytest.mark.long
+        ),
         ("abort", RunError, "an inference worker died 3 times in a row as it started"),
     ],
 )

@@ -26,6 +26,7 @@ from featray.tables.commits import read_commits
 from featray.tables.layout import Partition, open_output
 from tests.fixtures import s3
 from tests.fixtures.dying_driver import UNITS
+from tests.fixtures.plugin import LONG
 
 KEYS = {"key": "test", "secret": "test"}
 TIMES = {"run_id", "published_at", "at"}
@@ -223,8 +224,8 @@ def changed(scene):
 
 
 def points(scene, phase):
-    """Every third, of S3 every eighth, for time's sake; FEATRAY_TEST_KILL_EVERY=1 takes all of them."""
-    every = int(os.environ.get("FEATRAY_TEST_KILL_EVERY", 3 if scene.uri.startswith("/") else 8))
+    """Every sixth, of S3 every sixteenth, for time's sake; all of them in `make test-long`."""
+    every = 1 if LONG else 6 if scene.uri.startswith("/") else 16
     return range(1, scene.steps[phase] + 1, every)
 
 
@@ -255,7 +256,7 @@ def test_a_run_that_replaces_retries_and_drops_is_killed_at_each_write(changed, 
 
 def test_a_run_is_killed_at_random_times(changed):
     draw = random.Random(7)
-    for _ in range(4):
+    for _ in range(20 if LONG else 2):
         changed.killed_and_again("second", kill_after_seconds=draw.uniform(0.02, 0.6))
 
 
@@ -264,7 +265,7 @@ def test_a_process_that_publishes_dies_and_its_task_is_started_again(changed):
     if not scene.uri.startswith("/"):
         pytest.skip("processes that talk to S3 cannot be forked; the driver's deaths above cover these writes")
     log = []
-    for step in range(1, 40, 4):
+    for step in range(1, 40, 1 if LONG else 5):
         scene.killed_and_again("second", worker_dies_at=step)
         log += [line for line in scene.log.read_text().splitlines() if line.startswith("died")]
-    assert len(log) >= 8 and any(".arrow" in line for line in log), log
+    assert len(log) >= 6 and any(".arrow" in line for line in log), log

@@ -21,9 +21,12 @@ from featray.upkeep.finish import finish_partition
 from featray.upkeep.verify import verify
 from tests.fixtures import s3
 from tests.fixtures.outputs import ids, rows, traces
+from tests.fixtures.plugin import LONG
 
 PER_VIDEO = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
 MOST_STEPS = 80
+EVERY = 1 if LONG else 4
+"""Steps after which the output is looked at; the change is killed at each."""
 
 
 def run_killed(operation, video, uris, options=None):
@@ -61,14 +64,14 @@ def test_an_erasure(published, tmp_path):
     expected = {table: rows(uris[-1], table, {video}) for table in PER_VIDEO}
     steps = run_killed("erase", video, uris)
     assert steps > 20
-    for uri in uris[:steps]:
+    for uri in uris[:steps:EVERY]:
         output = open_output(uri)
         assert visible(output) in (before, after)
         erase(output, video)
         assert visible(output) == after
         assert traces(output, "ben.mp4", video) == [] and {t: rows(uri, t) for t in PER_VIDEO} == expected
         assert len(rows(uri, "erasures")) == 1
-        if uri in uris[:steps:3]:
+        if uri in uris[: steps : 3 * EVERY]:
             report = verify(output)
             assert ([p.line() for p in report.problems], report.unfinished) == ([], [])
 
@@ -79,13 +82,13 @@ def test_a_compaction(published, tmp_path):
     expected = {table: rows(uris[-1], table) for table in (*PER_VIDEO, "runs")}
     steps = run_killed("compact", "-", uris)
     assert steps > 20
-    for uri in uris[:steps]:
+    for uri in uris[:steps:EVERY]:
         output = open_output(uri)
         assert visible(output) == before
         for partition in list_partitions(output):
             assert compact_partition(partition).files == 7
         assert visible(output) == before and {t: rows(uri, t) for t in expected} == expected
-        if uri in uris[:steps:3]:
+        if uri in uris[: steps : 3 * EVERY]:
             report = verify(output)
             assert [line for line in report.unfinished if ".tmp" not in line] == [] and report.problems == []
 
@@ -96,7 +99,7 @@ def test_a_publish(landed, tmp_path):
     assert steps > 15
     expected = visible(open_output(uris[steps]))
     assert len(expected) == 5
-    for uri in uris[:steps:2]:
+    for uri in uris[:steps:EVERY]:
         output = open_output(uri)
         assert verify(output).problems == []
         assert visible(output) in ({}, expected)

@@ -146,14 +146,19 @@ def test_runs_end_what_killed_ones_and_killed_workers_left(clips, calm, executor
     assert inside == {"commits", "leases", "output.json"}
 
 
-@EXECUTORS
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("executor", "sent", "status"),
+    [
+        ("local", signal.SIGTERM, 143),
+        ("local", signal.SIGINT, 130),
+        # test_job_submit.py stops a job as well
+        pytest.param("ray", signal.SIGTERM, 143, marks=[pytest.mark.ray, pytest.mark.long]),
+    ],
+)
 def test_a_run_that_is_told_to_stop_ends_in_order_and_is_gone_on_with(
     clips, calm, executor, sent, status, tmp_path, environment, report
 ):
     """SIGTERM, as schedulers and `ray job stop` send it; Ctrl-C. The local executor goes on with it."""
-    if (executor, sent) == ("ray", signal.SIGINT):
-        pytest.skip("both signals take the same way through RaySession")
     outs = {"calm": calm, "stopped": tmp_path / "stopped"}
     (tmp_path / "stopped.yaml").write_text(CONFIG.format(clips=clips, out=outs["stopped"], executor=executor))
     (tmp_path / "again.yaml").write_text(CONFIG.format(clips=clips, out=outs["stopped"], executor="local"))

@@ -17,7 +17,7 @@ from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from tests.fixtures.runs import make_config, silent
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]  # test_cluster.py loses nodes too
 
 
 @pytest.fixture

@@ -170,7 +170,7 @@ def times(out):
 
 def test_other_settings_make_a_new_release_beside_the_old(first, inputs, out):
     settings = {"model": {}, "decode": {"sample": {"every": 118}}, "detect": {"min_score": 0.9}}
-    other = run(make_config([inputs / "face.mp4"], out, **settings), silent())
+    other = run_here(make_config([inputs / "face.mp4"], out, **settings))
     assert other.job.release != first.job.release
     assert other.status == "done"
     counts = sql(out, "SELECT release, count(*) AS n FROM faces GROUP BY release", release="all")
@@ -180,14 +180,14 @@ def test_other_settings_make_a_new_release_beside_the_old(first, inputs, out):
     assert (status["videos"], status["faces"]) == ({"ok": 2, "partial": 1, "failed": 1}, first.faces)
 
 
-def test_path_fields_become_partitions(cluster, inputs, tmp_path):
+def test_path_fields_become_partitions(inputs, tmp_path):
     config = make_config(
         [inputs / "face.mp4"],
         tmp_path / "out",
         input={"uris": [str(inputs / "face.mp4")], "path_fields": "{day}/{name}"},
         decode={"sample": {"every": 236}},
     )
-    assert run(config, silent()).faces == 2
+    assert run_here(config).faces == 2
     (path,) = (tmp_path / "out" / "faces").rglob("*.parquet")
     assert path.parent.name == "day=day one"
     found = duckdb.connect().sql(f"SELECT DISTINCT day FROM '{tmp_path}/out/faces/**/*.parquet'").fetchall()

@@ -9,7 +9,9 @@ import pytest
 from tests.fixtures.network import attempts, watched
 
 
-@pytest.mark.parametrize(("executor", "processes"), [("local", 2), pytest.param("ray", 5, marks=pytest.mark.ray)])
+@pytest.mark.parametrize(
+    ("executor", "processes"), [("local", 2), pytest.param("ray", 5, marks=[pytest.mark.ray, pytest.mark.long])]
+)
 def test_a_run_stays_on_its_machine(executor, processes, tmp_path, face_clip):
     """In an environment that switches no report off: featray does."""
     config = tmp_path / "c.yaml"
