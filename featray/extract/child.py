@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from featray.config import DecodeConfig, DetectConfig, cache_dir
+from featray.config import Config, DecodeConfig, DetectConfig, cache_dir
 from featray.extract.chunks import extract_chunks
 from featray.extract.plan import UnitTask, VideoPlan, open_source, plan_video
 from featray.faces.detector import Detector, DetectorFiles
@@ -43,6 +43,11 @@ class ChildSettings:
     storage_options: dict[str, Any]
     cache_dir: Path = field(default_factory=cache_dir)
     detector_sha256: str | None = None
+
+    @classmethod
+    def of(cls, config: Config, detector_sha256: str | None = None) -> ChildSettings:
+        """Return what the decoding processes of a run with this config are told."""
+        return cls(config.decode, config.detect, config.input.storage_options, cache_dir(), detector_sha256)
 
     @property
     def detector_files(self) -> DetectorFiles:

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from featray.config import ModelConfig, cache_dir
 from featray.errors import RETRYABLE, ErrorCode, ModelError, one_line
 from featray.extract.child import ChildSettings
 from featray.extract.isolation import IsolatedDecoder
@@ -69,6 +70,23 @@ class InferSettings:
     threads: int
     gpu: bool
     cache_dir: Path
+
+    @classmethod
+    def of(cls, config: ModelConfig, *, weights_sha256: str, engine: str, precision: str, gpu: bool) -> InferSettings:
+        """Return what the inference workers of a run with this config are told; one thread each."""
+        return cls(
+            spec=config.checkpoint,
+            revision=config.revision,
+            weights_sha256=weights_sha256,
+            accept_license=config.accept_license,
+            engine=engine,
+            precision=precision,
+            recipe=config.recipe,
+            batch_size=config.batch_size,
+            threads=1,
+            gpu=gpu,
+            cache_dir=cache_dir(),
+        )
 
 
 @dataclass(frozen=True)

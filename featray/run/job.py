@@ -41,33 +41,18 @@ class Job:
 
     def child_settings(self) -> ChildSettings:
         """Return what the run's decoding processes are told."""
-        config = self.config
-        return ChildSettings(
-            config.decode, config.detect, config.input.storage_options, cache_dir(), self.settings["detector"]
-        )
-
-    def infer_settings(self) -> InferSettings:
-        """Return what the run's inference workers are told."""
-        model = self.config.model
-        return InferSettings(
-            spec=model.checkpoint,
-            revision=model.revision,
-            weights_sha256=self.checkpoint.sha256,
-            accept_license=model.accept_license,
-            engine=self.engine,
-            precision=self.precision,
-            recipe=model.recipe,
-            batch_size=model.batch_size,
-            threads=1,
-            gpu=self.gpu,
-            cache_dir=cache_dir(),
-        )
+        return ChildSettings.of(self.config, self.settings["detector"])
 
     def stage_settings(self, partition: HeldPartition) -> StageSettings:
         """Return what the run's stages are made from."""
-        return StageSettings(
-            partition, self.run_id, self.child_settings(), self.infer_settings(), self.config.run.max_attempts
+        infer = InferSettings.of(
+            self.config.model,
+            weights_sha256=self.checkpoint.sha256,
+            engine=self.engine,
+            precision=self.precision,
+            gpu=self.gpu,
         )
+        return StageSettings(partition, self.run_id, self.child_settings(), infer, self.config.run.max_attempts)
 
     def row(self) -> dict[str, Any]:
         """Return the run's row of `runs`, as far as it is known before the start."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 import yaml
 from numpy.typing import NDArray
 
-from featray.config import Config, cache_dir, parse_config
+from featray.config import Config, parse_config
 from featray.errors import ErrorCode, FeatrayError, ModelError, NotFound, StorageError
 from featray.extract.child import ChildSettings
 from featray.extract.chunks import Chunk
@@ -137,9 +137,10 @@ class _Repeat:
         if row["config"] is None:
             raise StorageError("is not in the runs table")
         self._config = _recorded_config(row, storage_options or {})
-        self._infer = Infer(_recorded_engine(row, self._config))
+        recorded = {name: row[name] for name in ("weights_sha256", "engine", "precision")}
+        self._infer = Infer(InferSettings.of(self._config.model, **recorded, gpu=False))  # on this machine's CPU
         self._bounds = repeat_bounds(self._infer.checkpoint_config, row["precision"])
-        child = ChildSettings(self._config.decode, self._config.detect, self._config.input.storage_options)
+        child = ChildSettings.of(self._config)
         settings = result_settings(
             self._config,
             weights_sha256=row["weights_sha256"],
@@ -249,23 +250,6 @@ def _recorded_config(row: dict[str, Any], storage_options: dict[str, Any]) -> Co
     data["input"]["storage_options"] = storage_options
     data["output"]["storage_options"] = {}
     return parse_config(data, origin="its config")
-
-
-def _recorded_engine(row: dict[str, Any], config: Config) -> InferSettings:
-    """The network as the run had it; on this machine's CPU."""
-    return InferSettings(
-        spec=config.model.checkpoint,
-        revision=config.model.revision,
-        weights_sha256=row["weights_sha256"],
-        accept_license=config.model.accept_license,
-        engine=row["engine"],
-        precision=row["precision"],
-        recipe=config.model.recipe,
-        batch_size=config.model.batch_size,
-        threads=1,
-        gpu=False,
-        cache_dir=cache_dir(),
-    )
 
 
 def _unit_of(plan: VideoPlan, frame_index: int) -> int:

@@ -161,12 +161,12 @@ class _Partition:
         opened = self._open(file)
         if opened is None:
             return False
-        self._check_footer(file, opened)
         try:
+            self._check_footer(file, opened)
             if file.path in self._changed:
                 self._try(file.path)
             return self._check_rows(file, opened)
-        except duckdb.Error as error:
+        except (duckdb.Error, pa.ArrowException, ValueError) as error:
             self._problem(f"cannot be read: {_first_line(error)}", file.path)
             return False
 
@@ -190,7 +190,7 @@ class _Partition:
             say("a commit names it and it is not there", file.path)
         except StorageError as error:
             say(str(error), file.path)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, ValueError) as error:  # damaged names of columns come as UnicodeDecodeError
             say(f"is no readable Parquet file: {_first_line(error)}", file.path)
         return None
 

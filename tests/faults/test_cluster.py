@@ -24,6 +24,7 @@ from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from tests.fixtures.faults import marked, processes
+from tests.fixtures.plugin import LONG
 from tests.fixtures.runs import make_config, run_here, silent
 
 pytestmark = pytest.mark.ray
@@ -31,6 +32,8 @@ pytestmark = pytest.mark.ray
 VIDEOS = 24
 POISONED = {6: "abort", 18: "hang"}
 KILL_EVERY_S = 10
+MOST_KILLS = 100 if LONG else 5
+"""On a busy machine a worker takes long to start: killed without end, none would get far."""
 STORE_BYTES = 80 << 20
 NODE = {"object_store_memory": STORE_BYTES}
 SECTIONS = {
@@ -111,7 +114,7 @@ class Hurt:
             ray.shutdown()  # else a run that hangs would hang the test
 
     def _kill(self):
-        while not self._over.wait(KILL_EVERY_S):
+        while self.killed < MOST_KILLS and not self._over.wait(KILL_EVERY_S):
             while not self._over.wait(0.02):
                 if pids := workers_at_work(self.hook_folder, b"DecodeDetect"):
                     os.kill(pids[self.killed % len(pids)], signal.SIGKILL)

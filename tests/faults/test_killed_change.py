@@ -128,7 +128,7 @@ def test_an_erasure_in_a_bucket(published, options):
     after = {key: value for key, value in before.items() if key != video}
     steps = run_killed("erase", video, uris, options)
     assert steps > 10
-    for uri in uris[:steps:3]:
+    for uri in uris[: steps : 1 if LONG else 6]:
         output = open_output(uri, options)
         assert visible(output) in (before, after)
         erase(output, video)

@@ -10,7 +10,7 @@ from tests.fixtures.runs import make_config, run_here
 
 KEYS = {"key": "test", "secret": "test"}
 IMPATIENT = {"connect_timeout": 5, "read_timeout": 3, "retries": {"max_attempts": 8, "mode": "standard"}}
-VIDEOS = 8
+VIDEOS = 5
 
 
 @pytest.fixture(scope="module")

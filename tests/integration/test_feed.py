@@ -16,7 +16,7 @@ from featray.sources.listing import list_videos
 from tests.fixtures.faults import processes
 from tests.fixtures.runs import make_config, silent
 
-VIDEOS = 48
+VIDEOS = 36
 _PAGE, _AHEAD = 4, 8
 
 

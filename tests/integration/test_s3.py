@@ -207,7 +207,7 @@ def test_an_index_at_the_end_costs_few_requests_and_a_unit_few_bytes(bucket, end
         proxy.close()
 
 
-def test_bytes_read_are_reported(bucket, options):
+def test_bytes_read_are_reported(cluster, bucket, options):
     output = open_output("s3://tables/facial", options)
     rows = run_sql(connect(output), "SELECT uri, size_bytes, bytes_read FROM videos WHERE status = 'ok'").read_all()
     for row in rows.to_pylist():
