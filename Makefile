@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PARITY := .venv-parity
-SUITE  := tests/unit tests/integration tests/faults
+SUITE  := tests/faults tests/integration tests/unit
+
+# Beside each other, each printed in one piece where make can do that (GNU make 4).
+BESIDE = $(MAKE) --no-print-directory -j 3 $(if $(filter output-sync,$(.FEATURES)),--output-sync)
 
 # uv, since it takes seconds where pip takes minutes; pip where the package index is one that only pip is set up for.
 # The largest wheel has 500 MB: more than uv's 30 seconds on a slow line.
@@ -40,7 +43,8 @@ install: $(VENV)/.installed  ## make .venv with what the main job needs
 demo: $(VENV)/.installed  ## run the main job on two bundled clips, into demo-output/
 	$(BIN)/featray demo
 
-test: lint suite parity  ## everything that has to pass
+test: lint $(PARITY)/.installed  ## everything that has to pass
+	$(BESIDE) test-ray test-local parity
 
 lint: $(VENV)/.installed-dev  ## ruff, mypy, and that imports keep to the rooms
 	$(BIN)/ruff check .
@@ -51,11 +55,17 @@ lint: $(VENV)/.installed-dev  ## ruff, mypy, and that imports keep to the rooms
 unit: $(VENV)/.installed-dev  ## fast tests, without Ray, on two cores
 	$(BIN)/python -m pytest -q -n 2 tests/unit
 
-suite: $(VENV)/.installed-dev  ## unit tests, the real job, and what happens when it is hurt; Ray on one core, all else on the other
-	$(BIN)/python -m pytest -q -n 2 $(SUITE)
+suite: $(VENV)/.installed-dev  ## unit tests, the real job, and what happens when it is hurt
+	$(BESIDE) test-ray test-local
+
+test-ray: $(VENV)/.installed-dev  ## the part of the suite that is about Ray
+	$(BIN)/python -m pytest -q -m ray $(SUITE)
+
+test-local: $(VENV)/.installed-dev  ## the part of the suite that needs no Ray
+	$(BIN)/python -m pytest -q -m "not ray" -n 2 --dist loadfile --no-loadscope-reorder $(SUITE)
 
 test-long: $(VENV)/.installed-dev  ## the suite with every kill point and every seed: hours
-	FEATRAY_TEST_LONG=1 $(BIN)/python -m pytest -q -n 2 $(SUITE)
+	FEATRAY_TEST_LONG=1 $(MAKE) suite
 
 parity: $(PARITY)/.installed  ## the real py-feat beside featray, from frame and box to final columns
 	$(PARITY)/bin/python -m pytest -q tests/parity
@@ -77,4 +87,4 @@ constraints:  ## write constraints.txt from what is installed and tested
 clean:  ## remove .venv, caches and the demo's output
 	rm -rf $(VENV) $(PARITY) demo-output bench-*.json .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test test-long lint unit suite parity bench bench-peers constraints clean
+.PHONY: help install demo test test-long test-ray test-local lint unit suite parity bench bench-peers constraints clean

@@ -8,4 +8,5 @@ pytest_plugins = [
     "tests.fixtures.found_faces",
     "tests.fixtures.videos",
     "tests.fixtures.faults",
+    "tests.fixtures.disks",
 ]

@@ -27,7 +27,7 @@ from ray.data._internal.execution.operators.map_operator import MapOperator
 from ray.experimental import internal_kv
 from ray.util.annotations import RayDeprecationWarning
 
-from featray.errors import RunError
+from featray.errors import FeatrayError, RunError, StorageError
 
 _DEATHS: Final = 3
 """Of one worker while it starts, in a row: one may be a lost node, two bad luck."""
@@ -163,6 +163,7 @@ def configure_context() -> None:
     context = DataContext.get_current()
     context.target_max_block_size = 1
     context.max_errored_blocks = -1
+    context.raise_original_map_exception = True  # wrapped, it would lose its cause on the way from its process
     # A run may wait for nodes, or for a long listing; how long is its own to say (capacity.py).
     context.execution_no_progress_timeout_s = -1
     context.enable_progress_bars = False
@@ -172,23 +173,52 @@ def configure_context() -> None:
     # Of one video, say, a worker stands by; nothing that users could mend.
     warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)
     dropping = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
-    if _traceback_as_text not in dropping.filters:
-        dropping.addFilter(_traceback_as_text)
+    if _error_dropped not in dropping.filters:
+        dropping.addFilter(_error_dropped)
     for handler in logging.getLogger("ray.data").handlers:
         # A dropped task comes with a traceback; Ray keeps it in its log files, users get an errors row.
         if handler.get_name() == "console":
             handler.setLevel(logging.CRITICAL)
 
 
-def _traceback_as_text(record: logging.LogRecord) -> bool:
-    """Of a dropped task's log record: its frames refer to the actors of the stream.
+def _error_dropped(record: logging.LogRecord) -> bool:
+    """Called with the log record of a block that Ray Data drops: end the run instead, if it is of no use to go on.
 
-    Whatever handler keeps the record (pytest's does) would keep them too, and their CPUs from the next stream, which
-    would then wait for ever.
+    Ray Data's error budget makes no difference between a worker that a video killed, which costs a unit, and an output
+    that cannot be written, which would cost all that are left. What is raised here ends the stream, as an error beyond
+    the budget does.
+
+    The traceback becomes text: its frames refer to the actors of the stream. Whatever handler keeps the record
+    (pytest's does) would keep them too, and their CPUs from the next stream, which would then wait forever.
+
+    Raises:
+        FeatrayError: why the run cannot go on.
     """
     if record.exc_info:
+        error = record.exc_info[1]
         record.exc_text, record.exc_info = "".join(traceback.format_exception(*record.exc_info)), None
+        if error is not None:
+            _raise_if_fatal(error)
     return True
+
+
+def _raise_if_fatal(error: BaseException) -> None:
+    if isinstance(cause := own_error(error), StorageError):
+        raise cause from None
+    if isinstance(error, (ray.exceptions.OutOfDiskError, ray.exceptions.ObjectStoreFullError)):
+        raise RunError(
+            "Ray has no room left for what is on its way between workers: free space in /dev/shm and in the folder "
+            "that Ray spills to (its temporary folder), then run again; what has landed is kept"
+        ) from None
+
+
+def own_error(error: BaseException) -> FeatrayError | None:
+    """Return the featray error inside a Ray error, if there is one."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, FeatrayError):
+        cause = getattr(seen, "cause", None)
+        seen = cause if isinstance(cause, BaseException) else seen.__cause__
+    return seen
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from featray.graph.capacity import Capacity
 from featray.graph.feed import Feeder
 from featray.graph.machine import local_gpus
 from featray.graph.pipeline import receipts
-from featray.graph.ray_internals import configure_context, end_stream, lead
+from featray.graph.ray_internals import configure_context, end_stream, lead, own_error
 from featray.graph.rows import Receipt
 from featray.graph.stages import StageSettings
 from featray.graph.stop import Terminated, handler_kept
@@ -277,11 +277,7 @@ def _one_more(broken_feeds: int) -> int:
 
 def _own_error(error: BaseException) -> FeatrayError:
     """The featray error inside a Ray error, or the last line of what happened."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, FeatrayError):
-            return seen
-        cause = getattr(seen, "cause", None)
-        seen = cause if isinstance(cause, BaseException) else seen.__cause__
+    if (own := own_error(error)) is not None:
+        return own
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return RunError(f"the cluster reports {type(error).__name__}: {lines[-1] if lines else 'no details'}")

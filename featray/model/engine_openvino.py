@@ -58,6 +58,7 @@ class OpenVinoEngine:
         self.precision = precision
         self._config = checkpoint.config
         self._width = sum(flat_widths(checkpoint.config).values())
+        _fill_type_tables()
         self._streams = Streams([_Stream(parts) for _ in range(num_streams)])
 
     def __call__(self, chips: NDArray[np.uint8]) -> RawOutputs:
@@ -83,6 +84,16 @@ class OpenVinoEngine:
     def is_usable(self) -> bool:
         """As `Engine`: a failed request leaves nothing behind."""
         return True
+
+
+def _fill_type_tables() -> None:
+    """Make OpenVINO fill its tables of types in this thread, before several streams need them at once.
+
+    Seen with 2026.4: they are filled by whichever thread asks first. If it lets go of the interpreter's lock meanwhile,
+    and another thread asks then, each waits for the other forever.
+    """
+    ov = import_openvino()
+    ov.Tensor(np.zeros(1, np.uint8)).element_type.to_dtype()
 
 
 class _Stream:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from itertools import chain, islice
 
 from featray.config import Config
-from featray.errors import LeaseError
+from featray.errors import StorageError
 from featray.extract.plan import VideoTask
 from featray.run.backlog import Backlog, Deleted
 from featray.run.execution import Counts, Execution
@@ -107,7 +107,7 @@ def _execute(
             execution = Execution(job, lease, session, progress)
             execution.run(chain(head, rest))
     except BaseException as error:
-        with suppress(LeaseError):  # the run that took over has written the last word on this one
+        with suppress(StorageError):  # of a run that took over, which has the last word; or what ended this run
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             end_run(partition, {**row, "status": status, "finished_at": datetime.now(UTC)})
         raise

@@ -2,8 +2,9 @@
 
 A video's landing folder holds `plan.json` and, for each unit, parts `u<unit>-p<part>.arrow`;
 the last part of a unit ends in `-last.arrow` and brings its outcome. A unit is done when a last
-part and all before it are there; of several such, the one furthest on counts. A part is two
-Arrow streams, faces then frames, in one object; the header is the first stream's metadata.
+part and all before it are there; of several such, the one furthest on counts. A unit that a run gave up
+has one part that ends in `-lost.arrow`: that run publishes it as a failure, a later run does the unit again. A part is
+two Arrow streams, faces then frames, in one object; the header is the first stream's metadata.
 """
 
 from __future__ import annotations
@@ -81,8 +82,16 @@ def forget_units(folder: Location) -> None:
             delete(folder.child(path.rsplit("/", 1)[-1]))
 
 
-def write_part(folder: Location, header: PartHeader, faces: pa.Table, frames: pa.Table) -> None:
-    """Land one part: one object, written atomically. Writing it again gives the same rows."""
+def write_part(folder: Location, header: PartHeader, faces: pa.Table, frames: pa.Table, *, lost: bool = False) -> None:
+    """Land one part: one object, written atomically. Writing it again gives the same rows.
+
+    Args:
+        folder: of the video's work.
+        header: which part it is.
+        faces: its rows of LANDED_SCHEMA.
+        frames: its rows of FRAMES_SCHEMA.
+        lost: whether it stands for a unit that gave no result and was given up.
+    """
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     described = faces.schema.with_metadata({_HEADER: dump(header)})
@@ -90,7 +99,8 @@ def write_part(folder: Location, header: PartHeader, faces: pa.Table, frames: pa
         stream.write_table(faces.cast(described))
     with pa.ipc.new_stream(sink, FRAMES_SCHEMA, options=options) as stream:
         stream.write_table(frames)
-    name = f"u{header.unit:06d}-p{header.part:04d}{'-last' if header.outcome is not None else ''}.arrow"
+    ending = "-lost" if lost else "-last" if header.outcome is not None else ""
+    name = f"u{header.unit:06d}-p{header.part:04d}{ending}.arrow"
     write_bytes(folder.child(name), sink.getvalue().to_pybytes())
 
 
@@ -108,14 +118,22 @@ def read_part(location: Location) -> Part:
     return Part(header, faces.replace_schema_metadata(None), frames)
 
 
-def landed_units(folder: Location) -> dict[int, list[str]]:
-    """Units that landed whole, with the names of their parts in order."""
+def landed_units(folder: Location, *, with_lost: bool = False) -> dict[int, list[str]]:
+    """Units that landed whole, with the names of their parts in order.
+
+    Args:
+        folder: of the video's work.
+        with_lost: whether units that were given up are among them, unless they landed after all.
+    """
     parts: dict[int, dict[int, str]] = {}
     ends: dict[int, dict[int, str]] = {}
+    lost: dict[int, list[str]] = {}
     for path in list_files(folder):
         name = path.rsplit("/", 1)[-1]
-        match = re.fullmatch(r"u(\d+)-p(\d+)(-last)?\.arrow", name)
-        if match and match[3]:
+        match = re.fullmatch(r"u(\d+)-p(\d+)(-last|-lost)?\.arrow", name)
+        if match and match[3] == "-lost":
+            lost[int(match[1])] = [name]
+        elif match and match[3]:
             ends.setdefault(int(match[1]), {})[int(match[2])] = name
         elif match:
             parts.setdefault(int(match[1]), {})[int(match[2])] = name
@@ -125,4 +143,4 @@ def landed_units(folder: Location) -> dict[int, list[str]]:
         # One attempt may land its last part and lose one before it, and a later one end earlier, with a failure.
         if reached := [final for final in finals if all(part in before for part in range(final))]:
             whole[unit] = [*(before[part] for part in range(max(reached))), finals[max(reached)]]
-    return whole
+    return {**lost, **whole} if with_lost else whole

@@ -139,9 +139,17 @@ class Lease:
         self._stopped.set()
         self._thread.join()
         if not self.lost:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        try:
+            self._write(released=True)
+        except LeaseError:
+            return
+        except StorageError as failure:
             try:
-                self._write(released=True)
-            except StorageError as failure:
+                delete(self.partition.lease(self._holder.number))  # a full disk: this takes no room
+            except StorageError:
                 log.warning("the lease could not be given back, it expires by itself: %s", failure)
 
     @property

@@ -46,8 +46,10 @@ def land_unit_part(
     faces: pa.Table,
     frames: pa.Table,
     outcome: Outcome | None,
+    *,
+    lost: bool = False,
 ) -> None:
-    """Write one part of a unit to the ledger."""
+    """Write one part of a unit to the ledger; `lost`: it stands for a unit that was given up."""
     header = PartHeader(
         video_id=task.video.video_id,
         work_key=task.work_key,
@@ -59,11 +61,13 @@ def land_unit_part(
         outcome=outcome,
     )
     folder = partition.landing(task.video.video_id, task.work_key)
-    write_part(folder, header, faces, frames)
+    write_part(folder, header, faces, frames, lost=lost)
 
 
 def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str, problems: dict[tuple[str, int], str]) -> None:
     """Land a failure for every unit of these videos that gave no result in any attempt.
+
+    It is for this run to publish: if this one ends before, the next one tries the unit again.
 
     `problems` says on which of them, by video and unit, the network failed the last time, and why.
     """
@@ -81,7 +85,7 @@ def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str, problem
                 stage, code = ("infer", ErrorCode.INFERENCE_FAILED) if problem else ("reconcile", ErrorCode.LOST)
                 outcome = Outcome(failures=[Failure(stage, code, text)])
                 nothing = LANDED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table()
-                land_unit_part(partition, task, run_id, 0, *nothing, outcome)
+                land_unit_part(partition, task, run_id, 0, *nothing, outcome, lost=True)
 
 
 def landed_faces(faces: pa.Table, columns: dict[str, NDArray[np.float32]]) -> pa.Table:

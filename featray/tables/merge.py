@@ -76,7 +76,7 @@ def merge_video(
     """
     folder = partition.landing(video.video_id, video.work_key)
     plan = read_plan(folder)
-    landed = landed_units(folder) if plan else {}
+    landed = landed_units(folder, with_lost=True) if plan else {}
     if plan is None or len(landed) != len(plan.units):
         raise RunError(f"{video.uri}: {len(landed)} units landed; the shard cannot be published yet")
     constant = {

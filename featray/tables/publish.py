@@ -12,13 +12,13 @@ Memory follows the settings: one landed part, and of each table at most a row gr
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import dataclass, field
 from itertools import chain
 
 from featray.errors import LeaseError, RunError, StorageError
 from featray.schema import FACE_TABLES, PER_VIDEO_TABLES
+from featray.store.scratch import scratch_folder
 from featray.store.storage import delete, delete_folder
 from featray.tables.commits import (
     Commit,
@@ -83,7 +83,7 @@ def _write_shard(partition: HeldPartition, manifest: ShardManifest, settings: Pu
     """Write the shard's files and its commit; the commit that is there afterwards."""
     published_at_us = settings.published_at_us or time.time_ns() // 1000
     videos = sorted(manifest.videos, key=lambda video: video.video_id)
-    with tempfile.TemporaryDirectory(prefix="featray-publish-") as scratch:
+    with scratch_folder("publish") as scratch:
         writers = {table: _writer(table, partition, manifest, settings, scratch) for table in _tables(settings)}
         try:
             committed = [

@@ -8,11 +8,11 @@ was killed, and the next run writes its row for it.
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from datetime import datetime
 from typing import Any
 
+from featray.store.scratch import scratch_folder
 from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
 from featray.tables.commits import Commit, read_commit, write_commit
 from featray.tables.layout import Partition
@@ -76,7 +76,7 @@ def marker(partition: Partition, run_id: str = "") -> Location:
 
 
 def _write_row(partition: HeldPartition, row: dict[str, Any], *, final: bool = False) -> None:
-    with tempfile.TemporaryDirectory(prefix="featray-run-") as scratch:
+    with scratch_folder("run") as scratch:
         writer = TableWriter(
             "runs",
             partition,

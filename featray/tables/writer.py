@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from typing import Any, Final
 
 import pyarrow as pa
@@ -84,11 +85,11 @@ class TableWriter:
         return self.files
 
     def abandon(self) -> None:
-        """Drop the file in the making."""
-        if self._writer is not None:
-            self._writer.close()
-            os.unlink(self._local)
-            self._writer = None
+        """Drop the file in the making; the scratch folder goes with all in it."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with suppress(OSError):  # a full disk: there is an error on its way already
+                writer.close()
 
     def _write_group(self, rows: int) -> None:
         waiting = pa.concat_tables(self._waiting)

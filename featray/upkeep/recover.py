@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import logging
 import re
-import tempfile
 from dataclasses import dataclass
 
+from featray.store.scratch import scratch_folder
 from featray.store.storage import Location, delete, delete_folder, list_folders
 from featray.tables.commits import Commit, cancel_shard, close_shard, create_commit, read_commit, read_manifests
 from featray.tables.done import Done, read_done
@@ -80,7 +80,7 @@ def drop_videos(partition: HeldPartition, videos: dict[str, set[str]], name: str
         videos: under the name of the commit that holds them.
         name: of the commit; new, and by its ending the run that does it.
     """
-    with tempfile.TemporaryDirectory(prefix="featray-drop-") as scratch:
+    with scratch_folder("drop") as scratch:
         rewrites, newest_us = [], 1
         for shard, ids in sorted(videos.items()):
             old = read_commit(partition, shard)

@@ -13,7 +13,7 @@ import torch
 from featray.errors import ConfigError, ModelError
 from featray.model.engines import bf16_deviations, choose, open_engine
 from featray.model.synth import SYNTHETIC_VARIANTS
-from tests.fixtures.golden import VARIANTS, deviations, golden
+from tests.fixtures.golden import PUBLISHED_FIRST, deviations, golden
 
 ENGINES = ("torch", "openvino")
 ROW_BOUND = {"torch": 2e-6, "openvino": 0.0}
@@ -133,10 +133,7 @@ def test_center_crop_recipe_is_another_result(atto, engine_of, chips):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.parametrize(
-    "variant",
-    [v if v in ("v25", "v28", "atto") else pytest.param(v, marks=pytest.mark.long) for v in VARIANTS],
-)
+@pytest.mark.parametrize("variant", PUBLISHED_FIRST)
 def test_bf16_stays_near_fp32(name, variant, engine_of, chips, report):
     try:
         engine = engine_of(variant, name, "bf16")

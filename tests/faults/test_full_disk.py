@@ -1,0 +1,142 @@
+"""A storage that fills or breaks in the middle of a run ends it; the next run gives the tables of a calm one."""
+
+import contextlib
+import subprocess
+import threading
+
+import fsspec
+import pytest
+
+from featray.errors import StorageError
+from featray.run import runner
+from featray.tables.layout import open_output
+from featray.tables.query import connect, run_sql
+from featray.upkeep.verify import verify
+from tests.fixtures import s3
+from tests.fixtures.runs import make_config, silent
+
+VIDEOS = 6
+TABLES = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
+TIMES = {"videos": ["published_at"], "errors": ["at"]}
+KEYS = {"key": "test", "secret": "test"}
+IMPATIENT = {"retries": {"max_attempts": 2, "mode": "standard"}}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory, clips):
+    folder = tmp_path_factory.mktemp("videos")
+    for i in range(VIDEOS):
+        (folder / f"{i}.mp4").write_bytes((clips / "face.mp4").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory, videos):
+    out = tmp_path_factory.mktemp("calm") / "out"
+    run(videos, out, "local")
+    return rows(out)
+
+
+@pytest.fixture(params=["local", "ray"])
+def executor(request):
+    if request.param == "ray":
+        request.getfixturevalue("cluster")
+    return request.param
+
+
+def run(videos, out, executor, options=None):
+    config = make_config(
+        [videos],
+        out,
+        output={"uri": str(out), "storage_options": options or {}},
+        decode={"sample": {"every": 12}, "unit_frames": 16},
+        cluster={"executor": executor},
+    )
+    return runner.run(config, silent())
+
+
+def rows(out, options=None):
+    opened = connect(open_output(str(out), options))
+    found = {}
+    for table in TABLES:
+        kept = f"* EXCLUDE ({', '.join(['run_id', *TIMES.get(table, [])])})"
+        found[table] = run_sql(opened, f"SELECT {kept} FROM {table} ORDER BY ALL").read_all().to_pylist()
+    return found
+
+
+def goes_on(videos, out, executor, calm, options=None):
+    """The next run, with nothing in its way, publishes what is missing, as if nothing had happened."""
+    summary = run(videos, out, executor, options)
+    assert summary.videos["ok"] + summary.already_published.get("ok", 0) == VIDEOS
+    assert rows(out, options) == calm
+    assert verify(open_output(str(out), options)).problems == []
+
+
+@pytest.mark.parametrize("size_kib", [300, 450, 650])
+def test_an_output_that_fills(executor, videos, calm, disk, size_kib):
+    disk.remount(f"size={size_kib}k")
+    with pytest.raises(StorageError, match="No space left on device"):
+        run(videos, disk.place / "out", executor)
+    disk.remount("size=200m")
+    goes_on(videos, disk.place / "out", executor, calm)
+
+
+def test_an_output_that_turns_read_only(executor, videos, calm, disk):
+    def turn():
+        while not any((disk.place / "out").glob("_featray/landing/*/*/*/u*")):
+            stopped.wait(0.02)
+        while not stopped.is_set():
+            with contextlib.suppress(subprocess.CalledProcessError):  # busy, as long as a file is open for writing
+                disk.remount("ro")
+                return
+
+    stopped = threading.Event()
+    turning = threading.Thread(target=turn)
+    turning.start()
+    try:
+        with pytest.raises(StorageError, match="Read-only file system"):
+            run(videos, disk.place / "out", executor)
+    finally:
+        stopped.set()
+        turning.join()
+        disk.remount("rw")
+    goes_on(videos, disk.place / "out", executor, calm)
+
+
+def test_a_temporary_folder_that_fills(videos, calm, disk, tmp_path, monkeypatch):
+    disk.remount("size=64k")
+    monkeypatch.setattr("tempfile.tempdir", str(disk.place))
+    with pytest.raises(StorageError, match=f"{disk.place}: .*No space left on device.*; set TMPDIR to"):
+        run(videos, tmp_path / "out", "local")
+    disk.remount("size=200m")
+    goes_on(videos, tmp_path / "out", "local", calm)
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    with s3.server() as url:
+        store = fsspec.filesystem("s3", endpoint_url=url, **KEYS)
+        store.mkdir("bucket")
+        yield url
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (403, "AccessDenied", "access denied"),
+        (503, "SlowDown", "cannot be read or written"),
+        (507, "QuotaExceeded", "cannot be read or written"),
+    ],
+)
+def test_a_store_that_refuses_to_write(executor, videos, calm, bucket, status, code, words):
+    proxy = s3.Proxy(bucket, every=10**9, stall_seconds=0)
+    out = f"s3://bucket/{executor}-{status}"
+    options = {"endpoint_url": proxy.url, "config_kwargs": IMPATIENT, **KEYS}
+    try:
+        proxy.refusal, proxy.writes_let_through = (status, code), 12
+        with pytest.raises(StorageError, match=words):
+            run(videos, out, executor, options)
+        proxy.refusal = None
+        goes_on(videos, out, executor, calm, options)
+    finally:
+        proxy.close()
