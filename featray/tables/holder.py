@@ -62,6 +62,11 @@ class Holder:
             renewed_us=now_us,
         )
 
+    def is_this_process(self) -> bool:
+        """Whether it was this process."""
+        me = os.getpid()
+        return (self.machine, self.pid, self.pid_started) == (_machine(), me, _started(me))
+
     def is_gone(self) -> bool:
         """Whether the process is known to be dead; False if it cannot be known from here."""
         if self.machine != _machine():

@@ -67,6 +67,9 @@ SETTLE_SECONDS: Final = 10.0
 
 _CLAIMS = 5
 
+_held_here: set[str] = set()
+"""Tokens of the leases that this process holds now."""
+
 
 @dataclass(frozen=True)
 class HeldPartition(Partition):
@@ -125,6 +128,7 @@ class Lease:
             partition.output, partition.dataset, partition.release, holder.number, holder.token
         )
         self._holder = holder
+        _held_here.add(holder.token)
         self._lost: LeaseError | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="featray-lease", daemon=True)
@@ -138,6 +142,7 @@ class Lease:
     ) -> None:
         self._stopped.set()
         self._thread.join()
+        _held_here.discard(self._holder.token)
         if not self.lost:
             self._give_back()
 
@@ -238,7 +243,7 @@ def _holds(partition: Partition, mine: Holder) -> bool:
 
 def _refuse_if_held(partition: Partition, number: int) -> None:
     holder = _read(partition, number)
-    if holder is not None and (holder.released or holder.is_gone()):
+    if holder is not None and (holder.released or holder.is_gone() or _is_left_over(holder)):
         return
     try:
         age = age_seconds(partition.lease(number))
@@ -251,6 +256,11 @@ def _refuse_if_held(partition: Partition, number: int) -> None:
     elif age > EXPIRY_SECONDS:
         return
     raise LeaseError(_refusal(partition, holder, age))
+
+
+def _is_left_over(holder: Holder) -> bool:
+    """Whether it is of a run of this process that has ended, and could not give it back: the storage had failed."""
+    return holder.is_this_process() and holder.token not in _held_here
 
 
 def _is_still(partition: Partition, number: int) -> bool:

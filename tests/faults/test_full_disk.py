@@ -17,7 +17,7 @@ from tests.fixtures.runs import make_config, silent
 
 VIDEOS = 6
 TABLES = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
-TIMES = {"videos": ["published_at"], "errors": ["at"]}
+TIMES = {"videos": ["published_at"], "errors": ['"at"']}
 KEYS = {"key": "test", "secret": "test"}
 IMPATIENT = {"retries": {"max_attempts": 2, "mode": "standard"}}
 
@@ -35,13 +35,6 @@ def calm(tmp_path_factory, videos):
     out = tmp_path_factory.mktemp("calm") / "out"
     run(videos, out, "local")
     return rows(out)
-
-
-@pytest.fixture(params=["local", "ray"])
-def executor(request):
-    if request.param == "ray":
-        request.getfixturevalue("cluster")
-    return request.param
 
 
 def run(videos, out, executor, options=None):
@@ -72,8 +65,7 @@ def goes_on(videos, out, executor, calm, options=None):
     assert verify(open_output(str(out), options)).problems == []
 
 
-@pytest.mark.parametrize("size_kib", [300, 450, 650])
-def test_an_output_that_fills(executor, videos, calm, disk, size_kib):
+def fills(disk, size_kib, videos, executor, calm):
     disk.remount(f"size={size_kib}k")
     with pytest.raises(StorageError, match="No space left on device"):
         run(videos, disk.place / "out", executor)
@@ -81,7 +73,17 @@ def test_an_output_that_fills(executor, videos, calm, disk, size_kib):
     goes_on(videos, disk.place / "out", executor, calm)
 
 
-def test_an_output_that_turns_read_only(executor, videos, calm, disk):
+@pytest.mark.parametrize("size_kib", [300, 450, 650])
+def test_an_output_that_fills(videos, calm, disk, size_kib):
+    fills(disk, size_kib, videos, "local", calm)
+
+
+def test_an_output_that_fills_under_workers_of_ray(cluster, videos, calm, disk):
+    """Ray Data takes an error of a stage for one of the video's."""
+    fills(disk, 450, videos, "ray", calm)
+
+
+def test_an_output_that_turns_read_only(videos, calm, disk):
     def turn():
         while not any((disk.place / "out").glob("_featray/landing/*/*/*/u*")):
             stopped.wait(0.02)
@@ -95,12 +97,12 @@ def test_an_output_that_turns_read_only(executor, videos, calm, disk):
     turning.start()
     try:
         with pytest.raises(StorageError, match="Read-only file system"):
-            run(videos, disk.place / "out", executor)
+            run(videos, disk.place / "out", "local")
     finally:
         stopped.set()
         turning.join()
         disk.remount("rw")
-    goes_on(videos, disk.place / "out", executor, calm)
+    goes_on(videos, disk.place / "out", "local", calm)
 
 
 def test_a_temporary_folder_that_fills(videos, calm, disk, tmp_path, monkeypatch):
@@ -120,15 +122,7 @@ def bucket():
         yield url
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "words"),
-    [
-        (403, "AccessDenied", "access denied"),
-        (503, "SlowDown", "cannot be read or written"),
-        (507, "QuotaExceeded", "cannot be read or written"),
-    ],
-)
-def test_a_store_that_refuses_to_write(executor, videos, calm, bucket, status, code, words):
+def refuses(bucket, status, code, words, videos, executor, calm):
     proxy = s3.Proxy(bucket, every=10**9, stall_seconds=0)
     out = f"s3://bucket/{executor}-{status}"
     options = {"endpoint_url": proxy.url, "config_kwargs": IMPATIENT, **KEYS}
@@ -140,3 +134,19 @@ def test_a_store_that_refuses_to_write(executor, videos, calm, bucket, status, c
         goes_on(videos, out, executor, calm, options)
     finally:
         proxy.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (403, "AccessDenied", "access denied"),
+        (503, "SlowDown", "cannot be read or written"),
+        (507, "QuotaExceeded", "cannot be read or written"),
+    ],
+)
+def test_a_store_that_refuses_to_write(bucket, videos, calm, status, code, words):
+    refuses(bucket, status, code, words, videos, "local", calm)
+
+
+def test_a_store_that_refuses_to_write_under_workers_of_ray(cluster, bucket, videos, calm):
+    refuses(bucket, 503, "SlowDown", "cannot be read or written", videos, "ray", calm)
