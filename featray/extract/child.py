@@ -52,7 +52,7 @@ class ChildSettings:
     @property
     def detector_files(self) -> DetectorFiles:
         """Where the detector finds its files."""
-        return DetectorFiles(self.cache_dir, self.storage_options)
+        return DetectorFiles(self.cache_dir, self.storage_options, self.detector_sha256)
 
 
 class _Child:

@@ -74,7 +74,9 @@ class DetectorFiles:
     Attributes:
         cache_dir: where `featray models pull` puts weights, and where converted networks are kept.
         storage_options: for fsspec, to read the file of boxes.
+        sha256: of the weights that the run was planned with; others are refused. None: whichever are here.
     """
 
     cache_dir: Path = field(default_factory=cache_dir)
     storage_options: dict[str, Any] = field(default_factory=dict, repr=False)
+    sha256: str | None = None
