@@ -62,7 +62,7 @@ def send_plan(connection: Connection, plan: VideoPlan) -> None:
 
 def read_plan(data: bytes) -> VideoPlan:
     """The plan that `send_plan` sent. Nonsense if it is none."""
-    plan = _load(VideoPlan, data)
+    plan: VideoPlan = _load(VideoPlan, data)
     if not plan.units or [unit.index for unit in plan.units] != list(range(len(plan.units))):
         raise Nonsense("units that do not follow each other")
     _check_codes([plan.failure.code] if plan.failure else [])
@@ -189,7 +189,7 @@ def _failure(code: ErrorCode, text: str, name: str | None = None) -> bytes:
     return _FAILED + json.dumps({"code": code, "text": text, "name": name}).encode()
 
 
-class ServedFiles(AbstractFileSystem):
+class ServedFiles(AbstractFileSystem):  # type: ignore[misc]
     """The child's side: a filesystem of the files that the parent reads for it."""
 
     protocol = "served"
@@ -224,7 +224,7 @@ class ServedFiles(AbstractFileSystem):
         raise VideoError(of + failure["text"], code=ErrorCode(failure["code"]))
 
 
-class _ServedFile(AbstractBufferedFile):
+class _ServedFile(AbstractBufferedFile):  # type: ignore[misc]
     def _fetch_range(self, start: int, end: int) -> bytes:
         data: bytes = self.fs.ask(self.path, start, end)
         return data

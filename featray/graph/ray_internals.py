@@ -22,7 +22,7 @@ import ray.exceptions
 from ray._private import ray_constants
 from ray._private.accelerators import AMDGPUAcceleratorManager, NvidiaGPUAcceleratorManager
 from ray._private.authentication import authentication_token_setup
-from ray._raylet import AuthenticationTokenLoader
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.metadata_fetcher import InlineMetadataFetcher
