@@ -23,7 +23,7 @@ from typing import Any
 from featray.config import Config, DecodeConfig, DetectConfig, cache_dir
 from featray.extract.chunks import extract_chunks
 from featray.extract.plan import UnitTask, VideoPlan, open_source, plan_video
-from featray.extract.sandbox import without_network
+from featray.extract.sandbox import confine
 from featray.extract.wire import VIDEO, ServedFiles, send_chunk, send_plan
 from featray.faces.detector import Detector, DetectorFiles
 from featray.faces.detectors import detector_for_videos
@@ -154,7 +154,7 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("featray").setLevel(level)
     _limit(memory_bytes)
-    without_network()
+    confine()
     _Child(Connection(descriptor)).serve()
 
 

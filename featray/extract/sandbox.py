@@ -1,4 +1,4 @@
-"""Extract. What the decoding process may not ask the system for: sockets, and a look into other processes.
+"""Extract. What the decoding process may not ask the system for: sockets, programs, and a look into other processes.
 
 A seccomp filter, which needs no rights and works in containers, where namespaces mostly do not. It holds for the
 process and all its threads until they end. Numbers and layouts: linux/seccomp.h, linux/filter.h, asm/unistd.h.
@@ -33,9 +33,9 @@ class _Machine(NamedTuple):
 
 
 _MACHINES: Final = {
-    # socket, connect, ptrace, process_vm_readv, process_vm_writev, io_uring_setup, pidfd_getfd
-    "x86_64": _Machine(0xC000003E, 317, (41, 42, 101, 310, 311, 425, 438)),
-    "aarch64": _Machine(0xC00000B7, 277, (198, 203, 117, 270, 271, 425, 438)),
+    # socket, connect, execve, execveat, ptrace, process_vm_readv, process_vm_writev, io_uring_setup, pidfd_getfd
+    "x86_64": _Machine(0xC000003E, 317, (41, 42, 59, 322, 101, 310, 311, 425, 438)),
+    "aarch64": _Machine(0xC00000B7, 277, (198, 203, 221, 281, 117, 270, 271, 425, 438)),
 }
 
 
@@ -43,10 +43,10 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def without_network() -> None:
-    """Take from this process, for good, the calls that reach other processes and machines; a debug line if it cannot.
+def confine() -> None:
+    """Take from this process, for good, the calls that reach machines and other processes, or start one.
 
-    What is open stays open.
+    What is open stays open. Where it cannot be done, a debug line says so.
     """
     machine = _MACHINES.get(platform.machine()) if sys.platform == "linux" else None
     if machine is None:

@@ -67,6 +67,7 @@ found = {
     "canary": any(b"face.mp4" in part for part in memory),
     "inet": tried(lambda: socket.socket().connect(("127.0.0.1", PORT))),
     "unix": tried(lambda: socket.socket(socket.AF_UNIX)),
+    "program": tried(lambda: os.execv("/bin/true", ["true"])),
     "core": resource.getrlimit(resource.RLIMIT_CORE),
     "files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
     "file_bytes": resource.getrlimit(resource.RLIMIT_FSIZE)[1],
@@ -120,7 +121,7 @@ def test_it_holds_no_secret_and_reaches_nobody(attack, web, monkeypatch):
     assert chunk.outcome.bytes_read > 0
     found = json.loads(attack.with_name("attack.py.found").read_text())
     assert found["canary"] and found["secrets"] == []
-    assert found["inet"] == found["unix"] == "Permission denied"
+    assert found["inet"] == found["unix"] == found["program"] == "Permission denied"
     assert found["core"] == [0, 0] and found["files"] <= 256 and found["file_bytes"] <= 1 << 30
 
 
