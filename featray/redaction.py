@@ -6,7 +6,14 @@ Whatever is not known to be harmless is left out: a query is kept only where `?`
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from types import TracebackType
 from typing import Any, Final
 
 _SECRET_NAME: Final = re.compile(
@@ -17,6 +24,31 @@ _NOT_SECRET: Final = {"key_type", "check_keys"}
 
 _SECRET_TEXT: Final = re.compile(r"\s*(?:basic|bearer)\s", re.IGNORECASE)
 _NAMED_TEXT: Final = re.compile(r"([\w-]+)\s*[:=]")
+
+_NAMES_IN_TEXT: Final = (
+    r"(?:secret|token|passw|passphrase|pwd|credential|signature|authorization|cookie|bearer|jwt|\bsas\b"
+    r"|(?:access|account|api|shared|private|customer)[-_]?key)[\w.-]*"
+)
+"""Narrower than `_SECRET_NAME`, for text in which `key` and `account` are words."""
+
+_IN_TEXT: Final = (
+    (re.compile(r"(?<=://)[^\s'\"?<>]*:[^\s'\"?<>]*@"), ""),  # user and password; `@` in a path goes with them
+    (re.compile(r"\?[^\s'\"?<>=]*=[^\s'\"<>]*"), "?***"),
+    (re.compile(r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)(\s*[:=]\s*)[^\s'\"][^\n'\"]*"), r"\1\2***"),
+    (re.compile(rf"(?i)(<{_NAMES_IN_TEXT}>|<\w*{_NAMES_IN_TEXT}>)[^<]*"), r"\1***"),
+    (
+        re.compile(
+            rf"(?i)({_NAMES_IN_TEXT})(['\"]?\s*[:=]\s*|['\"]\s*,\s*)"
+            r"(?:b?'(?:\\.|[^'\\])*'|b?\"(?:\\.|[^\"\\])*\"|[^\s,;&'\"<>)}\]]+)"
+        ),
+        r"\1\2***",
+    ),
+)
+
+_SHORTEST_SECRET: Final = 8
+"""Of values that are left out wherever they stand: shorter ones are words."""
+
+_secrets: Final[set[str]] = set()
 
 _KEEPS_QUERY: Final = frozenset(
     "s3 s3a gs gcs oss oci ocilake tos tosfs hf dbfs lakefs box dropbox gdrive "
@@ -58,6 +90,67 @@ def readable_name(text: str) -> str:
 def redact_options(options: dict[str, Any]) -> dict[str, Any]:
     """Storage options with everything below a key that may name a secret replaced by `***`."""
     return {key: _redact_value(value, secret=_names_secret(key)) for key, value in options.items()}
+
+
+def redact_text(text: str) -> str:
+    """A message of a library, or a traceback, without what may be a secret in it.
+
+    >>> redact_text("GET https://me:pw@host/a.mp4?X-Amz-Signature=abc with {'X-Amz-Security-Token': b'abc'}")
+    "GET https://host/a.mp4?*** with {'X-Amz-Security-Token': ***}"
+    """
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    for pattern, instead in _IN_TEXT:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def remember_secrets(options: dict[str, Any]) -> None:
+    """Leave the secrets among storage options, or in the environment, out of all that is logged from now on."""
+    _secrets.update(value for value in _secret_values(options) if len(value) >= _SHORTEST_SECRET)
+
+
+def redact_logs() -> None:
+    """Leave secrets out of all that this process logs, by whichever library and handler, and of its last traceback."""
+    remember_secrets({name: value for name, value in os.environ.items() if not os.path.exists(value)})
+    logging.setLogRecordFactory(_RedactedRecord)
+    sys.excepthook = _print_redacted
+    threading.excepthook = _print_redacted_of_thread
+
+
+class _RedactedRecord(logging.LogRecord):
+    """A record whose text holds no secret: every handler, of ours or of a library, asks it for that."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        if isinstance(self.exc_info, tuple) and self.exc_info[0] is not None:
+            self.exc_text = redact_text("".join(traceback.format_exception(*self.exc_info)).rstrip("\n"))
+        if self.stack_info:
+            self.stack_info = redact_text(self.stack_info)
+
+    def getMessage(self) -> str:
+        """Return the message, with its arguments in it."""
+        return redact_text(super().getMessage())
+
+
+def _print_redacted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(redact_text("".join(traceback.format_exception(kind, error, trace))))
+
+
+def _print_redacted_of_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None:
+        _print_redacted(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def _secret_values(value: Any, *, secret: bool = False) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _secret_values(inner, secret=secret or _names_secret(key))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _secret_values(inner, secret=secret)
+    elif isinstance(value, str) and secret:
+        yield value
 
 
 def _redact_link(link: str) -> str:

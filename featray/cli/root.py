@@ -18,6 +18,7 @@ from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import compact, erase, publish, verify
 from featray.cli.views import export, preview
 from featray.errors import FeatrayError, UsageError
+from featray.redaction import redact_logs, redact_text
 from featray.version import __version__
 
 _FORMATS = click.Choice(["table", "csv", "json"])
@@ -31,7 +32,7 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except FeatrayError as error:
             if ctx.params.get("debug"):
-                traceback.print_exc()
+                click.echo(redact_text(traceback.format_exc()), err=True, nl=False)
             click.echo(f"featray: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt as stop:
@@ -54,6 +55,7 @@ def main(debug: bool) -> None:
     Look at it:      featray preview OUT --video face.mp4 --out sheet.png
     At a glance:     featray report OUT --out report.html
     """
+    redact_logs()
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

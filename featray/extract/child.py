@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import resource
 import signal
 import sys
@@ -22,9 +23,13 @@ from typing import Any
 from featray.config import Config, DecodeConfig, DetectConfig, cache_dir
 from featray.extract.chunks import extract_chunks
 from featray.extract.plan import UnitTask, VideoPlan, open_source, plan_video
+from featray.extract.sandbox import confine
+from featray.extract.wire import VIDEO, ServedFiles, send_chunk, send_plan
 from featray.faces.detector import Detector, DetectorFiles
 from featray.faces.detectors import detector_for_videos
+from featray.redaction import redact_logs, redact_uri
 from featray.sources.listing import Video
+from featray.store.storage import Location, is_on_disk
 
 _PR_SET_PDEATHSIG = 1
 
@@ -34,6 +39,7 @@ class ChildSettings:
     """What the child needs to know; sent to it first.
 
     Attributes:
+        storage_options: for the parent, which reads what is not on this machine's disk; the child is told none.
         cache_dir: where pulled weights and converted networks are.
         detector_sha256: of the detector the run was planned with; None: whichever is here.
     """
@@ -51,14 +57,28 @@ class ChildSettings:
 
     @property
     def detector_files(self) -> DetectorFiles:
-        """Where the detector finds its files."""
-        return DetectorFiles(self.cache_dir, self.storage_options)
+        """Where the detector finds its files, in the parent."""
+        return DetectorFiles(self.cache_dir, self.storage_options, self.detector_sha256)
+
+    @property
+    def remote_boxes(self) -> str | None:
+        """What the child calls the file of boxes, if the parent has to read it; its suffix says its format."""
+        boxes = self.detect.boxes
+        return None if boxes is None or is_on_disk(boxes) else f"boxes{Path(redact_uri(boxes)).suffix}"
+
+    def without_secrets(self) -> ChildSettings:
+        """These settings as the child may know them."""
+        detect = self.detect
+        if self.remote_boxes:
+            detect = detect.model_copy(update={"boxes": redact_uri(str(detect.boxes))})
+        return replace(self, detect=detect, storage_options={})
 
 
 class _Child:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._settings: ChildSettings = connection.recv()
+        self._files = ServedFiles(connection)
         self._detector_for: Callable[[Video], Detector] | None = None
 
     def serve(self) -> None:
@@ -71,25 +91,32 @@ class _Child:
             if isinstance(request, UnitTask):
                 self._send_chunks(request)
             else:
-                self._connection.send(self._plan(request))
+                send_plan(self._connection, self._plan(request))
             _give_back_memory()
 
     def _plan(self, video: Video) -> VideoPlan:
         settings = self._settings
-        return plan_video(video, settings.decode, settings.storage_options, settings.detect.every)
+        return plan_video(video, settings.decode, {}, settings.detect.every, self._location(video))
+
+    def _location(self, video: Video) -> Location | None:
+        """Where the parent reads a video; None for one that lies on this machine's disk."""
+        return None if video.address else self._files.location(VIDEO, video.uri)
+
+    def _open_detector(self) -> Callable[[Video], Detector]:
+        settings, boxes = self._settings, None
+        if name := settings.remote_boxes:
+            boxes = self._files.location(name, str(settings.detect.boxes))
+        return detector_for_videos(settings.detect, replace(settings.detector_files, boxes=boxes))
 
     def _send_chunks(self, task: UnitTask) -> None:
         if self._detector_for is None:
-            self._detector_for = detector_for_videos(self._settings.detect, self._settings.detector_files)
+            self._detector_for = self._open_detector()
             gc.freeze()  # what is loaded by now stays; collections need not look at it again
         detector = self._detector_for(task.video)
-        open_file = partial(open_source, task.video, self._settings.storage_options)
+        open_file = partial(open_source, task.video, {}, self._location(task.video))
         settings = self._settings
         for chunk in extract_chunks(task, open_file, settings.decode, detector, settings.detect.every):
-            # The chips follow as bare bytes: pickling 50 MB would copy them twice.
-            self._connection.send((replace(chunk, chips=chunk.chips[:0]), len(chunk.chips)))
-            if len(chunk.chips):
-                self._connection.send_bytes(chunk.chips.data.cast("B"))
+            send_chunk(self._connection, chunk)
             del chunk  # 50 MB, or they would be kept while the next one is made
 
 
@@ -107,16 +134,27 @@ def _give_back_memory() -> None:
 def _limit(memory_bytes: int) -> None:
     # Private writable memory only: address space would count what libraries map and never touch.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 256), (resource.RLIMIT_FSIZE, 1 << 30)):
+        hard = resource.getrlimit(kind)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
+    # No limit of CPU seconds: those of a unit are counted by the parent, which knows when it waits.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main() -> None:
-    """Serve on the socket whose number is the first argument, within the memory given as the second."""
-    descriptor, memory_bytes = map(int, sys.argv[1:])
+    """Serve on the socket whose number is the first argument, within the memory given as the second.
+
+    The third is the level of featray's own log.
+    """
+    descriptor, memory_bytes, level = map(int, sys.argv[1:])
+    redact_logs()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("featray").setLevel(level)
     _limit(memory_bytes)
+    confine()
     _Child(Connection(descriptor)).serve()
 
 

@@ -4,10 +4,13 @@ A decode worker owns one child process (`child.py`) and asks it to plan videos a
 units into chunks. A child that dies, or takes too long, is replaced; the unit it was on gets
 a failure with a code, after the chunks that had come through. Pools such as multiprocessing's
 or pebble's return one result a task and pickle it whole; a unit gives many chunks of 50 MB.
+
+The child has no network and no credentials: the parent reads remote videos for it (`wire.py`).
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -16,20 +19,25 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from multiprocessing import BufferTooShort
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Final
 
 from featray.errors import ErrorCode, VideoError
 from featray.extract.child import ChildSettings
-from featray.extract.chunks import Chunk, failed_chunk
+from featray.extract.chunks import CHUNK_CHIPS, Chunk, failed_chunk
 from featray.extract.plan import Failure, Outcome, UnitTask, VideoPlan
-from featray.names import CHIP_PX
+from featray.extract.wire import MAX_MESSAGE_BYTES, READ, VIDEO, FilesForChild, Nonsense, read_chunk, read_plan
 from featray.sources.listing import Video
+from featray.store.storage import is_on_disk, locate
 from featray.video.units import WHOLE_VIDEO
+
+_LAST_WORDS_SECONDS: Final = 10
+"""Within which a process ends that has closed its socket."""
 
 
 class IsolatedDecoder:
@@ -46,6 +54,7 @@ class IsolatedDecoder:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._timed_out = False
+        self._files = FilesForChild()
 
     @property
     def process_id(self) -> int | None:
@@ -57,8 +66,8 @@ class IsolatedDecoder:
         try:
             budget = _Budget(self.settings.decode.timeout_seconds)
             self._request(video)
-            plan: VideoPlan = self._receive(budget)
-            return plan
+            with self._sense():
+                return read_plan(self._receive(budget))
         except VideoError as error:
             return VideoPlan(None, WHOLE_VIDEO, Failure("plan", error.code, f"{error} while planning"))
 
@@ -69,7 +78,14 @@ class IsolatedDecoder:
         try:
             self._request(task)
             while True:
-                chunk = self._receive_chunk(budget)
+                with self._sense():
+                    chunk = read_chunk(
+                        partial(self._receive, budget),
+                        partial(self._receive_into, budget),
+                        max(CHUNK_CHIPS, self.settings.detect.max_faces),
+                    )
+                    if chunk.part != part:
+                        raise Nonsense("a part that does not follow")
                 outcome, part = chunk.outcome, chunk.part + 1
                 yield chunk
                 if chunk.last:
@@ -94,6 +110,7 @@ class IsolatedDecoder:
         if self._connection is not None:
             self._connection.close()
         self._process = self._connection = None
+        self._files.close()
 
     def _request(self, request: Video | UnitTask) -> None:
         if self._process is not None and self._process.poll() is not None:
@@ -102,40 +119,72 @@ class IsolatedDecoder:
             self._start()
         assert self._connection is not None
         try:
-            self._connection.send(request)
+            self._connection.send(self._for_child(request))
         except OSError:
             raise self._death() from None
+
+    def _for_child(self, request: Video | UnitTask) -> Video | UnitTask:
+        """The request without the address of a remote video, which the parent reads for the child."""
+        video = request.video if isinstance(request, UnitTask) else request
+        if is_on_disk(video.address):
+            return request
+        size_bytes = video.size_bytes if video.size_bytes >= 0 and not video.place else None
+        self._files.give(VIDEO, partial(locate, video.address, self.settings.storage_options), size_bytes)
+        video = replace(video, address="")
+        return replace(request, video=video) if isinstance(request, UnitTask) else video
+
+    @contextmanager
+    def _sense(self) -> Iterator[None]:
+        """Around what reads the child's answers: a child that sends what is none is ended."""
+        try:
+            yield
+        except Nonsense as error:
+            self.close()
+            raise VideoError(f"the decoder sent {error}", code=ErrorCode.DECODER_CRASHED) from None
 
     def _start(self) -> None:
         self._timed_out = False  # a timer may have gone off over the child before, just after its last word
         ours, theirs = socket.socketpair()
+        level = logging.getLogger("featray").getEffectiveLevel()
         memory_bytes = int(self.settings.decode.memory_limit_gib * 2**30)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "featray.extract.child", str(theirs.fileno()), str(memory_bytes)],
+                [sys.executable, "-m", "featray.extract.child", str(theirs.fileno()), str(memory_bytes), str(level)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": _import_path()},
+                env={**_environment(), "PYTHONPATH": _import_path()},
             )
         self._connection = Connection(ours.detach())
-        self._connection.send(self.settings)
+        self._connection.send(self.settings.without_secrets())
+        if name := self.settings.remote_boxes:
+            boxes = str(self.settings.detect.boxes)
+            self._files.give(name, partial(locate, boxes, self.settings.storage_options))
 
-    def _receive_chunk(self, budget: _Budget) -> Chunk:
-        chunk, count = self._receive(budget)
-        chips = np.empty((count, CHIP_PX, CHIP_PX, 3), np.uint8)
-        if count:
-            self._receive(budget, into=chips.data.cast("B"))
-        whole: Chunk = replace(chunk, chips=chips)
-        return whole
+    def _receive(self, budget: _Budget) -> bytes:
+        """The child's next answer; files are read for it meanwhile. A child that does not send it in time is killed."""
+        with self._waiting(budget) as connection:
+            while True:
+                message = connection.recv_bytes(MAX_MESSAGE_BYTES)
+                if message[:1] != READ:
+                    return message[1:]
+                connection.send_bytes(self._files.answer(message[1:]))
 
-    def _receive(self, budget: _Budget, into: memoryview | None = None) -> Any:
-        """The child's next message; a child that does not send it in time is killed."""
+    def _receive_into(self, budget: _Budget, memory: memoryview) -> int:
+        """As `_receive`, bare bytes, straight into memory; how many."""
+        with self._waiting(budget) as connection:
+            try:
+                return connection.recv_bytes_into(memory)
+            except BufferTooShort:
+                raise Nonsense("more than it said") from None
+
+    @contextmanager
+    def _waiting(self, budget: _Budget) -> Iterator[Connection]:
         assert self._connection is not None and self._process is not None
         timer = threading.Timer(budget.left_seconds, self._stop_waiting)
         start = time.monotonic()
         timer.start()
         try:
-            return self._connection.recv() if into is None else self._connection.recv_bytes_into(into)
+            yield self._connection
         except (EOFError, OSError):
             raise self._death() from None
         finally:
@@ -150,7 +199,11 @@ class IsolatedDecoder:
     def _death(self) -> VideoError:
         """Why the child is gone, as an error; a new one is started for the next request."""
         assert self._process is not None
-        status = self._process.wait()
+        try:
+            status = self._process.wait(_LAST_WORDS_SECONDS)
+        except subprocess.TimeoutExpired:  # it lives, and sent a message of no length that can be
+            self.close()
+            return VideoError("the decoder sent no message", code=ErrorCode.DECODER_CRASHED)
         timed_out, self._timed_out = self._timed_out, False
         self.close()
         if timed_out:
@@ -166,6 +219,19 @@ def _import_path() -> str:
     """PYTHONPATH with this very package first: in a Ray job it lies in the job's working directory."""
     here = str(Path(__file__).parents[2])
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+_FOR_CHILD: Final = frozenset("HOME LANG LANGUAGE LD_LIBRARY_PATH PATH TEMP TMP TMPDIR TZ".split())
+_FOR_CHILD_PREFIXES: Final = (
+    "DNNL_", "FEATRAY_", "KMP_", "LC_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "OV_", "PYTHON",
+)  # fmt: skip
+
+
+def _environment() -> dict[str, str]:
+    """What of the environment Python and the libraries of numbers need; credentials are no part of it."""
+    return {
+        name: value for name, value in os.environ.items() if name in _FOR_CHILD or name.startswith(_FOR_CHILD_PREFIXES)
+    }
 
 
 class _Budget:

@@ -15,6 +15,7 @@ from featray.errors import ErrorCode, StorageError, VideoError
 from featray.sources.containers import read_member
 from featray.sources.listing import Video
 from featray.store.storage import (
+    Location,
     explain,
     fetched_bytes,
     locate,
@@ -137,7 +138,13 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, Any], stride: int = 1) -> VideoPlan:
+def plan_video(
+    video: Video,
+    settings: DecodeConfig,
+    storage_options: dict[str, Any],
+    stride: int = 1,
+    location: Location | None = None,
+) -> VideoPlan:
     """Read a video's header, list its packets if it may be long, and cut it into units.
 
     Never raises for a bad video: the plan then has one unit and says why it fails.
@@ -147,12 +154,13 @@ def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, 
         settings: of decoding.
         storage_options: to open it with.
         stride: units meet at sampled frames that are a multiple of this, `detect.every`.
+        location: as for `open_source`.
     """
     if video.problem:
         return VideoPlan(None, WHOLE_VIDEO, Failure("plan", *video.problem))
     try:
         with (
-            open_source(video, storage_options) as file,
+            open_source(video, storage_options, location) as file,
             open_video(file, max_pixels=settings.max_pixels) as (container, stream),
         ):
             header = read_header(container, stream)
@@ -173,10 +181,13 @@ def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, 
         return VideoPlan(None, WHOLE_VIDEO, Failure("plan", unreadable_code(error), f"{video.uri}: {explain(error)}"))
 
 
-def open_source(video: Video, storage_options: dict[str, Any]) -> Any:
-    """Open a video's bytes as a seekable file; a storage failure becomes a VideoError about this video."""
+def open_source(video: Video, storage_options: dict[str, Any], location: Location | None = None) -> Any:
+    """Open a video's bytes as a seekable file; a storage failure becomes a VideoError about this video.
+
+    `location` is where its object is read in place of its address: by the process that may use the network.
+    """
     try:
-        location = locate(video.address, storage_options)
+        location = location or locate(video.address, storage_options)
         if video.place:
             return read_member(location, video.place, MAX_VALUE_BYTES)
         return open_ranges(location, size_bytes=video.size_bytes if video.size_bytes >= 0 else None)

@@ -66,7 +66,7 @@ class BoxesFile:
     def __init__(self, settings: DetectConfig, files: DetectorFiles) -> None:
         assert settings.boxes is not None
         self._settings = settings
-        self._location = locate(settings.boxes, files.storage_options)
+        self._location = files.boxes or locate(settings.boxes, files.storage_options)
         self._dataset: Any = None
         self._latest: tuple[str, BoxesOfVideo] | None = None
 

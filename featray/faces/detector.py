@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.config import cache_dir
+from featray.store.storage import Location
 from featray.video.frame import Frame
 
 
@@ -74,7 +75,11 @@ class DetectorFiles:
     Attributes:
         cache_dir: where `featray models pull` puts weights, and where converted networks are kept.
         storage_options: for fsspec, to read the file of boxes.
+        boxes: where the file of boxes is read in place of its address: by a process that may use the network.
+        sha256: of the weights that the run was planned with; others are refused. None: whichever are here.
     """
 
     cache_dir: Path = field(default_factory=cache_dir)
     storage_options: dict[str, Any] = field(default_factory=dict, repr=False)
+    sha256: str | None = None
+    boxes: Location | None = None

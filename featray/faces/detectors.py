@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from featray.config import DetectConfig
-from featray.errors import ConfigError
-from featray.faces.detector import Detector, DetectorFiles
+from featray.errors import ConfigError, ModelError
+from featray.faces.detector import Detector, DetectorFile, DetectorFiles
 
 if TYPE_CHECKING:
     from featray.sources.listing import Video
@@ -75,16 +75,24 @@ def _open_mnv1(settings: DetectConfig, files: DetectorFiles) -> Detector:
 
 def _open_r34(settings: DetectConfig, files: DetectorFiles) -> Detector:
     from featray.faces.retinaface_r34 import RetinaFaceResNet34
-    from featray.faces.weights import find_weights
 
-    return RetinaFaceResNet34(settings, find_weights(settings, files.cache_dir), files.cache_dir)
+    return RetinaFaceResNet34(settings, _planned_weights(settings, files), files.cache_dir)
 
 
 def _open_retina_face(settings: DetectConfig, files: DetectorFiles) -> Detector:
     from featray.faces.retina_face import RetinaFacePackage
+
+    return RetinaFacePackage(settings, _planned_weights(settings, files))
+
+
+def _planned_weights(settings: DetectConfig, files: DetectorFiles) -> DetectorFile:
+    """The detector's weights; ModelError if they are not those that the run was planned with."""
     from featray.faces.weights import find_weights
 
-    return RetinaFacePackage(settings, find_weights(settings, files.cache_dir).path)
+    found = find_weights(settings, files.cache_dir)
+    if files.sha256 not in (None, found.sha256):
+        raise ModelError(f"{found.path}: changed since the run began; put the file back, or run again")
+    return found
 
 
 def _sha256_of_mnv1(settings: DetectConfig, files: DetectorFiles) -> str:

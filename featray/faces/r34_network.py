@@ -17,6 +17,7 @@ from torch.nn import functional
 from torchvision.models import resnet34
 
 from featray.errors import ModelError, one_line
+from featray.weights.cache import read_hashed
 
 _MEAN_RGB: Final = (123.0, 117.0, 104.0)
 _FPN_CHANNELS: Final = 128
@@ -113,17 +114,18 @@ class RetinaFaceR34(nn.Module):
         return self.BboxHead(maps), torch.softmax(self.ClassHead(maps), dim=-1)[..., 1], self.LandmarkHead(maps)
 
 
-def load_r34(path: Path) -> RetinaFaceR34:
+def load_r34(path: Path, sha256: str) -> RetinaFaceR34:
     """The network with the weights of a `.safetensors` file, in eval mode.
 
     Raises:
-        ModelError: the file's tensors are not those of the network.
+        ModelError: the file is not that of `sha256`, or its tensors are not those of the network.
     """
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     network = RetinaFaceR34()
     try:
-        network.load_state_dict(load_file(path))
-    except RuntimeError as error:
+        network.load_state_dict(load(read_hashed(path, sha256)))
+    except (RuntimeError, SafetensorError) as error:
         raise ModelError(f"{path}: not the weights of RetinaFace-R34 ({one_line(error, 200)})") from error
     return network.eval().requires_grad_(False)

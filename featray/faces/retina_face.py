@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from featray.config import DetectConfig
 from featray.errors import ConfigError, ModelError, one_line
-from featray.faces.detector import Faces
+from featray.faces.detector import DetectorFile, Faces
 from featray.video.frame import Frame
+from featray.weights.cache import read_hashed
 
 _ANCHORS_XYXY_PX: Final = {
     32: ((-248, -248, 263, 263), (-120, -120, 135, 135)),
@@ -42,13 +43,13 @@ class RetinaFacePackage:
 
     batch_frames = 1
 
-    def __init__(self, settings: DetectConfig, weights: Path) -> None:
+    def __init__(self, settings: DetectConfig, weights: DetectorFile) -> None:
         check_installed()
         from retinaface.commons import postprocess, preprocess
 
         self._settings = settings
         self._preprocess, self._postprocess = preprocess, postprocess
-        self._session = open_network(weights)
+        self._session = open_network(weights.path, read_hashed(weights.path, weights.sha256))
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
@@ -121,16 +122,16 @@ def check_installed() -> None:
         )
 
 
-def open_network(weights: Path) -> Any:
-    """A session of the package's ONNX file.
+def open_network(path: Path, weights: bytes) -> Any:
+    """A session of the package's ONNX file, from its bytes; `path` names it, for people.
 
     Raises:
         ModelError: the file is not that network.
     """
     try:
-        session = _open_session(weights)
+        session = _open_session(path, weights)
     except _onnx_errors() as error:
-        raise ModelError(f"{weights}: is not an ONNX file that can be used ({one_line(error, 200)})") from error
+        raise ModelError(f"{path}: is not an ONNX file that can be used ({one_line(error, 200)})") from error
     values = [*session.get_inputs(), *session.get_outputs()]
     wanted = [3, *_WIDTHS * len(_ANCHORS_XYXY_PX)]
     # A dimension that the file leaves open is a name here.
@@ -138,17 +139,19 @@ def open_network(weights: Path) -> Any:
         len(value.shape) != 4 or (isinstance(value.shape[3], int) and value.shape[3] != width)
         for value, width in zip(values, wanted, strict=True)
     ):
-        raise ModelError(f"{weights}: not the network of the package retina-face, its inputs or outputs are others")
+        raise ModelError(f"{path}: not the network of the package retina-face, its inputs or outputs are others")
     return session
 
 
-def _open_session(weights: Path) -> Any:
+def _open_session(path: Path, weights: bytes) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
+    # Tensors in files beside it would not be part of what was hashed: there is nothing below a file.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
+    return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
 
 
 def _onnx_errors() -> tuple[type[Exception], ...]:

@@ -16,10 +16,10 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 Network = Callable[[NDArray[np.uint8]], RawOutputs]
 """Runs on one frame, `[H, W, 3]` uint8 RGB."""
 
-_IR: Final = "network.xml"
+_IR, _IR_WEIGHTS = "network.xml", "network.bin"
 
 
 class RetinaFaceResNet34:
@@ -48,7 +48,7 @@ class RetinaFaceResNet34:
     def __init__(self, settings: DetectConfig, weights: DetectorFile, cache_dir: Path) -> None:
         self._settings = settings
         has_openvino = importlib.util.find_spec("openvino") is not None
-        self._network = open_openvino(weights, cache_dir) if has_openvino else open_torch(weights.path)
+        self._network = open_openvino(weights, cache_dir) if has_openvino else open_torch(weights)
 
     def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
         """The faces of each frame."""
@@ -71,13 +71,13 @@ class RetinaFaceResNet34:
         )
 
 
-def open_torch(weights: Path) -> Network:
+def open_torch(weights: DetectorFile) -> Network:
     """The network in torch, on the threads that torch has."""
     import torch
 
     from featray.faces.r34_network import load_r34
 
-    network = load_r34(weights)
+    network = load_r34(weights.path, weights.sha256)
 
     def run(image: NDArray[np.uint8]) -> RawOutputs:
         with torch.inference_mode():
@@ -95,7 +95,7 @@ def open_openvino(weights: DetectorFile, cache_dir: Path) -> Network:
     """
     core = import_openvino().Core()
     try:
-        model = _load_or_convert(weights, cache_dir, lambda folder: core.read_model(str(folder / _IR)))
+        model = _load_or_convert(weights, cache_dir, lambda files: core.read_model(files[_IR], files[_IR_WEIGHTS]))
         request = compile_model(core, model).create_infer_request()
     except RuntimeError as error:
         raise ModelError(f"{weights.path}: OpenVINO cannot compile it ({one_line(error)})") from error
@@ -117,14 +117,14 @@ def prepare(weights: DetectorFile, cache_dir: Path) -> None:
         ModelError: it cannot be converted.
     """
     if importlib.util.find_spec("openvino") is not None:
-        _load_or_convert(weights, cache_dir, lambda folder: None)
+        _load_or_convert(weights, cache_dir, lambda files: None)
 
 
-def _load_or_convert(weights: DetectorFile, cache_dir: Path, read: Callable[[Path], Any]) -> Any:
+def _load_or_convert(weights: DetectorFile, cache_dir: Path, read: Callable[[Mapping[str, bytes]], Any]) -> Any:
     def make(folder: Path) -> None:
         _log.info("converting %s for OpenVINO", weights.path.name)
         code = "import sys; from featray.faces.retinaface_r34 import convert; convert(*sys.argv[1:])"
-        command = [sys.executable, "-c", code, str(weights.path), str(folder)]
+        command = [sys.executable, "-c", code, str(weights.path), weights.sha256, str(folder)]
         path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
         if done.returncode:
@@ -136,7 +136,7 @@ def _load_or_convert(weights: DetectorFile, cache_dir: Path, read: Callable[[Pat
     return IrCache(cache_dir / "openvino").load_or_make(key, read=read, make=make)
 
 
-def convert(weights: str, folder: str) -> None:
+def convert(weights: str, sha256: str, folder: str) -> None:
     """Convert the network of a file and save it in a folder; in this process."""
     import torch
 
@@ -147,7 +147,8 @@ def convert(weights: str, folder: str) -> None:
     size = torch.export.Dim("height", min=64, max=16384), torch.export.Dim("width", min=64, max=16384)
     example = torch.zeros((1, 360, 640, 3), dtype=torch.uint8)
     with torch.no_grad():
-        exported = torch.export.export(load_r34(Path(weights)), (example,), dynamic_shapes=({1: size[0], 2: size[1]},))
+        network = load_r34(Path(weights), sha256)
+        exported = torch.export.export(network, (example,), dynamic_shapes=({1: size[0], 2: size[1]},))
         model = ov.convert_model(exported)
     model.inputs[0].get_node().set_partial_shape(ov.PartialShape([1, -1, -1, 3]))
     model.validate_nodes_and_infer_types()

@@ -48,7 +48,7 @@ def _check_r34(path: Path) -> None:
 def _check_retina_face(path: Path) -> None:
     from featray.faces.retina_face import open_network
 
-    open_network(path)
+    open_network(path, path.read_bytes())
 
 
 _FROM_HUB: Final = "main"

@@ -87,7 +87,7 @@ def _build(stages: StageSettings, workers: Workers, feed: Any) -> ray.data.Datas
         )
         .map_batches(
             LandParts,  # an actor: tasks this far apart would start a process each, a second and a half of CPU
-            fn_constructor_args=(stages.partition, stages.run_id, stages.max_attempts),
+            fn_constructor_args=(stages.partition, stages.run_id, stages.max_attempts, watch_start),
             num_cpus=LIGHT_CPUS,
             compute=_pool(workers.land),
             **_ONE_ROW,

@@ -19,7 +19,10 @@ from typing import Any, ClassVar, Final
 import ray
 import ray.data
 import ray.exceptions
+from ray._private import ray_constants
 from ray._private.accelerators import AMDGPUAcceleratorManager, NvidiaGPUAcceleratorManager
+from ray._private.authentication import authentication_token_setup
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.data import DataContext
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.metadata_fetcher import InlineMetadataFetcher
@@ -28,6 +31,9 @@ from ray.experimental import internal_kv
 from ray.util.annotations import RayDeprecationWarning
 
 from featray.errors import FeatrayError, RunError, StorageError
+from featray.redaction import redact_logs
+
+_log = logging.getLogger(__name__)
 
 _DEATHS: Final = 3
 """Of one worker while it starts, in a row: one may be a lost node, two bad luck."""
@@ -66,7 +72,9 @@ def usable_gpus() -> float:
 
 @contextmanager
 def watch_start(worker: str) -> Iterator[None]:
-    """Around what may kill a worker's process as it starts: deaths in a row end the run, for which Ray has no limit.
+    """Around the start of a worker, which may kill its process: deaths in a row end the run. Ray has no limit for it.
+
+    Its logs hold no secrets from here on.
 
     They are counted in the cluster's key-value store, under the actor's id, which stays when Ray starts it again.
 
@@ -76,6 +84,7 @@ def watch_start(worker: str) -> Iterator[None]:
     Raises:
         RunError: this actor has died here too often.
     """
+    redact_logs()
     actor = ray.get_runtime_context().get_actor_id() or ""
     deaths = int(internal_kv._internal_kv_get(actor, namespace=_STARTS) or 0)
     if deaths >= _DEATHS:
@@ -91,12 +100,61 @@ def watch_start(worker: str) -> Iterator[None]:
         internal_kv._internal_kv_del(actor, namespace=_STARTS)
 
 
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """Around `ray.init` on this machine: all that Ray starts then listens on loopback, not on every interface.
+
+    Ray does so where its node's address is 127.0.0.1, which `_node_ip_address` cannot say: Ray makes the machine's own
+    of it. The one switch is for systems on which it forms no clusters; Ray reads it as it is imported, and what it
+    starts reads it from the environment.
+    """
+    name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    said = os.environ.get(name)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[name]
+        if said is not None:
+            os.environ[name] = said
+
+
+def keep_token_private() -> None:
+    """Make the token of this user's Ray as `ray.init` would, or find it, readable for this user alone.
+
+    Ray writes it with the mode that the umask leaves, mostly 644: every user of the machine can read it, and run code
+    as this one.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return
+    path = authentication_token_setup._get_default_token_path()
+    try:
+        if not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+            umask = os.umask(0o077)
+            try:
+                authentication_token_setup.generate_and_save_token()
+            finally:
+                os.umask(umask)
+            AuthenticationTokenLoader.instance().reset_cache()
+        elif path.exists() and path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+            _log.warning(
+                "%s could be read by other users of this machine, who could run code as you through Ray; it no longer "
+                "can. If they may have read it, delete it: a new one is made",
+                path,
+            )
+    except OSError as error:
+        _log.warning("%s: cannot be made private (%s)", path, error.strerror or error)
+
+
 def end_worker(message: str) -> None:
     """End the process of a worker whose engine is lost: Ray starts it anew and gives it the same row.
 
     A worker that went on would fail at once on each row, so Ray would send it most rows, and lose them.
     """
-    logging.getLogger(__name__).error("%s; this worker ends", message)
+    _log.error("%s; this worker ends", message)
     os._exit(1)
 
 

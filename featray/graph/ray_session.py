@@ -26,11 +26,19 @@ from featray.graph.capacity import Capacity
 from featray.graph.feed import Feeder
 from featray.graph.machine import local_gpus
 from featray.graph.pipeline import receipts
-from featray.graph.ray_internals import configure_context, end_stream, lead, own_error
+from featray.graph.ray_internals import (
+    configure_context,
+    end_stream,
+    keep_token_private,
+    lead,
+    on_loopback,
+    own_error,
+)
 from featray.graph.rows import Receipt
 from featray.graph.stages import StageSettings
 from featray.graph.stop import Terminated, handler_kept
 from featray.graph.workers import Node, Workers, choose_workers
+from featray.redaction import redact_logs
 from featray.tables.commits import Commit, ShardManifest
 from featray.tables.lease import HeldPartition
 from featray.tables.publish import PublishSettings, publish_shard
@@ -53,10 +61,13 @@ def connect() -> bool:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if ray.is_initialized():
         return False
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        keep_token_private()
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     with warnings.catch_warnings(), _native_stderr_closed(), handler_kept():
         warnings.simplefilter("ignore")
-        if address := os.environ.get("RAY_ADDRESS"):
+        if address:
             with _one_line(f"RAY_ADDRESS={address}: no cluster that can be worked with: {{}}; start it, or unset it"):
                 ray.init(**quiet)
             return False
@@ -65,7 +76,8 @@ def connect() -> bool:
             "`featray doctor` tries it alone"
         ):
             # Without "local", Ray would look for the last cluster started here, and wait long for one that is gone.
-            ray.init(address="local", include_dashboard=False, num_gpus=int(local_gpus()), **quiet)
+            with on_loopback():
+                ray.init(address="local", include_dashboard=False, num_gpus=int(local_gpus()), **quiet)
     return True
 
 
@@ -218,6 +230,7 @@ class RaySession:
 @ray.remote(num_cpus=0.1, max_retries=3)
 def _publish(partition: HeldPartition, manifest: ShardManifest, settings: PublishSettings, after: object) -> Commit:
     """`publish_shard` as a task; `after` is a task that has to be done first."""
+    redact_logs()
     return publish_shard(partition, manifest, settings)
 
 

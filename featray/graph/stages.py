@@ -264,8 +264,9 @@ class Infer:
 class LandParts:
     """Feature rows in, receipts out: each part is written to the ledger before it is counted."""
 
-    def __init__(self, partition: Partition, run_id: str, max_attempts: int) -> None:
-        self._partition, self._run_id, self._max_attempts = partition, run_id, max_attempts
+    def __init__(self, partition: Partition, run_id: str, max_attempts: int, starting: Starting = nullcontext) -> None:
+        with starting("a landing worker"):
+            self._partition, self._run_id, self._max_attempts = partition, run_id, max_attempts
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """A receipt a part."""

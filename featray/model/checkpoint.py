@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from safetensors import SafetensorError, safe_open
 
@@ -22,6 +23,9 @@ from featray.weights.hub import DEFAULT_LICENSE
 
 _ITEM_DTYPES: Final = frozenset({"F32", "F16", "BF16", "I64"})
 _HALF_DTYPES: Final = frozenset({"F16", "BF16"})
+_LENGTH_BYTES: Final = 8
+_MAX_HEADER_BYTES: Final = 100_000_000
+"""What safetensors reads of one at most."""
 _PICKLES: Final = (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
 
 
@@ -52,7 +56,9 @@ class _Tensor:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Check the file at `path` and describe it; reads the header, then hashes the file.
+    """Check the file at `path` and describe it: what is checked is what is hashed, read once.
+
+    Whoever loads its weights has to read them through `read_hashed`, with the digest that is given here.
 
     Raises:
         ModelError: the file cannot be read, is no safetensors file, is truncated, has no or
@@ -64,8 +70,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             if file.read(2) in _PICKLES:
                 raise ModelError(f"{path}: is a pickle, which can run code when loaded; only .safetensors is read")
             file.seek(0)
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        tensors, metadata = _read_header(path)
+            with tempfile.NamedTemporaryFile(suffix=".safetensors") as header:
+                sha256 = _hash(file, header)
+                tensors, metadata = _read_header(Path(header.name), path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
     if "config" not in metadata:
@@ -83,10 +90,24 @@ def read_checkpoint(path: Path) -> Checkpoint:
     )
 
 
-def _read_header(path: Path) -> tuple[dict[str, _Tensor], dict[str, str]]:
+def _hash(file: IO[bytes], header: IO[bytes]) -> str:
+    """Hash a file, and make `header` a copy of it whose tensors are a hole, of the very bytes that were hashed."""
+    start = file.read(_LENGTH_BYTES)
+    start += file.read(min(int.from_bytes(start, "little"), _MAX_HEADER_BYTES))
+    digest, size_bytes = hashlib.sha256(start), len(start)
+    while block := file.read(1 << 20):
+        digest.update(block)
+        size_bytes += len(block)
+    header.write(start)
+    header.truncate(size_bytes)
+    header.flush()
+    return digest.hexdigest()
+
+
+def _read_header(header: Path, path: Path) -> tuple[dict[str, _Tensor], dict[str, str]]:
     """Read tensors' types and shapes, and the metadata; safetensors itself checks that they cover the file."""
     try:
-        with safe_open(path, framework="numpy") as file:
+        with safe_open(header, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}
             tensors = {name: _Tensor(one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
             metadata = file.metadata() or {}

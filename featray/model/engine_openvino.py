@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -146,8 +147,8 @@ def open_openvino(checkpoint: Checkpoint, settings: EngineSettings) -> OpenVinoE
 def _load_models(ov: ModuleType, core: Any, checkpoint: Checkpoint, settings: EngineSettings) -> list[Any]:
     """Read trunk and heads from the cache, or convert them."""
 
-    def read(folder: Path) -> list[Any]:
-        return [core.read_model(str(folder / f"{part}.xml")) for part in _PARTS]
+    def read(files: Mapping[str, bytes]) -> list[Any]:
+        return [core.read_model(files[f"{part}.xml"], files[f"{part}.bin"]) for part in _PARTS]
 
     def make(folder: Path) -> None:
         _convert(ov, checkpoint, settings, folder)
@@ -155,7 +156,7 @@ def _load_models(ov: ModuleType, core: Any, checkpoint: Checkpoint, settings: En
     if settings.cache_dir is None:
         with tempfile.TemporaryDirectory() as temporary:
             make(Path(temporary))
-            return read(Path(temporary))
+            return read({path.name: path.read_bytes() for path in Path(temporary).iterdir()})
     key = ir_key(checkpoint, recipe=settings.recipe, batch=CHIPS_PER_INFERENCE, openvino_version=ov.__version__)
     return ir_cache.IrCache(settings.cache_dir / "openvino").load_or_make(key, read=read, make=make)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from featray.errors import ModelError
@@ -22,6 +22,7 @@ from featray.model.heads import Emotion, Unified, blendshape_head, mesh_head, po
 from featray.model.layout import COUNTER_LEAF
 from featray.model.outputs import flat_widths
 from featray.model.recipes import Recipe
+from featray.weights.cache import read_hashed
 
 
 class MultitaskNet(nn.Module):
@@ -145,8 +146,8 @@ def load_network(checkpoint: Checkpoint, *, pointwise_convs: bool = False) -> Mu
 
     """
     try:
-        tensors = load_file(checkpoint.path)
-    except (OSError, SafetensorError) as error:
+        tensors = load(read_hashed(checkpoint.path, checkpoint.sha256))
+    except SafetensorError as error:
         raise ModelError(f"{checkpoint.path}: cannot be loaded ({str(error)[:200]})") from error
     weight, bias = fold_au_heads(tensors, checkpoint.config)
     state = {"afg.product.weight": weight, "afg.product.bias": bias}

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from featray.errors import AccessDenied, ErrorCode, NotFound, StorageError
-from featray.redaction import redact_uri
+from featray.redaction import redact_uri, remember_secrets
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
     Raises:
         StorageError: the protocol is unknown, its package is not installed, or it refuses the options.
     """
+    remember_secrets(storage_options or {})
     clean, opened = redact_uri(uri), _without_name(uri)
     protocol = fsspec.utils.get_protocol(opened)
     if protocol not in fsspec.available_protocols():
@@ -125,6 +126,11 @@ def locate_beside(uri: str, known: Location) -> Location:
     if known.is_local or fsspec.utils.get_protocol(_without_name(uri)) not in _protocols(known.fs):
         return locate(uri)
     return Location(known.fs, known.fs._strip_protocol(uri), redact_uri(uri))
+
+
+def is_on_disk(uri: str) -> bool:
+    """Whether this names a file of this machine, by its scheme alone."""
+    return "://" not in uri or uri.partition("://")[0].lower() in ("file", "local")
 
 
 def _without_name(uri: str) -> str:
@@ -299,21 +305,23 @@ def list_folders(location: Location) -> list[str]:
         return sorted(e["name"].rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] == "directory")
 
 
-def open_ranges(location: Location, *, size_bytes: int | None = None) -> IO[bytes]:
+def open_ranges(location: Location, *, size_bytes: int | None = None, cached: bool = True) -> IO[bytes]:
     """A seekable file that reads the object by ranges as it is asked for.
 
     Blocks of one MiB, the last 32 of them kept. Measured on an mp4 of 16 MB with its index at
     the end: planning takes 3 requests and 1.1 MB, where plain read-ahead takes 9 and 5.5 MB, since
     FFmpeg goes to the end and comes back; a unit in the middle 5 and 3.2 MB; the whole file 17 and
-    16 MB. Larger blocks save requests and fetch more bytes than a unit needs.
+    16 MB. Larger blocks save requests and fetch more bytes than a unit needs. Not `cached`, each read is a request,
+    for a reader with a cache of its own.
     """
     with storage_errors(location.uri):
         if location.is_local:
             return open(location.path, "rb")
         extra = {} if size_bytes is None else {"size": size_bytes}
+        cache = "blockcache" if cached else "none"
         return cast(
             IO[bytes],
-            location.fs.open(location.path, "rb", block_size=_BLOCK_BYTES, cache_type="blockcache", **extra),
+            location.fs.open(location.path, "rb", block_size=_BLOCK_BYTES, cache_type=cache, **extra),
         )
 
 

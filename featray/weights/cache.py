@@ -5,17 +5,21 @@ from __future__ import annotations
 import fcntl
 import glob
 import hashlib
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from featray.errors import ModelError
+
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on the file `path`; the system lets go of it when the process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -27,12 +31,12 @@ def make_entry(entry: Path, fill: Callable[[Path], None]) -> None:
     Whatever `fill` raises comes through, and nothing is left behind; what a killed process
     left is removed first. The caller holds a lock for `entry`, which must not exist.
     """
-    entry.parent.mkdir(parents=True, exist_ok=True)
+    entry.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     for stale in entry.parent.glob(f".{glob.escape(entry.name)}.*"):
         shutil.rmtree(stale, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=entry.parent, prefix=f".{entry.name}.") as temporary:
         made = Path(temporary) / "entry"
-        made.mkdir()
+        made.mkdir(mode=0o755)
         fill(made)
         made.rename(entry)
 
@@ -41,3 +45,33 @@ def sha256_of_file(path: Path) -> str:
     """Give the hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_hashed(path: Path, sha256: str) -> bytes:
+    """Read a file whole, to be loaded from memory: what is loaded is then what was hashed.
+
+    Raises:
+        ModelError: it cannot be read, or its bytes are not those of `sha256`.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ModelError(f"{path}: changed since it was checked; run again")
+    return data
+
+
+def check_owner(path: Path) -> None:
+    """Refuse a file or folder whose contents are trusted though another user could have written them.
+
+    Raises:
+        ModelError: it belongs to neither this user nor root, or its group or all may write to it.
+        OSError: it is not there.
+    """
+    status = path.stat()
+    if status.st_uid not in (os.geteuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ModelError(
+            f"{path}: other users can write to it (owner {status.st_uid}, mode {stat.S_IMODE(status.st_mode):o}), so "
+            "what it holds is not used; delete it, or point FEATRAY_CACHE at a folder of your own"
+        )

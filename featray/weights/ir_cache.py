@@ -1,7 +1,8 @@
 """Weights. A folder of converted networks that several processes share.
 
 What must stay true: an entry is either whole or absent, whoever is killed when; a damaged
-one is found (by its sha256) and made again; changing the code that defines the network
+one is found (by its sha256) and made again; what is loaded are the bytes that were checked; an entry
+that another user could have written is refused; changing the code that defines the network
 never finds an old entry. No torch, no OpenVINO here.
 """
 
@@ -11,12 +12,12 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
 from featray.errors import ModelError
-from featray.weights.cache import locked, make_entry, sha256_of_file
+from featray.weights.cache import check_owner, locked, make_entry, sha256_of_file
 
 _log = logging.getLogger(__name__)
 _Model = TypeVar("_Model")
@@ -44,24 +45,34 @@ class IrCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def load_or_make(self, key: str, *, read: Callable[[Path], _Model], make: Callable[[Path], None]) -> _Model:
+    def load_or_make(
+        self, key: str, *, read: Callable[[Mapping[str, bytes]], _Model], make: Callable[[Path], None]
+    ) -> _Model:
         """Read the entry `key`, made first where it is absent; other processes wait meanwhile.
 
         What was just made is read as well: a network in memory is not quite the one on disk,
         and its results would differ in the last digits from those of the next start.
 
+        Args:
+            key: of the entry.
+            read: is given the bytes of the entry's files, by name.
+            make: writes the files into a folder.
+
         Raises:
-            ModelError: the folder cannot be written.
+            ModelError: the folder cannot be written, or others than this user can write to it.
         """
         entry = self._folder / key
         try:
-            if not _is_whole(entry):
+            if (files := _whole(entry)) is None:
                 with locked(self._folder / f"{key}.lock"):
-                    if not _is_whole(entry):
+                    if (files := _whole(entry)) is None:
                         _make(entry, make)
+                        files = _whole(entry)
         except OSError as error:
             raise ModelError(f"{self._folder}: cannot be used as a cache ({error.strerror or error})") from error
-        return read(entry)
+        if files is None:
+            raise ModelError(f"{entry}: changed as it was read; run again")
+        return read(files)
 
 
 def _make(entry: Path, make: Callable[[Path], None]) -> None:
@@ -69,6 +80,8 @@ def _make(entry: Path, make: Callable[[Path], None]) -> None:
         make(folder)
         manifest = {path.name: sha256_of_file(path) for path in sorted(folder.iterdir())}
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for path in folder.iterdir():
+            path.chmod(0o644)  # whatever the umask, which may let the group write
 
     if entry.exists():
         _log.warning("%s is damaged; making it again", entry)
@@ -76,10 +89,14 @@ def _make(entry: Path, make: Callable[[Path], None]) -> None:
     make_entry(entry, fill)
 
 
-def _is_whole(entry: Path) -> bool:
-    """Whether every file of an entry is there with the bytes that were written."""
+def _whole(entry: Path) -> dict[str, bytes] | None:
+    """Read an entry's files by name; None unless every one is there with the bytes that were written."""
     try:
+        for path in (entry.parent, entry, *entry.iterdir()):
+            check_owner(path)
         manifest = json.loads((entry / _MANIFEST).read_text())
-        return all(sha256_of_file(entry / name) == digest for name, digest in manifest.items())
+        files = {name: (entry / name).read_bytes() for name in manifest.keys()}
+        whole = all(hashlib.sha256(data).hexdigest() == manifest[name] for name, data in files.items())
+        return files if whole else None
     except (OSError, ValueError, AttributeError):
-        return False
+        return None

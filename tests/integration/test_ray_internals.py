@@ -4,10 +4,12 @@ What cannot have one: `rows_of` and `_Running` are about the driver's time and m
 """
 
 import contextlib
+import json
 import os
 import pickle
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -152,3 +154,64 @@ def test_starting_ray_takes_the_handler_of_sigterm_and_talks(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "handler replaced" in done.stdout
     assert "Set ray log level" in done.stderr
+
+
+STARTS = """
+import json, sys
+import ray
+import psutil  # which Ray brings along
+from featray.graph import ray_session
+
+if sys.argv[1] == "rays own way":
+    ray.init(address="local", include_dashboard=False, num_cpus=1, num_gpus=0, log_to_driver=False)
+else:
+    ray_session.connect()
+ray.get(ray.remote(lambda: 0).remote())
+me = psutil.Process()
+addresses = {
+    connection.laddr.ip.removeprefix("::ffff:")
+    for process in [me, *me.children(recursive=True)]
+    for connection in process.net_connections("inet")
+    if connection.status == psutil.CONN_LISTEN
+}
+ray.shutdown()
+print(json.dumps(sorted(addresses)))
+"""
+
+
+def started(how, home):
+    """The addresses that a Ray of its own listens on, and the mode of its token."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as temporary:  # a socket's path has to be short
+        done = subprocess.run(
+            [sys.executable, "-c", STARTS, how],
+            env={**environment, "HOME": str(home), "RAY_TMPDIR": temporary, "RAY_raylet_start_wait_time_s": "240"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+    assert done.returncode == 0, done.stderr
+    token = home / ".ray" / "auth_token"
+    return json.loads(done.stdout.splitlines()[-1]), token.stat().st_mode & 0o777, done.stderr
+
+
+@pytest.mark.ray
+def test_ray_on_one_machine_is_for_that_machine_and_user_alone(tmp_path):
+    """The canary: by itself it is not, yet."""
+    addresses, mode, _ = started("rays own way", tmp_path)
+    assert not set(addresses) <= {"127.0.0.1", "::1"}
+    assert mode == 0o644
+    addresses, mode, said = started("as featray does", tmp_path)
+    assert set(addresses) <= {"127.0.0.1", "::1"}
+    assert mode == 0o600
+    assert f"{tmp_path / '.ray' / 'auth_token'} could be read by other users" in said
+
+
+@pytest.mark.ray
+def test_a_token_that_featray_makes_is_private(tmp_path):
+    code = "from featray.graph.ray_internals import keep_token_private; keep_token_private()"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    subprocess.run([sys.executable, "-c", code], env={**environment, "HOME": str(tmp_path)}, check=True, timeout=120)
+    token = tmp_path / ".ray" / "auth_token"
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert len(token.read_text()) == 64

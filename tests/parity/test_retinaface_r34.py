@@ -12,6 +12,7 @@ from featray.config import DetectConfig
 from featray.faces.detector import DetectorFiles
 from featray.faces.detectors import open_detector
 from featray.faces.retinaface_r34 import RetinaFaceResNet34, open_torch
+from featray.faces.weights import find_weights
 from featray.video.frame import Frame
 from tests.fixtures.r34_weights import write_r34_weights
 
@@ -45,7 +46,7 @@ def ours(request, weights, tmp_path_factory):
     detector = open_detector(settings, DetectorFiles(cache))
     assert isinstance(detector, RetinaFaceResNet34)
     if request.param == "torch":
-        detector._network = open_torch(weights)
+        detector._network = open_torch(find_weights(settings, cache))
     return detector
 
 

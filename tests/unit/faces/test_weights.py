@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -157,8 +158,49 @@ def test_a_file_that_is_no_onnx_is_refused(published):
     from featray.faces.retina_face import open_network
     from featray.faces.retinaface_mnv1 import WEIGHTS
 
-    refused(lambda: open_network(published), ModelError, "is not an ONNX file")
-    refused(lambda: open_network(WEIGHTS), ModelError, "not the network of the package retina-face")
+    refused(lambda: open_network(published, published.read_bytes()), ModelError, "is not an ONNX file")
+    refused(
+        lambda: open_network(WEIGHTS, WEIGHTS.read_bytes()), ModelError, "not the network of the package retina-face"
+    )
+
+
+def field(number, value):
+    """A field of a protocol buffer: a number, or bytes of a known length."""
+    if isinstance(value, int):
+        return bytes([number << 3, value])
+    return bytes([number << 3 | 2, len(value)]) + value
+
+
+def test_an_onnx_file_with_tensors_in_another_file_is_refused(tmp_path, monkeypatch):
+    """They would be no part of what was hashed."""
+    from featray.faces.retina_face import open_network
+
+    (tmp_path / "beside").write_bytes(np.ones(1, np.float32).tobytes())
+    monkeypatch.chdir(tmp_path)
+    outside = field(13, field(1, b"location") + field(2, b"beside"))
+    tensor = field(1, 1) + field(2, 1) + field(8, b"w") + outside + field(14, 1)
+    value = field(2, field(1, field(1, 1) + field(2, field(1, field(1, 1)))))
+    node = field(1, b"w") + field(2, b"y") + field(4, b"Identity")
+    graph = field(1, node) + field(2, b"g") + field(5, tensor) + field(12, field(1, b"y") + value)
+    model = field(1, 8) + field(8, field(2, 13)) + field(7, graph)
+    (tmp_path / "model.onnx").write_bytes(model)
+    refused(lambda: open_network(tmp_path / "model.onnx", model), ModelError, "is not an ONNX file", "External data")
+
+
+def test_weights_that_change_after_they_were_hashed_are_not_loaded(published, tmp_path, cache):
+    """Else the detections of one file would stand under the digest of another, and its converted network as well."""
+    path = tmp_path / "model.safetensors"
+    shutil.copy(published, path)
+    settings = DetectConfig(detector=R34, weights=str(path))
+    found = find_weights(settings, cache)
+    tensors = load_file(published)
+    tensors["body.conv1.weight"] = tensors["body.conv1.weight"] * 2
+    save_file(tensors, path)
+    for load in (lambda: open_torch(found), lambda: prepare(found, cache)):
+        refused(load, ModelError, "changed since it was checked")
+    assert not list(cache.glob("openvino/*/"))
+    planned = DetectorFiles(cache, sha256=found.sha256)
+    refused(lambda: open_detector(settings, planned), ModelError, "changed since the run began")
 
 
 def test_list_and_pull_on_the_command_line(hub, cache, published):
@@ -212,7 +254,7 @@ def test_small_and_odd_frames_and_a_process_without_torch(published, cache):
         "for part in network(np.ascontiguousarray(image[:h, :w]))]); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(published), str(cache)], check=True, timeout=120)
-    image, network = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8), open_torch(published)
+    image, network = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8), open_torch(weights)
     with np.load(cache / "out.npz") as file:
         found = [file[name] for name in file.files]
     sizes = ((17, 40), (33, 33), (90, 119))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import struct
+import threading
 import time
 
 import numpy as np
@@ -13,6 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from featray.errors import ModelError
 from featray.model.checkpoint import read_checkpoint
+from featray.model.engines import open_engine
+from featray.model.synth import write_synthetic
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +176,45 @@ def test_absurd_numbers_are_refused_at_once(tmp_path):
     start = time.monotonic()
     refused(path, "out of range")
     assert time.monotonic() - start < 5
+
+
+def test_what_is_described_is_what_was_hashed(atto, bad, tmp_path):
+    """A file that is swapped all the time: its config is never that of one and its digest that of the other."""
+    other = bad(metadata={"config": atto.config.model_copy(update={"gaze_eye_box_frac": 0.5}).model_dump_json()})
+    files = {one.path: (one.sha256, one.config) for one in (atto, read_checkpoint(other))}
+    path, stopped = tmp_path / "swapped.safetensors", threading.Event()
+    shutil.copy(atto.path, path)
+
+    def swap():
+        while not stopped.is_set():
+            for file in files:
+                (tmp_path / "next").hardlink_to(file)
+                (tmp_path / "next").replace(path)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        seen = [read_checkpoint(path) for _ in range(40)]
+    finally:
+        stopped.set()
+        thread.join()
+    assert {(one.sha256, one.config.gaze_eye_box_frac) for one in seen} == {
+        (sha256, config.gaze_eye_box_frac) for sha256, config in files.values()
+    }
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_weights_that_change_after_they_were_hashed_are_not_loaded(engine, atto, chips, tmp_path):
+    """Else the numbers of one file would stand under the digest of another, and the cache keep them for good."""
+    path, settings = tmp_path / "swapped.safetensors", {"engine": engine, "precision": "fp32", "batch_size": 4}
+    shutil.copy(atto.path, path)
+    checkpoint = read_checkpoint(path)
+    write_synthetic(path, config=atto.config, seed=1)
+    with pytest.raises(ModelError, match="changed since it was checked"):
+        open_engine(checkpoint, **settings, cache_dir=tmp_path / "cache")
+    shutil.copy(atto.path, path)
+    ours = open_engine(checkpoint, **settings, cache_dir=tmp_path / "cache")(chips)
+    assert np.array_equal(ours.au, open_engine(atto, **settings)(chips).au)
 
 
 def test_unreadable(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -113,8 +114,8 @@ def test_key_holds_everything_that_the_network_depends_on(atto):
     assert ir_key(atto, **facts) in keys
 
 
-def read(folder):
-    return (folder / "net.txt").read_text()
+def read(files):
+    return files["net.txt"].decode()
 
 
 def writer(text):
@@ -159,7 +160,7 @@ def make(folder):
         log.write("x")
     (folder / "net.txt").write_text("net")
 
-print(IrCache(Path(sys.argv[1]) / "cache").load_or_make("key", read=lambda f: (f / "net.txt").read_text(), make=make))
+print(IrCache(Path(sys.argv[1]) / "cache").load_or_make("key", read=lambda files: files["net.txt"].decode(), make=make))
 """
 
 
@@ -174,3 +175,31 @@ def test_cache_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="cannot be used as a cache"):
         IrCache(tmp_path / "file").load_or_make("key", read=read, make=writer("a"))
+
+
+@pytest.mark.parametrize("name", ["", "key", "key/net.txt", "key/manifest.json"])
+def test_what_another_user_can_write_is_not_used(name, tmp_path):
+    cache = IrCache(tmp_path / "openvino")
+    cache.load_or_make("key", read=read, make=writer("a"))
+    path = tmp_path / "openvino" / name
+    path.chmod(path.stat().st_mode | 0o020)
+    with pytest.raises(ModelError, match=f"{path}: other users can write to it .*delete it, or point FEATRAY_CACHE"):
+        cache.load_or_make("key", read=read, make=writer("b"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_what_belongs_to_another_user_is_not_used(tmp_path):
+    cache = IrCache(tmp_path)
+    cache.load_or_make("key", read=read, make=writer("a"))
+    os.chown(tmp_path / "key", 12345, -1)
+    with pytest.raises(ModelError, match=r"owner 12345, mode 755"):
+        cache.load_or_make("key", read=read, make=writer("b"))
+
+
+def test_what_is_made_is_for_this_user_alone_to_write_whatever_the_umask(tmp_path):
+    cache, before = IrCache(tmp_path / "openvino"), os.umask(0)
+    try:
+        cache.load_or_make("key", read=read, make=writer("a"))
+    finally:
+        os.umask(before)
+    assert cache.load_or_make("key", read=read, make=writer("b")) == "a"
