@@ -97,14 +97,13 @@ def run(
 
 def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> int:
     """Run a config with progress and summary on the terminal, or one line at the end; the exit status."""
-    from rich.console import Console
-
+    from featray.cli.console import open_console
     from featray.cli.summary import as_log_line, exit_status, print_summary
     from featray.graph.stop import terminable
     from featray.run.progress import Progress
     from featray.run.runner import run as run_job
 
-    console = Console(soft_wrap=True)
+    console = open_console()
     with terminable():
         summary = run_job(config, Progress(console, quiet=quiet or log_line))
     if log_line:
@@ -175,6 +174,9 @@ def status(out: str, as_json: bool, release: str | None, config: Path | None, op
 @storage_flags
 def query(out: str, sql: str, style: str, release: str | None, config: Path | None, options: tuple[str, ...]) -> None:
     """Run SQL (DuckDB) over the tables of the output OUT; @FILE takes it from a file.
+
+    Columns of equal name are numbered: pts_us, pts_us_1, pts_us_2. A table on a terminal is cut to its width and to
+    1000 rows; in a pipe or a file it is whole.
 
     \b
     featray query OUT "SELECT video_id, avg(AU12) FROM faces GROUP BY video_id"

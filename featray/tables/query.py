@@ -123,8 +123,9 @@ def one_line_complaints() -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        first = next(line for line in str(error).splitlines() if line.strip())
-        raise UsageError(f"query: {first}; tables: {', '.join([*TABLES, *VIEWS])}") from None
+        # All of it, since its suggestions follow on later lines; but not the line that marks a place in the one above.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^~")]
+        raise UsageError(f"query: {' '.join(lines)}; tables: {', '.join([*TABLES, *VIEWS])}") from None
 
 
 def read_files(output: Output, files: list[str], *, row_numbers: bool = False, filename: bool = False) -> str:
