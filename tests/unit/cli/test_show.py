@@ -63,12 +63,12 @@ def on_a_terminal(out, sql):
     return printed.decode()
 
 
-@pytest.mark.parametrize("text", ["[/x]", "[red]a[/red]", ":smile:", r"a\[b]"])
-def test_text_is_printed_as_it_is(out, text):
-    sql = f"SELECT '{text}' AS \"{text}\", 7 AS n"
-    assert query(out, sql).splitlines()[:2] == [f"{text}  n", f"{text}  7"]
+def test_text_is_printed_as_it_is(out):
+    texts = ["[/x]", "[red]a[/red]", ":smile:", r"a\[b]"]
+    sql = "SELECT " + ", ".join(f"'{text}' AS \"{text}\"" for text in texts)
+    assert [line.split() for line in query(out, sql).splitlines()[:2]] == [texts, texts]
     shown = on_a_terminal(out, sql)
-    assert shown.count(text) == 2
+    assert all(shown.count(text) == 2 for text in texts)
 
 
 def test_a_pipe_gets_whole_cells_and_all_rows(out):
@@ -102,7 +102,7 @@ def test_what_duckdb_suggests_is_shown_on_one_line(out, sql, suggestion):
 
 @pytest.mark.parametrize("style", ["csv", "json"])
 def test_a_query_that_fails_at_a_late_row_is_one_line(out, style):
-    sql = "SELECT CASE WHEN range = 3000000 THEN CAST(range || 'x' AS INT) ELSE 1 END AS n FROM range(3000001)"
+    sql = "SELECT CASE WHEN range = 20000 THEN CAST(range || 'x' AS INT) ELSE 1 END AS n FROM range(20001)"
     done = CliRunner().invoke(main, ["query", out, sql, "--format", style])
     assert done.exit_code == 2 and done.stderr.count("\n") == 1
-    assert "featray: query: Conversion Error: Could not convert string '3000000x'" in done.stderr
+    assert "featray: query: Conversion Error: Could not convert string '20000x'" in done.stderr
