@@ -13,7 +13,8 @@ from featray.run.runner import Summary
 
 NOT_TRAINED = (
     "The network's weights are synthetic (random): boxes, times and counts are real, "
-    "but every facial number (AU, emotion, gaze, pose, mesh) carries no meaning."
+    "but every facial number (AU, emotion, gaze, pose, mesh) carries no meaning. "
+    "`featray models list` shows the published weights and their licence; model.checkpoint chooses them."
 )
 
 

@@ -44,10 +44,13 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def announce(self, executor: str, why: str) -> None:
-        """Say which executor a run takes, and why."""
-        if not self._quiet:
-            self._console.print(f"executor: {executor}, {why}; starting", style="dim", highlight=False)
+    def announce(self, executor: str, why: str, *, weights_trained: bool) -> None:
+        """Say which executor a run takes, and why; and before it computes for hours, that its numbers mean nothing."""
+        if self._quiet:
+            return
+        if not weights_trained:
+            self._console.print("weights: synthetic (random); facial numbers will carry no meaning", style="yellow")
+        self._console.print(f"executor: {executor}, {why}; starting", style="dim", highlight=False)
 
     def start(self, tally: Tally, workers: Workers, gpu: bool) -> None:
         """The cluster is there; `tally` will be counted up."""
