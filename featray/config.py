@@ -299,9 +299,18 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: is not a mapping of settings; see configs/demo.yaml for an example")
+    return build_config(data, overrides, origin=str(path))
+
+
+def build_config(data: dict[str, Any], overrides: tuple[str, ...], *, origin: str) -> Config:
+    """Apply `a.b=value` overrides to plain data, in place, and validate it.
+
+    Raises:
+        ConfigError: an override is malformed, or keys or values are not allowed.
+    """
     for override in overrides:
         _apply_override(data, override)
-    return parse_config(data, origin=str(path))
+    return parse_config(data, origin=origin)
 
 
 def parse_config(data: dict[str, Any], *, origin: str = "config") -> Config:

@@ -12,6 +12,7 @@ from rich.progress import Progress as Bar
 
 from featray.graph.workers import Workers
 from featray.run.tally import Tally
+from featray.run.wording import duration
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
 """Between lines in logs: often enough to see life, seldom enough to read."""
@@ -91,12 +92,4 @@ class Progress:
         if not share:
             return "time left: not known yet"
         left = seconds / share - seconds
-        return f"about {_duration(left)} left"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+        return f"about {duration(left)} left"
