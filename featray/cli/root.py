@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import traceback
@@ -17,6 +16,7 @@ from featray.cli.inputs import save_config as save_settings
 from featray.cli.models import models
 from featray.cli.plan import plan
 from featray.cli.report import diff, report
+from featray.cli.status import status
 from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import compact, erase, publish, verify
 from featray.cli.views import export, preview
@@ -127,29 +127,6 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> i
     return exit_status(summary)
 
 
-@main.command(short_help="Say what OUT holds: videos, frames, faces, runs.")
-@click.argument("out")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
-@storage_flags
-def status(out: str, as_json: bool, release: str | None, config: Path | None, options: tuple[str, ...]) -> None:
-    """Say what the output OUT holds: videos by status, frames, faces, runs."""
-    from featray.tables.status import read_status
-
-    found = read_status(open_told(out, config, options), release)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    videos = found["videos"]
-    click.echo(f"videos  {videos['ok']} ok, {videos['partial']} partial, {videos['failed']} failed")
-    click.echo(f"frames  {found['frames']:,}")
-    click.echo(f"faces   {found['faces']:,}")
-    for row in found["runs"]:
-        click.echo(
-            f"run     {row['run_id']}  {row['dataset']}/{row['release']}  {row['status']}  {row['started_at'][:19]}Z"
-        )
-
-
 @main.command(short_help="Run SQL (DuckDB) over the tables of OUT.")
 @click.argument("out")
 @click.argument("sql")
@@ -210,5 +187,5 @@ def demo(out: str) -> None:
 
 
 main.add_command(models)
-for command in (plan, report, diff, doctor, verify, erase, publish, compact, preview, export):
+for command in (plan, status, report, diff, doctor, verify, erase, publish, compact, preview, export):
     main.add_command(command)
