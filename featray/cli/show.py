@@ -20,6 +20,7 @@ from rich.text import Text
 from featray.cli.console import open_console
 from featray.errors import ERROR_MEANINGS, UsageError, one_line
 from featray.schema import TABLE_MEANINGS, TABLES
+from featray.tables.query import read_tuples
 
 _ROWS_SHOWN = 1000
 """Of a table on a terminal; what goes into a pipe or a file is whole."""
@@ -78,7 +79,7 @@ def _rows(result: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
             return
         except (OSError, pa.ArrowInvalid) as error:  # how Arrow hands on an error of DuckDB's
             raise UsageError(f"query: {one_line(error)}") from None
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        yield from read_tuples(batch)
 
 
 def print_schema(table: str | None) -> None:

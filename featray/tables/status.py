@@ -13,7 +13,7 @@ from featray.store.storage import list_folders
 from featray.tables.done import STATUSES
 from featray.tables.layout import Output, Partition
 from featray.tables.lease import read_holder
-from featray.tables.query import connect, run_sql
+from featray.tables.query import connect, read_rows, run_sql
 
 
 def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
@@ -34,8 +34,7 @@ def _read(output: Output, release: str | None) -> dict[str, Any]:
     connection = connect(output, release, ("videos", "runs"))
 
     def rows(sql: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = run_sql(connection, sql).read_all().to_pylist()
-        return found
+        return read_rows(run_sql(connection, sql))
 
     videos = {row["status"]: row["n"] for row in rows("SELECT status, count(*) AS n FROM videos GROUP BY status")}
     totals = rows("SELECT coalesce(sum(frames_sampled), 0) AS frames, coalesce(sum(faces), 0) AS faces FROM videos")[0]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from featray.errors import UsageError
 from featray.names import MESH_VERTICES
-from featray.tables.query import run_sql
+from featray.tables.query import read_rows, run_sql
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,7 @@ def prominent_track(frames: list[SampledFrame]) -> int | None:
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = run_sql(connection, sql).read_all().to_pylist()
-    return rows
+    return read_rows(run_sql(connection, sql))
 
 
 def _input_column(config: str | None) -> str | None:
