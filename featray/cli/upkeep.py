@@ -84,7 +84,7 @@ def _print_recomputed(repeated: Any) -> None:
 
 @click.command(short_help="Erase a video, or one track of it, from OUT.")
 @click.argument("out")
-@click.option("--video", "video_id", required=True, metavar="ID", help="The video_id, 16 hex digits.")
+@click.option("--video", required=True, help="Its video_id, URI, or the end of its URI, such as face.mp4.")
 @click.option("--track", "track_id", type=click.IntRange(min=0), metavar="N", help="Erase only this track.")
 @click.option("--release", help="Only from this release; default: from all, in all datasets.")
 @click.option("--reason", help="Kept in the audit row; must not name the person.")
@@ -92,7 +92,7 @@ def _print_recomputed(repeated: Any) -> None:
 @storage_flags
 def erase(
     out: str,
-    video_id: str,
+    video: str,
     track_id: int | None,
     release: str | None,
     reason: str | None,
@@ -105,10 +105,12 @@ def erase(
     A row in `erasures` says that it happened. Later runs leave the video out, until --allow-again.
     If it is cut off, the same command finishes it. Buckets that keep old versions keep them.
     """
+    from featray.tables.named import find_video_id
     from featray.tables.tombstones import allow_again as lift
     from featray.upkeep.erase import erase as erase_video
 
     output = open_told(out, config, options)
+    video_id = find_video_id(output, video)
     if allow_again:
         known = lift(output, video_id)
         click.echo(f"{video_id}: {'the next run may take it up again' if known else 'was not erased'}")

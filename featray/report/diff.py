@@ -15,8 +15,8 @@ from featray.errors import UsageError
 from featray.report.distributions import FEATURES
 from featray.report.scope import limit_memory
 from featray.tables.layout import Output, list_partitions
+from featray.tables.named import quoted
 from featray.tables.query import connect, read_rows, run_sql
-from featray.views.selection import quoted
 
 MOST_FACES: Final = 5_000_000
 """Faces beyond which whole videos are drawn; a joined row holds both sides and does not stream."""

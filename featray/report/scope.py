@@ -10,8 +10,8 @@ import duckdb
 from featray.errors import UsageError
 from featray.schema import TABLES
 from featray.tables.layout import Output
+from featray.tables.named import quoted
 from featray.tables.query import Published, connect, read_published, read_rows, run_sql
-from featray.views.selection import quoted
 
 MEMORY: Final = "1GB"
 """Of DuckDB; what does not fit goes to its temporary folder."""
