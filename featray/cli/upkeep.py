@@ -89,6 +89,7 @@ def _print_recomputed(repeated: Any) -> None:
 @click.option("--release", help="Only from this release; default: from all, in all datasets.")
 @click.option("--reason", help="Kept in the audit row; must not name the person.")
 @click.option("--allow-again", is_flag=True, help="Erase nothing: lift the block, so that a run may take it up again.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @storage_flags
 def erase(
     out: str,
@@ -97,6 +98,7 @@ def erase(
     release: str | None,
     reason: str | None,
     allow_again: bool,
+    as_json: bool,
     config: Path | None,
     options: tuple[str, ...],
 ) -> None:
@@ -113,9 +115,25 @@ def erase(
     video_id = find_video_id(output, video)
     if allow_again:
         known = lift(output, video_id)
+        if as_json:
+            click.echo(json.dumps({"video_id": video_id, "was_erased": known}))
+            return
         click.echo(f"{video_id}: {'the next run may take it up again' if known else 'was not erased'}")
         return
     erased = erase_video(output, video_id, track_id=track_id, release=release, reason=reason)
+    if as_json:
+        places = [
+            {
+                "dataset": here.partition.dataset,
+                "release": here.partition.release,
+                "rows": here.rows,
+                "landed": here.landed,
+                "uncommitted": here.uncommitted,
+            }
+            for here in erased
+        ]
+        click.echo(json.dumps({"video_id": video_id, "track_id": track_id, "erased": places}, indent=2))
+        return
     what = f"{video_id}" + ("" if track_id is None else f" track {track_id}")
     for here in erased:
         rows = ", ".join(f"{count:,} {table}" for table, count in here.rows.items() if count) or "no published rows"

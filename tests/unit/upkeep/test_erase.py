@@ -136,8 +136,9 @@ def test_a_name_that_two_videos_have_erases_none(inputs, small_network, tmp_path
     done = CliRunner().invoke(main, ["erase", str(tmp_path / "out"), "--video", "same.mp4"])
     assert done.exit_code == 2 and "same.mp4: is 2 videos: " in done.stderr and "name one by its id" in done.stderr
     assert len(rows(tmp_path / "out", "videos")) == 2
-    done = CliRunner().invoke(main, ["erase", str(tmp_path / "out"), "--video", "friday/same.mp4"])
-    assert done.exit_code == 0
+    done = CliRunner().invoke(main, ["erase", str(tmp_path / "out"), "--video", "friday/same.mp4", "--json"])
+    (here,) = json.loads(done.stdout)["erased"]
+    assert (here["dataset"], here["rows"]["videos"]) == ("test", 1)
     assert [row["uri"] for row in rows(tmp_path / "out", "videos")] == [f"file://{tmp_path}/monday/same.mp4"]
 
 
