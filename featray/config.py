@@ -14,9 +14,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from featray.config_text import MAY_HOLD_SECRETS, describe_problems, read_yaml
 from featray.errors import ConfigError
 
 Table = Literal["faces", "blendshapes", "mesh"]
@@ -138,7 +138,14 @@ class DetectConfig(Section):
     """Shorter box side in the original frame; below 20 px a 256 px chip is mostly interpolation."""
     max_faces: Annotated[int, Field(ge=1, le=1000)] = 32
     """Faces kept a frame, best scores first."""
-    device: Literal["cpu"] = "cpu"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_the_device(cls, data: Any) -> Any:
+        """Configs once said `device: cpu`, its only value; those that outputs recorded still do."""
+        if isinstance(data, dict) and data.get("device") == "cpu":
+            return {key: value for key, value in data.items() if key != "device"}
+        return data
 
     @model_validator(mode="after")
     def _settings_fit_the_detector(self) -> DetectConfig:
@@ -162,7 +169,7 @@ class DetectConfig(Section):
     def result_settings(self) -> dict[str, Any]:
         """What changes the detector's results, as plain data; files, told apart by their sha256, are not among it."""
         ignored = {"retina-face": {"nms_iou"}, "boxes": {"input_px", "nms_iou"}}.get(self.detector, set())
-        settings = self.model_dump(mode="json", exclude={"device", "boxes", "weights", "revision"})
+        settings = self.model_dump(mode="json", exclude={"boxes", "weights", "revision"})
         return {key: value for key, value in {**settings, "input_px": self.long_side_px}.items() if key not in ignored}
 
 
@@ -278,7 +285,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     """Read a YAML config and apply `a.b=value` overrides (values are YAML).
 
     Raises:
-        ConfigError: the file is missing or malformed, or a key or value is not allowed.
+        ConfigError: the file is missing or malformed, or keys or values are not allowed.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -287,37 +294,50 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "malformed"
-        raise ConfigError(f"{path}: not valid YAML{where}: {problem}") from None
+        data = read_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: is not a mapping of settings; see configs/demo.yaml for an example")
+    return build_config(data, overrides, origin=str(path))
+
+
+def build_config(data: dict[str, Any], overrides: tuple[str, ...], *, origin: str) -> Config:
+    """Apply `a.b=value` overrides to plain data, in place, and validate it.
+
+    Raises:
+        ConfigError: an override is malformed, or keys or values are not allowed.
+    """
     for override in overrides:
         _apply_override(data, override)
-    return parse_config(data, origin=str(path))
+    return parse_config(data, origin=origin)
 
 
 def parse_config(data: dict[str, Any], *, origin: str = "config") -> Config:
-    """Validate plain data; the first problem is reported in one line with its key's path."""
+    """Validate plain data.
+
+    Raises:
+        ConfigError: with every problem; one is on one line with the origin, several are a line each below it.
+    """
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_first_problem(error)}") from None
+        problems = describe_problems(error, Config)
+    if len(problems) == 1:
+        raise ConfigError(f"{origin}: {problems[0]}")
+    raise ConfigError("\n  ".join([f"{origin}: {len(problems)} problems", *problems]))
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     key = key.strip()
     parts = key.split(".")
-    shown = f"{key}=***" if key.startswith(_MAY_HOLD_SECRETS) else override
+    shown = f"{key}=***" if key.startswith(MAY_HOLD_SECRETS) else override
     if not equals or not all(parts):
         raise ConfigError(f"--set {shown!r}: write it as section.key=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = read_yaml(text)
+    except ConfigError:
         raise ConfigError(f"--set {shown!r}: the value is not valid YAML") from None
     target = data
     for part in parts[:-1]:
@@ -326,50 +346,6 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {shown!r}: {part} is a value, not a section")
         target = nested
     target[parts[-1]] = value
-
-
-_ALTERNATIVES = {
-    "decode.sample": "all, {every: n} with n at least 1, or {fps: x} with x over 0 and up to 1000",
-    "cluster.cpus": "auto or a number over 0",
-    "cluster.gpus": "auto or a number of at least 0",
-    "cluster.decode_workers": "auto or a whole number of at least 1",
-    "cluster.infer_workers": "auto or a whole number of at least 1",
-    "cluster.gpus_per_worker": "auto or a number of at least 0, such as 0.5",
-    "cluster.decode_cpus": "auto or a number over 0",
-    "cluster.infer_cpus": "auto or a number over 0",
-}
-"""Keys that take values of several kinds: pydantic's own message would name only one of them."""
-
-_MAY_HOLD_SECRETS = ("input.uris", "input.storage_options", "output.uri", "output.storage_options", "detect.boxes")
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in first["loc"])
-    got = first["input"]
-    shown = f" (got {got!r})" if isinstance(got, str | int | float) else ""
-    for key, allowed in _ALTERNATIVES.items():
-        if path.startswith(key):
-            return f"{key}: allowed is {allowed}{shown}"
-    if first["type"] == "extra_forbidden":
-        return f"{path}: unknown key; allowed here: {', '.join(_keys_beside(first['loc']))}"
-    if first["type"] == "missing":
-        return f"{path}: is required and has no default"
-    if first["type"] == "model_type":
-        return f"{path}: is a section of keys, not a value"
-    message = first["msg"].removeprefix("Value error, ")
-    message = f"{message[0].lower()}{message[1:]}"
-    if path.startswith(_MAY_HOLD_SECRETS):
-        shown = ""
-    return f"{path}: {message}{shown}" if path else message
-
-
-def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
-    model: Any = Config
-    for part in loc[:-1]:
-        if isinstance(part, str) and part in getattr(model, "model_fields", {}):
-            model = model.model_fields[part].annotation
-    return list(getattr(model, "model_fields", {}))
 
 
 def cache_dir() -> Path:

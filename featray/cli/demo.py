@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from importlib.resources import as_file, files
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from featray.cli.console import open_console
 from featray.cli.summary import exit_status, print_summary
 from featray.config import Config, parse_config
 from featray.graph.stop import terminable
@@ -56,24 +58,25 @@ def demo_config(clips: Path, out: str) -> Config:
 
 def run_demo(out: str) -> int:
     """Run the demo into `out`; the exit status."""
-    console = Console(soft_wrap=True)
+    console = open_console()
     console.print(
-        "[bold]featray demo[/bold]: two bundled clips (20 s with a face, 4 s without), the shipped face detector, "
-        "the full-size network with synthetic weights"
+        "featray demo: two bundled clips (20 s with a face, 4 s without), the shipped face detector, "
+        "the full-size network with synthetic weights",
+        style="bold",
     )
     with as_file(files("featray") / "demo_clips") as clips:
         with terminable():
             summary = run(demo_config(clips, out), Progress(console))
     print_summary(summary, console)
     _print_row(out, console)
-    console.print("\n[bold]Look at it[/bold]")
+    console.print("\nLook at it", style="bold")
     for what, words in _LOOKS:
-        console.print(f"# {what}", style="dim", highlight=False)
-        console.print(f"{_command()} {words.format(out=out)}", highlight=False)
-    console.print("\n[bold]Ask it yourself[/bold]")
+        console.print(f"# {what}", style="dim")
+        console.print(f"{_command()} {words.format(out=shlex.quote(out))}")
+    console.print("\nAsk it yourself", style="bold")
     for what, sql in _QUERIES:
-        console.print(f"# {what}", style="dim", highlight=False)
-        console.print(f'{_command()} query {out} "{sql}"', highlight=False)
+        console.print(f"# {what}", style="dim")
+        console.print(f'{_command()} query {shlex.quote(out)} "{sql}"')
     return exit_status(summary)
 
 
@@ -86,9 +89,9 @@ def _command() -> str:
 
 def _print_row(out: str, console: Console) -> None:
     row = run_sql(connect(open_output(out)), "SELECT * FROM faces ORDER BY video_id, pts_us LIMIT 1 OFFSET 100")
-    console.print("\n[bold]One row of the faces table[/bold]")
+    console.print("\nOne row of the faces table", style="bold")
     for name, value in row.read_all().to_pylist()[0].items():
-        console.print(f"  {name:<18} {_shown(value)}", highlight=False)
+        console.print(f"  {name:<18} {_shown(value)}")
 
 
 def _shown(value: object) -> str:

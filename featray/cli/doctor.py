@@ -1,4 +1,4 @@
-"""Command line. `featray doctor`: what works here, what does not, and what mends it.
+"""Command line. `featray doctor`: whether a run can work here, and the fix for what fails.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """
@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from featray.cli.storage_flags import parse_storage_options, storage_option_flag
+
+if TYPE_CHECKING:
+    from featray.doctor.check import Check
 
 
 @click.command()
@@ -20,7 +25,7 @@ from featray.cli.storage_flags import parse_storage_options, storage_option_flag
 @click.option("--no-ray", is_flag=True, help="Do not start Ray, which takes some ten seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(uris: tuple[str, ...], write: bool, options: tuple[str, ...], no_ray: bool, as_json: bool) -> None:
-    """Say what works on this machine, what does not, and what mends it.
+    """Check this machine: say whether a run can work, print the fix for whatever fails, then all checks.
 
     Packages, decoder, detector, engines, GPUs, weights, memory, disk and Ray; with URIS also whether
     this machine may list and read them. Prints no secret. Exit status: 0 if a run can work, else 1.
@@ -31,20 +36,30 @@ def doctor(uris: tuple[str, ...], write: bool, options: tuple[str, ...], no_ray:
     """
     from featray.doctor.examine import examine
 
-    checks = examine(uris, parse_storage_options(options), write=write, ray=not no_ray)
-    shown = []
-    for check in checks:
-        shown.append(check)
-        if not as_json:
-            mark = {"ok": "ok      ", "missing": "MISSING ", "absent": "-       "}[check.state]
-            click.echo(f"{mark}{check.group:<10}{check.name:<33} {check.found}")
-            if check.mend:
-                click.echo(f"{'':18}{'':<33} -> {check.mend}")
-    missing = sum(check.state == "missing" for check in shown)
+    checks = list(examine(uris, parse_storage_options(options), write=write, ray=not no_ray))
+    missing = [check for check in checks if check.state == "missing"]
     if as_json:
-        click.echo(json.dumps({"ok": not missing, "checks": [check.to_json() for check in shown]}, indent=2))
-    elif missing:
-        click.echo(f"\n{missing} to mend before a run can work; what is marked - is only needed for extras")
+        click.echo(json.dumps({"ok": not missing, "checks": [check.to_json() for check in checks]}, indent=2))
     else:
-        click.echo("\nA run can work here; what is marked - is only needed for extras")
+        click.echo("\n".join(_lines(checks, len(missing))))
     sys.exit(1 if missing else 0)
+
+
+def _lines(checks: list[Check], missing: int) -> Iterator[str]:
+    """The verdict with what to fix, then all that was looked at."""
+    if missing:
+        yield f"{missing} to fix before a run can work:"
+        yield from (line for check in checks if check.state == "missing" for line in _check_lines(check))
+    else:
+        yield "ok: a run can work here"
+    yield ""
+    yield "What was looked at; what is marked - is only needed for extras:"
+    for check in checks:
+        yield from _check_lines(check)
+
+
+def _check_lines(check: Check) -> Iterator[str]:
+    mark = {"ok": "ok      ", "missing": "MISSING ", "absent": "-       "}[check.state]
+    yield f"{mark}{check.group:<10}{check.name:<33} {check.found}"
+    if check.mend:
+        yield f"{'':18}{'':<33} -> {check.mend}"

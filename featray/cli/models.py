@@ -5,6 +5,8 @@ Imported by the command line at every start, so only click is imported here at t
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +33,8 @@ def models() -> None:
 
 
 @models.command(name="list")
-def list_command() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_command(as_json: bool) -> None:
     """List the published checkpoints, the weights of face detectors, and what has been pulled.
 
     \b
@@ -44,6 +47,19 @@ def list_command() -> None:
 
     pulled = list_pulled(cache_dir())
     specs = {record.spec for record, _ in pulled}
+    if as_json:
+        named = [(known.spec, known.spec, known.license) for known in KNOWN_CHECKPOINTS]
+        named += [(name, weights.hub_file.spec, weights.license) for name, weights in DETECTOR_WEIGHTS.items()]
+        found = {
+            "published": [
+                {"name": name, "spec": spec, "license": license, "pulled": spec in specs}
+                for name, spec, license in named
+            ],
+            "pulled": [{**asdict(record), "spec": record.spec, "path": str(path)} for record, path in pulled],
+            "cache": str(cache_dir()),
+        }
+        click.echo(json.dumps(found, indent=2))
+        return
     click.echo("Published:")
     for known in KNOWN_CHECKPOINTS:
         here = "pulled" if known.spec in specs else "not pulled"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import traceback
@@ -12,8 +11,12 @@ from typing import Any
 import click
 
 from featray.cli.doctor import doctor
+from featray.cli.inputs import input_arguments, read_inputs
+from featray.cli.inputs import save_config as save_settings
 from featray.cli.models import models
+from featray.cli.plan import plan
 from featray.cli.report import diff, report
+from featray.cli.status import status
 from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import compact, erase, publish, verify
 from featray.cli.views import export, preview
@@ -61,10 +64,10 @@ def main(debug: bool) -> None:
     )
 
 
-@main.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@main.command(short_help="Run the main job: on what CONFIG describes, or on INPUTs into --out OUT.")
+@input_arguments
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as decode.unit_frames=256."
+    "--save-config", type=click.Path(path_type=Path), metavar="FILE", help="Write the settings of this run as a CONFIG."
 )
 @click.option("--executor", type=click.Choice(["auto", "ray", "local"]), help="As cluster.executor: who does the work.")
 @click.option("--retry-failed", is_flag=True, help="Also try videos again that failed or were only partly readable.")
@@ -72,41 +75,51 @@ def main(debug: bool) -> None:
 @click.option("--quiet", is_flag=True, help="Print nothing but the summary.")
 @click.option("--log-line", is_flag=True, help="Print nothing but the summary as one line of JSON, for schedules.")
 def run(
-    config: Path,
+    inputs: tuple[str, ...],
+    out: str | None,
     overrides: tuple[str, ...],
+    save_config: Path | None,
     executor: str | None,
     retry_failed: bool,
     drop_deleted: bool,
     quiet: bool,
     log_line: bool,
 ) -> None:
-    """Run the main job that CONFIG (a YAML file) describes.
+    """Run the main job: on what CONFIG (a .yaml file) describes, or on INPUTs into --out OUT.
+
+    An INPUT is a video, a folder, a glob in quotes, a .tar or Parquet file, a manifest; a path or a URI. The dataset is
+    then called after the folder.
+
+    \b
+    featray run clips/ --out tables
+    featray run clips/ --out tables --set decode.sample='{fps: 5}' --save-config mine.yaml
+    featray run mine.yaml
 
     Work that is already published is not done again; a run that was stopped goes on where
     it was. Exit status: 0 all done, 3 finished but some videos failed, 1 the run failed,
     2 the config is wrong, 130 or 143 stopped by Ctrl-C or SIGTERM.
     """
-    from featray.config import load_config
-
     if executor:
         overrides = (*overrides, f"cluster.executor={executor}")
     if retry_failed:
         overrides = (*overrides, "run.retry_failed=true")
     if drop_deleted:
         overrides = (*overrides, "run.drop_deleted=true")
-    sys.exit(run_config(load_config(config, overrides), quiet=quiet, log_line=log_line))
+    config = read_inputs(inputs, out, overrides)
+    if save_config is not None:
+        save_settings(config, save_config)
+    sys.exit(run_config(config, quiet=quiet, log_line=log_line))
 
 
 def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> int:
     """Run a config with progress and summary on the terminal, or one line at the end; the exit status."""
-    from rich.console import Console
-
+    from featray.cli.console import open_console
     from featray.cli.summary import as_log_line, exit_status, print_summary
     from featray.graph.stop import terminable
     from featray.run.progress import Progress
     from featray.run.runner import run as run_job
 
-    console = Console(soft_wrap=True)
+    console = open_console()
     with terminable():
         summary = run_job(config, Progress(console, quiet=quiet or log_line))
     if log_line:
@@ -114,59 +127,6 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> i
     else:
         print_summary(summary, console)
     return exit_status(summary)
-
-
-@main.command(short_help="Say what running CONFIG would come to: videos, hours, bytes, cost.")
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As for run.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option(
-    "--sample", type=click.IntRange(min=1), default=20, show_default=True, help="Videos whose headers are read."
-)
-@click.option("--price-cpu-hour", type=click.FloatRange(min=0), help="Of one CPU thread.")
-@click.option("--price-gpu-hour", type=click.FloatRange(min=0), help="Of one GPU.")
-def plan(
-    config: Path,
-    overrides: tuple[str, ...],
-    as_json: bool,
-    sample: int,
-    price_cpu_hour: float | None,
-    price_gpu_hour: float | None,
-) -> None:
-    """Say what running CONFIG would come to: videos, frames, faces, hours, bytes, cost. Starts and changes nothing.
-
-    Reads the headers of a random sample of the videos, and works on a few seconds of some of them, on this machine.
-    """
-    from featray.config import load_config
-    from featray.run.forecast import as_lines, forecast
-
-    loaded = load_config(config, overrides)
-    found = forecast(loaded, sample=sample, cpu_hour_price=price_cpu_hour, gpu_hour_price=price_gpu_hour)
-    for line in [json.dumps(found, indent=2)] if as_json else as_lines(found, loaded):
-        click.echo(line)
-
-
-@main.command(short_help="Say what OUT holds: videos, frames, faces, runs.")
-@click.argument("out")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
-@storage_flags
-def status(out: str, as_json: bool, release: str | None, config: Path | None, options: tuple[str, ...]) -> None:
-    """Say what the output OUT holds: videos by status, frames, faces, runs."""
-    from featray.tables.status import read_status
-
-    found = read_status(open_told(out, config, options), release)
-    if as_json:
-        click.echo(json.dumps(found, indent=2))
-        return
-    videos = found["videos"]
-    click.echo(f"videos  {videos['ok']} ok, {videos['partial']} partial, {videos['failed']} failed")
-    click.echo(f"frames  {found['frames']:,}")
-    click.echo(f"faces   {found['faces']:,}")
-    for row in found["runs"]:
-        click.echo(
-            f"run     {row['run_id']}  {row['dataset']}/{row['release']}  {row['status']}  {row['started_at'][:19]}Z"
-        )
 
 
 @main.command(short_help="Run SQL (DuckDB) over the tables of OUT.")
@@ -177,6 +137,9 @@ def status(out: str, as_json: bool, release: str | None, config: Path | None, op
 @storage_flags
 def query(out: str, sql: str, style: str, release: str | None, config: Path | None, options: tuple[str, ...]) -> None:
     """Run SQL (DuckDB) over the tables of the output OUT; @FILE takes it from a file.
+
+    Columns of equal name are numbered: pts_us, pts_us_1, pts_us_2. A table on a terminal is cut to its width and to
+    1000 rows; in a pipe or a file it is whole.
 
     \b
     featray query OUT "SELECT video_id, avg(AU12) FROM faces GROUP BY video_id"
@@ -226,5 +189,5 @@ def demo(out: str) -> None:
 
 
 main.add_command(models)
-for command in (report, diff, doctor, verify, erase, publish, compact, preview, export):
+for command in (plan, status, report, diff, doctor, verify, erase, publish, compact, preview, export):
     main.add_command(command)

@@ -5,34 +5,81 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
-from rich.console import Console
+from rich.cells import cell_len, set_cell_size
 from rich.table import Table
+from rich.text import Text
 
-from featray.errors import ERROR_MEANINGS, UsageError
+from featray.cli.console import open_console
+from featray.errors import ERROR_MEANINGS, UsageError, one_line
 from featray.schema import TABLE_MEANINGS, TABLES
+from featray.tables.query import read_tuples
 
 _ROWS_SHOWN = 1000
-"""Of a table on the terminal; csv and json print all."""
+"""Of a table on a terminal; what goes into a pipe or a file is whole."""
+
+_ROWS_MEASURED = 1000
+"""Of a table in a pipe: how many rows decide how wide its columns are. A later, longer cell shifts its row."""
 
 
 def print_result(result: pa.RecordBatchReader, style: str) -> None:
-    """Print a result as `table`, `csv` or `json` (one array of objects)."""
-    rows = (row for batch in result for row in batch.to_pylist())
+    """Print a result as `table`, `csv` or `json` (one array of objects).
+
+    Raises:
+        UsageError: the query fails at one of its later rows.
+    """
+    names, rows = unique_names(result.schema.names), _rows(result)
     if style == "csv":
-        writer = csv.DictWriter(sys.stdout, result.schema.names)
-        writer.writeheader()
-        writer.writerows({name: _plain(value) for name, value in row.items()} for row in rows)
+        writer = csv.writer(sys.stdout)
+        writer.writerow(names)
+        writer.writerows([_plain(value) for value in row] for row in rows)
     elif style == "json":
-        found = [{name: _plain(value) for name, value in row.items()} for row in rows]
+        found = [dict(zip(names, map(_plain, row), strict=True)) for row in rows]
         print(json.dumps(found, indent=2))
+    elif sys.stdout.isatty():
+        _print_table(names, list(islice(rows, _ROWS_SHOWN + 1)))
     else:
-        _print_table(result.schema.names, list(islice(rows, _ROWS_SHOWN + 1)))
+        _print_lines(names, rows)
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Number columns of equal name as DuckDB does when it makes a table of them; case does not count.
+
+    >>> unique_names(["pts_us", "pts_us", "status"])
+    ['pts_us', 'pts_us_1', 'status']
+    """
+    seen: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        number, chosen = seen[name.lower()], name
+        if number:
+            chosen = f"{name}_{number}"
+            while seen[chosen.lower()]:
+                chosen += "_1"
+        seen[name.lower()] += 1
+        if chosen != name:
+            seen[chosen.lower()] += 1
+        unique.append(chosen)
+    return unique
+
+
+def _rows(result: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
+    """The rows as tuples: dictionaries would keep one of several columns of equal name."""
+    while True:
+        try:
+            batch = result.read_next_batch()
+        except StopIteration:
+            return
+        except (OSError, pa.ArrowInvalid) as error:  # how Arrow hands on an error of DuckDB's
+            raise UsageError(f"query: {one_line(error)}") from None
+        yield from read_tuples(batch)
 
 
 def print_schema(table: str | None) -> None:
@@ -42,9 +89,9 @@ def print_schema(table: str | None) -> None:
         UsageError: no such table.
     """
     _check_table(table)
-    console = Console(soft_wrap=True)
+    console = open_console()
     for name in [table] if table else list(TABLES):
-        console.print(f"[bold]{name}[/bold]: {TABLE_MEANINGS[name]}")
+        console.print(Text.assemble((name, "bold"), f": {TABLE_MEANINGS[name]}"))
         shown = Table("column", "type", "unit", "range", "meaning", box=None, pad_edge=False)
         for column in TABLES[name]:
             shown.add_row(column.name, _type_name(column.type), column.unit, column.range, column.meaning)
@@ -92,24 +139,45 @@ def _check_table(table: str | None) -> None:
         raise UsageError(f"schema {table}: no such table; there are: {', '.join(TABLES)}")
 
 
-def _print_table(names: list[str], rows: list[dict[str, Any]]) -> None:
-    console = Console(soft_wrap=True)
+def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
+    console = open_console()
     shown = Table(*names, box=None, pad_edge=False)
     for row in rows[:_ROWS_SHOWN]:
-        shown.add_row(*(_short(value) for value in row.values()))
+        # Lines stay lines here: EXPLAIN draws a tree of them.
+        shown.add_row(*("\n".join(map(_printable, _short(value).split("\n"))) for value in row))
     console.print(shown, no_wrap=True, crop=False, overflow="ignore")
     more = ", the first of more" if len(rows) > _ROWS_SHOWN else ""
     console.print(f"({min(len(rows), _ROWS_SHOWN)} rows{more})", style="dim")
 
 
+def _print_lines(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    """Print a table for a pipe or a file: every row, every cell whole, a row a line."""
+    lines = ([_printable(_number(value)) for value in row] for row in rows)
+    first = [names, *islice(lines, _ROWS_MEASURED)]
+    widths = [max(map(cell_len, column)) for column in zip(*first, strict=True)]
+    count = 0
+    for cells in chain(first, lines):
+        padded = (set_cell_size(cell, max(width, cell_len(cell))) for cell, width in zip(cells, widths, strict=True))
+        print("  ".join(padded).rstrip())
+        count += 1
+    print(f"({count - 1} rows)")  # the heading is none
+
+
+def _printable(text: str) -> str:
+    """Text without what would move a terminal's cursor: such characters are shown as Python writes them."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _short(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, float):
-        return f"{value:.4g}"
     if isinstance(value, list) and len(value) > 4:
         return f"[{', '.join(_short(v) for v in value[:3])}, ... {len(value)}]"
-    return str(_plain(value))
+    return _number(value)
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "null"
+    return f"{value:.4g}" if isinstance(value, float) else str(_plain(value))
 
 
 def _plain(value: Any) -> Any:

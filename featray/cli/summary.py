@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 from rich.console import Console
+from rich.text import Text
 
 from featray.redaction import redact_uri
 from featray.run.runner import Summary
 
 NOT_TRAINED = (
     "The network's weights are synthetic (random): boxes, times and counts are real, "
-    "but every facial number (AU, emotion, gaze, pose, mesh) carries no meaning."
+    "but every facial number (AU, emotion, gaze, pose, mesh) carries no meaning. "
+    "`featray models list` shows the published weights and their licence; model.checkpoint chooses them."
 )
 
 
@@ -53,9 +56,12 @@ def print_summary(summary: Summary, console: Console) -> None:
     else:
         videos = summary.videos
         console.print(
-            f"[bold]{sum(videos.values())} videos[/bold]: {videos['ok']} ok, {videos['partial']} partial, "
-            f"{videos['failed']} failed   [bold]{summary.frames:,} frames   {summary.faces:,} faces[/bold]   "
-            f"in {summary.seconds:.0f} s"
+            Text.assemble(
+                (f"{sum(videos.values())} videos", "bold"),
+                f": {videos['ok']} ok, {videos['partial']} partial, {videos['failed']} failed   ",
+                (f"{summary.frames:,} frames   {summary.faces:,} faces", "bold"),
+                f"   in {summary.seconds:.0f} s",
+            )
         )
         console.print(f"tables   {out}   dataset {config.dataset}   release {summary.job.release}")
         if done := sum(n for status, n in summary.already_published.items() if status != "erased"):
@@ -68,11 +74,11 @@ def print_summary(summary: Summary, console: Console) -> None:
         _print_deleted(summary, console)
     broken = summary.videos["partial"] + summary.videos["failed"]
     if broken:
-        console.print(f'why      featray query {out} "SELECT uri, error_code, message FROM errors"')
+        console.print(f'why      featray query {shlex.quote(out)} "SELECT uri, error_code, message FROM errors"')
     elif summary.already_published.get("failed") or summary.already_published.get("partial"):
         console.print("Some of them failed or are partial; --retry-failed takes them up again.")
     if not summary.job.checkpoint.weights_trained:
-        console.print(f"[yellow]{NOT_TRAINED}[/yellow]")
+        console.print(NOT_TRAINED, style="yellow")
 
 
 def _print_deleted(summary: Summary, console: Console) -> None:
@@ -82,6 +88,6 @@ def _print_deleted(summary: Summary, console: Console) -> None:
     console.print(f"deleted  {deleted.count} published videos are no longer in the input; {fate}", end="")
     console.print("" if summary.job.config.run.drop_deleted else " takes them out")
     for uri in deleted.examples:
-        console.print(f"         {uri}", highlight=False)
+        console.print(f"         {uri}")
     if deleted.count > len(deleted.examples):
         console.print(f"         and {deleted.count - len(deleted.examples)} more")

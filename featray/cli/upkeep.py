@@ -84,19 +84,21 @@ def _print_recomputed(repeated: Any) -> None:
 
 @click.command(short_help="Erase a video, or one track of it, from OUT.")
 @click.argument("out")
-@click.option("--video", "video_id", required=True, metavar="ID", help="The video_id, 16 hex digits.")
+@click.option("--video", required=True, help="Its video_id, URI, or the end of its URI, such as face.mp4.")
 @click.option("--track", "track_id", type=click.IntRange(min=0), metavar="N", help="Erase only this track.")
 @click.option("--release", help="Only from this release; default: from all, in all datasets.")
 @click.option("--reason", help="Kept in the audit row; must not name the person.")
 @click.option("--allow-again", is_flag=True, help="Erase nothing: lift the block, so that a run may take it up again.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @storage_flags
 def erase(
     out: str,
-    video_id: str,
+    video: str,
     track_id: int | None,
     release: str | None,
     reason: str | None,
     allow_again: bool,
+    as_json: bool,
     config: Path | None,
     options: tuple[str, ...],
 ) -> None:
@@ -105,15 +107,33 @@ def erase(
     A row in `erasures` says that it happened. Later runs leave the video out, until --allow-again.
     If it is cut off, the same command finishes it. Buckets that keep old versions keep them.
     """
+    from featray.tables.named import find_video_id
     from featray.tables.tombstones import allow_again as lift
     from featray.upkeep.erase import erase as erase_video
 
     output = open_told(out, config, options)
+    video_id = find_video_id(output, video)
     if allow_again:
         known = lift(output, video_id)
+        if as_json:
+            click.echo(json.dumps({"video_id": video_id, "was_erased": known}))
+            return
         click.echo(f"{video_id}: {'the next run may take it up again' if known else 'was not erased'}")
         return
     erased = erase_video(output, video_id, track_id=track_id, release=release, reason=reason)
+    if as_json:
+        places = [
+            {
+                "dataset": here.partition.dataset,
+                "release": here.partition.release,
+                "rows": here.rows,
+                "landed": here.landed,
+                "uncommitted": here.uncommitted,
+            }
+            for here in erased
+        ]
+        click.echo(json.dumps({"video_id": video_id, "track_id": track_id, "erased": places}, indent=2))
+        return
     what = f"{video_id}" + ("" if track_id is None else f" track {track_id}")
     for here in erased:
         rows = ", ".join(f"{count:,} {table}" for table, count in here.rows.items() if count) or "no published rows"

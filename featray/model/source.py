@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from featray.errors import ConfigError, LicenseError, ModelError
+from featray.errors import ConfigError, LicenseError, ModelError, WeightsMissing
 from featray.model.checkpoint import Checkpoint, read_checkpoint
 from featray.model.synth import DEFAULT_VARIANT, SYNTHETIC_VARIANTS, write_synthetic
 from featray.weights.cache import locked
@@ -22,7 +22,7 @@ class KnownCheckpoint:
     """A published checkpoint.
 
     `revision` and `sha256` are None where they are not pinned here: they are then recorded
-    when the file is first pulled, and later runs are held to the record.
+    when the file is first pulled, and later runs are held to the record. `synthetic` has its shape.
     """
 
     spec: str
@@ -30,6 +30,7 @@ class KnownCheckpoint:
     license: str
     revision: str | None = None
     sha256: str | None = None
+    synthetic: str = f"{SYNTHETIC}:{DEFAULT_VARIANT}"
 
     @property
     def pinned(self) -> str:
@@ -49,6 +50,7 @@ KNOWN_CHECKPOINTS: Final[tuple[KnownCheckpoint, ...]] = (
         spec="hf://py-feat/face_multitask_v2/face_multitask_v28.safetensors",
         description="what py-feat 2.1.5 loads (v2.8)",
         license=DEFAULT_LICENSE,
+        synthetic=f"{SYNTHETIC}:v28",
     ),
 )
 """The published multitask checkpoints, for people to choose from; other files work too."""
@@ -103,6 +105,25 @@ def open_pulled_checkpoint(spec: str, revision: str | None, cache_dir: Path) -> 
     """
     found, commit = open_pulled(find_hub_file(spec, revision)[0], cache_dir, read_checkpoint)
     return replace(found, revision=commit)
+
+
+def find_stand_in(spec: str, revision: str | None, accept_license: str | None, cache_dir: Path) -> str | None:
+    """Return the synthetic checkpoint in the shape of weights that a run would download; None if it would not.
+
+    Raises:
+        ConfigError: `spec` or `revision` is malformed.
+        LicenseError: a run would end since the weights' licence has not been accepted.
+        ModelError: the pulled copy is damaged.
+    """
+    if not spec.startswith(HUB_PREFIX):
+        return None
+    _check_license(find_hub_file(spec, revision)[0], accept_license)
+    try:
+        open_pulled_checkpoint(spec, revision, cache_dir)
+    except WeightsMissing:
+        known = (known.synthetic for known in KNOWN_CHECKPOINTS if known.spec == spec)
+        return next(known, SYNTHETIC)
+    return None
 
 
 def checked_sha256(sha256: str | None) -> str | None:

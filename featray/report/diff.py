@@ -15,8 +15,8 @@ from featray.errors import UsageError
 from featray.report.distributions import FEATURES
 from featray.report.scope import limit_memory
 from featray.tables.layout import Output, list_partitions
-from featray.tables.query import connect, run_sql
-from featray.views.selection import quoted
+from featray.tables.named import quoted
+from featray.tables.query import connect, read_rows, run_sql
 
 MOST_FACES: Final = 5_000_000
 """Faces beyond which whole videos are drawn; a joined row holds both sides and does not stream."""
@@ -215,5 +215,4 @@ def _shifts(connection: duckdb.DuckDBPyConnection) -> list[Shift]:
 
 
 def _row(connection: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = run_sql(connection, sql).read_all().to_pylist()
-    return rows[0]
+    return read_rows(run_sql(connection, sql))[0]

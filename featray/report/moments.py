@@ -17,9 +17,10 @@ from PIL import Image
 from featray.errors import FeatrayError, UsageError
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.report.scope import Scope
+from featray.tables.named import quoted
 from featray.views.overlay import Square, cut_square, hide
 from featray.views.preview import hidden_squares
-from featray.views.selection import Face, VideoRow, find_video, quoted, read_frames
+from featray.views.selection import Face, VideoRow, find_video, read_frames
 from featray.views.source import Shown, Source, find_source
 
 MOMENTS: Final = 12

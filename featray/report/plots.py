@@ -38,6 +38,7 @@ _STYLE: Final[Any] = {
     "axes.spines.left": False,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # where it is anyhow: nothing stands above the axes; looking for that takes a fifth of the time
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelsize": 8,

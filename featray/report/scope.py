@@ -10,8 +10,8 @@ import duckdb
 from featray.errors import UsageError
 from featray.schema import TABLES
 from featray.tables.layout import Output
-from featray.tables.query import Published, connect, read_published, run_sql
-from featray.views.selection import quoted
+from featray.tables.named import quoted
+from featray.tables.query import Published, connect, read_published, read_rows, run_sql
 
 MEMORY: Final = "1GB"
 """Of DuckDB; what does not fit goes to its temporary folder."""
@@ -40,8 +40,7 @@ class Scope:
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a query, which has to keep them few."""
-        found: list[dict[str, Any]] = run_sql(self.connection, sql).read_all().to_pylist()
-        return found
+        return read_rows(run_sql(self.connection, sql))
 
     def row(self, sql: str) -> dict[str, Any]:
         """The only row of a query."""

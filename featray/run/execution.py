@@ -89,6 +89,7 @@ class Execution:
         """
         pages = open_shards(todo, self._partition, self._job.run_id, self._tally)
         self._progress.start(self._tally, self._session.workers, self._job.gpu)
+        self._lease.standing = self._progress.standing
         last = self._job.config.run.max_attempts
         for attempt in range(1, last + 1):
             self._attempt(pages, is_last=attempt == last)

@@ -2,25 +2,25 @@
 
 Lists the input as a run does, leaves out what is published, plans a random sample of the videos, and puts short
 stretches of a few of them through the run's own decoding, detection, inference and publishing, on this machine, into
-a folder that is deleted. Starts no Ray, and writes nothing to the output. Totals follow from the sample's shares of
-the listed bytes; with one that holds few of many videos, they are as rough as those are different.
+a folder that is deleted. Starts no Ray, writes nothing to the output, and downloads nothing. Totals follow from the
+sample's shares of the listed bytes; with one that holds few of many videos, they are as rough as those are different.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from featray.config import Config
+from featray.config import Config, cache_dir
 from featray.errors import OutputError
 from featray.extract.isolation import IsolatedDecoder
 from featray.extract.plan import VideoPlan
-from featray.graph.machine import local_gpus
+from featray.graph.machine import local_cpus, local_gpus
 from featray.identity import work_keys
-from featray.redaction import redact_uri
+from featray.model.source import find_stand_in
 from featray.run.job import Job, describe
 from featray.run.shards import SHARD_BYTES, SHARD_VIDEOS
 from featray.run.trial import Measured, frames_promised, measure
@@ -62,8 +62,12 @@ def forecast(
         FeatrayError: what would end the run before it starts: nothing to list, weights that are not here, ...
     """
     asked = config.cluster.gpus_per_worker
-    job = describe(config, local_gpus() or (0.0 if asked == "auto" else asked))  # the cluster may have what is not here
-    listed = _list(config, job, sample)
+    stand_in = _stand_in(config)
+    planned = config if stand_in is None else _with_weights(config, stand_in)
+    job = describe(
+        planned, local_gpus() or (0.0 if asked == "auto" else asked)
+    )  # the cluster may have what is not here
+    listed = _list(config, job, sample, known=stand_in is None)
     plans, plan_seconds = _probe(job, listed.sample)
     good = [(video, plan) for video, plan in zip(listed.sample, plans, strict=True) if not plan.failure]
     measured = measure(job, good)
@@ -72,7 +76,7 @@ def forecast(
     faces = frames * measured.face_share
     hours = _hours(job, measured, frames, faces, scale * plan_seconds)
     return {
-        "release": job.release,
+        "release": job.release if stand_in is None else None,
         "videos": listed.videos,
         "already_published": listed.published,
         "input_bytes": listed.bytes,
@@ -81,6 +85,7 @@ def forecast(
         "faces": round(faces),
         "unreadable_videos": round(scale * (len(plans) - len(good))),
         **hours,
+        "places": _places(job, measured, hours, faces),
         "output_bytes": round(_output_bytes(listed, measured, frames, faces)),
         "memory_gib": {
             "decode_worker": round(measured.decode_bytes / 2**30, 2),
@@ -93,13 +98,49 @@ def forecast(
             "frames": measured.frames,
             "faces": measured.faces,
         },
+        "stand_in": stand_in,
     }
 
 
-def _list(config: Config, job: Job, sample: int) -> Listed:
-    """Count the listing; the sample is drawn evenly from what is not published (reservoir), always the same way."""
+def _stand_in(config: Config) -> str | None:
+    """The synthetic weights to plan with, where a run would first download its own."""
+    model = config.model
+    return find_stand_in(model.checkpoint, model.revision, model.accept_license, cache_dir())
+
+
+def _with_weights(config: Config, checkpoint: str) -> Config:
+    model = config.model.model_copy(update={"checkpoint": checkpoint, "revision": None, "sha256": None})
+    return config.model_copy(update={"model": model})
+
+
+def _places(job: Job, measured: Measured, hours: dict[str, Any], faces: float) -> list[dict[str, Any]]:
+    """Wall time where it is known on what: on this computer, and on the CPUs and GPUs that the config names.
+
+    All CPUs are taken to be busy all the time, and GPUs beside them.
+    """
+    places = []
+    cpus, gpus, cluster = float(local_cpus()), local_gpus(), job.config.cluster
+    on_cpus = hours["cpu_hours"]
+    if job.gpu and not gpus:
+        on_cpus += faces * (measured.cpu_infer_seconds or 0.0) / max(measured.faces, 1) / 3600
+    if not job.gpu or gpus or measured.cpu_infer_seconds is not None or not faces:
+        here = max(on_cpus / cpus, hours["gpu_hours"] / gpus if gpus else 0.0)
+        places.append({"place": "this computer", "cpus": cpus, "gpus": gpus, "hours": round(here, 6)})
+    if cluster.grows:
+        cpus = cpus if cluster.cpus == "auto" else cluster.cpus
+        gpus = gpus if cluster.gpus == "auto" else cluster.gpus
+        there = max(hours["cpu_hours"] / cpus, hours["gpu_hours"] / gpus if gpus else 0.0)
+        places.append({"place": "config", "cpus": cpus, "gpus": gpus, "hours": round(there, 6)})
+    return places
+
+
+def _list(config: Config, job: Job, sample: int, *, known: bool) -> Listed:
+    """Count the listing; the sample is drawn evenly from what is not published (reservoir), always the same way.
+
+    `known`: whether the job's release is that of the run, so that what is published can be told.
+    """
     listed, chosen = Listed(), random.Random(0)
-    key, done = work_keys(job.settings), _done(config, job)
+    key, done = work_keys(job.settings), _done(config, job) if known else None
     for video in list_videos(config.input):
         record = done.find(video.video_id) if done else -1
         if done and record >= 0 and done.is_done(record, key(video.content_id)):
@@ -182,28 +223,3 @@ def _cost(hours: dict[str, Any], cpu_price: float | None, gpu_price: float | Non
         return None
     cpu, gpu = hours["cpu_hours"] * (cpu_price or 0.0), hours["gpu_hours"] * (gpu_price or 0.0)
     return {"cpu": round(cpu, 4), "gpu": round(gpu, 4), "total": round(cpu + gpu, 4)}
-
-
-def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
-    """The forecast for people."""
-    where = redact_uri(config.output.uri)
-    yield f"into     {where}, release {found['release']}"
-    yield f"videos   {found['videos']:,} to do, {found['input_bytes'] / 1e6:,.1f} MB"
-    if found["already_published"]:
-        yield f"         {found['already_published']:,} more are published already"
-    if found["unreadable_videos"]:
-        yield f"         about {found['unreadable_videos']:,} of them cannot be read"
-    yield f"work     about {found['units']:,} units, {found['frames']:,} frames, {found['faces']:,} faces"
-    stages = ", ".join(f"{stage} {hours:.3g}" for stage, hours in found["cpu_hours_by_stage"].items())
-    yield f"hours    {found['cpu_hours']:,.3g} of one CPU thread ({stages}), {found['gpu_hours']:,.3g} of one GPU"
-    memory = found["memory_gib"]
-    yield f"memory   {memory['decode_worker']} GiB a decode worker, {memory['infer_worker']} GiB an inference worker"
-    yield f"output   about {found['output_bytes'] / 1e6:,.1f} MB"
-    if found["cost"]:
-        cost = found["cost"]
-        yield f"cost     {cost['total']:,.2f} (CPU {cost['cpu']:,.2f}, GPU {cost['gpu']:,.2f})"
-    sample = found["sample"]
-    yield (
-        f"from     headers of {sample['videos']} videos and {sample['frames']} frames of {sample['stretches']}; "
-        f"rates {found['rates']['origin']}"
-    )

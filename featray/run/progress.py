@@ -12,6 +12,8 @@ from rich.progress import Progress as Bar
 
 from featray.graph.workers import Workers
 from featray.run.tally import Tally
+from featray.run.wording import duration
+from featray.tables.holder import Standing
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
 """Between lines in logs: often enough to see life, seldom enough to read."""
@@ -44,10 +46,13 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def announce(self, executor: str, why: str) -> None:
-        """Say which executor a run takes, and why."""
-        if not self._quiet:
-            self._console.print(f"executor: {executor}, {why}; starting", style="dim", highlight=False)
+    def announce(self, executor: str, why: str, *, weights_trained: bool) -> None:
+        """Say which executor a run takes, and why; and before it computes for hours, that its numbers mean nothing."""
+        if self._quiet:
+            return
+        if not weights_trained:
+            self._console.print("weights: synthetic (random); facial numbers will carry no meaning", style="yellow")
+        self._console.print(f"executor: {executor}, {why}; starting", style="dim", highlight=False)
 
     def start(self, tally: Tally, workers: Workers, gpu: bool) -> None:
         """The cluster is there; `tally` will be counted up."""
@@ -64,36 +69,37 @@ class Progress:
         if self._quiet:
             return
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, description=self.line(), completed=self._share())
+            self._bar.update(self._task, description=self.line(), completed=self.standing().share or 0.0)
         elif time.monotonic() - self._printed >= _PLAIN_EVERY_SECONDS:
             self._printed = time.monotonic()
             self._console.print(self.line(), soft_wrap=True)
 
-    def line(self) -> str:
-        """The state in one line."""
-        tally, seconds = self._tally, max(time.monotonic() - self._start, 1e-3)
-        return (
-            f"{tally.videos_done}/{tally.videos_expected}{'' if tally.listed_all else '+'} videos  "
-            f"{tally.frames:,} frames  {tally.faces:,} faces  "
-            f"{tally.frames / seconds:.1f} frames/s  {tally.faces / seconds:.1f} faces/s  {self._left(seconds)}"
+    def standing(self) -> Standing:
+        """How far the run is."""
+        tally = self._tally
+        # Known once all is listed: the listing keeps a little ahead of decoding, and has more to come until then.
+        share = tally.bytes_done / tally.bytes_expected if tally.listed_all and tally.bytes_expected else None
+        return Standing(
+            seconds=time.monotonic() - self._start,
+            videos_done=tally.videos_done,
+            videos_expected=tally.videos_expected,
+            listed_all=tally.listed_all,
+            frames=tally.frames,
+            faces=tally.faces,
+            share=share,
         )
 
-    def _share(self) -> float:
-        """Of the work that is done; 0 while the listing, which keeps a little ahead of decoding, has more to come."""
-        tally = self._tally
-        return tally.bytes_done / tally.bytes_expected if tally.listed_all and tally.bytes_expected else 0.0
-
-    def _left(self, seconds: float) -> str:
-        share = self._share()
-        if not share:
-            return "time left: not known yet"
-        left = seconds / share - seconds
-        return f"about {_duration(left)} left"
+    def line(self) -> str:
+        """The state in one line."""
+        return in_words(self.standing())
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+def in_words(standing: Standing) -> str:
+    """How far a run is, in one line."""
+    left = standing.seconds_left
+    return (
+        f"{standing.videos_done}/{standing.videos_expected}{'' if standing.listed_all else '+'} videos  "
+        f"{standing.frames:,} frames  {standing.faces:,} faces  "
+        f"{standing.frames_per_s:.1f} frames/s  {standing.faces / max(standing.seconds, 1e-3):.1f} faces/s  "
+        + ("time left: not known yet" if left is None else f"about {duration(left)} left")
+    )

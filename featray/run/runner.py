@@ -101,7 +101,7 @@ def _execute(
     begin_run(partition, row)
     try:
         executor, why = choose_executor(job.config.cluster, lambda: _count(head, rest))
-        progress.announce(executor, why)
+        progress.announce(executor, why, weights_trained=job.checkpoint.weights_trained)
         with progress, open_session(executor, job.config.cluster, job.stage_settings(partition)) as session:
             row["gpu"] = session.gpus if job.gpu else None
             execution = Execution(job, lease, session, progress)

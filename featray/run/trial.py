@@ -51,6 +51,7 @@ class Measured:
     Attributes:
         seconds: by stage but inference, over all stretches.
         infer_seconds: of the network; None if no face was there, or a CPU stood in for the run's GPU.
+        cpu_infer_seconds: of the network on the CPU that stood in.
         face_share: faces a sampled frame, in the videos' own proportions.
         row_bytes: of the files, by table and row.
         file_bytes: of a file whatever its rows, by table.
@@ -63,6 +64,7 @@ class Measured:
     seconds: dict[str, float] = field(default_factory=dict)
     face_share: float = 0.0
     infer_seconds: float | None = None
+    cpu_infer_seconds: float | None = None
     row_bytes: dict[str, float] = field(default_factory=dict)
     file_bytes: dict[str, int] = field(default_factory=dict)
     decode_bytes: int = 0
@@ -122,6 +124,8 @@ def _work(job: Job, stages: StageSettings, tasks: list[VideoTask], promised: dic
         with LocalSession(job.config.cluster, stages) as session:
             session.publish(manifest, PublishSettings(job.run_id, tuple(job.config.output.tables), ()))
             session.published(wait=True)
+    if stands_in:
+        measured.cpu_infer_seconds = measured.infer_seconds
     if stands_in or not measured.faces:
         measured.infer_seconds = None
     measured.decode_bytes = _peak_bytes(resource.RUSAGE_CHILDREN)

@@ -19,6 +19,36 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class Standing:
+    """How far a run is.
+
+    Attributes:
+        seconds: since its executor was there.
+        videos_done, videos_expected: of this run; more may be expected until `listed_all`.
+        frames, faces: that have landed in this run.
+        share: of the run's bytes that is done; None until the listing is through.
+    """
+
+    seconds: float
+    videos_done: int
+    videos_expected: int
+    listed_all: bool
+    frames: int
+    faces: int
+    share: float | None
+
+    @property
+    def frames_per_s(self) -> float:
+        """Since the executor was there."""
+        return self.frames / max(self.seconds, 1e-3)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the speed so far; None if that is not known yet."""
+        return self.seconds / self.share - self.seconds if self.share else None
+
+
+@dataclass(frozen=True)
 class Holder:
     """A lease as it is stored.
 
@@ -28,6 +58,7 @@ class Holder:
         machine: within which `pid` and `pid_started` mean something: boot and pid namespace.
         since_us, renewed_us: by the holder's clock, microseconds since the epoch; for people to read.
         released: whether the holder is done.
+        standing: how far its run was when it renewed; None before it works, and of what is no run.
     """
 
     number: int
@@ -41,6 +72,7 @@ class Holder:
     since_us: int
     renewed_us: int
     released: bool = False
+    standing: Standing | None = None
 
     @classmethod
     def myself(cls, number: int, run_id: str) -> Holder:

@@ -42,6 +42,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
@@ -51,7 +52,7 @@ from featray.errors import LeaseError, NotFound, StorageError
 from featray.records import dump, load
 from featray.store.exclusive import age_seconds, create_bytes, enforces
 from featray.store.storage import delete, list_files, read_bytes, write_bytes
-from featray.tables.holder import Holder
+from featray.tables.holder import Holder, Standing
 from featray.tables.layout import Partition
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,10 @@ class Lease:
 
     Attributes:
         partition: what is held.
+        standing: asked at each renewal how far the run is, for `featray status`; None for what is no run.
     """
+
+    standing: Callable[[], Standing] | None = None
 
     def __init__(self, partition: Partition, holder: Holder) -> None:
         self.partition = HeldPartition(
@@ -183,7 +187,8 @@ class Lease:
         except LeaseError as error:
             self._lost = error
             raise
-        record = replace(self._holder, renewed_us=time.time_ns() // 1000, released=released)
+        standing = self.standing() if self.standing else None
+        record = replace(self._holder, renewed_us=time.time_ns() // 1000, released=released, standing=standing)
         write_bytes(self.partition.lease(record.number), dump(record))
 
 
@@ -206,6 +211,18 @@ def hold(partition: Partition, run_id: str) -> Lease:
             # The number was free because it had been taken, passed by and tidied away since we looked.
             delete(partition.lease(mine.number))
     raise LeaseError(f"{_name(partition)}: other runs keep taking it; let one of them finish")
+
+
+def read_holder(partition: Partition) -> Holder | None:
+    """Return who holds a partition, without waiting; None if nobody does.
+
+    The last renewal is dated by this machine's clock, which is good enough to tell people.
+    """
+    newest = _newest(partition)
+    holder = _read(partition, newest) if newest else None
+    if holder is None or holder.released or holder.is_gone():
+        return None
+    return holder if time.time() - holder.renewed_us / 1e6 <= EXPIRY_SECONDS else None
 
 
 def _tidy(partition: Partition, mine: int) -> None:

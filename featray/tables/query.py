@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
@@ -117,14 +118,33 @@ def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchRe
         return pa.table({}).to_reader() if relation is None else relation.to_arrow_reader()
 
 
+def read_rows(result: pa.RecordBatchReader) -> list[dict[str, Any]]:
+    """Return the rows of a query whose columns have names of their own."""
+    names = result.schema.names
+    return [dict(zip(names, row, strict=True)) for batch in result for row in read_tuples(batch)]
+
+
+def read_tuples(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a batch. Arrow's own way loads pandas, and takes two seconds, wherever there is a time."""
+    return zip(*(_values(column) for column in batch.columns), strict=True)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    if not pa.types.is_timestamp(column.type) or column.type.unit != "us":
+        return list(column.to_pylist())
+    zero = datetime(1970, 1, 1, tzinfo=None if column.type.tz is None else UTC)
+    return [None if us is None else zero + timedelta(microseconds=us) for us in column.cast(pa.int64()).to_pylist()]
+
+
 @contextmanager
 def one_line_complaints() -> Iterator[None]:
     """What DuckDB has to say about the SQL of the block becomes a one-line UsageError."""
     try:
         yield
     except duckdb.Error as error:
-        first = next(line for line in str(error).splitlines() if line.strip())
-        raise UsageError(f"query: {first}; tables: {', '.join([*TABLES, *VIEWS])}") from None
+        # All of it, since its suggestions follow on later lines; but not the line that marks a place in the one above.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^~")]
+        raise UsageError(f"query: {' '.join(lines)}; tables: {', '.join([*TABLES, *VIEWS])}") from None
 
 
 def read_files(output: Output, files: list[str], *, row_numbers: bool = False, filename: bool = False) -> str:

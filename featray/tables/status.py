@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Final
 
+from featray.errors import StorageError, UsageError
+from featray.store.storage import list_folders
 from featray.tables.done import STATUSES
-from featray.tables.layout import Output
-from featray.tables.query import connect, run_sql
+from featray.tables.layout import Output, Partition
+from featray.tables.lease import read_holder
+from featray.tables.query import connect, read_rows, run_sql
 
 
 def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
     """Counts of videos by status, frames and faces, and the runs; of the latest release of each dataset.
 
     Returns:
-        `{"videos": {"ok": n, "partial": n, "failed": n}, "frames": n, "faces": n, "runs": [...]}`
+        `{"videos": {"ok": n, "partial": n, "failed": n}, "frames": n, "faces": n, "runs": [...], "live": [...]}`;
+        `live` is who holds a dataset and release now, mostly a run, and how far it was at its last renewal.
     """
+    for _ in range(_LOOKS - 1):
+        # A run that ends, or replaces a video, deletes files between our look at its commits and at them.
+        with contextlib.suppress(StorageError, UsageError):
+            return _read(output, release)
+    return _read(output, release)
+
+
+def _read(output: Output, release: str | None) -> dict[str, Any]:
     connection = connect(output, release, ("videos", "runs"))
 
     def rows(sql: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = run_sql(connection, sql).read_all().to_pylist()
-        return found
+        return read_rows(run_sql(connection, sql))
 
     videos = {row["status"]: row["n"] for row in rows("SELECT status, count(*) AS n FROM videos GROUP BY status")}
     totals = rows("SELECT coalesce(sum(frames_sampled), 0) AS frames, coalesce(sum(faces), 0) AS faces FROM videos")[0]
@@ -35,4 +50,39 @@ def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
         "frames": int(totals["frames"]),
         "faces": int(totals["faces"]),
         "runs": runs,
+        "live": list(_live(output, rows)),
     }
+
+
+_LOOKS: Final = 3
+
+_BY_RUN: Final = "SELECT run_id, count(*) AS n FROM videos GROUP BY run_id"
+
+
+def _live(output: Output, rows: Callable[[str], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """What the leases say, and what those runs have published by now."""
+    for dataset in list_folders(output.internal("leases")):
+        for release in list_folders(output.internal("leases", dataset)):
+            holder = read_holder(Partition(output, dataset, release))
+            if holder is None:
+                continue
+            published = next((row["n"] for row in rows(_BY_RUN) if row["run_id"] == holder.run_id), 0)
+            standing = holder.standing
+            yield {
+                "run_id": holder.run_id,
+                "dataset": dataset,
+                "release": release,
+                "host": holder.host,
+                "pid": holder.pid,
+                "user": holder.user,
+                "since": _utc(holder.since_us),
+                "renewed": _utc(holder.renewed_us),
+                "published_videos": published,
+                "landed": None if standing is None else asdict(standing),
+                "frames_per_s": None if standing is None else round(standing.frames_per_s, 1),
+                "seconds_left": None if standing is None else standing.seconds_left,
+            }
+
+
+def _utc(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds")

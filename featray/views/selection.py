@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from featray.errors import UsageError
 from featray.names import MESH_VERTICES
-from featray.tables.query import run_sql
+from featray.tables.named import is_named, not_named, quoted
+from featray.tables.query import read_rows, run_sql
 
 
 @dataclass(frozen=True)
@@ -96,28 +97,18 @@ class SampledFrame:
         return next((face for face in self.faces if face.track_id == track_id), None)
 
 
-def quoted(text: str) -> str:
-    """A string as a literal of SQL."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def find_video(connection: duckdb.DuckDBPyConnection, name: str, dataset: str | None = None) -> VideoRow:
     """The video with this id, URI, or end of a URI such as `face.mp4`.
 
     Raises:
         UsageError: there is none, or more than one.
     """
-    place = "coalesce(uri || '#' || member, uri)"
-    ending = f"ends_with({place}, {quoted('/' + name)}) OR ends_with({place}, {quoted('#' + name)})"
-    condition = f"(video_id = {quoted(name)} OR uri = {quoted(name)} OR {ending})"
+    condition = is_named(name)
     if dataset is not None:
         condition += f" AND dataset = {quoted(dataset)}"
     rows = _rows(connection, f"SELECT * FROM videos WHERE {condition} ORDER BY dataset, release, video_id")
     if not rows:
-        raise UsageError(
-            f"--video {name}: not in this output; it takes a video_id, a URI, or the last parts of one; "
-            'those there are: `featray query OUT "SELECT video_id, uri FROM videos"`'
-        )
+        raise not_named(name)
     if len(rows) > 1:
         found = ", ".join(f"{row['dataset']}/{row['release']}/{row['video_id']}" for row in rows[:5])
         raise UsageError(f"--video {name}: is {len(rows)} videos: {found}; name one by id, --dataset and --release")
@@ -177,8 +168,7 @@ def prominent_track(frames: list[SampledFrame]) -> int | None:
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = run_sql(connection, sql).read_all().to_pylist()
-    return rows
+    return read_rows(run_sql(connection, sql))
 
 
 def _input_column(config: str | None) -> str | None:

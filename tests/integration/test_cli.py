@@ -63,7 +63,11 @@ def test_an_output_that_is_none_of_ours(config, tmp_path):
 
 
 def test_an_unknown_key_and_a_wrong_value(config):
-    check_refusal(featray("run", config(), "--set", "detect.min_scor=1"), 2, "detect.min_scor: unknown key; allowed")
+    check_refusal(
+        featray("run", config(), "--set", "detect.min_scor=1"),
+        2,
+        "detect.min_scor: unknown key, did you mean detect.min_score?",
+    )
     check_refusal(featray("run", config(), "--set", "detect.min_score=x"), 2, "detect.min_score: ")
 
 

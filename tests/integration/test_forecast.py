@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from featray.cli import main
 from featray.run.tally import Tally
+from tests.fixtures.hub_server import point_client_to, serving
 from tests.fixtures.runs import make_config, run_here
 
 SAMPLE = "{every: 8}"
@@ -58,6 +59,32 @@ def test_cpu_time_is_reckoned_by_stage(both, report):
     report(f"featray plan, CPU seconds foreseen and spent: {', '.join(texts)}")
     assert found["gpu_hours"] == 0
     assert found["cost"]["total"] == pytest.approx(36 * found["cpu_hours"], abs=1e-3)
+
+
+def test_the_time_is_that_of_this_computer_and_of_what_the_config_names(both):
+    found, *_ = both
+    (here,) = found["places"]
+    assert here["place"] == "this computer" and here["cpus"] >= 1
+    assert here["hours"] == pytest.approx(found["cpu_hours"] / here["cpus"], abs=2e-6)
+
+
+def test_weights_that_were_not_pulled_are_stood_in_for_and_not_fetched(clips, tmp_path, monkeypatch):
+    """The hub would serve them; the network of `v25` is that of the first test, so that no other is compiled."""
+    spec = "hf://py-feat/face_multitask_v2/face_multitask_v2.safetensors"
+    agreed = ["--set", "model.accept_license=research-noncommercial"]
+    cluster = ["--set", "cluster.cpus=72", "--set", "cluster.gpus=4"]
+    command = ["plan", str(clips / "no_face.mp4"), "--set", f"model.checkpoint={spec}", *cluster]
+    with serving() as hub:
+        point_client_to(hub.url, monkeypatch)
+        hub.files[spec.removeprefix("hf://")] = b"not looked at"
+        refused = CliRunner().invoke(main, command)
+        assert refused.exit_code == 2 and "set model.accept_license" in refused.stderr
+        found = CliRunner().invoke(main, [*command, *agreed])
+    assert found.exit_code == 0, found.output
+    assert hub.requests == []
+    assert "release not known before its weights are" in found.stdout
+    assert f"weights  {spec} was not pulled, and plan downloads nothing: synthetic:v25" in found.stdout
+    assert "on the 72 CPUs and 4 GPUs of the config" in found.stdout
 
 
 def test_what_is_published_is_not_planned_again(both):

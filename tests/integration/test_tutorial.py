@@ -60,7 +60,7 @@ def test_every_step_left_its_mark(done):
     assert re.search(r"face\.mp4\s+40\s+40\s+1\b", printed)
     assert Image.open(folder / "faces.jpg").width > 900
     assert "smiles" in (folder / "report.html").read_text()
-    assert "A run can work here" in (folder / "doctor.txt").read_text()
+    assert "ok: a run can work here" in (folder / "doctor.txt").read_text()
 
 
 @pytest.mark.skipif(not _SPARK, reason="needs pyspark and a Java to run the tutorial's block for Spark")

@@ -37,8 +37,16 @@ def test_sample_takes_three_forms(written, parsed):
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("decode.smple", "all", "decode.smple: unknown key; allowed here: backend, sample"),
-        ("nonsense", 1, "nonsense: unknown key; allowed here: dataset, input"),
+        (
+            "decode.smple",
+            "all",
+            "decode.smple: unknown key, did you mean decode.sample?; allowed here: backend, sample",
+        ),
+        ("zzz", 1, "zzz: unknown key; allowed here: dataset, input"),
+        ("inputs", {}, "inputs: unknown key, did you mean input?; allowed here: dataset, input"),
+        ("min_score", 0.4, "min_score: unknown key, did you mean detect.min_score?; allowed here: dataset"),
+        ("decode.min_scor", 0.4, "decode.min_scor: unknown key, did you mean detect.min_score?; allowed here: backend"),
+        ("detect.device", "cuda", "detect.device: unknown key; allowed here: detector"),
         ("decode.sample", {"fps": -1}, "decode.sample: allowed is all, {every: n}"),
         ("decode.sample", "some", "decode.sample: allowed is all, {every: n}"),
         ("decode.sample", {"every": 2, "fps": 3}, "decode.sample: allowed is all"),
@@ -73,6 +81,74 @@ def test_what_is_refused_is_named_with_what_is_allowed(path, value, expected):
     assert "\n" not in str(caught.value)
 
 
+def test_all_problems_are_shown_at_once():
+    data = {"dataset": "a/b", "input": {}, "decode": {"sample": {"fps": -1}, "unit_frmes": 3}, "detect": {"every": 99}}
+    with pytest.raises(ConfigError) as caught:
+        parse_config(data)
+    first, *problems = str(caught.value).splitlines()
+    assert first == "config: 6 problems"
+    assert [problem.split(":")[0].strip() for problem in problems] == [
+        "dataset", "input.uris", "output", "decode.sample", "decode.unit_frmes", "detect.every",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("decode: {unit_frames: 16}\nmodel: {}\ndecode: {}\n", "decode: is given twice, at line 1 and at line 3"),
+        ("decode:\n  sample: all\n  'sample': all\n", "decode.sample: is given twice, at line 2 and at line 3"),
+        ("decode: {sample: {fps: 1, fps: 2}}", "decode.sample.fps: is given twice, at line 1 and at line 1"),
+        ("a: 1\nb: 1\na: 2\nb: 2\n", "b: is given twice, at line 2 and at line 4"),
+        ("dataset: 2026-13-45", "looks like a date or a number and is none; put it in quotes"),
+        ("dataset: !!float hunter2", "looks like a date or a number and is none"),
+        ("[" * 5000, "nested too deeply"),
+        ("dataset: a\x07b", "special characters are not allowed"),
+    ],
+)
+def test_yaml_that_hides_something_is_refused(tmp_path, text, expected):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"c\.yaml: ") as caught:
+        load_config(path)
+    assert expected in str(caught.value) and "hunter2" not in str(caught.value)
+
+
+def test_anchors_and_merged_keys_are_taken(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "dataset: d\ninput: {uris: [a], storage_options: &s {anon: true, key: a}}\n"
+        "output: {uri: o, storage_options: {<<: *s, key: b}}\n"
+    )
+    assert load_config(path).output.storage_options == {"anon": True, "key": "b"}
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 40)),
+        "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 40)),
+    ],
+)
+def test_a_yaml_bomb_is_refused_before_it_grows(tmp_path, bomb):
+    """Of 9 to the power of 39 values: a test that expanded them would not end."""
+    path = tmp_path / "c.yaml"
+    path.write_text("a0: &a0 {x: lol}\n" + bomb)
+    with pytest.raises(ConfigError, match=r"grows beyond 100,000 values through its aliases"):
+        load_config(path)
+
+
+def test_a_list_that_holds_itself_is_refused(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("a: &a [*a]\n")
+    with pytest.raises(ConfigError, match="through its aliases"):
+        load_config(path)
+
+
+def test_configs_that_name_the_only_device_there_was_are_taken():
+    """As the runs of older outputs recorded it; `verify --recompute` reads those."""
+    assert parse_config(with_value("detect.device", "cpu")) == parse_config(MINIMAL)
+
+
 def test_overrides_are_yaml_and_reach_into_sections(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("dataset: d\ninput: {uris: [a]}\noutput: {uri: o}\n")
@@ -81,7 +157,9 @@ def test_overrides_are_yaml_and_reach_into_sections(tmp_path):
     assert config.output.tables == ["faces"]
 
 
-@pytest.mark.parametrize("override", ["decode", "=1", "dataset.x=1", "a..b=1", "decode.sample={"])
+@pytest.mark.parametrize(
+    "override", ["decode", "=1", "dataset.x=1", "a..b=1", "decode.sample={", "decode.sample={fps: 1, fps: 2}"]
+)
 def test_a_malformed_override_is_refused(tmp_path, override):
     path = tmp_path / "c.yaml"
     path.write_text("dataset: d\ninput: {uris: [a]}\noutput: {uri: o}\n")

@@ -17,6 +17,13 @@ def test_video_id_is_a_fixed_function_of_the_uri():
     assert video_id("s3://bucket/a.tar", "m.mp4") != video_id("s3://bucket/a.tar", "n.mp4")
 
 
+def test_the_release_of_the_default_settings_stays():
+    """What is published is found by it: another name means that all work is done again."""
+    for detect in ({}, {"device": "cpu"}):
+        settings = result_settings(parse_config({**BASE, "detect": detect}), **WEIGHTS)
+        assert release_name("m", settings) == "m-811445b4"
+
+
 @pytest.mark.parametrize(
     "same",
     [

@@ -145,6 +145,11 @@ def test_list_before_and_after_a_pull(hub, models, atto):
     after = models("list").stdout
     assert f"asked for main, pinned to revision {COMMIT}" in after
     assert f"sha256 {atto.sha256}; license MIT" in after
+    found = json.loads(models("list", "--json").stdout)
+    assert [one["name"] for one in found["published"]][2:] == ["retinaface-r34", "retina-face"]
+    assert not any(one["pulled"] for one in found["published"])
+    (pulled,) = found["pulled"]
+    assert (pulled["spec"], pulled["revision"], pulled["sha256"]) == (HUB_SPEC, COMMIT, atto.sha256)
 
 
 def test_list_names_a_damaged_entry(hub, models, cache):

@@ -44,6 +44,18 @@ def test_what_is_here_is_found_to_work(healthy):
     assert "h264" in healthy["decoding/PyAV decodes"]["found"]
 
 
+def test_the_verdict_comes_first(tmp_path):
+    """With what has to be fixed; then all that was looked at."""
+    well, ill = _doctor().output.splitlines(), _doctor(str(tmp_path / "nowhere")).output.splitlines()
+    assert well[:3] == [
+        "ok: a run can work here",
+        "",
+        "What was looked at; what is marked - is only needed for extras:",
+    ]
+    assert ill[0] == "1 to fix before a run can work:" and ill[1].startswith("MISSING reach") and "->" in ill[2]
+    assert ill[1] in ill[4:] and len(ill) > len(well)
+
+
 def test_what_only_extras_need_does_not_fail(healthy, monkeypatch, tmp_path):
     assert all(check["mend"] for check in healthy.values() if check["state"] != "ok")
     monkeypatch.setenv("FEATRAY_CACHE", str(tmp_path))

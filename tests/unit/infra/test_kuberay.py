@@ -156,15 +156,35 @@ def test_only_gpu_pods_tolerate_and_take_gpus():
     assert tolerant == {"infer"} and with_gpu == {"infer/ray-worker"}
 
 
-def test_weights_are_pulled_once_into_the_cache_that_ray_uses():
+def test_no_licence_is_accepted_for_the_user():
+    for path in (*REPOSITORY.glob("configs/*.yaml"), INFRA / "kuberay/config.yaml", INFRA / "compose/config.yaml"):
+        model = load_config(path).model
+        assert (model.checkpoint, model.accept_license) == ("synthetic", None), path
+    for path in INFRA.rglob("*.yaml"):
+        used = re.sub(r"#.*", "", path.read_text())
+        assert "accept" not in used and "hf://" not in used, path
+
+
+def test_weights_are_pulled_once_into_the_cache_that_ray_uses(tmp_path):
+    """Those of the lines that a user takes in, who agrees to their licence."""
     cache = image_environment()["FEATRAY_CACHE"]
+    taken_in = {}
+    for name in ("config", "rayjob"):
+        text = (INFRA / f"kuberay/{name}.yaml").read_text().replace("                - list\n", "")
+        taken_in[name] = tmp_path / f"{name}.yaml"
+        taken_in[name].write_text(re.sub(r"# (?=checkpoint: |accept_license: |- pull|- hf:|- --accept)", "", text))
+    model = load_config(taken_in["config"]).model
+    assert model.accept_license
+    agreed = yaml.safe_load(taken_in["rayjob"].read_text())["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
+    (pull,) = agreed["spec"]["initContainers"]
+    assert pull["command"] == [
+        "featray", "models", "pull", model.checkpoint, f"--accept-license={model.accept_license}"
+    ]  # fmt: skip
+    parse_hub_spec(model.checkpoint, model.revision)
     for name in ("head", *GROUPS):
         pod = PODS[name]["spec"]
         (pull,) = pod["initContainers"]
-        program, group, verb, spec, license_option = pull["command"]
-        assert (program, group, verb, spec) == ("featray", "models", "pull", CONFIG.model.checkpoint)
-        assert license_option == f"--accept-license={CONFIG.model.accept_license}"
-        parse_hub_spec(spec, CONFIG.model.revision)
+        assert pull["command"] == ["featray", "models", "list"]
         (main,) = pod["containers"]
         for container in (pull, main):
             assert environment(container)["FEATRAY_CACHE"] == cache

@@ -111,6 +111,37 @@ def test_an_erased_video_does_not_come_back_unless_allowed(out, inputs, small_ne
     assert verify(out).problems == []
 
 
+def test_a_video_is_erased_by_the_names_that_preview_takes(out, inputs):
+    """Its file name, its URI; and by its URI when no table has it any more."""
+
+    def ask(name):
+        return CliRunner().invoke(main, ["erase", out.root.path, "--video", name])
+
+    before = ids(out)
+    none = ask("nobody.mp4")
+    assert none.exit_code == 2 and "--video nobody.mp4: not in this output" in none.stderr
+    done = ask("anna.mp4")
+    assert done.exit_code == 0 and f"erased {before['anna']} from " in done.output
+    assert set(ids(out)) == set(before) - {"anna"}
+    again = ask(f"file://{inputs}/anna.mp4")
+    assert again.exit_code == 0 and again.output == f"{before['anna']}: nothing of it was left\n"
+    assert ask(f"{inputs}/ben.mp4").exit_code == 0 and set(ids(out)) == set(before) - {"anna", "ben"}
+
+
+def test_a_name_that_two_videos_have_erases_none(inputs, small_network, tmp_path):
+    for folder in ("monday", "friday"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(inputs / "notes.mp4", tmp_path / folder / "same.mp4")
+    run_here(small_config([f"{tmp_path}/*day/*.mp4"], tmp_path / "out", small_network))
+    done = CliRunner().invoke(main, ["erase", str(tmp_path / "out"), "--video", "same.mp4"])
+    assert done.exit_code == 2 and "same.mp4: is 2 videos: " in done.stderr and "name one by its id" in done.stderr
+    assert len(rows(tmp_path / "out", "videos")) == 2
+    done = CliRunner().invoke(main, ["erase", str(tmp_path / "out"), "--video", "friday/same.mp4", "--json"])
+    (here,) = json.loads(done.stdout)["erased"]
+    assert (here["dataset"], here["rows"]["videos"]) == ("test", 1)
+    assert [row["uri"] for row in rows(tmp_path / "out", "videos")] == [f"file://{tmp_path}/monday/same.mp4"]
+
+
 def test_a_track_is_gone_and_the_accounting_holds(out, partition):
     video = ids(out)["ben"]
     before = {table: rows(out.root.path, table, {video}) for table in TABLES}

@@ -1,0 +1,96 @@
+"""Command line. `featray plan`: what a run will come to.
+
+Imported by the command line at every start, so only click is imported here at the top.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from featray.cli.inputs import input_arguments, read_inputs
+
+if TYPE_CHECKING:
+    from featray.config import Config
+
+
+@click.command(short_help="Say what a run would come to: videos, hours, bytes, cost.")
+@input_arguments
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--sample", type=click.IntRange(min=1), default=20, show_default=True, help="Videos whose headers are read."
+)
+@click.option("--price-cpu-hour", type=click.FloatRange(min=0), help="Of one CPU thread.")
+@click.option("--price-gpu-hour", type=click.FloatRange(min=0), help="Of one GPU.")
+def plan(
+    inputs: tuple[str, ...],
+    out: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    sample: int,
+    price_cpu_hour: float | None,
+    price_gpu_hour: float | None,
+) -> None:
+    """Say what running CONFIG, or INPUTs into --out OUT, would come to: videos, frames, faces, hours, bytes, cost.
+
+    Reads the headers of a random sample of the videos, and works on a few seconds of some of them, on this machine.
+    Starts no run, writes nothing to the output and downloads nothing: synthetic weights of the same shape stand in for
+    published ones that were not pulled.
+
+    \b
+    featray plan clips/
+    featray plan mine.yaml --price-cpu-hour 0.04
+    """
+    from featray.run.forecast import forecast
+
+    config = read_inputs(inputs, out, overrides, out_needed=False)
+    found = forecast(config, sample=sample, cpu_hour_price=price_cpu_hour, gpu_hour_price=price_gpu_hour)
+    for line in [json.dumps(found, indent=2)] if as_json else _lines(found, config):
+        click.echo(line)
+
+
+def _lines(found: dict[str, Any], config: Config) -> Iterator[str]:
+    """The forecast for people."""
+    from featray.redaction import redact_uri
+    from featray.run.wording import duration, size
+
+    yield f"into     {redact_uri(config.output.uri)}, release {found['release'] or 'not known before its weights are'}"
+    yield f"videos   {found['videos']:,} to do, {size(found['input_bytes'])}"
+    if found["already_published"]:
+        yield f"         {found['already_published']:,} more are published already"
+    if found["unreadable_videos"]:
+        yield f"         about {found['unreadable_videos']:,} of them cannot be read"
+    yield f"work     about {found['units']:,} units, {found['frames']:,} frames, {found['faces']:,} faces"
+    for place in found["places"]:
+        yield f"time     about {duration(3600 * place['hours'])} on {_machine(place)}"
+    stages = ", ".join(f"{stage} {duration(3600 * hours)}" for stage, hours in found["cpu_hours_by_stage"].items())
+    yield f"effort   {duration(3600 * found['cpu_hours'])} of one CPU thread ({stages})"
+    if found["gpu_hours"]:
+        yield f"         {duration(3600 * found['gpu_hours'])} of one GPU"
+    memory = found["memory_gib"]
+    yield f"memory   {memory['decode_worker']} GiB a decode worker, {memory['infer_worker']} GiB an inference worker"
+    yield f"output   about {size(found['output_bytes'])}"
+    if found["cost"]:
+        cost = found["cost"]
+        yield f"cost     {cost['total']:,.2f} (CPU {cost['cpu']:,.2f}, GPU {cost['gpu']:,.2f})"
+    sample = found["sample"]
+    yield (
+        f"from     headers of {sample['videos']} videos and {sample['frames']} frames of {sample['stretches']}; "
+        f"rates {found['rates']['origin']}"
+    )
+    if found["stand_in"]:
+        yield (
+            f"weights  {config.model.checkpoint} was not pulled, and plan downloads nothing: {found['stand_in']}, of "
+            "the same shape, stands in; what is published already is not known without them"
+        )
+
+
+def _machine(place: dict[str, Any]) -> str:
+    """`this computer (2 CPUs)`, or what the config names."""
+    has = f"{place['cpus']:g} CPU{'s' if place['cpus'] != 1 else ''}"
+    if place["gpus"]:
+        has += f" and {place['gpus']:g} GPU{'s' if place['gpus'] != 1 else ''}"
+    return f"this computer ({has})" if place["place"] == "this computer" else f"the {has} of the config"

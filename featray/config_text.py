@@ -1,0 +1,157 @@
+"""Ground. A config as text: strict YAML in, and what is wrong with it in words.
+
+YAML lets a key stand twice and lets a few lines grow without bound through aliases; here both are refused, since the
+first hides a setting and the second hangs whoever reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Any, Final
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from featray.errors import ConfigError
+
+_MOST_VALUES: Final = 100_000
+"""Of a YAML text with its aliases written out: a config that lists a URI a line has less."""
+
+
+def read_yaml(text: str) -> Any:
+    """Return the plain data of a YAML text.
+
+    Raises:
+        ConfigError: no valid YAML, a repeated key, or aliases that grow. Values are not shown: they may be secret.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size(node, {})
+        if repeated := list(_repeated_keys(node, "", set())):
+            raise ConfigError("; ".join(repeated))
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "malformed"
+        raise ConfigError(f"not valid YAML{where}: {problem}") from None
+    except RecursionError:
+        raise ConfigError("not valid YAML: nested too deeply") from None
+    except ValueError:
+        raise ConfigError(
+            "not valid YAML: a value looks like a date or a number and is none; put it in quotes"
+        ) from None
+
+
+def _check_size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Count the values below a node with aliases written out, visiting each node once."""
+    key = id(node)
+    if key not in sizes:
+        sizes[key] = _MOST_VALUES + 1  # for an alias of what it is itself part of
+        sizes[key] = 1 + sum(_check_size(child, sizes) for child in _children(node))
+    if sizes[key] > _MOST_VALUES:
+        raise ConfigError(
+            f"line {node.start_mark.line + 1} grows beyond {_MOST_VALUES:,} values through its aliases; write them out"
+        )
+    return sizes[key]
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [child for pair in node.value for child in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def _repeated_keys(node: yaml.Node, path: str, visited: set[int]) -> Iterator[str]:
+    """Yield a phrase for each key that stands twice in a mapping; `<<` brings in others', and is none."""
+    if id(node) in visited:
+        return
+    visited.add(id(node))
+    if not isinstance(node, yaml.MappingNode):
+        for child in _children(node):
+            yield from _repeated_keys(child, path, visited)
+        return
+    lines: dict[tuple[str, str], int] = {}
+    for key, value in node.value:
+        name = key.value if isinstance(key, yaml.ScalarNode) else ""
+        inside = f"{path}.{name}" if path else name
+        line = key.start_mark.line + 1
+        if name and (key.tag, name) in lines:
+            yield f"{inside}: is given twice, at line {lines[key.tag, name]} and at line {line}; keep one"
+        lines.setdefault((key.tag, name), line)
+        yield from _repeated_keys(value, inside, visited)
+
+
+ALTERNATIVES: Final = {
+    "decode.sample": "all, {every: n} with n at least 1, or {fps: x} with x over 0 and up to 1000",
+    "cluster.cpus": "auto or a number over 0",
+    "cluster.gpus": "auto or a number of at least 0",
+    "cluster.decode_workers": "auto or a whole number of at least 1",
+    "cluster.infer_workers": "auto or a whole number of at least 1",
+    "cluster.gpus_per_worker": "auto or a number of at least 0, such as 0.5",
+    "cluster.decode_cpus": "auto or a number over 0",
+    "cluster.infer_cpus": "auto or a number over 0",
+}
+"""Keys that take values of several kinds: pydantic's own message would name only one of them."""
+
+MAY_HOLD_SECRETS: Final = (
+    "input.uris",
+    "input.storage_options",
+    "output.uri",
+    "output.storage_options",
+    "detect.boxes",
+)
+
+
+def describe_problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Say each thing that is wrong with data for `model`, in a line with its key's path."""
+    found: dict[str, str] = {}
+    for problem in error.errors(include_url=False):
+        path = ".".join(str(part) for part in problem["loc"])
+        one_of = next((key for key in ALTERNATIVES if path == key or path.startswith(f"{key}.")), path)
+        found.setdefault(one_of or problem["msg"], _in_words(one_of, dict(problem), model))
+    return list(found.values())
+
+
+def _in_words(path: str, problem: dict[str, Any], model: type[BaseModel]) -> str:
+    got, kind = problem["input"], problem["type"]
+    shown = f" (got {got!r})" if isinstance(got, str | int | float) and not path.startswith(MAY_HOLD_SECRETS) else ""
+    if path in ALTERNATIVES:
+        return f"{path}: allowed is {ALTERNATIVES[path]}{shown}"
+    if kind == "extra_forbidden":
+        beside = _keys_of(_section(problem["loc"][:-1], model))
+        return f"{path}: unknown key{_did_you_mean(problem['loc'], model)}; allowed here: {', '.join(beside)}"
+    if kind == "missing":
+        return f"{path}: is required and has no default"
+    if kind == "model_type":
+        return f"{path}: is a section of keys, not a value"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = f"{message[0].lower()}{message[1:]}"
+    return f"{path}: {message}{shown}" if path else message
+
+
+def _did_you_mean(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
+    """The key of the same section that is written most like this one, else such a key of any section."""
+    written = str(loc[-1])
+    beside = _keys_of(_section(loc[:-1], model))
+    names = {name: ".".join(map(str, (*loc[:-1], name))) for name in beside}
+    for section in _keys_of(model) if not get_close_matches(written, names, 1) else ():
+        names |= {name: f"{section}.{name}" for name in _keys_of(_section((section,), model))}
+    close = get_close_matches(written, names, 1)
+    return f", did you mean {names[close[0]]}?" if close else ""
+
+
+def _section(loc: tuple[int | str, ...], model: type[BaseModel]) -> Any:
+    found: Any = model
+    for part in loc:
+        if isinstance(part, str) and part in _keys_of(found):
+            found = found.model_fields[part].annotation
+    return found
+
+
+def _keys_of(section: Any) -> list[str]:
+    return list(getattr(section, "model_fields", {}))

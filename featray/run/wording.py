@@ -1,0 +1,31 @@
+"""Run. Times and sizes in words, as `run`, `plan` and `status` print them."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float) -> str:
+    """A span of time in the unit that people would use.
+
+    >>> duration(40), duration(400), duration(40_000), duration(4_000_000)
+    ('40 s', '7 min', '11.1 h', '46 days')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 72 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.0f} days"
+
+
+def size(num_bytes: float) -> str:
+    """A number of bytes in decimal units.
+
+    >>> size(12), size(345_678), size(45_000_000), size(2.5e12)
+    ('12 bytes', '346 kB', '45 MB', '2.5 TB')
+    """
+    for power, unit in ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB")):
+        value = num_bytes / 10**power
+        if value >= 1:
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
+    return f"{num_bytes:.0f} bytes"

@@ -1,0 +1,55 @@
+"""Tables. A video by the names that people have for it: its id, its URI, or the last parts of that."""
+
+from __future__ import annotations
+
+import re
+
+from featray.errors import UsageError
+from featray.identity import video_id
+from featray.store.storage import locate
+from featray.tables.layout import Output
+from featray.tables.query import connect, read_rows, run_sql
+
+
+def quoted(text: str) -> str:
+    """A string as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def is_named(name: str) -> str:
+    """The SQL condition on `videos` that a video has this id, this URI, or a URI that ends so, such as `face.mp4`."""
+    place = "coalesce(uri || '#' || member, uri)"
+    ending = f"ends_with({place}, {quoted('/' + name)}) OR ends_with({place}, {quoted('#' + name)})"
+    return f"(video_id = {quoted(name)} OR {place} = {quoted(name)} OR uri = {quoted(name)} OR {ending})"
+
+
+def not_named(name: str) -> UsageError:
+    """The error for a name that no video has."""
+    return UsageError(
+        f"--video {name}: not in this output; it takes a video_id, a URI, or the last parts of one; "
+        'those there are: `featray query OUT "SELECT video_id, uri FROM videos"`'
+    )
+
+
+def find_video_id(output: Output, name: str) -> str:
+    """Return the id of the one video that a name means, in whatever releases it is.
+
+    An id is returned as it is, and a URI or absolute path of what is not published is made into its id: such a video
+    may have landed, or be erased in part.
+
+    Raises:
+        UsageError: no video has this name, or several have.
+    """
+    if re.fullmatch("[0-9a-f]{16}", name):
+        return name
+    sql = f"SELECT DISTINCT video_id, coalesce(uri || '#' || member, uri) AS place FROM videos WHERE {is_named(name)}"
+    found = {row["video_id"]: row["place"] for row in read_rows(run_sql(connect(output, "all", ("videos",)), sql))}
+    if len(found) > 1:
+        places = ", ".join(f"{place} ({one})" for one, place in sorted(found.items())[:5])
+        raise UsageError(f"--video {name}: is {len(found)} videos: {places}; name one by its id")
+    if found:
+        return str(next(iter(found)))
+    if "://" in name or name.startswith("/"):
+        uri, _, member = name.partition("#")
+        return video_id(locate(uri, {}).uri, member or None)
+    raise not_named(name)
