@@ -207,7 +207,7 @@ def test_a_video_in_two_commits(out, partition):
 def test_a_damaged_commit(out, partition):
     name = commit_of(partition, "faces").name
     Path(partition.commit(name).path).write_text("{")
-    assert f"{name}.json cannot be read" in found(out, "commit record")
+    assert f"{name}.json: damaged commit record" in found(out, "commit record")
 
 
 def test_a_file_of_no_commit(out, partition):
