@@ -6,6 +6,7 @@ import json
 
 from rich.console import Console
 
+from featray.errors import printable
 from featray.redaction import redact_uri
 from featray.run.runner import Summary
 
@@ -82,6 +83,6 @@ def _print_deleted(summary: Summary, console: Console) -> None:
     console.print(f"deleted  {deleted.count} published videos are no longer in the input; {fate}", end="")
     console.print("" if summary.job.config.run.drop_deleted else " takes them out")
     for uri in deleted.examples:
-        console.print(f"         {uri}", highlight=False)
+        console.print(f"         {printable(uri)}", highlight=False)
     if deleted.count > len(deleted.examples):
         console.print(f"         and {deleted.count - len(deleted.examples)} more")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from featray.errors import printable
 from featray.tables.done import STATUSES
 from featray.tables.layout import Output
 from featray.tables.query import connect, run_sql
@@ -28,6 +29,8 @@ def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
         "round(frames_per_s, 1) AS frames_per_s FROM runs ORDER BY started_at"
     )
     for run in runs:
+        for name in ("run_id", "dataset", "release", "status"):
+            run[name] = printable(run[name] or "")
         for name in ("started_at", "finished_at"):
             run[name] = run[name].isoformat(timespec="seconds") if run[name] else None
     return {
