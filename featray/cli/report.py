@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--blur",
     is_flag=True,
-    help="Hide who it is: heads become 8 x 8 cells, files' names, path fields and local paths are left out.",
+    help="Hide who it is: heads become 8 x 8 cells; file names, path fields and paths go.",
 )
 @storage_flags
 def report(
