@@ -1,0 +1,201 @@
+"""An output that somebody else made is data: whatever stands in it, nothing outside is read, written or deleted.
+
+Every hostile record is planted in a real output, and every command that opens outputs is run on it. What is watched
+is everything beside the output: that it is as it was, and that its text is in no answer.
+"""
+
+import json
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.fixtures.hostile import SECRET, House, featray, furnish
+from tests.fixtures.published import SPARSE
+from tests.fixtures.runs import small_config
+
+CANCELLED = {"run_id": "r", "files": [], "videos": [], "rewrites": []}
+
+
+@pytest.fixture
+def house(published, inputs, small_network, tmp_path) -> House:
+    root = tmp_path / "house"
+    root.mkdir()
+    furnish(root)
+    shutil.copytree(published, root / "out")
+    config = small_config([f"{inputs}/*.mp4"], root / "out", small_network, decode=SPARSE)
+    data = config.model_dump(mode="json") | {"cluster": {"executor": "local"}}
+    (root / "run.yaml").write_text(yaml.safe_dump(data))
+    videos = [
+        v
+        for path in (root / "out").glob("_featray/commits/*/*/*.json")
+        for v in json.loads(path.read_bytes())["videos"]
+    ]
+    return House(root, root / "out", root / "run.yaml", next(v["video_id"] for v in videos if v["status"] == "ok"))
+
+
+def use(house: House) -> dict[str, int]:
+    """Run every command that opens an output; their exit codes. What they write themselves is taken away again."""
+    out, before = house.out, house.things()
+    made = house.root / "made"
+    made.mkdir()
+    commands = {
+        "status": ["status", out],
+        "query": ["query", out, "SELECT * FROM faces JOIN videos USING (video_id)"],
+        "safe": ["query", out, "SELECT count(*) FROM videos", "--safe"],
+        "export": ["export", out, "--video", house.video_id, "--format", "csv", "--out", made / "a.csv"],
+        "report": ["report", out, "--out", made / "a.html", "--no-thumbnails"],
+        "verify": ["verify", out],
+        "publish": ["publish", out],
+        "erase": ["erase", out, "--video", house.video_id],
+        "compact": ["compact", out],
+        "run": ["run", house.config, "--quiet"],
+    }
+    codes = {}
+    for name, words in commands.items():
+        codes[name] = featray(*words).exit_code
+        things = house.things()
+        assert things.keys() - before.keys() <= {"made", "made/a.csv", "made/a.html"}, name
+        assert {thing: things.get(thing) for thing in before} == before, name
+    assert not any(SECRET in path.read_text(errors="replace") for path in made.iterdir())
+    shutil.rmtree(made)
+    return codes
+
+
+def sql_in_the_name_of_a_commit(house: House) -> None:
+    name, commit = next((n, c) for n, c in house.commits().items() if c["videos"])
+    house.folder("commits").joinpath(f"{name}.json").unlink()
+    evil = f"x'); COPY (SELECT 1) TO '{house.root}/pwned.csv'; --"
+    # The name of a file holds no `/`, so that the record says another one.
+    house.write("commits", "evil", commit | {"name": evil})
+
+
+def sql_in_a_video_id(house: House) -> None:
+    evil = f"x'; COPY (FROM read_text('{house.root}/victim.txt')) TO '{house.root}/pwned.csv'; SELECT '1"
+
+    def edit(rows: pa.Table) -> pa.Table:
+        ids = [evil if i == 0 else value for i, value in enumerate(rows["video_id"].to_pylist())]
+        return rows.set_column(rows.column_names.index("video_id"), rows.schema.field("video_id"), pa.array(ids))
+
+    house.edit_table("faces", edit)
+
+
+def sql_in_the_name_of_a_column(house: House) -> None:
+    evil = f"""x", '') || (SELECT content FROM read_text('{house.root}/victim.txt')) || coalesce(dataset, '"""
+    house.edit_table("videos", lambda rows: rows.append_column(evil, pa.array(["x"] * rows.num_rows)))
+
+
+def sql_in_a_path_field(house: House) -> None:
+    """In the name of a folder that verification takes for a column."""
+    evil = "a IS NULL OR (SELECT count(*) FROM (COPY (SELECT 1) TO '..%2Fpwned.csv')) > 0 OR video_id"
+    name, file, path = house.table_file("videos")
+    moved = path.parent / f"{evil}=x" / path.name
+    moved.parent.mkdir()
+    path.rename(moved)
+    commit = house.commits()[name]
+    for one in commit["files"]:
+        if one["path"] == file["path"]:
+            one["path"] = str(moved.relative_to(house.out))
+    house.write("commits", name, commit)
+
+
+def a_commit_that_deletes(house: House) -> None:
+    file = {"table": "faces", "path": "../victim.txt", "rows": 1, "size_bytes": 1, "sha256": "0" * 64}
+    house.write("commits", "old", CANCELLED | {"name": "old", "published_at_us": 1, "files": [file]})
+    nothing = CANCELLED | {"name": "old", "published_at_us": 1}
+    house.write("commits", "new", CANCELLED | {"name": "new", "published_at_us": 1, "rewrites": [nothing]})
+
+
+def a_commit_that_writes(house: House) -> None:
+    _, file, _ = house.table_file("videos")
+    elsewhere = CANCELLED | {"name": "../../../../../elsewhere", "published_at_us": 1, "files": [file]}
+    house.write("commits", "new", CANCELLED | {"name": "new", "published_at_us": 1, "rewrites": [elsewhere]})
+
+
+def a_manifest_that_deletes(house: House) -> None:
+    shard = next(name for name, commit in house.commits().items() if commit["videos"])
+    video = {"video_id": "../../../../../my", "uri": "u", "work_key": "project"}
+    manifest = {"shard": shard, "run_id": "r", "fields": {}, "videos": [video]}
+    house.write("shards", shard, manifest)
+
+
+def a_manifest_of_everything(house: House) -> None:
+    """Without an id, the folder of a video is that of all; with `../`, that of the output."""
+    shard = next(name for name, commit in house.commits().items() if commit["videos"])
+    house.write("shards", shard, {"shard": shard, "run_id": "r", "fields": {"../../x": "y"}, "videos": []})
+
+
+def a_marker_of_another_place(house: House) -> None:
+    run = next(name.removeprefix("run-") for name in house.commits() if name.startswith("run-"))
+    evil = "../../../../../victim"
+    row = pq.read_table(house.table_file("runs")[2], partitioning=None).to_pylist()[0]
+    row = {k: v for k, v in row.items() if isinstance(v, str)} | {"run_id": evil, "started_at": "2026-01-01T00:00:00"}
+    house.write("running", run, row)
+
+
+def an_erasure_of_another_place(house: House) -> None:
+    video_id = house.video_id
+    folder = house.out / "_featray" / "erased"
+    folder.mkdir()
+    one = {"video_id": video_id, "track_id": None, "release": None, "at_us": 1}
+    one["erasure_id"] = "/../../../../../../elsewhere"
+    (folder / f"{video_id}.json").write_text(json.dumps({"video_id": video_id, "erasures": [one]}))
+
+
+def a_link_for_a_folder_of_rows(house: House) -> None:
+    path = house.table_file("errors")[2]
+    shutil.copy(path, house.root / "my-project" / path.name)
+    (house.root / "my-project" / "part-compact-0-000.parquet").write_bytes(b"mine")
+    shutil.rmtree(path.parent)
+    path.parent.symlink_to(house.root / "my-project")
+
+
+def a_link_for_a_file(house: House) -> None:
+    name, file, path = house.table_file("videos")
+    path.unlink()
+    path.symlink_to(house.root / "secret.parquet")
+    house.sign(name, file, path)
+
+
+def a_link_for_the_landing(house: House) -> None:
+    landing = house.folder("landing")
+    shutil.rmtree(landing)
+    landing.symlink_to(house.root / "my-project")
+
+
+def a_link_for_the_commits(house: House) -> None:
+    """Which all commands read, and some write."""
+    commits = house.folder("commits")
+    commits.rename(house.root / "commits")
+    commits.symlink_to(house.root / "commits")
+
+
+PLANTS = [
+    sql_in_the_name_of_a_commit,
+    sql_in_a_video_id,
+    sql_in_the_name_of_a_column,
+    sql_in_a_path_field,
+    a_commit_that_deletes,
+    a_commit_that_writes,
+    a_manifest_that_deletes,
+    a_manifest_of_everything,
+    a_marker_of_another_place,
+    an_erasure_of_another_place,
+    a_link_for_a_folder_of_rows,
+    a_link_for_a_file,
+    a_link_for_the_landing,
+    a_link_for_the_commits,
+]
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_nothing_outside_is_touched(plant, house):
+    plant(house)
+    codes = use(house)
+    assert set(codes.values()) <= {0, 1, 2}
+
+
+def test_all_is_well_without_any_of_it(house):
+    assert use(house) == dict.fromkeys("status query safe export report verify publish erase compact run".split(), 0)
