@@ -74,7 +74,8 @@ def sql_in_the_name_of_a_commit(house: House) -> None:
 
 
 def sql_in_a_video_id(house: House) -> None:
-    evil = f"x'; COPY (FROM read_text('{house.root}/victim.txt')) TO '{house.root}/pwned.csv'; SELECT '1"
+    evil = f"x'; COPY (FROM read_text('{house.root}/victim.txt')) TO '{house.root}/pwned.csv'; "
+    evil += "SELECT filename FROM (SELECT '' AS filename, 0 AS frame_index) WHERE '1' = '1"
 
     def edit(rows: pa.Table) -> pa.Table:
         ids = [evil if i == 0 else value for i, value in enumerate(rows["video_id"].to_pylist())]
@@ -154,6 +155,11 @@ def a_link_for_a_file(house: House) -> None:
 
 
 def a_link_for_the_landing(house: House) -> None:
+    """Where a folder lies that is called like finished work, which the next run tidies up."""
+    videos = [video for commit in house.commits().values() for video in commit["videos"]]
+    key = next(video["work_key"] for video in videos if video["video_id"] == house.video_id)
+    (house.root / "my-project" / f"{house.video_id}-{key[:16]}").mkdir()
+    (house.root / "my-project" / f"{house.video_id}-{key[:16]}" / "plan.json").write_text(SECRET)
     landing = house.folder("landing")
     shutil.rmtree(landing)
     landing.symlink_to(house.root / "my-project")
@@ -161,7 +167,7 @@ def a_link_for_the_landing(house: House) -> None:
 
 def a_link_for_the_commits(house: House) -> None:
     """Which all commands read, and some write."""
-    commits = house.folder("commits")
+    commits = house.out / "_featray" / "commits"
     commits.rename(house.root / "commits")
     commits.symlink_to(house.root / "commits")
 
