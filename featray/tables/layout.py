@@ -129,13 +129,20 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
     return output
 
 
-def list_partitions(output: Output) -> list[Partition]:
-    """Every dataset and release that has commits. Folders whose names no run gives are none."""
+def list_partitions(output: Output, odd: list[str] | None = None) -> list[Partition]:
+    """Every dataset and release that has commits. Folders whose names no run gives are none; `odd` takes them."""
     found = []
-    for dataset in filter(_is_name, list_folders(output.internal("commits"))):
-        for release in filter(_is_name, list_folders(output.internal("commits", dataset))):
+    for dataset in _named_folders(output, odd):
+        for release in _named_folders(output, odd, dataset):
             found.append(Partition(output, dataset, release))
     return found
+
+
+def _named_folders(output: Output, odd: list[str] | None, *above: str) -> list[str]:
+    names = list_folders(output.internal("commits", *above))
+    if odd is not None:
+        odd += ["/".join([INTERNAL, "commits", *above, name]) for name in names if not _is_name(name)]
+    return [name for name in names if _is_name(name)]
 
 
 def _is_name(folder: str) -> bool:

@@ -54,11 +54,14 @@ def verify(output: Output, release: str | None = None) -> Report:
     Raises:
         UsageError: there is no such release.
     """
-    partitions = [p for p in list_partitions(output) if release in (None, p.release)]
+    odd: list[str] = []
+    partitions = [p for p in list_partitions(output, odd) if release in (None, p.release)]
     if release is not None and not partitions:
         known = ", ".join(sorted({p.release for p in list_partitions(output)})) or "none"
         raise UsageError(f"--release {release}: not in this output; it has: {known}")
     report = Report(partitions=len(partitions))
+    if release is None:
+        report.problems += [Problem("", "is no name of a dataset or release; delete it", folder) for folder in odd]
     committed: set[str] = set()
     with tempfile.TemporaryDirectory(prefix="featray-verify-") as scratch:
         for partition in partitions:
@@ -251,7 +254,11 @@ class _Partition:
         for table in PER_VIDEO_TABLES:
             files = [file.path for commit in commits for file in commit.files if file.table == table]
             view = table_view(table, read_files(self._partition.output, files))
-            self._db.execute(f"CREATE OR REPLACE VIEW {table} AS {view}")
+            try:
+                self._db.execute(f"CREATE OR REPLACE VIEW {table} AS {view}")
+            except duckdb.Error as error:  # each can be read, and they do not go together
+                self._problem(f"{table}: its files cannot be read together: {_first_line(error)}")
+                return
         index.select_videos([commit.name for commit in commits])
         for rule in RULES:
             if all(table in self._tables or table not in ("blendshapes", "mesh") for table in rule.needs):
@@ -276,15 +283,15 @@ class _Partition:
 
     def _file_of(self, row: dict[str, Any], files: list[CommittedFile], tables: tuple[str, ...]) -> str | None:
         """The file with the rows that an accounting rule names; of its last table, else of the ones before."""
-        frame = "" if row.get("frame_index") is None else f" AND frame_index = {int(row['frame_index'])}"
         for table in reversed(tables):
             paths = [file.path for file in files if file.table == table]
             source = read_files(self._partition.output, paths, filename=True)
             if source and row.get("video_id"):
-                keyed = frame if table in (*FACE_TABLES, "frames") else ""
-                found = self._rows(
-                    f"SELECT filename FROM {source} WHERE video_id = {literal(row['video_id'])}{keyed} LIMIT 1"
-                )
+                keys = {"video_id": row["video_id"]}
+                if table in (*FACE_TABLES, "frames") and row.get("frame_index") is not None:
+                    keys["frame_index"] = row["frame_index"]
+                condition = " AND ".join(f"{name} = ${name}" for name in keys)
+                found = self._rows(f"SELECT filename FROM {source} WHERE {condition} LIMIT 1", keys)
                 if found:
                     return next((path for path in paths if found[0]["filename"].endswith(path)), None)
         return None
@@ -303,8 +310,8 @@ class _Partition:
             elif any(erasure.track_id is None for erasure in mine) and index.has_video(video_id):
                 self._problem(f"was erased and is here again; {command}", video_id=video_id)
 
-    def _rows(self, sql: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._db.sql(sql).to_arrow_table().to_pylist()
+    def _rows(self, sql: str, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._db.sql(sql, params=values).to_arrow_table().to_pylist()
         return found
 
 

@@ -127,6 +127,7 @@ def test_a_folder_of_a_name_that_no_run_gives_is_passed_over(out):
     (out / "_featray" / "commits" / "one" / "a\x1b[2Jb").mkdir()
     assert featray("status", out, "--release", "all").exit_code == 0
     assert featray("publish", out).exit_code == 0
+    assert any(r"_featray/commits/one/a\x1b[2Jb: is no name" in line for line in problems(out))
 
 
 @pytest.mark.parametrize("table", ["faces", "videos"])
