@@ -91,7 +91,7 @@ class _Output(_Section):
 
 class _Stored(_Section):
     input: _Input
-    output: _Output
+    output: _Output = _Output(tables=[])
 
 
 @dataclass(frozen=True)

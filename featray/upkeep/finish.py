@@ -118,6 +118,8 @@ def _settings(partition: HeldPartition, manifest: ShardManifest) -> PublishSetti
         raise OutputError(f"shard {manifest.shard}: its run {manifest.run_id} is not in `runs`; run the job again")
     try:
         config = read_config(row["config"])
+        if not config.tables:
+            raise ValueError("names no table")
     except ValueError:
         run = f"shard {manifest.shard}: the config of its run {manifest.run_id}"
         raise OutputError(f"{run} in `runs` cannot be read; run the job again") from None
