@@ -24,6 +24,7 @@ Two kinds, kept apart:
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Any
 
@@ -84,7 +85,7 @@ RETRYABLE: frozenset[ErrorCode] = frozenset(
 
 
 class FeatrayError(Exception):
-    """Root of the tree. `str(error)` is one line that names the thing and the mend.
+    """Root of the tree. `str(error)` is one line that names the thing and the mend, and is safe to print.
 
     Keyword details stay available as `error.details`. Instances survive pickling,
     so that they cross process and Ray boundaries with type, text and details.
@@ -93,11 +94,23 @@ class FeatrayError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, **details: Any) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.details = details
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.args[0], self.details))
+
+
+def printable(text: str) -> str:
+    """A text whose characters for terminals, and marks that turn the direction of writing, are written as escapes.
+
+    Names of files and what stands in an output may hold them: they move the cursor, hide words or change settings.
+    """
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""All but tabs and line breaks; and halves of surrogate pairs, which no terminal takes."""
 
 
 def one_line(error: BaseException, most: int = 300) -> str:

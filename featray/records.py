@@ -1,11 +1,29 @@
-"""Ground. Records as JSON: frozen dataclasses that travel in rows and lie in storage, checked as they are read."""
+"""Ground. Records as JSON: frozen dataclasses that travel in rows and lie in storage, checked as they are read.
+
+Whoever can write to an output can write its records. What becomes part of a path, of SQL or of a date is therefore
+declared as one of the types below, which say what it may be.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
+
+VideoId = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+WorkKey = Annotated[str, Field(pattern="^[0-9a-f]{17,64}$")]
+RecordName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+"""Of a shard, commit, run or erasure: the name of its file, and part of the names of others."""
+FieldName = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+"""Of a path field, as `config.path_field_names` reads them."""
+Count = Annotated[int, Field(ge=0, lt=1 << 62)]
+Micros = Annotated[int, Field(ge=0, lt=253_402_300_800_000_000)]
+"""Microseconds since the epoch, up to the year 9999."""
+
+_FOLDERS: Final = r"(?:[A-Za-z_][A-Za-z0-9_]*=[^/\\*?\[\x00-\x1f\x7f]*/)*"
+TablePath = Annotated[str, Field(pattern=rf"^[a-z_]+/{_FOLDERS}part-[^/\\*?\[\x00-\x1f\x7f]+\.parquet$")]
+"""Of a file of a table, from the output's root on. Patterns of file names are none: DuckDB would expand them."""
 
 _Record = TypeVar("_Record")
 
@@ -22,7 +40,7 @@ def load(kind: type[_Record], text: str | bytes) -> _Record:
     Fields that a newer version added are passed over; those that an older one did not have take their defaults.
 
     Raises:
-        ValueError: it is no JSON, or another record.
+        ValueError: it is no JSON, or another record, or a value is not what its type allows.
     """
     try:
         record: _Record = _adapter(kind).validate_python(json.loads(text))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featray.errors import ModelError, UsageError
+from featray.errors import ModelError, UsageError, printable
 
 if TYPE_CHECKING:
     from featray.faces.detector import DetectorFile
@@ -229,4 +229,4 @@ def _gaze(config: CheckpointConfig) -> list[str]:
 
 
 def _echo(name: str, value: object) -> None:
-    click.echo(f"{name:<11} {value}")
+    click.echo(printable(f"{name:<11} {value}"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
-from featray.errors import UsageError
+from featray.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from featray.report.diff import Diff
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 @click.option("--release", help="A release; default: the latest.")
 @click.option("--dataset", help="A dataset, if there are several.")
 @click.option("--no-thumbnails", is_flag=True, help="Do not open the source videos.")
-@click.option("--blur", is_flag=True, help="Hide who it is: heads become 8 x 8 cells, names of files are left out.")
+@click.option(
+    "--blur",
+    is_flag=True,
+    help="Hide who it is: heads become 8 x 8 cells; file names, path fields and paths go.",
+)
 @storage_flags
 def report(
     out: str,
@@ -123,6 +127,6 @@ def _print(found: Diff) -> None:
     for one in sorted(shares, key=lambda one: -abs(one.worst.b - one.worst.a))[:5]:
         worst = one.worst
         click.echo(
-            f"  {one.column:<17}{worst.video_id}  frame {worst.frame_index} at {worst.pts_us / 1e6:.3f} s: "
+            f"  {one.column:<17}{printable(worst.video_id)}  frame {worst.frame_index} at {worst.pts_us / 1e6:.3f} s: "
             f"{worst.a:.3f} to {worst.b:.3f}"
         )

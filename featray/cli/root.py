@@ -20,7 +20,7 @@ from featray.cli.status import status
 from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import compact, erase, publish, verify
 from featray.cli.views import export, preview
-from featray.errors import FeatrayError, UsageError
+from featray.errors import FeatrayError, UsageError, printable
 from featray.redaction import redact_logs, redact_text
 from featray.version import __version__
 
@@ -45,6 +45,13 @@ class _Group(click.Group):
             ctx.exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED)
 
 
+class _LogFormatter(logging.Formatter):
+    """Keeps what names of files hold for terminals out of logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug logs.")
 @click.version_option(__version__)
@@ -59,9 +66,9 @@ def main(debug: bool) -> None:
     At a glance:     featray report OUT --out report.html
     """
     redact_logs()
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
 
 
 @main.command(short_help="Run the main job: on what CONFIG describes, or on INPUTs into --out OUT.")
@@ -134,8 +141,17 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> i
 @click.argument("sql")
 @click.option("--format", "style", type=_FORMATS, default="table", show_default=True)
 @click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
+@click.option("--safe", is_flag=True, help="For SQL you have not read: only SELECT, and nothing outside OUT.")
 @storage_flags
-def query(out: str, sql: str, style: str, release: str | None, config: Path | None, options: tuple[str, ...]) -> None:
+def query(
+    out: str,
+    sql: str,
+    style: str,
+    release: str | None,
+    safe: bool,
+    config: Path | None,
+    options: tuple[str, ...],
+) -> None:
     """Run SQL (DuckDB) over the tables of the output OUT; @FILE takes it from a file.
 
     Columns of equal name are numbered: pts_us, pts_us_1, pts_us_2. A table on a terminal is cut to its width and to
@@ -144,14 +160,18 @@ def query(out: str, sql: str, style: str, release: str | None, config: Path | No
     \b
     featray query OUT "SELECT video_id, avg(AU12) FROM faces GROUP BY video_id"
     featray query OUT @configs/queries/au12_onsets.sql
+
+    The SQL is yours: like any program it may read and write files that you may (read_csv, COPY), and load DuckDB's
+    extensions. With --safe it may only select, from the tables and files of OUT.
     """
     from featray.cli.show import print_result
-    from featray.tables.query import connect, run_sql
+    from featray.tables.query import connect, run_safe_sql, run_sql
 
     if sql.startswith("@"):
         sql = _read_sql(Path(sql[1:]))
     output = open_told(out, config, options)
-    print_result(run_sql(connect(output, release), sql), style)
+    connection = connect(output, release, locked=safe)
+    print_result(run_safe_sql(connection, sql) if safe else run_sql(connection, sql), style)
 
 
 def _read_sql(path: Path) -> str:

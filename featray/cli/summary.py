@@ -8,6 +8,7 @@ import shlex
 from rich.console import Console
 from rich.text import Text
 
+from featray.errors import printable
 from featray.redaction import redact_uri
 from featray.run.runner import Summary
 
@@ -88,6 +89,6 @@ def _print_deleted(summary: Summary, console: Console) -> None:
     console.print(f"deleted  {deleted.count} published videos are no longer in the input; {fate}", end="")
     console.print("" if summary.job.config.run.drop_deleted else " takes them out")
     for uri in deleted.examples:
-        console.print(f"         {uri}")
+        console.print(f"         {printable(uri)}")
     if deleted.count > len(deleted.examples):
         console.print(f"         and {deleted.count - len(deleted.examples)} more")

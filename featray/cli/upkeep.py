@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
+from featray.errors import OutputError, printable
 
 
 @click.command()
@@ -62,7 +63,7 @@ def _print_report(report: Any) -> None:
     for problem in report.problems:
         click.echo(f"problem     {problem.line()}")
     for line in report.unfinished:
-        click.echo(f"unfinished  {line}")
+        click.echo(printable(f"unfinished  {line}"))
     click.echo(
         f"checked     {report.files:,} files, {report.bytes / 1e6:,.1f} MB, {report.rows:,} rows, "
         f"{report.videos:,} videos in {report.partitions} releases: {len(report.problems) or 'no'} problems"
@@ -71,9 +72,9 @@ def _print_report(report: Any) -> None:
 
 def _print_recomputed(repeated: Any) -> None:
     for line in repeated.differing:
-        click.echo(f"problem     {line}")
+        click.echo(printable(f"problem     {line}"))
     for line in repeated.unverifiable:
-        click.echo(f"unverified  {line}")
+        click.echo(printable(f"unverified  {line}"))
     click.echo(
         f"recomputed  {repeated.checked} of {repeated.asked} faces from their sources: "
         f"{len(repeated.differing) or 'no'} numbers beyond their bound"
@@ -156,9 +157,14 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
     from featray.upkeep.finish import finish_partition
 
     output = open_told(out, config, options)
-    nothing = True
+    nothing, refused = True, False
     for partition in list_partitions(output):
-        done = finish_partition(partition)
+        try:
+            done = finish_partition(partition)
+        except OutputError as error:  # the other releases need not wait for it
+            click.echo(f"featray: {error}", err=True)
+            refused = True
+            continue
         where = f"{partition.dataset}/{partition.release}"
         for commit in done.published:
             frames, faces = sum(v.frames for v in commit.videos), sum(v.faces for v in commit.videos)
@@ -177,6 +183,8 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
                 click.echo(f"{where}: {count} {text}")
         nothing = nothing and not (done.published or done.waiting or done.changes or done.cleaned or done.leftovers)
         nothing = nothing and not done.runs
+    if refused:
+        sys.exit(OutputError.exit_code)
     if nothing:
         click.echo("nothing to finish")
 
@@ -189,11 +197,19 @@ def compact(out: str, config: Path | None, options: tuple[str, ...]) -> None:
     from featray.tables.layout import list_partitions
     from featray.upkeep.compact import compact_partition
 
+    refused = False
     for partition in list_partitions(open_told(out, config, options)):
-        done = compact_partition(partition)
+        try:
+            done = compact_partition(partition)
+        except OutputError as error:  # the other releases need not wait for it
+            click.echo(f"featray: {error}", err=True)
+            refused = True
+            continue
         where = f"{partition.dataset}/{partition.release}"
         if done.refused:
             click.echo(f"{where}: left as it is: {done.refused}")
         else:
             before = f"{done.files_before} files in {done.commits_before} commits"
             click.echo(f"{where}: {before}, now {done.files} in {done.commits}")
+    if refused:
+        sys.exit(OutputError.exit_code)

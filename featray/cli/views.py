@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
-from featray.errors import UsageError
+from featray.errors import UsageError, printable
 
 _VIDEO_HELP = "Its video_id, URI, or the end of its URI, such as face.mp4."
 
@@ -99,7 +99,7 @@ def preview(
         **same,
     )
     made = make_preview(open_output(out, output_options), path, settings)
-    click.echo(f"{path}  {made.pictures} frames of {made.video.uri}")
+    click.echo(printable(f"{path}  {made.pictures} frames of {made.video.uri}"))
     if not made.video.weights_trained:
         click.echo("The weights are synthetic: boxes, landmarks and times are real, facial numbers carry no meaning.")
 
@@ -112,6 +112,7 @@ def preview(
 @click.option("--release", help="A release; default: the latest.")
 @click.option("--dataset", help="A dataset, if the video is in several.")
 @click.option("--track", type=int, help="Only this track.")
+@click.option("--safe-csv", is_flag=True, help="Put ' before texts that a spreadsheet would take for a formula.")
 @storage_flags
 def export(
     out: str,
@@ -121,6 +122,7 @@ def export(
     release: str | None,
     dataset: str | None,
     track: int | None,
+    safe_csv: bool,
     config: Path | None,
     options: tuple[str, ...],
 ) -> None:
@@ -144,10 +146,15 @@ def export(
                       intensity_scale, says so in every row
       AU*_c           1 where that probability is at least 0.5
     Left out, having no counterpart: gaze_0/1_*, eye_lmk_*, pose_T*, X_* Y_* Z_*, p_*, AU45.
+
+    Texts are written as they are. If OUT is somebody else's and the file is for a spreadsheet, add --safe-csv: a
+    name that begins with = + - or @ would be calculated as a formula.
     """
     from featray.views.export import ExportSettings, write_export
 
-    settings = ExportSettings(video=video, style=style, release=release, dataset=dataset, track_id=track)
+    settings = ExportSettings(
+        video=video, style=style, release=release, dataset=dataset, track_id=track, safe_csv=safe_csv
+    )
     rows = write_export(open_told(out, config, options), path, settings)
     if path is not None:
         click.echo(f"{path}  {rows} rows")

@@ -13,10 +13,9 @@ import duckdb
 
 from featray.errors import UsageError
 from featray.report.distributions import FEATURES
-from featray.report.scope import limit_memory
+from featray.report.scope import MEMORY
 from featray.tables.layout import Output, list_partitions
-from featray.tables.named import quoted
-from featray.tables.query import connect, read_rows, run_sql
+from featray.tables.query import connect, literal, read_rows, run_sql
 
 MOST_FACES: Final = 5_000_000
 """Faces beyond which whole videos are drawn; a joined row holds both sides and does not stream."""
@@ -113,10 +112,9 @@ def diff_releases(
         UsageError: a release is not there, or the dataset is not clear.
     """
     dataset = _dataset(output, release_a, release_b, dataset)
-    connection = connect(output, "all")
-    limit_memory(connection)
+    connection = connect(output, (release_a, release_b), memory_limit=MEMORY)
     for side, release in (("a", release_a), ("b", release_b)):
-        condition = f"dataset = {quoted(dataset)} AND release = {quoted(release)}"
+        condition = f"dataset = {literal(dataset)} AND release = {literal(release)}"
         for table in ("faces", "frames", "videos"):
             connection.execute(f"CREATE VIEW {side}_{table} AS SELECT * FROM {table} WHERE {condition}")
     videos = _row(connection, _VIDEOS)

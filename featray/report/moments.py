@@ -17,7 +17,7 @@ from PIL import Image
 from featray.errors import FeatrayError, UsageError
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.report.scope import Scope
-from featray.tables.named import quoted
+from featray.tables.query import literal
 from featray.views.overlay import Square, cut_square, hide
 from featray.views.preview import hidden_squares
 from featray.views.selection import Face, VideoRow, find_video, read_frames
@@ -99,7 +99,7 @@ def read_moments(
             f"SELECT video_id FROM in_faces {sample} WHERE {condition} "
             f"GROUP BY video_id ORDER BY max({STRENGTH}) DESC, video_id LIMIT {MOMENTS}"
         )
-        ids = ", ".join(quoted(row["video_id"]) for row in chosen) or "NULL"
+        ids = ", ".join(literal(row["video_id"]) for row in chosen) or "NULL"
         return scope.rows(
             f"SELECT unnest(max_by({keys}, {STRENGTH})), max({STRENGTH}) AS strength FROM in_faces "
             f"WHERE {condition} AND video_id IN ({ids}) "

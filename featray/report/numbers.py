@@ -11,6 +11,7 @@ from typing import Any, Final
 from featray.errors import ERROR_MEANINGS
 from featray.report.scope import Scope
 from featray.schema import TABLES
+from featray.tables.query import identifier
 
 MOST_FACES_SHOWN: Final = 10
 """Faces a frame; what is beyond is counted with it."""
@@ -160,7 +161,7 @@ def _fields(scope: Scope) -> dict[str, list[dict[str, Any]]]:
     names = [row["column_name"] for row in scope.rows("DESCRIBE in_videos") if row["column_name"] not in known]
     return {
         name: scope.rows(
-            f"""SELECT coalesce("{name}", '(none)') AS value, count(*) AS videos,
+            f"""SELECT coalesce({identifier(name)}, '(none)') AS value, count(*) AS videos,
             count(*) FILTER (status <> 'ok') AS not_ok, coalesce(sum(frames_sampled), 0)::BIGINT AS frames,
             coalesce(sum(frames_with_face), 0)::BIGINT AS frames_with_face
             FROM in_videos GROUP BY 1 ORDER BY videos DESC, value LIMIT 25"""

@@ -41,7 +41,7 @@ class ReportSettings:
     Attributes:
         release, dataset: which; None for the latest, the only one.
         thumbnails: whether sources are opened for pictures.
-        blur: hide heads, and leave out names of files.
+        blur: hide heads, and leave out names of files, path fields and local paths.
         storage_options: for reading sources.
         most_rows: of `faces` or `frames`, beyond which a sample is read.
     """
@@ -102,7 +102,8 @@ def write_report(output: Output, path: str, settings: ReportSettings) -> Made:
         "coverage": plot_coverage(numbers.coverage) if numbers.faces_per_frame else None,
         "faces_per_frame": plot_faces_per_frame(numbers.faces_per_frame) if numbers.faces_per_frame else None,
         "out": None if settings.blur else redact_uri(output.root.uri).removeprefix("file://"),
-        **_provenance(numbers.runs),
+        "fields": {} if settings.blur else numbers.fields,
+        **_provenance(numbers.runs, settings.blur),
     }
     page = _render(scope, settings, values).encode()
     write_bytes(target, page)
@@ -190,9 +191,10 @@ _FACTS: Final = (
 ).split()
 
 
-def _provenance(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def _provenance(runs: list[dict[str, Any]], blur: bool) -> dict[str, Any]:
     run = runs[0] if runs else None
-    facts = [] if run is None else [(name.replace("_", " "), run[name]) for name in _FACTS if run[name] is not None]
+    names = [name for name in _FACTS if not (blur and name == "model_file")]  # it may lie in somebody's home
+    facts = [] if run is None else [(name.replace("_", " "), run[name]) for name in names if run[name] is not None]
     return {
         "run": run,
         "facts": [(name, str(value).lower() if isinstance(value, bool) else value) for name, value in facts],

@@ -10,8 +10,7 @@ import duckdb
 from featray.errors import UsageError
 from featray.schema import TABLES
 from featray.tables.layout import Output
-from featray.tables.named import quoted
-from featray.tables.query import Published, connect, read_published, read_rows, run_sql
+from featray.tables.query import Published, connect, literal, read_published, read_rows, run_sql
 
 MEMORY: Final = "1GB"
 """Of DuckDB; what does not fit goes to its temporary folder."""
@@ -69,24 +68,18 @@ def open_scope(output: Output, release: str | None, dataset: str | None, most_ro
     chosen = _latest_first([one for one in every if one.partition.dataset == dataset])[0].partition.release
     every = every if release is None else read_published(output, "all")
     same = [one for one in every if one.partition.dataset == dataset]
-    others = tuple(one.partition.release for one in _latest_first(same) if one.partition.release != chosen)
+    sound = (one for one in _latest_first(same) if not one.damaged)
+    others = tuple(one.partition.release for one in sound if one.partition.release != chosen)
     return Scope(connect_scope(output, dataset, chosen), dataset, chosen, others, most_rows)
 
 
 def connect_scope(output: Output, dataset: str, release: str) -> duckdb.DuckDBPyConnection:
     """A connection of bounded memory that sees this release of this dataset as `in_<table>`."""
-    connection = connect(output, release)
-    limit_memory(connection)
+    connection = connect(output, release, memory_limit=MEMORY)
     for table in TABLES:
-        condition = f"dataset = {quoted(dataset)} AND release = {quoted(release)}"
+        condition = f"dataset = {literal(dataset)} AND release = {literal(release)}"
         connection.execute(f"CREATE VIEW in_{table} AS SELECT * FROM {table} WHERE {condition}")
     return connection
-
-
-def limit_memory(connection: duckdb.DuckDBPyConnection) -> None:
-    """Bound what a connection holds in memory, whatever the size of the tables."""
-    connection.execute(f"SET memory_limit = '{MEMORY}'")
-    connection.execute("SET preserve_insertion_order = false")
 
 
 def sample_clause(rows: int, most: int = MOST_ROWS) -> tuple[str, float]:

@@ -34,6 +34,7 @@ def create_bytes(location: Location, data: bytes) -> bool:
 
     On a store without conditional PUT it is written in any case, and the answer is True.
     """
+    location.check_parent_inside()
     with storage_errors(location.uri, missing="cannot be created"):
         if location.is_local:
             return _create_local(location.path, data)
@@ -55,6 +56,7 @@ def age_seconds(location: Location) -> float | None:
     Raises:
         StorageError: it cannot be asked, or is gone.
     """
+    location.check_inside()
     with storage_errors(location.uri):
         if location.is_local:
             return _age_local(location.path)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from featray.errors import AccessDenied, ErrorCode, NotFound, StorageError
+from featray.errors import AccessDenied, ErrorCode, NotFound, OutputError, StorageError
 from featray.redaction import redact_uri, remember_secrets
 
 
@@ -31,23 +31,53 @@ class Location:
         fs: the fsspec filesystem.
         path: the path inside it, as fsspec wants it (may carry a query that signs it).
         uri: the same place as a URI without secrets.
+        root: the folder that links on a disk must not lead out of, for reading, writing and deleting; None: any.
     """
 
     fs: Any = field(compare=False, repr=False)
     path: str = field(repr=False)
     uri: str
+    root: str | None = field(default=None, compare=False, repr=False)
 
     def child(self, *parts: str) -> Location:
-        """The location below this one; parts are joined with `/`."""
+        """The location below this one; parts are joined with `/`.
+
+        Raises:
+            OutputError: a part is `..` or the like, and the place would be above this one.
+        """
         tail = "/".join(part.strip("/") for part in parts if part)
-        return Location(self.fs, f"{self.path.rstrip('/')}/{tail}", f"{self.uri.rstrip('/')}/{tail}")
+        # In a bucket too: clients of HTTP resolve `..` in a key as in any address.
+        if not {".", ".."}.isdisjoint(tail.split("/")) or "\0" in tail:
+            raise OutputError(f"{self.uri}: {tail!r} leads out of it")
+        return Location(self.fs, f"{self.path.rstrip('/')}/{tail}", f"{self.uri.rstrip('/')}/{tail}", self.root)
 
     def at(self, path: str) -> Location:
         """Another path of the same filesystem, with the scheme of this one: stores answer to several (az, abfs)."""
         if "://" in path:  # http: a link may be signed
-            return Location(self.fs, path, redact_uri(path))
+            return Location(self.fs, path, redact_uri(path), self.root)
         full = str(self.fs.unstrip_protocol(path))
-        return Location(self.fs, path, f"{self.uri.partition('://')[0]}://{full.partition('://')[2]}")
+        return Location(self.fs, path, f"{self.uri.partition('://')[0]}://{full.partition('://')[2]}", self.root)
+
+    def check_inside(self) -> None:
+        """Follow links, to see that the place is still below `root`.
+
+        Raises:
+            OutputError: a link leads out of it.
+        """
+        self._check_inside(self.path)
+
+    def check_parent_inside(self) -> None:
+        """The same for a name that is written or deleted itself: a link of that name is replaced, not followed."""
+        self._check_inside(os.path.dirname(self.path.rstrip("/")))
+
+    def _check_inside(self, path: str) -> None:
+        if self.root is None or not self.is_local:
+            return
+        root = os.path.realpath(self.root)
+        if os.path.commonpath([root, os.path.realpath(path)]) != root:
+            raise OutputError(
+                f"{self.uri}: a link leads out of the output; replace the link by what it should be, or delete it"
+            )
 
     @property
     def is_local(self) -> bool:
@@ -227,6 +257,7 @@ def _typed(error: BaseException, uri: str, missing: str = "does not exist") -> S
 
 def read_bytes(location: Location) -> bytes:
     """All bytes of an object."""
+    location.check_inside()
     with storage_errors(location.uri):
         return cast(bytes, location.fs.cat_file(location.path))
 
@@ -240,6 +271,7 @@ def exists(location: Location) -> bool:
 
 def write_bytes(location: Location, data: bytes) -> None:
     """Write an object whole, atomically: one PUT, or on disk a temporary file and a rename."""
+    location.check_parent_inside()
     with storage_errors(location.uri, missing="cannot be created"):
         if location.is_local:
             _replace_local(location.path, data=data)
@@ -249,6 +281,7 @@ def write_bytes(location: Location, data: bytes) -> None:
 
 def upload(local_path: str, location: Location) -> None:
     """Move a local file to its place, atomically. The local file is gone afterwards."""
+    location.check_parent_inside()
     with storage_errors(location.uri, missing="cannot be created"):
         if location.is_local:
             _replace_local(location.path, moved=local_path)
@@ -259,6 +292,7 @@ def upload(local_path: str, location: Location) -> None:
 
 def delete(location: Location) -> None:
     """Delete an object; one that is not there is as good as deleted."""
+    location.check_parent_inside()
     with storage_errors(location.uri):
         try:
             location.fs.rm_file(location.path)
@@ -268,6 +302,7 @@ def delete(location: Location) -> None:
 
 def delete_folder(location: Location) -> None:
     """Delete everything below a prefix, and on disk the folder itself."""
+    location.check_parent_inside()
     with storage_errors(location.uri):
         try:
             location.fs.rm(location.path, recursive=True)
@@ -277,6 +312,7 @@ def delete_folder(location: Location) -> None:
 
 def list_files(location: Location) -> list[str]:
     """Paths of all objects below a prefix, sorted; asked afresh; none if the prefix is not there."""
+    location.check_inside()
     with storage_errors(location.uri):
         location.fs.invalidate_cache()
         return sorted(location.fs.find(location.path))
@@ -288,6 +324,7 @@ def list_ahead(locations: Iterable[Location]) -> None:
     DuckDB asks six times a file. What the filesystem keeps of it holds until the next listing.
     """
     for number, location in enumerate(locations):
+        location.check_inside()
         with storage_errors(location.uri):
             if not number:
                 location.fs.invalidate_cache()
@@ -296,6 +333,7 @@ def list_ahead(locations: Iterable[Location]) -> None:
 
 def list_folders(location: Location) -> list[str]:
     """Names of the folders right below a prefix; asked afresh; none if the prefix is not there."""
+    location.check_inside()
     with storage_errors(location.uri):
         location.fs.invalidate_cache()
         try:
@@ -314,6 +352,7 @@ def open_ranges(location: Location, *, size_bytes: int | None = None, cached: bo
     16 MB. Larger blocks save requests and fetch more bytes than a unit needs. Not `cached`, each read is a request,
     for a reader with a cache of its own.
     """
+    location.check_inside()
     with storage_errors(location.uri):
         if location.is_local:
             return open(location.path, "rb")

@@ -2,15 +2,22 @@
 
 A commit is one small object, written last and atomically. What no commit names is not
 published, whatever lies in the table folders.
+
+Commits and manifests may have been written by somebody else. They are read by `parse_commit` and `parse_manifest`
+alone, which refuse every name that is none, and so every path that leads out of the output.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from featray.errors import NotFound, OutputError
-from featray.records import dump, load
+from featray.records import Count, FieldName, Micros, RecordName, TablePath, VideoId, WorkKey, dump, load
+from featray.schema import TABLES
 from featray.store.exclusive import create_bytes
 from featray.store.storage import delete, list_files, read_bytes, storage_errors, write_bytes
 from featray.tables.layout import Partition
@@ -25,9 +32,9 @@ class CommittedFile:
     """One published file; `path` is relative to the output's root."""
 
     table: str
-    path: str
-    rows: int
-    size_bytes: int
+    path: TablePath
+    rows: Count
+    size_bytes: Count
     sha256: str
 
 
@@ -35,12 +42,12 @@ class CommittedFile:
 class CommittedVideo:
     """One published video, with its counts."""
 
-    video_id: str
+    video_id: VideoId
     uri: str
-    work_key: str
-    status: str
-    frames: int
-    faces: int
+    work_key: WorkKey
+    status: Annotated[str, Field(pattern="^(ok|partial|failed)$")]
+    frames: Count
+    faces: Count
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,14 @@ class Commit:
     """What one shard, or one run's row in `runs`, has published.
 
     Attributes:
+        run_id: empty where no run wrote it, but an erasure.
         published_at_us: 0 for a cancelled shard: one that holds nothing and only keeps its name from being committed.
         rewrites: older commits as they read from the moment this one is written; see `replace.py`.
     """
 
-    name: str
-    run_id: str
-    published_at_us: int
+    name: RecordName
+    run_id: RecordName | Literal[""]
+    published_at_us: Micros
     files: list[CommittedFile]
     videos: list[CommittedVideo] = field(default_factory=list)
     rewrites: list[Commit] = field(default_factory=list)
@@ -92,12 +100,34 @@ def write_commit(partition: HeldPartition, commit: Commit) -> None:
     write_bytes(partition.commit(commit.name), dump(commit))
 
 
+def parse_commit(name: str, text: bytes) -> Commit:
+    """The commit that is stored under a name.
+
+    Raises:
+        ValueError: it is damaged, or names what no commit names.
+    """
+    commit = load(Commit, text)
+    if commit.name != name:
+        raise ValueError("is the commit of another name")
+    for file in (file for one in (commit, *commit.rewrites) for file in one.files):
+        if file.table not in TABLES or not file.path.startswith(f"{file.table}/"):
+            raise ValueError("names a file of no table")
+    return commit
+
+
 def read_commit(partition: Partition, name: str) -> Commit | None:
-    """One commit, or None if there is none of that name."""
+    """One commit, or None if there is none of that name.
+
+    Raises:
+        OutputError: it is damaged.
+    """
+    place = partition.commit(name)
     try:
-        return load(Commit, read_bytes(partition.commit(name)))
+        return parse_commit(name, read_bytes(place))
     except NotFound:
         return None
+    except ValueError:
+        raise OutputError(f"{place.uri}: {_DAMAGED_COMMIT}") from None
 
 
 def read_commits(partition: Partition) -> list[Commit]:
@@ -108,8 +138,16 @@ def read_commits(partition: Partition) -> list[Commit]:
     return list(commits.values())
 
 
-def stored_commits(partition: Partition) -> Iterator[Commit]:
-    """Commits as they lie there, in the order of their names; a few are fetched together and held."""
+def stored_commits(partition: Partition, damaged: list[str] | None = None) -> Iterator[Commit]:
+    """Commits as they lie there, in the order of their names; a few are fetched together and held.
+
+    Args:
+        partition: whose.
+        damaged: takes a line for each record that cannot be read, which is then passed over.
+
+    Raises:
+        OutputError: a record cannot be read, and `damaged` is None.
+    """
     folder = partition.commit()
     paths = [path for path in list_files(folder) if path.endswith(".json")]
     for start in range(0, len(paths), _FETCHED_TOGETHER):
@@ -119,11 +157,21 @@ def stored_commits(partition: Partition) -> Iterator[Commit]:
         for path in page:
             # fsspec answers with bare bytes when it is asked for a single path
             text = contents[path] if isinstance(contents, dict) else contents
+            file = path.rsplit("/", 1)[-1]
             try:
-                yield load(Commit, text)
+                commit = parse_commit(file.removesuffix(".json"), text)
             except ValueError:
-                name = path.rsplit("/", 1)[-1]
-                raise OutputError(f"{folder.uri}/{name}: damaged commit record; run `featray verify`") from None
+                if damaged is None:
+                    raise OutputError(f"{folder.uri}/{file}: {_DAMAGED_COMMIT}") from None
+                damaged.append(f"{folder.uri}/{file}: {_DAMAGED_COMMIT}")
+                continue
+            yield commit
+
+
+_DAMAGED_COMMIT = (
+    "damaged commit record, so that its files and videos are not known; put back a copy of it, or delete it and run "
+    "again, which does its videos anew"
+)
 
 
 @dataclass(frozen=True)
@@ -135,15 +183,15 @@ class ManifestVideo:
         replaces: the published shard that holds older rows of it, if one does.
     """
 
-    video_id: str
+    video_id: VideoId
     uri: str
-    work_key: str
-    fields: dict[str, str] = field(default_factory=dict)
+    work_key: WorkKey
+    fields: dict[FieldName, str] = field(default_factory=dict)
     member: str | None = None
-    size_bytes: int = -1
+    size_bytes: Annotated[int, Field(ge=-1, lt=1 << 62)] = -1
     content_id: str = ""
     extra: str | None = None
-    replaces: str | None = None
+    replaces: RecordName | None = None
 
 
 @dataclass(frozen=True)
@@ -154,9 +202,9 @@ class ShardManifest:
         fields: the path-field values that all its videos share: they lie in one partition folder.
     """
 
-    shard: str
-    run_id: str
-    fields: dict[str, str]
+    shard: RecordName
+    run_id: RecordName
+    fields: dict[FieldName, str]
     videos: list[ManifestVideo]
 
 
@@ -165,12 +213,42 @@ def write_manifest(partition: Partition, manifest: ShardManifest) -> None:
     write_bytes(partition.shard(manifest.shard), dump(manifest))
 
 
-def read_manifests(partition: Partition) -> list[ShardManifest]:
-    """All open shards."""
-    folder = partition.shard()
-    paths = list_files(folder)
-    with storage_errors(folder.uri):
-        return [load(ShardManifest, folder.fs.cat_file(path)) for path in paths if path.endswith(".json")]
+def parse_manifest(shard: str, text: bytes) -> ShardManifest:
+    """The manifest that is stored under a shard's name.
+
+    Raises:
+        ValueError: it is damaged, or names what no manifest names.
+    """
+    manifest = load(ShardManifest, text)
+    if manifest.shard != shard:
+        raise ValueError("is the manifest of another shard")
+    return manifest
+
+
+def read_manifests(partition: Partition, damaged: list[str] | None = None) -> list[ShardManifest]:
+    """All open shards; `damaged` as for `stored_commits`.
+
+    Raises:
+        OutputError: one cannot be read, and `damaged` is None.
+    """
+    folder, found = partition.shard(), []
+    for path in list_files(folder):
+        shard, dot, suffix = path.rsplit("/", 1)[-1].rpartition(".")
+        if suffix != "json":
+            continue
+        with storage_errors(folder.uri):
+            text = folder.fs.cat_file(path)
+        try:
+            found.append(parse_manifest(shard, text))
+        except ValueError:
+            problem = f"{folder.uri}/{shard}{dot}{suffix}: {_DAMAGED_MANIFEST}"
+            if damaged is None:
+                raise OutputError(problem) from None
+            damaged.append(problem)
+    return found
+
+
+_DAMAGED_MANIFEST = "damaged record of an open shard; delete it, and the next run plans its videos again"
 
 
 def close_shard(partition: Partition, shard: str) -> None:

@@ -16,6 +16,11 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from featray.records import Count, Micros, RecordName
 
 
 @dataclass(frozen=True)
@@ -61,16 +66,16 @@ class Holder:
         standing: how far its run was when it renewed; None before it works, and of what is no run.
     """
 
-    number: int
+    number: Count
     token: str
-    run_id: str
+    run_id: RecordName
     host: str
     user: str
     machine: str
-    pid: int
+    pid: Annotated[int, Field(ge=1, lt=1 << 31)]
     pid_started: str
-    since_us: int
-    renewed_us: int
+    since_us: Micros
+    renewed_us: Micros
     released: bool = False
     standing: Standing | None = None
 

@@ -15,7 +15,8 @@ Table roots hold nothing but published Parquet files.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -33,6 +34,7 @@ from featray.store.storage import (
 )
 
 INTERNAL = "_featray"
+_DAMAGED = "damaged; it should say which schema_version the tables have"
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
         ConfigError: the URI has a character that its files could be written with, but not read.
         OutputError: the place holds something else, or nothing (and `create` is false).
     """
-    output = Output(locate(uri, storage_options))
+    root = locate(uri, storage_options)
+    output = Output(replace(root, root=root.path))
     if any(char in output.root.path for char in "*?["):  # fsspec reads several files by pattern
         raise ConfigError(f"{output.root.uri}: an output's URI may not hold `*`, `?` or `[`; name another place")
     marker = output.internal("output.json")
@@ -117,20 +120,34 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
     except NotFound:
         _begin(output, marker, create)
         return output
-    except (ValueError, KeyError, TypeError):
-        raise OutputError(f"{marker.uri}: damaged; it should say which schema_version the tables have") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise OutputError(f"{marker.uri}: {_DAMAGED}") from None
+    if not isinstance(version, int) or version < 1:
+        raise OutputError(f"{marker.uri}: {_DAMAGED}")
     if version > SCHEMA_VERSION:
         raise OutputError(f"{output.root.uri}: written by a newer featray (schema {version}); upgrade featray")
     return output
 
 
-def list_partitions(output: Output) -> list[Partition]:
-    """Every dataset and release that has commits."""
+def list_partitions(output: Output, odd: list[str] | None = None) -> list[Partition]:
+    """Every dataset and release that has commits. Folders whose names no run gives are none; `odd` takes them."""
     found = []
-    for dataset in list_folders(output.internal("commits")):
-        for release in list_folders(output.internal("commits", dataset)):
+    for dataset in _named_folders(output, odd):
+        for release in _named_folders(output, odd, dataset):
             found.append(Partition(output, dataset, release))
     return found
+
+
+def _named_folders(output: Output, odd: list[str] | None, *above: str) -> list[str]:
+    names = list_folders(output.internal("commits", *above))
+    if odd is not None:
+        odd += ["/".join([INTERNAL, "commits", *above, name]) for name in names if not _is_name(name)]
+    return [name for name in names if _is_name(name)]
+
+
+def _is_name(folder: str) -> bool:
+    """Whether a dataset or a release, which begins with the name of a checkpoint's file, may be called so."""
+    return folder not in (".", "..") and not any(unicodedata.category(one) in ("Cc", "Cs") for one in folder)
 
 
 def _escape(value: str) -> str:

@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -304,8 +305,8 @@ def _name(partition: Partition) -> str:
 
 
 def _numbers(partition: Partition) -> list[int]:
-    names = [path.rsplit("/", 1)[-1] for path in list_files(partition.lease())]
-    return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
+    names = (path.rsplit("/", 1)[-1] for path in list_files(partition.lease()))
+    return sorted(int(name[:-5]) for name in names if re.fullmatch(r"([0-9]{8}|[1-9][0-9]{8,14})\.json", name))
 
 
 def _newest(partition: Partition) -> int:

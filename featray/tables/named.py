@@ -8,19 +8,14 @@ from featray.errors import UsageError
 from featray.identity import video_id
 from featray.store.storage import locate
 from featray.tables.layout import Output
-from featray.tables.query import connect, read_rows, run_sql
-
-
-def quoted(text: str) -> str:
-    """A string as a literal of SQL."""
-    return "'" + text.replace("'", "''") + "'"
+from featray.tables.query import connect, literal, read_rows, run_sql
 
 
 def is_named(name: str) -> str:
     """The SQL condition on `videos` that a video has this id, this URI, or a URI that ends so, such as `face.mp4`."""
     place = "coalesce(uri || '#' || member, uri)"
-    ending = f"ends_with({place}, {quoted('/' + name)}) OR ends_with({place}, {quoted('#' + name)})"
-    return f"(video_id = {quoted(name)} OR {place} = {quoted(name)} OR uri = {quoted(name)} OR {ending})"
+    ending = f"ends_with({place}, {literal('/' + name)}) OR ends_with({place}, {literal('#' + name)})"
+    return f"(video_id = {literal(name)} OR {place} = {literal(name)} OR uri = {literal(name)} OR {ending})"
 
 
 def not_named(name: str) -> UsageError:

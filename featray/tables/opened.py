@@ -54,13 +54,13 @@ class Tables:
 
     def __init__(self, uri: str, release: str | None = None, storage_options: dict[str, Any] | None = None) -> None:
         self._output = open_output(uri, storage_options)
-        self._connection: DuckDBPyConnection | None = connect(self._output, release)
+        self._connection: DuckDBPyConnection | None = connect(self._output, release, locked=False)
         self._thread = threading.local()
         self._lock = threading.Lock()
         self._cursors: list[DuckDBPyConnection] = []
 
     def sql(self, query: str) -> DuckDBPyRelation:
-        """The rows of a query over tables and views.
+        """The rows of a query over tables and views. Like all of DuckDB's SQL, it may read and write other files.
 
         Raises:
             UsageError: the SQL is wrong, or empty.

@@ -1,4 +1,7 @@
-"""Tables. Where results come from: versions, machine, weights; for the `runs` table and for file footers."""
+"""Tables. Where results come from: versions, machine, weights; for the `runs` table and for file footers.
+
+`read_config` is the way back from `runs.config`, which may have been written by somebody else.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 
-from featray.config import Config
+from featray.config import Config, Table
 from featray.identity import settings_hash
 from featray.version import __version__
 
@@ -69,6 +73,63 @@ def run_row(
         "cpu": _cpu_model(),
         "gpu": None,
     }
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class _Input(_Section):
+    uris: list[str]
+    path_fields: str | None = None
+    column: str | None = None
+
+
+class _Output(_Section):
+    tables: list[Table]
+
+
+class _Stored(_Section):
+    input: _Input
+    output: _Output = _Output(tables=[])
+
+
+@dataclass(frozen=True)
+class StoredConfig:
+    """What `runs.config` says, as far as it is read again.
+
+    Attributes:
+        data: all of it, as plain data.
+    """
+
+    uris: list[str]
+    path_fields: str | None
+    column: str | None
+    tables: tuple[str, ...]
+    data: dict[str, Any]
+
+
+def read_config(text: str | None) -> StoredConfig:
+    """Read the YAML of `runs.config`.
+
+    Raises:
+        ValueError: it is no config.
+    """
+    try:
+        data = yaml.load(text or "", _Plain)
+    except (yaml.YAMLError, RecursionError, AttributeError, TypeError, KeyError, OverflowError) as error:
+        raise ValueError("is no config") from error
+    found = _Stored.model_validate(data)
+    return StoredConfig(found.input.uris, found.input.path_fields, found.input.column, tuple(found.output.tables), data)
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases, which featray does not write: a few lines of them stand for more text than memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
 
 
 def footer(row: dict[str, Any]) -> dict[str, str]:

@@ -2,10 +2,14 @@
 
 Views read the files that commits name, never a glob, so that rows of a publish that is
 under way, or was killed, are not seen. Remote outputs are read through fsspec.
+
+What stands in an output is data, whoever wrote it: names get into SQL through `literal` and `identifier` alone, and
+the databases that featray asks its own questions can read and write nothing but the output.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +18,16 @@ from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
+from duckdb import StatementType
 
-from featray.errors import StorageError, UsageError
+from featray.errors import OutputError, StorageError, UsageError
 from featray.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
 from featray.schema import TABLES, arrow_schema
-from featray.store.storage import list_ahead, storage_errors
+from featray.store.storage import Location, list_ahead, storage_errors
 from featray.tables.commits import Commit, CommittedFile, stored_commits
 from featray.tables.layout import Output, Partition, list_partitions
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,35 +36,41 @@ class Published:
 
     Attributes:
         newest_us: when it was last published to, microseconds since the epoch.
+        damaged: of commits that cannot be read, one line each: there is more than `committed` then.
     """
 
     partition: Partition
     newest_us: int
     committed: tuple[CommittedFile, ...]
+    damaged: tuple[str, ...] = ()
 
     def files(self, table: str) -> list[str]:
         """Paths of a table's files, relative to the output's root."""
         return [file.path for file in self.committed if file.table == table]
 
 
-def read_published(output: Output, release: str | None = None) -> list[Published]:
-    """What is published, per dataset and release; of each dataset the latest release unless one is named.
+def read_published(output: Output, release: str | tuple[str, ...] | None = None) -> list[Published]:
+    """What is published, per dataset and release; of each dataset the latest release unless some are named.
 
     Raises:
         UsageError: no such release; the message lists those that exist.
     """
     partitions = list_partitions(output)
-    chosen = [partition for partition in partitions if release in (None, "all", partition.release)]
-    if release not in (None, "all") and not chosen:
+    every = release in (None, "all")
+    named = (release,) if isinstance(release, str) else release or ()
+    chosen = [partition for partition in partitions if every or partition.release in named]
+    if not every and not chosen:
         known = ", ".join(sorted({partition.release for partition in partitions})) or "none"
-        raise UsageError(f"--release {release}: not in this output; it has: {known}")
+        raise UsageError(f"--release {' '.join(named)}: not in this output; it has: {known}")
     if release is not None:
         return [_read(partition) for partition in chosen]
     latest: dict[str, Published] = {}
     for one in map(_read, chosen):  # one by one: no more than two of a dataset are held
         before = latest.get(one.partition.dataset)
         if before is None or one.newest_us >= before.newest_us:
-            latest[one.partition.dataset] = one
+            latest[one.partition.dataset], one = one, before or one
+        if one.damaged and one is not latest[one.partition.dataset]:
+            log.warning("release %s is left out, it may be newer: %s", one.partition.release, one.damaged[0])
     return list(latest.values())
 
 
@@ -65,34 +78,43 @@ def _read(partition: Partition) -> Published:
     """What a partition has published, with rewrites that are still to be carried out applied."""
     found: dict[str, tuple[int, list[CommittedFile]]] = {}
     pending: list[Commit] = []
-    for commit in stored_commits(partition):
+    damaged: list[str] = []
+    for commit in stored_commits(partition, damaged):
         found[commit.name] = commit.published_at_us, commit.files
         pending += commit.rewrites
     for commit in pending:
         found[commit.name] = commit.published_at_us, commit.files
     newest_us = max((published_at_us for published_at_us, _ in found.values()), default=0)
-    return Published(partition, newest_us, tuple(file for _, files in found.values() for file in files))
+    return Published(partition, newest_us, tuple(f for _, files in found.values() for f in files), tuple(damaged))
 
 
-def connect(output: Output, release: str | None = None, tables: Collection[str] = TABLES) -> duckdb.DuckDBPyConnection:
+def connect(
+    output: Output,
+    release: str | tuple[str, ...] | None = None,
+    tables: Collection[str] = TABLES,
+    *,
+    memory_limit: str | None = None,
+    locked: bool = True,
+) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with tables as views; if it is all of them, every one of `VIEWS` too.
 
     Args:
         output: whose tables.
-        release: a release, or `all`; None for the latest of each dataset.
+        release: a release or several, or `all`; None for the latest of each dataset.
         tables: which; the files of others are not opened, which costs a request each where they are far away.
+        memory_limit: as for `open_database`.
+        locked: as for `open_database`.
 
     Raises:
         UsageError: no such release.
-        StorageError: a published file cannot be read.
+        StorageError: a published file or a commit cannot be read.
     """
     published = read_published(output, release)
-    connection = duckdb.connect()
-    # For the whole database, so that it holds for cursors of this connection too.
-    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    if damaged := [problem for one in published for problem in one.damaged]:
+        raise OutputError(damaged[0])
+    connection = open_database(output, memory_limit=memory_limit, locked=locked)
     root = output.root
     if not root.is_local:
-        connection.register_filesystem(root.fs)
         list_ahead(one.partition.folder(table) for one in published for table in tables if one.files(table))
     unreadable = "a published file is gone or damaged; run `featray verify`"
     try:
@@ -105,6 +127,44 @@ def connect(output: Output, release: str | None = None, tables: Collection[str] 
     except duckdb.Error as error:  # the SQL is ours: it is a file that is not as it should be
         raise StorageError(f"{root.uri}: {unreadable}") from error
     return connection
+
+
+def open_database(
+    output: Output, *, memory_limit: str | None = None, spill: str | None = None, locked: bool = True
+) -> duckdb.DuckDBPyConnection:
+    """A DuckDB database in memory that can read the files of an output.
+
+    Args:
+        output: which.
+        memory_limit: such as `1GB`, beyond which it spills to disk, and gives up keeping rows in order.
+        spill: folder to spill to; None for DuckDB's own.
+        locked: whether it can reach nothing but the output and the folder to spill to, and load no extension;
+            for all but a user's own SQL.
+    """
+    connection = duckdb.connect()
+    # For the whole database, so that it holds for cursors of this connection too.
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
+    if memory_limit is not None:
+        connection.execute(f"SET memory_limit = {literal(memory_limit)}; SET preserve_insertion_order = false")
+    if spill is not None:
+        connection.execute(f"SET temp_directory = {literal(spill)}")
+    if not output.root.is_local:
+        connection.register_filesystem(output.root.fs)
+    if locked:
+        connection.execute("SET autoinstall_known_extensions = false; SET autoload_known_extensions = false")
+        connection.execute(f"SET allowed_directories = [{literal(_for_duckdb(output.root).rstrip('/') + '/')}]")
+        connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+    return connection
+
+
+def literal(text: str) -> str:
+    """A string as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """The name of a column or table as an identifier of SQL."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
@@ -136,6 +196,22 @@ def _values(column: pa.Array) -> list[Any]:
     return [None if us is None else zero + timedelta(microseconds=us) for us in column.cast(pa.int64()).to_pylist()]
 
 
+def run_safe_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
+    """`run_sql` of SQL that is not trusted: it may only select. For a connection that is locked.
+
+    A locked connection still writes to the output, by `COPY` or `EXPORT`; a query never does.
+
+    Raises:
+        UsageError: the SQL is wrong, or does something else.
+    """
+    with one_line_complaints():
+        kinds = [statement.type for statement in connection.extract_statements(sql)]
+    # Not EXPLAIN: with ANALYZE it executes what it explains.
+    if any(kind != StatementType.SELECT for kind in kinds):
+        raise UsageError("query: with --safe, write a SELECT; other statements can write")
+    return run_sql(connection, sql)
+
+
 @contextmanager
 def one_line_complaints() -> Iterator[None]:
     """What DuckDB has to say about the SQL of the block becomes a one-line UsageError."""
@@ -153,11 +229,16 @@ def read_files(output: Output, files: list[str], *, row_numbers: bool = False, f
     `row_numbers` adds the column `file_row_number`, from 0; `filename` the column of that name.
     """
     places = [output.root.child(path) for path in files]
-    paths = [place.path if output.root.is_local else output.root.fs.unstrip_protocol(place.path) for place in places]
-    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    for place in places:
+        place.check_inside()
+    listed = ", ".join(literal(_for_duckdb(place)) for place in places)
     options = "union_by_name=true, hive_partitioning=false" + (", file_row_number=true" if row_numbers else "")
     options += ", filename=true" if filename else ""
     return f"read_parquet([{listed}], {options})" if files else ""
+
+
+def _for_duckdb(place: Location) -> str:
+    return place.path if place.is_local else str(place.fs.unstrip_protocol(place.path))
 
 
 def table_view(table: str, source: str) -> str:

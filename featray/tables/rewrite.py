@@ -6,14 +6,15 @@ through, a row group at a time; a file that needs no change is not written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from featray.errors import OutputError
+from featray.errors import OutputError, one_line
 from featray.store.storage import Location, open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile
 from featray.tables.layout import Partition
@@ -56,6 +57,21 @@ def rewrite_files(
     return files
 
 
+@contextmanager
+def open_parquet(place: Location, **options: Any) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file of the output to read it.
+
+    Raises:
+        OutputError: it is damaged, or no Parquet file; while it is read, too.
+    """
+    with storage_errors(place.uri), open_ranges(place) as source:
+        try:
+            yield pq.ParquetFile(source, **options)
+        # KeyError: it has no such column; ValueError: names and facts that are no UTF-8
+        except (pa.ArrowException, KeyError, ValueError) as error:
+            raise OutputError(f"{place.uri}: damaged ({one_line(error, 80)}); run `featray verify`") from error
+
+
 def _rewrite(
     partition: HeldPartition,
     old: CommittedFile,
@@ -64,8 +80,7 @@ def _rewrite(
     scratch: str,
 ) -> list[CommittedFile]:
     place = partition.output.root.child(old.path)
-    with storage_errors(place.uri), open_ranges(place) as source:
-        file = pq.ParquetFile(source)
+    with open_parquet(place) as file:
         writer = writer_like(partition, old, file.schema_arrow, stem, scratch, footer_of(file))
         try:
             changed = False
@@ -94,11 +109,10 @@ def holds_videos(place: Location, videos: set[str]) -> bool:
     """Whether a file has rows of any of these videos; reads one small column.
 
     Raises:
-        pa.ArrowInvalid: it is no Parquet file.
+        OutputError: it is no Parquet file with videos.
     """
     ids = pa.array(sorted(videos), pa.string())
-    with storage_errors(place.uri), open_ranges(place) as source:
-        opened = pq.ParquetFile(source)
+    with open_parquet(place) as opened:
         return any(
             pc.any(pc.is_in(opened.read_row_group(g, columns=["video_id"])["video_id"], value_set=ids)).as_py()
             for g in range(opened.num_row_groups)

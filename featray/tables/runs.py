@@ -12,6 +12,12 @@ import time
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from featray.errors import OutputError
+from featray.records import RecordName
+from featray.schema import arrow_schema
 from featray.store.scratch import scratch_folder
 from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
 from featray.tables.commits import Commit, read_commit, write_commit
@@ -59,13 +65,51 @@ def close_killed_runs(partition: HeldPartition) -> int:
     return len(rows)
 
 
-def running_rows(partition: Partition) -> list[dict[str, Any]]:
-    """Rows of runs that have begun and not ended: one that is on, or was killed."""
-    rows = []
-    for path in list_files(marker(partition)):
-        if path.endswith(".json"):
-            row = json.loads(read_bytes(Location(partition.output.root.fs, path, path)))
-            rows.append({**row, "started_at": datetime.fromisoformat(row["started_at"])})
+def parse_marker(partition: Partition, run_id: str, text: bytes) -> dict[str, Any]:
+    """The row of `runs` that is stored under a run's id.
+
+    Raises:
+        ValueError: it is damaged, or no row of this partition and run.
+    """
+    try:
+        row = json.loads(text)
+        row["started_at"] = datetime.fromisoformat(row["started_at"])
+        (row,) = pa.Table.from_pylist([row], schema=arrow_schema("runs")).to_pylist()
+    except (RecursionError, TypeError, KeyError, AttributeError, OverflowError, pa.ArrowException) as error:
+        raise ValueError("is no row of `runs`") from error
+    TypeAdapter(RecordName).validate_python(run_id)
+    if (row["run_id"], row["dataset"], row["release"]) != (run_id, partition.dataset, partition.release):
+        raise ValueError("is the row of another run")
+    if row["config"] is None or row["started_at"] is None:
+        raise ValueError("is no row of `runs`")
+    found: dict[str, Any] = row
+    return found
+
+
+def running_rows(partition: Partition, damaged: list[str] | None = None) -> list[dict[str, Any]]:
+    """Rows of runs that have begun and not ended: one that is on, or was killed.
+
+    Args:
+        partition: whose.
+        damaged: takes a line for each marker that cannot be read, which is then passed over.
+
+    Raises:
+        OutputError: a marker cannot be read, and `damaged` is None.
+    """
+    rows, folder = [], marker(partition)
+    for path in list_files(folder):
+        run_id, _, suffix = path.rsplit("/", 1)[-1].rpartition(".")
+        if suffix != "json":
+            continue
+        place = folder.at(path)
+        try:
+            rows.append(parse_marker(partition, run_id, read_bytes(place)))
+        except ValueError:
+            mend = "delete it, and the row that the run wrote at its start stays as it is"
+            problem = f"{place.uri}: damaged note that a run is on; {mend}"
+            if damaged is None:
+                raise OutputError(problem) from None
+            damaged.append(problem)
     return rows
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from featray.errors import StorageError, UsageError
+from featray.errors import StorageError, UsageError, printable
 from featray.store.storage import list_folders
 from featray.tables.done import STATUSES
 from featray.tables.layout import Output, Partition
@@ -43,6 +43,8 @@ def _read(output: Output, release: str | None) -> dict[str, Any]:
         "round(frames_per_s, 1) AS frames_per_s FROM runs ORDER BY started_at"
     )
     for run in runs:
+        for name in ("run_id", "dataset", "release", "status"):
+            run[name] = printable(run[name] or "")
         for name in ("started_at", "finished_at"):
             run[name] = run[name].isoformat(timespec="seconds") if run[name] else None
     return {

@@ -8,10 +8,14 @@ goes when the user allows the video again. Neither URI nor content stands in it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+from typing import Annotated
+
+from pydantic import Field
 
 from featray.errors import NotFound, OutputError
-from featray.records import dump, load
+from featray.records import Micros, RecordName, VideoId, dump, load
 from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
 from featray.tables.layout import Output, Partition
 
@@ -30,11 +34,11 @@ class Erasure:
         done: whether every step is finished.
     """
 
-    erasure_id: str
-    video_id: str
-    track_id: int | None
+    erasure_id: RecordName
+    video_id: VideoId
+    track_id: Annotated[int, Field(ge=0, lt=1 << 31)] | None
     release: str | None
-    at_us: int
+    at_us: Micros
     reason: str | None = None
     done: bool = False
 
@@ -51,19 +55,36 @@ class Erasure:
 class _Erasures:
     """What is stored of a video."""
 
-    video_id: str
+    video_id: VideoId
     erasures: list[Erasure]
 
 
+def parse_erasures(video_id: str, text: bytes) -> list[Erasure]:
+    """The erasures that are stored under a video's id.
+
+    Raises:
+        ValueError: the record is damaged, or another video's.
+    """
+    stored = load(_Erasures, text)
+    if {stored.video_id, *(erasure.video_id for erasure in stored.erasures)} != {video_id}:
+        raise ValueError("is of another video")
+    return stored.erasures
+
+
 def read_erasures(output: Output, video_id: str) -> list[Erasure]:
-    """What has been erased of a video, oldest first."""
+    """What has been erased of a video, oldest first.
+
+    Raises:
+        OutputError: the record is damaged.
+    """
     place = _place(output, video_id)
     try:
-        return load(_Erasures, read_bytes(place)).erasures
+        return parse_erasures(video_id, read_bytes(place))
     except NotFound:
         return []
     except ValueError:
-        raise OutputError(f"{place.uri}: damaged; delete it and erase the video again") from None
+        mend = f"delete it, then run `featray erase OUT --video {video_id}`"
+        raise OutputError(f"{place.uri}: damaged record of an erasure; {mend}") from None
 
 
 def note_erasure(output: Output, erasure: Erasure) -> None:
@@ -85,9 +106,9 @@ def allow_again(output: Output, video_id: str) -> bool:
 
 
 def erased_videos(output: Output) -> list[str]:
-    """Ids of all videos of which something was erased."""
+    """Ids of all videos of which something was erased; other files beside their records are none of ours."""
     names = (path.rsplit("/", 1)[-1] for path in list_files(_place(output)))
-    return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+    return [name.removesuffix(".json") for name in names if re.fullmatch(r"[0-9a-f]{16}\.json", name)]
 
 
 class Blocked:

@@ -23,12 +23,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.schema import SORT_KEYS, TABLES
-from featray.store.storage import open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile, read_commits, read_manifests, write_commit
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
 from featray.tables.replace import COMPACT_PREFIX, carry_out
-from featray.tables.rewrite import complete, footer_of, merged_footer, writer_like
+from featray.tables.rewrite import complete, footer_of, merged_footer, open_parquet, writer_like
 from featray.tables.runs import running_rows
 from featray.upkeep.finish import finish_committed, remove_leftovers
 
@@ -141,12 +140,8 @@ def _merge_group(partition: HeldPartition, group: list[Commit]) -> None:
 def _merge_files(partition: HeldPartition, files: list[CommittedFile], stem: str, scratch: str) -> list[CommittedFile]:
     """Merge sorted files of one table into sorted files; rows stream through."""
     with ExitStack() as stack:
-        opened = []
-        for file in files:
-            place = partition.output.root.child(file.path)
-            with storage_errors(place.uri):
-                source = stack.enter_context(open_ranges(place))
-                opened.append(pq.ParquetFile(source, buffer_size=1 << 20))
+        places = [partition.output.root.child(file.path) for file in files]
+        opened = [stack.enter_context(open_parquet(place, buffer_size=1 << 20)) for place in places]
         footer = merged_footer(footer_of(file) for file in opened)
         writer = writer_like(partition, files[0], opened[0].schema_arrow, stem, scratch, footer)
         try:

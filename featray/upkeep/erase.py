@@ -15,9 +15,7 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-import pyarrow as pa
-
-from featray.errors import UsageError
+from featray.errors import OutputError, UsageError
 from featray.schema import PER_VIDEO_TABLES
 from featray.store.storage import delete, delete_folder, list_files, list_folders
 from featray.tables.commits import (
@@ -295,5 +293,5 @@ def _may_hold(partition: Partition, path: str, erasure: Erasure) -> bool:
         return True
     try:
         return holds_videos(partition.output.root.child(path), {erasure.video_id})
-    except (pa.ArrowInvalid, KeyError):
+    except OutputError:
         return not path.startswith("runs/")

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
 from featray import identity
 from featray.schema import FACE_TABLES
-from featray.store.storage import open_ranges, storage_errors
 from featray.tables.commits import Commit, read_manifests
 from featray.tables.layout import Partition
-from featray.tables.rewrite import Edit
+from featray.tables.provenance import read_config
+from featray.tables.rewrite import Edit, open_parquet
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,7 @@ def read_track(partition: Partition, commits: list[Commit], video_id: str, track
     every, of_track = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for file in (file for commit in commits for file in commit.files if file.table == "faces"):
         place = partition.output.root.child(file.path)
-        with storage_errors(place.uri), open_ranges(place) as source:
-            opened = pq.ParquetFile(source)
+        with open_parquet(place) as opened:
             for group in range(opened.num_row_groups):
                 rows = opened.read_row_group(group, columns=["video_id", "frame_index", "track_id"])
                 rows = rows.filter(pc.equal(rows["video_id"], video_id))
@@ -118,22 +116,26 @@ def uris_of(partition: Partition, commits: list[Commit], video_id: str) -> set[s
     }
     for file in (file for commit in commits for file in commit.files if file.table == "videos"):
         place = partition.output.root.child(file.path)
-        with storage_errors(place.uri), open_ranges(place) as source:
-            rows = pq.read_table(source, columns=["video_id", "uri", "member"])
+        with open_parquet(place) as opened:
+            rows = opened.read(columns=["video_id", "uri", "member"])
         rows = rows.filter(pc.equal(rows["video_id"], video_id)).to_pylist()
         found |= {row["uri"] for row in rows if row["member"] is None}
     return found
 
 
 def forget_uri(config: str, uris: set[str], video_id: str) -> str:
-    """A run's config (YAML) that does not name the video's file any more; the same text if it did not."""
-    data = yaml.safe_load(config)
-    kept = [
-        f"erased:{video_id}" if _names(given, uris) or _has_id(given, video_id) else given
-        for given in data["input"]["uris"]
-    ]
-    if kept == data["input"]["uris"]:
+    """A run's config (YAML) that does not name the video's file any more; the same text if it did not.
+
+    A config that cannot be read is emptied.
+    """
+    try:
+        stored = read_config(config)
+    except ValueError:
+        return ""  # nobody can tell whom it names
+    kept = [f"erased:{video_id}" if _names(given, uris) or _has_id(given, video_id) else given for given in stored.uris]
+    if kept == stored.uris:
         return config
+    data = stored.data
     data["input"]["uris"] = kept
     text: str = yaml.safe_dump(data, sort_keys=False)
     return text

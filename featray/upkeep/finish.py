@@ -11,19 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow.parquet as pq
-import yaml
-
 from featray.config import path_field_names
 from featray.errors import OutputError
-from featray.store.storage import open_ranges, storage_errors
+from featray.schema import arrow_schema
 from featray.tables.commits import Commit, ShardManifest, close_shard, read_commit, read_commits, read_manifests
 from featray.tables.landing import landed_units, read_plan
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
-from featray.tables.provenance import footer
+from featray.tables.provenance import footer, read_config
 from featray.tables.publish import PublishSettings, clean_up_shard, publish_shard
 from featray.tables.replace import COMPACT_PREFIX, finish_changes
+from featray.tables.rewrite import complete, open_parquet
 from featray.tables.runs import close_killed_runs, running_rows
 from featray.upkeep.orphans import uncommitted_files
 
@@ -118,11 +116,17 @@ def _settings(partition: HeldPartition, manifest: ShardManifest) -> PublishSetti
             break
     else:
         raise OutputError(f"shard {manifest.shard}: its run {manifest.run_id} is not in `runs`; run the job again")
-    config = yaml.safe_load(row["config"])
+    try:
+        config = read_config(row["config"])
+        if not config.tables:
+            raise ValueError("names no table")
+    except ValueError:
+        run = f"shard {manifest.shard}: the config of its run {manifest.run_id}"
+        raise OutputError(f"{run} in `runs` cannot be read; run the job again") from None
     return PublishSettings(
         run_id=manifest.run_id,
-        tables=tuple(config["output"]["tables"]),
-        path_fields=tuple(n for n in path_field_names(config["input"]["path_fields"] or "") if n != "name"),
+        tables=config.tables,
+        path_fields=tuple(n for n in path_field_names(config.path_fields or "") if n != "name"),
         footer=footer(row),
     )
 
@@ -132,5 +136,5 @@ def _published_runs(partition: Partition) -> Iterator[dict[str, Any]]:
         for file in commit.files:
             if file.table == "runs":
                 place = partition.output.root.child(file.path)
-                with storage_errors(place.uri), open_ranges(place) as source:
-                    yield from pq.read_table(source).to_pylist()
+                with open_parquet(place) as opened:
+                    yield from complete(opened.read(), arrow_schema("runs")).to_pylist()

@@ -24,10 +24,10 @@ def uncommitted_files(output: Output, folders: Iterable[Location], committed: se
 def find_uncommitted(
     output: Output, partitions: list[Partition], committed: set[str], report: Report, *, everything: bool
 ) -> None:
-    """Name the files in table folders that no commit names."""
+    """Name the files in table folders that no commit names. Damaged records are said by who checks the partition."""
     owners = {part: f"shard {shard} is open" for p in partitions for part, shard in _open_stems(p).items()}
     for partition in partitions:
-        owners |= {f"part-{row['run_id']}-": f"run {row['run_id']} is on" for row in running_rows(partition)}
+        owners |= {f"part-{row['run_id']}-": f"run {row['run_id']} is on" for row in running_rows(partition, [])}
     folders = [output.table(table) for table in TABLES] if everything else _folders(partitions)
     for path in uncommitted_files(output, folders, committed):
         name = path.rsplit("/", 1)[-1]
@@ -50,7 +50,7 @@ def _folders(partitions: list[Partition]) -> list[Location]:
 def _open_stems(partition: Partition) -> dict[str, str]:
     """How the names of files begin that open shards may have written, and which shard."""
     stems = {}
-    for manifest in read_manifests(partition):
+    for manifest in read_manifests(partition, []):
         stems[f"part-{manifest.shard}-"] = manifest.shard
         for video in manifest.videos:
             if video.replaces:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from featray.errors import printable
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -26,7 +28,7 @@ class Problem:
         """As printed."""
         row = " ".join(f"{name} {value}" for name, value in self.row.items())
         parts = [self.where if not self.file else "", self.file, self.video_id and f"video {self.video_id}", row]
-        return ": ".join([" ".join(part for part in parts if part) or "output", self.text])
+        return printable(": ".join([" ".join(part for part in parts if part) or "output", self.text]))
 
 
 @dataclass

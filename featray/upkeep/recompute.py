@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import yaml
 from numpy.typing import NDArray
 
 from featray.config import Config, parse_config
-from featray.errors import ErrorCode, FeatrayError, ModelError, NotFound, StorageError
+from featray.errors import ErrorCode, FeatrayError, ModelError, NotFound, OutputError, StorageError
 from featray.extract.child import ChildSettings
 from featray.extract.chunks import Chunk
 from featray.extract.isolation import IsolatedDecoder
@@ -29,6 +28,7 @@ from featray.graph.stages import Infer, InferSettings
 from featray.identity import result_settings, settings_hash
 from featray.sources.listing import Video, find_video
 from featray.tables.layout import Output
+from featray.tables.provenance import read_config
 from featray.tables.query import connect, run_sql
 from featray.upkeep.bounds import GROUPS, SHARE, SIDE, repeat_bounds
 
@@ -246,7 +246,10 @@ class _Repeat:
 
 
 def _recorded_config(row: dict[str, Any], storage_options: dict[str, Any]) -> Config:
-    data = yaml.safe_load(row["config"])
+    try:
+        data = read_config(row["config"]).data
+    except ValueError:
+        raise OutputError("its config in `runs` cannot be read") from None
     data["input"]["storage_options"] = storage_options
     data["output"]["storage_options"] = {}
     return parse_config(data, origin="its config")

@@ -23,7 +23,8 @@ from featray.schema import FACE_TABLES, PER_VIDEO_TABLES, SCHEMA_VERSION, arrow_
 from featray.store.storage import list_ahead, open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile
 from featray.tables.layout import Output, Partition, list_partitions
-from featray.tables.query import read_files, table_view
+from featray.tables.provenance import read_config
+from featray.tables.query import identifier, literal, open_database, read_files, table_view
 from featray.tables.rewrite import footer_of
 from featray.tables.tombstones import erased_videos, read_erasures
 from featray.upkeep.accounting import RULES, order_rule, row_rules, twice_rule
@@ -53,16 +54,25 @@ def verify(output: Output, release: str | None = None) -> Report:
     Raises:
         UsageError: there is no such release.
     """
-    partitions = [p for p in list_partitions(output) if release in (None, p.release)]
+    odd: list[str] = []
+    partitions = [p for p in list_partitions(output, odd) if release in (None, p.release)]
     if release is not None and not partitions:
         known = ", ".join(sorted({p.release for p in list_partitions(output)})) or "none"
         raise UsageError(f"--release {release}: not in this output; it has: {known}")
     report = Report(partitions=len(partitions))
+    if release is None:
+        report.problems += [Problem("", "is no name of a dataset or release; delete it", folder) for folder in odd]
     committed: set[str] = set()
     with tempfile.TemporaryDirectory(prefix="featray-verify-") as scratch:
         for partition in partitions:
-            committed |= _Partition(partition, report, scratch).verify()
-    find_uncommitted(output, partitions, committed, report, everything=release is None)
+            try:
+                committed |= _Partition(partition, report, scratch).verify()
+            except StorageError as error:  # the others can still be checked
+                report.problems.append(Problem(f"{partition.dataset}/{partition.release}", str(error)))
+    try:
+        find_uncommitted(output, partitions, committed, report, everything=release is None)
+    except StorageError as error:
+        report.problems.append(Problem("", str(error)))
     return report
 
 
@@ -80,12 +90,8 @@ class _Partition:
         self._tables: tuple[str, ...] = ()
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
-        connection = duckdb.connect()
-        connection.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{MEMORY_LIMIT}'")
-        connection.execute(f"SET temp_directory = '{self._scratch}/spill'; SET preserve_insertion_order = false")
-        if not self._partition.output.root.is_local:
-            connection.register_filesystem(self._partition.output.root.fs)
-        return connection
+        output = self._partition.output
+        return open_database(output, memory_limit=MEMORY_LIMIT, spill=f"{self._scratch}/spill")
 
     def _try(self, path: str) -> None:
         """Read all of a file in a connection of its own: some damage makes DuckDB give a whole database up.
@@ -147,7 +153,10 @@ class _Partition:
             self._problem("has no row in runs: where its rows come from is not known")
             return
         self._facts = {name: str(known[-1][name]) for name in _FOOTER_FACTS}
-        self._tables = _tables_of(known[-1]["config"])
+        try:
+            self._tables = read_config(known[-1]["config"]).tables
+        except ValueError:
+            self._problem(f"runs.config of run {known[-1]['run_id']} is no config: which tables there are is not known")
         ids = {row["run_id"] for row in known}
         for commit in index.commits():
             if commit.videos and commit.run_id not in ids:
@@ -230,8 +239,8 @@ class _Partition:
         partition = {"dataset": self._partition.dataset, "release": self._partition.release}
         for name, value in {**partition, **dict(_hive_fields(file.path))}.items():
             if name in names:
-                rules[name] = f"{name} IS NOT DISTINCT FROM '{value.replace(chr(39), chr(39) * 2)}'"
-        broken = ", ".join(f"CASE WHEN NOT coalesce({c}, false) THEN '{_tell(n, names)} END" for n, c in rules.items())
+                rules[name] = f"{identifier(name)} IS NOT DISTINCT FROM {literal(value)}"
+        broken = ", ".join(f"CASE WHEN NOT coalesce({c}, false) THEN {_tell(n, names)} END" for n, c in rules.items())
         kept = " AND ".join(f"coalesce({condition}, false)" for condition in rules.values())
         key = [name for name in ("video_id", "frame_index", "face_index") if name in names]
         columns = ", ".join([*key, "file_row_number", f"concat_ws(', ', {broken}) AS text"])
@@ -245,7 +254,11 @@ class _Partition:
         for table in PER_VIDEO_TABLES:
             files = [file.path for commit in commits for file in commit.files if file.table == table]
             view = table_view(table, read_files(self._partition.output, files))
-            self._db.execute(f"CREATE OR REPLACE VIEW {table} AS {view}")
+            try:
+                self._db.execute(f"CREATE OR REPLACE VIEW {table} AS {view}")
+            except duckdb.Error as error:  # each can be read, and they do not go together
+                self._problem(f"{table}: its files cannot be read together: {_first_line(error)}")
+                return
         index.select_videos([commit.name for commit in commits])
         for rule in RULES:
             if all(table in self._tables or table not in ("blendshapes", "mesh") for table in rule.needs):
@@ -270,21 +283,26 @@ class _Partition:
 
     def _file_of(self, row: dict[str, Any], files: list[CommittedFile], tables: tuple[str, ...]) -> str | None:
         """The file with the rows that an accounting rule names; of its last table, else of the ones before."""
-        frame = "" if row.get("frame_index") is None else f" AND frame_index = {row['frame_index']}"
         for table in reversed(tables):
             paths = [file.path for file in files if file.table == table]
             source = read_files(self._partition.output, paths, filename=True)
             if source and row.get("video_id"):
-                keyed = frame if table in (*FACE_TABLES, "frames") else ""
-                sql = f"SELECT filename FROM {source} WHERE video_id = '{row['video_id']}'{keyed} LIMIT 1"
-                found = self._rows(sql)
+                keys = {"video_id": row["video_id"]}
+                if table in (*FACE_TABLES, "frames") and row.get("frame_index") is not None:
+                    keys["frame_index"] = row["frame_index"]
+                condition = " AND ".join(f"{name} = ${name}" for name in keys)
+                found = self._rows(f"SELECT filename FROM {source} WHERE {condition} LIMIT 1", keys)
                 if found:
                     return next((path for path in paths if found[0]["filename"].endswith(path)), None)
         return None
 
     def _check_erasures(self, index: CommitIndex) -> None:
         for video_id in erased_videos(self._partition.output):
-            erasures = read_erasures(self._partition.output, video_id)
+            try:
+                erasures = read_erasures(self._partition.output, video_id)
+            except StorageError as error:
+                self._problem(str(error))
+                continue
             mine = [e for e in erasures if e.release in (None, self._partition.release)]
             command = f"featray erase OUT --video {video_id}"
             if any(not erasure.done for erasure in mine):
@@ -292,8 +310,8 @@ class _Partition:
             elif any(erasure.track_id is None for erasure in mine) and index.has_video(video_id):
                 self._problem(f"was erased and is here again; {command}", video_id=video_id)
 
-    def _rows(self, sql: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._db.sql(sql).to_arrow_table().to_pylist()
+    def _rows(self, sql: str, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._db.sql(sql, params=values).to_arrow_table().to_pylist()
         return found
 
 
@@ -329,15 +347,11 @@ def _hive_fields(path: str) -> list[tuple[str, str]]:
     return [(name, unquote(value)) for name, _, value in parts if name not in ("dataset", "release")]
 
 
-def _tables_of(config: str) -> tuple[str, ...]:
-    import yaml
-
-    return tuple(yaml.safe_load(config)["output"]["tables"])
-
-
 def _tell(rule: str, columns: set[str]) -> str:
-    """What is said of a row that breaks a rule, as the rest of an SQL string."""
-    return f"{rule} is ' || coalesce(CAST({rule} AS VARCHAR), 'null')" if rule in columns else f"{rule} does not hold'"
+    """SQL of what is said of a row that breaks a rule."""
+    if rule not in columns:
+        return literal(f"{rule} does not hold")
+    return f"{literal(f'{rule} is ')} || coalesce(CAST({identifier(rule)} AS VARCHAR), 'null')"
 
 
 def _first_line(error: BaseException) -> str:

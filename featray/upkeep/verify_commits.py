@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass, field
 import duckdb
 import pyarrow as pa
 
-from featray.errors import StorageError
 from featray.records import load
-from featray.store.storage import Location, list_files, read_bytes
-from featray.tables.commits import Commit, read_manifests
+from featray.tables.commits import Commit, read_manifests, stored_commits
 from featray.tables.layout import Partition
+from featray.tables.query import literal
 from featray.tables.runs import running_rows
 
 _VIDEOS = pa.schema(
@@ -34,7 +33,7 @@ class CommitIndex:
     """What commits say, with rewrites that are still to be carried out applied.
 
     Attributes:
-        damaged: commits that cannot be read, one line each.
+        damaged: records that cannot be read, one line each.
         unfinished: what is half done, one line each.
     """
 
@@ -57,7 +56,7 @@ class CommitIndex:
 
     def select_videos(self, names: list[str]) -> None:
         """Make view `committed` hold the videos of these commits."""
-        listed = ", ".join(f"'{name}'" for name in names)
+        listed = ", ".join(map(literal, names))
         self.db.execute(
             f"CREATE OR REPLACE VIEW committed AS SELECT * FROM committed_videos WHERE commit IN ({listed})"
         )
@@ -80,31 +79,18 @@ def load_commits(partition: Partition, db: duckdb.DuckDBPyConnection) -> CommitI
     db.register("empty_videos", _VIDEOS.empty_table())
     db.execute("CREATE TABLE committed_videos AS SELECT * FROM empty_videos")
     pending: list[Commit] = []
-    for path in list_files(partition.commit()):
-        if not path.endswith(".json"):
-            continue
-        commit = _read(partition, path, index)
-        if commit is not None:
-            pending += commit.rewrites
-            _store(db, commit)
+    for commit in stored_commits(partition, index.damaged):
+        pending += commit.rewrites
+        _store(db, commit)
     if pending:
         index.unfinished.append(f"{len(pending)} commits are still to be rewritten; the next run does it")
     for rewritten in pending:
         db.execute("DELETE FROM commits WHERE name = ?", [rewritten.name])
         db.execute("DELETE FROM committed_videos WHERE commit = ?", [rewritten.name])
         _store(db, rewritten)
-    index.unfinished += [f"shard {m.shard} of run {m.run_id} is open" for m in read_manifests(partition)]
-    index.unfinished += [f"run {row['run_id']} is on, or was killed" for row in running_rows(partition)]
+    index.unfinished += [f"shard {m.shard} of run {m.run_id} is open" for m in read_manifests(partition, index.damaged)]
+    index.unfinished += [f"run {row['run_id']} is on, or was killed" for row in running_rows(partition, index.damaged)]
     return index
-
-
-def _read(partition: Partition, path: str, index: CommitIndex) -> Commit | None:
-    name = path.rsplit("/", 1)[-1]
-    try:
-        return load(Commit, read_bytes(Location(partition.output.root.fs, path, path)))
-    except (ValueError, KeyError, TypeError, StorageError):
-        index.damaged.append(f"commit record {name} cannot be read: its files and videos are not known")
-        return None
 
 
 def _store(db: duckdb.DuckDBPyConnection, commit: Commit) -> None:

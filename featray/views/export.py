@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from featray.errors import UsageError
+from featray.errors import UsageError, printable
 from featray.schema import BLENDSHAPES, FACES, KEY, arrow_schema
 from featray.store.storage import locate_beside, upload
 from featray.tables.layout import Output
@@ -38,6 +38,7 @@ class ExportSettings:
         style: csv, parquet, openface or fex.
         release, dataset: which, if there are several.
         track_id: only this track; None for all.
+        safe_csv: put `'` before texts that spreadsheets take for formulas.
     """
 
     video: str
@@ -45,6 +46,7 @@ class ExportSettings:
     release: str | None = None
     dataset: str | None = None
     track_id: int | None = None
+    safe_csv: bool = False
 
 
 def write_export(output: Output, path: str | None, settings: ExportSettings) -> int:
@@ -70,7 +72,7 @@ def write_export(output: Output, path: str | None, settings: ExportSettings) -> 
         _check_track(connection, video, settings.track_id)
     table = _STYLES[settings.style](connection, video, settings.track_id)
     if path is None:
-        write_csv(table, sys.stdout)
+        write_csv(table, sys.stdout, safe=settings.safe_csv)
         return int(table.num_rows)
     target = locate_beside(path, output.root)
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +81,7 @@ def write_export(output: Output, path: str | None, settings: ExportSettings) -> 
             pq.write_table(table, local, compression="zstd")
         else:
             with local.open("w", newline="", encoding="utf-8") as file:
-                write_csv(table, file)
+                write_csv(table, file, safe=settings.safe_csv)
         upload(str(local), target)
     return int(table.num_rows)
 
@@ -165,14 +167,30 @@ def _check_track(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_i
         raise UsageError(f"--track {track_id}: is not in {video.name}; there are: {known}")
 
 
-def write_csv(table: pa.Table, file: IO[str]) -> None:
-    """Write text; a float has as many digits as tell it from its neighbours, a null is empty."""
+def write_csv(table: pa.Table, file: IO[str], *, safe: bool = False) -> None:
+    """Write text; a float has as many digits as tell it from its neighbours, a null is empty.
+
+    Args:
+        table: the rows.
+        file: where to. On a terminal, what it would take for commands is escaped.
+        safe: put `'` before texts that begin like a formula, as spreadsheets themselves mark text.
+    """
+    terminal = file.isatty()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(table.column_names)
     for batch in table.to_batches(max_chunksize=4096):
-        columns: list[list[Any]] = [_texts(column) for column in batch.columns]
+        columns: list[list[Any]] = [_texts(column, safe=safe, terminal=terminal) for column in batch.columns]
         writer.writerows(zip(*columns, strict=True))
 
 
-def _texts(column: pa.Array) -> list[Any]:
-    return [("" if value is None else value) for value in column.cast(pa.string()).to_pylist()]
+def _texts(column: pa.Array, *, safe: bool, terminal: bool) -> list[str]:
+    texts = ["" if value is None else value for value in column.cast(pa.string()).to_pylist()]
+    if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
+        return texts
+    if safe:
+        texts = [f"'{text}" if text.startswith(_FORMULA) else text for text in texts]
+    return [printable(text) for text in texts] if terminal else texts
+
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""How a cell begins that a spreadsheet may calculate."""

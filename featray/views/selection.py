@@ -8,13 +8,13 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-import yaml
 from numpy.typing import NDArray
 
 from featray.errors import UsageError
 from featray.names import MESH_VERTICES
-from featray.tables.named import is_named, not_named, quoted
-from featray.tables.query import read_rows, run_sql
+from featray.tables.named import is_named, not_named
+from featray.tables.provenance import read_config
+from featray.tables.query import literal, read_rows, run_sql
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class VideoRow:
     @property
     def where(self) -> str:
         """The SQL condition that selects its rows."""
-        return " AND ".join(f"{key} = {quoted(getattr(self, key))}" for key in ("dataset", "release", "video_id"))
+        return " AND ".join(f"{key} = {literal(getattr(self, key))}" for key in ("dataset", "release", "video_id"))
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def find_video(connection: duckdb.DuckDBPyConnection, name: str, dataset: str | 
     """
     condition = is_named(name)
     if dataset is not None:
-        condition += f" AND dataset = {quoted(dataset)}"
+        condition += f" AND dataset = {literal(dataset)}"
     rows = _rows(connection, f"SELECT * FROM videos WHERE {condition} ORDER BY dataset, release, video_id")
     if not rows:
         raise not_named(name)
@@ -113,7 +113,7 @@ def find_video(connection: duckdb.DuckDBPyConnection, name: str, dataset: str | 
         found = ", ".join(f"{row['dataset']}/{row['release']}/{row['video_id']}" for row in rows[:5])
         raise UsageError(f"--video {name}: is {len(rows)} videos: {found}; name one by id, --dataset and --release")
     row = rows[0]
-    runs = _rows(connection, f"SELECT weights_trained, config FROM runs WHERE run_id = {quoted(row['run_id'])}")
+    runs = _rows(connection, f"SELECT weights_trained, config FROM runs WHERE run_id = {literal(row['run_id'])}")
     known = {field: row[field] for field in VideoRow.__annotations__ if field in row}
     return VideoRow(
         **known,
@@ -172,5 +172,7 @@ def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any
 
 
 def _input_column(config: str | None) -> str | None:
-    column = ((yaml.safe_load(config or "") or {}).get("input") or {}).get("column")
-    return None if column is None else str(column)
+    try:
+        return read_config(config).column
+    except ValueError:  # the numbers are there without it; only a source in a Parquet file may not be found
+        return None

@@ -100,7 +100,7 @@ def test_path_fields_stay_in_their_folders(inputs, small_network, tmp_path):
 
 
 def test_not_while_a_shard_is_open(out, partition):
-    write_manifest(partition, ShardManifest("abc", "run", {}, [ManifestVideo("v", "u", "w")]))
+    write_manifest(partition, ShardManifest("abc", "run", {}, [ManifestVideo("0" * 16, "u", "f" * 64)]))
     done = compact_partition(partition)
     assert done.refused and done.files == 13
     close_shard(partition, "abc")

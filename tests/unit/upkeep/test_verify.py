@@ -207,7 +207,7 @@ def test_a_video_in_two_commits(out, partition):
 def test_a_damaged_commit(out, partition):
     name = commit_of(partition, "faces").name
     Path(partition.commit(name).path).write_text("{")
-    assert f"{name}.json cannot be read" in found(out, "commit record")
+    assert f"{name}.json: damaged commit record" in found(out, "commit record")
 
 
 def test_a_file_of_no_commit(out, partition):
@@ -220,7 +220,7 @@ def test_a_file_of_no_commit(out, partition):
 
 
 def test_files_of_an_open_shard_are_unfinished_work(out, partition):
-    write_manifest(partition, ShardManifest("abc", "run", {}, [ManifestVideo("v", "u", "w")]))
+    write_manifest(partition, ShardManifest("abc", "run", {}, [ManifestVideo("0" * 16, "u", "f" * 64)]))
     file = file_of(partition, "faces")
     path_of(partition, file).with_name("part-abc-000.parquet").write_bytes(b"x")
     report = verify(out)

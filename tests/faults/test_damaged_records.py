@@ -1,0 +1,141 @@
+"""Records that are cut, empty or junk: one line, and they stop only what they concern."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from featray.schema import SCHEMA_VERSION
+from tests.fixtures.handmade import RELEASE, write_output
+from tests.fixtures.hostile import featray
+
+ERASED = "bbbb000000000000"
+JUNK = {
+    "empty": b"",
+    "cut": b'{"name": "0", "run_id": "run-1", "files": [{"table": "fac',
+    "binary": bytes(range(256)),
+    "another record": b'{"number": 3}',
+    "deep": b"[" * 200_000,
+    "newer": json.dumps({"schema": 99, "content": {"tables": {}}}).encode(),
+}
+junk = pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Two datasets, of one release each."""
+    out = tmp_path_factory.mktemp("made") / "out"
+    write_output(out)
+    return out
+
+
+@pytest.fixture
+def out(made, tmp_path) -> Path:
+    shutil.copytree(made, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def plant(out: Path, name: str, data: bytes) -> Path:
+    path = out / "_featray" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def refused(done, path: Path) -> bool:
+    """Whether a command ended with one line that names the file."""
+    said = [line for line in done.stderr.splitlines() if line]
+    return done.exit_code == 1 and len(said) == 1 and str(path) in said[0] and said[0].startswith("featray: ")
+
+
+def problems(out, *words) -> list[str]:
+    done = featray("verify", out, *words)
+    assert done.exit_code == 1
+    return [line for line in done.output.splitlines() if line.startswith("problem")]
+
+
+@junk
+def test_a_commit_of_another_release_stops_none_of_this_one(out, junk, tmp_path):
+    path = plant(out, "commits/one/other-release/junk.json", junk)
+    for words in (
+        ["status", out],
+        ["status", out, "--release", RELEASE],
+        ["query", out, "SELECT count(*) FROM faces", "--release", RELEASE],
+        ["export", out, "--video", "bbbb000000000000", "--format", "csv", "--out", tmp_path / "a.csv"],
+    ):
+        assert featray(*words).exit_code == 0
+    assert any(str(path) in line and "damaged commit record" in line for line in problems(out))
+    assert not any(str(path) in line for line in problems(out, "--release", RELEASE))
+    assert refused(featray("status", out, "--release", "other-release"), path)
+    assert refused(featray("status", out, "--release", "all"), path)
+
+
+@junk
+def test_a_commit_stops_its_own_release(out, junk):
+    path = plant(out, f"commits/one/{RELEASE}/junk.json", junk)
+    assert refused(featray("status", out), path)
+    assert refused(featray("query", out, "SELECT 1"), path)
+    assert sum(str(path) in line for line in problems(out)) == 1
+    assert refused(featray("publish", out), path)
+    done = featray("compact", out)
+    assert refused(done, path) and f"two/{RELEASE}: 4 files in 1 commits" in done.output
+
+
+@junk
+@pytest.mark.parametrize("kind", ["shards", "running"])
+def test_open_work_stops_no_reader(out, junk, kind):
+    path = plant(out, f"{kind}/one/{RELEASE}/junk.json", junk)
+    assert featray("status", out).exit_code == 0
+    assert featray("query", out, "SELECT count(*) FROM faces").exit_code == 0
+    assert sum(str(path) in line for line in problems(out)) == 1
+    assert refused(featray("compact", out), path)
+    done = featray("publish", out)
+    assert refused(done, path) and "; delete it" in done.stderr
+    path.unlink()
+    assert featray("publish", out).exit_code == 0
+
+
+@junk
+def test_an_erasure_stops_only_its_video(out, junk):
+    path = plant(out, f"erased/{ERASED}.json", junk)
+    plant(out, "erased/notes.json", junk)
+    for words in (["status", out], ["publish", out], ["compact", out]):
+        assert featray(*words).exit_code == 0
+    assert all(f"featray erase OUT --video {ERASED}" in line for line in problems(out) if str(path) in line)
+    assert refused(featray("erase", out, "--video", ERASED), path)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"", "damaged"),
+        (b'{"schema_version": "2"}', "damaged"),
+        (b'{"schema_version": [1]}', "damaged"),
+        (b"[" * 200_000, "damaged"),
+        (json.dumps({"schema_version": SCHEMA_VERSION + 1}).encode(), "upgrade featray"),
+    ],
+)
+def test_an_output_of_another_kind(out, text, says):
+    plant(out, "output.json", text)
+    for command in ("status", "verify", "publish", "compact"):
+        done = featray(command, out)
+        assert done.exit_code == 1 and says in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_folder_of_a_name_that_no_run_gives_is_passed_over(out):
+    (out / "_featray" / "commits" / "one" / "a\x1b[2Jb").mkdir()
+    assert featray("status", out, "--release", "all").exit_code == 0
+    assert featray("publish", out).exit_code == 0
+    assert any(r"_featray/commits/one/a\x1b[2Jb: is no name" in line for line in problems(out))
+
+
+@pytest.mark.parametrize("table", ["faces", "videos"])
+@pytest.mark.parametrize("data", [b"", b"PAR1" * 100], ids=["empty", "junk"])
+def test_a_published_file_stops_what_reads_it(out, table, data):
+    path = next((out / table / "dataset=one").rglob("*.parquet"))
+    path.write_bytes(data)
+    assert featray("status", out).exit_code == (1 if table == "videos" else 0)
+    done = featray("compact", out)
+    assert refused(done, path)
+    assert any(str(path.relative_to(out)) in line for line in problems(out))

@@ -1,0 +1,212 @@
+"""What stands in an output made by somebody else, as text: in SQL, YAML, on a terminal, in a sheet, on a page."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import duckdb
+import fsspec
+import pyarrow as pa
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from featray.tables.layout import open_output
+from featray.tables.query import connect, open_database, run_safe_sql, run_sql
+from tests.fixtures import s3
+from tests.fixtures.handmade import RELEASE, write_output
+from tests.fixtures.hostile import House, featray
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.fixture
+def house(published, tmp_path) -> House:
+    shutil.copytree(published, tmp_path / "out")
+    commits = [json.loads(path.read_bytes()) for path in (tmp_path / "out").glob("_featray/commits/*/*/*.json")]
+    whole = [video["video_id"] for commit in commits for video in commit["videos"] if video["status"] == "ok"]
+    return House(tmp_path, tmp_path / "out", Path(), whole[0])
+
+
+def put(house: House, table: str, column: str, value: str) -> None:
+    """Write a value into every row of a table; as a new column if there is none of that name."""
+
+    def edit(rows: pa.Table) -> pa.Table:
+        values = pa.array([value] * rows.num_rows, pa.string())
+        if column not in rows.column_names:
+            return rows.append_column(column, values)
+        return rows.set_column(rows.column_names.index(column), rows.schema.field(column), values)
+
+    house.edit_table(table, edit, every=True)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "config",
+    [
+        f"{BOMB}input: {{uris: [a], column: *a11}}\noutput: {{tables: [faces]}}",
+        f"{BOMB}input: {{uris: *a11, column: b}}\noutput: {{tables: *a11}}",
+        "[" * 100_000,
+        "input: {uris: [a]}\noutput: {tables: [../../x]}",
+        "!!python/object/apply:os.system ['touch pwned']",
+        "",
+    ],
+    ids=["bomb", "larger bomb", "deep", "no table", "code", "empty"],
+)
+def test_a_config_that_is_none(house, config):
+    put(house, "runs", "config", config)
+    out, video = house.out, house.video_id
+    assert featray("export", out, "--video", video, "--format", "csv", "--out", house.root / "a.csv").exit_code == 0
+    done = featray("verify", out)
+    assert done.exit_code == 1 and "is no config" in done.output
+    assert featray("erase", out, "--video", video).exit_code == 0
+    assert not (house.root / "pwned").exists()
+
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe"
+
+
+def test_no_command_reaches_the_terminal(house, small_network, tmp_path):
+    put(house, "runs", "status", ESCAPE)
+    put(house, "runs", "run_id", ESCAPE)
+    put(house, "faces", "video_id", ESCAPE)
+    put(house, "videos", "codec", ESCAPE)
+    for words in (["status", house.out], ["verify", house.out], ["compact", house.out]):
+        text = featray(*words).output
+        assert not set(text) & {"\x1b", "\x07", "\x9b", "\u202e"}
+    weights, hostile = load_file(small_network), tmp_path / "hostile.safetensors"
+    with safe_open(small_network, "pt") as opened:
+        metadata = opened.metadata()
+    save_file(weights, hostile, metadata | {"license": ESCAPE})
+    done = featray("models", "inspect", hostile)
+    assert done.exit_code == 0 and r"license     \x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe" in done.output
+
+
+def test_a_sheet_calculates_nothing(house):
+    put(house, "faces", "run_id", "=HYPERLINK(1)")
+    path = house.root / "a.csv"
+
+    def cells(*words):
+        done = featray("export", house.out, "--video", video, "--format", "csv", "--out", path, *words)
+        assert done.exit_code == 0
+        return list(csv.DictReader(path.open()))
+
+    video = next(v["video_id"] for c in house.commits().values() for v in c["videos"] if v["faces"])
+    plain, safe = cells(), cells("--safe-csv")
+    assert {row["run_id"] for row in plain} == {"=HYPERLINK(1)"}
+    assert {row["run_id"] for row in safe} == {"'=HYPERLINK(1)"}
+    assert any(value.startswith("-") for row in safe for name, value in row.items() if name.startswith("pose"))
+    assert [row | {"run_id": ""} for row in safe] == [row | {"run_id": ""} for row in plain]
+
+
+def test_a_hidden_page_names_nobody(house, inputs, small_network):
+    put(house, "videos", "patient", "Anna Schmidt")
+    plain, hidden = house.root / "plain.html", house.root / "hidden.html"
+    assert featray("report", house.out, "--out", plain, "--no-thumbnails").exit_code == 0
+    assert featray("report", house.out, "--out", hidden, "--no-thumbnails", "--blur").exit_code == 0
+    for word in ("Anna Schmidt", "patient", str(small_network), str(inputs), str(house.out), "anna.mp4"):
+        assert word in plain.read_text(), word
+        assert word not in hidden.read_text(), word
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_text('{0}/victim.txt')",
+        "SELECT * FROM '{0}/out/../victim.csv'",
+        "SELECT * FROM glob('{0}/*')",
+        "COPY (SELECT 1) TO '{0}/pwned.csv'",
+        "COPY (SELECT 1) TO '{0}/out/pwned.csv'",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{0}/out/pwned.csv'",
+        "SELECT 1; COPY (SELECT 1) TO '{0}/out/pwned.csv'",
+        "ATTACH '{0}/out/pwned.db'",
+        "EXPORT DATABASE '{0}/out/pwned'",
+        "SET enable_external_access = true",
+        "INSTALL httpfs",
+        "CALL pragma_version()",
+    ],
+)
+def test_a_safe_query_only_selects_from_the_output(made, sql):
+    (made / "victim.txt").write_text("secret")
+    (made / "victim.csv").write_text("secret\n1\n")
+    before = sorted(made.rglob("*"))
+    done = featray("query", made / "out", sql.format(made), "--safe")
+    assert done.exit_code == 2 and done.stderr.startswith("featray: query: ")
+    assert "secret" not in done.stdout and sorted(made.rglob("*")) == before
+
+
+def test_a_safe_query_selects(made):
+    done = featray("query", made / "out", "SELECT count(*) AS n FROM features", "--safe", "--format", "json")
+    assert json.loads(done.stdout)[0]["n"] > 0
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A folder with the hand-made output."""
+    folder = tmp_path_factory.mktemp("made")
+    write_output(folder / "out")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bucket(made, tmp_path_factory):
+    """The same in a bucket, beside somebody's object; how to reach it, and the words for the command line."""
+    options = {"key": "test", "secret": "test"}
+    with s3.server() as url:
+        fs = fsspec.filesystem("s3", endpoint_url=url, **options)
+        fs.mkdir("bucket")
+        fs.put(str(made / "out"), "bucket/out", recursive=True)
+        fs.put(str(next((made / "out" / "faces").rglob("*.parquet"))), "bucket/others.parquet")
+        flags = [f"--storage-option=endpoint_url={url}", "--storage-option=key=test", "--storage-option=secret=test"]
+        yield open_output("s3://bucket/out", {"endpoint_url": url, **options}), flags
+
+
+def test_a_database_over_a_bucket_reads_nothing_else(bucket, made):
+    output, flags = bucket
+    connection = connect(output)
+    assert run_sql(connection, "SELECT count(*) AS n FROM faces").read_all().to_pylist()[0]["n"] > 0
+    for place in (
+        "s3://bucket/others.parquet",
+        "s3://bucket/out/../others.parquet",
+        str(next(made.rglob("*.parquet"))),
+    ):
+        with pytest.raises(duckdb.PermissionException):
+            connection.execute(f"SELECT * FROM read_parquet('{place}')")
+    with pytest.raises(duckdb.PermissionException):
+        connection.execute("COPY (SELECT 1) TO 's3://bucket/pwned.parquet' (FORMAT parquet)")
+    with pytest.raises(duckdb.InvalidInputException):
+        connection.execute("SET enable_external_access = true")
+    assert featray("status", "s3://bucket/out", *flags).exit_code == 0
+    done = featray("query", "s3://bucket/out", "SELECT count(*) FROM faces", "--safe", "--format", "csv", *flags)
+    assert done.exit_code == 0
+    done = featray("query", "s3://bucket/out", "FROM read_parquet('s3://bucket/others.parquet')", "--safe", *flags)
+    assert done.exit_code == 2
+    assert "cannot be read" not in featray("verify", "s3://bucket/out", *flags).output
+
+
+def test_records_in_a_bucket_name_nothing_above_it(bucket):
+    output, flags = bucket
+    fs, folder = output.root.fs, f"bucket/out/_featray/commits/one/{RELEASE}"
+    file = {"table": "faces", "path": "../others.parquet", "rows": 1, "size_bytes": 1, "sha256": "0" * 64}
+    nothing = {"name": "old", "run_id": "r", "published_at_us": 1, "files": []}
+    fs.pipe(f"{folder}/old.json", json.dumps(nothing | {"files": [file]}).encode())
+    fs.pipe(f"{folder}/new.json", json.dumps(nothing | {"name": "new", "rewrites": [nothing]}).encode())
+    try:
+        done = featray("publish", "s3://bucket/out", *flags)
+        assert done.exit_code == 1 and f"{folder}/old.json: damaged commit record" in done.stderr
+        assert fs.exists("bucket/others.parquet")
+    finally:
+        fs.rm([f"{folder}/old.json", f"{folder}/new.json"])
+
+
+def test_a_locked_database_still_spills_to_disk(made, tmp_path):
+    """Where what does not fit into memory goes is none of the output."""
+    with open_database(open_output(str(made / "out")), memory_limit="100MB", spill=str(tmp_path / "spill")) as database:
+        sql = "SELECT max(b) AS b FROM (SELECT b, row_number() OVER (ORDER BY a) AS n FROM t) WHERE n % 2 = 0"
+        columns = "md5(range::VARCHAR) AS a, md5((range + 1)::VARCHAR) AS b"
+        database.execute(f"CREATE TABLE t AS SELECT {columns} FROM range(2000000)")
+        (row,) = run_safe_sql(database, sql).read_all().to_pylist()
+        assert row["b"] > "fff"
