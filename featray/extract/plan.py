@@ -176,7 +176,7 @@ def plan_video(video: Video, settings: DecodeConfig, storage_options: dict[str, 
 def open_source(video: Video, storage_options: dict[str, Any]) -> Any:
     """Open a video's bytes as a seekable file; a storage failure becomes a VideoError about this video."""
     try:
-        location = locate(video.address, storage_options)
+        location = locate(video.address, storage_options if video.takes_options else {})
         if video.place:
             return read_member(location, video.place, MAX_VALUE_BYTES)
         return open_ranges(location, size_bytes=video.size_bytes if video.size_bytes >= 0 else None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,6 +26,7 @@ from featray.run.job import Job, describe
 from featray.run.shards import SHARD_BYTES, SHARD_VIDEOS
 from featray.run.trial import Measured, frames_promised, measure
 from featray.sources.listing import Video, list_videos
+from featray.sources.passed import PassedOver
 from featray.tables.done import Done, read_done
 from featray.tables.layout import Partition, open_output
 
@@ -39,8 +41,9 @@ class Listed:
     videos: int = 0
     bytes: int = 0
     published: int = 0
-    folders: set[tuple[str, ...]] = field(default_factory=set)
+    folders: set[tuple[str | None, ...]] = field(default_factory=set)
     sample: list[Video] = field(default_factory=list)
+    passed: PassedOver = field(default_factory=PassedOver)
 
 
 def forecast(
@@ -76,6 +79,7 @@ def forecast(
         "videos": listed.videos,
         "already_published": listed.published,
         "input_bytes": listed.bytes,
+        "passed_over": dict(listed.passed.files),
         "units": round(scale * sum(len(plan.units) for plan in plans)),
         "frames": round(frames),
         "faces": round(faces),
@@ -100,7 +104,7 @@ def _list(config: Config, job: Job, sample: int) -> Listed:
     """Count the listing; the sample is drawn evenly from what is not published (reservoir), always the same way."""
     listed, chosen = Listed(), random.Random(0)
     key, done = work_keys(job.settings), _done(config, job)
-    for video in list_videos(config.input):
+    for video in list_videos(config.input, listed.passed):
         record = done.find(video.video_id) if done else -1
         if done and record >= 0 and done.is_done(record, key(video.content_id)):
             listed.published += 1
@@ -191,6 +195,8 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
     yield f"videos   {found['videos']:,} to do, {found['input_bytes'] / 1e6:,.1f} MB"
     if found["already_published"]:
         yield f"         {found['already_published']:,} more are published already"
+    if said := PassedOver(Counter(found["passed_over"])).in_words():
+        yield f"         {said}"
     if found["unreadable_videos"]:
         yield f"         about {found['unreadable_videos']:,} of them cannot be read"
     yield f"work     about {found['units']:,} units, {found['frames']:,} frames, {found['faces']:,} faces"

@@ -138,7 +138,7 @@ class ManifestVideo:
     video_id: str
     uri: str
     work_key: str
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, str | None] = field(default_factory=dict)
     member: str | None = None
     size_bytes: int = -1
     content_id: str = ""
@@ -151,12 +151,13 @@ class ShardManifest:
     """Which videos an open shard holds; written before their work starts, deleted after the commit.
 
     Attributes:
-        fields: the path-field values that all its videos share: they lie in one partition folder.
+        fields: the path-field values that all its videos share: they lie in one partition folder; null where a
+            path did not fit the pattern.
     """
 
     shard: str
     run_id: str
-    fields: dict[str, str]
+    fields: dict[str, str | None]
     videos: list[ManifestVideo]
 
 

@@ -25,6 +25,7 @@ class VideoRow:
         width, height: of the upright frame; None if no frame was decoded.
         weights_trained: whether the facial numbers carry meaning.
         column: `input.column` of the run that made the rows.
+        input_places: what the config of that run named: what storage options for videos are for.
     """
 
     dataset: str
@@ -38,6 +39,7 @@ class VideoRow:
     height: int | None
     weights_trained: bool
     column: str | None
+    input_places: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -124,10 +126,12 @@ def find_video(connection: duckdb.DuckDBPyConnection, name: str, dataset: str | 
     row = rows[0]
     runs = _rows(connection, f"SELECT weights_trained, config FROM runs WHERE run_id = {quoted(row['run_id'])}")
     known = {field: row[field] for field in VideoRow.__annotations__ if field in row}
+    settings = _input_settings(runs[0]["config"]) if runs else {}
     return VideoRow(
         **known,
         weights_trained=bool(runs and runs[0]["weights_trained"]),
-        column=_input_column(runs[0]["config"]) if runs else None,
+        column=settings.get("column"),
+        input_places=(*settings.get("uris", ()), *settings.get("manifest_places", ())),
     )
 
 
@@ -181,6 +185,6 @@ def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any
     return rows
 
 
-def _input_column(config: str | None) -> str | None:
-    column = ((yaml.safe_load(config or "") or {}).get("input") or {}).get("column")
-    return None if column is None else str(column)
+def _input_settings(config: str | None) -> dict[str, Any]:
+    settings: dict[str, Any] = (yaml.safe_load(config or "") or {}).get("input") or {}
+    return settings

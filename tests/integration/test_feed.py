@@ -41,7 +41,7 @@ def small_pages(monkeypatch):
 def test_the_listing_keeps_a_bounded_way_ahead_of_the_work(cluster, config, small_pages, monkeypatch):
     listed, leads, take = [], [], Tally.take
 
-    def listing(settings):
+    def listing(settings, passed=None):
         for video in list_videos(settings):
             listed.append(video)
             yield video
@@ -91,7 +91,7 @@ def test_what_reads_the_feed_may_die(cluster, config, small_pages, monkeypatch, 
 def test_a_listing_may_take_its_time(cluster, config, monkeypatch):
     """Ray Data would end a stream in which nothing happens; how long a run may wait is its own to say."""
 
-    def listing(settings):
+    def listing(settings, passed=None):
         for number, video in enumerate(list_videos(settings)):
             if number == VIDEOS - 1:
                 time.sleep(5)
@@ -106,7 +106,7 @@ def test_a_listing_may_take_its_time(cluster, config, monkeypatch):
 
 @pytest.mark.parametrize("videos", [1, 3 * _PAGE])
 def test_whatever_ends_the_listing_ends_the_run(cluster, config, small_pages, monkeypatch, videos):
-    def listing(settings):
+    def listing(settings, passed=None):
         for number, video in enumerate(list_videos(settings)):
             if number == videos:
                 raise ZeroDivisionError("of the listing")

@@ -13,7 +13,7 @@ import pytest
 from featray.config import InputConfig
 from featray.identity import work_key, work_keys
 from featray.run.backlog import Backlog
-from featray.sources import containers
+from featray.sources import tars
 from featray.sources.expand import covers
 from featray.sources.keyset import KeySet
 from featray.sources.listing import list_videos
@@ -207,7 +207,7 @@ def test_members_behind_the_damage_or_beyond_the_limit_are_not_gone(partition, t
         file.write(b"\xff" * 512)
     assert gone(partition, config).count == 0
     write_shard(shard)
-    monkeypatch.setattr(containers, "MAX_MEMBERS", 1)
+    monkeypatch.setattr(tars, "MAX_ENTRIES", 1)
     assert gone(partition, config).count == 0
 
 

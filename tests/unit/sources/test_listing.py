@@ -95,9 +95,16 @@ def test_path_fields_become_values(tree):
     assert video.fields == {"site": "a", "year": "2025"}
 
 
-def test_a_path_that_does_not_fit_is_named(tree):
-    with pytest.raises(ConfigError, match=r"x\.mp4 does not fit \{who\}_\{take\}"):
-        list(list_videos(InputConfig(uris=[f"{tree}/a/2025/x.mp4"], path_fields="{who}_{take}.mp4")))
+def test_paths_that_do_not_fit_give_nulls_and_are_counted(tree, caplog):
+    pattern = "{site}/{date}/{who}_{name}"
+    (tree / "a" / "2024" / "anna_1.mp4").write_bytes(b"x")
+    videos = list(list_videos(InputConfig(uris=[f"{tree}/a/"], path_fields=pattern)))
+    fits, *others = sorted(videos, key=lambda video: "anna" not in video.uri)
+    assert fits.fields == {"site": "a", "date": "2024", "who": "anna"}
+    assert [video.fields for video in others] == [dict.fromkeys(fits.fields)] * 3
+    (said,) = caplog.messages
+    assert said.startswith(f"3 videos, such as {others[0].uri}: path does not fit") and pattern in said
+    assert load(Video, dump(others[0])) == others[0]
 
 
 def test_content_id_follows_the_bytes_and_their_time(tree):

@@ -99,7 +99,7 @@ def test_a_manifest_of_links_keeps_the_ones_that_fail_and_their_order(web, tmp_p
     links = [f"{web}/face.mp4", f"{web}/none.mp4", f"{web}/closed/a.mp4", f"{web}/no_face.mp4"] * 20
     manifest = tmp_path / "links.csv"
     manifest.write_text("uri\n" + "".join(f"{link}?n={i}\n" for i, link in enumerate(links)))
-    videos = list(list_videos(InputConfig(uris=[str(manifest)])))
+    videos = list(list_videos(InputConfig(uris=[str(manifest)], manifest_places=[web])))
     assert [video.uri for video in videos] == links[:4]  # the same link again is the same video
     assert [video.problem and video.problem[0] for video in videos] == [
         None,
@@ -113,7 +113,7 @@ def test_links_that_differ_only_in_their_query_are_one_video_and_that_is_said(we
     links = [f"{web}/face.mp4?id={i}&token=hunter2" for i in (1, 2, 3, 3, 1)] + [f"{web}/face.mp4"]
     manifest = tmp_path / "links.csv"
     manifest.write_text("uri\n" + "\n".join(links) + "\n")
-    (video,) = list_videos(InputConfig(uris=[str(manifest)]))
+    (video,) = list_videos(InputConfig(uris=[str(manifest)], manifest_places=[web]))
     assert video.address == links[0]
     (said,) = caplog.messages
     assert said.startswith(f"3 left out of the input, such as one to {web}/face.mp4: ") and "hunter2" not in said
