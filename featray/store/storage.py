@@ -22,6 +22,7 @@ import fsspec
 from featray.errors import AccessDenied, ErrorCode, NotFound, StorageError
 from featray.redaction import redact_uri
 from featray.store.failures import meaning
+from featray.store.own_host import with_own_host
 from featray.store.streamed import kept, takes_ranges
 
 
@@ -101,7 +102,8 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
     if protocol in ("http", "https") and not _is_url(uri):
         raise StorageError(f"{clean}: is no valid URL")
     try:
-        fs, path = fsspec.core.url_to_fs(opened, **{**_DEFAULT_OPTIONS.get(protocol, {}), **(storage_options or {})})
+        given = with_own_host(uri, storage_options or {}) if protocol in ("http", "https") else storage_options or {}
+        fs, path = fsspec.core.url_to_fs(opened, **{**_DEFAULT_OPTIONS.get(protocol, {}), **given})
         if opened != uri:
             path = fs._strip_protocol(uri)
         if "s3" in _protocols(fs):
@@ -111,9 +113,9 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
         hint = f"pip install 'featray[{extra}]'" if extra else str(error)
         raise StorageError(f"{clean}: the package for {protocol}:// is not installed; {hint}") from None
     except (TypeError, ValueError):  # its text may hold a value, and so a secret
-        given = ", ".join(sorted(storage_options or {})) or "none"
+        names = ", ".join(sorted(storage_options or {})) or "none"
         raise StorageError(
-            f"{clean}: cannot be opened with these storage options ({given}); check their names and values"
+            f"{clean}: cannot be opened with these storage options ({names}); check their names and values"
         ) from None
     except transport_errors() as error:
         raise _typed(error, clean) from None
