@@ -27,6 +27,10 @@ _MEANINGS: Final = {
     "RequestTimeTooSkewed": Meaning(
         ErrorCode.ACCESS_DENIED, "this machine's clock differs too much from the storage's; set it (NTP) and run again"
     ),
+    "400": Meaning(  # S3's answer to HEAD has no more than its status
+        ErrorCode.FETCH_FAILED,
+        "the storage refuses and does not say why (400); the credentials may have expired, or the region may be wrong",
+    ),
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
     "TokenRefreshRequired": _EXPIRED,

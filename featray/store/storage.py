@@ -185,7 +185,7 @@ def explain(error: BaseException) -> str:
     if known := meaning(error):
         return known.text
     if _is_denied(error):
-        return f"access denied; check the credentials {_WHERE}"
+        return f"access denied; check the credentials {_WHERE}, and that they have not expired"
     if isinstance(error, FileNotFoundError):
         return "does not exist"
     if isinstance(error, IsADirectoryError):

@@ -102,7 +102,6 @@ def _raw_stream(head: bytes) -> Kind | None:
         name = "H.264"
     else:
         return None
-    text = (
-        f"a raw {name} stream, which has no times; wrap it with its frame rate: ffmpeg -r 25 -i FILE -c copy FILE.mp4"
-    )
+    wrap = "ffmpeg -r 25 -i FILE -c copy FILE.mp4"
+    text = f"a raw {name} stream, which has no times; wrap it with its own frame rate: {wrap}"
     return Kind(text, ErrorCode.UNSUPPORTED_CONTAINER)

@@ -1,4 +1,4 @@
-"""What a storage's refusals become, from a real S3 API where it can refuse so, else from a server that answers as S3."""
+"""What a storage's refusals become: of a real S3 API where it can refuse so, else of a server that answers as S3."""
 
 import http.server
 import threading
@@ -9,8 +9,8 @@ import s3fs
 from featray.config import DecodeConfig, InputConfig
 from featray.errors import ErrorCode, StorageError
 from featray.extract.plan import plan_video
-from featray.sources.listing import list_videos
-from featray.store.storage import locate, open_ranges, read_bytes
+from featray.sources.listing import Video, list_videos
+from featray.store.storage import locate, read_bytes
 from tests.fixtures.s3 import server
 
 
@@ -52,6 +52,11 @@ class Refusing(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def do_HEAD(self):
+        self.send_response(400 if self.code == "400" else 200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+
     def do_GET(self):
         data = f"<Error><Code>{self.code}</Code><Message>No.</Message></Error>".encode()
         self.send_response(403 if self.code == "RequestTimeTooSkewed" else 400)
@@ -62,25 +67,19 @@ class Refusing(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize(
-    "code, said",
+    "code, row, said",
     [
-        ("RequestTimeTooSkewed", "this machine's clock differs too much from the storage's; set it"),
-        ("ExpiredToken", "the credentials have expired; get new ones"),
+        ("RequestTimeTooSkewed", "access_denied", "this machine's clock differs too much from the storage's; set it"),
+        ("ExpiredToken", "access_denied", "the credentials have expired; get new ones"),
+        ("400", "fetch_failed", "the credentials may have expired, or the region may be wrong"),
     ],
 )
-def test_a_wrong_clock_and_an_expired_token_are_no_wrong_credentials(code, said):
+def test_a_wrong_clock_and_an_expired_token_are_no_wrong_credentials(code, row, said):
     handler = type("Refuses", (Refusing,), {"code": code})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as refusing:
         threading.Thread(target=refusing.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{refusing.server_port}"
-        place = locate("s3://videos/a.mp4", {"key": "k", "secret": "s", "endpoint_url": url})
-        with pytest.raises(StorageError) as caught, open_ranges(place, size_bytes=100) as file:
-            try:
-                file.read(10)
-            except OSError as error:  # as where videos are read
-                from featray.store.storage import explain, unreadable_code
-
-                assert unreadable_code(error) == ErrorCode.ACCESS_DENIED
-                raise StorageError(explain(error)) from None
-        assert said in str(caught.value) and "check the credentials" not in str(caught.value)
+        options = {"key": "k", "secret": "s", "endpoint_url": f"http://127.0.0.1:{refusing.server_port}"}
+        video = Video("0" * 16, "s3://videos/a.mp4", "s3://videos/a.mp4", -1, "unknown")
+        failure = plan_video(video, DecodeConfig(), options).failure
         refusing.shutdown()
+    assert failure.code == row and said in failure.message and "check the credentials" not in failure.message

@@ -41,11 +41,9 @@ def test_they_are_published_and_verified(published):
 
 
 def test_duckdb_and_spark_read_the_same_from_files_and_folders(published, tmp_path):
-    glob = f"read_parquet('{published}/videos/**/*.parquet', hive_partitioning={{}})"
-    inside, folders = (
-        {site for (site,) in duckdb.sql(f"SELECT site FROM {glob.format(flag)}").fetchall()}
-        for flag in ("false", "true")
-    )
+    files = f"read_parquet('{published}/videos/**/*.parquet', hive_partitioning="
+    queries = [f"SELECT site FROM {files}{flag})" for flag in ("false", "true")]
+    inside, folders = ({site for (site,) in duckdb.sql(query).fetchall()} for query in queries)
     with spark.session(tmp_path / "spark") as session:
         rows = {row.site for row in session.read.parquet(f"{published}/videos").select("site").collect()}
     assert checked(inside) == folders == rows
