@@ -186,8 +186,11 @@ def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
         try:
             location, owned = locate_input(address, config)
             with storage_errors(location.uri):
-                video = _to_video(location, location.fs.info(location.path), config.path_fields)
-            return replace(video, extra=entry.extra, takes_options=owned)
+                info = location.fs.info(location.path)
+            if info["type"] != "directory":
+                video = _to_video(location, info, config.path_fields)
+                return replace(video, extra=entry.extra, takes_options=owned)
+            problem = ErrorCode.BAD_MANIFEST_ROW, f"{safe}: is a folder; a row names one video"
         except StorageError as error:
             problem = unreadable_code(error), readable_name(f"{error}{hint(address, config)}")
         except ValueError:  # what a storage's library has no other word for: half a character, a NUL

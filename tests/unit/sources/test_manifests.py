@@ -142,6 +142,14 @@ def test_one_file_under_many_names_is_one_video(folder):
     assert len(list(list_videos(InputConfig(uris=[str(folder / "a.mp4"), f"{folder}/x/../a.mp4"])))) == 1
 
 
+def test_a_row_that_names_a_folder_is_a_bad_row(folder):
+    (folder / "list.csv").write_text(f"path\nfile://{folder}\n..\na.mp4\n")
+    first, second, good = videos(folder / "list.csv")
+    assert good.problem is None
+    for bad in (first, second):
+        assert bad.problem[0] == BAD and "is a folder; a row names one video" in bad.problem[1]
+
+
 def test_dots_behind_a_link_stay(folder):
     (folder / "far" / "deep").mkdir(parents=True)
     (folder / "far" / "a.mp4").write_bytes(b"another")
