@@ -1,4 +1,4 @@
-"""The source behind a row: the file of that name and no other; no credentials for a host that the config does not name."""
+"""The source behind a row: the file of that name and no other; credentials go where the config says and nowhere else."""
 
 import pytest
 
