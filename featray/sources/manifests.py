@@ -102,9 +102,12 @@ def bad_row(text: str) -> Entry:
 
 def no_column(names: list[str], what: str = "URIs") -> Entry:
     """Return the entry of a manifest without a column of videos."""
+    return Entry(problem=(ErrorCode.BAD_SHARD, readable_name(_no_column(names, what))))
+
+
+def _no_column(names: list[str], what: str = "URIs") -> str:
     known = ", ".join(map(shown, names[:20])) + (", ..." if len(names) > 20 else "")
-    text = f"no column of {what}; name it as input.column; it has: {known or 'none'}"
-    return Entry(problem=(ErrorCode.BAD_SHARD, readable_name(text)))
+    return f"no column of {what}; name it as input.column; it has: {known or 'none'}"
 
 
 def choose_column(names: list[str]) -> str | None:
@@ -216,7 +219,9 @@ def _of_json(line: str, column: str | None, name: str) -> Entry:
     if not isinstance(row, dict):
         return bad_row(f"{name} is no JSON object")
     chosen = column or choose_column(list(row))
-    return no_column(list(row)) if chosen is None or chosen not in row else named(row, chosen, name)
+    if chosen is None or chosen not in row:
+        return bad_row(f"{name} has {_no_column(list(row))}")
+    return named(row, chosen, name)
 
 
 def _plain(value: Any, depth: int) -> Any:

@@ -47,6 +47,7 @@ def outcomes(path, **options):
         ("[]", "line 2 is no JSON object"),
         ('{"uri": ["a.mp4"]}', "line 2 has no URI in column uri"),
         ('{"uri": " "}', "line 2 has no URI in column uri"),
+        ('{"clip": "a.mp4"}', "line 2 has no column of URIs; name it as input.column; it has: clip"),
         ('{"uri": "' + "a" * 9000 + '"}', "line 2 has a URI of 9000 characters; 8192 are read"),
         ('{"uri": "a.mp4", "x": "' + "y" * (1 << 20) + '"}', "line 2 has more than 1048576 characters"),
     ],

@@ -1,4 +1,4 @@
-"""The source behind a row: the file of that name and no other; credentials go where the config says and nowhere else."""
+"""The source behind a row: the file of that name and no other; credentials go only where the config says."""
 
 import pytest
 
