@@ -34,17 +34,30 @@ class InputConfig(Section):
     uris: list[str]
     """Files, globs (`*`, `**`, `?`, `[..]`) or prefixes ending in `/`; any fsspec protocol; local paths too."""
     path_fields: str | None = None
-    """Names for the last parts of the path, such as `{site}/{date}/{name}`; each but `{name}` becomes a partition."""
+    """Names for the last parts of the path, such as `{site}/{date}/{name}`; each but `{name}` becomes a partition.
+    A path that does not fit has null in all of them."""
     column: str | None = None
     """Of Parquet tables and manifests: the column with the videos' URIs or bytes; None looks for the usual names."""
     storage_options: dict[str, Any] = {}
-    """Passed to fsspec; a secret here is redacted wherever the config is printed or stored."""
+    """Passed to fsspec for the hosts and buckets of `uris` and `manifest_places`, and for no other that a manifest
+    names; a secret here is redacted wherever the config is printed or stored."""
+    manifest_places: list[str] = []
+    """What a manifest may name besides files beside it, places of its own scheme, and those of the schemes in `uris`:
+    `s3://bucket`, `https://host`, `https://` for any host (which gets no storage options), `file:///` for all files
+    of this machine, which else only a manifest that is a file of it may name."""
 
     @field_validator("uris")
     @classmethod
     def _names_something(cls, value: list[str]) -> list[str]:
         if not value or not all(value):
             raise ValueError("is empty; name at least one file, glob or prefix")
+        return value
+
+    @field_validator("manifest_places")
+    @classmethod
+    def _places_have_schemes(cls, value: list[str]) -> list[str]:
+        if not all(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", place) for place in value):
+            raise ValueError("lists places such as s3://bucket or https://host")
         return value
 
     @field_validator("path_fields")
@@ -263,7 +276,8 @@ class Config(Section):
         from featray.redaction import redact_options, redact_uri
 
         data = self.model_dump(mode="json")
-        data["input"]["uris"] = [redact_uri(uri) for uri in data["input"]["uris"]]
+        for key in ("uris", "manifest_places"):
+            data["input"][key] = [redact_uri(uri) for uri in data["input"][key]]
         data["output"]["uri"] = redact_uri(data["output"]["uri"])
         if self.detect.boxes is not None:
             data["detect"]["boxes"] = redact_uri(self.detect.boxes)

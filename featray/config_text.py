@@ -100,6 +100,7 @@ ALTERNATIVES: Final = {
 
 MAY_HOLD_SECRETS: Final = (
     "input.uris",
+    "input.manifest_places",
     "input.storage_options",
     "output.uri",
     "output.storage_options",

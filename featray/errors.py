@@ -44,7 +44,9 @@ class ErrorCode(StrEnum):
     TOO_LARGE = "too_large"
     FETCH_FAILED = "fetch_failed"
     ACCESS_DENIED = "access_denied"
+    ARCHIVED = "archived"
     BAD_SHARD = "bad_shard"
+    BAD_MANIFEST_ROW = "bad_manifest_row"
     BAD_BOXES = "bad_boxes"
     INFERENCE_FAILED = "inference_failed"
     LOST = "lost"
@@ -63,7 +65,9 @@ ERROR_MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.TOO_LARGE: "frame size, duration or stream count beyond the configured limits",
     ErrorCode.FETCH_FAILED: "the object could not be read, after retries",
     ErrorCode.ACCESS_DENIED: "the storage refused to let us read the object",
+    ErrorCode.ARCHIVED: "the object lies in an archive (Glacier) and has to be restored before it can be read",
     ErrorCode.BAD_SHARD: "a tar or Parquet shard file, or one of its members, is malformed",
+    ErrorCode.BAD_MANIFEST_ROW: "a row of a manifest is malformed, or names a place that it may not name",
     ErrorCode.BAD_BOXES: "precomputed boxes for this video are missing or malformed",
     ErrorCode.INFERENCE_FAILED: "the network failed on this unit's chips",
     ErrorCode.LOST: "the unit was scheduled but gave no result in any attempt",

@@ -3,6 +3,7 @@
 * `video_id` names a video by where it is.
 * `content_id` names its bytes, as far as the storage tells without reading them.
 * `work_key` names the work: bytes + weights + detector + settings that change results.
+* `partition_folder` names the folder of a path field's value.
 * `release` names the partition that keeps outputs of different models or settings apart.
 
 All are pure functions of their arguments, so that any process at any time gives the same
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote
 
 from featray.config import Config
 
@@ -29,6 +32,39 @@ def video_id(uri: str, member: str | None = None) -> str:
     """First 16 hex digits of sha256 of a URI without credentials or query (and its member)."""
     name = uri if member is None else f"{uri}#{member}"
     return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+NULL_FOLDER: Final = "__HIVE_DEFAULT_PARTITION__"
+"""What Hive, Spark and DuckDB read as null in a folder's name."""
+
+_FOLDER_BYTES: Final = 200
+"""Of `name=value`, escaped: file systems take 255."""
+
+_SHORTENED: Final = re.compile("~[0-9a-f]{16}$")
+
+
+def partition_folder(name: str, value: str | None) -> str:
+    """Return the folder of a path field's value; only ASCII is escaped: Spark unescapes byte by byte, not as UTF-8."""
+    if value is None:
+        return f"{name}={NULL_FOLDER}"
+    return f"{name}={''.join(quote(one, safe=' ') if one.isascii() else one for one in value)}"
+
+
+def partition_value(name: str, value: str) -> str:
+    """Return a path field's value as tables and folders have it: a long one ends in a hash of the whole instead.
+
+    Two values stay two: what looks shortened already, or is the name of null, gets a hash as well.
+
+    >>> partition_value("site", "zurich")
+    'zurich'
+    """
+    is_short = len(partition_folder(name, value).encode()) <= _FOLDER_BYTES
+    if is_short and value != NULL_FOLDER and not _SHORTENED.search(value):
+        return value
+    ending = f"~{hashlib.sha256(value.encode()).hexdigest()[:16]}"
+    while value and len(partition_folder(name, value + ending).encode()) > _FOLDER_BYTES:
+        value = value[:-1]
+    return value + ending
 
 
 def result_settings(config: Config, *, weights_sha256: str, detector_sha256: str, precision: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Imported by the command line at every start, so only click is imported here at t
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +57,14 @@ def _lines(found: dict[str, Any], config: Config) -> Iterator[str]:
     """The forecast for people."""
     from featray.redaction import redact_uri
     from featray.run.wording import duration, size
+    from featray.sources.passed import PassedOver
 
     yield f"into     {redact_uri(config.output.uri)}, release {found['release'] or 'not known before its weights are'}"
     yield f"videos   {found['videos']:,} to do, {size(found['input_bytes'])}"
     if found["already_published"]:
         yield f"         {found['already_published']:,} more are published already"
+    if said := PassedOver(Counter(found["passed_over"])).in_words():
+        yield f"         {said}"
     if found["unreadable_videos"]:
         yield f"         about {found['unreadable_videos']:,} of them cannot be read"
     yield f"work     about {found['units']:,} units, {found['frames']:,} frames, {found['faces']:,} faces"

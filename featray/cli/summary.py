@@ -39,6 +39,7 @@ def as_log_line(summary: Summary) -> str:
             "already_published": {"ok": 0, "partial": 0, "failed": 0} | summary.already_published,
             "deleted": summary.deleted.count,
             "dropped": summary.deleted.count if summary.job.config.run.drop_deleted else 0,
+            "passed_over": dict(summary.passed.files),
             "frames": summary.frames,
             "faces": summary.faces,
             "seconds": round(summary.seconds, 1),
@@ -71,6 +72,10 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(
             f"erased   {erased} videos of the input were erased and stay so; see `featray erase --allow-again`"
         )
+    if said := summary.passed.in_words():
+        console.print(f"others   {said}", highlight=False, markup=False)
+    for folder in summary.passed.folders[:10]:
+        console.print(f"denied   {folder} was passed over", highlight=False, markup=False)
     if summary.deleted.count:
         _print_deleted(summary, console)
     broken = summary.videos["partial"] + summary.videos["failed"]

@@ -129,7 +129,8 @@ class IsolatedDecoder:
         if is_on_disk(video.address):
             return request
         size_bytes = video.size_bytes if video.size_bytes >= 0 and not video.place else None
-        self._files.give(VIDEO, partial(locate, video.address, self.settings.storage_options), size_bytes)
+        options = self.settings.storage_options if video.takes_options else {}
+        self._files.give(VIDEO, partial(locate, video.address, options), size_bytes)
         video = replace(video, address="")
         return replace(request, video=video) if isinstance(request, UnitTask) else video
 

@@ -187,7 +187,7 @@ def open_source(video: Video, storage_options: dict[str, Any], location: Locatio
     `location` is where its object is read in place of its address: by the process that may use the network.
     """
     try:
-        location = location or locate(video.address, storage_options)
+        location = location or locate(video.address, storage_options if video.takes_options else {})
         if video.place:
             return read_member(location, video.place, MAX_VALUE_BYTES)
         return open_ranges(location, size_bytes=video.size_bytes if video.size_bytes >= 0 else None)

@@ -15,6 +15,7 @@ from featray.extract.plan import VideoTask
 from featray.identity import work_keys
 from featray.sources.expand import covers
 from featray.sources.listing import Video
+from featray.sources.passed import PassedOver
 from featray.store.storage import delete_folder, list_folders
 from featray.tables.commits import stored_commits
 from featray.tables.done import Done
@@ -92,21 +93,23 @@ class Backlog:
                 delete_folder(self._partition.landing().child(name))
         return wanted in begun
 
-    def deleted(self, config: InputConfig) -> Deleted:
+    def deleted(self, config: InputConfig, passed: PassedOver | None = None) -> Deleted:
         """Videos that are published, lie where the input was listed, and are not there any more.
 
         To be asked when `select` has come to its end. Videos of other configs that publish to
         the same dataset are left alone, unless this config's globs or prefixes cover them too. So are members of a
-        shard file that was not read to its end: what lies behind the damage may still be there.
+        shard file that was not read to its end, and what lies in a folder that was passed over: it may still be there.
         """
         unseen = self._done.unseen()
         found = Deleted()
         if not unseen:
             return found
-        is_covered = covers(config)
+        is_covered, passed = covers(config), passed or PassedOver()
         for commit in stored_commits(self._partition):
             for video in commit.videos:
-                if video.video_id in unseen and video.uri not in self._half_read and is_covered(video.uri):
+                if video.video_id not in unseen or video.uri in self._half_read or passed.hides(video.uri):
+                    continue
+                if is_covered(video.uri):
                     found.add(commit.name, video.video_id, video.uri)
         return found
 

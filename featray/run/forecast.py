@@ -25,6 +25,7 @@ from featray.run.job import Job, describe
 from featray.run.shards import SHARD_BYTES, SHARD_VIDEOS
 from featray.run.trial import Measured, frames_promised, measure
 from featray.sources.listing import Video, list_videos
+from featray.sources.passed import PassedOver
 from featray.tables.done import Done, read_done
 from featray.tables.layout import Partition, open_output
 
@@ -39,8 +40,9 @@ class Listed:
     videos: int = 0
     bytes: int = 0
     published: int = 0
-    folders: set[tuple[str, ...]] = field(default_factory=set)
+    folders: set[tuple[str | None, ...]] = field(default_factory=set)
     sample: list[Video] = field(default_factory=list)
+    passed: PassedOver = field(default_factory=PassedOver)
 
 
 def forecast(
@@ -80,6 +82,7 @@ def forecast(
         "videos": listed.videos,
         "already_published": listed.published,
         "input_bytes": listed.bytes,
+        "passed_over": dict(listed.passed.files),
         "units": round(scale * sum(len(plan.units) for plan in plans)),
         "frames": round(frames),
         "faces": round(faces),
@@ -141,7 +144,7 @@ def _list(config: Config, job: Job, sample: int, *, known: bool) -> Listed:
     """
     listed, chosen = Listed(), random.Random(0)
     key, done = work_keys(job.settings), _done(config, job) if known else None
-    for video in list_videos(config.input):
+    for video in list_videos(config.input, listed.passed):
         record = done.find(video.video_id) if done else -1
         if done and record >= 0 and done.is_done(record, key(video.content_id)):
             listed.published += 1

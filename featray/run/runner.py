@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import chain, islice
 
@@ -24,6 +24,7 @@ from featray.run.job import Job, describe
 from featray.run.progress import Progress
 from featray.run.session import LOCAL_VIDEOS, choose_executor, open_session
 from featray.sources.listing import list_videos
+from featray.sources.passed import PassedOver
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import Lease, hold
 from featray.tables.runs import begin_run, end_run
@@ -40,6 +41,7 @@ class Summary:
         already_published: videos of the input that needed no work, by status; `erased` are those that may have none.
         deleted: published videos whose source is gone.
         seconds: wall time.
+        passed: what lies in the input and is not taken.
     """
 
     job: Job
@@ -50,6 +52,7 @@ class Summary:
     frames: int
     faces: int
     seconds: float
+    passed: PassedOver = field(default_factory=PassedOver)
 
 
 def run(config: Config, progress: Progress) -> Summary:
@@ -61,7 +64,8 @@ def run(config: Config, progress: Progress) -> Summary:
     """
     started = time.monotonic()
     job = describe(config)
-    videos = list_videos(config.input)
+    passed = PassedOver()
+    videos = list_videos(config.input, passed)
     first = next(videos)  # an input that names nothing ends here, before the output is touched
     output = open_output(config.output.uri, config.output.storage_options, create=True)
     partition = Partition(output, config.dataset, job.release)
@@ -71,7 +75,7 @@ def run(config: Config, progress: Progress) -> Summary:
         todo = backlog.select(chain([first], videos))
         head = list(islice(todo, 1))
         counts = _execute(job, lease, head, todo, progress, started) if head else Counts()
-        deleted = backlog.deleted(config.input)
+        deleted = backlog.deleted(config.input, passed)
         if deleted.count and config.run.drop_deleted:
             drop_videos(lease.partition, deleted.videos, f"drop-{job.run_id}")
         sweep_temporary(lease.partition)
@@ -84,6 +88,7 @@ def run(config: Config, progress: Progress) -> Summary:
         frames=counts.frames,
         faces=counts.faces,
         seconds=time.monotonic() - started,
+        passed=passed,
     )
 
 

@@ -81,7 +81,7 @@ def cut_shards(tasks: Iterable[VideoTask], run_id: str) -> Iterator[tuple[ShardM
         tasks: in the order of the listing.
         run_id: of the run that opens the shards.
     """
-    groups: dict[tuple[str, ...], _Group] = {}
+    groups: dict[tuple[str | None, ...], _Group] = {}
     for task in tasks:
         key = tuple(task.video.fields.values())
         group = groups.setdefault(key, _Group())

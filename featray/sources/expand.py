@@ -1,5 +1,6 @@
 """Sources. From a URI of the input to the files it names, one by one: a file, a glob, or all below a prefix.
 
+A name that is there is that file or folder, whatever characters it has; else `*`, `?` and `[` make it a pattern.
 Order is that of the storage's listing, by name, and no listing is held: of S3 a page of a
 thousand keys, of other storages a folder.
 """
@@ -11,50 +12,90 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from fsspec.utils import glob_translate
 
 from featray.config import InputConfig
-from featray.errors import NotFound
+from featray.errors import AccessDenied, NotFound
 from featray.sources.ahead import in_order
-from featray.sources.containers import VIDEO_SUFFIXES
+from featray.sources.entry import VIDEO_SUFFIXES, is_apple_double, suffix
+from featray.sources.passed import PassedOver
 from featray.store.storage import Location, locate, storage_errors
 
 log = logging.getLogger(__name__)
 
+_Found = tuple[Location, dict[str, Any]]
 _LISTED_SUFFIXES: Final = VIDEO_SUFFIXES | {".tar"}
 
 
-def expand(uri: str, options: dict[str, Any]) -> Iterator[tuple[Location, dict[str, Any]]]:
+def expand(uri: str, options: dict[str, Any], passed: PassedOver | None = None) -> Iterator[_Found]:
     """The files that a URI names, with what the storage's listing says of each; none if there is nothing.
+
+    Args:
+        uri: of `input.uris`.
+        options: to reach it.
+        passed: notes what lies there and is not taken.
 
     Raises:
         StorageError: the place cannot be listed.
     """
-    here = locate(uri, options)
+    here, passed = locate(uri, options), passed or PassedOver()
     if here.is_web:
-        yield from _web_files(here)
+        yield from _web_files(here, passed)
         return
-    if _has_magic(here.path):
+    info = _literal(here)
+    if info is None and not _has_magic(here.path):
+        return
+    if info is None:
         root = re.split(r"[*?\[]", here.path, maxsplit=1)[0].rpartition("/")[0]
-        matches = re.compile(glob_translate(here.path)).match
-        yield from ((loc, info) for loc, info in _below(here, root) if matches(loc.path.rstrip("/")))
-        return
-    with storage_errors(here.uri):
-        try:
-            info = here.fs.info(here.path)
-        except FileNotFoundError:
-            return
-    if info["type"] != "directory":
+        takes = _glob(here.path)
+        for location, found in _below(here, root, passed):
+            if takes(location.path.rstrip("/")):
+                yield location, found
+    elif info["type"] != "directory":
         yield here, info
-        return
-    links = _Links(Path(here.path).resolve()) if here.is_local else None
-    for location, found in _below(here, here.path.rstrip("/"), links):
-        if _is_listed(location.path):
-            yield location, found
+    else:
+        links = _Links(Path(here.path).resolve()) if here.is_local else None
+        for location, found in _below(here, here.path.rstrip("/"), passed, links):
+            if _is_listed(location.path):
+                yield location, found
+            else:
+                passed.file(location.path)
+
+
+def _literal(here: Location) -> dict[str, Any] | None:
+    """What the storage says of a name, taken as it is written; None if there is no such file or folder."""
+    try:
+        with storage_errors(here.uri):
+            info: dict[str, Any] = here.fs.info(here.path)
+    except NotFound:
+        return None
+    except AccessDenied:
+        if _has_magic(here.path):  # S3's answer about a key that is not there, where keys may not be listed
+            return None
+        raise
+    return info
+
+
+def _glob(pattern: str) -> Callable[[str], bool]:
+    """A test of paths; cameras write `.MP4` where people write `*.mp4`, so a video's suffix may be in either case.
+
+    What macOS leaves beside files matches only a pattern that begins as those names do.
+    """
+    matches = re.compile(glob_translate(pattern)).match
+    ending, wants_doubles = suffix(pattern), is_apple_double(pattern)
+    written = pattern[len(pattern) - len(ending) :]
+
+    def takes(path: str) -> bool:
+        if is_apple_double(path) and not wants_doubles:
+            return False
+        if ending in VIDEO_SUFFIXES and suffix(path) == ending:
+            path = path[: -len(ending)] + written
+        return matches(path) is not None
+
+    return takes
 
 
 def covers(config: InputConfig) -> Callable[[str], bool]:
@@ -68,31 +109,31 @@ def covers(config: InputConfig) -> Callable[[str], bool]:
         here = locate(uri, config.storage_options)
         if here.is_web:
             continue
+        tests.append(_covers_prefix(here.uri.rstrip("/")))
         if _has_magic(here.path):
-            tests.append(partial(_glob_covers, here, re.compile(glob_translate(here.path)).match))
-        else:
-            tests.append(partial(_prefix_covers, here.uri.rstrip("/")))
+            tests.append(_covers_glob(here))
     return lambda uri: any(test(uri) for test in tests)
 
 
-def _glob_covers(here: Location, matches: Callable[[str], Any], uri: str) -> bool:
-    same_store = uri.partition("://")[0] == here.uri.partition("://")[0]
-    return same_store and matches(here.fs._strip_protocol(uri)) is not None
+def _covers_glob(here: Location) -> Callable[[str], bool]:
+    takes, scheme = _glob(here.path), here.uri.partition("://")[0]
+    return lambda uri: uri.partition("://")[0] == scheme and takes(here.fs._strip_protocol(uri))
 
 
-def _prefix_covers(prefix: str, uri: str) -> bool:
-    return uri == prefix or (uri.startswith(f"{prefix}/") and _is_listed(uri))
+def _covers_prefix(prefix: str) -> Callable[[str], bool]:
+    return lambda uri: uri == prefix or (uri.startswith(f"{prefix}/") and _is_listed(uri))
 
 
 def _is_listed(path: str) -> bool:
     """Whether a prefix means this file too: a video or a tar by its name."""
-    return path[path.rfind(".") :].lower() in _LISTED_SUFFIXES
+    return suffix(path) in _LISTED_SUFFIXES and not is_apple_double(path)
 
 
-def _below(here: Location, folder: str, links: _Links | None = None) -> Iterator[tuple[Location, dict[str, Any]]]:
+def _below(here: Location, folder: str, passed: PassedOver, links: _Links | None = None) -> Iterator[_Found]:
     """All files below a folder, depth first, in the order of their names; on a disk, links are followed.
 
-    Of S3 a page of a thousand keys is held at a time, of other storages a folder.
+    A folder in it that may not be read is passed over, with a word. Of S3 a page of a thousand keys is held at a time,
+    of other storages a folder.
     """
     if here.is_s3:
         yield from _s3_keys(here, folder)
@@ -113,7 +154,20 @@ def _below(here: Location, folder: str, links: _Links | None = None) -> Iterator
         if info["type"] != "directory":
             yield here.at(path), info
         elif path.rstrip("/") != folder.rstrip("/"):
-            yield from _below(here, path, below)
+            yield from _unless_denied(here.at(path).uri, passed, _below(here, path, passed, below))
+
+
+def _unless_denied(uri: str, passed: PassedOver, found: Iterator[_Found]) -> Iterator[_Found]:
+    """What lies in a folder; nothing, and that is said, if it may not be listed."""
+    try:
+        first = next(found, None)
+    except AccessDenied:
+        log.warning("%s: passed over, access denied", uri)
+        passed.folder(uri)
+        return
+    if first is not None:
+        yield first
+        yield from found
 
 
 @dataclass(frozen=True)
@@ -140,16 +194,17 @@ class _Links:
         return replace(self, left=left)
 
 
-def _web_files(here: Location) -> Iterator[tuple[Location, dict[str, Any]]]:
+def _web_files(here: Location, passed: PassedOver) -> Iterator[_Found]:
     """A file behind a link; below a link that ends in `/` or is a glob, what the server's index pages link to."""
     path, _, query = here.path.partition("?")
-    if query or not (_has_magic(path) or path.endswith("/")):
+    is_name = not (_has_magic(path) or path.endswith("/"))
+    if query or is_name or ("*" not in path and not path.endswith("/") and _asked(here)[1] is not None):
         found: Iterator[Location] = iter([here])  # a `?` begins a query here: many links are signed
     else:
         folder = path if path.endswith("/") and not _has_magic(path) else re.split(r"[*\[]", path, maxsplit=1)[0]
-        matches = re.compile(glob_translate(path)).match if _has_magic(path) else None
-        below = (place for place, _ in _below(here, folder.rpartition("/")[0] + "/"))
-        found = (place for place in below if (matches(place.path) if matches else _is_listed(place.path)))
+        takes = _glob(path) if _has_magic(path) else _is_listed
+        below = (place for place, _ in _below(here, folder.rpartition("/")[0] + "/", passed))
+        found = (place for place in below if takes(place.path))
     for place, info in in_order(_asked, found):  # index pages tell neither sizes nor etags
         if info is not None:
             yield place, info
@@ -163,7 +218,7 @@ def _asked(place: Location) -> tuple[Location, dict[str, Any] | None]:
         return place, None
 
 
-def _s3_keys(here: Location, folder: str) -> Iterator[tuple[Location, dict[str, Any]]]:
+def _s3_keys(here: Location, folder: str) -> Iterator[_Found]:
     """All keys below a prefix, page by page: `ls` would give those of a folder in one list, however many."""
     bucket, _, prefix = folder.partition("/")
     request = {"Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/" if prefix else ""}

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
+import posixpath
 import re
+import stat
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -18,12 +20,15 @@ from typing import Any
 
 from featray.config import InputConfig, path_field_names
 from featray.errors import ConfigError, ErrorCode, StorageError
-from featray.identity import video_id
+from featray.identity import partition_value, video_id
 from featray.redaction import has_query, readable_name, redact_uri
 from featray.sources.ahead import REQUESTS, Ahead, in_order
-from featray.sources.containers import Entry, is_container, read_entries
+from featray.sources.containers import is_container, read_entries
+from featray.sources.entry import Entry
 from featray.sources.expand import expand
 from featray.sources.keyset import KeySet
+from featray.sources.passed import PassedOver
+from featray.sources.places import hint, locate_input, refusal
 from featray.store.storage import Location, locate, storage_errors, unreadable_code
 
 log = logging.getLogger(__name__)
@@ -40,10 +45,11 @@ class Video:
         size_bytes: of the object.
         content_id: names the bytes as far as the listing tells: etag, or modification time, and size.
         member: the name inside a shard file, else None.
-        fields: values of `path_fields`.
+        fields: values of `path_fields`; None for each where the path does not fit the pattern.
         place: where a member's bytes are inside the shard file; see `containers.Entry`.
         extra: the other columns of the manifest that named it, as plain JSON data.
         problem: error code and message, if listing already found that it cannot be read.
+        takes_options: whether the storage options of the config are meant for where it is.
     """
 
     video_id: str
@@ -52,25 +58,33 @@ class Video:
     size_bytes: int
     content_id: str
     member: str | None = None
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, str | None] = field(default_factory=dict)
     place: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     problem: tuple[str, str] | None = None
+    takes_options: bool = True
 
 
-def list_videos(config: InputConfig) -> Iterator[Video]:
+def list_videos(config: InputConfig, passed: PassedOver | None = None) -> Iterator[Video]:
     """All videos that the input names: files, and what tars, tables and manifests hold or name.
 
+    Args:
+        config: of the input.
+        passed: notes what lies there and is not taken.
+
     Raises:
-        ConfigError: a URI names nothing, or a path does not fit `path_fields`.
+        ConfigError: a URI names nothing.
         StorageError: a place cannot be listed.
     """
     seen, links = KeySet(), KeySet()  # the listing itself is never held
     left_out, example = 0, ""
+    misfits, misfit = 0, ""
     for uri in config.uris:
         count = 0
-        for video in _ahead(expand(uri, config.storage_options), config):
+        for video in _ahead(expand(uri, config.storage_options, passed), config):
             count += 1
+            if None in video.fields.values():
+                misfits, misfit = misfits + 1, misfit or video.uri
             is_other_link = has_query(video.address) and links.add(int(video_id(video.address), 16))
             if seen.add(int(video.video_id, 16)):
                 yield video
@@ -81,24 +95,29 @@ def list_videos(config: InputConfig) -> Iterator[Video]:
     if left_out:
         what = "only what follows the `?` tells them from links listed before, and that is no part of a video's id"
         log.warning("%d left out of the input, such as one to %s: %s", left_out, example, what)
+    if misfits:
+        pattern = config.path_fields
+        log.warning("%d videos, such as %s: path does not fit input.path_fields %s; null", misfits, misfit, pattern)
 
 
 def find_video(uri: str, member: str | None, config: InputConfig) -> Video | None:
     """The one video that a row of `videos` names, as it is now; None if its shard file has no such member.
 
+    A name is a name here and no pattern.
+
     Args:
         uri: as the tables give it: without credentials and query.
         member: the name inside a shard file, else None.
-        config: for storage options, `column` and `path_fields`; its URIs are not looked at.
+        config: for storage options, `column` and `path_fields`; its URIs say only what the storage options are for.
 
     Raises:
         StorageError: the file is not there, or may not be read.
     """
-    location = locate(uri, config.storage_options)
+    location, owned = locate_input(uri, config)
     with storage_errors(location.uri):
         info = location.fs.info(location.path)
-    video = _to_video(location, info, config.path_fields)
-    if member is None:
+    video = replace(_to_video(location, info, config.path_fields), takes_options=owned)
+    if member is None or not is_container(location):
         return video
     return next((held for held in _held_videos(location, video, config) if held.member == member), None)
 
@@ -158,26 +177,49 @@ def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
     assert entry.uri is not None
     address = entry.uri
     if "://" not in address and not address.startswith("/"):
-        address = f"{manifest.address.rpartition('/')[0]}/{address}"
+        address = _beside(manifest.address, address)
     safe = readable_name(redact_uri(address))
-    try:
-        location = locate(address, config.storage_options)
-        with storage_errors(location.uri):
-            return replace(_to_video(location, location.fs.info(location.path), config.path_fields), extra=entry.extra)
-    except StorageError as error:
-        problem = unreadable_code(error), readable_name(str(error))
-    except ValueError:  # what a storage's library has no other word for: half a character, a NUL
-        problem = ErrorCode.FETCH_FAILED, f"{safe}: is no name that its storage takes"
+    refused = refusal(entry.uri, manifest.uri, config)
+    if refused:
+        problem = ErrorCode.BAD_MANIFEST_ROW, f"{safe}: {readable_name(refused)}"
+    else:
+        try:
+            location, owned = locate_input(address, config)
+            with storage_errors(location.uri):
+                info = location.fs.info(location.path)
+            if info["type"] != "directory":
+                video = _to_video(location, info, config.path_fields)
+                return replace(video, extra=entry.extra, takes_options=owned)
+            problem = ErrorCode.BAD_MANIFEST_ROW, f"{safe}: is a folder; a row names one video"
+        except StorageError as error:
+            problem = unreadable_code(error), readable_name(f"{error}{hint(address, config)}")
+        except ValueError:  # what a storage's library has no other word for: half a character, a NUL
+            problem = ErrorCode.FETCH_FAILED, f"{safe}: is no name that its storage takes"
     fields = _path_fields(safe, config.path_fields)
     return Video(
         video_id(safe), safe, readable_name(address), -1, "unknown", fields=fields, extra=entry.extra, problem=problem
     )
 
 
+def _beside(manifest: str, name: str) -> str:
+    """The address of what a manifest names without saying where: `./a.mp4` and `../x/a.mp4` are files near it."""
+    folder = (manifest.partition("?")[0] if has_query(manifest) else manifest).rpartition("/")[0]
+    scheme, separator, rest = folder.partition("://")
+    if not separator or scheme in ("file", "local") or {".", ".."}.isdisjoint(name.split("/")):
+        return f"{folder}/{name}"
+    host, _, path = rest.partition("/")
+    return f"{scheme}://{host}{posixpath.normpath(f'/{path}/{name}')}"
+
+
 def _to_video(location: Location, info: dict[str, Any], pattern: str | None) -> Video:
     uri = readable_name(location.uri)
     address = location.uri if location.uri.endswith(location.path) else location.fs.unstrip_protocol(location.path)
-    unnamed = (ErrorCode.FETCH_FAILED, f"{uri}: its name is not UTF-8, and no table can hold it; rename the file")
+    problem = None
+    if uri != location.uri:
+        text = f"{uri}: its name is not UTF-8, and no table can hold it; rename the file"
+        problem = ErrorCode.FETCH_FAILED, text
+    elif info.get("type") == "other" and not stat.S_ISLNK(info.get("mode", 0)):
+        problem = ErrorCode.FETCH_FAILED, f"{uri}: is no file but a pipe, socket or device"
     return Video(
         video_id=video_id(uri),
         uri=uri,
@@ -185,7 +227,7 @@ def _to_video(location: Location, info: dict[str, Any], pattern: str | None) -> 
         size_bytes=int(info["size"]) if info.get("size") is not None else -1,
         content_id=_content_id(info),
         fields=_path_fields(uri, pattern),
-        problem=None if uri == location.uri else unnamed,
+        problem=problem,
     )
 
 
@@ -200,18 +242,18 @@ def _content_id(info: dict[str, Any]) -> str:
     return f"size:{size}"
 
 
-def _path_fields(uri: str, pattern: str | None) -> dict[str, str]:
+def _path_fields(uri: str, pattern: str | None) -> dict[str, str | None]:
+    """The values of the last parts of a path, as its partition has them; None for each if they do not fit."""
     if pattern is None:
         return {}
     parts = pattern.strip("/").split("/")
     path = uri.split("://", 1)[-1].split("/")
-    if len(path) <= len(parts):
-        raise ConfigError(f"input.path_fields: {pattern} has more parts than {uri}")
+    names = [name for name in path_field_names(pattern) if name != "name"]
     values: dict[str, str] = {}
-    for part, text in zip(parts, path[-len(parts) :], strict=True):
+    for part, text in zip(parts, path[-len(parts) :], strict=False):
         expression = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+)", re.escape(part))
-        match = re.fullmatch(expression, text)
-        if match is None:
-            raise ConfigError(f"input.path_fields: {uri} does not fit {pattern}: {text!r} is not {part}")
+        match = re.fullmatch(expression, text, re.DOTALL)  # a name may hold a newline
+        if match is None or len(path) <= len(parts):
+            return dict.fromkeys(names)
         values |= match.groupdict()
-    return {name: values[name] for name in path_field_names(pattern) if name != "name"}
+    return {name: partition_value(name, values[name]) for name in names}

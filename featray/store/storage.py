@@ -21,6 +21,9 @@ import fsspec
 
 from featray.errors import AccessDenied, ErrorCode, NotFound, OutputError, StorageError
 from featray.redaction import redact_uri, remember_secrets
+from featray.store.failures import meaning
+from featray.store.own_host import with_own_host
+from featray.store.streamed import kept, takes_ranges
 
 
 @dataclass(frozen=True)
@@ -123,14 +126,15 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
         StorageError: the protocol is unknown, its package is not installed, or it refuses the options.
     """
     remember_secrets(storage_options or {})
-    clean, opened = redact_uri(uri), _without_name(uri)
+    clean, opened = redact_uri(uri), opened_as(uri)
     protocol = fsspec.utils.get_protocol(opened)
     if protocol not in fsspec.available_protocols():
         raise StorageError(f"{clean}: cannot be opened: unknown protocol")
     if protocol in ("http", "https") and not _is_url(uri):
         raise StorageError(f"{clean}: is no valid URL")
     try:
-        fs, path = fsspec.core.url_to_fs(opened, **{**_DEFAULT_OPTIONS.get(protocol, {}), **(storage_options or {})})
+        given = with_own_host(uri, storage_options or {}) if protocol in ("http", "https") else storage_options or {}
+        fs, path = fsspec.core.url_to_fs(opened, **{**_DEFAULT_OPTIONS.get(protocol, {}), **given})
         if opened != uri:
             path = fs._strip_protocol(uri)
         if "s3" in _protocols(fs):
@@ -140,20 +144,32 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
         hint = f"pip install 'featray[{extra}]'" if extra else str(error)
         raise StorageError(f"{clean}: the package for {protocol}:// is not installed; {hint}") from None
     except (TypeError, ValueError):  # its text may hold a value, and so a secret
-        given = ", ".join(sorted(storage_options or {})) or "none"
+        names = ", ".join(sorted(storage_options or {})) or "none"
         raise StorageError(
-            f"{clean}: cannot be opened with these storage options ({given}); check their names and values"
+            f"{clean}: cannot be opened with these storage options ({names}); check their names and values"
         ) from None
     except transport_errors() as error:
         raise _typed(error, clean) from None
     if "file" in _protocols(fs):
+        path = _one_name(path)
         clean = f"file://{path}"
     return Location(fs, path, clean)
 
 
+def _one_name(path: str) -> str:
+    """A path without `.` and `..`, so that one file has one name; it stays if a link on it makes that another file."""
+    if {".", ".."}.isdisjoint(path.split("/")):
+        return path
+    short = os.path.normpath(path)
+    try:
+        return short + "/" * path.endswith("/") if os.path.samefile(short, path) else path
+    except (OSError, ValueError):  # it is not there
+        return short
+
+
 def locate_beside(uri: str, known: Location) -> Location:
     """The location of a URI; in the same kind of store as `known`, it is reached as that is, credentials and all."""
-    if known.is_local or fsspec.utils.get_protocol(_without_name(uri)) not in _protocols(known.fs):
+    if known.is_local or fsspec.utils.get_protocol(opened_as(uri)) not in _protocols(known.fs):
         return locate(uri)
     return Location(known.fs, known.fs._strip_protocol(uri), redact_uri(uri))
 
@@ -163,8 +179,8 @@ def is_on_disk(uri: str) -> bool:
     return "://" not in uri or uri.partition("://")[0].lower() in ("file", "local")
 
 
-def _without_name(uri: str) -> str:
-    """A URI as far as fsspec may look for a chain of filesystems; in a key or a file's name `::` is nothing special."""
+def opened_as(uri: str) -> str:
+    """Return a URI as far as fsspec may look for a chain of filesystems; in a key or a file's name `::` is none."""
     head = uri.partition("::")[0]
     return uri if head.partition("://")[0] in _CHAINING else head
 
@@ -202,15 +218,17 @@ _WHERE = "in the environment or as storage options (storage_options in the confi
 
 def explain(error: BaseException) -> str:
     """A storage error in a few words, without any address the library put into its text."""
+    if known := meaning(error):
+        return known.text
     if _is_denied(error):
-        return f"access denied; check the credentials {_WHERE}"
+        return f"access denied; check the credentials {_WHERE}, and that they have not expired"
     if isinstance(error, FileNotFoundError):
         return "does not exist"
     if isinstance(error, IsADirectoryError):
         return "is a folder"
     name = type(error).__name__
     if name == "NoCredentialsError":
-        return f"no credentials found; set them {_WHERE}"
+        return f"no credentials found; set them {_WHERE}; for a public bucket say `anon: true` there"
     if isinstance(error, TimeoutError) or "Timeout" in name or "Connect" in name:
         return f"the storage does not answer ({name})"
     reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else name
@@ -219,6 +237,8 @@ def explain(error: BaseException) -> str:
 
 def unreadable_code(error: BaseException) -> ErrorCode:
     """What it means for a video that its storage raised this: we may not read it, or could not."""
+    if known := meaning(error):
+        return known.code
     denied = isinstance(error, AccessDenied) or _is_denied(error)
     return ErrorCode.ACCESS_DENIED if denied else ErrorCode.FETCH_FAILED
 
@@ -351,17 +371,27 @@ def open_ranges(location: Location, *, size_bytes: int | None = None, cached: bo
     FFmpeg goes to the end and comes back; a unit in the middle 5 and 3.2 MB; the whole file 17 and
     16 MB. Larger blocks save requests and fetch more bytes than a unit needs. Not `cached`, each read is a request,
     for a reader with a cache of its own.
+    What a web server sends without a length, or without ranges, is read whole into a temporary file first.
     """
     location.check_inside()
     with storage_errors(location.uri):
         if location.is_local:
             return open(location.path, "rb")
-        extra = {} if size_bytes is None else {"size": size_bytes}
         cache = "blockcache" if cached else "none"
+        if location.is_web:
+            return _open_link(location, cache)
+        extra = {} if size_bytes is None else {"size": size_bytes}
         return cast(
             IO[bytes],
             location.fs.open(location.path, "rb", block_size=_BLOCK_BYTES, cache_type=cache, **extra),
         )
+
+
+def _open_link(location: Location, cache: str) -> IO[bytes]:
+    file = location.fs.open(location.path, "rb", block_size=_BLOCK_BYTES, cache_type=cache)
+    if takes_ranges(file):
+        return cast(IO[bytes], file)
+    return kept(file if file.size is None else location.fs.open(location.path, "rb", block_size=0))
 
 
 def fetched_bytes(file: Any) -> int:

@@ -186,7 +186,7 @@ class ManifestVideo:
     video_id: VideoId
     uri: str
     work_key: WorkKey
-    fields: dict[FieldName, str] = field(default_factory=dict)
+    fields: dict[FieldName, str | None] = field(default_factory=dict)
     member: str | None = None
     size_bytes: Annotated[int, Field(ge=-1, lt=1 << 62)] = -1
     content_id: str = ""
@@ -199,12 +199,13 @@ class ShardManifest:
     """Which videos an open shard holds; written before their work starts, deleted after the commit.
 
     Attributes:
-        fields: the path-field values that all its videos share: they lie in one partition folder.
+        fields: the path-field values that all its videos share: they lie in one partition folder; null where a
+            path did not fit the pattern.
     """
 
     shard: RecordName
     run_id: RecordName
-    fields: dict[FieldName, str]
+    fields: dict[FieldName, str | None]
     videos: list[ManifestVideo]
 
 

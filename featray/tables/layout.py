@@ -18,9 +18,9 @@ import json
 import unicodedata
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import quote
 
 from featray.errors import ConfigError, NotFound, OutputError
+from featray.identity import partition_folder
 from featray.schema import SCHEMA_VERSION, TABLES
 from featray.store.storage import (
     Location,
@@ -64,10 +64,10 @@ class Partition:
     dataset: str
     release: str
 
-    def folder(self, table: str, fields: dict[str, str] | None = None) -> Location:
+    def folder(self, table: str, fields: dict[str, str | None] | None = None) -> Location:
         """The folder of a table's files for these path-field values."""
         values = {"dataset": self.dataset, "release": self.release, **(fields or {})}
-        return self.output.table(table).child(*(f"{name}={_escape(value)}" for name, value in values.items()))
+        return self.output.table(table).child(*(partition_folder(*field) for field in values.items()))
 
     def table_folders(self) -> list[Location]:
         """The folders of all tables."""
@@ -148,11 +148,6 @@ def _named_folders(output: Output, odd: list[str] | None, *above: str) -> list[s
 def _is_name(folder: str) -> bool:
     """Whether a dataset or a release, which begins with the name of a checkpoint's file, may be called so."""
     return folder not in (".", "..") and not any(unicodedata.category(one) in ("Cc", "Cs") for one in folder)
-
-
-def _escape(value: str) -> str:
-    """A partition value as part of a path. Only ASCII is escaped: Spark unescapes byte by byte, not as UTF-8."""
-    return "".join(quote(one, safe=" ") if one.isascii() else one for one in value)
 
 
 def _is_occupied(output: Output, marker: Location) -> bool:

@@ -79,7 +79,7 @@ def merge_video(
     landed = landed_units(folder, with_lost=True) if plan else {}
     if plan is None or len(landed) != len(plan.units):
         raise RunError(f"{video.uri}: {len(landed)} units landed; the shard cannot be published yet")
-    constant = {
+    constant: dict[str, str | None] = {
         "dataset": partition.dataset,
         "release": partition.release,
         "video_id": video.video_id,
@@ -105,7 +105,7 @@ def merge_video(
 
 
 def _write_part(
-    part: Part, constant: dict[str, str], writers: dict[str, TableWriter], track_ids: NDArray[np.int32]
+    part: Part, constant: dict[str, str | None], writers: dict[str, TableWriter], track_ids: NDArray[np.int32]
 ) -> None:
     known = {**constant, "run_id": part.header.run_id}
     faces = _with_constants(part.faces, known).append_column("track_id", pa.array(track_ids))
@@ -115,7 +115,7 @@ def _write_part(
     writers["frames"].write(_with_constants(part.frames, known))
 
 
-def _with_constants(rows: pa.Table, constants: dict[str, str]) -> pa.Table:
+def _with_constants(rows: pa.Table, constants: dict[str, str | None]) -> pa.Table:
     for name, value in constants.items():
         rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.string()), rows.num_rows))
     return rows

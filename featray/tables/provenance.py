@@ -81,6 +81,7 @@ class _Section(BaseModel):
 
 class _Input(_Section):
     uris: list[str]
+    manifest_places: list[str] = []
     path_fields: str | None = None
     column: str | None = None
 
@@ -99,10 +100,12 @@ class StoredConfig:
     """What `runs.config` says, as far as it is read again.
 
     Attributes:
+        places: what `input.uris` and `input.manifest_places` name.
         data: all of it, as plain data.
     """
 
     uris: list[str]
+    places: tuple[str, ...]
     path_fields: str | None
     column: str | None
     tables: tuple[str, ...]
@@ -120,7 +123,10 @@ def read_config(text: str | None) -> StoredConfig:
     except (yaml.YAMLError, RecursionError, AttributeError, TypeError, KeyError, OverflowError) as error:
         raise ValueError("is no config") from error
     found = _Stored.model_validate(data)
-    return StoredConfig(found.input.uris, found.input.path_fields, found.input.column, tuple(found.output.tables), data)
+    places = (*found.input.uris, *found.input.manifest_places)
+    return StoredConfig(
+        found.input.uris, places, found.input.path_fields, found.input.column, tuple(found.output.tables), data
+    )
 
 
 class _Plain(yaml.SafeLoader):

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.errors import NotFound, StorageError, UsageError
+from featray.identity import NULL_FOLDER
 from featray.schema import FACE_TABLES, PER_VIDEO_TABLES, SCHEMA_VERSION, arrow_schema
 from featray.store.storage import list_ahead, open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile
@@ -236,10 +237,10 @@ class _Partition:
         for row in self._rows(f"{order_rule(file.table)} LIMIT {SHOWN}"):
             self._problem("is out of order", file.path, row.get("video_id"), {"row": row["file_row_number"]})
         rules = row_rules(file.table, names, self._facts.get("precision", ""))
-        partition = {"dataset": self._partition.dataset, "release": self._partition.release}
+        partition: dict[str, str | None] = {"dataset": self._partition.dataset, "release": self._partition.release}
         for name, value in {**partition, **dict(_hive_fields(file.path))}.items():
             if name in names:
-                rules[name] = f"{identifier(name)} IS NOT DISTINCT FROM {literal(value)}"
+                rules[name] = f"{identifier(name)} IS NOT DISTINCT FROM {'NULL' if value is None else literal(value)}"
         broken = ", ".join(f"CASE WHEN NOT coalesce({c}, false) THEN {_tell(n, names)} END" for n, c in rules.items())
         kept = " AND ".join(f"coalesce({condition}, false)" for condition in rules.values())
         key = [name for name in ("video_id", "frame_index", "face_index") if name in names]
@@ -339,12 +340,13 @@ def _digest(place: Any) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def _hive_fields(path: str) -> list[tuple[str, str]]:
-    """The path fields of a committed file: name and value."""
+def _hive_fields(path: str) -> list[tuple[str, str | None]]:
+    """The path fields of a committed file: name and value; None for null."""
     from urllib.parse import unquote
 
     parts = [part.partition("=") for part in path.split("/")[1:-1]]
-    return [(name, unquote(value)) for name, _, value in parts if name not in ("dataset", "release")]
+    fields = [(name, value) for name, _, value in parts if name not in ("dataset", "release")]
+    return [(name, None if value == NULL_FOLDER else unquote(value)) for name, value in fields]
 
 
 def _tell(rule: str, columns: set[str]) -> str:

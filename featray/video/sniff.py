@@ -87,4 +87,21 @@ def sniff(head: bytes) -> Kind:
     for length, lead in ((188, 0), (192, 4), (204, 0)):
         if head[lead::length][:4] == b"\x47\x47\x47\x47":
             return _video("an MPEG transport stream", "mpegts")
-    return _NOTHING
+    return _raw_stream(head) or _NOTHING
+
+
+def _raw_stream(head: bytes) -> Kind | None:
+    """What a camera's recorder writes without a container: it has no times, so it would be guesswork to decode it."""
+    start = head[:5].find(b"\0\0\1")
+    if start < 0 or head[:start].strip(b"\0") or len(head) < start + 5:
+        return None
+    first, second = head[start + 3 : start + 5]
+    if second == 1 and first >> 1 in (32, 33, 35):  # VPS, SPS, access unit delimiter
+        name = "HEVC"
+    elif first < 0x80 and first & 0x1F in (7, 9):  # SPS, access unit delimiter
+        name = "H.264"
+    else:
+        return None
+    wrap = "ffmpeg -r 25 -i FILE -c copy FILE.mp4"
+    text = f"a raw {name} stream, which has no times; wrap it with its own frame rate: {wrap}"
+    return Kind(text, ErrorCode.UNSUPPORTED_CONTAINER)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featray.errors import UsageError
 from featray.names import MESH_VERTICES
 from featray.tables.named import is_named, not_named
-from featray.tables.provenance import read_config
+from featray.tables.provenance import StoredConfig, read_config
 from featray.tables.query import literal, read_rows, run_sql
 
 
@@ -26,6 +26,7 @@ class VideoRow:
         width, height: of the upright frame; None if no frame was decoded.
         weights_trained: whether the facial numbers carry meaning.
         column: `input.column` of the run that made the rows.
+        input_places: what the config of that run named: what storage options for videos are for.
     """
 
     dataset: str
@@ -39,6 +40,7 @@ class VideoRow:
     height: int | None
     weights_trained: bool
     column: str | None
+    input_places: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -115,10 +117,12 @@ def find_video(connection: duckdb.DuckDBPyConnection, name: str, dataset: str | 
     row = rows[0]
     runs = _rows(connection, f"SELECT weights_trained, config FROM runs WHERE run_id = {literal(row['run_id'])}")
     known = {field: row[field] for field in VideoRow.__annotations__ if field in row}
+    config = _stored(runs[0]["config"]) if runs else None
     return VideoRow(
         **known,
         weights_trained=bool(runs and runs[0]["weights_trained"]),
-        column=_input_column(runs[0]["config"]) if runs else None,
+        column=config.column if config else None,
+        input_places=config.places if config else (),
     )
 
 
@@ -171,8 +175,8 @@ def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any
     return read_rows(run_sql(connection, sql))
 
 
-def _input_column(config: str | None) -> str | None:
+def _stored(config: str | None) -> StoredConfig | None:
     try:
-        return read_config(config).column
+        return read_config(config)
     except ValueError:  # the numbers are there without it; only a source in a Parquet file may not be found
         return None

@@ -15,7 +15,7 @@ from typing import Any, Final
 from featray.config import DecodeConfig, InputConfig
 from featray.errors import StorageError, UsageError, VideoError
 from featray.extract.plan import open_source, plan_video
-from featray.sources.listing import Video, list_videos
+from featray.sources.listing import Video, find_video
 from featray.video.container import parse_time_base
 from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.frame import Frame
@@ -41,16 +41,17 @@ def find_source(row: VideoRow, source: str | None, storage_options: dict[str, An
 
     Args:
         row: of the `videos` table.
-        source: where it is now, if it is not where it was: the video, or the shard file that holds it.
-        storage_options: for fsspec.
+        source: where it is now, if it is not where it was: the video, or the shard file that holds it. Like the URI in
+            the row, it is a name and no pattern.
+        storage_options: for fsspec, for `source` and for the places that the run's config named.
 
     Raises:
         UsageError: it is not there, or is not the same object any more.
     """
-    config = InputConfig(uris=[source or row.uri], storage_options=storage_options, column=row.column)
+    places = [source] if source else list(row.input_places) or ["/"]
+    config = InputConfig(uris=places, storage_options=storage_options, column=row.column)
     try:
-        videos = list_videos(config)
-        video = next((video for video in videos if video.member in (row.member, None)), None)
+        video = find_video(source or row.uri, row.member, config)
     except (StorageError, UsageError) as error:
         raise UsageError(f"{row.uri}: the source of {row.video_id} cannot be opened ({error}); {_NAME_IT}") from None
     if video is None:

@@ -42,7 +42,7 @@ def test_the_listing_keeps_a_bounded_way_ahead_of_the_work_and_may_take_its_time
     """Ray Data would end a stream in which nothing happens; how long a run may wait is its own to say."""
     listed, leads, take = [], [], Tally.take
 
-    def listing(settings):
+    def listing(settings, passed=None):
         for video in list_videos(settings):
             listed.append(video)
             if len(listed) == VIDEOS:
@@ -86,7 +86,7 @@ def test_what_reads_the_feed_may_die(cluster, config, small_pages, monkeypatch, 
 
 @pytest.mark.parametrize("videos", [pytest.param(1, marks=pytest.mark.long), 3 * _PAGE])
 def test_whatever_ends_the_listing_ends_the_run(cluster, config, small_pages, monkeypatch, videos):
-    def listing(settings):
+    def listing(settings, passed=None):
         for number, video in enumerate(list_videos(settings)):
             if number == videos:
                 raise ZeroDivisionError("of the listing")

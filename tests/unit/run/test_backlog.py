@@ -13,10 +13,11 @@ import pytest
 from featray.config import InputConfig
 from featray.identity import work_key, work_keys
 from featray.run.backlog import Backlog
-from featray.sources import containers
+from featray.sources import tars
 from featray.sources.expand import covers
 from featray.sources.keyset import KeySet
 from featray.sources.listing import list_videos
+from featray.sources.passed import PassedOver
 from featray.tables.commits import Commit, CommittedVideo, create_commit
 from featray.tables.done import _RECORD, Done, read_done
 from featray.tables.layout import Partition, open_output
@@ -85,6 +86,17 @@ def test_a_source_that_is_gone_is_told_apart_from_one_that_is_none_of_this_confi
     deleted = found.deleted(config)
     assert (deleted.count, list(deleted.videos)) == (1, ["s1"])
     assert deleted.examples == [f"file://{tmp_path}/in/b.mp4"]
+
+
+def test_what_lies_in_a_folder_that_may_not_be_read_is_not_gone(partition, videos, tmp_path):
+    publish(partition, videos("a.mp4", "shut/b.mp4", "gone/c.mp4"))
+    for name in ("shut", "gone"):
+        (tmp_path / "in" / name).rename(tmp_path / name)
+    config = videos("a.mp4")
+    found = backlog(partition)
+    list(found.select(list_videos(config)))
+    passed = PassedOver(folders=[f"file://{tmp_path}/in/shut/"])
+    assert found.deleted(config, passed).examples == [f"file://{tmp_path}/in/gone/c.mp4"]
 
 
 def test_landed_parts_of_work_that_is_not_wanted_any_more_go(partition, videos):
@@ -207,7 +219,7 @@ def test_members_behind_the_damage_or_beyond_the_limit_are_not_gone(partition, t
         file.write(b"\xff" * 512)
     assert gone(partition, config).count == 0
     write_shard(shard)
-    monkeypatch.setattr(containers, "MAX_MEMBERS", 1)
+    monkeypatch.setattr(tars, "MAX_ENTRIES", 1)
     assert gone(partition, config).count == 0
 
 

@@ -12,7 +12,7 @@ from featray.config import DecodeConfig, InputConfig
 from featray.errors import ErrorCode, VideoError
 from featray.extract.plan import open_source, plan_video
 from featray.records import dump, load
-from featray.sources import containers
+from featray.sources import tars
 from featray.sources.listing import Video, list_videos
 
 
@@ -161,7 +161,7 @@ def test_a_members_name_that_is_not_utf8_is_escaped(tmp_path):
 
 
 def test_too_many_members_end_in_a_row(tmp_path, monkeypatch):
-    monkeypatch.setattr(containers, "MAX_MEMBERS", 10)
+    monkeypatch.setattr(tars, "MAX_ENTRIES", 10)
     with tarfile.open(tmp_path / "many.tar", "w") as archive:
         for i in range(50):
             archive.addfile(tarfile.TarInfo(f"{i}.mp4"))
@@ -226,7 +226,7 @@ def test_a_column_by_name_and_one_that_is_not_there(tmp_path, face_clip):
 def test_bad_rows_are_accounted_for(tmp_path, face_clip):
     (tmp_path / "list.jsonl").write_text(f'{{"uri": "{face_clip}"}}\nnot json\n{{"uri": 5}}\n')
     found = videos(tmp_path / "list.jsonl")
-    assert [v.problem and v.problem[0] for v in found] == [None, "bad_shard", "bad_shard"]
+    assert [v.problem and v.problem[0] for v in found] == [None, "bad_manifest_row", "bad_manifest_row"]
 
 
 def test_a_prefix_takes_tars_but_no_tables(tar):
@@ -267,7 +267,7 @@ def test_a_date_that_python_does_not_have_ends_in_a_row(tmp_path, face_clip):
     days = pa.array([2**31 - 1], pa.int32()).cast(pa.date32())
     pq.write_table(pa.table({"uri": [str(face_clip)], "day": days}), tmp_path / "list.parquet")
     (video,) = videos(tmp_path / "list.parquet")
-    assert video.problem[0] == ErrorCode.BAD_SHARD
+    assert video.problem == (ErrorCode.BAD_MANIFEST_ROW, "row 0 has a value that Python does not know (OverflowError)")
 
 
 def test_a_uri_among_spaces_is_that_uri(tmp_path, face_clip):
@@ -282,7 +282,7 @@ def test_a_uri_among_spaces_is_that_uri(tmp_path, face_clip):
 def test_a_uri_that_nobody_takes_is_a_row_and_the_others_go_on(tmp_path, face_clip, uri):
     rows = [{"uri": uri}, {"uri": str(face_clip)}]
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    bad, good = videos(tmp_path / "list.jsonl")
+    bad, good = videos(tmp_path / "list.jsonl", manifest_places=["https://"])
     assert bad.problem[0] == ErrorCode.FETCH_FAILED and good.problem is None
     said = f"{bad.uri} {bad.problem[1]}"
     assert "hunter2" not in said and said.encode()

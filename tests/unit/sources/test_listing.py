@@ -1,13 +1,19 @@
+import contextlib
 import os
+import re
 import zipfile
+from pathlib import Path
 
 import pytest
 
-from featray.config import InputConfig
-from featray.errors import ConfigError, StorageError
-from featray.extract.plan import open_source
+from featray.config import DecodeConfig, InputConfig
+from featray.errors import ConfigError, NotFound, StorageError
+from featray.extract.plan import open_source, plan_video
+from featray.identity import partition_folder, partition_value
 from featray.records import dump, load
+from featray.sources.expand import covers
 from featray.sources.listing import Video, find_video, list_videos
+from featray.sources.passed import PassedOver
 
 
 @pytest.fixture
@@ -95,9 +101,16 @@ def test_path_fields_become_values(tree):
     assert video.fields == {"site": "a", "year": "2025"}
 
 
-def test_a_path_that_does_not_fit_is_named(tree):
-    with pytest.raises(ConfigError, match=r"x\.mp4 does not fit \{who\}_\{take\}"):
-        list(list_videos(InputConfig(uris=[f"{tree}/a/2025/x.mp4"], path_fields="{who}_{take}.mp4")))
+def test_paths_that_do_not_fit_give_nulls_and_are_counted(tree, caplog):
+    pattern = "{site}/{date}/{who}_{name}"
+    (tree / "a" / "2024" / "anna_1.mp4").write_bytes(b"x")
+    videos = list(list_videos(InputConfig(uris=[f"{tree}/a/"], path_fields=pattern)))
+    fits, *others = sorted(videos, key=lambda video: "anna" not in video.uri)
+    assert fits.fields == {"site": "a", "date": "2024", "who": "anna"}
+    assert [video.fields for video in others] == [dict.fromkeys(fits.fields)] * 3
+    (said,) = caplog.messages
+    assert said.startswith(f"3 videos, such as {others[0].uri}: path does not fit") and pattern in said
+    assert load(Video, dump(others[0])) == others[0]
 
 
 def test_content_id_follows_the_bytes_and_their_time(tree):
@@ -152,3 +165,152 @@ def test_a_name_that_is_not_utf8_is_a_row_and_the_others_go_on(tmp_path):
 def test_a_url_that_is_none_is_said():
     with pytest.raises(StorageError, match=r"^https://\[bad/x\.mp4: is no valid URL$"):
         list(list_videos(InputConfig(uris=["https://[bad/x.mp4?sig=hunter2"])))
+
+
+CAMERAS = "x.MOD x.TOD x.f4v x.qt x.divx x.m2v x.MPE x.LRV x.m2t".split()
+
+
+def test_a_prefix_takes_what_cameras_write_and_counts_the_rest(tmp_path):
+    for name in [*CAMERAS, "a.mp4", "b.THM", "c.thm", "d.srt", "LICENSE", "._a.mp4", "e.m\u00fc", "deep/f.srt"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    passed = PassedOver()
+    found = [video.uri.rsplit("/", 1)[-1] for video in list_videos(InputConfig(uris=[f"{tmp_path}/"]), passed)]
+    assert sorted(found) == sorted([*CAMERAS, "a.mp4"])
+    assert passed.in_words() == ("7 other files passed over: .srt 2, .THM 1, ._* 1, .thm 1, no suffix 1, others 1")
+
+
+def test_what_is_passed_over_is_counted_in_bounded_memory():
+    passed = PassedOver()
+    for i in range(10_000):
+        passed.file(f"a/b.{i}")
+        passed.file("a/[red]x.[/red]\n")
+    assert len(passed.files) <= 101 and passed.files.total() == 20_000
+    assert "and 93 more kinds" in passed.in_words()
+
+
+def test_a_glob_takes_a_videos_suffix_in_either_case(tree):
+    (tree / "a" / "2024" / "GOPR1.MP4").write_bytes(b"x")
+    (tree / "b" / "2024" / "NOTES.TXT").write_bytes(b"x")
+    assert names(tree, "{}/**/*.mp4") == ["a/2024/GOPR1.MP4", "a/2024/x.mp4", "a/2025/x.mp4"]
+    assert names(tree, "{}/**/*.mkv") == ["a/2024/y.MKV"]
+    assert names(tree, "{}/**/*.txt") == ["b/2024/notes.txt"]
+    is_covered = covers(InputConfig(uris=[f"{tree}/**/*.mp4"]))
+    assert is_covered(f"file://{tree}/a/2024/GOPR1.MP4") and not is_covered(f"file://{tree}/a/x.mov")
+
+
+def test_what_macos_leaves_is_passed_over(tmp_path):
+    for name in ("IMG_1.MP4", "._IMG_1.MP4"):
+        (tmp_path / name).write_bytes(b"x")
+    assert names(tmp_path, "{}/") == names(tmp_path, "{}/*.MP4") == names(tmp_path, "{}/*") == ["IMG_1.MP4"]
+    assert names(tmp_path, "{}/._*.MP4") == ["._IMG_1.MP4"] == names(tmp_path, "{}/._IMG_1.MP4")
+
+
+def test_a_pipe_and_a_link_to_nothing_are_rows(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "pipe.mp4")
+    (tmp_path / "lost.mp4").symlink_to(tmp_path / "gone")
+    (tmp_path / "ok.mp4").write_bytes(b"x")
+    (tmp_path / "list.csv").write_text("uri\npipe.mp4\n")
+    for uri in (tmp_path, tmp_path / "*.mp4"):
+        link, lost, ok, pipe = list_videos(InputConfig(uris=[str(uri)]))
+        assert ok.problem is None
+        for video in (link, pipe):
+            assert video.problem == ("fetch_failed", f"{video.uri}: is no file but a pipe, socket or device")
+        failure = plan_video(lost, DecodeConfig(), {}).failure
+        assert failure.message == f"{lost.uri}: does not exist"
+    for name in ("pipe.mp4", "list.csv"):
+        (video,) = list_videos(InputConfig(uris=[f"{tmp_path}/{name}"]))
+        assert "is no file but a pipe" in video.problem[1]
+
+
+def test_a_folder_that_may_not_be_read_is_passed_over_and_named(tmp_path):
+    for name in ("a/1.mp4", "lost+found/2.mp4", "z/3.mp4"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "lost+found").chmod(0)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    passed = PassedOver()
+    with not_root():
+        found = [video.uri for video in list_videos(InputConfig(uris=[f"{tmp_path}/"]), passed)]
+        with pytest.raises(StorageError, match=r"lost\+found.*access denied"):
+            list(list_videos(InputConfig(uris=[f"{tmp_path}/lost+found/"])))
+    assert found == [f"file://{tmp_path}/a/1.mp4", f"file://{tmp_path}/z/3.mp4"]
+    assert passed.folders == [f"file://{tmp_path}/lost+found/"]
+    assert passed.hides(f"file://{tmp_path}/lost+found/2.mp4"), "it is not gone, as far as anyone knows"
+
+
+@contextlib.contextmanager
+def not_root():
+    """Root may read everything."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+ODD = ["a[1].mp4", "a1.mp4", "s*.mp4", "sx.mp4", "q?.mp4", "qx.mp4", "new\nline.mp4", "[raw]/v.mp4", "r/v.mp4"]
+
+
+@pytest.fixture
+def odd(tmp_path):
+    for name in ODD:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_name_that_is_there_is_that_file(odd, name):
+    config = InputConfig(uris=[f"{odd}/{name}"], path_fields="{site}/{name}")
+    (video,) = list_videos(config)
+    assert video.uri == f"file://{odd}/{name}" and None not in video.fields.values()
+    again = find_video(video.uri, None, InputConfig(uris=["unused"]))
+    for each in (load(Video, dump(video)), again):
+        with open_source(each, {}) as file:
+            assert file.read() == name.encode()
+    assert covers(config)(video.uri)
+    (odd / name).unlink()
+    with pytest.raises(NotFound):  # and not another file that the name would match
+        find_video(video.uri, None, InputConfig(uris=["unused"]))
+
+
+def test_a_folder_whose_name_is_a_pattern_is_that_folder(odd):
+    assert names(odd, "{}/[raw]/") == names(odd, "{}/[raw]") == ["[raw]/v.mp4"]
+    assert names(odd, "{}/a[1].mp4", "{}/a*.mp4") == ["a[1].mp4", "a1.mp4"]
+    (odd / "a[1].mp4").unlink()
+    assert names(odd, "{}/a[1].mp4") == ["a1.mp4"], "no such file: then it is a pattern"
+
+
+LONG = [
+    "(" * 90,
+    "x" * 250,
+    "\u4e2d" * 80,
+    "a~0123456789abcdef",
+    "__HIVE_DEFAULT_PARTITION__",
+    "y" * 190 + "~",
+    "%" * 80,
+]
+
+
+def test_long_values_of_path_fields_are_cut_and_stay_apart():
+    values = [*LONG, *(f"{value[:-1]}!" for value in LONG)]
+    cut = [partition_value("site", value) for value in values]
+    assert len(set(cut)) == len(values) == len(set(values))
+    assert all(len(partition_folder("site", value).encode()) <= 200 for value in cut)
+    for value, short in zip(values, cut, strict=True):
+        assert partition_value("site", value) == short, "stable"
+        assert value == short or re.search(r"~[0-9a-f]{16}$", short)
+        if value != short:
+            assert partition_value("site", short) != short, "no other value is taken for a cut one"
+
+
+@pytest.mark.parametrize("value", ["zurich", "2024-05-06", "a b", "Z\u00fcrich", "a=b", "100%", "x" * 190])
+def test_values_in_normal_use_are_what_they_are(value):
+    assert partition_value("site", value) == value

@@ -1,53 +1,15 @@
 """Videos behind links, from a real server over HTTP."""
 
-import contextlib
-import functools
-import http.server
-import re
 import tarfile
-import threading
-from pathlib import Path
 
 import pytest
 
 from featray.config import DecodeConfig, InputConfig
 from featray.errors import ConfigError, ErrorCode, StorageError
-from featray.extract.plan import plan_video
+from featray.extract.plan import open_source, plan_video
 from featray.sources.listing import list_videos
-
-
-class Ranges(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, its index pages, and ranges of its files; answers 403 below /closed/."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        path = Path(self.translate_path(self.path))
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if "/closed/" in self.path:
-            self.send_error(403)
-        elif not path.is_file() or not wanted:
-            super().do_GET()
-        else:
-            data = path.read_bytes()
-            first, last = int(wanted[1]), min(int(wanted[2]), len(data) - 1)
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
-            self.send_header("Content-Length", str(last + 1 - first))
-            self.end_headers()
-            self.wfile.write(data[first : last + 1])
-
-
-@contextlib.contextmanager
-def served(folder):
-    handler = functools.partial(Ranges, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+from featray.store import streamed
+from tests.fixtures.web import NoLength, NoRanges, served
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +61,7 @@ def test_a_manifest_of_links_keeps_the_ones_that_fail_and_their_order(web, tmp_p
     links = [f"{web}/face.mp4", f"{web}/none.mp4", f"{web}/closed/a.mp4", f"{web}/no_face.mp4"] * 20
     manifest = tmp_path / "links.csv"
     manifest.write_text("uri\n" + "".join(f"{link}?n={i}\n" for i, link in enumerate(links)))
-    videos = list(list_videos(InputConfig(uris=[str(manifest)])))
+    videos = list(list_videos(InputConfig(uris=[str(manifest)], manifest_places=[web])))
     assert [video.uri for video in videos] == links[:4]  # the same link again is the same video
     assert [video.problem and video.problem[0] for video in videos] == [
         None,
@@ -113,7 +75,7 @@ def test_links_that_differ_only_in_their_query_are_one_video_and_that_is_said(we
     links = [f"{web}/face.mp4?id={i}&token=hunter2" for i in (1, 2, 3, 3, 1)] + [f"{web}/face.mp4"]
     manifest = tmp_path / "links.csv"
     manifest.write_text("uri\n" + "\n".join(links) + "\n")
-    (video,) = list_videos(InputConfig(uris=[str(manifest)]))
+    (video,) = list_videos(InputConfig(uris=[str(manifest)], manifest_places=[web]))
     assert video.address == links[0]
     (said,) = caplog.messages
     assert said.startswith(f"3 left out of the input, such as one to {web}/face.mp4: ") and "hunter2" not in said
@@ -123,3 +85,37 @@ def test_the_same_link_again_is_no_news(web, caplog):
     uris = [f"{web}/face.mp4?signature=abc", f"{web}/face.mp4?signature=abc", f"{web}/no_face.mp4", f"{web}/no_*.mp4"]
     assert len(list(list_videos(InputConfig(uris=uris)))) == 2
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("server", [NoLength, NoRanges])
+def test_a_server_without_lengths_or_ranges_is_read_all_the_same(tmp_path, clips, server):
+    """Of a file of several blocks, as of a short one; the frames are those of the file."""
+    (tmp_path / "long.mp4").write_bytes((clips / "face.mp4").read_bytes() + b"\0\0\0\x08free" * (3 << 17))
+    (tmp_path / "short.mp4").write_bytes((clips / "no_face.mp4").read_bytes())
+    with served(tmp_path, server) as web:
+        for name in ("long.mp4", "short.mp4"):
+            (near,) = list_videos(InputConfig(uris=[str(tmp_path / name)]))
+            (far,) = list_videos(InputConfig(uris=[f"{web}/{name}"]))
+            settings = DecodeConfig(unit_frames=64)
+            plan = plan_video(far, settings, {})
+            assert plan.failure is None and plan.units == plan_video(near, settings, {}).units
+            with open_source(far, {}) as file:
+                file.seek(-100, 2)
+                assert file.read() == (tmp_path / name).read_bytes()[-100:]
+
+
+def test_what_a_server_never_ends_sending_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(streamed, "MAX_STREAMED_BYTES", 3 << 20)
+    (tmp_path / "a.mp4").write_bytes(bytes(4 << 20))
+    with served(tmp_path, NoLength) as web:
+        (video,) = list_videos(InputConfig(uris=[f"{web}/a.mp4"]))
+        failure = plan_video(video, DecodeConfig(), {}).failure
+    assert failure.code == ErrorCode.FETCH_FAILED and "File too large" in failure.message
+
+
+def test_a_manifest_without_a_length_is_read(tmp_path, clips):
+    (tmp_path / "face.mp4").write_bytes((clips / "no_face.mp4").read_bytes())
+    (tmp_path / "list.csv").write_text("uri\nface.mp4\n")
+    with served(tmp_path, NoLength) as web:
+        (video,) = list_videos(InputConfig(uris=[f"{web}/list.csv"]))
+        assert (video.uri, video.problem) == (f"{web}/face.mp4", None)

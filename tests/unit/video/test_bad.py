@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from featray.config import DecodeConfig
@@ -321,3 +323,25 @@ def test_nothing_is_printed(corpus: Corpus, tmp_path: Path, capfd: pytest.Captur
         path.write_bytes(broken.flipped(corpus.path("faststart.mp4").read_bytes(), seed))
         outcome(path, 16)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("codec, name", [("libx264", "H.264"), ("libx265", "HEVC")])
+@pytest.mark.parametrize("delimiters", [False, True])
+def test_a_raw_stream_is_told_from_junk_and_how_to_wrap_it(
+    codec: str, name: str, delimiters: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "camera.mp4"  # as recorders name them
+    options = {"x264-params": f"aud={int(delimiters)}", "x265-params": f"log-level=none:aud={int(delimiters)}"}
+    with av.open(str(path), "w", format=codec.removeprefix("lib").replace("x265", "hevc").replace("x", "h")) as out:
+        stream = out.add_stream(codec, rate=25, options={k: v for k, v in options.items() if codec[3:] in k})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(10):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 25 * i, np.uint8))))
+        out.mux(stream.encode())
+    with (
+        pytest.raises(VideoError, match=rf"a raw {name} stream.*wrap it.*ffmpeg -r 25") as caught,
+        path.open("rb") as file,
+    ):
+        with open_video(file):
+            pass
+    assert caught.value.code == ErrorCode.UNSUPPORTED_CONTAINER

@@ -1,0 +1,237 @@
+"""Sources. CSV and JSONL manifests: a row that cannot be used is an entry with a problem, and the next is read.
+
+A manifest may come from anyone. Whatever it holds, a row is at most `MAX_ROW_CHARS` in memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import IO, Any, Final
+
+from featray.errors import ErrorCode
+from featray.redaction import readable_name
+from featray.sources.entry import Entry
+
+URI_COLUMNS: Final = ("uri", "url", "path", "file", "video_uri", "video_path")
+BYTES_COLUMNS: Final = ("bytes", "video", "content", "data", "mp4")
+"""Column names that are looked for, in order, where `input.column` does not name one."""
+
+MAX_ROW_CHARS: Final = 1 << 20
+MAX_URI_CHARS: Final = 8192
+"""Of a URI: a key of S3 has 1024 bytes at most, a signature some 2000."""
+
+_MAX_SKIPPED_CHARS: Final = 64 << 20
+"""Of a line that is too long: beyond that its end is not looked for, and nothing behind it is read."""
+
+_MAX_DEPTH: Final = 32
+_DELIMITERS: Final = {".csv": ",;\t|", ".tsv": "\t"}
+_BOMS: Final = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+class _BadRow(ValueError):
+    """A row that is not read; its text says why, and which it is."""
+
+
+def read_csv(file: IO[bytes], kind: str, column: str | None) -> Iterator[Entry]:
+    """Yield what the rows of a CSV or TSV file name.
+
+    Args:
+        file: its bytes: UTF-8, or UTF-16 with a byte order mark.
+        kind: `.csv`, whose delimiter is found in its first line, or `.tsv`.
+        column: which column names the videos; None looks for the usual names.
+    """
+    with _Lines(file) as lines:
+        try:
+            first = next(lines, "")
+        except _BadRow as error:
+            yield bad_row(f"{error}; without its first line no row can be read")
+            return
+        names, delimiter = _header(first, _DELIMITERS[kind], column)
+        chosen = column or choose_column(names)
+        if chosen is None or chosen not in names:
+            yield no_column(names)
+            return
+        for row in _each(csv.reader(lines, delimiter=delimiter), lines.begin_row):
+            if isinstance(row, Entry):
+                yield row
+            elif row:
+                row += [None] * (len(names) - len(row))
+                yield named(dict(zip(names, row, strict=False)), chosen, lines.name)
+
+
+def read_jsonl(file: IO[bytes], column: str | None) -> Iterator[Entry]:
+    """Yield what the lines of a JSONL file name, as `read_csv` does."""
+    with _Lines(file) as lines:
+        for line in _each(lines, lines.begin_row):
+            if isinstance(line, Entry):
+                yield line
+            elif line.strip():
+                yield _of_json(line, column, lines.name)
+
+
+def named(row: dict[str, Any], column: str, name: str) -> Entry:
+    """Return what a row names, with its other columns as `extra`.
+
+    Args:
+        row: values by column.
+        column: that with the URI.
+        name: of the row, for people: `line 3`.
+    """
+    value = row.get(column)
+    if not isinstance(value, str) or not value.strip():
+        return bad_row(f"{name} has no URI in column {shown(column)}")
+    if len(value) > MAX_URI_CHARS:
+        return bad_row(f"{name} has a URI of {len(value)} characters; {MAX_URI_CHARS} are read")
+    uri = value.strip() if "://" in value else value  # else spaces may be part of a file's name
+    try:
+        extra = _plain({k: v for k, v in row.items() if k != column}, _MAX_DEPTH)
+    except _BadRow as error:
+        return bad_row(f"{name} {error}")
+    return Entry(uri=uri, extra=extra)
+
+
+def bad_row(text: str) -> Entry:
+    """Return the entry of a row that cannot be used."""
+    return Entry(problem=(ErrorCode.BAD_MANIFEST_ROW, readable_name(text)))
+
+
+def no_column(names: list[str], what: str = "URIs") -> Entry:
+    """Return the entry of a manifest without a column of videos."""
+    return Entry(problem=(ErrorCode.BAD_SHARD, readable_name(_no_column(names, what))))
+
+
+def _no_column(names: list[str], what: str = "URIs") -> str:
+    known = ", ".join(map(shown, names[:20])) + (", ..." if len(names) > 20 else "")
+    return f"no column of {what}; name it as input.column; it has: {known or 'none'}"
+
+
+def choose_column(names: list[str]) -> str | None:
+    """Return the first of the usual names of a column of URIs."""
+    return next((name for name in URI_COLUMNS if name in names), None)
+
+
+def shown(name: str) -> str:
+    """Return a column's name at a length that fits a message."""
+    return name if len(name) <= 40 else f"{name[:40]}..."
+
+
+class _Lines:
+    """The lines of a text file, each with its end; one that cannot be used raises, and the next can be asked for."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        head = file.read(4)
+        file.seek(0)
+        encoding = next((name for mark, name in _BOMS if head.startswith(mark)), "utf-8")
+        errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
+        self._text = io.TextIOWrapper(file, encoding, errors=errors, newline="")
+        self._is_over = False
+        self._row_chars = 0
+        self._number = 0
+        self._row_begin = 1
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._text.close()  # and the file
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    @property
+    def name(self) -> str:
+        """The row's, for people."""
+        return f"line {self._row_begin}"
+
+    def begin_row(self) -> None:
+        """Count what follows as another row: in CSV a row may have many lines."""
+        self._row_chars, self._row_begin = 0, self._number + 1
+
+    def __next__(self) -> str:
+        line = "" if self._is_over else self._text.readline(MAX_ROW_CHARS)
+        if not line:
+            raise StopIteration
+        self._number += 1
+        self._row_chars += len(line)
+        if len(line) >= MAX_ROW_CHARS and not _is_whole(line):
+            self._skip_line()
+        if self._row_chars > MAX_ROW_CHARS:
+            raise _BadRow(f"{self.name} belongs to a row of more than {MAX_ROW_CHARS} characters")
+        if not line.isascii():
+            try:
+                line.encode()
+            except UnicodeEncodeError:
+                raise _BadRow(f"line {self._number} is not UTF-8; save the file as UTF-8") from None
+        return line
+
+    def _skip_line(self) -> None:
+        skipped = 0
+        while (rest := self._text.readline(MAX_ROW_CHARS)) and not _is_whole(rest):
+            skipped += len(rest)
+            if skipped > _MAX_SKIPPED_CHARS:
+                self._is_over = True
+                raise _BadRow(f"line {self._number} has more than {skipped} characters; nothing from there on is read")
+        raise _BadRow(f"line {self._number} has more than {MAX_ROW_CHARS} characters")
+
+
+def _is_whole(line: str) -> bool:
+    return line.endswith(("\n", "\r"))
+
+
+def _each(rows: Iterator[Any], begin_row: Callable[[], None]) -> Iterator[Any]:
+    """Rows, and an entry for each that cannot be read."""
+    while True:
+        begin_row()
+        try:
+            yield next(rows)
+        except StopIteration:
+            return
+        except (_BadRow, csv.Error) as error:
+            yield bad_row(str(error))
+
+
+def _header(line: str, delimiters: str, column: str | None) -> tuple[list[str], str]:
+    """The names of the columns, and the delimiter under which one of them is that of the videos."""
+    if "\0" in line:
+        line = ""  # UTF-16 without a byte order mark, or no text at all
+    for delimiter in delimiters:
+        try:
+            names = next(csv.reader([line], delimiter=delimiter), [])
+        except csv.Error:
+            continue
+        if (column or choose_column(names)) in names:
+            return names, delimiter
+    return [name for name in line.strip().split(delimiters[0]) if name], delimiters[0]
+
+
+def _of_json(line: str, column: str | None, name: str) -> Entry:
+    try:
+        row = json.loads(line)
+    except RecursionError:
+        return bad_row(f"{name} is nested too deeply")
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        return bad_row(f"{name} is no JSON object")
+    chosen = column or choose_column(list(row))
+    if chosen is None or chosen not in row:
+        return bad_row(f"{name} has {_no_column(list(row))}")
+    return named(row, chosen, name)
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """A value as JSON can hold it: without bytes, infinities and NaN as null, dates and decimals as text."""
+    if depth < 0:
+        raise _BadRow("is nested too deeply")
+    if isinstance(value, dict):
+        return {str(key): _plain(inner, depth - 1) for key, inner in value.items() if not isinstance(inner, bytes)}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, depth - 1) for inner in value if not isinstance(inner, bytes)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)

@@ -1,0 +1,103 @@
+"""Sources. Which places a manifest may name, and which places the storage options of the config are for.
+
+A manifest may come from anyone, so its rows are no more than names: none opens a file of this machine that the config
+did not mean, none chains filesystems, and no credential goes to a host that the config does not name.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from featray.config import InputConfig
+from featray.redaction import redact_uri
+from featray.store.storage import Location, locate, opened_as
+
+_ALIASES: Final = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "local": "file"}
+_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+class Place(NamedTuple):
+    """Where a URI leads.
+
+    Attributes:
+        scheme: one for each kind of storage.
+        host: or bucket; empty for files of this machine.
+    """
+
+    scheme: str
+    host: str
+
+
+def place_of(uri: str) -> Place:
+    """Return the place of a URI, of the last one of a chain."""
+    uri = redact_uri(opened_as(uri.strip()).rsplit("::", 1)[-1]) if "://" in uri else uri
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return Place("file", "")
+    scheme = _ALIASES.get(scheme.lower(), scheme.lower())
+    host = rest.partition("/")[0].lower().removesuffix(_PORTS.get(scheme, "\0"))
+    return Place(scheme, "" if scheme == "file" else host)
+
+
+def locate_input(uri: str, config: InputConfig) -> tuple[Location, bool]:
+    """Return the location of a video or container, and whether the storage options are for it; it has them if so.
+
+    Raises:
+        StorageError: as `locate`.
+    """
+    owned = options_apply(uri, config)
+    return locate(uri, config.storage_options if owned else {}), owned
+
+
+def options_apply(uri: str, config: InputConfig) -> bool:
+    """Whether `storage_options` are meant for this place.
+
+    They are for the hosts and buckets that the config names. Where they name the server themselves (`endpoint_url`),
+    it gets them whichever bucket is asked for.
+    """
+    place = place_of(uri)
+    known = {place_of(named) for named in (*config.uris, *config.manifest_places)}
+    if place in known:
+        return True
+    client = config.storage_options.get("client_kwargs")
+    given = {**config.storage_options, **(client if isinstance(client, dict) else {})}
+    return "endpoint_url" in given and place.scheme in {each.scheme for each in known}
+
+
+def refusal(uri: str, manifest: str, config: InputConfig) -> str | None:
+    """Return why a row of a manifest may not name this; None if it may.
+
+    Args:
+        uri: as the row has it.
+        manifest: URI of the manifest.
+        config: of the input.
+    """
+    own = place_of(manifest)
+    if "://" not in uri:
+        is_file = uri.startswith("/") and own.scheme != "file"
+        return _not_allowed("file:///", config) if is_file and not _named(Place("file", ""), config) else None
+    head = uri.partition("://")[0]
+    if "::" in head or ("::" in uri and opened_as(uri) == uri):
+        return "it chains filesystems (`::`), which a manifest may not"
+    place = place_of(uri)
+    if place.scheme == own.scheme or _named(place, config):
+        return None
+    schemes = {place_of(named).scheme for named in config.uris} - {"file"}
+    return None if place.scheme in schemes else _not_allowed(f"{head.lower()}://{place.host}", config)
+
+
+def _named(place: Place, config: InputConfig) -> bool:
+    places = {place_of(named) for named in config.manifest_places}
+    return place in places or Place(place.scheme, "") in places
+
+
+def _not_allowed(place: str, config: InputConfig) -> str:
+    return f"the config does not name {place}; if it is meant, add it to input.manifest_places"
+
+
+def hint(uri: str, config: InputConfig) -> str:
+    """Return what to add to the message of a place that cannot be read, where the storage options were held back."""
+    if not config.storage_options or options_apply(uri, config):
+        return ""
+    scheme, host = place_of(uri)
+    return f" (input.storage_options were not used: add {scheme}://{host} to input.manifest_places to use them there)"

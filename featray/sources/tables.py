@@ -1,0 +1,234 @@
+"""Sources. Parquet tables of videos: a column of bytes, one of URIs, or Hugging Face's structs of both.
+
+A file of some kilobytes can unfold to gigabytes: one text in a dictionary that a million rows point to, a million rows
+of nothing. So dictionaries stay dictionaries, a row's size is known before it is made, and rows are weighed against
+the bytes of the file.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import IO, Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from featray.errors import ErrorCode
+from featray.sources.entry import MAX_ENTRIES, Entry
+from featray.sources.manifests import BYTES_COLUMNS, MAX_ROW_CHARS, bad_row, choose_column, named, no_column, shown
+
+_BATCH_ROWS: Final = 1024
+_BUFFER_BYTES: Final = 1 << 20
+_MAX_ROWS_PER_BYTE: Final = 8
+"""Of the file. Names that differ take more than an eighth of a byte each, however well they compress."""
+
+_MAX_CHUNK_BYTES: Final = 256 << 20
+"""Of one column in one row group, uncompressed; a million URIs are some 100 MB."""
+
+_MAX_REPEATED: Final = 10_000_000
+"""Values of a list column in one row group."""
+
+_BATCH_BYTES: Final = 16 << 20
+"""Made into Python objects at once; more are made row by row."""
+
+
+def read_table(file: IO[bytes], column: str | None) -> Iterator[Entry]:
+    """Yield the videos that a Parquet file holds or names.
+
+    Args:
+        file: seekable.
+        column: which holds the bytes or URIs; None looks for the usual names, those of bytes first.
+    """
+    size = file.seek(0, io.SEEK_END)
+    table = _opened(file)
+    kinds = dict(zip(table.schema_arrow.names, table.schema_arrow.types, strict=True))
+    holders = [name for name, kind in kinds.items() if _is_bytes(kind) or _is_media(kind)]
+    chosen = column or _choose(list(kinds), holders)
+    rows = table.metadata.num_rows
+    if chosen is None or chosen not in kinds:
+        yield no_column(list(kinds), "videos")
+    elif rows > _MAX_ROWS_PER_BYTE * size:
+        yield Entry(problem=(ErrorCode.BAD_SHARD, f"a file of {size} bytes that says it has {rows} rows"))
+    elif chosen not in holders:
+        yield from _uris(table, chosen, [name for name, kind in kinds.items() if not _is_bytes(kind)])
+    elif _is_media(kinds[chosen]) and _has_only_paths(table.metadata, chosen):
+        yield from _uris(table, chosen, [chosen])
+    else:
+        yield from _values(table, chosen, {"field": "bytes"} if _is_media(kinds[chosen]) else {})
+
+
+def read_value(file: IO[bytes], place: dict[str, Any], max_bytes: int) -> bytes:
+    """Return the bytes that one row holds.
+
+    Args:
+        file: seekable.
+        place: as in `Entry.place`.
+        max_bytes: a row group whose column is larger than this is refused before it is read.
+
+    Raises:
+        MemoryError: the column is larger than that.
+    """
+    column, group = place["column"], place["row_group"]
+    path = f"{column}.{place['field']}" if "field" in place else column
+    table = _opened(file)
+    for chunk in _chunks(table.metadata, group, [path]):
+        if chunk.total_uncompressed_size > max_bytes:
+            raise MemoryError(f"its row group holds {chunk.total_uncompressed_size} bytes")
+    value = table.read_row_group(group, columns=[path])[column][place["row"]].as_py()
+    if isinstance(value, dict):
+        value = value.get(place["field"])
+    return value or b""
+
+
+def _opened(file: IO[bytes]) -> Any:
+    metadata = pq.read_metadata(file)
+    schema = metadata.schema
+    leaves = [schema.column(i) for i in range(metadata.num_columns)]
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type in _TEXTS]
+    return pq.ParquetFile(file, metadata=metadata, read_dictionary=texts, buffer_size=_BUFFER_BYTES)
+
+
+_TEXTS: Final = ("STRING", "NONE", "ENUM", "JSON")
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_media(kind: pa.DataType) -> bool:
+    """Whether a column is what the datasets library makes of videos: a struct of bytes and path."""
+    if not pa.types.is_struct(kind):
+        return False
+    fields: dict[str, pa.DataType] = {field.name: field.type for field in kind}
+    return set(fields) == {"bytes", "path"} and _is_bytes(fields["bytes"])
+
+
+def _choose(names: list[str], holders: list[str]) -> str | None:
+    for name in BYTES_COLUMNS:
+        if name in holders:
+            return name
+    return choose_column([name for name in names if name not in holders]) or (holders[0] if len(holders) == 1 else None)
+
+
+def _chunks(metadata: Any, group: int, columns: list[str]) -> Iterator[Any]:
+    """What the footer says of the columns' leaves in one row group."""
+    row_group = metadata.row_group(group)
+    for i in range(metadata.num_columns):
+        chunk = row_group.column(i)
+        if any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in columns):
+            yield chunk
+
+
+def _has_only_paths(metadata: Any, column: str) -> bool:
+    """Whether a column of structs has no bytes at all: then the files are elsewhere, under their paths."""
+    for group in range(metadata.num_row_groups):
+        for chunk in _chunks(metadata, group, [f"{column}.bytes"]):
+            statistics = chunk.statistics
+            if statistics is None or statistics.null_count != metadata.row_group(group).num_rows:
+                return False
+    return bool(metadata.num_rows)
+
+
+def _values(table: Any, column: str, field: dict[str, str]) -> Iterator[Entry]:
+    """One entry a row; the values themselves are read where they are decoded."""
+    number = 0
+    for group in range(table.num_row_groups):
+        for row in range(table.metadata.row_group(group).num_rows):
+            if number >= MAX_ENTRIES:
+                text = f"more than {MAX_ENTRIES} rows; the rest is left out"
+                yield Entry(problem=(ErrorCode.BAD_SHARD, text))
+                return
+            place = {"row_group": group, "row": row, "column": column, **field}
+            yield Entry(member=f"row {number}", place=place)
+            number += 1
+
+
+def _uris(table: Any, column: str, columns: list[str]) -> Iterator[Entry]:
+    number = 0
+    for group in range(table.num_row_groups):
+        problem = _unfolds(table.metadata, group, columns)
+        if problem:
+            yield bad_row(f"row group {group} is not read: {problem}")
+            number += table.metadata.row_group(group).num_rows
+            continue
+        for batch in table.iter_batches(_batch_rows(table.metadata, group, columns), [group], columns):
+            for row in _rows(batch):
+                if isinstance(row, dict):
+                    if isinstance(row.get(column), dict):
+                        row = {**row, column: row[column]["path"]}
+                    yield named(row, column, _name(number))
+                else:
+                    yield bad_row(f"{_name(number)} {row}")
+                number += 1
+
+
+def _name(number: int) -> str:
+    return f"row {number}"
+
+
+def _unfolds(metadata: Any, group: int, columns: list[str]) -> str | None:
+    """Why a row group would take too much memory; None if it would not."""
+    for chunk in _chunks(metadata, group, columns):
+        name = shown(chunk.path_in_schema)
+        if chunk.total_uncompressed_size > _MAX_CHUNK_BYTES:
+            return f"column {name} has {chunk.total_uncompressed_size} bytes in it; {_MAX_CHUNK_BYTES} are read"
+        if chunk.num_values > max(_MAX_REPEATED, metadata.row_group(group).num_rows):
+            return f"column {name} has {chunk.num_values} values in it; {_MAX_REPEATED} are read"
+    return None
+
+
+def _batch_rows(metadata: Any, group: int, columns: list[str]) -> int:
+    """Rows at once: few where each text may begin with all of the one before it, which no dictionary shortens."""
+    rows = _BATCH_ROWS
+    for chunk in _chunks(metadata, group, columns):
+        if "DELTA_BYTE_ARRAY" in chunk.encodings:
+            rows = max(1, min(rows, _MAX_CHUNK_BYTES // max(chunk.total_uncompressed_size, 1)))
+    return rows
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
+    """Rows as Python objects, and in words what is wrong with one that cannot be made."""
+    weights = sum((_row_bytes(array) for array in batch.columns), np.zeros(len(batch), np.int64))
+    if weights.sum() <= _BATCH_BYTES:
+        try:
+            yield from batch.to_pylist()
+            return
+        except _UNMADE:
+            pass  # row by row, to find out which
+    for i in range(len(batch)):
+        if weights[i] > MAX_ROW_CHARS:
+            yield f"has {weights[i]} bytes; {MAX_ROW_CHARS} are read"
+            continue
+        try:
+            yield batch.slice(i, 1).to_pylist()[0]
+        except _UNMADE as error:
+            yield f"has a value that Python does not know ({type(error).__name__})"
+
+
+_UNMADE: Final = (ValueError, OverflowError, LookupError, pa.ArrowException)
+"""Dates beyond Python's, texts that are no UTF-8, time zones that are none (pytz raises a LookupError)."""
+
+
+def _row_bytes(array: pa.Array) -> NDArray[np.int64]:
+    """About how many bytes each row of a column comes to when it is unfolded."""
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        sizes = _row_bytes(array.dictionary)
+        indices = pc.fill_null(array.indices, 0).to_numpy(zero_copy_only=False)
+        return sizes[indices] if len(sizes) else np.zeros(len(array), np.int64)
+    if pa.types.is_struct(kind):
+        return sum((_row_bytes(child) for child in array.flatten()), np.full(len(array), 64, np.int64))
+    if pa.types.is_map(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = [array.keys, array.items] if pa.types.is_map(kind) else [array.values]
+        ends = np.cumsum(np.concatenate([[0], sum(_row_bytes(child) for child in inner)]))
+        offsets = array.offsets.to_numpy()
+        return np.asarray(ends[offsets[1:]] - ends[offsets[:-1]] + 64, np.int64)
+    if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind) or _is_bytes(kind):
+        return np.asarray(pc.fill_null(pc.binary_length(array), 0).to_numpy(zero_copy_only=False), np.int64) + 8
+    return np.full(len(array), 32, np.int64)

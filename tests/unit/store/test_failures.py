@@ -1,0 +1,85 @@
+"""What a storage's refusals become: of a real S3 API where it can refuse so, else of a server that answers as S3."""
+
+import http.server
+import threading
+
+import pytest
+import s3fs
+
+from featray.config import DecodeConfig, InputConfig
+from featray.errors import ErrorCode, StorageError
+from featray.extract.plan import plan_video
+from featray.sources.listing import Video, list_videos
+from featray.store.storage import locate, read_bytes
+from tests.fixtures.s3 import server
+
+
+@pytest.fixture(scope="module")
+def s3(clips):
+    with server() as url:
+        options = {"key": "k", "secret": "s", "endpoint_url": url}
+        fs = s3fs.S3FileSystem(**options)
+        fs.mkdir("videos")
+        fs.pipe_file("videos/ok.mp4", (clips / "no_face.mp4").read_bytes())
+        fs.pipe_file("videos/old.mp4", (clips / "no_face.mp4").read_bytes(), StorageClass="GLACIER")
+        yield options
+
+
+def test_an_archived_object_is_a_row_that_says_so(s3):
+    config = InputConfig(uris=["s3://videos/"], storage_options=s3)
+    good, archived = (plan_video(video, DecodeConfig(), s3) for video in list_videos(config))
+    assert good.failure is None
+    assert archived.failure.code == ErrorCode.ARCHIVED
+    assert "lies in an archive (Glacier); restore it" in archived.failure.message
+
+
+def test_no_credentials_mention_anonymous_access(monkeypatch, s3):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    with pytest.raises(StorageError, match=r"no credentials found.*`anon: true`"):
+        read_bytes(locate("s3://videos/ok.mp4", {"endpoint_url": s3["endpoint_url"]}))
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """Stands for AWS, which moto does not do: it takes any clock and any token. Its answer is that of the S3 API; it
+    cannot show that AWS gives it when it should."""
+
+    code = ""
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.send_response(400 if self.code == "400" else 200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+
+    def do_GET(self):
+        data = f"<Error><Code>{self.code}</Code><Message>No.</Message></Error>".encode()
+        self.send_response(403 if self.code == "RequestTimeTooSkewed" else 400)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.mark.parametrize(
+    "code, row, said",
+    [
+        ("RequestTimeTooSkewed", "access_denied", "this machine's clock differs too much from the storage's; set it"),
+        ("ExpiredToken", "access_denied", "the credentials have expired; get new ones"),
+        ("400", "fetch_failed", "the credentials may have expired, or the region may be wrong"),
+    ],
+)
+def test_a_wrong_clock_and_an_expired_token_are_no_wrong_credentials(code, row, said):
+    handler = type("Refuses", (Refusing,), {"code": code})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as refusing:
+        threading.Thread(target=refusing.serve_forever, daemon=True).start()
+        options = {"key": "k", "secret": "s", "endpoint_url": f"http://127.0.0.1:{refusing.server_port}"}
+        video = Video("0" * 16, "s3://videos/a.mp4", "s3://videos/a.mp4", -1, "unknown")
+        failure = plan_video(video, DecodeConfig(), options).failure
+        refusing.shutdown()
+    assert failure.code == row and said in failure.message and "check the credentials" not in failure.message

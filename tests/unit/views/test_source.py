@@ -1,0 +1,61 @@
+"""The source behind a row: the file of that name and no other; credentials go only where the config says."""
+
+import pytest
+
+from featray.config import InputConfig
+from featray.errors import UsageError
+from featray.sources.listing import list_videos
+from featray.views.selection import VideoRow
+from featray.views.source import Source, find_source
+from tests.fixtures.web import served
+
+SECRET = {"headers": {"Authorization": "Bearer hunter2"}}
+
+
+def row_of(uri, *places):
+    (video,) = list_videos(InputConfig(uris=[str(uri)]))
+    known = {"dataset": "d", "release": "r", "width": None, "height": None, "weights_trained": False, "column": None}
+    found = {name: getattr(video, name) for name in ("video_id", "uri", "member", "size_bytes", "content_id")}
+    return VideoRow(**known, **found, input_places=places)
+
+
+@pytest.fixture
+def hosts(tmp_path, clips):
+    for name in ("mine", "theirs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.mp4").write_bytes((clips / "no_face.mp4").read_bytes())
+    with served(tmp_path / "mine") as mine, served(tmp_path / "theirs") as theirs:
+        yield mine, theirs
+
+
+@pytest.mark.parametrize("with_config", [True, False])
+def test_options_are_for_what_the_runs_config_named(hosts, with_config):
+    mine, theirs = hosts
+    places = (f"{mine}/list.csv",) if with_config else ()
+    for host, gets_them in ((mine, with_config), (theirs, False)):
+        row = row_of(f"{host}/a.mp4", *places)
+        host.requests.clear()
+        Source(row, find_source(row, None, SECRET), SECRET)
+        assert len(host.requests) >= 2
+        assert {headers.get("Authorization") == "Bearer hunter2" for _, headers in host.requests} == {gets_them}
+
+
+def test_a_source_that_the_user_names_gets_them(hosts):
+    mine, theirs = hosts
+    row = row_of(f"{mine}/a.mp4")
+    theirs.requests.clear()
+    find_source(row, f"{theirs}/a.mp4", SECRET)
+    assert all(headers.get("Authorization") for _, headers in theirs.requests)
+
+
+@pytest.mark.parametrize("name, other", [("a[1].mp4", "a1.mp4"), ("s*.mp4", "sx.mp4"), ("q?.mp4", "qx.mp4")])
+def test_a_name_is_no_pattern(tmp_path, clips, name, other):
+    for each in (name, other):
+        (tmp_path / each).write_bytes((clips / "no_face.mp4").read_bytes())
+    row = row_of(tmp_path / name)
+    for source in (None, str(tmp_path / name)):
+        assert find_source(row, source, {}).uri == f"file://{tmp_path}/{name}"
+    (tmp_path / name).unlink()
+    for source in (None, str(tmp_path / name)):
+        with pytest.raises(UsageError, match="does not exist"):
+            find_source(row, source, {})
