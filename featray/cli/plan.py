@@ -49,11 +49,11 @@ def plan(
 
     config = read_inputs(inputs, out, overrides, out_needed=False)
     found = forecast(config, sample=sample, cpu_hour_price=price_cpu_hour, gpu_hour_price=price_gpu_hour)
-    for line in [json.dumps(found, indent=2)] if as_json else _lines(found, config):
+    for line in [json.dumps(found, indent=2)] if as_json else as_lines(found, config):
         click.echo(line)
 
 
-def _lines(found: dict[str, Any], config: Config) -> Iterator[str]:
+def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
     """The forecast for people."""
     from featray.redaction import redact_uri
     from featray.run.wording import duration, size

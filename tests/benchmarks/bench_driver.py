@@ -18,14 +18,12 @@ from dataclasses import asdict
 import pyarrow as pa
 from rich.console import Console
 
-from featray.config import parse_config
 from featray.extract.plan import VideoTask
 from featray.graph import metrics
 from featray.graph.rows import RECEIPT_SCHEMA, Receipt
 from featray.graph.workers import Workers
 from featray.records import dump, load
 from featray.run.progress import Progress
-from featray.run.runner import _stop_if_hopeless
 from featray.run.shards import open_shards
 from featray.run.tally import Tally
 from featray.sources.listing import Video
@@ -63,7 +61,6 @@ def receipts(page: list[VideoTask]) -> Iterator[dict[str, object]]:
 
 def drive(units: int) -> None:
     """Print what it took."""
-    config = parse_config({"dataset": "d", "input": {"uris": ["x"]}, "output": {"uri": "x"}})
     tally, progress = Tally(), Progress(Console(file=io.StringIO()))
     with tempfile.TemporaryDirectory() as folder, progress:
         partition = Partition(open_output(folder, create=True), "d", "r")
@@ -76,7 +73,6 @@ def drive(units: int) -> None:
                 complete += tally.take(receipt) is not None
                 metrics.record_receipt(receipt, "d")
                 progress.update()
-                _stop_if_hopeless(tally, config)
         wall, cpu = time.perf_counter() - began, time.process_time() - spent
     assert tally.videos_done == units // UNITS_A_VIDEO and not tally.missing()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -6,8 +6,9 @@ import shutil
 
 from rich.console import Console
 
+from featray.cli.plan import as_lines
 from featray.cli.summary import as_log_line, print_summary
-from featray.run.forecast import as_lines, forecast
+from featray.run.forecast import forecast
 from tests.fixtures.runs import make_config, run_here
 
 
