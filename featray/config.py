@@ -365,4 +365,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 def cache_dir() -> Path:
     """Where checkpoints and compiled engines are kept on a node: `$FEATRAY_CACHE`, else the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("FEATRAY_CACHE") or f"{base}/featray").expanduser()
+    try:
+        return Path(os.environ.get("FEATRAY_CACHE") or f"{base}/featray").expanduser()
+    except RuntimeError:  # a container's user need not have a home
+        raise ConfigError("this user has no home folder for the cache; set FEATRAY_CACHE to a folder") from None

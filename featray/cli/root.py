@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import traceback
@@ -38,11 +39,35 @@ class _Group(click.Group):
                 click.echo(redact_text(traceback.format_exc()), err=True, nl=False)
             click.echo(f"featray: {error}", err=True)
             ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            raise  # click ends quietly, as `| head` expects
+        except OSError as error:
+            if ctx.params.get("debug"):
+                click.echo(redact_text(traceback.format_exc()), err=True, nl=False)
+            click.echo(f"featray: {_of_machine(error)}", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt as stop:
             from featray.graph.stop import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 
             click.echo("featray: stopped; run the same command again to go on from here", err=True)
             ctx.exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED)
+
+
+_FIXES = {
+    errno.EMFILE: "raise the limit of open files: `ulimit -n 1024`",
+    errno.ENFILE: "raise the machine's limit of open files, fs.file-max",
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there, or raise the quota",
+    errno.ENOMEM: "give it more memory, or fewer workers (cluster.decode_workers)",
+    errno.EAGAIN: "raise the limit of processes: `ulimit -u`",
+}
+
+
+def _of_machine(error: OSError) -> str:
+    """What this machine lacks, in one line."""
+    what = ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error)
+    fix = _FIXES.get(error.errno or 0, "`featray --debug ...` shows where, `featray doctor` looks for what is wrong")
+    return f"{printable(redact_text(what))}; {fix}"
 
 
 class _LogFormatter(logging.Formatter):

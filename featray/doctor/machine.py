@@ -24,7 +24,7 @@ _RAY_SECONDS: Final = 60
 """Ray starts in some ten seconds; for a cluster that is gone it would wait for minutes."""
 
 _START_RAY: Final = """
-from featray.graph.ray_session import connect, nodes
+from featray.graph.connection import connect, nodes
 connect()
 there = nodes().values()
 print(f"{sum(node.cpus for node in there):g} CPUs, {sum(node.gpus for node in there):g} GPUs")

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -19,24 +15,17 @@ import ray.data
 import ray.exceptions
 
 from featray.config import ClusterConfig
-from featray.errors import FeatrayError, RunError, one_line
+from featray.errors import FeatrayError, RunError
 from featray.extract.plan import Pages
 from featray.graph import metrics
 from featray.graph.capacity import Capacity
+from featray.graph.connection import connect, nodes, session_is_gone
 from featray.graph.feed import Feeder
-from featray.graph.machine import local_gpus
 from featray.graph.pipeline import receipts
-from featray.graph.ray_internals import (
-    configure_context,
-    end_stream,
-    keep_token_private,
-    lead,
-    on_loopback,
-    own_error,
-)
+from featray.graph.ray_internals import configure_context, end_stream, lead, own_error
 from featray.graph.rows import Receipt
 from featray.graph.stages import StageSettings
-from featray.graph.stop import Terminated, handler_kept
+from featray.graph.stop import Terminated
 from featray.graph.workers import Node, Workers, choose_workers
 from featray.redaction import redact_logs
 from featray.tables.commits import Commit, ShardManifest
@@ -45,85 +34,8 @@ from featray.tables.publish import PublishSettings, publish_shard
 
 log = logging.getLogger(__name__)
 
-_MODEL = "accelerator_type:"
-
 _BROKEN_FEEDS = 2
 """In a row, with nothing landed in between: the first may be the memory monitor's, which takes the easiest process."""
-
-
-def connect() -> bool:
-    """Connect to the cluster that is there, or start Ray on this machine; whether it was started."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if os.environ["RAY_USAGE_STATS_ENABLED"] == "0":
-        # Even then Ray may report that its reports are off. It is to tell nobody: no one listens at that port.
-        os.environ.setdefault("RAY_USAGE_STATS_REPORT_URL", "http://127.0.0.1:9")
-    # Ray's own messages about its insides go to its log files; ours tell what they mean for the run.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    if ray.is_initialized():
-        return False
-    address = os.environ.get("RAY_ADDRESS")
-    if not address:
-        keep_token_private()
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    with warnings.catch_warnings(), _native_stderr_closed(), handler_kept():
-        warnings.simplefilter("ignore")
-        if address:
-            with _one_line(f"RAY_ADDRESS={address}: no cluster that can be worked with: {{}}; start it, or unset it"):
-                ray.init(**quiet)
-            return False
-        with _one_line(
-            "Ray did not start on this machine: {}; it takes a free core and some 2 GiB of memory; "
-            "`featray doctor` tries it alone"
-        ):
-            # Without "local", Ray would look for the last cluster started here, and wait long for one that is gone.
-            with on_loopback():
-                ray.init(address="local", include_dashboard=False, num_gpus=int(local_gpus()), **quiet)
-    return True
-
-
-@contextmanager
-def _one_line(words: str) -> Iterator[None]:
-    """Why Ray did not start, as a RunError; Ray itself raises whatever it likes, a plain Exception among it."""
-    try:
-        yield
-    except Exception as error:
-        raise RunError(words.format(one_line(error).rstrip("."))) from error
-
-
-@contextmanager
-def _native_stderr_closed() -> Iterator[None]:
-    """Keep Ray's C++ core from greeting users with a line about its log level; exceptions still come through."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def cluster_gpus() -> float:
-    """Return the GPUs of the cluster, to which it connects."""
-    connect()
-    return sum(node.gpus for node in nodes().values())
-
-
-def nodes() -> dict[str, Node]:
-    """What the nodes of the cluster that are alive have, by id."""
-    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-    return {
-        i: Node(one.get("CPU", 0.0), one.get("GPU", 0.0), one.get("memory", 0.0), _gpu_model(one))
-        for i, one in alive.items()
-    }
-
-
-def _gpu_model(resources: dict[str, float]) -> str | None:
-    """As Ray names it, which makes a resource of it."""
-    names = [name.removeprefix(_MODEL) for name in resources if name.startswith(_MODEL)]
-    return names[0] if names and resources.get("GPU") else None
 
 
 class RaySession:
@@ -263,6 +175,11 @@ class _Watch:
     def _watch(self) -> None:
         while not self._stopped.wait(self._capacity.look_every_s):
             try:
+                if session_is_gone():
+                    raise RunError(
+                        "Ray's folder of this session was deleted while the run was on, as cleaners of /tmp do; set "
+                        "RAY_TMPDIR to a folder that is left alone, and run again: what has landed is kept"
+                    )
                 self.nodes = nodes()
                 self.workers = self._capacity.look(self.nodes)
             except ray.exceptions.RayError:

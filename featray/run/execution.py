@@ -21,7 +21,7 @@ from featray.run.progress import Progress
 from featray.run.session import Session
 from featray.run.shards import open_shards, unfinished_first
 from featray.run.tally import Tally
-from featray.tables.commits import Commit
+from featray.tables.commits import Commit, write_manifest
 from featray.tables.lease import Lease
 from featray.tables.ledger import land_lost
 from featray.tables.provenance import footer
@@ -135,9 +135,18 @@ class Execution:
         limit, tally = self._job.config.cluster.max_failed_fraction, self._tally
         done, failed = tally.videos_done + incomplete, tally.videos_failed + incomplete
         if done >= _ENOUGH_TO_JUDGE and failed > limit * done:
-            code, message = tally.common_failure()
+            common = tally.common_failure()
+            self._publish_complete()
             raise RunError(
-                f"{failed} of {done} videos failed, more than cluster.max_failed_fraction "
-                f"({limit:g}), most often with {code} ({message}); mend that, or set the limit to 1: then every "
-                "failure is in the errors table"
+                f"{failed} of {done} videos failed, more than cluster.max_failed_fraction ({limit:g}), most often with "
+                f"{common.code} ({common.message}), such as {', '.join(common.examples)}; those that are complete are "
+                "published, with their rows in `errors`. Fix that and run again with --retry-failed, or set the limit "
+                "to 1"
             )
+
+    def _publish_complete(self) -> None:
+        """Publish the videos of open shards that are complete."""
+        for manifest in self._tally.complete_parts():
+            write_manifest(self._partition, manifest)
+            self._session.publish(manifest, self._publishing)
+        self.counts.add(self._session.published(wait=True))

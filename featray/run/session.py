@@ -87,7 +87,7 @@ def choose_executor(cluster: ClusterConfig, count: Callable[[], int]) -> tuple[E
 def available_gpus(cluster: ClusterConfig) -> float:
     """Return the GPUs that a run will have: of the cluster it connects to, or of this machine."""
     if cluster.executor != "local" and on_cluster():
-        from featray.graph.ray_session import cluster_gpus
+        from featray.graph.connection import cluster_gpus
 
         return cluster_gpus()
     return local_gpus()

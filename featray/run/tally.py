@@ -9,11 +9,28 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from threading import Lock
+from typing import Final, NamedTuple
 
 from featray.errors import ERROR_MEANINGS, ErrorCode
 from featray.extract.plan import VideoTask
 from featray.graph.rows import Receipt
 from featray.tables.commits import ShardManifest
+
+_EXAMPLES: Final = 3
+
+
+class CommonFailure(NamedTuple):
+    """How most units failed.
+
+    Attributes:
+        code: of the errors table.
+        message: of the first of them.
+        examples: URIs of some of their videos.
+    """
+
+    code: str
+    message: str
+    examples: list[str]
 
 
 @dataclass
@@ -70,6 +87,7 @@ class Tally:
         self.videos_troubled = 0
         self._failures = Counter[str]()
         self._messages: dict[str, str] = {}
+        self._examples: dict[str, list[str]] = {}
         self.bytes_done = 0.0
         self.frames = 0
         self.faces = 0
@@ -107,7 +125,7 @@ class Tally:
                 self.bytes_done += max(video.task.video.size_bytes, 0) / receipt.units
             video.take(receipt)
             if receipt.failed:
-                self._note_failure(receipt)
+                self._note_failure(receipt, video)
             if not video.complete:
                 return None
             del shard.waiting[receipt.video_id]
@@ -119,18 +137,20 @@ class Tally:
             del self._open[receipt.shard]
             return shard.manifest
 
-    def common_failure(self) -> tuple[str, str]:
-        """The error code that most failures of units have, and what the first of those says."""
+    def common_failure(self) -> CommonFailure:
+        """The error code that most failures of units have."""
         if not self._failures:  # whatever is missing was lost without a word
-            return ErrorCode.LOST, ERROR_MEANINGS[ErrorCode.LOST]
+            with self._lock:
+                lost = [v.task.video.uri for shard in self._open.values() for v in shard.waiting.values()]
+            return CommonFailure(ErrorCode.LOST, ERROR_MEANINGS[ErrorCode.LOST], lost[:_EXAMPLES])
         ((code, _),) = self._failures.most_common(1)
-        return code, self._messages[code]
+        return CommonFailure(code, self._messages[code], self._examples[code])
 
     def _note_trouble(self, receipt: Receipt) -> None:
         with self._lock:
-            self._note_failure(receipt)
             shard = self._open.get(receipt.shard)
             video = shard.waiting.get(receipt.video_id) if shard else None
+            self._note_failure(receipt, video)
             if video is None:
                 return
             self.videos_troubled += not video.troubled
@@ -138,9 +158,13 @@ class Tally:
             if receipt.error_code == ErrorCode.INFERENCE_FAILED:
                 video.problems[receipt.unit] = receipt.problem
 
-    def _note_failure(self, receipt: Receipt) -> None:
+    def _note_failure(self, receipt: Receipt, video: _OpenVideo | None) -> None:
         self._failures[receipt.error_code] += 1
         self._messages.setdefault(receipt.error_code, receipt.problem)
+        examples = self._examples.setdefault(receipt.error_code, [])
+        uri = video.task.video.uri if video else None
+        if uri and uri not in examples and len(examples) < _EXAMPLES:
+            examples.append(uri)
 
     def problems(self) -> dict[tuple[str, int], str]:
         """Why the network failed on units of the videos that are missing, in this attempt; by video and unit."""
@@ -177,6 +201,16 @@ class Tally:
                 waiting = self._open[task.shard].waiting
                 self.videos_troubled -= waiting[task.video.video_id].troubled
                 waiting[task.video.video_id] = _OpenVideo(task)
+
+    def complete_parts(self) -> list[ShardManifest]:
+        """Open shards cut down to the videos that are complete; they are not open any more. Others are left out."""
+        with self._lock:
+            shards, self._open = self._open, {}
+        cut = (
+            replace(one.manifest, videos=[v for v in one.manifest.videos if v.video_id not in one.waiting])
+            for one in shards.values()
+        )
+        return [manifest for manifest in cut if manifest.videos]
 
     def open_shards(self) -> list[ShardManifest]:
         """Shards that are not complete."""

@@ -66,7 +66,7 @@ class Header:
 
 @contextmanager
 def open_video(file: IO[bytes], *, num_threads: int = 1, max_pixels: int | None = None) -> Iterator[tuple[Any, Any]]:
-    """Open a container and its first real video stream.
+    """Open a container and its main video stream.
 
     Args:
         file: seekable binary file; only ever read.
@@ -87,7 +87,7 @@ def open_video(file: IO[bytes], *, num_threads: int = 1, max_pixels: int | None 
         raise _explained(reader, error) from None
     with container:
         try:
-            stream = _first_video_stream(container)
+            stream = _main_video_stream(container)
         except VideoError as error:
             raise _explained(reader, error) from None
         if max_pixels:
@@ -189,14 +189,32 @@ def _size(file: IO[bytes], stream: Any) -> tuple[int, int]:
     return width, height
 
 
-def _first_video_stream(container: Any) -> Any:
-    for stream in container.streams.video:
-        if stream.disposition & av.stream.Disposition.attached_pic:
-            continue  # cover art
-        if stream.codec_context is None:
-            raise VideoError("no decoder for its video stream", code=ErrorCode.UNSUPPORTED_CODEC)
-        return stream
-    raise VideoError("a media file without a video stream", code=ErrorCode.NO_VIDEO_STREAM)
+def _main_video_stream(container: Any) -> Any:
+    """The stream that a player would show: not cover art or a poster; what is marked, else the longest, the largest."""
+    pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.still_image
+    streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    if not streams:
+        raise VideoError("a media file without a video stream", code=ErrorCode.NO_VIDEO_STREAM)
+    if all(stream.codec_context is None for stream in streams):
+        raise VideoError("no decoder for its video stream", code=ErrorCode.UNSUPPORTED_CODEC)
+    longest = max(map(_seconds, streams))
+
+    def rank(stream: Any) -> tuple[object, ...]:
+        context = stream.codec_context
+        return (
+            context is not None,
+            stream.frames != 1,  # where the header tells: a poster
+            bool(stream.disposition & av.stream.Disposition.default),
+            2 * _seconds(stream) >= longest,  # two cameras rarely end at the same frame
+            context.width * context.height if context else 0,
+            -stream.index,
+        )
+
+    return max(streams, key=rank)
+
+
+def _seconds(stream: Any) -> float:
+    return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
 
 
 def _frames_in_index(container: Any, stream: Any) -> int | None:

@@ -149,7 +149,7 @@ print("handler kept" if signal.getsignal(signal.SIGTERM) is print else "handler 
 
 @pytest.mark.ray
 def test_starting_ray_takes_the_handler_of_sigterm_and_talks(tmp_path):
-    """When this fails, `stop.handler_kept` or what `ray_session.connect` silences is of no more use."""
+    """When this fails, `stop.handler_kept` or what `connection.connect` silences is of no more use."""
     done = subprocess.run([sys.executable, "-c", _INIT], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "handler replaced" in done.stdout
@@ -160,12 +160,12 @@ STARTS = """
 import json, sys
 import ray
 import psutil  # which Ray brings along
-from featray.graph import ray_session
+from featray.graph import connection
 
 if sys.argv[1] == "rays own way":
     ray.init(address="local", include_dashboard=False, num_cpus=1, num_gpus=0, log_to_driver=False)
 else:
-    ray_session.connect()
+    connection.connect()
 ray.get(ray.remote(lambda: 0).remote())
 me = psutil.Process()
 addresses = {

@@ -32,7 +32,7 @@ def test_openvino_holds_gpus_only_where_the_config_says_so(caplog):
 
 
 def test_gpus_are_named_as_ray_names_them():
-    from featray.graph.ray_session import _gpu_model
+    from featray.graph.connection import _gpu_model
 
     assert _gpu_model({"CPU": 8, "GPU": 2, "accelerator_type:H100": 1}) == "H100"
     assert _gpu_model({"CPU": 8, "GPU": 2}) is None

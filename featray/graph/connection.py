@@ -1,0 +1,141 @@
+"""Graph. Connecting to Ray, or starting it on this machine, and what the cluster then has."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+
+from featray.errors import RunError, one_line
+from featray.graph.machine import local_gpus
+from featray.graph.ray_internals import keep_token_private, on_loopback
+from featray.graph.stop import handler_kept
+from featray.graph.workers import Node
+
+log = logging.getLogger(__name__)
+
+_MODEL: Final = "accelerator_type:"
+
+_ANSWER_SECONDS: Final = 10
+"""A machine that is there refuses or accepts at once; this is for a slow network."""
+
+_SILENT_SECONDS: Final = 10
+"""After which it is said what is waited for: a healthy cluster takes one or two."""
+
+_session: Path | None = None
+"""Where Ray keeps the sockets of this machine's processes."""
+
+
+def connect() -> bool:
+    """Connect to the cluster that is there, or start Ray on this machine; whether it was started."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if os.environ["RAY_USAGE_STATS_ENABLED"] == "0":
+        # Even then Ray may report that its reports are off. It is to tell nobody: no one listens at that port.
+        os.environ.setdefault("RAY_USAGE_STATS_REPORT_URL", "http://127.0.0.1:9")
+    # Ray's own messages about its insides go to its log files; ours tell what they mean for the run.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if ray.is_initialized():
+        return False
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        keep_token_private()
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    with warnings.catch_warnings(), _native_stderr_closed(), handler_kept():
+        warnings.simplefilter("ignore")
+        if address:
+            told = f"RAY_ADDRESS={address}: no cluster that can be worked with: {{}}; start it, or unset it"
+            with _one_line(told), _said_if_slow(f"waiting for the Ray cluster at {address} (RAY_ADDRESS)"):
+                _check_answers(address)
+                _remember(ray.init(**quiet))
+            return False
+        with _one_line(
+            "Ray did not start on this machine: {}; it takes a free core and some 2 GiB of memory; "
+            "`featray doctor` tries it alone"
+        ):
+            # Without "local", Ray would look for the last cluster started here, and wait long for one that is gone.
+            with on_loopback(), _said_if_slow("waiting for Ray to start on this machine"):
+                _remember(ray.init(address="local", include_dashboard=False, num_gpus=int(local_gpus()), **quiet))
+    return True
+
+
+def _remember(context: Any) -> None:
+    global _session
+    folder = getattr(context, "address_info", {}).get("session_dir")
+    _session = Path(folder) if folder and Path(folder).is_dir() else None
+
+
+def session_is_gone() -> bool:
+    """Whether the folder with Ray's sockets, without which no worker starts or is reached, has been deleted."""
+    return _session is not None and not _session.is_dir()
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError at once where nothing listens: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+
+
+@contextmanager
+def _said_if_slow(text: str) -> Iterator[None]:
+    timer = threading.Timer(_SILENT_SECONDS, log.warning, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _one_line(words: str) -> Iterator[None]:
+    """Why Ray did not start, as a RunError; Ray itself raises whatever it likes, a plain Exception among it."""
+    try:
+        yield
+    except Exception as error:
+        raise RunError(words.format(one_line(error).rstrip("."))) from error
+
+
+@contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    """Keep Ray's C++ core from greeting users with a line about its log level; exceptions still come through."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def cluster_gpus() -> float:
+    """Return the GPUs of the cluster, to which it connects."""
+    connect()
+    return sum(node.gpus for node in nodes().values())
+
+
+def nodes() -> dict[str, Node]:
+    """What the nodes of the cluster that are alive have, by id."""
+    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    return {
+        i: Node(one.get("CPU", 0.0), one.get("GPU", 0.0), one.get("memory", 0.0), _gpu_model(one))
+        for i, one in alive.items()
+    }
+
+
+def _gpu_model(resources: dict[str, float]) -> str | None:
+    """As Ray names it, which makes a resource of it."""
+    names = [name.removeprefix(_MODEL) for name in resources if name.startswith(_MODEL)]
+    return names[0] if names and resources.get("GPU") else None
