@@ -133,7 +133,6 @@ class Lease:
             partition.output, partition.dataset, partition.release, holder.number, holder.token
         )
         self._holder = holder
-        _held_here.add(holder.token)
         self._lost: LeaseError | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="featray-lease", daemon=True)
@@ -205,12 +204,14 @@ def hold(partition: Partition, run_id: str) -> Lease:
         if newest:
             _refuse_if_held(partition, newest)
         mine = Holder.myself(newest + 1, run_id)
+        _held_here.add(mine.token)
         if _claim(partition, mine, looked):
             if _newest(partition) == mine.number:
                 _tidy(partition, mine.number)
                 return Lease(partition, mine)
             # The number was free because it had been taken, passed by and tidied away since we looked.
             delete(partition.lease(mine.number))
+        _held_here.discard(mine.token)
     raise LeaseError(f"{_name(partition)}: other runs keep taking it; let one of them finish")
 
 

@@ -85,11 +85,12 @@ class TableWriter:
         return self.files
 
     def abandon(self) -> None:
-        """Drop the file in the making; the scratch folder goes with all in it."""
+        """Drop the file in the making."""
         writer, self._writer = self._writer, None
         if writer is not None:
             with suppress(OSError):  # a full disk: there is an error on its way already
                 writer.close()
+            os.unlink(self._local)
 
     def _write_group(self, rows: int) -> None:
         waiting = pa.concat_tables(self._waiting)

@@ -46,7 +46,7 @@ def thousand(tmp_path_factory) -> Output:
             files += writer.close()
         done = [
             CommittedVideo(
-                row["video_id"], row["uri"], "", row["status"], row["frames_sampled"] or 0, row["faces"] or 0
+                row["video_id"], row["uri"], "0" * 64, row["status"], row["frames_sampled"] or 0, row["faces"] or 0
             )
             for row in tables["videos"].to_pylist()
         ]
