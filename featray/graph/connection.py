@@ -17,7 +17,7 @@ import ray
 
 from featray.errors import RunError, one_line
 from featray.graph.machine import local_gpus
-from featray.graph.ray_internals import keep_token_private, on_loopback
+from featray.graph.ray_internals import dead_process, keep_token_private, on_loopback
 from featray.graph.stop import handler_kept
 from featray.graph.workers import Node
 
@@ -73,9 +73,21 @@ def _remember(context: Any) -> None:
     _session = Path(folder) if folder and Path(folder).is_dir() else None
 
 
-def session_is_gone() -> bool:
-    """Whether the folder with Ray's sockets, without which no worker starts or is reached, has been deleted."""
-    return _session is not None and not _session.is_dir()
+def check_session() -> None:
+    """Check that the Ray that this process started has what it needs; of a cluster that was there, only its folder.
+
+    Raises:
+        RunError: it has not, so that nothing would ever come; logged as well, since Ray may end this process at once.
+    """
+    if _session is not None and not _session.is_dir():
+        raise RunError(
+            "Ray's folder of this session was deleted while the run was on, as cleaners of /tmp do; set RAY_TMPDIR to "
+            "a folder that is left alone, and run again: what has landed is kept"
+        )
+    if (name := dead_process()) is not None:
+        text = f"Ray's process {name} has ended, most likely for lack of memory; run again: what has landed is kept"
+        log.error(text)
+        raise RunError(text)
 
 
 def _check_answers(address: str) -> None:

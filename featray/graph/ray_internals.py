@@ -70,6 +70,16 @@ def usable_gpus() -> float:
     return 0.0
 
 
+def dead_process() -> str | None:
+    """Return the name of a process without which the Ray that this process started is of no use, if it has ended.
+
+    Ray notices after a minute, or at once, and then ends this process with words of its own.
+    """
+    node = ray._private.worker._global_node
+    dead: list[str] = [kind for kind, _ in node.dead_processes()] if node is not None else []
+    return next((name for name in ("gcs_server", "raylet") if name in dead), None)
+
+
 @contextmanager
 def watch_start(worker: str) -> Iterator[None]:
     """Around the start of a worker, which may kill its process: deaths in a row end the run. Ray has no limit for it.
@@ -233,6 +243,9 @@ def configure_context() -> None:
     dropping = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
     if _error_dropped not in dropping.filters:
         dropping.addFilter(_error_dropped)
+    ending = logging.getLogger("ray.data.exceptions")
+    if _traceback_as_text not in ending.filters:
+        ending.addFilter(_traceback_as_text)
     for handler in logging.getLogger("ray.data").handlers:
         # A dropped task comes with a traceback; Ray keeps it in its log files, users get an errors row.
         if handler.get_name() == "console":
@@ -246,17 +259,24 @@ def _error_dropped(record: logging.LogRecord) -> bool:
     that cannot be written, which would cost all that are left. What is raised here ends the stream, as an error beyond
     the budget does.
 
-    The traceback becomes text: its frames refer to the actors of the stream. Whatever handler keeps the record
-    (pytest's does) would keep them too, and their CPUs from the next stream, which would then wait forever.
-
     Raises:
         FeatrayError: why the run cannot go on.
     """
+    error = record.exc_info[1] if record.exc_info else None
+    _traceback_as_text(record)
+    if error is not None:
+        _raise_if_fatal(error)
+    return True
+
+
+def _traceback_as_text(record: logging.LogRecord) -> bool:
+    """Of an error's log record: its frames refer to the actors of the stream.
+
+    Whatever handler keeps the record (pytest's does) would keep them too, and their CPUs from the next stream, which
+    would then wait forever.
+    """
     if record.exc_info:
-        error = record.exc_info[1]
         record.exc_text, record.exc_info = "".join(traceback.format_exception(*record.exc_info)), None
-        if error is not None:
-            _raise_if_fatal(error)
     return True
 
 

@@ -19,7 +19,7 @@ from featray.errors import FeatrayError, RunError
 from featray.extract.plan import Pages
 from featray.graph import metrics
 from featray.graph.capacity import Capacity
-from featray.graph.connection import connect, nodes, session_is_gone
+from featray.graph.connection import check_session, connect, nodes
 from featray.graph.feed import Feeder
 from featray.graph.pipeline import receipts
 from featray.graph.ray_internals import configure_context, end_stream, lead, own_error
@@ -33,6 +33,9 @@ from featray.tables.lease import HeldPartition
 from featray.tables.publish import PublishSettings, publish_shard
 
 log = logging.getLogger(__name__)
+
+_ALIVE_EVERY_S = 0.5
+"""Ray ends this process soon after it has lost its own: that is when it can still be said."""
 
 _BROKEN_FEEDS = 2
 """In a row, with nothing landed in between: the first may be the memory monitor's, which takes the easiest process."""
@@ -173,13 +176,13 @@ class _Watch:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stopped.wait(self._capacity.look_every_s):
+        looked = time.monotonic()
+        while not self._stopped.wait(min(_ALIVE_EVERY_S, self._capacity.look_every_s)):
             try:
-                if session_is_gone():
-                    raise RunError(
-                        "Ray's folder of this session was deleted while the run was on, as cleaners of /tmp do; set "
-                        "RAY_TMPDIR to a folder that is left alone, and run again: what has landed is kept"
-                    )
+                check_session()
+                if time.monotonic() - looked < self._capacity.look_every_s:
+                    continue
+                looked = time.monotonic()
                 self.nodes = nodes()
                 self.workers = self._capacity.look(self.nodes)
             except ray.exceptions.RayError:

@@ -55,7 +55,7 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(config):
 
 
 def session_folder(mark, folder):
-    (session,) = (path for path in folder.glob("session_*") if not path.is_symlink())
+    (session,) = (path for path in folder.glob("ray/session_*") if not path.is_symlink())
     shutil.rmtree(session)
 
 
@@ -72,8 +72,8 @@ def kill(*words):
     ("happens", "said"),
     [
         (session_folder, "Ray's folder of this session was deleted"),
-        pytest.param(kill(b"gcs_server"), "featray: ", marks=pytest.mark.long),
-        pytest.param(kill(b"raylet/raylet"), "featray: ", marks=pytest.mark.long),
+        pytest.param(kill(b"gcs_server"), "Ray's process gcs_server has ended", marks=pytest.mark.long),
+        pytest.param(kill(b"raylet/raylet"), "Ray's process raylet has ended", marks=pytest.mark.long),
     ],
     ids=["session folder", "gcs_server", "raylet"],
 )
