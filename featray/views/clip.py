@@ -1,4 +1,4 @@
-"""Views. Writing pictures as an mp4 that keeps the times of the frames they show."""
+"""Views. Writing pictures as an mp4 that keeps the times of the frames they show, as far as it can be played."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from PIL import Image
 _TICKS_A_SECOND: Final = 1_000_000
 _BT709: Final = 1
 
+_LONGEST_PAUSE_US: Final = 10_000_000
+
 
 def write_mp4(path: Path, pages: Iterable[tuple[int, Image.Image]], size_px: tuple[int, int]) -> int:
     """Encode pages as H.264, yuv420p, without sound.
 
     Args:
         path: of the file.
-        pages: time in µs, rising from 0 or more, and an RGB picture.
+        pages: time in µs and an RGB picture, in the order to be shown. Equal and falling times are a tick apart in the
+            file, which takes only rising ones; pauses are 10 seconds at most, since nobody waits out those of a day.
         size_px: of all pictures; even.
 
     Returns:
@@ -36,11 +39,17 @@ def write_mp4(path: Path, pages: Iterable[tuple[int, Image.Image]], size_px: tup
         context.time_base = Fraction(1, _TICKS_A_SECOND)
         context.options = {"preset": "veryfast", "crf": "20"}
         context.colorspace = context.color_primaries = context.color_trc = _BT709
+        shown_us = before_us = None
         for time_us, page in pages:
+            if shown_us is None or before_us is None:
+                shown_us = max(0, time_us)
+            else:
+                shown_us += min(max(1, time_us - before_us), _LONGEST_PAUSE_US)
+            before_us = time_us
             frame = av.VideoFrame.from_ndarray(np.asarray(page), format="rgb24").reformat(
                 format="yuv420p", dst_colorspace=Colorspace.ITU709
             )
-            frame.pts, frame.time_base = time_us, Fraction(1, _TICKS_A_SECOND)
+            frame.pts, frame.time_base = shown_us, Fraction(1, _TICKS_A_SECOND)
             container.mux(stream.encode(frame))
             count += 1
         container.mux(stream.encode(None))

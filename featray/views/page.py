@@ -22,6 +22,9 @@ NO_MEANING: Final = "SYNTHETIC WEIGHTS: facial numbers carry no meaning; boxes, 
 
 _FOOTER: Final = 30
 
+_WIDEST_PX: Final = 3840
+"""Of a frame on a page: wider ones are shrunk. H.264 and players end somewhere beyond."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -86,7 +89,9 @@ class Pages:
         """
         self._look, self._unit = look, height_px / PANEL_HEIGHT
         self._panel = Panel(self._unit)
-        self._picture_px = (max(1, round(frame_size_px[0] * height_px / frame_size_px[1])), height_px)
+        scale = min(height_px / frame_size_px[1], _WIDEST_PX / frame_size_px[0])
+        self._picture_px = (max(1, round(frame_size_px[0] * scale)), max(1, round(frame_size_px[1] * scale)))
+        self._height_px = height_px
         width = self._picture_px[0] + self._panel.width_px
         self._timeline = Timeline(frames, look.track_id, columns, span_us, width, self._unit)
         height = height_px + round(TIMELINE_HEIGHT * self._unit) + round(_FOOTER * self._unit)
@@ -107,9 +112,9 @@ class Pages:
         if picture.size != self._picture_px:  # a stream that changes its size
             picture = picture.resize(self._picture_px)
         self._latest = shown.sampled or self._latest
-        page.paste(picture, (0, 0))
+        page.paste(picture, (0, (self._height_px - picture.height) // 2))
         page.paste(self._panel.draw(self._latest, self._look.track_id), (self._picture_px[0], 0))
-        page.paste(self._timeline.draw(shown.frame.pts_us), (0, self._picture_px[1]))
+        page.paste(self._timeline.draw(shown.frame.pts_us), (0, self._height_px))
         return page
 
     def _say(self, picture: Image.Image, words: str) -> None:
