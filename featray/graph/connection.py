@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import ray
 
@@ -27,6 +27,9 @@ _MODEL: Final = "accelerator_type:"
 
 _ANSWER_SECONDS: Final = 10
 """A machine that is there refuses or accepts at once; this is for a slow network."""
+
+_SOCKET_BYTES: Final = 107 if sys.platform == "linux" else 103
+"""Of the path of a socket."""
 
 _SILENT_SECONDS: Final = 10
 """After which it is said what is waited for: a healthy cluster takes one or two."""
@@ -49,22 +52,33 @@ def connect() -> bool:
     if not address:
         keep_token_private()
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    with warnings.catch_warnings(), _native_stderr_closed(), handler_kept():
+    with warnings.catch_warnings(), _native_stderr_closed() as screen, handler_kept():
         warnings.simplefilter("ignore")
         if address:
             told = f"RAY_ADDRESS={address}: no cluster that can be worked with: {{}}; start it, or unset it"
-            with _one_line(told), _said_if_slow(f"waiting for the Ray cluster at {address} (RAY_ADDRESS)"):
+            with _one_line(told), _said_if_slow(f"waiting for the Ray cluster at {address} (RAY_ADDRESS)", screen):
                 _check_answers(address)
                 _remember(ray.init(**quiet))
             return False
-        with _one_line(
-            "Ray did not start on this machine: {}; it takes a free core and some 2 GiB of memory; "
-            "`featray doctor` tries it alone"
+        with (
+            _one_line(f"Ray did not start on this machine: {{}}; {_what_helps()}"),
+            _said_if_slow("waiting for Ray to start on this machine", screen),
+            on_loopback(),
         ):
             # Without "local", Ray would look for the last cluster started here, and wait long for one that is gone.
-            with on_loopback(), _said_if_slow("waiting for Ray to start on this machine"):
-                _remember(ray.init(address="local", include_dashboard=False, num_gpus=int(local_gpus()), **quiet))
+            _remember(ray.init(address="local", include_dashboard=False, num_gpus=int(local_gpus()), **quiet))
     return True
+
+
+def _what_helps() -> str:
+    """What to do if Ray does not start: its folder is the most common reason, and can be looked at."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    longest = f"{folder}/ray/session_0000-00-00_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
+    if len(os.fsencode(longest)) > _SOCKET_BYTES:
+        return f"{folder} is too long a path for its sockets; set RAY_TMPDIR to a short one, such as /tmp"
+    if not os.access(folder, os.W_OK):
+        return f"{folder} cannot be written; set RAY_TMPDIR to a folder that can"
+    return "it takes a free core and some 2 GiB of memory; `featray doctor` tries it alone"
 
 
 def _remember(context: Any) -> None:
@@ -98,8 +112,8 @@ def _check_answers(address: str) -> None:
 
 
 @contextmanager
-def _said_if_slow(text: str) -> Iterator[None]:
-    timer = threading.Timer(_SILENT_SECONDS, log.warning, [text])
+def _said_if_slow(text: str, screen: TextIO) -> Iterator[None]:
+    timer = threading.Timer(_SILENT_SECONDS, print, [f"featray: {text}"], {"file": screen, "flush": True})
     timer.daemon = True
     timer.start()
     try:
@@ -118,14 +132,19 @@ def _one_line(words: str) -> Iterator[None]:
 
 
 @contextmanager
-def _native_stderr_closed() -> Iterator[None]:
-    """Keep Ray's C++ core from greeting users with a line about its log level; exceptions still come through."""
+def _native_stderr_closed() -> Iterator[TextIO]:
+    """Keep Ray's C++ core from greeting users with a line about its log level; exceptions still come through.
+
+    Yields:
+        What still reaches the standard error.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)
-        yield
+        with open(kept, "w", closefd=False) as screen:
+            yield screen
     finally:
         os.dup2(kept, 2)
         os.close(kept)
