@@ -80,7 +80,7 @@ def test_the_failure_that_most_units_have_is_known_in_words():
     assert tally.common_failure()[0] == "lost", "whatever is missing"
     for video, code, message in (("a", "timeout", "slow"), ("b", "not_a_video", "text"), ("c", "not_a_video", "more")):
         tally.take(receipt(video, 0, 0, last=True, units=1, failed=True, error_code=code, problem=message))
-    assert tally.common_failure() == ("not_a_video", "text")
+    assert tally.common_failure() == ("not_a_video", "text", ["b", "c"])
 
 
 def test_videos_in_trouble_are_those_that_are_to_be_tried_again_and_are_not_done():
@@ -89,7 +89,7 @@ def test_videos_in_trouble_are_those_that_are_to_be_tried_again_and_are_not_done
         tally.take(receipt("a", unit, 0, retry=True, error_code="inference_failed", problem="no memory"))
     tally.take(receipt("b", 0, 0, last=True, retry=True, error_code="timeout", problem="slow"))
     assert (tally.videos_troubled, tally.videos_done) == (2, 0)
-    assert tally.common_failure() == ("inference_failed", "no memory")
+    assert tally.common_failure() == ("inference_failed", "no memory", ["a"])
     assert tally.problems() == {("a", 0): "no memory", ("a", 1): "no memory"}, "the network's alone"
     tally.take(receipt("b", 0, 0, last=True, units=1))
     assert (tally.videos_troubled, tally.videos_done) == (1, 1)
