@@ -121,7 +121,8 @@ def _rows(output: Output, sql: str):
 
 # getrusage would tell the largest size that the parent had, which a child takes over.
 _MEASURED = """
-import re, sys
+import faulthandler, re, sys
+faulthandler.dump_traceback_later(240, exit=True)  # seen once, standing still for five minutes: it is to say where
 from featray.cli import main
 try:
     main(sys.argv[1:])
