@@ -34,18 +34,14 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except FeatrayError as error:
-            if ctx.params.get("debug"):
-                click.echo(redact_text(traceback.format_exc()), err=True, nl=False)
-            click.echo(f"featray: {error}", err=True)
-            ctx.exit(error.exit_code)
         except BrokenPipeError:
             raise  # click ends quietly, as `| head` expects
-        except OSError as error:
+        except (FeatrayError, OSError) as error:
             if ctx.params.get("debug"):
                 click.echo(redact_text(traceback.format_exc()), err=True, nl=False)
-            click.echo(f"featray: {_of_machine(error)}", err=True)
-            ctx.exit(1)
+            text, status = (str(error), error.exit_code) if isinstance(error, FeatrayError) else (_of_machine(error), 1)
+            click.echo(f"featray: {text}", err=True)
+            ctx.exit(status)
         except KeyboardInterrupt as stop:
             from featray.graph.stop import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 

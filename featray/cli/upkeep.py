@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
 from featray.errors import OutputError, printable
+
+if TYPE_CHECKING:
+    from featray.tables.layout import Output, Partition
+
+_Done = TypeVar("_Done")
 
 
 @click.command()
@@ -153,19 +159,10 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
 
     Needs neither Ray nor the sources; refused while a run is on. Work that has not landed is left to the next run.
     """
-    from featray.tables.layout import list_partitions
     from featray.upkeep.finish import finish_partition
 
-    output = open_told(out, config, options)
-    nothing, refused = True, False
-    for partition in list_partitions(output):
-        try:
-            done = finish_partition(partition)
-        except OutputError as error:  # the other releases need not wait for it
-            click.echo(f"featray: {error}", err=True)
-            refused = True
-            continue
-        where = f"{partition.dataset}/{partition.release}"
+    nothing = True
+    for where, done in _in_each(open_told(out, config, options), finish_partition):
         for commit in done.published:
             frames, faces = sum(v.frames for v in commit.videos), sum(v.faces for v in commit.videos)
             counts = f"{len(commit.videos)} videos, {frames:,} frames, {faces:,} faces"
@@ -183,8 +180,6 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
                 click.echo(f"{where}: {count} {text}")
         nothing = nothing and not (done.published or done.waiting or done.changes or done.cleaned or done.leftovers)
         nothing = nothing and not done.runs
-    if refused:
-        sys.exit(OutputError.exit_code)
     if nothing:
         click.echo("nothing to finish")
 
@@ -194,22 +189,31 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
 @storage_flags
 def compact(out: str, config: Path | None, options: tuple[str, ...]) -> None:
     """Merge the small files that many small runs have left in OUT; rows stay as they are. Refused while a run is on."""
-    from featray.tables.layout import list_partitions
     from featray.upkeep.compact import compact_partition
 
-    refused = False
-    for partition in list_partitions(open_told(out, config, options)):
-        try:
-            done = compact_partition(partition)
-        except OutputError as error:  # the other releases need not wait for it
-            click.echo(f"featray: {error}", err=True)
-            refused = True
-            continue
-        where = f"{partition.dataset}/{partition.release}"
+    for where, done in _in_each(open_told(out, config, options), compact_partition):
         if done.refused:
             click.echo(f"{where}: left as it is: {done.refused}")
         else:
             before = f"{done.files_before} files in {done.commits_before} commits"
             click.echo(f"{where}: {before}, now {done.files} in {done.commits}")
+
+
+def _in_each(output: Output, work: Callable[[Partition], _Done]) -> Iterator[tuple[str, _Done]]:
+    """Yield the name of each dataset and release, and what `work` did there.
+
+    A release that cannot be worked on is said, and the others go on; at the end the command exits with status 1.
+    """
+    from featray.tables.layout import list_partitions
+
+    refused = False
+    for partition in list_partitions(output):
+        try:
+            done = work(partition)
+        except OutputError as error:
+            click.echo(f"featray: {error}", err=True)
+            refused = True
+            continue
+        yield f"{partition.dataset}/{partition.release}", done
     if refused:
         sys.exit(OutputError.exit_code)

@@ -13,7 +13,7 @@ from featray.store.storage import list_folders
 from featray.tables.done import STATUSES
 from featray.tables.layout import Output, Partition
 from featray.tables.lease import read_holder
-from featray.tables.query import connect, read_rows, run_sql
+from featray.tables.query import connect, literal, read_rows, run_sql
 
 
 def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
@@ -58,8 +58,6 @@ def _read(output: Output, release: str | None) -> dict[str, Any]:
 
 _LOOKS: Final = 3
 
-_BY_RUN: Final = "SELECT run_id, count(*) AS n FROM videos GROUP BY run_id"
-
 
 def _live(output: Output, rows: Callable[[str], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     """What the leases say, and what those runs have published by now."""
@@ -68,7 +66,7 @@ def _live(output: Output, rows: Callable[[str], list[dict[str, Any]]]) -> Iterat
             holder = read_holder(Partition(output, dataset, release))
             if holder is None:
                 continue
-            published = next((row["n"] for row in rows(_BY_RUN) if row["run_id"] == holder.run_id), 0)
+            published = rows(f"SELECT count(*) AS n FROM videos WHERE run_id = {literal(holder.run_id)}")[0]["n"]
             standing = holder.standing
             yield {
                 "run_id": holder.run_id,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import secrets
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.schema import SORT_KEYS, TABLES
+from featray.store.scratch import scratch_folder
 from featray.tables.commits import Commit, CommittedFile, read_commits, read_manifests, write_commit
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
@@ -119,7 +119,7 @@ def _merge_group(partition: HeldPartition, group: list[Commit]) -> None:
     identity = "\n".join([*(commit.name for commit in group), *(file.path for file in every)])
     name = f"{COMPACT_PREFIX}{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     files: list[CommittedFile] = []
-    with tempfile.TemporaryDirectory(prefix="featray-compact-") as scratch:
+    with scratch_folder("compact") as scratch:
         for table in TABLES:
             of_table = [file for file in every if file.table == table]
             small = [file for file in of_table if file.size_bytes < LARGE_BYTES]

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 import secrets
-import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from featray.errors import OutputError, UsageError
 from featray.schema import PER_VIDEO_TABLES
+from featray.store.scratch import scratch_folder
 from featray.store.storage import delete, delete_folder, list_files, list_folders
 from featray.tables.commits import (
     Commit,
@@ -90,7 +90,7 @@ def erase(
     if erasure is None:
         return []
     note_erasure(output, erasure)
-    with tempfile.TemporaryDirectory(prefix="featray-erase-") as scratch:
+    with scratch_folder("erase") as scratch:
         found = []
         for partition in partitions:
             with hold(partition, f"{ERASE_PREFIX}{erasure.erasure_id}") as lease:

@@ -11,7 +11,7 @@ from featray.extract.plan import open_source, plan_video
 from featray.records import dump, load
 from featray.sources.listing import Video, find_video, list_videos
 from featray.sources.places import options_apply, place_of
-from tests.fixtures.web import served
+from tests.fixtures.web import two_hosts
 
 SECRET = {"headers": {"Authorization": "Bearer hunter2", "X-Api-Key": "hunter2"}}
 
@@ -19,10 +19,7 @@ SECRET = {"headers": {"Authorization": "Bearer hunter2", "X-Api-Key": "hunter2"}
 @pytest.fixture
 def hosts(tmp_path, clips):
     """Two servers: that of the config, with a manifest that names videos of both, and another."""
-    for name in ("mine", "theirs"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.mp4").write_bytes((clips / "no_face.mp4").read_bytes())
-    with served(tmp_path / "mine") as mine, served(tmp_path / "theirs") as theirs:
+    with two_hosts(tmp_path, clips / "no_face.mp4") as (mine, theirs):
         rows = [{"uri": "a.mp4"}, {"uri": f"{theirs}/a.mp4"}]
         (tmp_path / "mine" / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
         yield mine, theirs

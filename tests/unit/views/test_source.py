@@ -7,7 +7,7 @@ from featray.errors import UsageError
 from featray.sources.listing import list_videos
 from featray.views.selection import VideoRow
 from featray.views.source import Source, find_source
-from tests.fixtures.web import served
+from tests.fixtures.web import two_hosts
 
 SECRET = {"headers": {"Authorization": "Bearer hunter2"}}
 
@@ -21,10 +21,7 @@ def row_of(uri, *places):
 
 @pytest.fixture
 def hosts(tmp_path, clips):
-    for name in ("mine", "theirs"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.mp4").write_bytes((clips / "no_face.mp4").read_bytes())
-    with served(tmp_path / "mine") as mine, served(tmp_path / "theirs") as theirs:
+    with two_hosts(tmp_path, clips / "no_face.mp4") as (mine, theirs):
         yield mine, theirs
 
 
