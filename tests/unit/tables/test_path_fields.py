@@ -7,7 +7,6 @@ import pytest
 
 from featray.tables.layout import open_output
 from featray.upkeep.verify import verify
-from tests.fixtures import spark
 from tests.fixtures.runs import make_config, run_here
 
 FOLDERS = {"flat": None, "(" * 90: "cut", "new\nline": "new\nline", "zurich": "zurich"}
@@ -40,10 +39,9 @@ def test_they_are_published_and_verified(published):
     assert not verify(open_output(str(published))).problems
 
 
-def test_duckdb_and_spark_read_the_same_from_files_and_folders(published, tmp_path):
+def test_duckdb_and_spark_read_the_same_from_files_and_folders(published, spark):
     files = f"read_parquet('{published}/videos/**/*.parquet', hive_partitioning="
     queries = [f"SELECT site FROM {files}{flag})" for flag in ("false", "true")]
     inside, folders = ({site for (site,) in duckdb.sql(query).fetchall()} for query in queries)
-    with spark.session(tmp_path / "spark") as session:
-        rows = {row.site for row in session.read.parquet(f"{published}/videos").select("site").collect()}
+    rows = {row.site for row in spark.read.parquet(f"{published}/videos").select("site").collect()}
     assert checked(inside) == folders == rows
