@@ -1,9 +1,9 @@
 """Runs a change of an output again and again, each time killed one step later; a program for the test beside it.
 
-    python -m tests.faults.killed_change OPERATION VIDEO_ID OPTIONS URI...
+    python -m tests.faults.killed_change OPERATION VIDEO_ID EVERY OPTIONS URI...
 
-Works on the first URI until it is killed before its first step, on the second until before its
-second one, and so on. A step is a write, an upload, a deletion, or on a disk the rename that ends
+Works on the first URI until it is killed before its first step, on the second until before the
+step that is EVERY later, and so on. A step is a write, an upload, a deletion, or on a disk the rename that ends
 a write. Prints how many were killed; ends when an operation came through.
 """
 
@@ -52,15 +52,16 @@ def change(operation, uri, options, video_id):
 
 
 if __name__ == "__main__":
-    operation, video_id, options, *uris = sys.argv[1:]
-    for kill_at, uri in enumerate(uris, start=1):
+    operation, video_id, every, options, *uris = sys.argv[1:]
+    for number, uri in enumerate(uris):
+        kill_at = 1 + number * int(every)
         child = os.fork()
         if child == 0:
             change(operation, uri, json.loads(options), video_id)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if os.waitstatus_to_exitcode(status) == 0:
-            print(kill_at - 1)
+            print(number)
             sys.exit(0)
         if os.waitstatus_to_exitcode(status) != -signal.SIGKILL:
             sys.exit(f"step {kill_at}: ended with {os.waitstatus_to_exitcode(status)}")

@@ -71,10 +71,12 @@ def fills(disk, size_kib, videos, executor, calm):
     with pytest.raises(StorageError, match="No space left on device"):
         run(videos, disk.place / "out", executor)
     disk.remount("size=200m")
-    goes_on(videos, disk.place / "out", executor, calm)
+    goes_on(videos, disk.place / "out", "local", calm)
 
 
-@pytest.mark.parametrize("size_kib", [300, 450, 650])
+@pytest.mark.parametrize(
+    "size_kib", [pytest.param(300, marks=pytest.mark.long), 450, pytest.param(650, marks=pytest.mark.long)]
+)
 def test_an_output_that_fills(videos, calm, disk, size_kib):
     fills(disk, size_kib, videos, "local", calm)
 
@@ -142,12 +144,13 @@ def refuses(bucket, status, code, words, videos, executor, calm):
     [
         (403, "AccessDenied", "access denied"),
         (503, "SlowDown", "cannot be read or written"),
-        (507, "QuotaExceeded", "cannot be read or written"),
+        pytest.param(507, "QuotaExceeded", "cannot be read or written", marks=pytest.mark.long),
     ],
 )
 def test_a_store_that_refuses_to_write(bucket, videos, calm, status, code, words):
     refuses(bucket, status, code, words, videos, "local", calm)
 
 
+@pytest.mark.long  # a disk that fills under them is the same error to them
 def test_a_store_that_refuses_to_write_under_workers_of_ray(cluster, bucket, videos, calm):
     refuses(bucket, 503, "SlowDown", "cannot be read or written", videos, "ray", calm)

@@ -25,19 +25,21 @@ from tests.fixtures.plugin import LONG
 
 PER_VIDEO = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
 MOST_STEPS = 80
-EVERY = 1 if LONG else 4
-"""Steps after which the output is looked at; the change is killed at each."""
+EVERY = 1 if LONG else 7
+"""The change is killed before every so many of its steps, on an output of its own each time."""
 
 
 def run_killed(operation, video, uris, options=None):
-    command = [sys.executable, "-m", "tests.faults.killed_change", operation, video, json.dumps(options or {}), *uris]
+    """How many of the outputs, one after the other, are left of a change that was killed."""
+    words = [operation, video, str(EVERY), json.dumps(options or {}), *uris]
+    command = [sys.executable, "-m", "tests.faults.killed_change", *words]
     result = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert result.returncode == 0, result.stderr
     return int(result.stdout)
 
 
 def copies(source, folder):
-    uris = [str(folder / str(n)) for n in range(MOST_STEPS)]
+    uris = [str(folder / str(n)) for n in range(MOST_STEPS // EVERY + 1)]
     for uri in uris:
         shutil.copytree(source, uri)
     return uris
@@ -62,16 +64,16 @@ def test_an_erasure(published, tmp_path):
     before = visible(open_output(uris[0]))
     after = {key: value for key, value in before.items() if key != video}
     expected = {table: rows(uris[-1], table, {video}) for table in PER_VIDEO}
-    steps = run_killed("erase", video, uris)
-    assert steps > 20
-    for uri in uris[:steps:EVERY]:
+    killed = run_killed("erase", video, uris)
+    assert killed * EVERY > 20
+    for uri in uris[:killed]:
         output = open_output(uri)
         assert visible(output) in (before, after)
         erase(output, video)
         assert visible(output) == after
         assert traces(output, "ben.mp4", video) == [] and {t: rows(uri, t) for t in PER_VIDEO} == expected
         assert len(rows(uri, "erasures")) == 1
-        if uri in uris[: steps : 3 * EVERY]:
+        if uri in uris[:killed:3]:
             report = verify(output)
             assert ([p.line() for p in report.problems], report.unfinished) == ([], [])
 
@@ -80,26 +82,26 @@ def test_a_compaction(published, tmp_path):
     uris = copies(published, tmp_path)
     before = visible(open_output(uris[0]))
     expected = {table: rows(uris[-1], table) for table in (*PER_VIDEO, "runs")}
-    steps = run_killed("compact", "-", uris)
-    assert steps > 20
-    for uri in uris[:steps:EVERY]:
+    killed = run_killed("compact", "-", uris)
+    assert killed * EVERY > 20
+    for uri in uris[:killed]:
         output = open_output(uri)
         assert visible(output) == before
         for partition in list_partitions(output):
             assert compact_partition(partition).files == 7
         assert visible(output) == before and {t: rows(uri, t) for t in expected} == expected
-        if uri in uris[: steps : 3 * EVERY]:
+        if uri in uris[:killed:3]:
             report = verify(output)
             assert [line for line in report.unfinished if ".tmp" not in line] == [] and report.problems == []
 
 
 def test_a_publish(landed, tmp_path):
     uris = copies(landed, tmp_path)
-    steps = run_killed("publish", "-", uris)
-    assert steps > 15
-    expected = visible(open_output(uris[steps]))
+    killed = run_killed("publish", "-", uris)
+    assert killed * EVERY > 15
+    expected = visible(open_output(uris[killed]))
     assert len(expected) == 5
-    for uri in uris[:steps:EVERY]:
+    for uri in uris[:killed]:
         output = open_output(uri)
         assert verify(output).problems == []
         assert visible(output) in ({}, expected)
@@ -120,15 +122,15 @@ def options():
 def test_an_erasure_in_a_bucket(published, options):
     store = fsspec.filesystem("s3", **options)
     store.mkdir("tables")
-    uris = [f"s3://tables/{n}" for n in range(18)]
+    uris = [f"s3://tables/{n}" for n in range(18 if LONG else 4)]
     for uri in uris:
         store.put(f"{published}/", f"{uri}/", recursive=True)
     video = ids(open_output(str(published)))["anna"]
     before = visible(open_output(uris[0], options))
     after = {key: value for key, value in before.items() if key != video}
-    steps = run_killed("erase", video, uris, options)
-    assert steps > 10
-    for uri in uris[: steps : 1 if LONG else 6]:
+    killed = run_killed("erase", video, uris, options)
+    assert killed * EVERY > 10
+    for uri in uris[:killed]:
         output = open_output(uri, options)
         assert visible(output) in (before, after)
         erase(output, video)

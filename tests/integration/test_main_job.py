@@ -37,7 +37,7 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(inputs, out):
-    return make_config([f"{inputs}/*.mp4"], out, model={}, decode={"sample": {"every": 24}, "unit_frames": 16})
+    return make_config([f"{inputs}/*.mp4"], out, decode={"sample": {"every": 24}, "unit_frames": 16})
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_both_executors_give_the_same_tables(first, inputs, out, tmp_path):
     expected = tables_of(out)
     for unit_frames in (16, 512):
         decode = {"sample": {"every": 24}, "unit_frames": unit_frames}
-        config = make_config([f"{inputs}/*.mp4"], tmp_path / f"{unit_frames}", model={}, decode=decode)
+        config = make_config([f"{inputs}/*.mp4"], tmp_path / f"{unit_frames}", decode=decode)
         here = run_here(config)
         assert here.job.release == first.job.release and here.videos == first.videos
         found = tables_of(tmp_path / f"{unit_frames}")
@@ -169,7 +169,7 @@ def times(out):
 
 
 def test_other_settings_make_a_new_release_beside_the_old(first, inputs, out):
-    settings = {"model": {}, "decode": {"sample": {"every": 118}}, "detect": {"min_score": 0.9}}
+    settings = {"decode": {"sample": {"every": 118}}, "detect": {"min_score": 0.9}}
     other = run_here(make_config([inputs / "face.mp4"], out, **settings))
     assert other.job.release != first.job.release
     assert other.status == "done"

@@ -49,7 +49,7 @@ def s3():
         yield endpoint
 
 
-@pytest.mark.parametrize("given", ["in the environment", "as storage options"])
+@pytest.mark.parametrize("given", ["in the environment", pytest.param("as storage options", marks=pytest.mark.long)])
 def test_s3(given, s3, clips, tmp_path):
     options = {"endpoint_url": s3}
     environment = {"AWS_DEFAULT_REGION": "us-east-1"}

@@ -30,8 +30,15 @@ def damage(clip: Path, place: Path) -> list[int]:
         return [i for i, picture in enumerate(container.decode(video=0)) if picture.is_corrupt]
 
 
-@pytest.mark.parametrize("unit_frames", [1000, 24])
-@pytest.mark.parametrize("name", ["no_face.mp4", "face.mp4"])
+@pytest.mark.parametrize(
+    ("name", "unit_frames"),
+    [
+        ("no_face.mp4", 1000),
+        ("no_face.mp4", 24),
+        ("face.mp4", 1000),
+        pytest.param("face.mp4", 24, marks=pytest.mark.long),  # all 472 frames again
+    ],
+)
 def test_a_damaged_frame_without_a_face_is_not_called_empty(name, unit_frames, detector, tmp_path):
     clip = tmp_path / name
     damaged = damage(Path(str(files("featray") / "demo_clips" / name)), clip)

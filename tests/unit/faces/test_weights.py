@@ -238,6 +238,7 @@ def test_a_worker_refuses_other_files_than_the_run_was_planned_with(tmp_path, ca
     )
 
 
+@pytest.mark.long  # half a minute of conversion
 def test_small_and_odd_frames_and_a_process_without_torch(published, cache):
     """The converted network has no size of its own, and what runs it never needs torch once it is there."""
     settings = DetectConfig(detector=R34, weights=str(published))

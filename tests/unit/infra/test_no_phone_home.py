@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.fixtures.network import attempts, watched
 
 PATH = """
@@ -40,6 +42,7 @@ def test_openvino_would_report_by_itself(tmp_path):
     assert (tmp_path / "home" / "intel").exists()
 
 
+@pytest.mark.long  # of a whole run, tests/integration/test_no_phone_home.py shows it
 def test_decoding_detecting_and_inferring_stay_here(tmp_path, face_clip):
     environment = watched(tmp_path) | {"FEATRAY_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PATH, str(face_clip)]

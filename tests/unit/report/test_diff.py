@@ -42,9 +42,9 @@ def test_only_frames_that_both_sampled_are_matched(two, found):
 
 
 def test_shifts_are_those_of_the_matched_rows(two, found):
+    pairs = _both(two, ", ".join(f"{shift.column}::DOUBLE AS {shift.column}" for shift in found.features))
     for shift in found.features:
-        pairs = _both(two, f"{shift.column}::DOUBLE AS v")
-        a, b = (np.asarray([side[i]["v"] for side in pairs]) for i in (0, 1))
+        a, b = (np.asarray([side[i][shift.column] for side in pairs]) for i in (0, 1))
         assert shift.shift == pytest.approx((b - a).mean(), abs=1e-9)
         assert shift.mean_abs == pytest.approx(np.abs(b - a).mean(), abs=1e-9)
         where = int(np.argmax(np.abs(b - a)))

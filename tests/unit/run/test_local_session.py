@@ -23,9 +23,15 @@ from tests.fixtures.runs import run_here, small_config
 
 
 @pytest.fixture
-def work(clips, small_network, tmp_path):
+def work(short_clip, clips, small_network, tmp_path):
     """A session over two clips, and the pages of their tasks."""
-    config = small_config([f"{clips}/*.mp4"], tmp_path / "out", small_network, cluster={"decode_workers": 2})
+    config = small_config(
+        [short_clip, clips / "no_face.mp4"],
+        tmp_path / "out",
+        small_network,
+        decode={"sample": {"every": 5}, "unit_frames": 16},
+        cluster={"decode_workers": 2},
+    )
     job = describe(config)
     output = open_output(config.output.uri, create=True)
     partition = UnheldPartition(Partition(output, config.dataset, job.release))
@@ -46,7 +52,7 @@ def test_every_unit_gives_its_receipts_and_nothing_is_left_running(work):
     with session:
         receipts = list(session.stream(pages, same))
     assert {(r.unit, r.units) for r in receipts if r.units == 2} == {(0, 2), (1, 2)}
-    assert sum(r.frames for r in receipts) == 20 + 4 and sum(r.faces for r in receipts) == 20
+    assert sum(r.frames for r in receipts) == 20 + 19 and sum(r.faces for r in receipts) == 20
     assert all(r.last and not r.failed for r in receipts)
     assert stage_threads() == []
 
@@ -175,9 +181,9 @@ def test_shards_are_published_one_after_the_other(work, monkeypatch):
     assert most == [1]
 
 
-def test_a_hostile_video_costs_its_own_rows_only(clips, small_network, tmp_path):
+def test_a_hostile_video_costs_its_own_rows_only(short_clip, small_network, tmp_path):
     (tmp_path / "in").mkdir()
-    whole = (clips / "face.mp4").read_bytes()
+    whole = short_clip.read_bytes()
     for name, data in (("whole", whole), ("cut", whole[: len(whole) // 2]), ("text", b"no video\n" * 99)):
         (tmp_path / "in" / f"{name}.mp4").write_bytes(data)
     summary = run_here(small_config([f"{tmp_path}/in/*.mp4"], tmp_path / "out", small_network))

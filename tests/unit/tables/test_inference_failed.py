@@ -15,7 +15,7 @@ from featray.upkeep.verify import verify
 from tests.fixtures.outputs import rows
 from tests.fixtures.runs import run_here, small_config
 
-EVERY, UNIT = 12, 16
+EVERY, UNIT = 2, 16
 
 
 class FailsOn:
@@ -60,15 +60,14 @@ def fails(monkeypatch):
 
 
 @pytest.fixture
-def run(inputs, small_network, tmp_path, fails):
+def run(short_clip, small_network, tmp_path, fails):
     """Runs over one clip of three units, with a network that fails so many times on the second."""
 
     def start(times):
         fails(call=2, times=times)
         out = tmp_path / "out"
-        config = small_config(
-            [inputs / "anna.mp4"], out, small_network, decode={"sample": {"every": EVERY}, "unit_frames": UNIT}
-        )
+        decode = {"sample": {"every": EVERY}, "unit_frames": UNIT}
+        config = small_config([short_clip], out, small_network, decode=decode)
         return run_here(config), out
 
     return start
@@ -89,7 +88,7 @@ def test_a_failure_that_passes_leaves_no_trace(run):
     summary, out = run(times=1)
     assert summary.videos == {"ok": 1, "partial": 0, "failed": 0}
     assert rows(out, "errors") == []
-    assert len(rows(out, "faces")) == 40
+    assert len(rows(out, "faces")) == 48
 
 
 def five_faces(place):
@@ -113,14 +112,14 @@ def test_a_unit_whose_first_chunk_fails_and_whose_second_does_not(fails, small_n
     assert verify(open_output(str(out))).problems == []
 
 
-def test_a_network_that_fails_on_everything_ends_the_run(fails, small_network, clips, tmp_path, inputs):
+def test_a_network_that_fails_on_everything_ends_the_run(fails, small_network, short_clip, tmp_path):
     """In the first attempt, not after three over the whole dataset."""
     fails(call=1, times=-1, always=True)
     folder = tmp_path / "in"
     folder.mkdir()
     for number in range(22):
-        (folder / f"{number:02d}.mp4").symlink_to(inputs / "anna.mp4")
-    config = small_config([f"{folder}/*.mp4"], tmp_path / "out", small_network, decode={"sample": {"every": 236}})
+        (folder / f"{number:02d}.mp4").symlink_to(short_clip)
+    config = small_config([f"{folder}/*.mp4"], tmp_path / "out", small_network, decode={"sample": {"every": 95}})
     says = r"20 of 20 videos failed, .* most often with inference_failed \(RuntimeError: CUDA error: out of memory\)"
     with pytest.raises(RunError, match=says):
         run_here(config)
