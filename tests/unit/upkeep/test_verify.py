@@ -55,7 +55,7 @@ def test_any_changed_byte_is_said_and_nothing_more_breaks(out, partition, table)
     file = file_of(partition, table)
     place = path_of(partition, file)
     whole = place.read_bytes()
-    for at in range(4, len(whole), max(1, len(whole) // (200 if LONG else 8))):
+    for at in range(4, len(whole), max(1, len(whole) // (200 if LONG else 4))):
         data = bytearray(whole)
         data[at] ^= 0x81
         place.write_bytes(data)
