@@ -59,7 +59,7 @@ suite: $(VENV)/.installed-dev  ## unit tests, the real job, and what happens whe
 	$(BESIDE) test-ray test-local
 
 test-ray: $(VENV)/.installed-dev  ## the part of the suite that is about Ray
-	$(BIN)/python -m pytest -q -m ray $(SUITE)
+	$(BIN)/python -m pytest -q -m ray tests/faults tests/integration
 
 test-local: $(VENV)/.installed-dev  ## the part of the suite that needs no Ray
 	$(BIN)/python -m pytest -q -m "not ray" -n 2 --dist loadfile --no-loadscope-reorder $(SUITE)

@@ -10,7 +10,7 @@ import fsspec
 import pyarrow as pa
 import pytest
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 
 from featray.tables.layout import open_output
 from featray.tables.query import connect, open_database, run_safe_sql, run_sql
@@ -78,7 +78,7 @@ def test_no_command_reaches_the_terminal(house, small_network, tmp_path):
         text = featray(*words).output
         assert not set(text) & {"\x1b", "\x07", "\x9b", "\u202e"}
     weights, hostile = load_file(small_network), tmp_path / "hostile.safetensors"
-    with safe_open(small_network, "pt") as opened:
+    with safe_open(small_network, "np") as opened:
         metadata = opened.metadata()
     save_file(weights, hostile, metadata | {"license": ESCAPE})
     done = featray("models", "inspect", hostile)
