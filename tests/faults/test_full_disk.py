@@ -43,7 +43,7 @@ def run(videos, out, executor, options=None):
         [videos],
         out,
         output={"uri": str(out), "storage_options": options or {}},
-        decode={"sample": {"every": 3}, "unit_frames": 16},
+        decode={"sample": {"every": 6}, "unit_frames": 16},
         cluster={"executor": executor},
     )
     return runner.run(config, silent())
@@ -75,7 +75,7 @@ def fills(disk, size_kib, videos, executor, calm):
 
 
 @pytest.mark.parametrize(
-    "size_kib", [pytest.param(300, marks=pytest.mark.long), 450, pytest.param(650, marks=pytest.mark.long)]
+    "size_kib", [pytest.param(200, marks=pytest.mark.long), 300, pytest.param(400, marks=pytest.mark.long)]
 )
 def test_an_output_that_fills(videos, calm, disk, size_kib):
     fills(disk, size_kib, videos, "local", calm)
@@ -83,7 +83,7 @@ def test_an_output_that_fills(videos, calm, disk, size_kib):
 
 def test_an_output_that_fills_under_workers_of_ray(cluster, videos, calm, disk):
     """Ray Data takes an error of a stage for one of the video's."""
-    fills(disk, 450, videos, "ray", calm)
+    fills(disk, 300, videos, "ray", calm)
 
 
 def test_an_output_that_turns_read_only(videos, calm, disk):

@@ -91,7 +91,7 @@ def test_chips(name, pair_of, pictures, report):
 
 
 @pytest.mark.parametrize("picture", PICTURES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param("mefl", marks=pytest.mark.long) if c == "mefl" else c for c in CASES])
 def test_columns(case, picture, pair_of, pictures, report):
     pyfeat, ours = pair_of(case)
     fex = our_fex(ours, pictures[picture])

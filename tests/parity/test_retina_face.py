@@ -99,7 +99,7 @@ def settings_of(weights, min_score):
     )
 
 
-@pytest.mark.parametrize("min_score", [0.9, 0.5])
+@pytest.mark.parametrize("min_score", [pytest.param(0.9, marks=pytest.mark.long), 0.5])
 def test_same_faces(package, weights, images, min_score, report):
     from retinaface.model.retinaface_onnx_model import RetinaFace
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parity
 
 FACE_BIASES = {"few": -2.5, "hundreds": -0.5}
 PICTURES = ("still", "noise")
-ENGINES = ("openvino", "torch")
+ENGINES = ("openvino", pytest.param("torch", marks=pytest.mark.long))
 PYFEAT_KEEPS = 750
 
 
