@@ -5,8 +5,9 @@ BIN    := $(VENV)/bin
 PARITY := .venv-parity
 SUITE  := tests/faults tests/integration tests/unit
 
-# Beside each other, each printed in one piece where make can do that (GNU make 4).
-BESIDE = $(MAKE) --no-print-directory -j 3 $(if $(filter output-sync,$(.FEATURES)),--output-sync)
+# Two beside each other, each printed in one piece where make can do that (GNU make 4). Not three: on two cores, what a
+# test waits for would come too late.
+BESIDE = $(MAKE) --no-print-directory -j 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync)
 
 # uv, since it takes seconds where pip takes minutes; pip where the package index is one that only pip is set up for.
 # The largest wheel has 500 MB: more than uv's 30 seconds on a slow line.
@@ -44,7 +45,7 @@ demo: $(VENV)/.installed  ## run the main job on two bundled clips, into demo-ou
 	$(BIN)/featray demo
 
 test: lint $(PARITY)/.installed  ## everything that has to pass
-	$(BESIDE) test-ray test-local parity
+	$(BESIDE) test-local test-ray-then-parity
 
 lint: $(VENV)/.installed-dev  ## ruff, mypy, and that imports keep to the rooms
 	$(BIN)/ruff check .
@@ -60,6 +61,9 @@ suite: $(VENV)/.installed-dev  ## unit tests, the real job, and what happens whe
 
 test-ray: $(VENV)/.installed-dev  ## the part of the suite that is about Ray
 	$(BIN)/python -m pytest -q -m ray tests/faults tests/integration
+
+test-ray-then-parity: test-ray
+	@$(MAKE) --no-print-directory parity
 
 test-local: $(VENV)/.installed-dev  ## the part of the suite that needs no Ray
 	$(BIN)/python -m pytest -q -m "not ray" -n 2 --dist loadfile --no-loadscope-reorder $(SUITE)
@@ -87,4 +91,4 @@ constraints:  ## write constraints.txt from what is installed and tested
 clean:  ## remove .venv, caches and the demo's output
 	rm -rf $(VENV) $(PARITY) demo-output bench-*.json .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test test-long test-ray test-local lint unit suite parity bench bench-peers constraints clean
+.PHONY: help install demo test test-long test-ray test-ray-then-parity test-local lint unit suite parity bench bench-peers constraints clean
