@@ -165,7 +165,9 @@ def _csv(data: bytes, where: str) -> pa.Table:
             io.BytesIO(data),
             pa_csv.ReadOptions(column_names=names, skip_rows=1, encoding=encoding),
             pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=_NULLS, strings_can_be_null=True),
+            pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), null_values=_NULLS, strings_can_be_null=True
+            ),
         )
     except (pa.ArrowException, UnicodeError) as error:
         raise UsageError(f"{where}: no CSV file that can be read: {one_line(error)}") from None
