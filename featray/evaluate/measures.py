@@ -49,7 +49,7 @@ def f1_of(counts: Floats) -> Floats:
 
 def macro_f1_of(counts: Floats) -> Floats:
     """Return the mean F1 over units from counts `[..., units, 3]`; units without an F1 are left out."""
-    return _mean_of_known(f1_of(counts))
+    return mean_of_known(f1_of(counts))
 
 
 def confusion_rows(truth: ArrayLike, said: ArrayLike, classes: int) -> Floats:
@@ -80,7 +80,7 @@ def class_f1_of(confusion: Floats) -> Floats:
 
 def class_macro_f1_of(confusion: Floats) -> Floats:
     """Return the mean F1 over the classes that occur in truth or in what was said, as scikit-learn does."""
-    return _mean_of_known(class_f1_of(confusion))
+    return mean_of_known(class_f1_of(confusion))
 
 
 def moment_rows(truth: ArrayLike, said: ArrayLike) -> Floats:
@@ -131,7 +131,13 @@ def mean_of(sums: Floats) -> Floats:
 
 def mean_of_means(sums: Floats) -> Floats:
     """Return the mean of several means, from sums `[..., axes, 2]`; those without rows are left out."""
-    return _mean_of_known(mean_of(sums))
+    return mean_of_known(mean_of(sums))
+
+
+def mean_of_known(values: Floats) -> Floats:
+    """Return the mean over the last axis, NaN left out; NaN where all are."""
+    known = ~np.isnan(values)
+    return _ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
 
 
 def angles_between_deg(a: ArrayLike, b: ArrayLike) -> Floats:
@@ -170,8 +176,3 @@ def _ratio(above: Floats, below: Floats) -> Floats:
     out: Floats = np.full(below.shape, np.nan)
     np.divide(above, below, out=out, where=below > 0)
     return out
-
-
-def _mean_of_known(values: Floats) -> Floats:
-    known = ~np.isnan(values)
-    return _ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
