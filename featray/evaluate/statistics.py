@@ -131,7 +131,7 @@ def _units(
         every.append(rows)
     if every:
         rows = np.stack(every, axis=1)
-        known = np.stack([one.known for one in found]).any(axis=0)
+        known = _any_of(found)
         value = _shaped(measures.macro_f1_of, rows.shape[1:])
         found.append(Statistic(UNITS, "macro_f1", "", rows, value, known))
     moments = {unit: measures.moment_rows(intensities[unit], said[unit]) for unit in units if unit in intensities}
@@ -140,7 +140,7 @@ def _units(
     if moments:
         rows = np.stack(list(moments.values()), axis=1)
         value = _shaped(lambda sums: measures.mean_of_known(measures.icc_of(sums)), rows.shape[1:])
-        found.append(Statistic(UNITS, "mean_icc", "", rows, value, rows[:, :, 0].any(axis=1)))
+        found.append(Statistic(UNITS, "mean_icc", "", rows, value, rows[:, :, 0].sum(axis=1) > 0))
     return found
 
 
@@ -172,13 +172,18 @@ def _pose(truth: dict[str, Floats], said: dict[str, Floats]) -> list[Statistic]:
     if len(axes) > 1:
         rows = np.stack(errors, axis=1)
         value = _shaped(measures.mean_of_means, rows.shape[1:])
-        found.append(Statistic(HEAD, "mae", "°", rows, value, np.stack([one.known for one in found]).any(axis=0)))
+        found.append(Statistic(HEAD, "mae", "°", rows, value, _any_of(found)))
     return found
 
 
 def _shaped(value: Callable[[Floats], Floats], shape: tuple[int, ...]) -> Callable[[Floats], Floats]:
     """The same measure of sums whose last axes were made one."""
     return lambda sums: value(sums.reshape(*sums.shape[:-1], *shape))
+
+
+def _any_of(found: list[Statistic]) -> NDArray[np.bool_]:
+    """Rows that any of them measures."""
+    return np.asarray(np.stack([one.known for one in found]).any(axis=0), np.bool_)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def scope(made, release):
 
 @pytest.fixture(scope="module")
 def found(scope, labels):
-    return evaluate(scope, labels, EvaluationSettings(splits=("light",), resamples=500))
+    return evaluate(scope, labels, EvaluationSettings(splits=("light",), resamples=200))
 
 
 def by_name(values):
@@ -114,7 +114,7 @@ def test_intervals_hold_their_value_and_are_wider_over_few(scope, labels, found)
     none = evaluate(scope, labels, EvaluationSettings(resamples=0))
     assert {one.low for one in none.found} == {None}
     assert [one.value for one in none.found] == [one.value for one in found.found]
-    again = evaluate(scope, labels, EvaluationSettings(splits=("light",), resamples=500))
+    again = evaluate(scope, labels, EvaluationSettings(splits=("light",), resamples=200))
     assert again == found  # the same draw every time
 
 
@@ -230,7 +230,7 @@ def test_the_cards_figures_stand_beside(scope, labels):
 @pytest.fixture(scope="module")
 def change(made, scope, labels):
     other = open_scope(made.output, made.other, None)
-    return compare(scope, other, labels, EvaluationSettings(resamples=500))
+    return compare(scope, other, labels, EvaluationSettings(resamples=200))
 
 
 def test_two_releases_on_the_same_labels(made, labels, scope, change):
@@ -252,7 +252,7 @@ def test_two_releases_on_the_same_labels(made, labels, scope, change):
 
 def test_pairing_narrows_the_interval(made, labels, scope, change):
     """What makes a subject hard for both cancels out."""
-    alone = by_name(evaluate(scope, labels, EvaluationSettings(resamples=500)).with_missed)["valence", "ccc"]
+    alone = by_name(evaluate(scope, labels, EvaluationSettings(resamples=200)).with_missed)["valence", "ccc"]
     paired = by_name(change.with_missed)["valence", "ccc"]
     assert paired.high - paired.low < alone.high - alone.low
 
@@ -264,7 +264,7 @@ def test_a_release_against_itself_differs_in_nothing(scope, labels):
 
 def test_the_command_prints_a_table_and_json(made, release, found):
     arguments = ["evaluate", made.output.root.path, "--labels", str(made.labels), "--au-threshold", "2"]
-    more = ["--release", release, "--resamples", "500", "--split", "light", "--card", "aff-wild2"]
+    more = ["--release", release, "--resamples", "200", "--split", "light", "--card", "aff-wild2"]
     table = CliRunner().invoke(main, [*arguments, *more])
     assert table.exit_code == 0, table.output
     one = by_name(found.found)["valence", "ccc"]
@@ -279,7 +279,7 @@ def test_the_command_prints_a_table_and_json(made, release, found):
 
 def test_the_command_compares_releases_and_outputs(made, release, change, tmp_path):
     arguments = ["evaluate", made.output.root.path, "--labels", str(made.labels), "--au-threshold", "2"]
-    arguments += ["--release", release, "--resamples", "500"]
+    arguments += ["--release", release, "--resamples", "200"]
     data = json.loads(CliRunner().invoke(main, [*arguments, "--against", made.other, "--json"]).output)
     assert data["found_both"] == change.found_both
     assert data["found"][0]["difference"] == pytest.approx(change.found[0].difference, abs=EXACT)
