@@ -87,19 +87,22 @@ BY_TIME: Final = """CREATE OR REPLACE TEMP TABLE timed AS
   SELECT p.*, won.frame_index, won.frame_status, won.faces, 1 AS frames, coalesce(won.nearest, true) AS nearest
   FROM placed p LEFT JOIN won USING (row)"""
 
-# A picture's name is the end of `place of the sequence / source_name`, or all of a source_name is its end.
+# A picture's name is the end of `place of the sequence / source_name`, or all of a source_name is its end. A name of a
+# video that none has is the folder of its pictures: all may lie in one sequence.
 BY_PICTURE: Final = f"""CREATE OR REPLACE TEMP TABLE timed AS
   WITH named AS (SELECT f.video_id, v.status AS video_status, {_FRAME}, f.source_name,
       v.place || '/' || f.source_name AS whole, regexp_extract(f.source_name, '[^/]+$') AS last
       FROM in_frames f JOIN places v USING (video_id) WHERE f.source_name IS NOT NULL),
-  found AS (SELECT p.row, n.* FROM (SELECT *, replace(picture, '\\', '/') AS slashed,
-      regexp_extract(replace(picture, '\\', '/'), '[^/]+$') AS last FROM placed WHERE name IS NULL OR videos = 1) p
+  wanted AS (SELECT *, CASE WHEN videos IS NULL THEN concat_ws('/', name, picture) ELSE picture END AS said,
+      replace(said, '\\', '/') AS slashed, regexp_extract(slashed, '[^/]+$') AS last
+      FROM placed WHERE videos IS NULL OR videos = 1),
+  found AS (SELECT p.row, n.* FROM wanted p
       JOIN named n ON n.last = p.last AND (p.video_id IS NULL OR p.video_id = n.video_id)
       AND (ends_with('/' || whole, '/' || slashed)
-        OR (p.name IS NOT NULL AND ends_with('/' || slashed, '/' || n.source_name))))
+        OR (p.videos = 1 AND ends_with('/' || slashed, '/' || n.source_name))))
   SELECT p.* EXCLUDE (video_id, video_status, videos), coalesce(p.video_id, o.video_id) AS video_id,
     coalesce(p.video_status, o.video_status) AS video_status,
-    CASE WHEN p.name IS NULL THEN 1 ELSE p.videos END AS videos,
+    CASE WHEN p.name IS NULL OR (p.videos IS NULL AND o.frames > 0) THEN 1 ELSE p.videos END AS videos,
     o.frame_index, o.frame_status, o.faces, coalesce(o.frames, 0) AS frames, true AS nearest
   FROM placed p LEFT JOIN (SELECT row, any_value(video_id) AS video_id, any_value(video_status) AS video_status,
     any_value(frame_index) AS frame_index, any_value(frame_status) AS frame_status, any_value(faces) AS faces,

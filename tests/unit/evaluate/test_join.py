@@ -173,6 +173,8 @@ def pictures(tmp_path_factory):
         (None, "SN001/Y/day1/000.jpg", 0.25),
         (None, "001.jpg", 0.5),  # the only one of that name
         (None, "Y\\day1\\001.jpg", 0.5),
+        ("day1", "001.jpg", 0.5),  # a folder of the sequence
+        ("SN002/Y/day1", "000.jpg", 0.75),
     ],
 )
 def test_names_of_pictures(pictures, video, picture, expected):
@@ -183,5 +185,6 @@ def test_names_of_pictures(pictures, video, picture, expected):
 def test_pictures_that_are_not_there_or_are_several(pictures):
     rows = [{"picture": name, "AU12": 1} for name in ("000.jpg", "7.jpg", "001.jpg")]
     assert join(pictures, rows).fates.tolist() == [Fate.SEVERAL_PICTURES, Fate.NOT_SAMPLED, Fate.FOUND]
-    rows = [{"video": "SN001/Y", "picture": name, "AU12": 1} for name in ("000.jpg", "002.jpg")]
-    assert join(pictures, rows).fates.tolist() == [Fate.FOUND, Fate.NOT_SAMPLED]
+    rows = [("SN001/Y", "000.jpg"), ("SN001/Y", "002.jpg"), ("day1", "000.jpg"), ("day2", "001.jpg")]
+    fates = join(pictures, [{"video": video, "picture": name, "AU12": 1} for video, name in rows]).fates
+    assert fates.tolist() == [Fate.FOUND, Fate.NOT_SAMPLED, Fate.SEVERAL_PICTURES, Fate.NO_VIDEO]
