@@ -26,7 +26,7 @@ LEVEL: Final = 0.95
 _DRAWN_AT_ONCE: Final = 4_000_000
 """Subjects drawn before their sums are taken: some 32 MB."""
 
-_STUDENTIZED: Final = 200
+STUDENTIZED: Final = 200
 """Subjects up to which a correlation's interval is a bootstrap-t; beyond that the two agree."""
 
 _LEAST_DEFINED: Final = 0.5
@@ -102,7 +102,7 @@ def correlation_interval(
         level: of confidence.
     """
     subjects = len(sums)
-    if subjects > _STUDENTIZED or subjects < 3:
+    if subjects > STUDENTIZED or subjects < 3:
         return interval(value(resample(sums, resamples, seed)), subjects, level)
 
     def z(totals: Floats) -> Floats:
@@ -117,7 +117,7 @@ def correlation_interval(
     whole = sums.sum(0)[None]
     own, spread = z(whole)[0], error(whole, np.ones((1, subjects)))[0]
     turns = []
-    for weights in _weights(subjects, resamples, seed, _STUDENTIZED * 100):
+    for weights in _weights(subjects, resamples, seed, STUDENTIZED * 100):
         totals = weights @ sums
         with np.errstate(divide="ignore", invalid="ignore"):
             turns.append((z(totals) - own) / error(totals, weights))

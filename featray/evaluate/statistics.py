@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.evaluate import measures
-from featray.evaluate.bootstrap import RESAMPLES, correlation_interval, interval, resample, sum_by
+from featray.evaluate.bootstrap import RESAMPLES, STUDENTIZED, correlation_interval, interval, resample, sum_by
 from featray.evaluate.columns import AFFECT, EMOTION, POSE
 from featray.evaluate.measures import Floats
 from featray.evaluate.pairs import Pairs
@@ -240,7 +240,7 @@ def values_of(drawn: Drawn, seed: int = 0) -> list[Value]:
     for number, one in enumerate(drawn.statistics):
         value, bounds, subjects = drawn.whole(number), None, drawn.subjects(number)
         if drawn.resampled and value is not None:
-            if one.correlation:
+            if one.correlation and subjects <= STUDENTIZED:
                 with_rows = drawn.sums[number][drawn.present[number]]
                 bounds = correlation_interval(with_rows, one.value, len(drawn.resampled[number]), seed)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from featray.errors import UsageError
 from featray.evaluate.against import compare
 from featray.evaluate.evaluation import EvaluationSettings, evaluate
 from featray.evaluate.labels import LabelSettings, read_labels
-from featray.evaluate.thresholds import parse_thresholds
+from featray.evaluate.thresholds import NEEDS_EXTRA, parse_thresholds
 from featray.names import EMOTION_NAMES_7
 from featray.report.scope import open_scope
 from featray.views.directions import gaze_vectors
+from tests.fixtures.labelled import Planted
 from tests.unit.evaluate.conftest import UNITS
 
 EXACT = 1e-9
@@ -306,9 +308,15 @@ def test_what_cannot_be_done_is_one_line(made, arguments, words):
     assert done.output.count("\n") == 1
 
 
-def test_weights_that_were_not_trained_are_said(tmp_path, made):
-    from tests.fixtures.labelled import Planted
+def test_without_scikit_learn_the_fix_is_said(made, monkeypatch):
+    for name in ("sklearn", "sklearn.calibration", "sklearn.metrics"):
+        monkeypatch.setitem(sys.modules, name, None)
+    arguments = ["--labels", str(made.labels), "--au-threshold", "2", "--resamples", "0"]
+    done = CliRunner().invoke(main, ["evaluate", made.output.root.path, *arguments])
+    assert done.exit_code == 2 and done.output == f"featray: {NEEDS_EXTRA}\n"
 
+
+def test_weights_that_were_not_trained_are_said(tmp_path):
     output = Planted({"a.mp4": [(0, 0, "ok", [{}])]}, trained=False).write(tmp_path / "out")
     (tmp_path / "l.csv").write_text("video,frame,AU12\na.mp4,0,1\n")
     done = CliRunner().invoke(main, ["evaluate", output.root.path, "--labels", str(tmp_path / "l.csv")])
