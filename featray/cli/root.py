@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from featray.cli.doctor import doctor
+from featray.cli.evaluate import evaluate
 from featray.cli.inputs import input_arguments, read_inputs
 from featray.cli.inputs import save_config as save_settings
 from featray.cli.models import models
@@ -230,5 +231,5 @@ def demo(out: str) -> None:
 
 
 main.add_command(models)
-for command in (plan, status, report, diff, doctor, verify, erase, publish, compact, preview, export):
+for command in (plan, status, report, diff, evaluate, doctor, verify, erase, publish, compact, preview, export):
     main.add_command(command)

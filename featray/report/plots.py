@@ -61,7 +61,7 @@ class Plot:
 def plot_distributions(found: list[Distribution], columns: int) -> Plot:
     """Small histograms of one group, each to its own height, the median marked."""
     rows = -(-len(found) // columns)
-    with _figure(9.6, (1.62 if found[0].feature.group != "emotions" else 1.45) * rows + 0.15) as drawn:
+    with figure(9.6, (1.62 if found[0].feature.group != "emotions" else 1.45) * rows + 0.15) as drawn:
         axes = drawn.figure.subplots(rows, columns, squeeze=False)
         for axis, one in zip(axes.flat, found, strict=False):
             _histogram(axis, one)
@@ -101,7 +101,7 @@ def plot_faces_per_frame(found: dict[int, int]) -> Plot:
     """Bars: share of the frames by number of faces."""
     total = sum(found.values()) or 1
     most = max([*found, 1])
-    with _figure(4.6, 2.3) as drawn:
+    with figure(4.6, 2.3) as drawn:
         axis = drawn.figure.subplots()
         shares = [100 * found.get(n, 0) / total for n in range(most + 1)]
         axis.bar(range(most + 1), shares, color=[PALE, *[BLUE] * most], width=0.72)
@@ -130,7 +130,7 @@ def plot_coverage(found: Coverage) -> Plot:
     )
     totals = [max(1, sum(bin_)) for bin_ in zip(*(counts for counts, _, _ in parts), strict=True)]
     frames = [sum(bin_) for bin_ in zip(*(counts for counts, _, _ in parts), strict=True)]
-    with _figure(9.6, 2.9) as drawn:
+    with figure(9.6, 2.9) as drawn:
         upper, lower = drawn.figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         base = [0.0] * len(totals)
         for counts, colour, label in parts:
@@ -157,7 +157,7 @@ def _percent(share: float) -> str:
     return f"{share:.1f} %" if 0.05 <= share < 99.95 or share in (0, 100) else ("< 0.1 %" if share < 50 else "> 99.9 %")
 
 
-class _Drawn:
+class Drawn:
     """A figure and, once drawn, its SVG."""
 
     def __init__(self, figure: Any) -> None:
@@ -166,13 +166,13 @@ class _Drawn:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[_Drawn]:
+def figure(width: float, height: float) -> Iterator[Drawn]:
     """A figure of so many inches; its SVG has ids of its own, so that many fit into one page."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        drawn = _Drawn(Figure(figsize=(width, height), layout="constrained"))
+        drawn = Drawn(Figure(figsize=(width, height), layout="constrained"))
         yield drawn
         file = io.StringIO()
         drawn.figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

@@ -58,7 +58,8 @@ def test_the_command_line_goes_before_the_config(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["status", "query", "report", "diff", "preview", "export", "verify", "erase", "publish", "compact"]
+    "name",
+    "status query report diff evaluate preview export verify erase publish compact".split(),
 )
 def test_every_command_that_reads_an_output_takes_both(name):
     told = CliRunner().invoke(main, [name, "--help"]).output

@@ -1,0 +1,1 @@
+"""What an output's numbers are worth: labels of people held against them."""

@@ -1,0 +1,22 @@
+"""The card's figures are those of MEANING.md, and no others."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+from featray.evaluate.card import CARD
+
+
+def test_figures_are_those_that_meaning_states():
+    page = (files("featray.tables") / "MEANING.md").read_text()
+    stated = {}
+    for _, data, _, values in re.findall(r"^\| ([^|]*) \| ([^|]*) \| ([^|]*) \| ([0-9][^|]*) \|$", page, re.M):
+        stated[data] = [float(value.rstrip("°")) for value in values.split(", ")]
+    ours = {
+        one.data: [other.value for other in figures if other.data == one.data]
+        for figures in CARD.values()
+        for one in figures
+    }
+    assert stated.pop("DISFA+, 8 of them") == [0.740]  # of which eight it does not say
+    assert ours == stated

@@ -1,0 +1,177 @@
+"""Files of labels: what is read, and one clear line for each fault."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from featray.errors import NotFound, UsageError
+from featray.evaluate.labels import LabelSettings, read_labels
+from featray.evaluate.values import OTHER_EMOTION, parse_emotions
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(text, suffix=".csv", encoding="utf-8", **settings):
+        path = tmp_path / f"labels{suffix}"
+        path.write_bytes(text.encode(encoding))
+        return read_labels(str(path), LabelSettings(**settings))
+
+    return read
+
+
+def test_a_file_with_everything(read):
+    labels = read(
+        "video,frame,subject,AU1,AU12,emotion,valence,arousal,gaze_yaw_deg,gaze_pitch_deg,pose_yaw,box_x1,box_y1,box_x2,box_y2\n"
+        "a.mp4,0,007,0,1,Happiness,0.5,-0.25,90,-45,0.5,1,2,11,22\n"
+        "b.mp4,7,008,1,,contempt,,,,,,,,,\n"
+    )
+    assert labels.videos.tolist() == ["a.mp4", "b.mp4"] and labels.moments.tolist() == [0, 7]
+    assert labels.labels["subject"].tolist() == ["007", "008"]  # no number
+    np.testing.assert_array_equal(labels.targets["AU01"], [0, 1])
+    np.testing.assert_array_equal(labels.targets["AU12"], [1, np.nan])
+    np.testing.assert_array_equal(labels.targets["emotion"], [1, OTHER_EMOTION])
+    np.testing.assert_allclose(labels.targets["gaze_yaw"], [np.pi / 2, np.nan])
+    np.testing.assert_allclose(labels.targets["gaze_pitch"], [-np.pi / 4, np.nan])
+    np.testing.assert_array_equal(labels.targets["pose_yaw"], [0.5, np.nan])
+    np.testing.assert_array_equal(labels.boxes[0], [1, 2, 11, 22])
+    assert not labels.intensities and not labels.warnings
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "kind", "expected"),
+    [
+        ("time_s", "1.5", "time", 1_500_000),
+        ("time_ms", "1500", "time", 1_500_000),
+        ("pts_us", "-33333", "time", -33_333),
+        ("frame_index", "12", "frame", 12),
+        ("picture", "0012.jpg", "picture", "0012.jpg"),
+    ],
+)
+def test_moments(read, column, value, kind, expected):
+    labels = read(f"video,{column},AU12\na,{value},1\n")
+    assert (labels.columns.kind, labels.moments.tolist()) == (kind, [expected])
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("video;frame;AU12\na b.mp4;0;1\n", "utf-8"),
+        ("video\tframe\tAU12\r\na b.mp4\t0\t1\r\n", "utf-8-sig"),
+        ("video,frame,AU12\na b.mp4,0,1\n", "utf-16"),
+        ('"video" , frame,AU12\n"a b.mp4", 0 , 1 \n', "utf-8"),
+    ],
+)
+def test_csv_as_people_have_it(read, text, encoding):
+    labels = read(text, encoding=encoding)
+    assert labels.videos.tolist() == ["a b.mp4"] and labels.targets["AU12"].tolist() == [1]
+
+
+def test_parquet_with_numbers_and_categories(tmp_path):
+    table = pa.table(
+        {
+            "video": pa.array(["a", "a"]).dictionary_encode(),
+            "frame": pa.array([0, 1], pa.int16()),
+            "AU12": pa.array([True, None]),
+            "emotion": pa.array([3.0, None]),
+            "subject": [1, 2],
+        }
+    )
+    pq.write_table(table, tmp_path / "l.parquet")
+    labels = read_labels(str(tmp_path / "l.parquet"), LabelSettings(emotions={"3": "sad"}))
+    np.testing.assert_array_equal(labels.targets["AU12"], [1, np.nan])
+    np.testing.assert_array_equal(labels.targets["emotion"], [2, np.nan])
+    assert labels.labels["subject"].tolist() == ["1", "2"]
+
+
+def test_intensities_need_a_threshold(read):
+    text = "video,frame,AU12\na,0,0\na,1,3\n"
+    assert read(text, au_threshold=2.0).intensities
+    with pytest.raises(UsageError, match="--au-threshold 2"):
+        read(text)
+    with pytest.raises(UsageError, match="0 and 1 only; leave it out"):
+        read("video,frame,AU12\na,0,0\na,1,1\n", au_threshold=2.0)
+
+
+FAULTS = {
+    "twice": ("video,frame,AU12\na,0,1\na,1,1\na,0,1\n", "rows 1 and 3 both label frame 0 of a; several faces"),
+    "twice with a box": (
+        "video,frame,AU12,point_x,point_y\na,0,1,5,5\na,0,1,5,5\n",
+        "rows 1 and 2 both label frame 0 of a$",
+    ),
+    "no videos": ("clip,frame,AU12\na,0,1\n", "no column that names videos .video, .* it has: clip, frame, AU12"),
+    "no moment": ("video,AU12\na,1\n", "no column that says when"),
+    "no labels": ("video,frame,smile\na,0,1\n", "no column of labels .AU01 ... AU43"),
+    "misspelled": ("video,frame,AU12,valance\na,0,1,0\n", "'valance': is valence meant"),
+    "a column twice": ("video,frame,AU12,AU12\na,0,1,0\n", "has the column AU12 twice"),
+    "a label twice": ("video,frame,AU1,AU01\na,0,1,0\n", "AU1 and AU01 are the same label"),
+    "degrees in radians": (
+        "video,frame,gaze_yaw,gaze_pitch\na,0,0.1,0\na,1,24.5,0\n",
+        "row 2: gaze_yaw is 24.5, beyond",
+    ),
+    "degrees in radians, pitch": ("video,frame,gaze_yaw,gaze_pitch\na,0,0.1,-2\n", "gaze_pitch_deg"),
+    "too many degrees": ("video,frame,pose_yaw_deg\na,0,270\n", "row 1: pose_yaw_deg is 270; it goes from -180 to 180"),
+    "half a gaze": ("video,frame,gaze_yaw\na,0,0.1\n", "has gaze_yaw without gaze_pitch"),
+    "two gazes": ("video,frame,gaze_yaw,gaze_pitch,gaze_x,gaze_y,gaze_z\na,0,0,0,0,0,1\n", "as angles and as a vector"),
+    "no gaze": ("video,frame,gaze_x,gaze_y,gaze_z\na,0,0,0,0\n", "row 1: the gaze vector is 0, 0, 0"),
+    "not coded": ("video,frame,AU12\na,0,1\na,1,9\n", "row 2: AU12 is 9; units are 0 or 1"),
+    "a letter": ("video,frame,AU12\na,0,C\n", "row 1: AU12 is 'C', no number"),
+    "infinite": ("video,frame,AU12\na,0,inf\n", "row 1: AU12 is infinite"),
+    "nine points": ("video,frame,valence\na,0,7\n", "row 1: valence is 7; it goes from -1 to 1: rescale it"),
+    "an emotion": ("video,frame,emotion\na,0,bored\n", "emotion is 'bored'; there are: neutral, happy"),
+    "a numbered emotion": ("video,frame,emotion\na,0,3\n", "emotion is 3; name the numbers, such as --emotions"),
+    "half a frame": ("video,frame,AU12\na,0.5,1\n", "row 1: frame is 0.5; frames are counted from 0"),
+    "no frame": ("video,frame,AU12\na,,1\n", "row 1: frame is empty"),
+    "no time": ("video,time_s,AU12\na,1e30,1\n", "are no times or frames"),
+    "no video": ("video,frame,AU12\n ,0,1\n", "row 1: video is empty"),
+    "half a box": ("video,frame,AU12,box_x1,box_y1\na,0,1,2,2\n", "not all of box_x1, box_y1, box_x2, box_y2"),
+    "width for x2": (
+        "video,frame,AU12,box_x1,box_y1,box_x2,box_y2\na,0,1,200,200,50,50\n",
+        "row 1: the box ends before it begins",
+    ),
+    "an open box": ("video,frame,AU12,point_x,point_y\na,0,1,200,\n", "point_x, point_y: some are empty"),
+    "empty": ("", "is empty"),
+    "no rows": ("video,frame,AU12\n", "has no rows"),
+    "nothing said": ("video,frame,AU12\na,0,\n", "AU12: no row has a value"),
+    "ragged": ("video,frame,AU12\na,0,1,5\n", "no CSV file that can be read"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_line(read, fault):
+    text, words = FAULTS[fault]
+    with pytest.raises(UsageError, match=words) as found:
+        read(text)
+    assert "\n" not in str(found.value) and str(found.value).startswith("labels.csv: ")
+
+
+def test_what_is_odd_is_said(read):
+    rows = "".join(f"a,{n},0.{n % 9},0.2\n" for n in range(60))
+    assert "radians?" in read("video,frame,gaze_yaw_deg,gaze_pitch_deg\n" + rows).warnings[0]
+    labels = read("video,frame,AU12,AU18\na,0,1,1\n")
+    assert labels.warnings == ["AU18: featray does not estimate this unit; left out"]
+    assert list(labels.targets) == ["AU12"] and not labels.labels
+
+
+def test_a_file_that_is_not_there_or_no_parquet(tmp_path):
+    with pytest.raises(NotFound, match=r"nope\.csv"):
+        read_labels(str(tmp_path / "nope.csv"), LabelSettings())
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(UsageError, match=r"x\.parquet: no Parquet file"):
+        read_labels(str(tmp_path / "x.parquet"), LabelSettings())
+
+
+def test_a_label_column_that_is_not_there(read):
+    labels = read("video,frame,AU12,light\na,0,1,dim\n")
+    assert labels.text("light", "--split").tolist() == ["dim"]
+    with pytest.raises(UsageError, match=r"--split lights: no such column in labels\.csv; its label columns: light"):
+        labels.text("lights", "--split")
+
+
+def test_names_of_numbers():
+    assert parse_emotions("1=surprise, 2=fear") == {"1": "surprise", "2": "fear"} and parse_emotions(None) == {}
+    for wrong in ("1", "=fear", "1=bored"):
+        with pytest.raises(UsageError, match="--emotions"):
+            parse_emotions(wrong)
