@@ -82,7 +82,7 @@ def result_settings(config: Config, *, weights_sha256: str, detector_sha256: str
         "detector": detector_sha256,
         "recipe": config.model.recipe,
         "precision": precision,
-        "decode": config.decode.model_dump(mode="json", include={"backend", "sample", "max_pixels"}),
+        "decode": config.decode.result_settings(),
         "detect": config.detect.result_settings(),
         # Not results, but one release has one set of tables and one layout of folders.
         "tables": sorted(config.output.tables),
