@@ -24,10 +24,10 @@ class VideoRow:
     Attributes:
         dataset, release, video_id, uri, member, size_bytes, content_id: as in the `videos` table.
         width, height: of the upright frame; None if no frame was decoded.
-        squared, tone_mapped: what was done to frames; None in rows of versions that did neither.
         weights_trained: whether the facial numbers carry meaning.
         column: `input.column` of the run that made the rows.
         input_places: what the config of that run named: what storage options for videos are for.
+        squared, tone_mapped: what was done to frames; None in rows of versions that did neither.
     """
 
     dataset: str
@@ -39,11 +39,11 @@ class VideoRow:
     content_id: str
     width: int | None
     height: int | None
-    squared: bool | None
-    tone_mapped: bool | None
     weights_trained: bool
     column: str | None
     input_places: tuple[str, ...] = ()
+    squared: bool | None = None
+    tone_mapped: bool | None = None
 
     @property
     def name(self) -> str:
