@@ -35,6 +35,7 @@ _BLOCK_PX: Final = 1 << 15
 _Floats = NDArray[np.float32]
 
 
+@lru_cache(maxsize=32)
 def transfer_name(code: int) -> str:
     """FFmpeg's name of a transfer characteristic (ITU-T H.273), such as `bt709` or `smpte2084`."""
     try:
