@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -113,6 +113,32 @@ class DecodeConfig(Section):
     """Of the process that decodes: 8K frames and the detector fit in a quarter of it."""
     max_pixels: Annotated[int, Field(ge=1)] = 33_177_600
     """Frame area limit, checked before decoding: 8K UHD (7680 x 4320)."""
+    tone_map: Literal["auto", "off"] = "auto"
+    """HDR video (transfer HLG or PQ) is mapped to BT.709 SDR, which detectors and the network have seen; off takes it
+    as it is coded, dull and grey. decord cannot, and refuses such video."""
+    square_pixels: Literal["auto", "off"] = "auto"
+    """Video whose pixels are not square (DV, DVD, broadcasts, anamorphic lenses) is stretched to square ones; boxes and
+    meshes are in pixels of that frame. off takes them as they are stored: faces come out narrow or wide."""
+
+    @field_validator("tone_map", "square_pixels", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        """YAML 1.1 reads `off` as false."""
+        return "off" if value is False else value
+
+    def result_settings(self) -> dict[str, Any]:
+        """What changes the frames, as plain data.
+
+        `tone_map` and `square_pixels` are part of it only if they are off. With `auto` they act on videos that show
+        themselves to be HDR, or of other than square pixels, when they are opened; all others are what they were before
+        there were these settings, and keep the release they had.
+        """
+        settings = self.model_dump(mode="json", include={"backend", "sample", "max_pixels"})
+        return settings | {name: "off" for name in WHERE_THEY_ACT if getattr(self, name) == "off"}
+
+
+WHERE_THEY_ACT: Final = ("tone_map", "square_pixels")
+"""Settings of decoding that act on some videos only; a run that did not know them took frames as they are stored."""
 
 
 class DetectConfig(Section):

@@ -25,6 +25,9 @@ RESULTS_EPOCH = 2
 """Raised when the code itself changes results for the same settings, so that work is done again.
 
 2: tracks follow a face's movement and end at cuts; frames say where those are.
+
+Not raised for tone mapping and square pixels, which change few videos and are told by a row of `videos`: all other work
+would be done again for nothing. Older rows of those few stay, and `transfer` is null there.
 """
 
 
@@ -82,7 +85,7 @@ def result_settings(config: Config, *, weights_sha256: str, detector_sha256: str
         "detector": detector_sha256,
         "recipe": config.model.recipe,
         "precision": precision,
-        "decode": config.decode.model_dump(mode="json", include={"backend", "sample", "max_pixels"}),
+        "decode": config.decode.result_settings(),
         "detect": config.detect.result_settings(),
         # Not results, but one release has one set of tables and one layout of folders.
         "tables": sorted(config.output.tables),

@@ -181,10 +181,10 @@ def _cut_faces(seen: SeenFrame, faces: Faces) -> Iterator[tuple[NDArray[np.uint8
     if not len(faces):
         return
     frame = seen.frame
-    image = frame.rgb()
+    image = frame.coded_rgb()
     squares = crop_squares(faces.box_xyxy)
     for i, square in enumerate(squares):
-        chip = cut_chip(image, square)
+        chip = frame.to_sdr(cut_chip(image, square))
         x1, y1, x2, y2 = faces.box_xyxy[i].tolist()
         yield (
             chip,
@@ -232,6 +232,9 @@ def _so_far(outcome: Outcome, account: DecodeAccount) -> Outcome:
             "rotation": account.rotation_degrees,
             "mirrored": account.mirrored,
             "sar": account.sar,
+            "squared": account.squared,
+            "transfer": account.transfer,
+            "tone_mapped": account.tone_mapped,
         }
     return outcome
 

@@ -124,7 +124,8 @@ class Outcome:
         frames_decoded, frames_sampled: counts of the unit.
         frames_detected: frames that the detector saw; with detect.every fewer than were sampled.
         bytes_read: fetched from the storage.
-        picture: width, height, rotation, mirrored, sar of its first frame; empty if none was decoded.
+        picture: width, height, rotation, mirrored, sar and transfer of its first frame, whether any was squared or
+            tone_mapped; empty if none was decoded.
         failures: what went wrong, in order.
         seconds: time spent, by stage.
     """

@@ -6,7 +6,7 @@ Columns, one row a face:
   its file name, where no other video of the input has the same;
 * `frame_index` (position in presentation order) or `pts_us` (must equal the frame's time exactly);
   where there are both, `frame_index` counts;
-* `x1, y1, x2, y2`: px of the upright original frame;
+* `x1, y1, x2, y2`: px of the upright original frame, with square pixels unless `decode.square_pixels` is off;
 * `score`, optional: in [0, 1]; 1 where it is not given;
 * `landmarks5`, optional, Parquet only: 10 numbers, x and y of the subject's right eye, left eye, nose tip,
   right and left mouth corner. Null where they are not given.

@@ -31,8 +31,8 @@ def crop_squares(box_xyxy: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.concatenate([centre - side[:, None] / 2, side[:, None]], axis=1)
 
 
-def cut_chip(frame_rgb: NDArray[np.uint8], square: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """One chip, uint8 `[256, 256, 3]`, of a frame, uint8 `[height, width, 3]`.
+def cut_chip(frame_rgb: NDArray[Any], square: NDArray[np.float64]) -> NDArray[Any]:
+    """One chip, `[256, 256, 3]`, of a frame, `[height, width, 3]`, both uint8 or both uint16.
 
     The square is parallel to the axes, so bilinear sampling is two one-dimensional
     interpolations: between rows, over the columns that are needed, then between columns.
@@ -46,7 +46,7 @@ def cut_chip(frame_rgb: NDArray[np.uint8], square: NDArray[np.float64]) -> NDArr
     first, last = int(min(left.min(), right.min())), int(max(left.max(), right.max())) + 1
     strip = frame_rgb.reshape(height_px, -1)[:, 3 * first : 3 * last]
     left, right, across = _channels(left - first), _channels(right - first), np.repeat(across, 3)
-    chip = np.empty((CHIP_PX, 3 * CHIP_PX), np.uint8)
+    chip = np.empty((CHIP_PX, 3 * CHIP_PX), frame_rgb.dtype)
     for start in range(0, CHIP_PX, _ROWS_TOGETHER):
         part = slice(start, start + _ROWS_TOGETHER)
         rows = _mix(strip[top[part]], strip[bottom[part]], down[part, None])

@@ -24,18 +24,25 @@ from featray.video.units import WHOLE_VIDEO
 def units_to_do(partition: Partition, task: VideoTask, make_plan: Callable[[Video], VideoPlan]) -> Iterator[UnitTask]:
     """Yield the units of a video, those that have landed among them; its plan lands before.
 
-    A resumed video is cut as it was, unless its plan failed in a way that may pass.
+    A resumed video is cut as it was, unless its plan failed in a way that may pass, or is of a version that took HDR
+    and pixels that are not square as they are stored: half a video of one kind and half of the other is none.
     """
     folder = partition.landing(task.video.video_id, task.work_key)
     plan = read_plan(folder) if task.resume else None
     landed = {unit: len(names) for unit, names in landed_units(folder).items()} if plan else {}
-    if plan is None or (plan.failure and plan.failure.code in RETRYABLE):
-        if plan is not None:  # what has landed of it is the failure, under the name of a unit of the new plan
+    if plan is None or _is_outdated(plan):
+        if plan is not None:  # what has landed of it has the names of units of the new plan
             landed = {}
             forget_units(folder)
         plan = make_plan(task.video)
         write_plan(folder, plan)
     yield from task.units(plan, landed)
+
+
+def _is_outdated(plan: VideoPlan) -> bool:
+    if plan.failure:
+        return plan.failure.code in RETRYABLE
+    return plan.header is not None and plan.header.transfer is None
 
 
 def land_unit_part(

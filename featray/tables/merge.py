@@ -176,7 +176,8 @@ def _count(part: Part, tally: _Tally) -> None:
     outcome = part.outcome
     tally.frames_decoded += outcome.frames_decoded
     tally.bytes_read += outcome.bytes_read
-    tally.picture = tally.picture or outcome.picture
+    of_any = {name: True for name in ("squared", "tone_mapped") if outcome.picture.get(name)}
+    tally.picture = (tally.picture or outcome.picture) | of_any
     for stage, code, message in outcome.failures:
         tally.add_error(code, message, stage=stage, unit=part.header.unit)
 

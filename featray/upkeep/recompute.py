@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featray.config import Config, parse_config
+from featray.config import WHERE_THEY_ACT, Config, DecodeConfig, parse_config
 from featray.errors import ErrorCode, FeatrayError, ModelError, NotFound, OutputError, StorageError
 from featray.extract.child import ChildSettings
 from featray.extract.chunks import Chunk
@@ -136,7 +136,7 @@ class _Repeat:
     def __init__(self, row: dict[str, Any], storage_options: dict[str, Any] | None) -> None:
         if row["config"] is None:
             raise StorageError("is not in the runs table")
-        self._config = _recorded_config(row, storage_options or {})
+        self._config, decode = _recorded_config(row, storage_options or {})
         recorded = {name: row[name] for name in ("weights_sha256", "engine", "precision")}
         self._infer = Infer(InferSettings.of(self._config.model, **recorded, gpu=False))  # on this machine's CPU
         self._bounds = repeat_bounds(self._infer.checkpoint_config, row["precision"])
@@ -150,7 +150,7 @@ class _Repeat:
         if settings_hash(settings) != row["config_hash"]:
             raise ModelError("its settings give other results in this version of featray; use the one in `runs`")
         prepare_detector(child.detect, child.detector_files)
-        self._decoder = IsolatedDecoder(child)
+        self._decoder = IsolatedDecoder(replace(child, decode=decode))
 
     def __enter__(self) -> _Repeat:
         return self
@@ -245,14 +245,17 @@ class _Repeat:
             report.differing.append(f"{_name(row)}: computed again, there is no such face{why}")
 
 
-def _recorded_config(row: dict[str, Any], storage_options: dict[str, Any]) -> Config:
+def _recorded_config(row: dict[str, Any], storage_options: dict[str, Any]) -> tuple[Config, DecodeConfig]:
+    """The run's config, and how it decoded: one that did not know a setting of `WHERE_THEY_ACT` did without."""
     try:
         data = read_config(row["config"]).data
     except ValueError:
         raise OutputError("its config in `runs` cannot be read") from None
     data["input"]["storage_options"] = storage_options
     data["output"]["storage_options"] = {}
-    return parse_config(data, origin="its config")
+    config = parse_config(data, origin="its config")
+    unknown = dict.fromkeys(set(WHERE_THEY_ACT).difference(data.get("decode") or {}), "off")
+    return config, config.decode.model_copy(update=unknown)
 
 
 def _unit_of(plan: VideoPlan, frame_index: int) -> int:

@@ -21,6 +21,7 @@ from featray.video.ending import missing_end
 from featray.video.reader import Reader
 from featray.video.sniff import sniff
 from featray.video.structure import has_fragments
+from featray.video.tone import transfer_name
 
 ALLOWED_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,flv,asf"
 
@@ -54,6 +55,7 @@ class Header:
         duration_us: of the stream if it says so, else of the container; None if neither does, or if it is absurd.
         frames_promised: frames that a complete index says will be shown; None where there is no such index.
         frames_estimated: from the promise, or duration and rate; None where neither is known.
+        transfer: transfer characteristic by FFmpeg's name; None only in what was stored before it was asked for.
     """
 
     container: str
@@ -62,6 +64,7 @@ class Header:
     duration_us: int | None
     frames_promised: int | None
     frames_estimated: int | None
+    transfer: str | None = None
 
 
 @contextmanager
@@ -148,6 +151,7 @@ def read_header(container: Any, stream: Any) -> Header:
         duration_us=duration_us,
         frames_promised=promised,
         frames_estimated=promised or max(stream.frames, by_rate) or None,
+        transfer=transfer_name(stream.codec_context.color_trc),
     )
 
 

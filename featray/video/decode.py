@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import chain
 from typing import IO, Any, Protocol
 
@@ -21,6 +22,8 @@ from featray.video.clock import Clock
 from featray.video.container import open_video, refuse_huge, unread_tail, video_errors
 from featray.video.frame import Frame
 from featray.video.pictures import Pictures, damage_report
+from featray.video.shape import SQUARE, PixelShapes
+from featray.video.tone import ToneMap, transfer_name
 from featray.video.units import Bounds, Sampler, Unit
 
 _BACK_OFF_SECONDS = (0, 1, 4, 16)
@@ -37,8 +40,10 @@ class DecodeAccount:
         damaged_frames: frames that came out damaged and are kept.
         missing_frames: frames that the packets promise and the decoder did not give.
         truncated: whether the file ends before its own structure says that it should.
-        sar: sample aspect ratio as `num:den`, `1:1` where the stream does not say.
-        rotation_degrees, mirrored, width_px, height_px: of the first frame; size after rotation.
+        sar: sample aspect ratio of the first frame as `num:den`, `1:1` where the stream does not say.
+        rotation_degrees, mirrored, width_px, height_px: of the first frame; size with square pixels, after rotation.
+        transfer: transfer characteristic of the first frame, by FFmpeg's name.
+        squared, tone_mapped: whether any frame's pixels were made square, its tones mapped.
         last_pts_us: presentation time of the last frame.
         errors: code and message of what went wrong short of failing, for the errors table.
     """
@@ -53,15 +58,20 @@ class DecodeAccount:
     mirrored: bool = False
     width_px: int = 0
     height_px: int = 0
+    transfer: str = transfer_name(2)
+    squared: bool = False
+    tone_mapped: bool = False
     last_pts_us: int | None = None
     errors: list[tuple[ErrorCode, str]] = field(default_factory=list)
 
-    def note_frame(self, frame: Frame, sar: Any) -> None:
+    def note_frame(self, frame: Frame, sar: Fraction, transfer: int) -> None:
         """Count a frame; the first one says how the video looks."""
         if not self.frames_decoded:
             self.rotation_degrees, self.mirrored = frame.rotation_degrees, frame.mirrored
             self.width_px, self.height_px = frame.width_px, frame.height_px
-            self.sar = f"{sar.numerator}:{sar.denominator}" if sar else "1:1"
+            self.sar, self.transfer = f"{sar.numerator}:{sar.denominator}", transfer_name(transfer)
+        self.squared = self.squared or frame.squared
+        self.tone_mapped = self.tone_mapped or frame.tone_map is not None
         self.frames_decoded += 1
         self.last_pts_us = frame.pts_us
 
@@ -106,25 +116,34 @@ def _decode_opened(
     file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount, stride: int, *, seek: bool
 ) -> Iterator[Frame]:
     with open_video(file, max_pixels=settings.max_pixels) as (container, stream), video_errors("decoding"):
-        context = stream.codec_context
-        pictures, source = _from_keyframe(container, stream, unit) if seek else _from_beginning(container, stream, unit)
+        context, shapes = stream.codec_context, PixelShapes(stream)
+        begin = _from_keyframe if seek else _from_beginning
+        pictures, source = begin(container, stream, unit, shapes)
         sampler, bounds = Sampler(settings.sample, stream.time_base, unit), Bounds(unit, stride)
         begun, beyond = False, None
         for index, ticks, picture in _numbered(source, stream, unit):
             taken = sampler.takes(index, ticks)
             place = bounds.place(index, ticks, sampled=taken)
             pts_us = round(ticks * stream.time_base * 1_000_000)
-            frame = Frame.of(picture, index=index, pts_us=pts_us, beyond=place > 0)
+            sar = shapes.of(picture)
+            frame = Frame.of(
+                picture,
+                index=index,
+                pts_us=pts_us,
+                beyond=place > 0,
+                sar=sar if settings.square_pixels == "auto" else SQUARE,
+                tone_map=ToneMap.of(picture) if settings.tone_map == "auto" else None,
+            )
             if frame.beyond:
                 beyond = frame
                 break
-            refuse_huge(picture.width, picture.height, settings.max_pixels)
+            refuse_huge(frame.width_px, frame.height_px, settings.max_pixels)
             if place < 0:
                 continue
             if not begun and unit.first_index > 0 and unit.start_pts is None:
                 pictures.losses.forget()
             begun = True
-            account.note_frame(frame, stream.sample_aspect_ratio)
+            account.note_frame(frame, sar, picture.color_trc)
             if taken:
                 yield frame
         refuse_huge(context.width, context.height, settings.max_pixels)
@@ -142,8 +161,8 @@ def _numbered(source: Iterator[Any], stream: Any, unit: Unit) -> Iterator[tuple[
         yield index, clock.ticks(picture), picture
 
 
-def _from_beginning(container: Any, stream: Any, unit: Unit) -> tuple[Pictures, Iterator[Any]]:
-    pictures = Pictures(container, stream)
+def _from_beginning(container: Any, stream: Any, unit: Unit, shapes: PixelShapes) -> tuple[Pictures, Iterator[Any]]:
+    pictures = Pictures(container, stream, shapes)
     source = pictures.run()
     if unit.start_pts is not None:
         first = _first_at(source, unit.start_pts)
@@ -151,13 +170,13 @@ def _from_beginning(container: Any, stream: Any, unit: Unit) -> tuple[Pictures, 
     return pictures, source
 
 
-def _from_keyframe(container: Any, stream: Any, unit: Unit) -> tuple[Pictures, Iterator[Any]]:
+def _from_keyframe(container: Any, stream: Any, unit: Unit, shapes: PixelShapes) -> tuple[Pictures, Iterator[Any]]:
     """Pictures from the unit's first frame on, met at its exact time."""
     assert unit.start_pts is not None and unit.keyframe_pts is not None
     for seconds in _BACK_OFF_SECONDS:
         if not _seek(container, stream, unit.keyframe_pts - int(seconds / stream.time_base)):
             continue
-        pictures = Pictures(container, stream)
+        pictures = Pictures(container, stream, shapes)
         source = pictures.run(keyframe_pts=unit.keyframe_pts)
         first = _first_at(source, unit.start_pts)
         if first is not None and first.pts == unit.start_pts:

@@ -15,6 +15,8 @@ some hundred forms, with both distributions unless one is named:
 * Random access is wrong on open GOPs and edit lists, so a unit is decoded from the video's first
   frame on: cut long videos into few units (`decode.unit_frames`) with this backend.
 * It stops at the first damaged packet, and the whole object is read into memory.
+* It gives 8 bits without a word on HDR, whose tones cannot be mapped any more. Refused, unless
+  `decode.tone_map` is off. Of pixels that are not square the container's word holds for all frames.
 * Its colours differ from PyAV's where it minds neither the place of chroma nor interlacing: by up
   to 5 of 255 in 10 bits, by 1 to 4 on average in interlaced video. All else was identical.
 """
@@ -29,10 +31,12 @@ import numpy as np
 
 from featray.config import DecodeConfig
 from featray.errors import ConfigError, ErrorCode, VideoError
-from featray.video.container import open_video
+from featray.video.container import open_video, refuse_huge
 from featray.video.decode import DecodeAccount, Decoder, decode_pyav
 from featray.video.frame import Frame
 from featray.video.scan import PacketIndex, scan_packets
+from featray.video.shape import SQUARE, square_size
+from featray.video.tone import ToneMap
 from featray.video.units import WHOLE_VIDEO, Sampler, Unit
 
 _WRONG_FRAMES = frozenset({"mpegts", "mpeg", "mpegvideo"})
@@ -62,13 +66,18 @@ def decode_decord(
     Raises:
         VideoError: the file cannot be opened, or is of a form in which decord's frames are wrong.
     """
-    first = next(decode_pyav(file, WHOLE_VIDEO[0], DecodeConfig(max_pixels=settings.max_pixels), DecodeAccount()), None)
+    as_stored = DecodeConfig(max_pixels=settings.max_pixels, tone_map="off", square_pixels="off")
+    first = next(decode_pyav(file, WHOLE_VIDEO[0], as_stored, DecodeAccount()), None)
     with open_video(file, max_pixels=settings.max_pixels) as (container, stream):
         name = container.format.name.split(",")[0]
-        index, time_base, sar = scan_packets(container, stream), stream.time_base, stream.sample_aspect_ratio
+        index, time_base = scan_packets(container, stream), stream.time_base
+        sar = stream.sample_aspect_ratio or SQUARE
     turned_wrong = first is not None and (first.mirrored or (first.rotation_degrees and name != "mov"))
     if first is None or name in _WRONG_FRAMES or turned_wrong or not index.trusted:
         text = f"decord gives wrong frames or times for this form of {name}; set decode.backend to pyav"
+        raise VideoError(text, code=ErrorCode.UNSUPPORTED_CONTAINER)
+    if settings.tone_map == "auto" and ToneMap.of(first.picture):
+        text = "decord gives no HDR to map tones of; set decode.backend to pyav, or decode.tone_map to off"
         raise VideoError(text, code=ErrorCode.UNSUPPORTED_CONTAINER)
     # A range of frames comes of times that are not trusted, and those were refused.
     end = len(index.pts) if unit.end_pts is None else int(np.searchsorted(index.pts, unit.end_pts))
@@ -80,13 +89,17 @@ def decode_decord(
             return
         pts = int(index.pts[i])
         height_px, width_px = image.shape[:2]
+        if settings.square_pixels == "auto":
+            upright = 1 / sar if first.rotation_degrees in (90, 270) else sar
+            width_px, height_px = square_size(width_px, height_px, upright)
+            refuse_huge(width_px, height_px, settings.max_pixels)
         pts_us = round(pts * time_base * 1_000_000)
         picture = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame = Frame(i, pts_us, bool(index.keyframe[i]), width_px, height_px, 0, False, picture, beyond=i == end)
         if frame.beyond:
             yield frame
             return
-        account.note_frame(frame, sar)
+        account.note_frame(frame, sar, first.picture.color_trc)
         account.rotation_degrees = first.rotation_degrees
         if sampler.takes(i, pts):
             yield frame

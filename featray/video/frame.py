@@ -1,14 +1,18 @@
-"""Video. A decoded frame: upright pixels on demand, and when it is shown."""
+"""Video. A decoded frame: pixels on demand, square, upright and in SDR, and when it is shown."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from fractions import Fraction
+from typing import Any, Final, cast
 
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer, Type
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Colorspace, Interpolation
 from numpy.typing import NDArray
+
+from featray.video.shape import SQUARE, square_size
+from featray.video.tone import CODED_FORMAT, ToneMap
 
 _TURNS = {
     # transposed, then left-right flipped, then upside-down flipped: mirrored, counterclockwise degrees
@@ -42,11 +46,12 @@ class Frame:
         index: position in presentation order, counted over the whole video.
         pts_us: presentation time in microseconds, from the stream.
         keyframe: whether it is one.
-        width_px, height_px: of the upright frame, after rotation.
+        width_px, height_px: of the upright frame, with square pixels and after rotation.
         rotation_degrees: counterclockwise turn that makes the stored picture upright: 0, 90, 180, 270.
         mirrored: whether the stored picture is flipped left to right before that turn.
         picture: PyAV's frame, as stored.
         beyond: whether it is no longer the unit's own, but the first of the next one.
+        tone_map: how its HDR becomes SDR; None for SDR, and for HDR that is taken as it is coded.
     """
 
     index: int
@@ -58,55 +63,99 @@ class Frame:
     mirrored: bool
     picture: Any
     beyond: bool = False
+    tone_map: ToneMap | None = None
 
     @classmethod
-    def of(cls, picture: Any, *, index: int, pts_us: int, beyond: bool = False) -> Frame:
-        """Wrap a PyAV frame."""
+    def of(
+        cls,
+        picture: Any,
+        *,
+        index: int,
+        pts_us: int,
+        beyond: bool = False,
+        sar: Fraction = SQUARE,
+        tone_map: ToneMap | None = None,
+    ) -> Frame:
+        """Wrap a PyAV frame; its pixels, `sar` wide and 1 high as it is stored, are made square."""
         mirrored, turn = _orientation(picture)
-        width_px, height_px = picture.width, picture.height
+        width_px, height_px = square_size(picture.width, picture.height, sar)
         if turn in (90, 270):
             width_px, height_px = height_px, width_px
-        return cls(index, pts_us, bool(picture.key_frame), width_px, height_px, turn, mirrored, picture, beyond)
+        keyframe = bool(picture.key_frame)
+        return cls(index, pts_us, keyframe, width_px, height_px, turn, mirrored, picture, beyond, tone_map)
 
     @property
     def damaged(self) -> bool:
         """Whether the decoder says that the picture is not what was coded: patched up, or leaning on lost ones."""
         return bool(self.picture.is_corrupt)
 
+    @property
+    def squared(self) -> bool:
+        """Whether its pixels were not square, and are made so."""
+        return self._stored_size() != (self.picture.width, self.picture.height)
+
     def rgb(self) -> NDArray[np.uint8]:
-        """The upright frame, uint8 `[height, width, 3]`, RGB.
+        """The upright frame, uint8 `[height, width, 3]`, RGB."""
+        return self.to_sdr(self.coded_rgb())
+
+    def coded_rgb(self) -> NDArray[Any]:
+        """The upright frame `[height, width, 3]`, RGB: uint8, or uint16 where `to_sdr` is still to be asked.
 
         swscale reads matrix (BT.601, BT.709, BT.2020 ...), range, chroma position and interlacing from
-        the frame, and takes BT.601, limited range and left chroma where the stream does not say.
-        It converts no transfer function: HDR (PQ, HLG) stays as dull as it is coded.
+        the frame, and takes limited range, left chroma and BT.601 (of HDR: BT.2020) where the stream does not say.
         """
         return self._converted("rgb24", Interpolation.BICUBIC)
 
+    def to_sdr(self, coded: NDArray[Any]) -> NDArray[np.uint8]:
+        """Pixels of `coded_rgb`, all or some, as uint8 RGB of SDR.
+
+        Of a large frame a few chips are wanted, and mapping tones costs 40 ns a pixel.
+        """
+        return coded if self.tone_map is None else self.tone_map(coded)
+
     def scaled_rgb(self, scale: float) -> NDArray[np.uint8]:
         """The upright frame, uint8 RGB, its sides multiplied by `scale` and rounded."""
-        return self._converted("rgb24", Interpolation.BICUBIC, scale)
+        return self.to_sdr(self._converted("rgb24", Interpolation.BICUBIC, scale))
 
     def shrunk_bgr(self, long_side_px: int) -> NDArray[np.uint8]:
         """The upright frame, uint8 BGR, shrunk so that its long side is at most `long_side_px`."""
         long_side = max(self.width_px, self.height_px)
         if long_side <= long_side_px:
-            return self._converted("bgr24", Interpolation.BICUBIC)
-        scale = long_side_px / long_side
-        # swscale widens the filter when it shrinks, so bilinear is antialiased.
-        return self._converted("bgr24", Interpolation.BILINEAR, scale)
+            coded = self._converted("bgr24", Interpolation.BICUBIC)
+        else:
+            # swscale widens the filter when it shrinks, so bilinear is antialiased.
+            coded = self._converted("bgr24", Interpolation.BILINEAR, long_side_px / long_side)
+        return self.to_sdr(coded) if self.tone_map is None else np.ascontiguousarray(self.to_sdr(coded)[..., ::-1])
 
-    def _converted(self, pixel_format: str, interpolation: Interpolation, scale: float = 1) -> NDArray[np.uint8]:
+    def _stored_size(self) -> tuple[int, int]:
+        """Width and height of the picture as it is stored, but with square pixels."""
+        turned = self.rotation_degrees in (90, 270)
+        return (self.height_px, self.width_px) if turned else (self.width_px, self.height_px)
+
+    def _converted(self, pixel_format: str, interpolation: Interpolation, scale: float = 1) -> NDArray[Any]:
+        """The upright frame in a packed format, or in `CODED_FORMAT` if its tones are to be mapped."""
+        width_px, height_px = self._stored_size()
+        options: dict[str, Any] = {}
+        if self.tone_map is not None:
+            pixel_format = CODED_FORMAT
+            if self.picture.colorspace == _UNSPECIFIED:
+                options = {"src_colorspace": Colorspace.BT2020}
         converted = self.picture.reformat(
-            width=max(1, round(self.picture.width * scale)),
-            height=max(1, round(self.picture.height * scale)),
+            width=max(1, round(width_px * scale)),
+            height=max(1, round(height_px * scale)),
             format=pixel_format,
             interpolation=interpolation,
             threads=1,  # PyAV's default is a thread a core, in every worker
+            **options,
         )
-        image: NDArray[np.uint8] = converted.to_ndarray()
+        image: NDArray[Any] = converted.to_ndarray()
         if self.mirrored:
             image = image[:, ::-1]
         return np.ascontiguousarray(np.rot90(image, self.rotation_degrees // 90))
+
+
+_UNSPECIFIED: Final = 2
+"""Matrix coefficients of ITU-T H.273 that a stream does not say."""
 
 
 def _orientation(picture: Any) -> tuple[bool, int]:

@@ -15,6 +15,7 @@ import av.error
 
 from featray.video.holes import Holes
 from featray.video.scan import is_shown, read_packets, starts_decoding
+from featray.video.shape import PixelShapes
 
 Place = tuple[int | None, int | None]
 """Time in stream ticks, and byte in the file, as far as known."""
@@ -59,11 +60,12 @@ def _within(ticks: int | None, start: int | None, end: int | None) -> bool:
 
 
 class Pictures:
-    """Decodes a stream from where its container stands."""
+    """Decodes a stream from where its container stands; `shapes` is told of every packet."""
 
-    def __init__(self, container: Any, stream: Any) -> None:
+    def __init__(self, container: Any, stream: Any, shapes: PixelShapes) -> None:
         self._container = container
         self._stream = stream
+        self._shapes = shapes
         self.losses = Losses()
         self._follow_times = True
         self._first_key_ticks: int | None = None
@@ -117,6 +119,7 @@ class Pictures:
             self.losses.refused.append(self._last)
             self.losses.silent.pop(packet.pts, None)
             return
+        self._shapes.note_packet(packet)
         for picture in pictures:
             yield self._accounted(picture)
 

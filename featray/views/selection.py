@@ -27,6 +27,7 @@ class VideoRow:
         weights_trained: whether the facial numbers carry meaning.
         column: `input.column` of the run that made the rows.
         input_places: what the config of that run named: what storage options for videos are for.
+        squared, tone_mapped: what was done to frames; None in rows of versions that did neither.
     """
 
     dataset: str
@@ -41,6 +42,8 @@ class VideoRow:
     weights_trained: bool
     column: str | None
     input_places: tuple[str, ...] = ()
+    squared: bool | None = None
+    tone_mapped: bool | None = None
 
     @property
     def name(self) -> str:

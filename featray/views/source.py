@@ -75,7 +75,12 @@ class Source:
         """
         self._row, self._video, self._options = row, video, storage_options
         pixels = max((row.width or 0) * (row.height or 0), DecodeConfig().max_pixels)
-        self._settings = DecodeConfig(unit_frames=_UNIT_FRAMES, max_pixels=pixels)
+        self._settings = DecodeConfig(
+            unit_frames=_UNIT_FRAMES,
+            max_pixels=pixels,
+            tone_map="auto" if row.tone_mapped else "off",
+            square_pixels="auto" if row.squared else "off",
+        )
         plan = plan_video(video, self._settings, storage_options)
         if plan.failure is not None or plan.header is None:
             _, code, message = plan.failure or ("", "decode_failed", "no header")

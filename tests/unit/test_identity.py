@@ -33,6 +33,7 @@ def test_the_release_of_the_default_settings_stays():
         {"decode": {"unit_frames": 64, "timeout_seconds": 5}},
         {"run": {"max_attempts": 1}},
         {"detect": {"input_px": 640}},
+        {"decode": {"tone_map": "auto", "square_pixels": "auto"}},
     ],
 )
 def test_settings_that_do_not_change_results_keep_the_work_key(same):
@@ -44,6 +45,8 @@ def test_settings_that_do_not_change_results_keep_the_work_key(same):
     [
         {"decode": {"sample": {"every": 2}}},
         {"decode": {"sample": {"fps": 5}}},
+        {"decode": {"tone_map": "off"}},
+        {"decode": {"square_pixels": "off"}},
         {"detect": {"min_score": 0.6}},
         {"detect": {"input_px": 320}},
         {"detect": {"every": 5}},

@@ -1,6 +1,6 @@
 """A video whose planning failed for the moment is planned again by the next run, and nothing of the failure stays."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 import pytest
@@ -56,3 +56,22 @@ def test_a_plan_that_failed(partition, planner, face_clip, code, again):
     else:
         assert [unit.landed_parts for unit in units] == [1]
         assert asdict(read_plan(folder)) == asdict(failed)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["of today", "older"])
+def test_what_landed_before_hdr_was_looked_at_is_done_again(partition, planner, face_clip, known):
+    """Or one half of a video would be tone-mapped, and the other not."""
+    (video,) = list_videos(InputConfig(uris=[str(face_clip)]))
+    task = VideoTask(video, "key", "shard", resume=True)
+    folder = partition.landing(video.video_id, "key")
+    plan = planner._plan(video)
+    assert plan.header.transfer == "smpte170m"
+    if not known:
+        plan = replace(plan, header=replace(plan.header, transfer=None))
+    write_plan(folder, plan)
+    unit = next(task.units(plan, {}))
+    land_unit_part(partition, unit, "run", 0, LANDED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table(), Outcome())
+    (table,) = planner(pa.table({"task": [dump(task).decode()]}))
+    units = [load(UnitTask, text) for text in table["task"].to_pylist()]
+    assert [unit.landed_parts for unit in units] == [int(known), 0, 0]
+    assert read_plan(folder).header.transfer == "smpte170m"

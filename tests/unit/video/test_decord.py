@@ -16,6 +16,7 @@ from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.decoders import open_decoder
 from featray.video.units import WHOLE_VIDEO
 from tests.fixtures.corpus import GOOD, Corpus
+from tests.fixtures.hdr import HLG, write_clip
 from tests.fixtures.videos import Decoded, cut
 
 ALWAYS_REFUSED = {
@@ -78,3 +79,15 @@ def test_units_are_a_full_decode(corpus: Corpus) -> None:
     units, _ = cut(path, sample, 4)
     assert len(units) > 5
     assert frames(units, settings) == frames(WHOLE_VIDEO, settings)
+
+
+@needs_decord
+def test_hdr_is_refused_unless_it_is_taken_as_coded(tmp_path: Path) -> None:
+    place = write_clip(tmp_path / "hlg.mp4", [np.full((96, 128, 3), 90, np.uint8)] * 4, transfer=HLG)
+    with place.open("rb") as file:
+        with pytest.raises(VideoError, match=r"decode.tone_map to off") as caught:
+            next(open_decoder("decord")(file, WHOLE_VIDEO[0], DecodeConfig(), DecodeAccount()))
+        assert caught.value.code == ErrorCode.UNSUPPORTED_CONTAINER
+        frames = open_decoder("decord")(file, WHOLE_VIDEO[0], DecodeConfig(tone_map="off"), account := DecodeAccount())
+        assert len(list(frames)) == 4
+    assert (account.transfer, account.tone_mapped) == ("arib-std-b67", False)
