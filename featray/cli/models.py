@@ -42,7 +42,7 @@ def list_command(as_json: bool) -> None:
     """
     from featray.config import cache_dir
     from featray.faces.weights import DETECTOR_WEIGHTS
-    from featray.model.source import KNOWN_CHECKPOINTS
+    from featray.model.known import KNOWN_CHECKPOINTS
     from featray.weights.hub import list_pulled
 
     pulled = list_pulled(cache_dir())

@@ -175,7 +175,7 @@ def _cuda(np: Any) -> Check:
 def weights() -> Iterator[Check]:
     """The published checkpoints, and what has been pulled."""
     from featray.config import cache_dir
-    from featray.model.source import KNOWN_CHECKPOINTS
+    from featray.model.known import KNOWN_CHECKPOINTS
     from featray.weights.hub import list_pulled
 
     try:

@@ -35,6 +35,8 @@ class WeightsFacts:
     hub_revision: str | None
     license: str
     weights_trained: bool
+    conventions: str
+    unusable: str
 
 
 def run_row(
@@ -142,7 +144,7 @@ def footer(row: dict[str, Any]) -> dict[str, str]:
     """The facts of a run that stand in every file's footer, so that a file copied away tells its origin."""
     names = (
         "dataset release featray_version featray_commit model_name model_file weights_sha256 hub_revision license "
-        "weights_trained recipe engine precision detector detector_sha256 decoder ffmpeg config_hash"
+        "weights_trained conventions unusable recipe engine precision detector detector_sha256 decoder ffmpeg config_hash"
     ).split()
     return {name: str(row[name]).lower() if isinstance(row[name], bool) else str(row[name] or "") for name in names}
 

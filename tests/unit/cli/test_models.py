@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from featray.cli import main
 from featray.model.checkpoint import read_checkpoint
-from featray.model.source import KNOWN_CHECKPOINTS, SYNTHETIC
+from featray.model.known import KNOWN_CHECKPOINTS
+from featray.model.source import SYNTHETIC
 from featray.model.synth import SYNTHETIC_VARIANTS
 from tests.fixtures.golden import HUB_FILE, HUB_SPEC
 from tests.fixtures.hub_server import COMMIT

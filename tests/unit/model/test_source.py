@@ -11,7 +11,8 @@ from functools import partial
 import pytest
 
 from featray.errors import ConfigError, LicenseError, ModelError, WeightsMissing
-from featray.model.source import KNOWN_CHECKPOINTS, resolve_checkpoint
+from featray.model.known import KNOWN_CHECKPOINTS
+from featray.model.source import resolve_checkpoint
 from tests.fixtures.golden import HUB_FILE as FILE
 from tests.fixtures.golden import HUB_SPEC as SPEC
 from tests.fixtures.hub_server import COMMIT, point_client_to
