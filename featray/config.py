@@ -207,7 +207,7 @@ class ModelConfig(Section):
     revision: str | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     conventions: Literal["auto"] | ConventionsName | NegatedConventions = "auto"
-    """Signs of head pose and gaze. `auto` are those of the checkpoint's record, for a file that is not known the newest.
+    """Signs of head pose and gaze. `auto` are those of the checkpoint's record, for an unknown file the newest.
     `{of: py-feat-2.1.2, negate: [gaze_yaw]}` turns some; other signs than the newest make another release."""
     recipe: Literal["pyfeat", "card-center-crop"] = "pyfeat"
     engine: Literal["auto", "torch", "openvino"] = "auto"

@@ -1,4 +1,4 @@
-"""Model. The published checkpoints, each as a record: what its numbers mean, what it cannot say, what its licence rests on.
+"""Model. The published checkpoints as records: what their numbers mean, what they cannot say, what licences rest on.
 
 Every statement carries its source. Where sources disagree the record says which one it follows; `featray models check`
 looks at real faces and has the last word.
@@ -104,7 +104,9 @@ V28: Final = KnownCheckpoint(
             "raw head pitch is positive downwards, checked on live video, so the column is -p0; roll is -p2, yaw +p1",
             "py-feat 2.1.2 to 2.1.5, feat/detector_v2.py",
         ),
-        Fact("raw gaze pitch is positive downwards, so the column is -g1", "py-feat 2.1.2 to 2.1.5, feat/detector_v2.py"),
+        Fact(
+            "raw gaze pitch is positive downwards, so the column is -g1", "py-feat 2.1.2 to 2.1.5, feat/detector_v2.py"
+        ),
         _GAZE_YAW,
         _MESH,
         Fact(

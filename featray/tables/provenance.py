@@ -144,7 +144,8 @@ def footer(row: dict[str, Any]) -> dict[str, str]:
     """The facts of a run that stand in every file's footer, so that a file copied away tells its origin."""
     names = (
         "dataset release featray_version featray_commit model_name model_file weights_sha256 hub_revision license "
-        "weights_trained conventions unusable recipe engine precision detector detector_sha256 decoder ffmpeg config_hash"
+        "weights_trained conventions unusable recipe engine precision detector detector_sha256 decoder ffmpeg "
+        "config_hash"
     ).split()
     return {name: str(row[name]).lower() if isinstance(row[name], bool) else str(row[name] or "") for name in names}
 

@@ -113,7 +113,8 @@ def _draw(output: Output, count: int, seed: int, release: str | None) -> list[di
             SELECT dataset, release, video_id, frame_index, face_index FROM faces ORDER BY {order} LIMIT {int(count)}
         )
         SELECT f.*, blendshapes.* EXCLUDE (dataset, release, video_id, frame_index, face_index), mesh.mesh_xyz,
-               v.uri, v.member, v.content_id, r.config, r.config_hash, r.engine, r.precision, r.weights_sha256, r.conventions
+               v.uri, v.member, v.content_id, r.config, r.config_hash, r.engine, r.precision,
+               r.weights_sha256, r.conventions
         FROM {tables}
         SEMI JOIN drawn USING (dataset, release, video_id, frame_index, face_index)
         LEFT JOIN videos v USING (dataset, release, video_id)
