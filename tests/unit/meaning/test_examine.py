@@ -19,7 +19,7 @@ from featray.meaning.pairs import LAYOUTS, PAIRS, changed_mesh
 from featray.meaning.watched import SIDED_PAIRS
 from featray.model.conventions import NEWEST, PYFEAT_2_0, configured_conventions
 from featray.names import BLENDSHAPE_NAMES
-from tests.fixtures.told import face_clip, mirror_image, told, watched
+from tests.fixtures.told import face_clip, mirror_image, watched
 
 CLIP = face_clip()
 CONFIG = {"dataset": "test", "input": {"uris": ["a.mp4"]}, "output": {"uri": "out"}}

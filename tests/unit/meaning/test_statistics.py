@@ -58,7 +58,9 @@ def test_clips_are_compared_within_themselves():
     assert apart.low < 0 < apart.high, "what differs between two clips is no correlation"
 
 
-@pytest.mark.parametrize("constant", [np.zeros(FRAMES), np.full(FRAMES, 0.3), 1e6 + 1e-3 * np.sin(np.arange(FRAMES) / 3)])
+@pytest.mark.parametrize(
+    "constant", [np.zeros(FRAMES), np.full(FRAMES, 0.3), 1e6 + 1e-3 * np.sin(np.arange(FRAMES) / 3)]
+)
 def test_what_does_not_vary_is_no_evidence(constant):
     moving = np.sin(np.arange(FRAMES))
     assert correlate([(constant, moving)]) is None
