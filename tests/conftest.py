@@ -9,4 +9,5 @@ pytest_plugins = [
     "tests.fixtures.videos",
     "tests.fixtures.faults",
     "tests.fixtures.disks",
+    "tests.fixtures.fitted",
 ]

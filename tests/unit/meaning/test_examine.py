@@ -1,7 +1,7 @@
 """A network that is right passes; each single sign or swap that is wrong is named, and nothing else.
 
-The mesh is MediaPipe's of the bundled clip and the landmarks are the shipped detector's, so that the geometry is that of
-a real face; what the heads say is built from it (`tests/fixtures/told.py`).
+The mesh is MediaPipe's of the bundled clip and the landmarks are the shipped detector's, so that the geometry is that
+of a real face; what the heads say is built from it (`tests/fixtures/told.py`).
 """
 
 from __future__ import annotations
