@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from featray.config import Config, Table
 from featray.identity import settings_hash
+from featray.schema import FACES
 from featray.version import __version__
 
 _LIBRARIES = ("ray", "torch", "timm", "pyarrow", "numpy", "scipy", "openvino", "av", "safetensors")
@@ -129,6 +130,14 @@ def read_config(text: str | None) -> StoredConfig:
     return StoredConfig(
         found.input.uris, places, found.input.path_fields, found.input.column, tuple(found.output.tables), data
     )
+
+
+_FACE_COLUMNS = frozenset(column.name for column in FACES)
+
+
+def read_unusable(text: str | None) -> tuple[str, ...]:
+    """Read `runs.unusable`: columns of `faces` that the checkpoint is known not to estimate."""
+    return tuple(name for name in (text or "").split(",") if name in _FACE_COLUMNS)
 
 
 class _Plain(yaml.SafeLoader):
