@@ -101,19 +101,18 @@ def test_an_unknown_file_is_said(weights, inputs, tmp_path, caplog):
 
 def test_pages_and_pictures_say_what_is_not_estimated(as_v25, tmp_path):
     out, first, second = as_v25
-    words = "do not estimate pose_pitch"
+    page = tmp_path / "page.html"
+    report = CliRunner().invoke(
+        main, ["report", str(out), "--out", str(page), "--no-thumbnails", "--release", second.release]
+    )
+    assert report.exit_code == 0 and "do not estimate pose_pitch" in report.output
+    text = page.read_text("utf-8")
+    assert text.count("known not to estimate pose_pitch") == 1
+    assert text.count("<strong>not estimated:</strong>") == 1
     for job, said in ((first, False), (second, True)):
-        page, sheet = tmp_path / f"{job.release}.html", tmp_path / f"{job.release}.png"
-        release = ("--release", job.release)
-        report = CliRunner().invoke(main, ["report", str(out), "--out", str(page), "--no-thumbnails", *release])
-        preview = CliRunner().invoke(
-            main, ["preview", str(out), "--video", "anna.mp4", "--out", str(sheet), "--frames", "2", *release]
-        )
-        assert (report.exit_code, preview.exit_code) == (0, 0), report.output + preview.output
-        assert (words in report.output, words in preview.output) == (said, said)
-        text = page.read_text("utf-8")
-        assert ("known not to estimate pose_pitch" in text) == said
-        assert ("<strong>not estimated:</strong>" in text) == said
+        picture = ("--out", str(tmp_path / "a.png"), "--frames", "2", "--release", job.release)
+        preview = CliRunner().invoke(main, ["preview", str(out), "--video", "anna.mp4", *picture])
+        assert preview.exit_code == 0 and ("do not estimate pose_pitch" in preview.output) == said
 
 
 def test_the_panel_and_the_axes_leave_it_out(as_v25):
