@@ -212,14 +212,29 @@ class DetectConfig(Section):
         return {key: value for key, value in {**settings, "input_px": self.long_side_px}.items() if key not in ignored}
 
 
+SignedColumn = Literal["pose_pitch", "pose_roll", "pose_yaw", "gaze_yaw", "gaze_pitch"]
+ConventionsName = Literal["py-feat-2.1.2", "py-feat-2.0"]
+
+
+class NegatedConventions(Section):
+    """Conventions with the signs of some columns turned, where `featray models check` found them opposed."""
+
+    of: ConventionsName
+    negate: Annotated[list[SignedColumn], Field(min_length=1)]
+
+
 class ModelConfig(Section):
     """Which weights, and how they are run."""
 
     checkpoint: str = "synthetic"
-    """`synthetic` (of another published form: `synthetic:v28`, ...), a local path, or
-    `hf://owner/repo/file.safetensors`, which is kept in `$FEATRAY_CACHE` or `~/.cache/featray`."""
+    """`synthetic` (of another published form: `synthetic:v28`, ...); `v2.8`, `v2.7` or `v2.5`, the published ones;
+    `hf://owner/repo/file.safetensors`; or a local path. What comes from the hub is kept in `$FEATRAY_CACHE` or
+    `~/.cache/featray`."""
     revision: str | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    conventions: Literal["auto"] | ConventionsName | NegatedConventions = "auto"
+    """Signs of head pose and gaze. `auto` are those of the checkpoint's record, for an unknown file the newest.
+    `{of: py-feat-2.1.2, negate: [gaze_yaw]}` turns some; other signs than the newest make another release."""
     recipe: Literal["pyfeat", "card-center-crop"] = "pyfeat"
     engine: Literal["auto", "torch", "openvino"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -88,6 +88,10 @@ def _repeated_keys(node: yaml.Node, path: str, visited: set[int]) -> Iterator[st
 
 ALTERNATIVES: Final = {
     "decode.sample": "all, {every: n} with n at least 1, or {fps: x} with x over 0 and up to 1000",
+    "model.conventions": (
+        "auto, py-feat-2.1.2, py-feat-2.0, or {of: one of the two, negate: [pose_pitch, pose_roll, pose_yaw, gaze_yaw, "
+        "gaze_pitch]}"
+    ),
     "cluster.cpus": "auto or a number over 0",
     "cluster.gpus": "auto or a number of at least 0",
     "cluster.decode_workers": "auto or a whole number of at least 1",

@@ -70,7 +70,9 @@ def partition_value(name: str, value: str) -> str:
     return value + ending
 
 
-def result_settings(config: Config, *, weights_sha256: str, detector_sha256: str, precision: str) -> dict[str, Any]:
+def result_settings(
+    config: Config, *, weights_sha256: str, detector_sha256: str, precision: str, conventions: str | None = None
+) -> dict[str, Any]:
     """Everything that decides what the tables say, as plain JSON data.
 
     Args:
@@ -78,6 +80,8 @@ def result_settings(config: Config, *, weights_sha256: str, detector_sha256: str
         weights_sha256: of the multitask checkpoint.
         detector_sha256: of the detector's weights, or of its file of boxes.
         precision: `fp32` or `bf16`, after `auto` was resolved.
+        conventions: `Conventions.setting`, the signs of angles; None for those that all outputs once had, whose
+            releases keep their names.
     """
     return {
         "epoch": RESULTS_EPOCH,
@@ -85,6 +89,7 @@ def result_settings(config: Config, *, weights_sha256: str, detector_sha256: str
         "detector": detector_sha256,
         "recipe": config.model.recipe,
         "precision": precision,
+        **({} if conventions is None else {"conventions": conventions}),
         "decode": config.decode.result_settings(),
         "detect": config.detect.result_settings(),
         # Not results, but one release has one set of tables and one layout of folders.

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from featray.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
 
-SCHEMA_VERSION: Final = 2
-"""2 added `frames.shot_cut`."""
+SCHEMA_VERSION: Final = 3
+"""2 added `frames.shot_cut`; 3 `runs.conventions`, `runs.unusable`, `videos.transfer`, `tone_mapped` and `squared`."""
 
 STRING, BOOL, INT32, INT64 = pa.string(), pa.bool_(), pa.int32(), pa.int64()
 FLOAT, DOUBLE = pa.float32(), pa.float64()
@@ -75,10 +75,10 @@ FACES = (
     *(Column(f"emotion_{e}", FLOAT, f"share of {e}; the seven sum to 1", "", "[0, 1]") for e in EMOTION_NAMES_7),
     Column("valence", FLOAT, "unpleasant to pleasant", "", "[-1, 1]"),
     Column("arousal", FLOAT, "calm to excited", "", "[-1, 1]"),
-    Column("gaze_yaw", FLOAT, "gaze direction, horizontal", "rad"),
+    Column("gaze_yaw", FLOAT, "gaze direction, horizontal; positive is the subject's left, the image's right", "rad"),
     Column("gaze_pitch", FLOAT, "gaze direction, vertical; positive is up", "rad"),
     Column("gaze_angle", FLOAT, "angle between gaze and the camera axis", "rad", "[0, pi]"),
-    Column("pose_pitch", FLOAT, "head pitch; positive is up", "rad"),
+    Column("pose_pitch", FLOAT, "head pitch; positive is up; v2.5 does not estimate it (runs.unusable)", "rad"),
     Column("pose_roll", FLOAT, "head roll; positive tilts to the subject's right", "rad"),
     Column("pose_yaw", FLOAT, "head yaw; positive turns to the subject's right", "rad"),
     Column("pose_x", FLOAT, "head position as the network gives it, x", "model units"),
@@ -168,6 +168,8 @@ RUNS = (
     Column("hub_revision", STRING, "commit on the model hub, null for local files"),
     Column("license", STRING, "licence of the weights"),
     Column("weights_trained", BOOL, "false for synthetic weights: facial numbers then carry no meaning"),
+    Column("conventions", STRING, "signs of head pose and gaze: a name, then each column's formula of the network's raw numbers (p: pose head, g: gaze head); null before there was a choice: py-feat-2.1.2"),
+    Column("unusable", STRING, "columns that this checkpoint is known not to estimate, whatever they hold, separated by commas; empty if none is known, null from an older featray"),
     Column("recipe", STRING, "from chip to network input", "", "pyfeat | card-center-crop"),
     Column("engine", STRING, "what ran the network", "", "torch | openvino"),
     Column("precision", STRING, "arithmetic of the network", "", "fp32 | bf16"),

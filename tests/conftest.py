@@ -10,4 +10,5 @@ pytest_plugins = [
     "tests.fixtures.faults",
     "tests.fixtures.disks",
     "tests.fixtures.spark",
+    "tests.fixtures.fitted",
 ]

@@ -3,12 +3,14 @@
 -- One row a face that passes every threshold below: its keys, where it is (uri, member, pts_us), the quality
 -- columns that let it pass, and its emotions, valence and arousal. Interpolated boxes do not pass.
 --
+-- Head pitch is shown and is no threshold: the checkpoint v2.5 does not estimate it (runs.unusable says which columns a
+-- release's weights do not).
+--
 -- The thresholds are a place to start, no standard: sharpness goes with resolution and compression, so look at
 -- its distribution in your videos first. A filter biases what is left: people who turn away or move are dropped.
 -- Runs on DuckDB and Spark SQL.
 WITH settings AS (  -- e0 makes a double, so that engines agree at the threshold
-    SELECT 0.8e0 AS least_score, 48 AS least_px, 30 AS least_sharpness, 0.8e0 AS least_in_frame, 0.7e0 AS most_yaw_rad,
-        0.5e0 AS most_pitch_rad
+    SELECT 0.8e0 AS least_score, 48 AS least_px, 30 AS least_sharpness, 0.8e0 AS least_in_frame, 0.7e0 AS most_yaw_rad
 )
 SELECT dataset, release, video_id, uri, member, frame_index, pts_us, face_index, track_id,
     score, face_px, sharpness, in_frame, pose_yaw, pose_pitch,
@@ -22,6 +24,5 @@ WHERE score >= least_score
     AND sharpness >= least_sharpness
     AND in_frame >= least_in_frame
     AND abs(pose_yaw) <= most_yaw_rad
-    AND abs(pose_pitch) <= most_pitch_rad
     AND NOT interpolated
 ORDER BY dataset, release, video_id, pts_us, face_index

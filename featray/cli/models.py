@@ -1,4 +1,4 @@
-"""Command line. `featray models`: fetch weights, look inside checkpoints, make synthetic ones.
+"""Command line. `featray models`: fetch weights, look inside checkpoints, check what they mean, make synthetic ones.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from featray.cli.models_check import check, check_pulled, find_checkpoint
 from featray.errors import ModelError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -23,13 +24,16 @@ _SUFFIX = ".safetensors"
 _PINNED_OR_MAIN = "[default: the revision that featray pins, else main]"
 
 
-@click.group(short_help="Fetch checkpoints and detectors' weights, and look into them.")
+@click.group(short_help="Fetch checkpoints and detectors' weights, look into them, check what they mean.")
 def models() -> None:
-    """Fetch checkpoints and detectors' weights, look inside checkpoints, make synthetic ones.
+    """Fetch checkpoints and detectors' weights, look inside checkpoints, check what they mean, make synthetic ones.
 
     \b
     featray models list
     """
+
+
+models.add_command(check)
 
 
 @models.command(name="list")
@@ -42,13 +46,13 @@ def list_command(as_json: bool) -> None:
     """
     from featray.config import cache_dir
     from featray.faces.weights import DETECTOR_WEIGHTS
-    from featray.model.source import KNOWN_CHECKPOINTS
+    from featray.model.known import KNOWN_CHECKPOINTS
     from featray.weights.hub import list_pulled
 
     pulled = list_pulled(cache_dir())
     specs = {record.spec for record, _ in pulled}
     if as_json:
-        named = [(known.spec, known.spec, known.license) for known in KNOWN_CHECKPOINTS]
+        named = [(known.name, known.spec, known.license) for known in KNOWN_CHECKPOINTS]
         named += [(name, weights.hub_file.spec, weights.license) for name, weights in DETECTOR_WEIGHTS.items()]
         found = {
             "published": [
@@ -63,8 +67,9 @@ def list_command(as_json: bool) -> None:
     click.echo("Published:")
     for known in KNOWN_CHECKPOINTS:
         here = "pulled" if known.spec in specs else "not pulled"
-        click.echo(f"  {known.spec}")
+        click.echo(f"  {known.name}")
         click.echo(f"      {known.description}; license {known.license}; {known.pinned}; {here}")
+        click.echo(f"      {known.spec}")
     click.echo("Face detectors that do not ship with featray:")
     for name, weights in DETECTOR_WEIGHTS.items():
         here = "pulled" if weights.hub_file.spec in specs else "not pulled"
@@ -84,54 +89,68 @@ def list_command(as_json: bool) -> None:
 @click.option("--revision", help=f"Branch, tag or commit on the hub. {_PINNED_OR_MAIN}")
 @click.option("--sha256", help="Hex digest that the file must have.")
 @click.option("--accept-license", metavar="LICENSE", help="The licence of the weights, if you agree to it.")
-def pull(spec: str, revision: str | None, sha256: str | None, accept_license: str | None) -> None:
-    """Fetch SPEC and check it: hf://owner/repository/file.safetensors, or the name of a face detector.
+@click.option("--check/--no-check", "with_check", default=True, help="Also check what its columns mean, once.")
+def pull(spec: str, revision: str | None, sha256: str | None, accept_license: str | None, with_check: bool) -> None:
+    """Fetch SPEC and check it: v2.8, v2.7 or v2.5, hf://owner/repository/file.safetensors, or the name of a detector.
 
     A file that was pulled is used from then on without the network. HF_ENDPOINT and HF_TOKEN
     are respected.
 
     \b
-    featray models pull hf://py-feat/face_multitask_v2/face_multitask_v2.safetensors \\
-        --accept-license research-noncommercial
+    featray models pull v2.8 --accept-license research-noncommercial
     featray models pull retinaface-r34
     """
     from featray.config import cache_dir
     from featray.faces.weights import DETECTOR_WEIGHTS, pull_weights
-    from featray.model.source import checked_sha256, resolve_checkpoint
-    from featray.weights.hub import HUB_PREFIX
+    from featray.model.known import KNOWN_CHECKPOINTS
+    from featray.model.source import checked_sha256, is_on_hub, resolve_checkpoint
 
     pulled: Checkpoint | DetectorFile
+    checkpoint: Checkpoint | None = None
     if spec in DETECTOR_WEIGHTS:
         pulled = pull_weights(spec, revision=revision, sha256=checked_sha256(sha256), cache_dir=cache_dir())
-    elif spec.startswith(HUB_PREFIX):
-        pulled = resolve_checkpoint(
+    elif is_on_hub(spec):
+        pulled = checkpoint = resolve_checkpoint(
             spec, revision=revision, sha256=sha256, accept_license=accept_license, cache_dir=cache_dir()
         )
     else:
-        detectors = ", ".join(DETECTOR_WEIGHTS)
-        raise UsageError(f"{spec}: only hf://owner/repository/file.safetensors can be pulled, and {detectors}")
+        names = ", ".join([*(known.name for known in KNOWN_CHECKPOINTS), *DETECTOR_WEIGHTS])
+        raise UsageError(f"{spec}: only hf://owner/repository/file.safetensors can be pulled, and {names}")
     _echo("path", pulled.path)
     _echo("sha256", pulled.sha256)
     _echo("revision", pulled.revision)
+    if checkpoint is not None and with_check:
+        _echo("check", check_pulled(checkpoint, spec))
 
 
 @models.command()
 @click.argument("spec")
 @click.option("--revision", help=f"Branch, tag or commit that an hf:// file was pulled at. {_PINNED_OR_MAIN}")
 def inspect(spec: str, revision: str | None) -> None:
-    """Say what the checkpoint SPEC is: a path, hf://... that was pulled, or synthetic[:variant].
+    """Say what the checkpoint SPEC is: a path, v2.8 or hf://... that was pulled, or synthetic[:variant].
 
     \b
     featray models inspect synthetic:v28
     """
-    checkpoint = _find(spec, revision)
-    config = checkpoint.config
+    from featray.model.known import recognise
+
+    checkpoint = find_checkpoint(spec, revision)
+    config, recognised = checkpoint.config, recognise(checkpoint, spec)
     _echo("path", checkpoint.path)
     _echo("sha256", checkpoint.sha256)
     if checkpoint.revision:
         _echo("revision", checkpoint.revision)
     _echo("license", checkpoint.license)
     _echo("trained", "yes" if checkpoint.weights_trained else "no; synthetic weights, their numbers carry no meaning")
+    _echo("recognised", recognised.how)
+    _echo("conventions", recognised.conventions.text)
+    for column, reason in recognised.unusable.items():
+        _echo("unusable", f"{column}: {reason.says} [{reason.source}]")
+    if recognised.known is not None:
+        for fact in recognised.known.facts:
+            _echo("meaning", f"{fact.says} [{fact.source}]")
+        for fact in recognised.known.licence_facts:
+            _echo("rests on", f"{fact.says} [{fact.source}]")
     _echo("parameters", f"{checkpoint.num_parameters:,}")
     for head in _heads(config):
         _echo("head", head)
@@ -166,19 +185,6 @@ def synth(out: Path, variant: str | None, config_json: str | None, seed: int) ->
     _echo("path", checkpoint.path)
     _echo("sha256", checkpoint.sha256)
     _echo("parameters", f"{checkpoint.num_parameters:,}")
-
-
-def _find(spec: str, revision: str | None) -> Checkpoint:
-    """Open a checkpoint without the network. Looking at pulled weights asks for no licence again."""
-    from featray.config import cache_dir
-    from featray.model.source import open_pulled_checkpoint, resolve_checkpoint
-    from featray.weights.hub import HUB_PREFIX
-
-    if spec.startswith(HUB_PREFIX):
-        return open_pulled_checkpoint(spec, revision, cache_dir())
-    if revision is not None:
-        raise UsageError(f"--revision: {spec} is not on the hub; only hf:// files have revisions")
-    return resolve_checkpoint(spec, revision=None, sha256=None, accept_license=None, cache_dir=cache_dir())
 
 
 def _synthetic_config(variant: str | None, config_json: str | None) -> CheckpointConfig:
@@ -229,4 +235,4 @@ def _gaze(config: CheckpointConfig) -> list[str]:
 
 
 def _echo(name: str, value: object) -> None:
-    click.echo(printable(f"{name:<11} {value}"))
+    click.echo(printable(f"{name:<12} {value}"))

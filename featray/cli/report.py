@@ -63,6 +63,8 @@ def report(
     click.echo(f"{path}  {made.dataset}, release {made.release}: {made.size_bytes / 1e6:.1f} MB{pictures}")
     if not made.weights_trained:
         click.echo("The weights are synthetic: boxes, times and counts are real, facial numbers carry no meaning.")
+    if made.unusable:
+        click.echo(f"These weights do not estimate {', '.join(made.unusable)}, whatever the tables hold there.")
 
 
 @click.command()

@@ -85,6 +85,10 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print("Some of them failed or are partial; --retry-failed takes them up again.")
     if not summary.job.checkpoint.weights_trained:
         console.print(NOT_TRAINED, style="yellow")
+    if unusable := summary.job.unusable:
+        console.print(
+            f"These weights do not estimate {', '.join(unusable)}, whatever the tables hold there.", style="yellow"
+        )
 
 
 def _print_deleted(summary: Summary, console: Console) -> None:

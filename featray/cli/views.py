@@ -102,6 +102,8 @@ def preview(
     click.echo(printable(f"{path}  {made.pictures} frames of {made.video.uri}"))
     if not made.video.weights_trained:
         click.echo("The weights are synthetic: boxes, landmarks and times are real, facial numbers carry no meaning.")
+    if made.video.unusable:
+        click.echo(f"These weights do not estimate {', '.join(made.video.unusable)}, whatever the tables hold there.")
 
 
 @click.command()

@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterator
 from importlib import metadata
 from importlib.resources import files
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from featray.doctor.check import Check
+from featray.doctor.check import Check, State
 from featray.errors import FeatrayError
+
+if TYPE_CHECKING:
+    from featray.meaning.check import KeptCheck
 
 _FOR_DEVELOPERS: Final = frozenset({"dev", "browser"})
 _FOR_RESULTS: Final = {"pandas": "for DataFrames of results", "polars": "for DataFrames of results"}
@@ -175,22 +178,33 @@ def _cuda(np: Any) -> Check:
 def weights() -> Iterator[Check]:
     """The published checkpoints, and what has been pulled."""
     from featray.config import cache_dir
-    from featray.model.source import KNOWN_CHECKPOINTS
+    from featray.meaning.check import read_kept
+    from featray.model.known import KNOWN_CHECKPOINTS
     from featray.weights.hub import list_pulled
 
     try:
-        pulled = {record.spec: record for record, _ in list_pulled(cache_dir())}
+        pulled = {record.spec: (record, path) for record, path in list_pulled(cache_dir())}
     except FeatrayError as error:
         yield Check("weights", "cache", "missing", str(error), "delete that folder and pull again")
         return
     for known in KNOWN_CHECKPOINTS:
-        record = pulled.get(known.spec)
-        name = known.spec.rsplit("/", 1)[-1]
-        if record is None:
-            mend = f"featray models pull {known.spec} --accept-license {known.license}"
-            yield Check("weights", name, "absent", f"not pulled; licence {known.license}", mend)
-        else:
-            yield Check("weights", name, "ok", f"sha256 {record.sha256[:12]}, revision {record.revision[:12]}")
+        if known.spec not in pulled:
+            mend = f"featray models pull {known.name} --accept-license {known.license}"
+            yield Check("weights", known.name, "absent", f"not pulled; licence {known.license}", mend)
+            continue
+        record, path = pulled[known.spec]
+        yield Check("weights", known.name, "ok", f"sha256 {record.sha256[:12]}, revision {record.revision[:12]}")
+        yield _meaning(known.name, read_kept(path, record.sha256))
+
+
+def _meaning(name: str, kept: KeptCheck | None) -> Check:
+    """What the check of a checkpoint's columns came to. Wrong signs end no run, but spoil what it is for."""
+    command = f"featray models check {name}"
+    title = f"{name}, what its columns mean"
+    if kept is None:
+        return Check("weights", title, "absent", "not checked", command)
+    state: State = "ok" if kept.passed else "missing" if kept.opposed else "absent"
+    return Check("weights", title, state, f"{kept.summary}; {kept.checked_at[:10]}", "" if kept.passed else command)
 
 
 def _first_line(error: BaseException) -> str:

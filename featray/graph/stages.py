@@ -36,6 +36,7 @@ from featray.graph.rows import (
     landed_row,
     read_stream,
 )
+from featray.model.conventions import NEWEST, Conventions
 from featray.names import CHIP_PX
 from featray.records import dump, load
 from featray.sources.listing import Video
@@ -57,6 +58,7 @@ class InferSettings:
         spec: `model.checkpoint` of the config; each node resolves it once into its own cache.
         weights_sha256: of the checkpoint the run was planned with; another file is refused.
         threads: CPU threads of the engine.
+        conventions: signs of the checkpoint, as the run was planned with.
     """
 
     spec: str
@@ -70,9 +72,19 @@ class InferSettings:
     threads: int
     gpu: bool
     cache_dir: Path
+    conventions: Conventions = NEWEST
 
     @classmethod
-    def of(cls, config: ModelConfig, *, weights_sha256: str, engine: str, precision: str, gpu: bool) -> InferSettings:
+    def of(
+        cls,
+        config: ModelConfig,
+        *,
+        weights_sha256: str,
+        engine: str,
+        precision: str,
+        gpu: bool,
+        conventions: Conventions,
+    ) -> InferSettings:
         """Return what the inference workers of a run with this config are told; one thread each."""
         return cls(
             spec=config.checkpoint,
@@ -86,6 +98,7 @@ class InferSettings:
             threads=1,
             gpu=gpu,
             cache_dir=cache_dir(),
+            conventions=conventions,
         )
 
 
@@ -187,12 +200,12 @@ class Infer:
     def _start(self, settings: InferSettings) -> None:
         from featray.model.checkpoint import Checkpoint
         from featray.model.engines import open_engine
-        from featray.model.source import resolve_checkpoint
+        from featray.model.source import is_on_hub, resolve_checkpoint
 
         checkpoint: Checkpoint = resolve_checkpoint(
             settings.spec,
             revision=settings.revision,
-            sha256=settings.weights_sha256 if settings.spec.startswith("hf://") else None,
+            sha256=settings.weights_sha256 if is_on_hub(settings.spec) else None,
             accept_license=settings.accept_license,
             cache_dir=settings.cache_dir,
         )
@@ -258,7 +271,9 @@ class Infer:
         from featray.model.outputs import to_columns
 
         squares = np.column_stack([faces[name].to_numpy() for name in ("crop_x", "crop_y", "crop_side")])
-        return to_columns(self.engine(chips), squares.astype(np.float64), self.checkpoint_config)
+        return to_columns(
+            self.engine(chips), squares.astype(np.float64), self.checkpoint_config, self._settings.conventions
+        )
 
 
 class LandParts:

@@ -108,7 +108,7 @@ class EyeEncoder(nn.Module):
 
 
 class Gaze(nn.Module):
-    """Yaw and pitch of the gaze, `[N, 2]` in radians; positive pitch is down."""
+    """Yaw and pitch of the gaze, `[N, 2]` in radians; signs are the checkpoint's, see `conventions.py`."""
 
     centers: Tensor
 

@@ -1,8 +1,8 @@
 """Model. From the network's raw numbers to table columns, in numpy.
 
-What must stay true: signs and names follow py-feat 2.1.5, so that a column means here what
-its users know. Raw outputs are kept apart from columns: engines produce the former and
-parity is pinned on them.
+What must stay true: names follow py-feat 2.1.5, and signs the checkpoint's conventions, so
+that a column means the same whatever checkpoint it is from. Raw outputs are kept apart from
+columns: engines produce the former and parity is pinned on them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.model.config import IMAGE_SIDE_PX, CheckpointConfig
+from featray.model.conventions import NEWEST, Conventions
 from featray.names import (
     AU_NAMES_20,
     AU_NAMES_24,
@@ -35,7 +36,7 @@ class RawOutputs:
         au: `[N, n_au]` action unit probabilities in [0, 1].
         emotion: `[N, n_emotion]` softmax.
         valence_arousal: `[N, 2]` in [-1, 1].
-        gaze: `[N, 2]` yaw and pitch in radians; positive pitch is down.
+        gaze: `[N, 2]` yaw and pitch in radians; signs are the checkpoint's, see `conventions.py`.
         mesh: `[N, 478, 3]`; x, y as shares of the chip when `mesh_normalized`, else in
             pixels of the 224-pixel image.
         pose: `[N, 6]` the pose head's own order and signs, see `to_columns`.
@@ -86,11 +87,16 @@ def split_flat(flat: Floats, config: CheckpointConfig) -> RawOutputs:
     )
 
 
-def to_columns(raw: RawOutputs, crops: NDArray[np.floating[Any]], config: CheckpointConfig) -> dict[str, Floats]:
+def to_columns(
+    raw: RawOutputs,
+    crops: NDArray[np.floating[Any]],
+    config: CheckpointConfig,
+    conventions: Conventions = NEWEST,
+) -> dict[str, Floats]:
     """Table columns of N faces, each `[N]` float32 but `mesh_xyz`, which is `[N, 1434]`.
 
     Keys: every AU of the checkpoint (`AU01`...), `emotion_*`, `valence`, `arousal`,
-    `gaze_yaw`, `gaze_pitch` (rad, positive up), `gaze_angle` (rad, to the camera axis),
+    `gaze_yaw`, `gaze_pitch` (rad; positive is the subject's left, and up), `gaze_angle` (rad, to the camera axis),
     `pose_pitch`, `pose_roll`, `pose_yaw` (rad; positive is up, tilt to the subject's right,
     towards the subject's right), `pose_x`, `pose_y`, `pose_z`, `mesh_xyz` (x, y in frame
     pixels, z relative, vertex by vertex) and, where the checkpoint has them, the 52
@@ -100,6 +106,7 @@ def to_columns(raw: RawOutputs, crops: NDArray[np.floating[Any]], config: Checkp
         raw: outputs of an engine.
         crops: `[N, 3]`: origin x, origin y and side of each chip in pixels of the frame.
         config: config of the checkpoint that gave `raw`.
+        conventions: its signs.
 
     """
     au_names = AU_NAMES_24 if config.n_au == 24 else AU_NAMES_20
@@ -107,8 +114,8 @@ def to_columns(raw: RawOutputs, crops: NDArray[np.floating[Any]], config: Checkp
     columns = dict(zip(au_names, raw.au.T, strict=True))
     columns |= {f"emotion_{name}": values for name, values in zip(emotion_names, raw.emotion.T, strict=True)}
     columns["valence"], columns["arousal"] = raw.valence_arousal.T
-    columns |= _gaze_columns(raw.gaze)
-    columns |= dict(zip(POSE_COLUMNS, _pose_columns(raw.pose).T, strict=True))
+    columns |= _gaze_columns(raw.gaze, conventions)
+    columns |= dict(zip(POSE_COLUMNS, _pose_columns(raw.pose, conventions).T, strict=True))
     if raw.blendshapes is not None:
         columns |= dict(zip(BLENDSHAPE_NAMES, raw.blendshapes.T, strict=True))
     columns["mesh_xyz"] = mesh_in_frame(raw.mesh, crops, config).reshape(len(raw), 3 * config.n_mesh)
@@ -126,8 +133,8 @@ def mesh_in_frame(mesh: Floats, crops: NDArray[np.floating[Any]], config: Checkp
     return framed.astype(np.float32)
 
 
-def _gaze_columns(gaze: Floats) -> dict[str, Floats]:
-    yaw, pitch = gaze[:, 0].astype(np.float64), -gaze[:, 1].astype(np.float64)
+def _gaze_columns(gaze: Floats, signs: Conventions) -> dict[str, Floats]:
+    yaw, pitch = signs.gaze_yaw * gaze[:, 0].astype(np.float64), signs.gaze_pitch * gaze[:, 1].astype(np.float64)
     angle = np.arccos(np.clip(np.cos(pitch) * np.cos(yaw), -1.0, 1.0))
     return {
         "gaze_yaw": yaw.astype(np.float32),
@@ -136,6 +143,7 @@ def _gaze_columns(gaze: Floats) -> dict[str, Floats]:
     }
 
 
-def _pose_columns(pose: Floats) -> Floats:
+def _pose_columns(pose: Floats, signs: Conventions) -> Floats:
     """Pitch, roll, yaw, x, y, z. The model card's tuple order is not the tensor's order."""
-    return np.stack([-pose[:, 0], -pose[:, 2], pose[:, 1], pose[:, 3], pose[:, 4], pose[:, 5]], axis=1)
+    turned = np.asarray([signs.pose_pitch, signs.pose_roll, signs.pose_yaw, 1, 1, 1], np.float32)
+    return pose[:, [0, 2, 1, 3, 4, 5]] * turned

@@ -3,57 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from featray.errors import ConfigError, LicenseError, ModelError, WeightsMissing
 from featray.model.checkpoint import Checkpoint, read_checkpoint
+from featray.model.known import KNOWN_CHECKPOINTS, NON_COMMERCIAL, full_spec, known_by_spec
 from featray.model.synth import DEFAULT_VARIANT, SYNTHETIC_VARIANTS, write_synthetic
 from featray.weights.cache import locked
 from featray.weights.hub import DEFAULT_LICENSE, HUB_PREFIX, HubFile, fetch, open_pulled, parse_hub_spec
 
 SYNTHETIC: Final = "synthetic"
 _SEED: Final = 0
-
-
-@dataclass(frozen=True)
-class KnownCheckpoint:
-    """A published checkpoint.
-
-    `revision` and `sha256` are None where they are not pinned here: they are then recorded
-    when the file is first pulled, and later runs are held to the record. `synthetic` has its shape.
-    """
-
-    spec: str
-    description: str
-    license: str
-    revision: str | None = None
-    sha256: str | None = None
-    synthetic: str = f"{SYNTHETIC}:{DEFAULT_VARIANT}"
-
-    @property
-    def pinned(self) -> str:
-        """How the file is pinned, as a phrase for people."""
-        if self.revision and self.sha256:
-            return f"revision {self.revision[:12]}, sha256 {self.sha256[:12]}"
-        return "not pinned; recorded on first pull"
-
-
-KNOWN_CHECKPOINTS: Final[tuple[KnownCheckpoint, ...]] = (
-    KnownCheckpoint(
-        spec="hf://py-feat/face_multitask_v2/face_multitask_v2.safetensors",
-        description="the model card's file (v2.5)",
-        license=DEFAULT_LICENSE,
-    ),
-    KnownCheckpoint(
-        spec="hf://py-feat/face_multitask_v2/face_multitask_v28.safetensors",
-        description="what py-feat 2.1.5 loads (v2.8)",
-        license=DEFAULT_LICENSE,
-        synthetic=f"{SYNTHETIC}:v28",
-    ),
-)
-"""The published multitask checkpoints, for people to choose from; other files work too."""
 
 
 def resolve_checkpoint(
@@ -67,7 +29,8 @@ def resolve_checkpoint(
     """Find, fetch or make the checkpoint that `spec` names, and check it.
 
     Args:
-        spec: `synthetic` or `synthetic:<variant>`; `hf://owner/repo/file.safetensors`; or a path.
+        spec: `synthetic` or `synthetic:<variant>`; the name of a known one, such as `v2.8`;
+            `hf://owner/repo/file.safetensors`; or a path.
         revision: branch, tag or commit on the hub; unused for other kinds.
         sha256: hex digest that the file must have, or None.
         accept_license: the licence that the user has agreed to, or None.
@@ -82,7 +45,7 @@ def resolve_checkpoint(
     sha256 = checked_sha256(sha256)
     if spec == SYNTHETIC or spec.startswith(f"{SYNTHETIC}:"):
         checkpoint = _synthetic(spec, cache_dir)
-    elif spec.startswith(HUB_PREFIX):
+    elif is_on_hub(spec):
         hub_file, pinned_sha256 = find_hub_file(spec, revision)
         _check_license(hub_file, accept_license)
         sha256 = sha256 or pinned_sha256
@@ -115,15 +78,20 @@ def find_stand_in(spec: str, revision: str | None, accept_license: str | None, c
         LicenseError: a run would end since the weights' licence has not been accepted.
         ModelError: the pulled copy is damaged.
     """
-    if not spec.startswith(HUB_PREFIX):
+    if not is_on_hub(spec):
         return None
     _check_license(find_hub_file(spec, revision)[0], accept_license)
     try:
         open_pulled_checkpoint(spec, revision, cache_dir)
     except WeightsMissing:
-        known = (known.synthetic for known in KNOWN_CHECKPOINTS if known.spec == spec)
-        return next(known, SYNTHETIC)
+        known = known_by_spec(spec)
+        return SYNTHETIC if known is None else f"{SYNTHETIC}:{known.shape}"
     return None
+
+
+def is_on_hub(spec: str) -> bool:
+    """Whether a spec names a file on the hub, by its address or by the short name of a known checkpoint."""
+    return full_spec(spec).startswith(HUB_PREFIX)
 
 
 def checked_sha256(sha256: str | None) -> str | None:
@@ -136,15 +104,17 @@ def checked_sha256(sha256: str | None) -> str | None:
 
 
 def find_hub_file(spec: str, revision: str | None) -> tuple[HubFile, str | None]:
-    """The hub file that `hf://...` names, and the sha256 that it is pinned to here, if it is.
+    """The hub file that `hf://...` or a short name stands for, and the sha256 that it is pinned to here, if it is.
 
     Raises:
         ConfigError: `spec` or `revision` is malformed.
     """
-    known = next((known for known in KNOWN_CHECKPOINTS if known.spec == spec), None)
-    if known is not None and revision in (None, known.revision):
-        return parse_hub_spec(spec, known.revision), known.sha256
-    return parse_hub_spec(spec, revision), None
+    known = known_by_spec(spec)
+    if known is None:
+        return parse_hub_spec(spec, revision), None
+    is_pinned = revision in (None, known.revision)
+    hub_file = parse_hub_spec(known.spec, known.revision if is_pinned else revision)
+    return replace(hub_file, short_name=known.name), known.sha256 if is_pinned else None
 
 
 def _synthetic(spec: str, cache_dir: Path) -> Checkpoint:
@@ -170,14 +140,15 @@ def _local(spec: str) -> Checkpoint:
         raise ConfigError(f"model.checkpoint: {scheme}:// is not supported; use synthetic, hf:// or a local path")
     path = Path(spec).expanduser()
     if not path.is_file():
-        raise ModelError(f"{spec}: no such checkpoint file; give a path, hf://... or 'synthetic'")
+        names = ", ".join(known.name for known in KNOWN_CHECKPOINTS)
+        raise ModelError(f"{spec}: no such checkpoint file; give {names}, hf://..., a path or 'synthetic'")
     return read_checkpoint(path)
 
 
 def _check_license(hub_file: HubFile, accept_license: str | None) -> None:
     if hub_file.restricted and accept_license != DEFAULT_LICENSE:
         raise LicenseError(
-            f"{hub_file.spec}: py-feat releases these weights for research, non-commercial use only; "
+            f"{hub_file.spec}: py-feat releases these weights for research, non-commercial use only: {NON_COMMERCIAL}; "
             f"if that is your use, set model.accept_license: {DEFAULT_LICENSE} "
             f"(with `featray models pull`: --accept-license {DEFAULT_LICENSE})",
             license=DEFAULT_LICENSE,

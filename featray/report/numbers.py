@@ -11,6 +11,7 @@ from typing import Any, Final
 from featray.errors import ERROR_MEANINGS
 from featray.report.scope import Scope
 from featray.schema import TABLES
+from featray.tables.provenance import read_unusable
 from featray.tables.query import identifier
 
 MOST_FACES_SHOWN: Final = 10
@@ -55,6 +56,7 @@ class Numbers:
         runs: the latest rows of `runs`, the latest first.
         run_count: how many there are.
         weights_trained: whether facial numbers carry meaning.
+        unusable: columns that the weights are known not to estimate, whatever they hold.
     """
 
     totals: dict[str, Any]
@@ -68,6 +70,7 @@ class Numbers:
     runs: list[dict[str, Any]]
     run_count: int
     weights_trained: bool
+    unusable: tuple[str, ...]
 
 
 def read_numbers(scope: Scope) -> Numbers:
@@ -77,7 +80,10 @@ def read_numbers(scope: Scope) -> Numbers:
     frames = scope.rows(
         f"SELECT least(faces, {MOST_FACES_SHOWN}) AS faces, count(*) AS n FROM in_frames {sample} GROUP BY 1 ORDER BY 1"
     )
-    trained = scope.row("SELECT coalesce(bool_and(weights_trained), false) AS yes, count(*) AS n FROM in_runs")
+    trained = scope.row(
+        "SELECT coalesce(bool_and(weights_trained), false) AS yes, max(unusable) AS unusable, count(*) AS n "
+        "FROM in_runs"
+    )
     return Numbers(
         totals=totals,
         failures=_failures(scope),
@@ -90,6 +96,7 @@ def read_numbers(scope: Scope) -> Numbers:
         runs=scope.rows(f"SELECT * FROM in_runs ORDER BY started_at DESC LIMIT {RUNS_LISTED}"),
         run_count=trained["n"],
         weights_trained=trained["yes"],
+        unusable=read_unusable(trained["unusable"]),
     )
 
 

@@ -62,6 +62,7 @@ class Made:
     release: str
     size_bytes: int
     weights_trained: bool
+    unusable: tuple[str, ...]
     thumbnails: int
     moments: int
 
@@ -108,7 +109,15 @@ def write_report(output: Output, path: str, settings: ReportSettings) -> Made:
     page = _render(scope, settings, values).encode()
     write_bytes(target, page)
     pictures = sum(moment.jpeg is not None for moment in moments.moments)
-    return Made(scope.dataset, scope.release, len(page), numbers.weights_trained, pictures, len(moments.moments))
+    return Made(
+        scope.dataset,
+        scope.release,
+        len(page),
+        numbers.weights_trained,
+        numbers.unusable,
+        pictures,
+        len(moments.moments),
+    )
 
 
 def _render(scope: Scope, settings: ReportSettings, values: dict[str, Any]) -> str:
@@ -186,15 +195,17 @@ def _shift(diff: Diff) -> dict[str, Any]:
 
 
 _FACTS: Final = (
-    "model_name model_file hub_revision weights_sha256 weights_trained license recipe engine precision detector "
-    "detector_sha256 decoder ffmpeg config_hash featray_version featray_commit cpu gpu versions"
+    "model_name model_file hub_revision weights_sha256 weights_trained conventions unusable license recipe engine "
+    "precision detector detector_sha256 decoder ffmpeg config_hash featray_version featray_commit cpu gpu versions"
 ).split()
 
 
 def _provenance(runs: list[dict[str, Any]], blur: bool) -> dict[str, Any]:
     run = runs[0] if runs else None
     names = [name for name in _FACTS if not (blur and name == "model_file")]  # it may lie in somebody's home
-    facts = [] if run is None else [(name.replace("_", " "), run[name]) for name in names if run[name] is not None]
+    facts = (
+        [] if run is None else [(name.replace("_", " "), run[name]) for name in names if run[name] not in (None, "")]
+    )
     return {
         "run": run,
         "facts": [(name, str(value).lower() if isinstance(value, bool) else value) for name, value in facts],

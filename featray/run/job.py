@@ -16,7 +16,9 @@ from featray.graph.stages import InferSettings, StageSettings
 from featray.graph.workers import expects_gpu
 from featray.identity import release_name, result_settings
 from featray.model.checkpoint import Checkpoint
+from featray.model.conventions import Conventions, configured_conventions
 from featray.model.engines import choose
+from featray.model.known import full_spec, recognise
 from featray.model.source import resolve_checkpoint
 from featray.run.session import available_gpus
 from featray.tables.lease import HeldPartition
@@ -28,11 +30,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What a run knows about itself before it starts: weights, engine, release."""
+    """What a run knows about itself before it starts: weights, engine, release.
+
+    `unusable` are columns that the checkpoint is known not to estimate.
+    """
 
     config: Config
     run_id: str
     checkpoint: Checkpoint
+    conventions: Conventions
+    unusable: tuple[str, ...]
     engine: str
     precision: str
     settings: dict[str, Any]
@@ -51,6 +58,7 @@ class Job:
             engine=self.engine,
             precision=self.precision,
             gpu=self.gpu,
+            conventions=self.conventions,
         )
         return StageSettings(partition, self.run_id, self.child_settings(), infer, self.config.run.max_attempts)
 
@@ -58,11 +66,13 @@ class Job:
         """Return the run's row of `runs`, as far as it is known before the start."""
         weights = WeightsFacts(
             model_name=self.checkpoint.name,
-            model_file=self.config.model.checkpoint,
+            model_file=full_spec(self.config.model.checkpoint),
             weights_sha256=self.checkpoint.sha256,
             hub_revision=self.checkpoint.revision,
             license=self.checkpoint.license,
             weights_trained=self.checkpoint.weights_trained,
+            conventions=self.conventions.text,
+            unusable=",".join(self.unusable),
         )
         return run_row(
             self.config,
@@ -95,16 +105,23 @@ def describe(config: Config, gpus: float | None = None) -> Job:
         accept_license=config.model.accept_license,
         cache_dir=cache_dir(),
     )
+    recognised = recognise(checkpoint, config.model.checkpoint)
+    conventions = configured_conventions(config.model) or recognised.conventions
+    if recognised.known is None and checkpoint.weights_trained and config.model.conventions == "auto":
+        log.warning("%s: %s; `featray models check` shows whether they are right", checkpoint.path, recognised.how)
     settings = result_settings(
         config,
         weights_sha256=checkpoint.sha256,
         detector_sha256=detector_sha256(config.detect, DetectorFiles(cache_dir(), config.input.storage_options)),
         precision=precision,
+        conventions=conventions.setting,
     )
     return Job(
         config=config,
         run_id=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}",
         checkpoint=checkpoint,
+        conventions=conventions,
+        unusable=tuple(recognised.unusable),
         engine=engine,
         precision=precision,
         settings=settings,

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from featray.config import Config, Table
 from featray.identity import settings_hash
+from featray.schema import FACES
 from featray.version import __version__
 
 _LIBRARIES = ("ray", "torch", "timm", "pyarrow", "numpy", "scipy", "openvino", "av", "safetensors")
@@ -35,6 +36,8 @@ class WeightsFacts:
     hub_revision: str | None
     license: str
     weights_trained: bool
+    conventions: str
+    unusable: str
 
 
 def run_row(
@@ -129,6 +132,14 @@ def read_config(text: str | None) -> StoredConfig:
     )
 
 
+_FACE_COLUMNS = frozenset(column.name for column in FACES)
+
+
+def read_unusable(text: str | None) -> tuple[str, ...]:
+    """Read `runs.unusable`: columns of `faces` that the checkpoint is known not to estimate."""
+    return tuple(name for name in (text or "").split(",") if name in _FACE_COLUMNS)
+
+
 class _Plain(yaml.SafeLoader):
     """YAML without aliases, which featray does not write: a few lines of them stand for more text than memory holds."""
 
@@ -142,7 +153,8 @@ def footer(row: dict[str, Any]) -> dict[str, str]:
     """The facts of a run that stand in every file's footer, so that a file copied away tells its origin."""
     names = (
         "dataset release featray_version featray_commit model_name model_file weights_sha256 hub_revision license "
-        "weights_trained recipe engine precision detector detector_sha256 decoder ffmpeg config_hash"
+        "weights_trained conventions unusable recipe engine precision detector detector_sha256 decoder ffmpeg "
+        "config_hash"
     ).split()
     return {name: str(row[name]).lower() if isinstance(row[name], bool) else str(row[name] or "") for name in names}
 

@@ -26,6 +26,7 @@ from featray.faces.detectors import detector_sha256, prepare_detector
 from featray.graph.rows import chunk_row, read_stream
 from featray.graph.stages import Infer, InferSettings
 from featray.identity import result_settings, settings_hash
+from featray.model.conventions import parse_conventions
 from featray.sources.listing import Video, find_video
 from featray.tables.layout import Output
 from featray.tables.provenance import read_config
@@ -112,7 +113,8 @@ def _draw(output: Output, count: int, seed: int, release: str | None) -> list[di
             SELECT dataset, release, video_id, frame_index, face_index FROM faces ORDER BY {order} LIMIT {int(count)}
         )
         SELECT f.*, blendshapes.* EXCLUDE (dataset, release, video_id, frame_index, face_index), mesh.mesh_xyz,
-               v.uri, v.member, v.content_id, r.config, r.config_hash, r.engine, r.precision, r.weights_sha256
+               v.uri, v.member, v.content_id, r.config, r.config_hash, r.engine, r.precision,
+               r.weights_sha256, r.conventions
         FROM {tables}
         SEMI JOIN drawn USING (dataset, release, video_id, frame_index, face_index)
         LEFT JOIN videos v USING (dataset, release, video_id)
@@ -138,7 +140,9 @@ class _Repeat:
             raise StorageError("is not in the runs table")
         self._config, decode = _recorded_config(row, storage_options or {})
         recorded = {name: row[name] for name in ("weights_sha256", "engine", "precision")}
-        self._infer = Infer(InferSettings.of(self._config.model, **recorded, gpu=False))  # on this machine's CPU
+        conventions = parse_conventions(row["conventions"])
+        # On this machine's CPU.
+        self._infer = Infer(InferSettings.of(self._config.model, **recorded, gpu=False, conventions=conventions))
         self._bounds = repeat_bounds(self._infer.checkpoint_config, row["precision"])
         child = ChildSettings.of(self._config)
         settings = result_settings(
@@ -146,6 +150,7 @@ class _Repeat:
             weights_sha256=row["weights_sha256"],
             detector_sha256=detector_sha256(child.detect, child.detector_files),
             precision=row["precision"],
+            conventions=conventions.setting,
         )
         if settings_hash(settings) != row["config_hash"]:
             raise ModelError("its settings give other results in this version of featray; use the one in `runs`")

@@ -20,6 +20,9 @@ from featray.views.timeline import Timeline
 NO_MEANING: Final = "SYNTHETIC WEIGHTS: facial numbers carry no meaning; boxes, landmarks and times are real"
 """On every picture of a release whose weights are not trained."""
 
+NOT_ESTIMATED: Final = "NOT ESTIMATED BY THESE WEIGHTS, whatever it says: "
+"""On every picture of a release whose checkpoint is known to leave columns out; their names follow."""
+
 _FOOTER: Final = 30
 
 _WIDEST_PX: Final = 3840
@@ -88,12 +91,12 @@ class Pages:
             span_us: first and last time of the clip.
         """
         self._look, self._unit = look, height_px / PANEL_HEIGHT
-        self._panel = Panel(self._unit)
+        self._panel = Panel(self._unit, look.video.unusable)
         scale = min(height_px / frame_size_px[1], _WIDEST_PX / frame_size_px[0])
         self._picture_px = (max(1, round(frame_size_px[0] * scale)), max(1, round(frame_size_px[1] * scale)))
         self._height_px = height_px
         width = self._picture_px[0] + self._panel.width_px
-        self._timeline = Timeline(frames, look.track_id, columns, span_us, width, self._unit)
+        self._timeline = Timeline(frames, look.track_id, columns, span_us, width, self._unit, look.video.unusable)
         height = height_px + round(TIMELINE_HEIGHT * self._unit) + round(_FOOTER * self._unit)
         self.size_px = (width + width % 2, height + height % 2)
         self._blank = Image.new("RGB", self.size_px, GROUND)
@@ -129,17 +132,20 @@ class Pages:
 def draw_footer(
     draw: ImageDraw.ImageDraw, look: Look, field_xyxy: tuple[int, int, int, int], unit: float, size: float = 12.5
 ) -> None:
-    """Video, release and version in one line; above all else that the weights are untrained, if they are."""
+    """Video, release and version in one line; above all else that numbers carry no meaning, if they do not."""
     left, top, right, bottom = field_xyxy
     middle, edge = (top + bottom) / 2, 18 * unit
     words = f"{look.title}   {look.video.release}   featray {__version__}"
+    warning = NO_MEANING
     if look.video.weights_trained:
+        warning = f"{NOT_ESTIMATED}{', '.join(look.video.unusable)}" if look.video.unusable else ""
+    if not warning:
         text(draw, (left + edge, middle), shortened(words, size * unit, right - left - 2 * edge), size * unit, MUTED)
         return
     draw.rectangle((left, top, right, bottom), fill=(64, 44, 12))
     room = right - left - 2 * edge
-    note = shortened(NO_MEANING, size * unit, room)
+    note = shortened(warning, size * unit, room)
     text(draw, (left + edge, middle), note, size * unit, WARNING)
-    room -= draw.textlength(NO_MEANING, font_size=size * unit) + 2 * edge
+    room -= draw.textlength(warning, font_size=size * unit) + 2 * edge
     if room > 160 * unit:
         text(draw, (right - edge, middle), shortened(words, size * unit, room), size * unit, WARNING, "rm")

@@ -51,8 +51,8 @@ _SECTIONS: Final = (("ACTION UNITS", 66), ("EMOTION", 446), ("AFFECT", 602), ("H
 class Panel:
     """Draws panels of one size; what never changes is drawn once."""
 
-    def __init__(self, unit: float) -> None:
-        self.width_px, self._unit = round(WIDTH * unit), unit
+    def __init__(self, unit: float, unusable: tuple[str, ...] = ()) -> None:
+        self.width_px, self._unit, self._unusable = round(WIDTH * unit), unit, unusable
         self._blank = Image.new("RGB", (self.width_px, round(HEIGHT * unit)), GROUND)
         draw = ImageDraw.Draw(self._blank)
         for words, top in _SECTIONS:
@@ -125,8 +125,10 @@ class Panel:
             for column, (axis, source) in enumerate(parts):
                 x = _MARGIN + 52 + 98 * column
                 text(draw, self._at(x, y), axis, 11.5 * self._unit, MUTED)
-                angle = f"{_signed(degrees(face[source]), '.0f')}°"
-                text(draw, self._at(x + 78, y), angle, 12.5 * self._unit, INK, "rm")
+                angle, ink = f"{_signed(degrees(face[source]), '.0f')}°", INK
+                if source in self._unusable:
+                    angle, ink = "none", MUTED
+                text(draw, self._at(x + 78, y), angle, 12.5 * self._unit, ink, "rm")
 
     def _row(self, section: int, row: int) -> float:
         return _SECTIONS[section][1] + 18 + _ROW * row

@@ -91,7 +91,7 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
     check_columns(settings.columns)
     connection = connect(output, settings.release)
     video = find_video(connection, settings.video, settings.dataset)
-    layers = frozenset(settings.layers or (LAYERS if video.weights_trained else MEASURED))
+    layers = frozenset(settings.layers or meaningful_layers(video))
     sampled = read_frames(connection, video, settings.start_us, settings.end_us, mesh="mesh" in layers)
     if not sampled:
         raise UsageError(f"--video {settings.video}: {_why_none(connection, video)}")
@@ -106,6 +106,12 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
             pictures = _write_sheet(local, source, sampled, look, settings)
         upload(str(local), target)
     return Preview(pictures, video)
+
+
+def meaningful_layers(video: VideoRow) -> list[str]:
+    """What is drawn unless something else is asked for: no directions of angles that the weights do not estimate."""
+    left_out = {"gaze" if column.startswith("gaze") else "pose" for column in video.unusable}
+    return [layer for layer in LAYERS if layer in MEASURED or (video.weights_trained and layer not in left_out)]
 
 
 def _write_clip(path: Path, source: Source, sampled: list[SampledFrame], look: Look, settings: PreviewSettings) -> int:
@@ -126,7 +132,7 @@ def _write_clip(path: Path, source: Source, sampled: list[SampledFrame], look: L
 
 
 def _write_sheet(path: Path, source: Source, sampled: list[SampledFrame], look: Look, settings: PreviewSettings) -> int:
-    chosen = choose_frames(sampled, settings.frames, look.track_id)
+    chosen = choose_frames(sampled, settings.frames, look.track_id, look.video.unusable)
     hidden = hidden_squares(sampled) if settings.blur else {}
     shown = source.pick(chosen)
     first = next(shown)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from featray.errors import UsageError
 from featray.names import MESH_VERTICES
 from featray.tables.named import is_named, not_named
-from featray.tables.provenance import StoredConfig, read_config
+from featray.tables.provenance import StoredConfig, read_config, read_unusable
 from featray.tables.query import literal, read_rows, run_sql
 
 
@@ -26,6 +26,7 @@ class VideoRow:
         width, height: of the upright frame; None if no frame was decoded.
         weights_trained: whether the facial numbers carry meaning.
         column: `input.column` of the run that made the rows.
+        unusable: columns that its checkpoint is known not to estimate, whatever they hold.
         input_places: what the config of that run named: what storage options for videos are for.
         squared, tone_mapped: what was done to frames; None in rows of versions that did neither.
     """
@@ -44,6 +45,7 @@ class VideoRow:
     input_places: tuple[str, ...] = ()
     squared: bool | None = None
     tone_mapped: bool | None = None
+    unusable: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -118,7 +120,9 @@ def find_video(connection: duckdb.DuckDBPyConnection, name: str, dataset: str | 
         found = ", ".join(f"{row['dataset']}/{row['release']}/{row['video_id']}" for row in rows[:5])
         raise UsageError(f"--video {name}: is {len(rows)} videos: {found}; name one by id, --dataset and --release")
     row = rows[0]
-    runs = _rows(connection, f"SELECT weights_trained, config FROM runs WHERE run_id = {literal(row['run_id'])}")
+    runs = _rows(
+        connection, f"SELECT weights_trained, unusable, config FROM runs WHERE run_id = {literal(row['run_id'])}"
+    )
     known = {field: row[field] for field in VideoRow.__annotations__ if field in row}
     config = _stored(runs[0]["config"]) if runs else None
     return VideoRow(
@@ -126,6 +130,7 @@ def find_video(connection: duckdb.DuckDBPyConnection, name: str, dataset: str | 
         weights_trained=bool(runs and runs[0]["weights_trained"]),
         column=config.column if config else None,
         input_places=config.places if config else (),
+        unusable=read_unusable(runs[0]["unusable"]) if runs else (),
     )
 
 

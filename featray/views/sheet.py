@@ -28,7 +28,9 @@ _GAP: Final = 10
 _FOOTER: Final = 32
 
 
-def choose_frames(frames: list[SampledFrame], number: int, track_id: int | None) -> list[SampledFrame]:
+def choose_frames(
+    frames: list[SampledFrame], number: int, track_id: int | None, unusable: tuple[str, ...] = ()
+) -> list[SampledFrame]:
     """Frames of great variety, in order of time.
 
     The first is the most usual one; each further one is the farthest from those chosen, by action
@@ -38,7 +40,8 @@ def choose_frames(frames: list[SampledFrame], number: int, track_id: int | None)
     with_face = [(frame, face) for frame in frames if (face := frame.face(track_id)) is not None]
     chosen: list[SampledFrame] = []
     if with_face:
-        features = np.asarray([[face[name] for name in _COMPARED] for _, face in with_face])
+        compared = [name for name in _COMPARED if name not in unusable]
+        features = np.asarray([[face[name] for name in compared] for _, face in with_face])
         features = (features - features.mean(0)) / np.maximum(features.std(0), 1e-9)
         order = [int(np.argmin(np.linalg.norm(features, axis=1)))]
         distance = np.full(len(features), np.inf)

@@ -42,6 +42,7 @@ class Timeline:
         span_us: tuple[int, int],
         width_px: int,
         unit: float,
+        unusable: tuple[str, ...] = (),
     ) -> None:
         """Draw the curves.
 
@@ -52,6 +53,7 @@ class Timeline:
             span_us: first and last time.
             width_px: of the whole line.
             unit: px a unit.
+            unusable: columns that the weights do not estimate; their curves say so.
 
         Raises:
             UsageError: a column cannot be plotted.
@@ -72,7 +74,7 @@ class Timeline:
         for number, column in enumerate(columns):
             low, high = PLOTTED[column]
             draw.rectangle((x, 15 * unit, x + 14 * unit, 18 * unit), fill=_COLOURS[number])
-            label = f"{column}  [{_plain(low)}, {_plain(high)}]"
+            label = f"{column}  [{_plain(low)}, {_plain(high)}]{'  not estimated' if column in unusable else ''}"
             text(draw, (x + 20 * unit, 16.5 * unit), label, 12 * unit, INK)
             x += (44 + 7 * len(label)) * unit
             self._curve(strokes, frames, track_id, column, _COLOURS[number])

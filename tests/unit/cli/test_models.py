@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from featray.cli import main
 from featray.model.checkpoint import read_checkpoint
-from featray.model.source import KNOWN_CHECKPOINTS, SYNTHETIC
+from featray.model.known import KNOWN_CHECKPOINTS
+from featray.model.source import SYNTHETIC
 from featray.model.synth import SYNTHETIC_VARIANTS
 from tests.fixtures.golden import HUB_FILE, HUB_SPEC
 from tests.fixtures.hub_server import COMMIT
@@ -67,11 +68,11 @@ def test_help_is_there_and_loads_nothing_heavy():
     )
     command = [sys.executable, "-c", code, "models", "--help"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for name in ("list", "pull", "inspect", "synth"):
+    for name in ("list", "pull", "inspect", "check", "synth"):
         assert f"  {name} " in printed
 
 
-@pytest.mark.parametrize("name", ["list", "pull", "inspect", "synth"])
+@pytest.mark.parametrize("name", ["list", "pull", "inspect", "check", "synth"])
 def test_help_has_an_example(models, name):
     assert f"  featray models {name}" in models(name, "--help").stdout
 
@@ -118,10 +119,14 @@ def test_pull_is_held_to_revision_and_hash(pull, hub, atto):
     check_refused(pull(HUB_SPEC, "--revision", "no-such-branch"), 1, "no such file")
 
 
-def test_published_weights_need_consent(pull, hub, atto):
-    spec = KNOWN_CHECKPOINTS[0].spec
-    hub.files[spec.removeprefix("hf://")] = hub.files[HUB_FILE]
-    check_refused(pull(spec), 2, "research, non-commercial", "--accept-license research-noncommercial")
+@pytest.mark.parametrize("by_name", [True, False])
+def test_published_weights_need_consent(by_name, pull, hub, atto):
+    known = KNOWN_CHECKPOINTS[0]
+    spec = known.name if by_name else known.spec
+    hub.files[known.spec.removeprefix("hf://")] = hub.files[HUB_FILE]
+    refused = pull(spec)
+    check_refused(refused, 2, "research, non-commercial", "--accept-license research-noncommercial")
+    assert all(words in refused.stderr for words in ("CC BY-NC 4.0", "ConvNeXt-V2", "Gaze360", "ETH-XGaze", "img2pose"))
     check_refused(pull(spec, "--accept-license", "MIT"), 2, "research-noncommercial")
     assert hub.requests == []
     assert facts(pull(spec, "--accept-license", "research-noncommercial").stdout)["sha256"] == atto.sha256
@@ -130,6 +135,7 @@ def test_published_weights_need_consent(pull, hub, atto):
 def test_only_hub_files_can_be_pulled(models, atto):
     check_refused(models("pull", atto.path), 2, "hf://owner/repository/file.safetensors")
     check_refused(models("pull", "hf://lab/small.safetensors"), 2, "hf://lab/small.safetensors")
+    check_refused(models("pull", "v2.9"), 2, "v2.9", "v2.8, v2.7, v2.5")
 
 
 # list
@@ -139,14 +145,14 @@ def test_list_before_and_after_a_pull(hub, models, atto):
     before = models("list").stdout
     for known in KNOWN_CHECKPOINTS:
         assert known.spec in before
-    assert before.count("license research-noncommercial; not pinned; recorded on first pull; not pulled") == 2
+    assert before.count("license research-noncommercial; not pinned; recorded on first pull; not pulled") == 3
     assert "Nothing pulled" in before
     assert models("pull", HUB_SPEC).exit_code == 0
     after = models("list").stdout
     assert f"asked for main, pinned to revision {COMMIT}" in after
     assert f"sha256 {atto.sha256}; license MIT" in after
     found = json.loads(models("list", "--json").stdout)
-    assert [one["name"] for one in found["published"]][2:] == ["retinaface-r34", "retina-face"]
+    assert [one["name"] for one in found["published"]] == ["v2.8", "v2.7", "v2.5", "retinaface-r34", "retina-face"]
     assert not any(one["pulled"] for one in found["published"])
     (pulled,) = found["pulled"]
     assert (pulled["spec"], pulled["revision"], pulled["sha256"]) == (HUB_SPEC, COMMIT, atto.sha256)
@@ -196,6 +202,19 @@ def test_inspect_a_file_and_what_was_pulled(hub, models, atto):
     assert pulled["revision"] == COMMIT
     assert pulled["config"] == here["config"]
     check_refused(models("inspect", HUB_SPEC, "--revision", COMMIT), 1, "not pulled at")
+
+
+@pytest.mark.parametrize("known", KNOWN_CHECKPOINTS, ids=lambda known: known.name)
+def test_inspect_tells_what_is_known_and_by_whom(known, hub, models):
+    hub.files[known.spec.removeprefix("hf://")] = hub.files[HUB_FILE]
+    assert models("pull", known.name, "--accept-license", known.license).exit_code == 0
+    found = facts(models("inspect", known.name).stdout)
+    assert found == facts(models("inspect", known.spec).stdout)
+    assert found["recognised"] == f"{known.name}, by its name on the hub"
+    assert found["conventions"] == known.conventions.text
+    assert len(found["meaning"]) == len(known.facts) and len(found["rests"]) == len(known.licence_facts)
+    assert all(line.endswith("]") and "py-feat" in line for line in (*found["meaning"], *found["rests"]))
+    assert ("pose_pitch" in found.get("unusable", "")) == (known.name == "v2.5")
 
 
 def test_inspect_what_is_none(models, tmp_path, atto):

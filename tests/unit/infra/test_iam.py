@@ -15,6 +15,7 @@ from featray.errors import ErrorCode, StorageError
 from featray.extract.child import ChildSettings
 from featray.extract.isolation import IsolatedDecoder
 from featray.extract.plan import VideoTask
+from featray.model.conventions import NEWEST
 from featray.run.shards import cut_shards
 from featray.schema import LANDED_SCHEMA
 from featray.sources.listing import list_videos
@@ -104,7 +105,7 @@ def config_of(options, uris):
 
 def run_without_ray(config, partition, run_id, *, work_key="ab" * 32, replaces=None):
     """What the graph does with videos without faces, step by step, and the publishing after it."""
-    weights = WeightsFacts("m", "m", "0" * 64, None, None, False)
+    weights = WeightsFacts("m", "m", "0" * 64, None, None, False, NEWEST.text, "")
     facts = {"engine": "torch", "precision": "fp32", "settings": {"detector": "0"}}
     row = run_row(config, run_id=run_id, release=partition.release, weights=weights, **facts)
     with hold(partition, run_id) as lease:

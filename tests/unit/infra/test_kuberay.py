@@ -11,7 +11,7 @@ import yaml
 
 from featray.config import load_config
 from featray.graph.workers import Node, choose_workers
-from featray.weights.hub import parse_hub_spec
+from featray.model.source import find_hub_file
 from tests.fixtures.infra_files import INFRA, QUIET, REPOSITORY, document, documents, image_environment, locked
 
 FIELDS = json.loads((REPOSITORY / "tests/data/infra/kubernetes_fields.json").read_text())["types"]
@@ -172,15 +172,15 @@ def test_weights_are_pulled_once_into_the_cache_that_ray_uses(tmp_path):
     for name in ("config", "rayjob"):
         text = (INFRA / f"kuberay/{name}.yaml").read_text().replace("                - list\n", "")
         taken_in[name] = tmp_path / f"{name}.yaml"
-        taken_in[name].write_text(re.sub(r"# (?=checkpoint: |accept_license: |- pull|- hf:|- --accept)", "", text))
+        taken_in[name].write_text(re.sub(r"# (?=checkpoint: |accept_license: |- pull|- v2|- --)", "", text))
     model = load_config(taken_in["config"]).model
     assert model.accept_license
     agreed = yaml.safe_load(taken_in["rayjob"].read_text())["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]
     (pull,) = agreed["spec"]["initContainers"]
     assert pull["command"] == [
-        "featray", "models", "pull", model.checkpoint, f"--accept-license={model.accept_license}"
+        "featray", "models", "pull", model.checkpoint, "--no-check", f"--accept-license={model.accept_license}"
     ]  # fmt: skip
-    parse_hub_spec(model.checkpoint, model.revision)
+    find_hub_file(model.checkpoint, model.revision)
     for name in ("head", *GROUPS):
         pod = PODS[name]["spec"]
         (pull,) = pod["initContainers"]

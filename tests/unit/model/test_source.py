@@ -11,7 +11,9 @@ from functools import partial
 import pytest
 
 from featray.errors import ConfigError, LicenseError, ModelError, WeightsMissing
-from featray.model.source import KNOWN_CHECKPOINTS, resolve_checkpoint
+from featray.model.known import KNOWN_CHECKPOINTS
+from featray.model.source import find_stand_in, resolve_checkpoint
+from featray.model.synth import SYNTHETIC_VARIANTS
 from tests.fixtures.golden import HUB_FILE as FILE
 from tests.fixtures.golden import HUB_SPEC as SPEC
 from tests.fixtures.hub_server import COMMIT, point_client_to
@@ -269,6 +271,26 @@ def test_restricted_weights_need_consent(hub, cache, accepted, owner):
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("known", KNOWN_CHECKPOINTS, ids=lambda known: known.name)
+def test_short_names_stand_for_files_on_the_hub(known, hub, cache):
+    hub.files[known.spec.removeprefix("hf://")] = hub.files[FILE]
+    found = resolve(known.name, cache, accept_license="research-noncommercial")
+    hub.requests.clear()
+    assert resolve(known.spec, cache, accept_license="research-noncommercial") == found
+    assert found.name == known.file.removesuffix(".safetensors")
+    assert hub.requests == []
+    refused(lambda: resolve(known.name, cache), LicenseError, known.spec)
+    assert find_stand_in(known.name, None, "research-noncommercial", cache) is None
+    stand_in = find_stand_in(known.name, None, "research-noncommercial", cache / "empty")
+    assert stand_in.removeprefix("synthetic:") in SYNTHETIC_VARIANTS
+
+
+def test_weights_that_were_never_pulled_are_asked_for_by_their_short_name(hub, cache, monkeypatch):
+    point_client_to("http://127.0.0.1:9", monkeypatch)
+    command = "featray models pull v2.5 --accept-license research-noncommercial"
+    refused(lambda: resolve("v2.5", cache, accept_license="research-noncommercial"), WeightsMissing, command)
+
+
 def test_consent_is_needed_for_what_was_pulled_too(hub, cache):
     name = "py-feat/face_multitask_v2/face_multitask_v28.safetensors"
     hub.files[name] = hub.files[FILE]
@@ -277,10 +299,11 @@ def test_consent_is_needed_for_what_was_pulled_too(hub, cache):
 
 
 def test_known_checkpoints_say_whether_they_are_pinned():
-    assert [known.spec.rpartition("/")[2] for known in KNOWN_CHECKPOINTS] == [
-        "face_multitask_v2.safetensors",
-        "face_multitask_v28.safetensors",
-    ]
+    assert {known.name: known.spec.rpartition("/")[2] for known in KNOWN_CHECKPOINTS} == {
+        "v2.8": "face_multitask_v28.safetensors",
+        "v2.7": "face_multitask_v27.safetensors",
+        "v2.5": "face_multitask_v2.safetensors",
+    }
     for known in KNOWN_CHECKPOINTS:
         assert known.license == "research-noncommercial"
         assert known.pinned == "not pinned; recorded on first pull"

@@ -142,7 +142,7 @@ def good_faces(t):
         )
         for face in sorted(t["faces"], key=lambda f: (f["dataset"], f["video_id"], f["pts_us"], f["face_index"]))
         if face["score"] >= 0.8 and face["face_px"] >= 48 and face["sharpness"] >= 30 and face["in_frame"] >= 0.8
-        if abs(face["pose_yaw"]) <= 0.7 and abs(face["pose_pitch"]) <= 0.5 and not face["interpolated"]
+        if abs(face["pose_yaw"]) <= 0.7 and not face["interpolated"]
     ]
 
 
