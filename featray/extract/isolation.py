@@ -159,7 +159,7 @@ class IsolatedDecoder:
         self._connection.send(self.settings.without_secrets())
         if name := self.settings.remote_boxes:
             boxes = str(self.settings.detect.boxes)
-            self._files.give(name, partial(locate, boxes, self.settings.storage_options))
+            self._files.give(name, partial(locate, boxes, self.settings.boxes_options))
 
     def _receive(self, budget: _Budget) -> bytes:
         """The child's next answer; files are read for it meanwhile. A child that does not send it in time is killed."""

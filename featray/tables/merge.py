@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from featray.errors import ErrorCode, RunError
-from featray.extract.plan import VideoPlan
+from featray.extract.plan import Picture, VideoPlan
 from featray.faces.tracks import Tracker
 from featray.schema import FACE_TABLES, TABLES
 from featray.tables.commits import CommittedVideo, ManifestVideo
@@ -34,7 +34,7 @@ class _Tally:
     frames_with_face: int = 0
     faces: int = 0
     bytes_read: int = 0
-    picture: dict[str, Any] = field(default_factory=dict)
+    picture: Picture = field(default_factory=Picture)
     errors: list[dict[str, Any]] = field(default_factory=list)
     last: PartHeader | None = None
 

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import av
 import av.error
+from pydantic import Field
 
 from featray.errors import ErrorCode, VideoError
+from featray.records import Count
 from featray.video.ending import missing_end
 from featray.video.reader import Reader
 from featray.video.sniff import sniff
@@ -43,6 +45,9 @@ _ABSURD_DURATION_US = 100 * 365 * 86_400 * 1_000_000
 _DISCARD = 0x2  # AVINDEX_DISCARD_FRAME: outside the edit list, decoded but never shown
 
 
+TimeBase = Annotated[str, Field(pattern="^[0-9]{1,10}/[1-9][0-9]{0,9}$")]
+
+
 @dataclass(frozen=True)
 class Header:
     """What a file's header says. It may lie: counts and durations are promises.
@@ -58,10 +63,10 @@ class Header:
 
     container: str
     codec: str
-    time_base: str
-    duration_us: int | None
-    frames_promised: int | None
-    frames_estimated: int | None
+    time_base: TimeBase
+    duration_us: Count | None
+    frames_promised: Count | None
+    frames_estimated: Count | None
 
 
 @contextmanager
@@ -147,7 +152,7 @@ def read_header(container: Any, stream: Any) -> Header:
         time_base=f"{time_base.numerator}/{time_base.denominator}",
         duration_us=duration_us,
         frames_promised=promised,
-        frames_estimated=promised or max(stream.frames, by_rate) or None,
+        frames_estimated=promised or max(stream.frames, by_rate, 0) or None,
     )
 
 
