@@ -131,8 +131,8 @@ class DetectConfig(Section):
     detector: Literal["retinaface-mnv1", "retinaface-r34", "retina-face", "boxes"] = "retinaface-mnv1"
     """The first ships with featray, is right on its test clips, and is twenty times faster than the next."""
     boxes: str | None = None
-    """For `boxes`: a Parquet or CSV file, local or any fsspec URI; see boxes.py. It is read with `input.storage_options`
-    if they are for its host or bucket, as those of a manifest's rows are."""
+    """For `boxes`: a Parquet or CSV file, local or any fsspec URI; see boxes.py. `input.storage_options` are used if
+    they are for its host or bucket, as for the rows of a manifest."""
     weights: str | None = None
     """For `retinaface-r34` and `retina-face`: a local file, instead of what `featray models pull` fetched."""
     revision: str | None = None

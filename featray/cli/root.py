@@ -20,7 +20,7 @@ from featray.cli.report import diff, report
 from featray.cli.status import status
 from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import compact, erase, publish, verify
-from featray.cli.views import export, preview
+from featray.cli.views import export, preview, safe_csv_flag
 from featray.errors import FeatrayError, UsageError, printable
 from featray.redaction import redact_logs, redact_text
 from featray.version import __version__
@@ -163,6 +163,7 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> i
 @click.option("--format", "style", type=_FORMATS, default="table", show_default=True)
 @click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
 @click.option("--safe", is_flag=True, help="For SQL you have not read: only SELECT, and nothing outside OUT.")
+@safe_csv_flag
 @storage_flags
 def query(
     out: str,
@@ -170,6 +171,7 @@ def query(
     style: str,
     release: str | None,
     safe: bool,
+    safe_csv: bool,
     config: Path | None,
     options: tuple[str, ...],
 ) -> None:
@@ -183,7 +185,8 @@ def query(
     featray query OUT @configs/queries/au12_onsets.sql
 
     The SQL is yours: like any program it may read and write files that you may (read_csv, COPY), and load DuckDB's
-    extensions. With --safe it may only select, from the tables and files of OUT.
+    extensions. With --safe it may only select, from the tables and files of OUT. If OUT is somebody else's and the
+    result is for a spreadsheet, add --safe-csv to --format csv.
     """
     from featray.cli.show import print_result
     from featray.tables.query import connect, run_safe_sql, run_sql
@@ -192,7 +195,8 @@ def query(
         sql = _read_sql(Path(sql[1:]))
     output = open_told(out, config, options)
     connection = connect(output, release, locked=safe)
-    print_result(run_safe_sql(connection, sql) if safe else run_sql(connection, sql), style)
+    result = run_safe_sql(connection, sql) if safe else run_sql(connection, sql)
+    print_result(result, style, safe_csv=safe_csv)
 
 
 def _read_sql(path: Path) -> str:

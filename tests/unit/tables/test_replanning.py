@@ -20,7 +20,6 @@ from featray.tables.layout import Partition, open_output
 from featray.tables.ledger import land_unit_part
 from featray.video.units import WHOLE_VIDEO
 
-
 KEY = "ab" * 32
 
 
