@@ -229,8 +229,8 @@ class ClusterConfig(Section):
     """A run whose lost workers find no place, and in which nothing has landed for so long, goes on with fewer. A cloud
     replaces a node within some five minutes; sooner would be to give up nodes that are on their way."""
     max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Of the videos that are known by then, at least 20 done: if more fail, the run stops, since something is wrong with
-    all of them. Videos that are damaged themselves count only while no video succeeds; 1 lets all fail."""
+    """Of the videos that are known by then, at least 20 done: if more fail, the run stops, since something is wrong
+    with all of them. Videos that are damaged themselves count only while no video succeeds; 1 lets all fail."""
 
     @property
     def grows(self) -> bool:

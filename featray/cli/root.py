@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import resource
 import sys
 import traceback
 from pathlib import Path
@@ -40,8 +42,11 @@ class _Group(click.Group):
             if ctx.params.get("debug"):
                 click.echo(redact_text(traceback.format_exc()), err=True, nl=False)
             text, status = (str(error), error.exit_code) if isinstance(error, FeatrayError) else (_of_machine(error), 1)
-            click.echo(f"featray: {text}", err=True)
+            click.echo(f"featray: {text}{_limited() if status == 1 else ''}", err=True)
             ctx.exit(status)
+        except MemoryError:
+            click.echo(f"featray: {os.strerror(errno.ENOMEM)}; {_FIXES[errno.ENOMEM]}{_limited()}", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt as stop:
             from featray.graph.stop import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 
@@ -64,6 +69,14 @@ def _of_machine(error: OSError) -> str:
     what = ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error)
     fix = _FIXES.get(error.errno or 0, "`featray --debug ...` shows where, `featray doctor` looks for what is wrong")
     return f"{printable(redact_text(what))}; {fix}"
+
+
+def _limited() -> str:
+    """What to say where the shell allows little memory: it comes out as anything, in any library."""
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most == resource.RLIM_INFINITY:
+        return ""
+    return f" (this shell allows {most / 1e9:.1f} GB of address space, `ulimit -v`, which may be why)"
 
 
 class _LogFormatter(logging.Formatter):

@@ -28,6 +28,7 @@ from featray.tables.publish import PublishSettings
 
 log = logging.getLogger(__name__)
 
+
 @dataclass
 class Counts:
     """What a run has published: videos by status, frames, faces."""

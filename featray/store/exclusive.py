@@ -34,7 +34,7 @@ def create_bytes(location: Location, data: bytes) -> bool:
 
     On a store without conditional PUT it is written in any case, and the answer is True.
     """
-    location.check_parent_inside()
+    location.check_writable()
     with storage_errors(location.uri, missing="cannot be created"):
         if location.is_local:
             return _create_local(location.path, data)

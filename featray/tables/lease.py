@@ -95,7 +95,12 @@ class HeldPartition(Partition):
             holder = _read(self, newest)
             if holder is not None and holder.token == self.token:
                 return
-        holder = _read(self, newest) if newest else None
+        if not newest:
+            raise LeaseError(
+                f"{_name(self)}: the output, or its lease in it, was deleted while the run was on. Nothing more is "
+                "written; run again"
+            )
+        holder = _read(self, newest)
         by = f"run {holder.run_id} on {holder.host} (pid {holder.pid}) holds it now" if holder else "its lease is gone"
         raise LeaseError(
             f"{_name(self)}: this run was silent for too long and was taken over; {by}. "

@@ -43,4 +43,3 @@ def test_damaged_videos_and_bad_rows_end_no_run_that_works_on_others(tmp_path, c
     (tmp_path / "list.csv").write_text("\n".join(["path", *lines]))
     summary = run_here(make_config([tmp_path / "list.csv"], tmp_path / "out"))
     assert summary.videos == {"ok": 1, "partial": 0, "failed": 23} and summary.status == "done_with_failures"
-
