@@ -234,6 +234,8 @@ def explain(error: BaseException) -> str:
     """A storage error in a few words, without any address the library put into its text."""
     if known := meaning(error):
         return known.text
+    if isinstance(error, PermissionError) and error.filename and not error.__cause__:  # of a disk
+        return f"access denied; this user (uid {os.getuid()}) lacks the rights: change its owner or mode"
     if _is_denied(error):
         return f"access denied; check the credentials {_WHERE}, and that they have not expired"
     if isinstance(error, FileNotFoundError):
