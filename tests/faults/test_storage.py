@@ -1,12 +1,23 @@
-"""A run over an S3 API that fails one request in twelve: nothing is lost, nothing is read twice over."""
+"""A run over an S3 API that fails one request in twelve; a server that stops to answer."""
+
+import shutil
+import threading
 
 import fsspec
 import pytest
 
+from featray.config import DecodeConfig, DetectConfig, EveryNth
+from featray.errors import ErrorCode
+from featray.extract.child import ChildSettings
+from featray.extract.isolation import IsolatedDecoder
+from featray.extract.plan import UnitTask
+from featray.sources.listing import list_videos
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
+from featray.video.units import Unit
 from tests.fixtures import s3
 from tests.fixtures.runs import make_config, run_here
+from tests.fixtures.web import Ranges, served
 
 KEYS = {"key": "test", "secret": "test"}
 IMPATIENT = {"connect_timeout": 5, "read_timeout": 3, "retries": {"max_attempts": 8, "mode": "standard"}}
@@ -63,3 +74,32 @@ def test_a_stormy_bucket_gives_the_tables_of_a_calm_one(bucket, endpoint):
     assert all(storm.counts[fault] > 0 for fault in ("503", "reset", "cut", "stall")), storm.counts
     for table in ("faces", "mesh", "frames", "videos"):
         assert rows(endpoint, "s3://stormy/out", table) == rows(endpoint, "s3://calm/out", table)
+
+
+class Silent(Ranges):
+    """Sends nothing of what is called hangs.mp4, until it is told to go on."""
+
+    go_on = threading.Event()
+
+    def do_GET(self):
+        if "hangs" in self.path:
+            self.go_on.wait()
+        super().do_GET()
+
+
+def test_a_server_that_stops_to_answer_costs_its_unit_and_not_the_next(clips, tmp_path):
+    for name in ("hangs.mp4", "b.mp4"):
+        shutil.copy(clips / "no_face.mp4", tmp_path / name)
+    decode = DecodeConfig(sample=EveryNth(every=48), timeout_seconds=8)
+    with served(tmp_path, Silent) as host:
+        hangs, good = list_videos(make_config([f"{host}/{n}.mp4" for n in ("hangs", "b")], "unused").input)
+        decoder = IsolatedDecoder(ChildSettings(decode, DetectConfig(), {}))
+        try:
+            decoder.plan(good)
+            failure = decoder.plan(hangs).failure
+            assert failure.code == ErrorCode.TIMEOUT and "waiting for its storage" in failure.message
+            (chunk,) = decoder.chunks(UnitTask(good, "key", "shard", Unit(0), 1, 1))
+            assert not chunk.outcome.failures and chunk.frames.num_rows == 2
+        finally:
+            Silent.go_on.set()  # not before: the reads that were left behind are still waiting
+            decoder.close()
