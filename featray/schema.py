@@ -124,6 +124,7 @@ VIDEOS = (
     Column("sar", STRING, "sample aspect ratio, recorded and not applied"),
     Column("duration_us", INT64, "duration that the header states", "µs"),
     Column("time_base", STRING, "seconds a tick of the stream's timestamps"),
+    Column("other_streams", STRING, "video streams of the file that were not taken (the default one is, else the longest, else the largest), else null"),
     Column("frames_decoded", INT64, "frames decoded", "frames"),
     Column("frames_sampled", INT64, "frames sampled; the rows in `frames`", "frames"),
     Column("frames_with_face", INT64, "sampled frames with a face", "frames"),

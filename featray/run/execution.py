@@ -31,20 +31,23 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Counts:
-    """What a run has published: videos by status, frames, faces."""
+    """What a run has published: videos by status, frames, faces, and videos with more video streams than one."""
 
     videos_ok: int = 0
     videos_partial: int = 0
     videos_failed: int = 0
     frames: int = 0
     faces: int = 0
+    several_streams: int = 0
 
     def add(self, commits: Iterable[Commit]) -> None:
         """Count what commits hold. They are not kept: a run may publish millions of videos."""
-        for video in (video for commit in commits for video in commit.videos):
-            setattr(self, f"videos_{video.status}", getattr(self, f"videos_{video.status}") + 1)
-            self.frames += video.frames
-            self.faces += video.faces
+        for commit in commits:
+            self.several_streams += commit.several_streams
+            for video in commit.videos:
+                setattr(self, f"videos_{video.status}", getattr(self, f"videos_{video.status}") + 1)
+                self.frames += video.frames
+                self.faces += video.faces
 
     @property
     def status(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +54,13 @@ class _Tally:
         )
 
 
+class Merged(NamedTuple):
+    """A video whose rows are written."""
+
+    committed: CommittedVideo
+    has_other_streams: bool
+
+
 def merge_video(
     video: ManifestVideo,
     partition: Partition,
@@ -61,8 +68,8 @@ def merge_video(
     *,
     run_id: str,
     published_at_us: int,
-) -> CommittedVideo:
-    """Write a video's rows; what its commit says of it.
+) -> Merged:
+    """Write a video's rows; what its commit says of it, and whether it has other video streams.
 
     Args:
         video: as its shard's manifest has it.
@@ -94,7 +101,7 @@ def merge_video(
     times = {"run_id": run_id, "published_at": _utc(published_at_us)}
     writers["videos"].write_rows([{**constant, **row, **times}])
     writers["errors"].write_rows([{**constant, "uri": video.uri, **error} for error in tally.errors])
-    return CommittedVideo(
+    committed = CommittedVideo(
         video_id=video.video_id,
         uri=video.uri,
         work_key=video.work_key,
@@ -102,6 +109,7 @@ def merge_video(
         frames=tally.frames_sampled,
         faces=tally.faces,
     )
+    return Merged(committed, row.get("other_streams") is not None)
 
 
 def _write_part(
@@ -192,6 +200,7 @@ def _video_row(video: ManifestVideo, plan: VideoPlan, tally: _Tally, tracks: int
         **{name: value for name, value in vars(video).items() if name in known},
         **({} if header is None else {"container": header.container, "codec": header.codec}),
         **({} if header is None else {"duration_us": header.duration_us, "time_base": header.time_base}),
+        **({} if header is None else {"other_streams": header.other_streams}),
         **tally.picture,
         "frames_decoded": tally.frames_decoded,
         "frames_sampled": tally.frames_sampled,

@@ -45,6 +45,8 @@ _ABSURD_DURATION_US = 100 * 365 * 86_400 * 1_000_000
 _DISCARD = 0x2  # AVINDEX_DISCARD_FRAME: outside the edit list, decoded but never shown
 
 
+_NAMED_STREAMS = 8
+
 TimeBase = Annotated[str, Field(pattern="^[0-9]{1,10}/[1-9][0-9]{0,9}$")]
 
 
@@ -59,6 +61,7 @@ class Header:
         duration_us: of the stream if it says so, else of the container; None if neither does, or if it is absurd.
         frames_promised: frames that a complete index says will be shown; None where there is no such index.
         frames_estimated: from the promise, or duration and rate; None where neither is known.
+        other_streams: the video streams that are not taken, in words; None if there is no other.
     """
 
     container: str
@@ -67,6 +70,7 @@ class Header:
     duration_us: Count | None
     frames_promised: Count | None
     frames_estimated: Count | None
+    other_streams: Annotated[str, Field(max_length=2000)] | None = None
 
 
 @contextmanager
@@ -153,6 +157,7 @@ def read_header(container: Any, stream: Any) -> Header:
         duration_us=duration_us,
         frames_promised=promised,
         frames_estimated=promised or max(stream.frames, by_rate, 0) or None,
+        other_streams=_other_streams(container, stream),
     )
 
 
@@ -194,10 +199,27 @@ def _size(file: IO[bytes], stream: Any) -> tuple[int, int]:
     return width, height
 
 
+def _video_streams(container: Any) -> list[Any]:
+    """The video streams that are no pictures, such as cover art."""
+    pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.still_image
+    return [stream for stream in container.streams.video if not stream.disposition & pictures]
+
+
+def _other_streams(container: Any, stream: Any) -> str | None:
+    found = []
+    for other in _video_streams(container):
+        context = other.codec_context
+        size = f"{context.name} {context.width}x{context.height}" if context else "of an unknown codec"
+        frames = f", {other.frames} frames" if other.frames else ""  # Matroska gives all streams the longest's seconds
+        if other.index != stream.index:
+            found.append(f"stream {other.index}: {size}{frames}")
+    more = f"; {len(found) - _NAMED_STREAMS} more" if len(found) > _NAMED_STREAMS else ""
+    return "; ".join(found[:_NAMED_STREAMS]) + more or None
+
+
 def _main_video_stream(container: Any) -> Any:
     """The stream that a player would show: not cover art or a poster; what is marked, else the longest, the largest."""
-    pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.still_image
-    streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    streams = _video_streams(container)
     if not streams:
         raise VideoError("a media file without a video stream", code=ErrorCode.NO_VIDEO_STREAM)
     if all(stream.codec_context is None for stream in streams):
