@@ -11,8 +11,11 @@ BESIDE = $(MAKE) --no-print-directory -j 2 $(if $(filter output-sync,$(.FEATURES
 
 # uv, since it takes seconds where pip takes minutes; pip where the package index is one that only pip is set up for.
 # The largest wheel has 500 MB: more than uv's 30 seconds on a slow line.
-install = UV_HTTP_TIMEOUT=300 $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt $(1) \
-  || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(1)
+# `make demo TORCH=cpu` takes torch's CPU wheels, a tenth as large, from their own index; pip knows no such option.
+TORCH ?=
+install = UV_HTTP_TIMEOUT=300 $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
+  $(if $(TORCH),--torch-backend=$(TORCH)) $(1) \
+  $(if $(TORCH),,|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(1))
 
 .DEFAULT_GOAL := help
 
@@ -22,7 +25,7 @@ help:  ## say what there is
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "featray needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV): some 7 GB with torch, a few minutes"
+	@echo "installing into $(VENV): $(if $(TORCH),with torch for $(TORCH),some 7 GB with torch), a few minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(call install,-e .)
 	@touch $@

@@ -157,7 +157,8 @@ class DetectConfig(Section):
     detector: Literal["retinaface-mnv1", "retinaface-r34", "retina-face", "boxes"] = "retinaface-mnv1"
     """The first ships with featray, is right on its test clips, and is twenty times faster than the next."""
     boxes: str | None = None
-    """For `boxes`: a Parquet or CSV file, local or any fsspec URI, read with `input.storage_options`; see boxes.py."""
+    """For `boxes`: a Parquet or CSV file, local or any fsspec URI; see boxes.py. `input.storage_options` are used if
+    they are for its host or bucket, as for the rows of a manifest."""
     weights: str | None = None
     """For `retinaface-r34` and `retina-face`: a local file, instead of what `featray models pull` fetched."""
     revision: str | None = None
@@ -269,7 +270,8 @@ class ClusterConfig(Section):
     """A run whose lost workers find no place, and in which nothing has landed for so long, goes on with fewer. A cloud
     replaces a node within some five minutes; sooner would be to give up nodes that are on their way."""
     max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Beyond this share of failed videos, at least 20 seen, the run stops: something is wrong with all of them."""
+    """Of the videos that are known by then, at least 20 done: if more fail, the run stops, since something is wrong
+    with all of them. Videos that are damaged themselves count only while no video succeeds; 1 lets all fail."""
 
     @property
     def grows(self) -> bool:

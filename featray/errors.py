@@ -88,6 +88,23 @@ RETRYABLE: frozenset[ErrorCode] = frozenset(
 """Codes that may come from the moment rather than the video: such a unit is tried again."""
 
 
+OF_THE_VIDEO: frozenset[ErrorCode] = frozenset(
+    {
+        ErrorCode.NOT_A_VIDEO,
+        ErrorCode.NO_VIDEO_STREAM,
+        ErrorCode.UNSUPPORTED_CONTAINER,
+        ErrorCode.UNSUPPORTED_CODEC,
+        ErrorCode.TRUNCATED,
+        ErrorCode.DECODE_FAILED,
+        ErrorCode.TOO_LARGE,
+        ErrorCode.ARCHIVED,
+        ErrorCode.BAD_SHARD,
+        ErrorCode.BAD_MANIFEST_ROW,
+    }
+)
+"""Codes that tell of a video, and nothing of those that are still to come."""
+
+
 class FeatrayError(Exception):
     """Root of the tree. `str(error)` is one line that names the thing and the mend, and is safe to print.
 

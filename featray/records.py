@@ -18,6 +18,10 @@ RecordName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 FieldName = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 """Of a path field, as `config.path_field_names` reads them."""
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
+SmallCount = Annotated[int, Field(ge=0, lt=1 << 31)]
+"""For a column of int32."""
+Ticks = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+"""Of a stream's timestamps, as FFmpeg has them."""
 Micros = Annotated[int, Field(ge=0, lt=253_402_300_800_000_000)]
 """Microseconds since the epoch, up to the year 9999."""
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from featray.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
 
 SCHEMA_VERSION: Final = 3
-"""2 added `frames.shot_cut`; 3 `runs.conventions`, `runs.unusable`, `videos.transfer`, `tone_mapped` and `squared`."""
+"""2 added `frames.shot_cut`; 3 `runs.conventions`, `runs.unusable`, `videos.transfer`, `tone_mapped`, `squared` and `other_streams`."""
 
 STRING, BOOL, INT32, INT64 = pa.string(), pa.bool_(), pa.int32(), pa.int64()
 FLOAT, DOUBLE = pa.float32(), pa.float64()
@@ -127,6 +127,7 @@ VIDEOS = (
     Column("tone_mapped", BOOL, "whether HDR was mapped to BT.709 SDR before faces were looked for (decode.tone_map); null if it was not known then, and it was not"),
     Column("duration_us", INT64, "duration that the header states", "µs"),
     Column("time_base", STRING, "seconds a tick of the stream's timestamps"),
+    Column("other_streams", STRING, "video streams of the file that were not taken (the default one is, else the longest, else the largest), else null"),
     Column("frames_decoded", INT64, "frames decoded", "frames"),
     Column("frames_sampled", INT64, "frames sampled; the rows in `frames`", "frames"),
     Column("frames_with_face", INT64, "sampled frames with a face", "frames"),

@@ -67,6 +67,11 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
         yield f"         {said}"
     if found["unreadable_videos"]:
         yield f"         about {found['unreadable_videos']:,} of them cannot be read"
+    if found["several_streams"]:
+        yield (
+            f"         about {found['several_streams']:,} of them have several video streams; the default one is "
+            "taken, else the longest, else the largest"
+        )
     yield f"work     about {found['units']:,} units, {found['frames']:,} frames, {found['faces']:,} faces"
     for place in found["places"]:
         yield f"time     about {duration(3600 * place['hours'])} on {_machine(place)}"

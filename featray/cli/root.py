@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import resource
 import sys
 import traceback
 from pathlib import Path
@@ -21,7 +23,7 @@ from featray.cli.report import diff, report
 from featray.cli.status import status
 from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import compact, erase, publish, verify
-from featray.cli.views import export, preview
+from featray.cli.views import export, preview, safe_csv_flag
 from featray.errors import FeatrayError, UsageError, printable
 from featray.redaction import redact_logs, redact_text
 from featray.version import __version__
@@ -41,8 +43,11 @@ class _Group(click.Group):
             if ctx.params.get("debug"):
                 click.echo(redact_text(traceback.format_exc()), err=True, nl=False)
             text, status = (str(error), error.exit_code) if isinstance(error, FeatrayError) else (_of_machine(error), 1)
-            click.echo(f"featray: {text}", err=True)
+            click.echo(f"featray: {text}{_limited() if status == 1 else ''}", err=True)
             ctx.exit(status)
+        except MemoryError:
+            click.echo(f"featray: {os.strerror(errno.ENOMEM)}; {_FIXES[errno.ENOMEM]}{_limited()}", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt as stop:
             from featray.graph.stop import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 
@@ -65,6 +70,14 @@ def _of_machine(error: OSError) -> str:
     what = ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error)
     fix = _FIXES.get(error.errno or 0, "`featray --debug ...` shows where, `featray doctor` looks for what is wrong")
     return f"{printable(redact_text(what))}; {fix}"
+
+
+def _limited() -> str:
+    """What to say where the shell allows little memory: it comes out as anything, in any library."""
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most == resource.RLIM_INFINITY:
+        return ""
+    return f" (this shell allows {most / 1e9:.1f} GB of address space, `ulimit -v`, which may be why)"
 
 
 class _LogFormatter(logging.Formatter):
@@ -164,6 +177,7 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> i
 @click.option("--format", "style", type=_FORMATS, default="table", show_default=True)
 @click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
 @click.option("--safe", is_flag=True, help="For SQL you have not read: only SELECT, and nothing outside OUT.")
+@safe_csv_flag
 @storage_flags
 def query(
     out: str,
@@ -171,6 +185,7 @@ def query(
     style: str,
     release: str | None,
     safe: bool,
+    safe_csv: bool,
     config: Path | None,
     options: tuple[str, ...],
 ) -> None:
@@ -184,7 +199,8 @@ def query(
     featray query OUT @configs/queries/au12_onsets.sql
 
     The SQL is yours: like any program it may read and write files that you may (read_csv, COPY), and load DuckDB's
-    extensions. With --safe it may only select, from the tables and files of OUT.
+    extensions. With --safe it may only select, from the tables and files of OUT. If OUT is somebody else's and the
+    result is for a spreadsheet, add --safe-csv to --format csv.
     """
     from featray.cli.show import print_result
     from featray.tables.query import connect, run_safe_sql, run_sql
@@ -193,7 +209,8 @@ def query(
         sql = _read_sql(Path(sql[1:]))
     output = open_told(out, config, options)
     connection = connect(output, release, locked=safe)
-    print_result(run_safe_sql(connection, sql) if safe else run_sql(connection, sql), style)
+    result = run_safe_sql(connection, sql) if safe else run_sql(connection, sql)
+    print_result(result, style, safe_csv=safe_csv)
 
 
 def _read_sql(path: Path) -> str:

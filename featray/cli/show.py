@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featray.cli.console import open_console
-from featray.errors import ERROR_MEANINGS, UsageError, one_line
+from featray.errors import ERROR_MEANINGS, UsageError, one_line, printable
 from featray.schema import TABLE_MEANINGS, TABLES
 from featray.tables.query import read_tuples
 
@@ -29,17 +29,20 @@ _ROWS_MEASURED = 1000
 """Of a table in a pipe: how many rows decide how wide its columns are. A later, longer cell shifts its row."""
 
 
-def print_result(result: pa.RecordBatchReader, style: str) -> None:
+def print_result(result: pa.RecordBatchReader, style: str, *, safe_csv: bool = False) -> None:
     """Print a result as `table`, `csv` or `json` (one array of objects).
+
+    Args:
+        result: of the query.
+        style: how.
+        safe_csv: in CSV, put `'` before texts that spreadsheets take for formulas.
 
     Raises:
         UsageError: the query fails at one of its later rows.
     """
     names, rows = unique_names(result.schema.names), _rows(result)
     if style == "csv":
-        writer = csv.writer(sys.stdout)
-        writer.writerow(names)
-        writer.writerows([_plain(value) for value in row] for row in rows)
+        _print_csv(names, rows, safe=safe_csv)
     elif style == "json":
         found = [dict(zip(names, map(_plain, row), strict=True)) for row in rows]
         print(json.dumps(found, indent=2))
@@ -47,6 +50,22 @@ def print_result(result: pa.RecordBatchReader, style: str) -> None:
         _print_table(names, list(islice(rows, _ROWS_SHOWN + 1)))
     else:
         _print_lines(names, rows)
+
+
+def _print_csv(names: list[str], rows: Iterator[tuple[Any, ...]], *, safe: bool) -> None:
+    from featray.views.export import without_formula  # with pyarrow's Parquet, which other styles need not wait for
+
+    terminal = sys.stdout.isatty()
+
+    def cell(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        value = without_formula(value) if safe else value
+        return printable(value) if terminal else value
+
+    writer = csv.writer(sys.stdout)
+    for row in chain([names], rows):
+        writer.writerow([cell(_plain(value)) for value in row])
 
 
 def unique_names(names: Sequence[str]) -> list[str]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,13 @@ def status(
     from featray.tables.status import read_status
 
     output = open_told(out, config, options)
+    with suppress(KeyboardInterrupt):  # nothing was begun that could be gone on with
+        _show(lambda: read_status(output, release), as_json=as_json, watch=watch)
+
+
+def _show(read: Callable[[], dict[str, Any]], *, as_json: bool, watch: bool) -> None:
     while True:
-        found = read_status(output, release)
+        found = read()
         if watch and not as_json and sys.stdout.isatty():
             click.clear()
         if as_json:

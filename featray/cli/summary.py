@@ -40,6 +40,7 @@ def as_log_line(summary: Summary) -> str:
             "deleted": summary.deleted.count,
             "dropped": summary.deleted.count if summary.job.config.run.drop_deleted else 0,
             "passed_over": dict(summary.passed.files),
+            "several_streams": summary.several_streams,
             "frames": summary.frames,
             "faces": summary.faces,
             "seconds": round(summary.seconds, 1),
@@ -71,6 +72,11 @@ def print_summary(summary: Summary, console: Console) -> None:
     if erased := summary.already_published.get("erased"):
         console.print(
             f"erased   {erased} videos of the input were erased and stay so; see `featray erase --allow-again`"
+        )
+    if summary.several_streams:
+        console.print(
+            f"streams  {summary.several_streams} videos have more video streams than the one that was taken: "
+            "videos.other_streams"
         )
     if said := summary.passed.in_words():
         console.print(f"others   {said}", highlight=False, markup=False)

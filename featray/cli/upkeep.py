@@ -16,8 +16,11 @@ from featray.errors import OutputError, printable
 
 if TYPE_CHECKING:
     from featray.tables.layout import Output, Partition
+    from featray.upkeep.compact import Compacted
+    from featray.upkeep.finish import Finished
 
 _Done = TypeVar("_Done")
+_json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command()
@@ -25,7 +28,7 @@ _Done = TypeVar("_Done")
 @click.option("--recompute", type=click.IntRange(min=0), default=0, metavar="N", help="Compute N random faces again.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which faces those are.")
 @click.option("--release", help="Only this release; default: all.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_json_flag
 @storage_flags
 def verify(
     out: str,
@@ -96,7 +99,7 @@ def _print_recomputed(repeated: Any) -> None:
 @click.option("--release", help="Only from this release; default: from all, in all datasets.")
 @click.option("--reason", help="Kept in the audit row; must not name the person.")
 @click.option("--allow-again", is_flag=True, help="Erase nothing: lift the block, so that a run may take it up again.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_json_flag
 @storage_flags
 def erase(
     out: str,
@@ -153,67 +156,99 @@ def erase(
 
 @click.command(short_help="Finish what a killed run left in OUT.")
 @click.argument("out")
+@_json_flag
 @storage_flags
-def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
+def publish(out: str, as_json: bool, config: Path | None, options: tuple[str, ...]) -> None:
     """Finish what a killed run left in OUT: publish all that has landed, carry out what was decided.
 
     Needs neither Ray nor the sources; refused while a run is on. Work that has not landed is left to the next run.
     """
     from featray.upkeep.finish import finish_partition
 
-    nothing = True
-    for where, done in _in_each(open_told(out, config, options), finish_partition):
-        for commit in done.published:
-            frames, faces = sum(v.frames for v in commit.videos), sum(v.faces for v in commit.videos)
-            counts = f"{len(commit.videos)} videos, {frames:,} frames, {faces:,} faces"
-            click.echo(f"{where}: published shard {commit.name}: {counts}")
+    _in_each(open_told(out, config, options), finish_partition, as_json, _finished, "nothing to finish")
+
+
+def _finished(done: Finished) -> tuple[dict[str, Any], Iterator[str]]:
+    """What was finished in a release, for machines and for people."""
+    published = [
+        {
+            "shard": commit.name,
+            "videos": len(commit.videos),
+            "frames": sum(video.frames for video in commit.videos),
+            "faces": sum(video.faces for video in commit.videos),
+        }
+        for commit in done.published
+    ]
+    waiting = [{"shard": shard, "landed": landed, "units": units} for shard, landed, units in done.waiting]
+    counts = {"changes": done.changes, "cleaned": done.cleaned, "leftovers": done.leftovers, "runs": done.runs}
+
+    def lines() -> Iterator[str]:
+        for one in published:
+            yield "published shard {shard}: {videos} videos, {frames:,} frames, {faces:,} faces".format(**one)
         for shard, landed, units in done.waiting:
             of = f"{landed} of {units} units have landed" if units is not None else f"{landed} units have landed so far"
-            click.echo(f"{where}: shard {shard} waits: {of}; the next run goes on from there")
-        for count, text in (
-            (done.changes, "changes that were cut off are carried out"),
-            (done.cleaned, "published shards are tidied up"),
-            (done.leftovers, "files of a compaction that was cut off are deleted"),
-            (done.runs, "killed runs are marked as interrupted"),
+            yield f"shard {shard} waits: {of}; the next run goes on from there"
+        for name, text in (
+            ("changes", "changes that were cut off are carried out"),
+            ("cleaned", "published shards are tidied up"),
+            ("leftovers", "files of a compaction that was cut off are deleted"),
+            ("runs", "killed runs are marked as interrupted"),
         ):
-            if count:
-                click.echo(f"{where}: {count} {text}")
-        nothing = nothing and not (done.published or done.waiting or done.changes or done.cleaned or done.leftovers)
-        nothing = nothing and not done.runs
-    if nothing:
-        click.echo("nothing to finish")
+            if counts[name]:
+                yield f"{counts[name]} {text}"
+
+    return {"published": published, "waiting": waiting, **counts}, lines()
 
 
 @click.command(short_help="Merge the small files that many small runs have left in OUT.")
 @click.argument("out")
+@_json_flag
 @storage_flags
-def compact(out: str, config: Path | None, options: tuple[str, ...]) -> None:
+def compact(out: str, as_json: bool, config: Path | None, options: tuple[str, ...]) -> None:
     """Merge the small files that many small runs have left in OUT; rows stay as they are. Refused while a run is on."""
     from featray.upkeep.compact import compact_partition
 
-    for where, done in _in_each(open_told(out, config, options), compact_partition):
-        if done.refused:
-            click.echo(f"{where}: left as it is: {done.refused}")
-        else:
-            before = f"{done.files_before} files in {done.commits_before} commits"
-            click.echo(f"{where}: {before}, now {done.files} in {done.commits}")
+    _in_each(open_told(out, config, options), compact_partition, as_json, _compacted)
 
 
-def _in_each(output: Output, work: Callable[[Partition], _Done]) -> Iterator[tuple[str, _Done]]:
-    """Yield the name of each dataset and release, and what `work` did there.
+def _compacted(done: Compacted) -> tuple[dict[str, Any], Iterator[str]]:
+    """What was merged in a release, for machines and for people."""
+    before = f"{done.files_before} files in {done.commits_before} commits"
+    line = f"left as it is: {done.refused}" if done.refused else f"{before}, now {done.files} in {done.commits}"
+    return asdict(done), iter([line])
+
+
+def _in_each(
+    output: Output,
+    work: Callable[[Partition], _Done],
+    as_json: bool,
+    told: Callable[[_Done], tuple[dict[str, Any], Iterator[str]]],
+    nothing: str = "",
+) -> None:
+    """Print what `work` did in each dataset and release; `nothing`, where it had nothing to do in any of them.
 
     A release that cannot be worked on is said, and the others go on; at the end the command exits with status 1.
     """
     from featray.tables.layout import list_partitions
 
-    refused = False
+    found: list[dict[str, Any]] = []
+    refused, silent = False, True
     for partition in list_partitions(output):
+        where = {"dataset": partition.dataset, "release": partition.release}
         try:
-            done = work(partition)
+            facts, lines = told(work(partition))
         except OutputError as error:
             click.echo(f"featray: {error}", err=True)
             refused = True
+            found.append({**where, "error": str(error)})
             continue
-        yield f"{partition.dataset}/{partition.release}", done
+        found.append({**where, **facts})
+        for line in () if as_json else lines:
+            click.echo(f"{partition.dataset}/{partition.release}: {line}")
+            silent = False
+    if as_json:
+        click.echo(json.dumps({"releases": found}, indent=2))
+    elif silent and nothing and not refused:
+        click.echo(nothing)
     if refused:
         sys.exit(OutputError.exit_code)

@@ -13,6 +13,9 @@ import click
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
 from featray.errors import UsageError, printable
 
+safe_csv_flag = click.option(
+    "--safe-csv", is_flag=True, help="Put ' before texts that a spreadsheet would take for a formula."
+)
 _VIDEO_HELP = "Its video_id, URI, or the end of its URI, such as face.mp4."
 
 
@@ -114,7 +117,7 @@ def preview(
 @click.option("--release", help="A release; default: the latest.")
 @click.option("--dataset", help="A dataset, if the video is in several.")
 @click.option("--track", type=int, help="Only this track.")
-@click.option("--safe-csv", is_flag=True, help="Put ' before texts that a spreadsheet would take for a formula.")
+@safe_csv_flag
 @storage_flags
 def export(
     out: str,

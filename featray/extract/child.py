@@ -29,6 +29,7 @@ from featray.faces.detector import Detector, DetectorFiles
 from featray.faces.detectors import detector_for_videos
 from featray.redaction import redact_logs, redact_uri
 from featray.sources.listing import Video
+from featray.sources.places import options_for
 from featray.store.storage import Location, is_on_disk
 
 _PR_SET_PDEATHSIG = 1
@@ -42,6 +43,7 @@ class ChildSettings:
         storage_options: for the parent, which reads what is not on this machine's disk; the child is told none.
         cache_dir: where pulled weights and converted networks are.
         detector_sha256: of the detector the run was planned with; None: whichever is here.
+        boxes_options: storage options of the file of boxes, for the parent; no other place gets those of the videos.
     """
 
     decode: DecodeConfig
@@ -49,16 +51,18 @@ class ChildSettings:
     storage_options: dict[str, Any]
     cache_dir: Path = field(default_factory=cache_dir)
     detector_sha256: str | None = None
+    boxes_options: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Config, detector_sha256: str | None = None) -> ChildSettings:
         """Return what the decoding processes of a run with this config are told."""
-        return cls(config.decode, config.detect, config.input.storage_options, cache_dir(), detector_sha256)
+        options, boxes_options = config.input.storage_options, options_for(config.detect.boxes, config.input)
+        return cls(config.decode, config.detect, options, cache_dir(), detector_sha256, boxes_options)
 
     @property
     def detector_files(self) -> DetectorFiles:
         """Where the detector finds its files, in the parent."""
-        return DetectorFiles(self.cache_dir, self.storage_options, self.detector_sha256)
+        return DetectorFiles(self.cache_dir, self.boxes_options, self.detector_sha256)
 
     @property
     def remote_boxes(self) -> str | None:
@@ -71,7 +75,7 @@ class ChildSettings:
         detect = self.detect
         if self.remote_boxes:
             detect = detect.model_copy(update={"boxes": redact_uri(str(detect.boxes))})
-        return replace(self, detect=detect, storage_options={})
+        return replace(self, detect=detect, storage_options={}, boxes_options={})
 
 
 class _Child:

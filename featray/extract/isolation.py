@@ -25,6 +25,7 @@ from functools import partial
 from multiprocessing import BufferTooShort
 from multiprocessing.connection import Connection
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from featray.errors import ErrorCode, VideoError
@@ -54,6 +55,7 @@ class IsolatedDecoder:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
         self._timed_out = False
+        self._waited_for = ""
         self._files = FilesForChild()
 
     @property
@@ -159,16 +161,34 @@ class IsolatedDecoder:
         self._connection.send(self.settings.without_secrets())
         if name := self.settings.remote_boxes:
             boxes = str(self.settings.detect.boxes)
-            self._files.give(name, partial(locate, boxes, self.settings.storage_options))
+            self._files.give(name, partial(locate, boxes, self.settings.boxes_options))
 
     def _receive(self, budget: _Budget) -> bytes:
         """The child's next answer; files are read for it meanwhile. A child that does not send it in time is killed."""
+        deadline = time.monotonic() + budget.left_seconds
         with self._waiting(budget) as connection:
             while True:
                 message = connection.recv_bytes(MAX_MESSAGE_BYTES)
                 if message[:1] != READ:
                     return message[1:]
-                connection.send_bytes(self._files.answer(message[1:]))
+                connection.send_bytes(self._answer(message[1:], deadline))
+
+    def _answer(self, message: bytes, deadline: float) -> bytes:
+        """Read a file for the child, until the deadline: a storage may be silent for as long as its client allows.
+
+        The read that is left behind ends with that; nobody uses its files any more.
+        """
+        files, answer = self._files, SimpleQueue[bytes | Exception]()
+        threading.Thread(target=_put_answer, args=(files, message, answer), daemon=True).start()
+        try:
+            found = answer.get(timeout=max(deadline - time.monotonic(), 0))
+        except Empty:
+            self._files, self._waited_for = FilesForChild(), ", waiting for its storage"
+            self._stop_waiting()
+            raise EOFError from None
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def _receive_into(self, budget: _Budget, memory: memoryview) -> int:
         """As `_receive`, bare bytes, straight into memory; how many."""
@@ -206,14 +226,22 @@ class IsolatedDecoder:
             self.close()
             return VideoError("the decoder sent no message", code=ErrorCode.DECODER_CRASHED)
         timed_out, self._timed_out = self._timed_out, False
+        waited_for, self._waited_for = self._waited_for, ""
         self.close()
         if timed_out:
-            limit = self.settings.decode.timeout_seconds
-            return VideoError(f"took longer than decode.timeout_seconds ({limit:g} s)", code=ErrorCode.TIMEOUT)
+            limit = f"decode.timeout_seconds ({self.settings.decode.timeout_seconds:g} s)"
+            return VideoError(f"took longer than {limit}{waited_for}", code=ErrorCode.TIMEOUT)
         if status == -signal.SIGKILL:
             return VideoError("the system killed the decoder, most likely for memory", code=ErrorCode.OUT_OF_MEMORY)
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         return VideoError(f"the decoder crashed ({how})", code=ErrorCode.DECODER_CRASHED)
+
+
+def _put_answer(files: FilesForChild, message: bytes, answer: SimpleQueue[bytes | Exception]) -> None:
+    try:
+        answer.put(files.answer(message))
+    except Exception as error:  # noqa: BLE001 - raised by who waits for it
+        answer.put(error)
 
 
 def _import_path() -> str:

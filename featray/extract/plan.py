@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from typing_extensions import TypedDict
+
 from featray.config import DecodeConfig
 from featray.errors import ErrorCode, StorageError, VideoError
+from featray.records import Count, SmallCount, load
 from featray.sources.containers import read_member
 from featray.sources.listing import Video
 from featray.store.storage import (
@@ -53,7 +56,7 @@ class VideoPlan:
     header: Header | None
     units: tuple[Unit, ...]
     failure: Failure | None = None
-    bytes_read: int = 0
+    bytes_read: Count = 0
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,19 @@ Pages = Iterator[list[VideoTask]]
 """Videos as a listing hands them on, some at a time."""
 
 
+class Picture(TypedDict, total=False):
+    """How the frames of a video are stored, as columns of `videos`."""
+
+    width: SmallCount
+    height: SmallCount
+    rotation: SmallCount
+    mirrored: bool
+    sar: str | None
+    squared: bool
+    transfer: str | None
+    tone_mapped: bool
+
+
 @dataclass
 class Outcome:
     """What a unit came to, or has come to so far; lands with its last part.
@@ -124,19 +140,37 @@ class Outcome:
         frames_decoded, frames_sampled: counts of the unit.
         frames_detected: frames that the detector saw; with detect.every fewer than were sampled.
         bytes_read: fetched from the storage.
-        picture: width, height, rotation, mirrored, sar and transfer of its first frame, whether any was squared or
-            tone_mapped; empty if none was decoded.
+        picture: of its first frame, and whether any was squared or tone-mapped; empty if none was decoded.
         failures: what went wrong, in order.
         seconds: time spent, by stage.
     """
 
-    frames_decoded: int = 0
-    frames_sampled: int = 0
-    frames_detected: int = 0
-    bytes_read: int = 0
-    picture: dict[str, Any] = field(default_factory=dict)
+    frames_decoded: Count = 0
+    frames_sampled: Count = 0
+    frames_detected: Count = 0
+    bytes_read: Count = 0
+    picture: Picture = field(default_factory=Picture)
     failures: list[Failure] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+def parse_plan(data: bytes) -> VideoPlan:
+    """Return the plan that `records.dump` made JSON of.
+
+    Raises:
+        ValueError: it is damaged, or its units do not follow each other, or its failure has an unknown code.
+    """
+    plan = load(VideoPlan, data)
+    if not plan.units or [unit.index for unit in plan.units] != list(range(len(plan.units))):
+        raise ValueError("units that do not follow each other")
+    check_failures([plan.failure] if plan.failure else [])
+    return plan
+
+
+def check_failures(failures: list[Failure]) -> None:
+    """Check failures that were read from elsewhere; ValueError if a code is none of the closed list."""
+    if unknown := {failure.code for failure in failures} - set(ErrorCode):
+        raise ValueError(f"{len(unknown)} unknown codes")
 
 
 def plan_video(

@@ -21,7 +21,7 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from featray.errors import ErrorCode, StorageError, VideoError
 from featray.extract.chunks import Chunk
-from featray.extract.plan import Outcome, VideoPlan
+from featray.extract.plan import Outcome, VideoPlan, check_failures, parse_plan
 from featray.names import CHIP_PX
 from featray.records import dump, load
 from featray.schema import DETECTED_SCHEMA, FRAMES_SCHEMA
@@ -62,11 +62,10 @@ def send_plan(connection: Connection, plan: VideoPlan) -> None:
 
 def read_plan(data: bytes) -> VideoPlan:
     """The plan that `send_plan` sent. Nonsense if it is none."""
-    plan: VideoPlan = _load(VideoPlan, data)
-    if not plan.units or [unit.index for unit in plan.units] != list(range(len(plan.units))):
-        raise Nonsense("units that do not follow each other")
-    _check_codes([plan.failure.code] if plan.failure else [])
-    return plan
+    try:
+        return parse_plan(data)
+    except ValueError as error:
+        raise Nonsense("no plan") from error
 
 
 def send_chunk(connection: Connection, chunk: Chunk) -> None:
@@ -86,8 +85,11 @@ def read_chunk(receive: Callable[[], bytes], receive_into: Callable[[memoryview]
         receive_into: puts the next one into memory; its size.
         max_chips: of a chunk.
     """
-    head = _load(_ChunkHead, receive())
-    _check_codes([failure.code for failure in head.outcome.failures])
+    try:
+        head = load(_ChunkHead, receive())
+        check_failures(head.outcome.failures)
+    except ValueError as error:
+        raise Nonsense("no head of a chunk") from error
     faces, frames = _table(receive(), DETECTED_SCHEMA), _table(receive(), FRAMES_SCHEMA)
     if not 0 <= head.chips <= max_chips or faces.num_rows != head.chips:
         raise Nonsense("a number of chips that cannot be")
@@ -95,18 +97,6 @@ def read_chunk(receive: Callable[[], bytes], receive_into: Callable[[memoryview]
     if head.chips and receive_into(chips.data.cast("B")) != chips.nbytes:
         raise Nonsense("less chips than it said")
     return Chunk(head.part, head.last, chips, faces, frames, head.outcome)
-
-
-def _load(kind: type[Any], data: bytes) -> Any:
-    try:
-        return load(kind, data)
-    except ValueError as error:
-        raise Nonsense(f"no {kind.__name__}") from error
-
-
-def _check_codes(codes: list[str]) -> None:
-    if unknown := set(codes) - set(ErrorCode):
-        raise Nonsense(f"{len(unknown)} unknown codes")
 
 
 def _rows(table: pa.Table) -> bytes:

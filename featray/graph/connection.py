@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import socket
 import sys
 import threading
@@ -31,6 +32,10 @@ _ANSWER_SECONDS: Final = 10
 _SOCKET_BYTES: Final = 107 if sys.platform == "linux" else 103
 """Of the path of a socket."""
 
+_LEAST_FILES: Final = 256
+_WANTED_FILES: Final = 4096
+"""Open files of a process: with 64, Ray's processes die; with 128 it works for a few workers, and slowly."""
+
 _SILENT_SECONDS: Final = 10
 """After which it is said what is waited for: a healthy cluster takes one or two."""
 
@@ -50,6 +55,7 @@ def connect() -> bool:
         return False
     address = os.environ.get("RAY_ADDRESS")
     if not address:
+        _raise_limit_of_files()
         keep_token_private()
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     with warnings.catch_warnings(), _native_stderr_closed() as screen, handler_kept():
@@ -70,8 +76,27 @@ def connect() -> bool:
     return True
 
 
+def _raise_limit_of_files() -> None:
+    """Allow as many open files as Ray wants, where that is allowed.
+
+    Raises:
+        RunError: it is not, and Ray's processes would die of it one by one.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, _WANTED_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < _LEAST_FILES:
+        raise RunError(
+            f"Ray does not start with a limit of {most} open files (`ulimit -n`); raise it to {_WANTED_FILES}, or run "
+            "without Ray: --executor local"
+        )
+
+
 def _what_helps() -> str:
-    """What to do if Ray does not start: its folder is the most common reason, and can be looked at."""
+    """What to do if Ray does not start: what is most commonly the reason can be looked at."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        return "its address space is limited (`ulimit -v`), which it takes much of: lift that, or --executor local"
     folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     longest = f"{folder}/ray/session_0000-00-00_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
     if len(os.fsencode(longest)) > _SOCKET_BYTES:

@@ -130,7 +130,9 @@ def _synthetic(spec: str, cache_dir: Path) -> Checkpoint:
                     stale.unlink()
                 write_synthetic(path, config=SYNTHETIC_VARIANTS[variant], seed=_SEED)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise ModelError(
+            f"{path}: cannot be written ({error.strerror or error}); set FEATRAY_CACHE to another folder"
+        ) from error
     return read_checkpoint(path)
 
 

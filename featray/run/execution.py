@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Final
 
 from featray.config import path_field_names
 from featray.errors import RunError
@@ -29,26 +28,26 @@ from featray.tables.publish import PublishSettings
 
 log = logging.getLogger(__name__)
 
-_ENOUGH_TO_JUDGE: Final = 20
-"""Videos seen before a high share of failures stops a run."""
-
 
 @dataclass
 class Counts:
-    """What a run has published: videos by status, frames, faces."""
+    """What a run has published: videos by status, frames, faces, and videos with more video streams than one."""
 
     videos_ok: int = 0
     videos_partial: int = 0
     videos_failed: int = 0
     frames: int = 0
     faces: int = 0
+    several_streams: int = 0
 
     def add(self, commits: Iterable[Commit]) -> None:
         """Count what commits hold. They are not kept: a run may publish millions of videos."""
-        for video in (video for commit in commits for video in commit.videos):
-            setattr(self, f"videos_{video.status}", getattr(self, f"videos_{video.status}") + 1)
-            self.frames += video.frames
-            self.faces += video.faces
+        for commit in commits:
+            self.several_streams += commit.several_streams
+            for video in commit.videos:
+                setattr(self, f"videos_{video.status}", getattr(self, f"videos_{video.status}") + 1)
+                self.frames += video.frames
+                self.faces += video.faces
 
     @property
     def status(self) -> str:
@@ -132,16 +131,15 @@ class Execution:
 
     def _stop_if_hopeless(self, incomplete: int) -> None:
         """End the run if too many videos failed; `incomplete` ones, which are not done, count as failed too."""
-        limit, tally = self._job.config.cluster.max_failed_fraction, self._tally
-        done, failed = tally.videos_done + incomplete, tally.videos_failed + incomplete
-        if done >= _ENOUGH_TO_JUDGE and failed > limit * done:
-            common = tally.common_failure()
+        limit = self._job.config.cluster.max_failed_fraction
+        if found := self._tally.too_many_failed(limit, incomplete):
+            common = found.common
             self._publish_complete()
             raise RunError(
-                f"{failed} of {done} videos failed, more than cluster.max_failed_fraction ({limit:g}), most often with "
-                f"{common.code} ({common.message}), such as {', '.join(common.examples)}; those that are complete are "
-                "published, with their rows in `errors`. Fix that and run again with --retry-failed, or set the limit "
-                "to 1"
+                f"{found.failed} of {found.of} videos failed, more than cluster.max_failed_fraction ({limit:g}), most "
+                f"often with {common.code} ({common.message}), such as {', '.join(common.examples)}; those that are "
+                "complete are published, with their rows in `errors`. Fix that and run again with --retry-failed, or "
+                "set the limit to 1"
             )
 
     def _publish_complete(self) -> None:

@@ -86,6 +86,7 @@ def forecast(
         "units": round(scale * sum(len(plan.units) for plan in plans)),
         "frames": round(frames),
         "faces": round(faces),
+        "several_streams": round(scale * sum(bool(plan.header and plan.header.other_streams) for plan in plans)),
         "unreadable_videos": round(scale * (len(plans) - len(good))),
         **hours,
         "places": _places(job, measured, hours, faces),

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from featray.config import Config, cache_dir
+from featray.errors import StorageError
 from featray.extract.child import ChildSettings
 from featray.faces.detector import DetectorFiles
 from featray.faces.detectors import detector_sha256
@@ -21,6 +22,7 @@ from featray.model.engines import choose
 from featray.model.known import full_spec, recognise
 from featray.model.source import resolve_checkpoint
 from featray.run.session import available_gpus
+from featray.sources.places import hint, options_for
 from featray.tables.lease import HeldPartition
 from featray.tables.provenance import WeightsFacts, run_row
 from featray.video.decoders import open_decoder
@@ -112,7 +114,7 @@ def describe(config: Config, gpus: float | None = None) -> Job:
     settings = result_settings(
         config,
         weights_sha256=checkpoint.sha256,
-        detector_sha256=detector_sha256(config.detect, DetectorFiles(cache_dir(), config.input.storage_options)),
+        detector_sha256=_detector_sha256(config),
         precision=precision,
         conventions=conventions.setting,
     )
@@ -128,3 +130,12 @@ def describe(config: Config, gpus: float | None = None) -> Job:
         release=release_name(checkpoint.name, settings),
         gpu=gpu,
     )
+
+
+def _detector_sha256(config: Config) -> str:
+    boxes = config.detect.boxes
+    try:
+        return detector_sha256(config.detect, DetectorFiles(cache_dir(), options_for(boxes, config.input)))
+    except StorageError as error:
+        why = hint(boxes, config.input) if boxes else ""
+        raise type(error)(f"{error}{why}") from None

@@ -42,6 +42,7 @@ class Summary:
         deleted: published videos whose source is gone.
         seconds: wall time.
         passed: what lies in the input and is not taken.
+        several_streams: videos, of those that this run published, with more video streams than the one that is taken.
     """
 
     job: Job
@@ -53,6 +54,7 @@ class Summary:
     faces: int
     seconds: float
     passed: PassedOver = field(default_factory=PassedOver)
+    several_streams: int = 0
 
 
 def run(config: Config, progress: Progress) -> Summary:
@@ -89,6 +91,7 @@ def run(config: Config, progress: Progress) -> Summary:
         faces=counts.faces,
         seconds=time.monotonic() - started,
         passed=passed,
+        several_streams=counts.several_streams,
     )
 
 

@@ -46,18 +46,26 @@ def open_shards(
 
     The listing is a shard ahead, so that a run knows early how much there is to do; no first page waits for that.
     """
-    shards = cut_shards(todo, run_id)
+    listed_all = False
+
+    def watched() -> Iterator[VideoTask]:
+        nonlocal listed_all
+        yield from todo
+        listed_all = True
+
+    shards = cut_shards(watched(), run_id)
     following = next(shards, None)
     while following is not None:
         manifest, tasks = following
         write_manifest(partition, manifest)
         tally.expect(manifest, tasks)
-        first, *others = _pages(tasks)
-        yield first
+        pages = _pages(tasks)
+        if not listed_all:
+            yield next(pages)
         following = next(shards, None)
         if following is None:
             tally.expect_no_more()
-        yield from others
+        yield from pages
 
 
 def unfinished_first(tally: Tally, rest: Iterator[list[VideoTask]]) -> Iterator[list[VideoTask]]:

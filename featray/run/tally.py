@@ -11,12 +11,15 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Final, NamedTuple
 
-from featray.errors import ERROR_MEANINGS, ErrorCode
+from featray.errors import ERROR_MEANINGS, OF_THE_VIDEO, ErrorCode
 from featray.extract.plan import VideoTask
 from featray.graph.rows import Receipt
 from featray.tables.commits import ShardManifest
 
 _EXAMPLES: Final = 3
+
+_ENOUGH_TO_JUDGE: Final = 20
+"""Videos done before a high share of failures stops a run."""
 
 
 class CommonFailure(NamedTuple):
@@ -33,6 +36,14 @@ class CommonFailure(NamedTuple):
     examples: list[str]
 
 
+class TooManyFailed(NamedTuple):
+    """Why a run should end: `failed` `of` so many videos failed, most often in this way."""
+
+    failed: int
+    of: int
+    common: CommonFailure
+
+
 @dataclass
 class _OpenVideo:
     task: VideoTask
@@ -41,11 +52,13 @@ class _OpenVideo:
     last: dict[int, int] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
     failed: bool = False
+    damaged: bool = True
     troubled: bool = False
 
     def take(self, receipt: Receipt) -> None:
         self.units = receipt.units
         self.failed = self.failed or receipt.failed
+        self.damaged = self.damaged and (not receipt.failed or receipt.error_code in OF_THE_VIDEO)
         if receipt.resumed:
             self.parts[receipt.unit] = set(range(receipt.part + 1))
         else:
@@ -72,6 +85,7 @@ class Tally:
     Attributes:
         videos_done: that are complete, failed ones among them.
         videos_failed: of which a unit gave no frame.
+        videos_damaged: of these, what is in them alone is why.
         videos_troubled: that are not complete, and of which a unit failed in this attempt, to be tried again.
         frames, faces: that landed in this run.
     """
@@ -84,6 +98,7 @@ class Tally:
         self.bytes_expected = 0
         self.videos_done = 0
         self.videos_failed = 0
+        self.videos_damaged = 0
         self.videos_troubled = 0
         self._failures = Counter[str]()
         self._messages: dict[str, str] = {}
@@ -132,18 +147,36 @@ class Tally:
             self.videos_troubled -= video.troubled
             self.videos_done += 1
             self.videos_failed += video.failed
+            self.videos_damaged += video.failed and video.damaged
             if shard.waiting:
                 return None
             del self._open[receipt.shard]
             return shard.manifest
 
-    def common_failure(self) -> CommonFailure:
-        """The error code that most failures of units have."""
-        if not self._failures:  # whatever is missing was lost without a word
+    def too_many_failed(self, limit: float, incomplete: int = 0) -> TooManyFailed | None:
+        """Say whether more than a share of `limit` has failed; `incomplete` videos, which are not done, have too.
+
+        Damaged videos say nothing of the others, unless all failed so far. Two failures among the first twenty of a
+        long list say little either: they are held against all that is listed.
+        """
+        done, failed = self.videos_done + incomplete, self.videos_failed + incomplete
+        all_failed = failed == done
+        counted = failed if all_failed else failed - self.videos_damaged
+        known = done if all_failed else max(done, self.videos_expected)
+        if done < _ENOUGH_TO_JUDGE or counted <= limit * known:
+            return None
+        return TooManyFailed(counted, known, self.common_failure(beyond_videos=not all_failed))
+
+    def common_failure(self, *, beyond_videos: bool = False) -> CommonFailure:
+        """The error code that most failures of units have; `beyond_videos`, but for those of damaged videos."""
+        failures = Counter(
+            {code: n for code, n in self._failures.items() if not (beyond_videos and code in OF_THE_VIDEO)}
+        )
+        if not failures:  # whatever is missing was lost without a word
             with self._lock:
                 lost = [v.task.video.uri for shard in self._open.values() for v in shard.waiting.values()]
             return CommonFailure(ErrorCode.LOST, ERROR_MEANINGS[ErrorCode.LOST], lost[:_EXAMPLES])
-        ((code, _),) = self._failures.most_common(1)
+        ((code, _),) = failures.most_common(1)
         return CommonFailure(code, self._messages[code], self._examples[code])
 
     def _note_trouble(self, receipt: Receipt) -> None:

@@ -6,7 +6,7 @@ did not mean, none chains filesystems, and no credential goes to a host that the
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from featray.config import InputConfig
 from featray.redaction import redact_uri
@@ -45,8 +45,12 @@ def locate_input(uri: str, config: InputConfig) -> tuple[Location, bool]:
     Raises:
         StorageError: as `locate`.
     """
-    owned = options_apply(uri, config)
-    return locate(uri, config.storage_options if owned else {}), owned
+    return locate(uri, options_for(uri, config)), options_apply(uri, config)
+
+
+def options_for(uri: str | None, config: InputConfig) -> dict[str, Any]:
+    """Return the storage options that this place may get: those of the config, or none."""
+    return config.storage_options if uri is not None and options_apply(uri, config) else {}
 
 
 def options_apply(uri: str, config: InputConfig) -> bool:

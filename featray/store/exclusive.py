@@ -25,6 +25,8 @@ _EXISTS = {"PreconditionFailed", "412"}
 _BUSY = {"ConditionalRequestConflict", "409", "OperationAborted"}
 _BUSY_TRIES = 5
 _NO_CONDITIONS = {"NotImplemented", "501"}
+_PLAUSIBLE_SECONDS = 60
+"""A lease is renewed more often."""
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 """What file systems without hard links answer: FAT, some network and FUSE mounts."""
 
@@ -34,7 +36,7 @@ def create_bytes(location: Location, data: bytes) -> bool:
 
     On a store without conditional PUT it is written in any case, and the answer is True.
     """
-    location.check_parent_inside()
+    location.check_writable()
     with storage_errors(location.uri, missing="cannot be created"):
         if location.is_local:
             return _create_local(location.path, data)
@@ -50,8 +52,10 @@ def enforces(location: Location, data: bytes) -> bool:
     return not create_bytes(location, data)
 
 
-def age_seconds(location: Location) -> float | None:
+def age_seconds(location: Location, *, reading: bool = False) -> float | None:
     """How long ago an object was written, by the storage's clock alone; None if the storage does not tell.
+
+    A disk's clock is asked with a new file; by who is only `reading`, only if this machine's clock looks wrong for it.
 
     Raises:
         StorageError: it cannot be asked, or is gone.
@@ -59,7 +63,7 @@ def age_seconds(location: Location) -> float | None:
     location.check_inside()
     with storage_errors(location.uri):
         if location.is_local:
-            return _age_local(location.path)
+            return _age_read(location.path) if reading else _age_local(location.path)
         if not location.is_s3:
             return None
         bucket, _, key = location.path.partition("/")
@@ -109,6 +113,14 @@ def _create_local(path: str, data: bytes) -> bool:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _age_read(path: str) -> float:
+    age = time.time() - os.stat(path).st_mtime
+    if not 0 <= age <= _PLAUSIBLE_SECONDS:
+        with contextlib.suppress(OSError):  # one may not write there
+            return _age_local(path)
+    return age
 
 
 def _age_local(path: str) -> float:

@@ -14,8 +14,9 @@ class Meaning(NamedTuple):
     text: str
 
 
+# Both tell of the moment and not of the object: what is tried again later may find other credentials, or another clock.
 _EXPIRED: Final = Meaning(
-    ErrorCode.ACCESS_DENIED,
+    ErrorCode.FETCH_FAILED,
     "the credentials have expired; get new ones (such as `aws sso login`, or a new session token) and run again",
 )
 _ARCHIVED: Final = Meaning(
@@ -25,7 +26,7 @@ _MEANINGS: Final = {
     "InvalidObjectState": _ARCHIVED,
     "BlobArchived": _ARCHIVED,
     "RequestTimeTooSkewed": Meaning(
-        ErrorCode.ACCESS_DENIED, "this machine's clock differs too much from the storage's; set it (NTP) and run again"
+        ErrorCode.FETCH_FAILED, "this machine's clock differs too much from the storage's; set it (NTP) and run again"
     ),
     "400": Meaning(  # S3's answer to HEAD has no more than its status
         ErrorCode.FETCH_FAILED,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 import uuid
 from collections.abc import Iterable, Iterator
@@ -72,6 +73,19 @@ class Location:
     def check_parent_inside(self) -> None:
         """The same for a name that is written or deleted itself: a link of that name is replaced, not followed."""
         self._check_inside(os.path.dirname(self.path.rstrip("/")))
+
+    def check_writable(self) -> None:
+        """`check_parent_inside`, and that the output is there: nothing makes a new one of a part.
+
+        Raises:
+            OutputError: a link leads out of it; it was deleted, or never was on this node of a cluster.
+        """
+        self.check_parent_inside()
+        if self.root is not None and self.is_local and not os.path.isdir(self.root):
+            raise OutputError(
+                f"file://{self.root}: is gone, or is not on this machine ({socket.gethostname()}); it has to be on "
+                "every node as long as a run is on; run again"
+            )
 
     def _check_inside(self, path: str) -> None:
         if self.root is None or not self.is_local:
@@ -220,6 +234,8 @@ def explain(error: BaseException) -> str:
     """A storage error in a few words, without any address the library put into its text."""
     if known := meaning(error):
         return known.text
+    if isinstance(error, PermissionError) and error.filename and not error.__cause__:  # of a disk
+        return f"access denied; this user (uid {os.getuid()}) lacks the rights: change its owner or mode"
     if _is_denied(error):
         return f"access denied; check the credentials {_WHERE}, and that they have not expired"
     if isinstance(error, FileNotFoundError):
@@ -291,7 +307,7 @@ def exists(location: Location) -> bool:
 
 def write_bytes(location: Location, data: bytes) -> None:
     """Write an object whole, atomically: one PUT, or on disk a temporary file and a rename."""
-    location.check_parent_inside()
+    location.check_writable()
     with storage_errors(location.uri, missing="cannot be created"):
         if location.is_local:
             _replace_local(location.path, data=data)
@@ -301,7 +317,7 @@ def write_bytes(location: Location, data: bytes) -> None:
 
 def upload(local_path: str, location: Location) -> None:
     """Move a local file to its place, atomically. The local file is gone afterwards."""
-    location.check_parent_inside()
+    location.check_writable()
     with storage_errors(location.uri, missing="cannot be created"):
         if location.is_local:
             _replace_local(location.path, moved=local_path)

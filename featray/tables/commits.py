@@ -58,6 +58,7 @@ class Commit:
         run_id: empty where no run wrote it, but an erasure.
         published_at_us: 0 for a cancelled shard: one that holds nothing and only keeps its name from being committed.
         rewrites: older commits as they read from the moment this one is written; see `replace.py`.
+        several_streams: videos with more video streams than the one that was taken, when it was first written.
     """
 
     name: RecordName
@@ -66,6 +67,7 @@ class Commit:
     files: list[CommittedFile]
     videos: list[CommittedVideo] = field(default_factory=list)
     rewrites: list[Commit] = field(default_factory=list)
+    several_streams: Count = 0
 
     @property
     def cancelled(self) -> bool:

@@ -13,14 +13,18 @@ import re
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from featray.errors import NotFound, OutputError
-from featray.extract.plan import Outcome, VideoPlan
-from featray.records import dump, load
-from featray.schema import FRAMES_SCHEMA
+from featray.extract.plan import Outcome, VideoPlan, check_failures, parse_plan
+from featray.records import Count, Micros, RecordName, SmallCount, VideoId, WorkKey, dump, load
+from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
+from featray.video.shots import THUMBNAIL_BYTES
 
 _HEADER = b"featray.landing"
+_NEVER_NULL = {"frame_index", "pts_us", "faces", "box_x1", "box_y1", "box_x2", "box_y2"}
+_DAMAGED = "damaged; delete its folder, and the next run does this video again"
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,13 @@ class PartHeader:
         outcome: only in a unit's last part.
     """
 
-    video_id: str
-    work_key: str
-    unit: int
-    part: int
-    run_id: str
-    attempt: int
-    at_us: int
+    video_id: VideoId
+    work_key: WorkKey
+    unit: Count
+    part: Count
+    run_id: RecordName
+    attempt: SmallCount
+    at_us: Micros
     outcome: Outcome | None = None
 
 
@@ -68,11 +72,18 @@ def write_plan(folder: Location, plan: VideoPlan) -> None:
 
 
 def read_plan(folder: Location) -> VideoPlan | None:
-    """The plan that landed, or None."""
+    """The plan that landed, or None.
+
+    Raises:
+        OutputError: it is damaged.
+    """
+    place = folder.child("plan.json")
     try:
-        return load(VideoPlan, read_bytes(folder.child("plan.json")))
+        return parse_plan(read_bytes(place))
     except NotFound:
         return None
+    except ValueError:
+        raise OutputError(f"{place.uri}: {_DAMAGED}") from None
 
 
 def forget_units(folder: Location) -> None:
@@ -105,17 +116,43 @@ def write_part(folder: Location, header: PartHeader, faces: pa.Table, frames: pa
 
 
 def read_part(location: Location) -> Part:
-    """Read a landed part."""
+    """Read a landed part.
+
+    Raises:
+        OutputError: it is damaged, or not of this kind.
+    """
     source = pa.BufferReader(read_bytes(location))
     try:
         with pa.ipc.open_stream(source) as stream:
             faces = stream.read_all()
         header = load(PartHeader, faces.schema.metadata[_HEADER])
+        check_failures(header.outcome.failures if header.outcome else [])
         with pa.ipc.open_stream(source) as stream:
             frames = stream.read_all()
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-        raise OutputError(f"{location.uri}: damaged landing file ({error}); delete it and run again") from None
-    return Part(header, faces.replace_schema_metadata(None), frames)
+        return Part(header, _checked(faces, LANDED_SCHEMA), _checked_frames(frames))
+    # Arrow calls a stream that is cut off an OSError
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        raise OutputError(f"{location.uri}: {_DAMAGED}") from None
+
+
+def _checked(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows, if they are what a schema says; ValueError if they are not. Columns that came later are null."""
+    rows.validate(full=True)  # offsets and lengths, which nothing checks as they are read
+    for column in schema:
+        if column.name not in rows.column_names:
+            rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
+    rows = rows.select(schema.names).cast(schema).replace_schema_metadata(None)
+    for name in _NEVER_NULL.intersection(schema.names):
+        if rows[name].null_count:
+            raise ValueError(f"{name} is null")
+    return rows
+
+
+def _checked_frames(frames: pa.Table) -> pa.Table:
+    frames = _checked(frames, FRAMES_SCHEMA)
+    if set(pc.unique(pc.binary_length(frames["thumbnail"])).to_pylist()) - {None, THUMBNAIL_BYTES}:
+        raise ValueError("a thumbnail of another size")
+    return frames
 
 
 def landed_units(folder: Location, *, with_lost: bool = False) -> dict[int, list[str]]:

@@ -15,9 +15,10 @@ Table roots hold nothing but published Parquet files.
 from __future__ import annotations
 
 import json
+import os
 import unicodedata
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from featray.errors import ConfigError, NotFound, OutputError
 from featray.identity import partition_folder
@@ -25,7 +26,6 @@ from featray.schema import SCHEMA_VERSION, TABLES
 from featray.store.storage import (
     Location,
     exists,
-    list_files,
     list_folders,
     locate,
     read_bytes,
@@ -150,12 +150,19 @@ def _is_name(folder: str) -> bool:
     return folder not in (".", "..") and not any(unicodedata.category(one) in ("Cc", "Cs") for one in folder)
 
 
+_OF_A_BEGINNING: Final = frozenset({"landing", "leases", "running", "shards"})
+"""Folders of a run that has published nothing."""
+
+
 def _is_occupied(output: Output, marker: Location) -> bool:
-    """Whether anything lies there but what is left when a first run is killed while it writes the marker."""
+    """Whether anything lies there but what a first run leaves that is killed, or whose output is deleted under it."""
     fs, name = output.root.fs, marker.path.rsplit("/", 1)[-1]
     entries = [path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(output.root.path, detail=False)]
     if entries == [INTERNAL]:
-        entries = [path.rsplit("/", 1)[-1] for path in list_files(output.internal())]
+        place = output.internal()
+        place.check_inside()
+        entries = [path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(place.path, detail=False)]
+        entries = [entry for entry in entries if entry not in _OF_A_BEGINNING]
     return not all(entry.startswith(f".{name}.") for entry in entries)
 
 
@@ -170,4 +177,7 @@ def _begin(output: Output, marker: Location, create: bool) -> None:
         raise OutputError(f"{output.root.uri}: {missing}; name the output.uri of a run")
     if occupied:
         raise OutputError(f"{output.root.uri}: is not empty and no featray output; name an empty folder or prefix")
+    if marker.is_local:
+        with storage_errors(output.root.uri, missing="cannot be created"):
+            os.makedirs(output.root.path, exist_ok=True)
     write_bytes(marker, json.dumps({"format": "featray", "schema_version": SCHEMA_VERSION}).encode())

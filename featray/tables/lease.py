@@ -95,7 +95,12 @@ class HeldPartition(Partition):
             holder = _read(self, newest)
             if holder is not None and holder.token == self.token:
                 return
-        holder = _read(self, newest) if newest else None
+        if not newest:
+            raise LeaseError(
+                f"{_name(self)}: the output, or its lease in it, was deleted while the run was on. Nothing more is "
+                "written; run again"
+            )
+        holder = _read(self, newest)
         by = f"run {holder.run_id} on {holder.host} (pid {holder.pid}) holds it now" if holder else "its lease is gone"
         raise LeaseError(
             f"{_name(self)}: this run was silent for too long and was taken over; {by}. "
@@ -218,13 +223,17 @@ def hold(partition: Partition, run_id: str) -> Lease:
 def read_holder(partition: Partition) -> Holder | None:
     """Return who holds a partition, without waiting; None if nobody does.
 
-    The last renewal is dated by this machine's clock, which is good enough to tell people.
+    Asks the storage how old the last renewal is; a holder's own clock says little about that.
     """
     newest = _newest(partition)
     holder = _read(partition, newest) if newest else None
     if holder is None or holder.released or holder.is_gone():
         return None
-    return holder if time.time() - holder.renewed_us / 1e6 <= EXPIRY_SECONDS else None
+    try:
+        age = age_seconds(partition.lease(newest), reading=True)
+    except NotFound:  # given up meanwhile
+        return None
+    return holder if (time.time() - holder.renewed_us / 1e6 if age is None else age) <= EXPIRY_SECONDS else None
 
 
 def _tidy(partition: Partition, mine: int) -> None:

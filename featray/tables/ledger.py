@@ -5,6 +5,7 @@ The landing area is the resume ledger: what is there is not done again.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featray.errors import RETRYABLE, ErrorCode
+from featray.errors import RETRYABLE, ErrorCode, OutputError
 from featray.extract.plan import Failure, Outcome, UnitTask, VideoPlan, VideoTask
 from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.sources.listing import Video
@@ -20,18 +21,26 @@ from featray.tables.landing import PartHeader, forget_units, landed_units, read_
 from featray.tables.layout import Partition
 from featray.video.units import WHOLE_VIDEO
 
+log = logging.getLogger(__name__)
+
 
 def units_to_do(partition: Partition, task: VideoTask, make_plan: Callable[[Video], VideoPlan]) -> Iterator[UnitTask]:
     """Yield the units of a video, those that have landed among them; its plan lands before.
 
-    A resumed video is cut as it was, unless its plan failed in a way that may pass, or is of a version that took HDR
-    and pixels that are not square as they are stored: half a video of one kind and half of the other is none.
+    A resumed video is cut as it was, unless its plan is damaged, or failed in a way that may pass, or is of a version
+    that took HDR and pixels that are not square as they are stored: half a video of one kind and half of the other is
+    none.
     """
     folder = partition.landing(task.video.video_id, task.work_key)
-    plan = read_plan(folder) if task.resume else None
+    is_void, plan = False, None
+    try:
+        plan = read_plan(folder) if task.resume else None
+    except OutputError as error:
+        log.warning("%s: planned again", error)
+        is_void = True
     landed = {unit: len(names) for unit, names in landed_units(folder).items()} if plan else {}
     if plan is None or _is_outdated(plan):
-        if plan is not None:  # what has landed of it has the names of units of the new plan
+        if plan is not None or is_void:  # what has landed may be of another plan, under the names of this one's units
             landed = {}
             forget_units(folder)
         plan = make_plan(task.video)

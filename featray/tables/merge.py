@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from featray.errors import ErrorCode, RunError
-from featray.extract.plan import VideoPlan
+from featray.extract.plan import Picture, VideoPlan
 from featray.faces.tracks import Tracker
 from featray.schema import FACE_TABLES, TABLES
 from featray.tables.commits import CommittedVideo, ManifestVideo
@@ -34,7 +34,7 @@ class _Tally:
     frames_with_face: int = 0
     faces: int = 0
     bytes_read: int = 0
-    picture: dict[str, Any] = field(default_factory=dict)
+    picture: Picture = field(default_factory=Picture)
     errors: list[dict[str, Any]] = field(default_factory=list)
     last: PartHeader | None = None
 
@@ -54,6 +54,13 @@ class _Tally:
         )
 
 
+class Merged(NamedTuple):
+    """A video whose rows are written."""
+
+    committed: CommittedVideo
+    has_other_streams: bool
+
+
 def merge_video(
     video: ManifestVideo,
     partition: Partition,
@@ -61,8 +68,8 @@ def merge_video(
     *,
     run_id: str,
     published_at_us: int,
-) -> CommittedVideo:
-    """Write a video's rows; what its commit says of it.
+) -> Merged:
+    """Write a video's rows; what its commit says of it, and whether it has other video streams.
 
     Args:
         video: as its shard's manifest has it.
@@ -94,7 +101,7 @@ def merge_video(
     times = {"run_id": run_id, "published_at": _utc(published_at_us)}
     writers["videos"].write_rows([{**constant, **row, **times}])
     writers["errors"].write_rows([{**constant, "uri": video.uri, **error} for error in tally.errors])
-    return CommittedVideo(
+    committed = CommittedVideo(
         video_id=video.video_id,
         uri=video.uri,
         work_key=video.work_key,
@@ -102,6 +109,7 @@ def merge_video(
         frames=tally.frames_sampled,
         faces=tally.faces,
     )
+    return Merged(committed, row.get("other_streams") is not None)
 
 
 def _write_part(
@@ -176,8 +184,11 @@ def _count(part: Part, tally: _Tally) -> None:
     outcome = part.outcome
     tally.frames_decoded += outcome.frames_decoded
     tally.bytes_read += outcome.bytes_read
-    of_any = {name: True for name in ("squared", "tone_mapped") if outcome.picture.get(name)}
-    tally.picture = (tally.picture or outcome.picture) | of_any
+    tally.picture = Picture(**(tally.picture or outcome.picture))
+    if outcome.picture.get("squared"):
+        tally.picture["squared"] = True
+    if outcome.picture.get("tone_mapped"):
+        tally.picture["tone_mapped"] = True
     for stage, code, message in outcome.failures:
         tally.add_error(code, message, stage=stage, unit=part.header.unit)
 
@@ -193,6 +204,7 @@ def _video_row(video: ManifestVideo, plan: VideoPlan, tally: _Tally, tracks: int
         **{name: value for name, value in vars(video).items() if name in known},
         **({} if header is None else {"container": header.container, "codec": header.codec}),
         **({} if header is None else {"duration_us": header.duration_us, "time_base": header.time_base}),
+        **({} if header is None else {"other_streams": header.other_streams}),
         **tally.picture,
         "frames_decoded": tally.frames_decoded,
         "frames_sampled": tally.frames_sampled,

@@ -86,7 +86,7 @@ def _write_shard(partition: HeldPartition, manifest: ShardManifest, settings: Pu
     with scratch_folder("publish") as scratch:
         writers = {table: _writer(table, partition, manifest, settings, scratch) for table in _tables(settings)}
         try:
-            committed = [
+            merged = [
                 merge_video(video, partition, writers, run_id=settings.run_id, published_at_us=published_at_us)
                 for video in videos
             ]
@@ -101,7 +101,8 @@ def _write_shard(partition: HeldPartition, manifest: ShardManifest, settings: Pu
         finally:
             for writer in writers.values():
                 writer.abandon()
-    commit = Commit(manifest.shard, settings.run_id, published_at_us, files, committed, rewrites)
+    committed, several = [one.committed for one in merged], sum(one.has_other_streams for one in merged)
+    commit = Commit(manifest.shard, settings.run_id, published_at_us, files, committed, rewrites, several)
     return create_commit(partition, commit)
 
 

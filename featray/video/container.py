@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import av
 import av.error
+from pydantic import Field
 
 from featray.errors import ErrorCode, VideoError
+from featray.records import Count
 from featray.video.ending import missing_end
 from featray.video.reader import Reader
 from featray.video.sniff import sniff
@@ -44,6 +46,11 @@ _ABSURD_DURATION_US = 100 * 365 * 86_400 * 1_000_000
 _DISCARD = 0x2  # AVINDEX_DISCARD_FRAME: outside the edit list, decoded but never shown
 
 
+_NAMED_STREAMS = 8
+
+TimeBase = Annotated[str, Field(pattern="^[0-9]{1,10}/[1-9][0-9]{0,9}$")]
+
+
 @dataclass(frozen=True)
 class Header:
     """What a file's header says. It may lie: counts and durations are promises.
@@ -56,15 +63,17 @@ class Header:
         frames_promised: frames that a complete index says will be shown; None where there is no such index.
         frames_estimated: from the promise, or duration and rate; None where neither is known.
         transfer: transfer characteristic by FFmpeg's name; None only in what was stored before it was asked for.
+        other_streams: the video streams that are not taken, in words; None if there is no other.
     """
 
     container: str
     codec: str
-    time_base: str
-    duration_us: int | None
-    frames_promised: int | None
-    frames_estimated: int | None
+    time_base: TimeBase
+    duration_us: Count | None
+    frames_promised: Count | None
+    frames_estimated: Count | None
     transfer: str | None = None
+    other_streams: Annotated[str, Field(max_length=2000)] | None = None
 
 
 @contextmanager
@@ -150,8 +159,9 @@ def read_header(container: Any, stream: Any) -> Header:
         time_base=f"{time_base.numerator}/{time_base.denominator}",
         duration_us=duration_us,
         frames_promised=promised,
-        frames_estimated=promised or max(stream.frames, by_rate) or None,
+        frames_estimated=promised or max(stream.frames, by_rate, 0) or None,
         transfer=transfer_name(stream.codec_context.color_trc),
+        other_streams=_other_streams(container, stream),
     )
 
 
@@ -193,10 +203,27 @@ def _size(file: IO[bytes], stream: Any) -> tuple[int, int]:
     return width, height
 
 
+def _video_streams(container: Any) -> list[Any]:
+    """The video streams that are no pictures, such as cover art."""
+    pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.still_image
+    return [stream for stream in container.streams.video if not stream.disposition & pictures]
+
+
+def _other_streams(container: Any, stream: Any) -> str | None:
+    found = []
+    for other in _video_streams(container):
+        context = other.codec_context
+        size = f"{context.name} {context.width}x{context.height}" if context else "of an unknown codec"
+        frames = f", {other.frames} frames" if other.frames else ""  # Matroska gives all streams the longest's seconds
+        if other.index != stream.index:
+            found.append(f"stream {other.index}: {size}{frames}")
+    more = f"; {len(found) - _NAMED_STREAMS} more" if len(found) > _NAMED_STREAMS else ""
+    return "; ".join(found[:_NAMED_STREAMS]) + more or None
+
+
 def _main_video_stream(container: Any) -> Any:
     """The stream that a player would show: not cover art or a poster; what is marked, else the longest, the largest."""
-    pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.still_image
-    streams = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    streams = _video_streams(container)
     if not streams:
         raise VideoError("a media file without a video stream", code=ErrorCode.NO_VIDEO_STREAM)
     if all(stream.codec_context is None for stream in streams):

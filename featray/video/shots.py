@@ -21,7 +21,9 @@ from featray.video.frame import Frame
 
 WIDTH_PX: Final = 64
 HEIGHT_PX: Final = 36
-"""Enough for the layout of a scene, and little enough to land with a unit: 6,912 bytes."""
+"""Enough for the layout of a scene, and little enough to land with a unit."""
+
+THUMBNAIL_BYTES: Final = 3 * HEIGHT_PX * WIDTH_PX
 
 MIN_LIKENESS: Final = 0.45
 """Frames of one shot gave 0.92 and more when 1/25 s apart, 0.68 at 1/5 s, 0.5 at 1 s and at 2 s; other shots 0.3 and

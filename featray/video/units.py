@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from featray.config import EveryNth, FramesPerSecond
+from featray.records import Count, Ticks
 from featray.video.container import Header
 from featray.video.scan import PacketIndex
 
@@ -39,14 +40,14 @@ class Unit:
         end_index: presentation index of the first frame after, in a unit that is a range of frames.
     """
 
-    index: int
-    start_pts: int | None = None
-    end_pts: int | None = None
-    first_index: int = 0
-    origin_pts: int | None = None
-    previous_pts: int | None = None
-    keyframe_pts: int | None = None
-    end_index: int | None = None
+    index: Count
+    start_pts: Ticks | None = None
+    end_pts: Ticks | None = None
+    first_index: Count = 0
+    origin_pts: Ticks | None = None
+    previous_pts: Ticks | None = None
+    keyframe_pts: Ticks | None = None
+    end_index: Count | None = None
 
     @property
     def is_last(self) -> bool:

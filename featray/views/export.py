@@ -188,8 +188,13 @@ def _texts(column: pa.Array, *, safe: bool, terminal: bool) -> list[str]:
     if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
         return texts
     if safe:
-        texts = [f"'{text}" if text.startswith(_FORMULA) else text for text in texts]
+        texts = [without_formula(text) for text in texts]
     return [printable(text) for text in texts] if terminal else texts
+
+
+def without_formula(text: str) -> str:
+    """The text of a cell with `'` before it if a spreadsheet would calculate it: they mark text so themselves."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")

@@ -197,7 +197,9 @@ def _ensure(hub_file: HubFile, cache_dir: Path, sha256: str | None, read: Callab
                 if not entry.exists():
                     make_entry(entry, lambda made: _pull(hub_file, made, sha256, read))
     except OSError as error:
-        raise ModelError(f"{entry}: cannot be written ({error.strerror or error})") from error
+        raise ModelError(
+            f"{entry}: cannot be written ({error.strerror or error}); set FEATRAY_CACHE to another folder"
+        ) from error
     return entry
 
 

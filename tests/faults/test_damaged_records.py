@@ -89,6 +89,22 @@ def test_a_commit_stops_its_own_release(out, junk):
     assert refused(done, path) and f"two/{RELEASE}: 4 files in 1 commits" in done.output
 
 
+def test_a_machine_is_told_what_was_done_and_what_stopped(out):
+    path = plant(out, f"commits/one/{RELEASE}/junk.json", b"junk")
+    for command, keys in (
+        ("publish", {"published", "waiting", "changes", "cleaned", "leftovers", "runs"}),
+        ("compact", {"commits_before", "files_before", "commits", "files", "refused"}),
+    ):
+        done = featray(command, out, "--json")
+        assert refused(done, path)
+        one, two = json.loads(done.stdout)["releases"]
+        assert (one.pop("dataset"), two.pop("dataset")) == ("one", "two") and one.keys() == {"release", "error"}
+        assert two.pop("release") == RELEASE and two.keys() == keys
+    path.unlink()
+    assert featray("publish", out).stdout == "nothing to finish\n"
+    assert featray("publish", out, "--json").exit_code == 0
+
+
 @junk
 @pytest.mark.parametrize("kind", ["shards", "running"])
 def test_open_work_stops_no_reader(out, junk, kind):

@@ -14,6 +14,7 @@ from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.upkeep.verify import verify
 from tests.fixtures import s3
+from tests.fixtures.disks import FailingDisk, QuotaDisk
 from tests.fixtures.runs import make_config, silent
 
 VIDEOS = 6
@@ -86,26 +87,80 @@ def test_an_output_that_fills_under_workers_of_ray(cluster, videos, calm, disk):
     fills(disk, 300, videos, "ray", calm)
 
 
-def test_an_output_that_turns_read_only(videos, calm, disk):
-    def turn():
-        while not any((disk.place / "out").glob("_featray/landing/*/*/*/u*")):
-            stopped.wait(0.02)
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("mkfs.btrfs") is None, reason="btrfs-progs make the file system that has quotas")
+def test_an_output_whose_quota_is_used_up(videos, calm, disk, tmp_path):
+    limited = QuotaDisk(tmp_path / "limited", 450)
+    try:
+        with pytest.raises(StorageError, match="Disk quota exceeded"):
+            run(videos, limited.place / "out", "local")
+        limited.limit("none")
+        goes_on(videos, limited.place / "out", "local", calm)
+    finally:
+        limited.close()
+
+
+@contextlib.contextmanager
+def after_the_first_landed(out, happens):
+    """Meanwhile, let something happen again and again, once a unit has landed, until it succeeds."""
+
+    def go():
+        while not any(out.glob("_featray/landing/*/*/*/u*")):
+            if stopped.wait(0.02):
+                return
         while not stopped.is_set():
-            with contextlib.suppress(subprocess.CalledProcessError):  # busy, as long as a file is open for writing
-                disk.remount("ro")
+            with contextlib.suppress(subprocess.CalledProcessError):
+                happens()
                 return
 
     stopped = threading.Event()
-    turning = threading.Thread(target=turn)
-    turning.start()
+    thread = threading.Thread(target=go)
+    thread.start()
     try:
-        with pytest.raises(StorageError, match="Read-only file system"):
-            run(videos, disk.place / "out", "local")
+        yield
     finally:
         stopped.set()
-        turning.join()
-        disk.remount("rw")
-    goes_on(videos, disk.place / "out", "local", calm)
+        thread.join()
+
+
+def test_an_output_that_is_deleted(videos, calm, tmp_path):
+    """Nothing is written into its place, where it would look like an output of somebody else's."""
+    out = tmp_path / "out"
+    with (
+        after_the_first_landed(out, lambda: out.rename(tmp_path / "away")),
+        pytest.raises(StorageError, match=rf"{out}.* (is gone|was deleted)"),
+    ):
+        run(videos, out, "local")
+    assert not out.exists()
+    goes_on(videos, out, "local", calm)
+
+
+@pytest.mark.long
+def test_an_output_whose_device_fails(videos, calm, disk, tmp_path):
+    failing = FailingDisk(tmp_path / "failing")
+    try:
+        with (
+            after_the_first_landed(failing.place / "out", failing.fail),
+            # What ext4 makes of EIO: that, or what it says where it could not read its own blocks.
+            pytest.raises(StorageError, match=r"Input/output error|Cannot allocate memory|Structure needs cleaning"),
+        ):
+            run(videos, failing.place / "out", "local")
+        failing.heal()
+        goes_on(videos, failing.place / "out", "local", calm)
+    finally:
+        failing.close()
+
+
+def test_an_output_that_turns_read_only(videos, calm, disk):
+    """The remount is refused, and tried again, as long as a file is open for writing."""
+    out = disk.place / "out"
+    with (
+        after_the_first_landed(out, lambda: disk.remount("ro")),
+        pytest.raises(StorageError, match="Read-only file system"),
+    ):
+        run(videos, out, "local")
+    disk.remount("rw")
+    goes_on(videos, out, "local", calm)
 
 
 def test_a_temporary_folder_that_fills(videos, calm, disk, tmp_path, monkeypatch):

@@ -101,6 +101,11 @@ def test_a_sheet_calculates_nothing(house):
     assert any(value.startswith("-") for row in safe for name, value in row.items() if name.startswith("pose"))
     assert [row | {"run_id": ""} for row in safe] == [row | {"run_id": ""} for row in plain]
 
+    sql = """SELECT run_id AS "=1+1", -1 AS number, [run_id] AS list FROM faces LIMIT 1"""
+    for words, mark in (((), ""), (("--safe-csv",), "'")):
+        done = featray("query", house.out, sql, "--format", "csv", *words)
+        assert done.stdout.splitlines() == [f"{mark}=1+1,number,list", f"{mark}=HYPERLINK(1),-1,['=HYPERLINK(1)']"]
+
 
 def test_a_hidden_page_names_nobody(house, inputs, small_network):
     put(house, "videos", "patient", "Anna Schmidt")

@@ -1,19 +1,23 @@
-"""What a run and a plan say of files that they did not take."""
+"""What a run and a plan say of what they did not take: other files, and other streams of a file."""
 
 import io
 import json
-import shutil
+import subprocess
 
+import imageio_ffmpeg
 from rich.console import Console
 
 from featray.cli.plan import as_lines
 from featray.cli.summary import as_log_line, print_summary
 from featray.run.forecast import forecast
+from featray.tables.layout import open_output
+from featray.tables.query import connect, run_sql
 from tests.fixtures.runs import make_config, run_here
 
 
-def test_files_that_are_passed_over_are_counted(tmp_path, clips):
-    shutil.copyfile(clips / "no_face.mp4", tmp_path / "a.MP4")
+def test_what_is_passed_over_is_counted(tmp_path, clips):
+    two = ["-i", str(clips / "no_face.mp4"), "-map", "0:v", "-map", "0:v", "-c", "copy", str(tmp_path / "a.MP4")]
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *two], check=True)
     for name in ("._a.MP4", "a.[b]SRT", "b.srt", "c.srt"):
         (tmp_path / name).write_bytes(b"x")
     config = make_config([f"{tmp_path}/"], tmp_path.parent / "out-passed")
@@ -21,8 +25,15 @@ def test_files_that_are_passed_over_are_counted(tmp_path, clips):
     planned = forecast(config, sample=1)
     assert planned["passed_over"] == {".srt": 2, "._*": 1, ".[b]SRT": 1}
     assert any(said in line for line in as_lines(planned, config))
+    assert planned["several_streams"] == 1
+    assert any("about 1 of them have several video streams" in line for line in as_lines(planned, config))
     summary = run_here(config)
     screen = Console(file=io.StringIO(), width=200)
     print_summary(summary, screen)
     assert said in screen.file.getvalue()
     assert json.loads(as_log_line(summary))["passed_over"] == planned["passed_over"]
+    assert json.loads(as_log_line(summary))["several_streams"] == 1
+    assert "streams  1 videos have more video streams than the one that was taken" in screen.file.getvalue()
+    sql = "SELECT other_streams FROM videos"
+    (row,) = run_sql(connect(open_output(config.output.uri)), sql).read_all().to_pylist()
+    assert row["other_streams"] == "stream 1: h264 640x360, 95 frames"

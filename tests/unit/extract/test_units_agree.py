@@ -27,6 +27,7 @@ from tests.fixtures.found_faces import all_frames
 from tests.fixtures.runs import make_config
 from tests.fixtures.scenes import Scene, line, pan, still, write_clip
 
+KEY = "ab" * 32
 SAMPLES = {"all": "all", "every_3": EveryNth(every=3), "fps_10": FramesPerSecond(fps=10)}
 CUTS = [33, 70, 97]
 """First frames of the clip's shots, but the first."""
@@ -71,10 +72,10 @@ def publish(clip: Path, out: Path, known: Known, sample, unit_frames: int, every
     """Chunks of all units, and the published `frames` and `faces`; the number of units; frames detected."""
     settings = DecodeConfig(sample=sample, unit_frames=unit_frames)
     (video,) = list_videos(make_config([clip], out).input)
-    ((manifest, (task,)),) = cut_shards([VideoTask(video, "key", "")], "run")
+    ((manifest, (task,)),) = cut_shards([VideoTask(video, KEY, "")], "run")
     partition = UnheldPartition(Partition(open_output(str(out), create=True), "d", "r"))
     plan = plan_video(video, settings, {}, every)
-    write_plan(partition.landing(video.video_id, "key"), plan)
+    write_plan(partition.landing(video.video_id, KEY), plan)
     chunks, outcome = {}, Outcome()
     units = list(task.units(plan, {}))
     random.Random(unit_frames).shuffle(units)
@@ -139,10 +140,10 @@ def test_a_cut_at_the_border_of_units(clip, known, tmp_path) -> None:
 def test_behind_a_unit_that_broke_off_no_cut_is_claimed(clip, known, tmp_path) -> None:
     settings = DecodeConfig(unit_frames=32)
     (video,) = list_videos(make_config([clip], tmp_path / "out").input)
-    ((manifest, (task,)),) = cut_shards([VideoTask(video, "key", "")], "run")
+    ((manifest, (task,)),) = cut_shards([VideoTask(video, KEY, "")], "run")
     partition = UnheldPartition(Partition(open_output(str(tmp_path / "out"), create=True), "d", "r"))
     plan = plan_video(video, settings, {})
-    write_plan(partition.landing(video.video_id, "key"), plan)
+    write_plan(partition.landing(video.video_id, KEY), plan)
     for unit in task.units(plan, {}):
         if unit.unit.index == 1:
             nothing = LANDED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table()

@@ -11,12 +11,17 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from featray.errors import ModelError
+from featray.errors import ConfigError, ModelError
 from featray.model.checkpoint import read_checkpoint
+from featray.model.config import config_from_json
 from featray.model.engines import open_engine
+from featray.model.layout import expected_layout
 from featray.model.synth import write_synthetic
+from tests.fixtures.chance import examples
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +157,50 @@ def header_file(path, header, data=b""):
 )
 def test_malformed_entries(tmp_path, entry):
     refused(header_file(tmp_path / "f.safetensors", {"t": entry}, bytes(8)), "not a whole safetensors file")
+
+
+@st.composite
+def headers(draw):
+    """A header of tensors and metadata as they come, whole or with some bytes changed."""
+    number = st.integers(-2, 20) | st.sampled_from([1 << 31, 1 << 63, 1 << 64, 10**40])
+    odd = st.none() | st.booleans() | number | st.floats() | st.text(max_size=5) | st.lists(number, max_size=3)
+    entry = st.fixed_dictionaries(
+        {"dtype": st.sampled_from(["F32", "F16", "I64", "F8_E4M3", "BOOL"]) | odd},
+        optional={"shape": st.lists(number, max_size=3) | odd, "data_offsets": st.just([0, 8]) | odd},
+    )
+    config = st.builds(json.dumps, st.dictionaries(st.text(max_size=8), odd | st.text(max_size=2000), max_size=3))
+    metadata = st.dictionaries(st.sampled_from(["config", "license", "x"]), config | odd, max_size=3)
+    names = st.text(max_size=8) | st.just("__metadata__")
+    header = draw(st.dictionaries(names, entry | metadata | odd, max_size=4))
+    text = json.dumps(header).encode() + b" " * draw(st.integers(0, 8))
+    if draw(st.booleans()):
+        at = draw(st.integers(0, len(text)))
+        text = text[:at] + draw(st.binary(max_size=6)) + text[at + draw(st.integers(0, 4)) :]
+    length = draw(st.just(len(text)) | st.integers(0, 2**64 - 1))
+    return struct.pack("<Q", length) + text + bytes(draw(st.sampled_from([0, 8, 9])))
+
+
+@examples(150)
+@given(data=headers())
+def test_headers_of_any_kind_are_refused_in_a_line(tmp_path, data):
+    path = tmp_path / "f.safetensors"
+    path.write_bytes(data)
+    with pytest.raises((ModelError, ConfigError)) as caught:
+        read_checkpoint(path)
+    assert str(path) in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+@examples(100)
+@given(data=st.data())
+def test_configs_of_any_kind_are_refused_in_a_line(atto, data):
+    """Those of a checkpoint that is whole, with a value replaced."""
+    config = json.loads(atto.config.model_dump_json())
+    odd = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers())
+    config[data.draw(st.sampled_from(sorted(config)) | st.text(max_size=9))] = data.draw(odd)
+    try:
+        expected_layout(config_from_json(json.dumps(config), source="x"))
+    except (ModelError, ConfigError) as error:
+        assert len(str(error).splitlines()) == 1
 
 
 def test_overlapping_tensors(tmp_path):

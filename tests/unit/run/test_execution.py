@@ -33,3 +33,13 @@ def test_a_run_in_which_all_fails_says_with_what_and_publishes_its_errors(tmp_pa
     again = run_here(config.model_copy(update={"run": config.run.model_copy(update={"retry_failed": True})}))
     assert again.videos == {"ok": 24, "partial": 0, "failed": 0}
     assert verify(output).problems == []
+
+
+def test_damaged_videos_and_bad_rows_end_no_run_that_works_on_others(tmp_path, clips):
+    lines = [str(clips / "no_face.mp4"), "zip://x::y", "https://example.org/a.mp4", "https://example.org/b.mp4"]
+    for number in range(20):
+        (tmp_path / f"{number:03d}.mp4").write_bytes(b"no video")
+        lines.append(f"{number:03d}.mp4")
+    (tmp_path / "list.csv").write_text("\n".join(["path", *lines]))
+    summary = run_here(make_config([tmp_path / "list.csv"], tmp_path / "out"))
+    assert summary.videos == {"ok": 1, "partial": 0, "failed": 23} and summary.status == "done_with_failures"

@@ -76,7 +76,11 @@ def test_the_end_of_the_listing_is_known_before_its_last_shard_is_handed_on(tmp_
     assert len(listed) == SHARD_VIDEOS + 40 and not tally.listed_all
     while len(seen) <= SHARD_VIDEOS:
         seen += next(pages)
-    assert not tally.listed_all
-    next(pages)
     assert tally.listed_all and f"0/{SHARD_VIDEOS + 40} videos" in progress.line()
-    assert len(seen) + 16 + sum(map(len, pages)) == SHARD_VIDEOS + 40
+    assert len(seen) + sum(map(len, pages)) == SHARD_VIDEOS + 40
+
+
+def test_how_much_there_is_in_a_short_list_is_known_at_once(tmp_path):
+    tally = Tally()
+    next(open_shards(tasks(4), Partition(open_output(str(tmp_path), create=True), "d", "r"), "run", tally))
+    assert tally.listed_all and tally.videos_expected == 4

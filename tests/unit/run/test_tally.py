@@ -126,3 +126,28 @@ def test_what_the_network_failed_on_is_known_until_it_is_tried_again():
     tally.again(tally.missing())
     assert tally.problems() == {}
     assert [task.attempt for task in tally.given_up()] == [2]
+
+
+def take(tally, codes):
+    for name, code in codes.items():
+        tally.take(receipt(name, 0, 0, last=True, units=1, failed=bool(code), error_code=code))
+
+
+def test_a_run_ends_when_all_fail_or_many_for_what_is_not_in_them():
+    names = [f"{i:03d}" for i in range(100)]
+    for codes, ends in (
+        (["not_a_video"] * 19, None),
+        (["not_a_video"] * 20, (20, 20, "not_a_video")),
+        ([""] + ["not_a_video"] * 40, None),
+        ([""] + ["bad_manifest_row"] * 40 + ["fetch_failed"] * 5, None),
+        ([""] * 17 + ["fetch_failed"] * 3, None),
+        (["", "not_a_video", "not_a_video"] + ["fetch_failed"] * 19, (19, 100, "fetch_failed")),
+        ([""] * 94 + ["timeout"] * 6, (6, 100, "timeout")),
+        ([""] * 95 + ["timeout"] * 5, None),
+    ):
+        tally = tally_of(*names)
+        take(tally, dict(zip(names, codes, strict=False)))
+        found = tally.too_many_failed(0.05)
+        assert ends == (found and (found.failed, found.of, found.common.code)), codes
+    assert tally.too_many_failed(0.05, incomplete=1).failed == 6
+    assert tally.too_many_failed(1, incomplete=100) is None

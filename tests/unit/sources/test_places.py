@@ -5,12 +5,17 @@ import json
 
 import pytest
 
-from featray.config import DecodeConfig, InputConfig
+from featray.config import DecodeConfig, DetectConfig, InputConfig
 from featray.errors import ErrorCode
-from featray.extract.plan import open_source, plan_video
+from featray.extract.child import ChildSettings
+from featray.extract.isolation import IsolatedDecoder
+from featray.extract.plan import UnitTask, open_source, plan_video
+from featray.faces.detectors import detector_sha256
 from featray.records import dump, load
 from featray.sources.listing import Video, find_video, list_videos
 from featray.sources.places import options_apply, place_of
+from featray.video.units import Unit
+from tests.fixtures.runs import make_config
 from tests.fixtures.web import two_hosts
 
 SECRET = {"headers": {"Authorization": "Bearer hunter2", "X-Api-Key": "hunter2"}}
@@ -66,6 +71,26 @@ def test_a_place_that_the_config_names_gets_them_too(hosts):
     config = InputConfig(uris=[f"{mine}/list.jsonl"], storage_options=SECRET, manifest_places=[theirs])
     assert [video.problem for video in list_videos(config)] == [None, None]
     assert authorized(theirs) == {True}
+
+
+def test_a_file_of_boxes_gets_those_of_its_host(hosts, tmp_path):
+    for name, host in zip(("mine", "theirs"), hosts, strict=True):
+        (tmp_path / name / "boxes.csv").write_text("video,frame_index,x1,y1,x2,y2\na.mp4,0,10,10,60,60\n")
+        detect = DetectConfig(detector="boxes", boxes=f"{host}/boxes.csv")
+        given = InputConfig(uris=[f"{hosts[0]}/a.mp4"], storage_options=SECRET)
+        config = make_config(
+            [], tmp_path / "out", input=given.model_dump(), detect=detect.model_dump(exclude_unset=True)
+        )
+        (video,) = list_videos(config.input)
+        child = ChildSettings.of(config)
+        assert len(detector_sha256(child.detect, child.detector_files)) == 64
+        decoder = IsolatedDecoder(child)
+        try:
+            (chunk,) = decoder.chunks(UnitTask(video, "key", "shard", Unit(0), 1, 1))
+        finally:
+            decoder.close()
+        assert chunk.faces.num_rows == 1
+        assert len(host.requests) > 2 and authorized(host) == ({True} if name == "mine" else {False})
 
 
 def test_what_is_not_open_says_that_options_were_held_back(hosts, tmp_path):

@@ -69,8 +69,8 @@ class Refusing(http.server.BaseHTTPRequestHandler):
 @pytest.mark.parametrize(
     "code, row, said",
     [
-        ("RequestTimeTooSkewed", "access_denied", "this machine's clock differs too much from the storage's; set it"),
-        ("ExpiredToken", "access_denied", "the credentials have expired; get new ones"),
+        ("RequestTimeTooSkewed", "fetch_failed", "this machine's clock differs too much from the storage's; set it"),
+        ("ExpiredToken", "fetch_failed", "the credentials have expired; get new ones"),
         ("400", "fetch_failed", "the credentials may have expired, or the region may be wrong"),
     ],
 )

@@ -4,19 +4,24 @@ import json
 import os
 from copy import deepcopy
 from dataclasses import asdict
+from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from featray.errors import OutputError
+from featray.extract.plan import parse_plan
 from featray.records import load
 from featray.store.storage import locate
 from featray.tables.commits import parse_commit, parse_manifest
 from featray.tables.holder import Holder
+from featray.tables.landing import PartHeader
 from featray.tables.layout import Output, Partition
 from featray.tables.runs import marker, parse_marker
 from featray.tables.tombstones import parse_erasures
+from featray.video.container import parse_time_base
 from tests.fixtures.plugin import LONG
 
 VIDEO, KEY = "0123456789abcdef", "ab" * 32
@@ -84,12 +89,55 @@ def places_of_holder(text):
     yield PARTITION.lease(load(Holder, text).number)
 
 
+PLAN = {
+    "header": {
+        "container": "mov",
+        "codec": "h264",
+        "time_base": "1/24",
+        "duration_us": 5,
+        "frames_promised": 6,
+        "frames_estimated": 7,
+        "other_streams": None,
+    },
+    "units": [{"index": 0, "end_pts": 9}, {"index": 1, "start_pts": 9, "first_index": 3}],
+    "failure": None,
+}
+PART = {
+    "video_id": VIDEO,
+    "work_key": KEY,
+    "unit": 0,
+    "part": 0,
+    "run_id": "r-1",
+    "attempt": 1,
+    "at_us": 7,
+    "outcome": {"frames_decoded": 3, "picture": {"width": 4, "sar": "1/1"}, "failures": [["decode", "timeout", "x"]]},
+}
+
+
+def places_of_plan(text):
+    """A plan names none, but what is computed with must be of a size that is."""
+    plan = parse_plan(text)
+    assert parse_time_base(plan.header.time_base if plan.header else "1/1") >= 0
+    for unit in plan.units:
+        assert np.array([unit.start_pts or 0, unit.end_pts or 0, unit.first_index], np.int64).shape == (3,)
+    yield PARTITION.landing(VIDEO, KEY)
+
+
+def places_of_part(text):
+    header = load(PartHeader, text)
+    yield PARTITION.landing(header.video_id, header.work_key)
+    assert datetime.fromtimestamp(header.at_us / 1e6, UTC).year < 10_000 and np.int32(header.attempt) >= 0
+    assert not header.outcome or header.outcome.picture.keys() <= {"width", "height", "rotation", "mirrored", "sar"}
+
+
 KINDS = {
     "commit": (COMMIT | {"rewrites": [COMMIT | {"name": "0c"}]}, places_of_commit),
     "manifest": (MANIFEST, places_of_manifest),
     "marker": (MARKER, places_of_marker),
     "erasures": (ERASURES, places_of_erasures),
     "holder": (HOLDER, places_of_holder),
+    "plan": (PLAN, places_of_plan),
+    "part": (PART, places_of_part),
 }
 
 WAYS_OUT = ["..", "../x", "/etc/passwd", "a/../../b", "", ".", "x\0", "x\n", "a/b", "*", "[a]", "\x1b[2J", "'; --", '"']

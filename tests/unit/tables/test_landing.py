@@ -1,9 +1,14 @@
+import contextlib
+import random
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from featray.errors import OutputError
 from featray.extract.plan import Failure, Outcome, VideoPlan
+from featray.records import dump
 from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.store.storage import locate, write_bytes
 from featray.tables.landing import PartHeader, landed_units, read_part, read_plan, write_part, write_plan
@@ -12,7 +17,7 @@ from featray.video.units import Unit
 
 
 def header(unit, part, outcome=None):
-    return PartHeader("v", "key", unit, part, "run", 1, 123, outcome)
+    return PartHeader("0123456789abcdef", "ab" * 32, unit, part, "run", 1, 123, outcome)
 
 
 def faces(count):
@@ -81,6 +86,75 @@ def test_a_damaged_part_is_named(folder):
     write_bytes(place, b"not arrow")
     with pytest.raises(OutputError, match=r"u000000-p0000-last\.arrow: damaged"):
         read_part(place)
+
+
+def test_a_part_of_which_bytes_are_wrong_is_read_or_named(folder):
+    frames = pa.Table.from_pylist([{"frame_index": 0, "pts_us": 0, "faces": 1}], schema=FRAMES_SCHEMA)
+    write_part(folder, header(0, 0, Outcome()), faces(3), frames)
+    ((name,),) = landed_units(folder).values()
+    place = folder.child(name)
+    data, chance = Path(place.path).read_bytes(), random.Random(0)
+    for _ in range(300):
+        damaged = bytearray(data)
+        for _ in range(chance.randint(1, 4)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        write_bytes(place, bytes(damaged[: chance.choice([len(data), chance.randrange(len(data))])]))
+        with contextlib.suppress(OutputError):
+            assert read_part(place).faces.schema == LANDED_SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("faces_changed", "frames_changed"),
+    [
+        ({"box_x1": pa.array([None], pa.float32())}, {}),
+        ({"frame_index": pa.array(["x"])}, {}),
+        ({}, {"thumbnail": pa.array([b"xy"], pa.binary())}),
+        ({}, {"pts_us": pa.array([None], pa.int64())}),
+    ],
+)
+def test_rows_that_nothing_landed_are_refused(folder, faces_changed, frames_changed):
+    frames = pa.Table.from_pylist([{"frame_index": 0, "pts_us": 0, "faces": 1}], schema=FRAMES_SCHEMA)
+    sink = pa.BufferOutputStream()
+    for rows, changed in ((faces(1), faces_changed), (frames, frames_changed)):
+        for column, values in changed.items():
+            rows = rows.set_column(rows.schema.get_field_index(column), column, values)
+        rows = rows.replace_schema_metadata({b"featray.landing": dump(header(0, 0, Outcome()))})
+        with pa.ipc.new_stream(sink, rows.schema) as stream:
+            stream.write_table(rows)
+    write_bytes(folder.child("u000000-p0000-last.arrow"), sink.getvalue().to_pybytes())
+    with pytest.raises(OutputError, match=r"u000000-p0000-last\.arrow: damaged"):
+        read_part(folder.child("u000000-p0000-last.arrow"))
+
+
+def test_a_part_of_an_older_version_lacks_columns_that_came_later(folder):
+    frames = pa.Table.from_pylist([{"frame_index": 0, "pts_us": 0, "faces": 1}], schema=FRAMES_SCHEMA)
+    sink = pa.BufferOutputStream()
+    older = faces(1).drop_columns(["AU01"])
+    for rows in (older.replace_schema_metadata({b"featray.landing": dump(header(0, 0, Outcome()))}), frames):
+        with pa.ipc.new_stream(sink, rows.schema) as stream:
+            stream.write_table(rows)
+    write_bytes(folder.child("u000000-p0000-last.arrow"), sink.getvalue().to_pybytes())
+    part = read_part(folder.child("u000000-p0000-last.arrow"))
+    assert part.faces["AU01"].null_count == 1 and part.faces.schema == LANDED_SCHEMA
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[" * 200_000,
+        b'{"header": null, "units": []}',
+        b'{"header": null, "units": [{"index": 1}]}',
+        b'{"header": null, "units": [{"index": 0, "start_pts": 1e400}]}',
+        b'{"header": null, "units": [{"index": 0}], "failure": ["plan", "../x", "y"]}',
+        b'{"header": {"container": "mov", "codec": "h264", "time_base": "1/0", "duration_us": null,'
+        b' "frames_promised": null, "frames_estimated": null}, "units": [{"index": 0}]}',
+    ],
+)
+def test_a_damaged_plan_is_named(folder, text):
+    write_bytes(folder.child("plan.json"), text)
+    with pytest.raises(OutputError, match=r"plan\.json: damaged; delete its folder"):
+        read_plan(folder)
 
 
 def test_a_plan_comes_back_as_it_landed(folder):

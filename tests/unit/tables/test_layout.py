@@ -1,9 +1,13 @@
 """Where an output may be."""
 
+import shutil
+
 import pytest
 
-from featray.errors import ConfigError
-from featray.tables.layout import open_output
+from featray.errors import ConfigError, LeaseError, OutputError
+from featray.store.storage import write_bytes
+from featray.tables.layout import Partition, open_output
+from featray.tables.lease import hold
 
 
 @pytest.mark.parametrize("name", ["take[1]", "all*", "really?"])
@@ -13,3 +17,36 @@ def test_a_place_whose_files_could_not_be_read_again_is_refused(tmp_path, name, 
         open_output(f"{tmp_path}/{name}", create=create)
     assert "\n" not in str(caught.value) and str(tmp_path / name) in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("left", "ours"),
+    [
+        ("_featray/landing/d/r/a-b/plan.json", True),
+        ("_featray/leases/d/r/00000001.json", True),
+        ("_featray/.output.json.123.tmp", True),
+        ("_featray/commits/d/r/a.json", False),
+        ("_featray/erased/a.json", False),
+        ("faces/part.parquet", False),
+        ("notes.txt", False),
+    ],
+)
+def test_what_a_run_leaves_whose_output_is_deleted_under_it_is_gone_on_with(tmp_path, left, ours):
+    (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / left).write_text("x")
+    if ours:
+        open_output(str(tmp_path), create=True)
+        assert (tmp_path / "_featray" / "output.json").exists() and (tmp_path / left).exists()
+    else:
+        with pytest.raises(OutputError, match="is not empty and no featray output"):
+            open_output(str(tmp_path), create=True)
+
+
+def test_nothing_is_written_into_an_output_that_was_deleted(tmp_path):
+    partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+    with pytest.raises(LeaseError, match="was deleted while the run was on"), hold(partition, "run") as lease:
+        shutil.rmtree(tmp_path / "out")
+        with pytest.raises(OutputError, match="is gone, or is not on this machine"):
+            write_bytes(partition.commit("a"), b"x")
+        lease.partition.check()
+    assert not (tmp_path / "out").exists()

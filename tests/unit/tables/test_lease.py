@@ -17,7 +17,7 @@ from featray.store.exclusive import age_seconds, create_bytes, enforces
 from featray.store.storage import write_bytes
 from featray.tables import lease as module
 from featray.tables.layout import Partition, open_output
-from featray.tables.lease import hold
+from featray.tables.lease import hold, read_holder
 from tests.fixtures import s3
 
 KEYS = {"key": "test", "secret": "test"}
@@ -150,6 +150,30 @@ def test_a_lease_that_is_not_renewed_expires(partition, monkeypatch):
         assert stored(partition, 2)["run_id"] == "run-2"
         with pytest.raises(LeaseError, match="taken over; run run-2 on "):
             dead.partition.check()
+        lease.partition.check()
+
+
+def test_clocks_an_hour_apart_change_nothing(partition, monkeypatch):
+    """Of two hosts: the storage's clock says what has expired, for who wants it and for who asks."""
+    real, real_ns = time.time, time.time_ns
+
+    def shift(hours):
+        monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
+        monkeypatch.setattr(time, "time_ns", lambda: real_ns() + 3600 * 10**9 * hours)
+
+    shift(1)
+    first = hold(partition, "run-1")
+    of_another_host(partition)
+    for hours in (-1, 1, 0):
+        shift(hours)
+        assert read_holder(partition).run_id == "run-1"
+    with pytest.raises(LeaseError, match=r"held by run run-1 .*, renewed \d s ago"):
+        hold(partition, "run-2")
+    first.partition.check()
+    monkeypatch.setattr(module, "EXPIRY_SECONDS", 1.0)
+    time.sleep(2.2)
+    assert read_holder(partition) is None
+    with hold(partition, "run-2") as lease:
         lease.partition.check()
 
 

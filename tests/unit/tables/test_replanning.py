@@ -14,10 +14,13 @@ from featray.graph.stages import PlanVideos
 from featray.records import dump, load
 from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.sources.listing import list_videos
+from featray.store.storage import write_bytes
 from featray.tables.landing import landed_units, read_plan, write_plan
 from featray.tables.layout import Partition, open_output
 from featray.tables.ledger import land_unit_part
 from featray.video.units import WHOLE_VIDEO
+
+KEY = "ab" * 32
 
 
 @pytest.fixture
@@ -40,8 +43,8 @@ def planner(partition):
 )
 def test_a_plan_that_failed(partition, planner, face_clip, code, again):
     (video,) = list_videos(InputConfig(uris=[str(face_clip)]))
-    task = VideoTask(video, "key", "shard", resume=True)
-    folder = partition.landing(video.video_id, "key")
+    task = VideoTask(video, KEY, "shard", resume=True)
+    folder = partition.landing(video.video_id, KEY)
     failed = VideoPlan(None, WHOLE_VIDEO, ("plan", str(code), "it was so"))
     write_plan(folder, failed)
     (unit,) = task.units(failed, {})
@@ -62,8 +65,8 @@ def test_a_plan_that_failed(partition, planner, face_clip, code, again):
 def test_what_landed_before_hdr_was_looked_at_is_done_again(partition, planner, face_clip, known):
     """Or one half of a video would be tone-mapped, and the other not."""
     (video,) = list_videos(InputConfig(uris=[str(face_clip)]))
-    task = VideoTask(video, "key", "shard", resume=True)
-    folder = partition.landing(video.video_id, "key")
+    task = VideoTask(video, KEY, "shard", resume=True)
+    folder = partition.landing(video.video_id, KEY)
     plan = planner._plan(video)
     assert plan.header.transfer == "smpte170m"
     if not known:
@@ -75,3 +78,17 @@ def test_what_landed_before_hdr_was_looked_at_is_done_again(partition, planner, 
     units = [load(UnitTask, text) for text in table["task"].to_pylist()]
     assert [unit.landed_parts for unit in units] == [int(known), 0, 0]
     assert read_plan(folder).header.transfer == "smpte170m"
+
+
+def test_a_plan_that_is_damaged(partition, planner, face_clip):
+    (video,) = list_videos(InputConfig(uris=[str(face_clip)]))
+    folder = partition.landing(video.video_id, KEY)
+    task = VideoTask(video, KEY, "shard")
+    list(planner(pa.table({"task": [dump(task).decode()]})))
+    plan = read_plan(folder)
+    outcome, nothing = Outcome(frames_decoded=3), (LANDED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table())
+    land_unit_part(partition, next(task.units(plan, {})), "run", 0, *nothing, outcome)
+    write_bytes(folder.child("plan.json"), b'{"header": null, "units": [')
+    (table,) = planner(pa.table({"task": [dump(replace(task, resume=True)).decode()]}))
+    assert [load(UnitTask, text).landed_parts for text in table["task"].to_pylist()] == [0] * 3
+    assert read_plan(folder) == plan and landed_units(folder) == {}

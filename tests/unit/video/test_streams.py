@@ -5,7 +5,7 @@ import subprocess
 import imageio_ffmpeg
 import pytest
 
-from featray.video.container import open_video
+from featray.video.container import open_video, read_header
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 X264 = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"]
@@ -59,3 +59,18 @@ BOTH_ARE_DEFAULT = ("-disposition:v:0", "default", "-disposition:v:1", "default"
 )
 def test_the_stream_that_a_player_would_show(tmp_path, name, inputs, settings, expected):
     assert shown(made(tmp_path / name, inputs, *settings)) == expected
+
+
+def test_the_others_are_said(tmp_path):
+    for name, inputs, settings, others in (
+        ("poster.mkv", [POSTER, VIDEO], SECOND_IS_DEFAULT, "stream 0: h264 640x480"),
+        (
+            "dashcam.mp4",
+            [LARGE, VIDEO, VIDEO],
+            (),
+            "stream 1: h264 160x120, 50 frames; stream 2: h264 160x120, 50 frames",
+        ),
+        ("only.mp4", [VIDEO], (), None),
+    ):
+        with made(tmp_path / name, inputs, *settings).open("rb") as file, open_video(file) as (container, stream):
+            assert read_header(container, stream).other_streams == others
