@@ -14,18 +14,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from featray.config_derive import DeriveConfig
+from featray.config_section import Section
 from featray.config_text import MAY_HOLD_SECRETS, describe_problems, read_yaml
 from featray.errors import ConfigError
 
 Table = Literal["faces", "blendshapes", "mesh"]
-
-
-class Section(BaseModel):
-    """A frozen section that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class InputConfig(Section):
@@ -257,18 +253,24 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     cluster: ClusterConfig = ClusterConfig()
     run: RunConfig = RunConfig()
+    derive: DeriveConfig = DeriveConfig()
 
     @model_validator(mode="after")
     def _partition_names_are_free(self) -> Config:
         if self.input.path_fields is None:
             return self
-        from featray.schema import PER_VIDEO_TABLES, TABLES  # loads pyarrow, which most commands can do without
+        # Here, since it loads pyarrow, which most commands can do without.
+        from featray.schema import DERIVED_TABLES, PER_VIDEO_TABLES, TABLES
 
         # DuckDB ignores case.
         taken = {column.name.casefold() for table in PER_VIDEO_TABLES for column in TABLES[table]}
+        derived = {column.name.casefold() for table in DERIVED_TABLES for column in TABLES[table]}
         for name in path_field_names(self.input.path_fields):
+            own = f"input.path_fields: the name {name!r} is featray's own, of a table's column"
             if name.casefold() in taken:
-                raise ValueError(f"input.path_fields: the name {name!r} is featray's own, of a table's column")
+                raise ValueError(own)
+            if self.derive.enabled and name.casefold() in derived:
+                raise ValueError(f"{own} (tracks or events); choose another, or set derive.enabled: false")
         return self
 
     def redacted(self) -> dict[str, Any]:

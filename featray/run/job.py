@@ -12,6 +12,7 @@ from featray.config import Config, cache_dir
 from featray.extract.child import ChildSettings
 from featray.faces.detector import DetectorFiles
 from featray.faces.detectors import detector_sha256
+from featray.findings.derive import Derivation
 from featray.graph.stages import InferSettings, StageSettings
 from featray.graph.workers import expects_gpu
 from featray.identity import release_name, result_settings
@@ -38,6 +39,7 @@ class Job:
     settings: dict[str, Any]
     release: str
     gpu: bool
+    derive: Derivation | None = None
 
     def child_settings(self) -> ChildSettings:
         """Return what the run's decoding processes are told."""
@@ -82,6 +84,7 @@ def describe(config: Config, gpus: float | None = None) -> Job:
         config: of the run.
         gpus: that the run will have; None: the cluster is asked, to which it connects if there is one.
     """
+    derive = Derivation(config.derive) if config.derive.enabled else None  # refuses what it cannot compute
     open_decoder(config.decode.backend)  # one that is not installed is said here, not by every video
     gpu = expects_gpu(available_gpus(config.cluster) if gpus is None else gpus, config.cluster)
     if gpu and config.model.engine == "openvino" and config.cluster.gpus_per_worker != "auto":
@@ -110,4 +113,5 @@ def describe(config: Config, gpus: float | None = None) -> Job:
         settings=settings,
         release=release_name(checkpoint.name, settings),
         gpu=gpu,
+        derive=derive,
     )

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from featray.config import path_field_names
-from featray.errors import OutputError
+from featray.config_derive import DeriveConfig
+from featray.errors import ConfigError, OutputError
+from featray.findings.derive import Derivation
 from featray.schema import arrow_schema
 from featray.tables.commits import Commit, ShardManifest, close_shard, read_commit, read_commits, read_manifests
 from featray.tables.landing import landed_units, read_plan
@@ -120,6 +122,7 @@ def _settings(partition: HeldPartition, manifest: ShardManifest) -> PublishSetti
         config = read_config(row["config"])
         if not config.tables:
             raise ValueError("names no table")
+        derive = _derivation(config.data)
     except ValueError:
         run = f"shard {manifest.shard}: the config of its run {manifest.run_id}"
         raise OutputError(f"{run} in `runs` cannot be read; run the job again") from None
@@ -128,7 +131,23 @@ def _settings(partition: HeldPartition, manifest: ShardManifest) -> PublishSetti
         tables=config.tables,
         path_fields=tuple(n for n in path_field_names(config.path_fields or "") if n != "name"),
         footer=footer(row),
+        derive=derive,
     )
+
+
+def _derivation(config: dict[str, Any]) -> Derivation | None:
+    """What a run's config says of derived rows; one of an older version says nothing, and there are none.
+
+    Raises:
+        ValueError: it is no such config.
+    """
+    if "derive" not in config:
+        return None
+    settings = DeriveConfig.model_validate(config["derive"])
+    try:
+        return Derivation(settings) if settings.enabled else None
+    except ConfigError as error:
+        raise ValueError("has expressions that are none") from error
 
 
 def _published_runs(partition: Partition) -> Iterator[dict[str, Any]]:
