@@ -7,7 +7,6 @@ from scipy.linalg import solveh_banded
 
 from featray.findings.samples import Floats, Samples
 
-
 _LEAST_US = 1000
 """Steps and cells count as a millisecond at least: frames of equal times would be tied more closely than the
 arithmetic bears."""
@@ -32,7 +31,7 @@ def smooth(values: Floats, samples: Samples, time_constant_s: float) -> Floats:
     if not time_constant_s or len(values) == 1:
         return values
     unknown = np.isnan(values)
-    weights = np.where(unknown, 1.0, np.maximum(samples.cells / 2, _LEAST_US))
+    weights = np.where(unknown, 1e-3, np.maximum(samples.cells / 2, _LEAST_US))
     steps_us = np.maximum(np.diff(samples.pts_us), _LEAST_US)
     ties = np.where(samples.last[:-1], 0.0, (time_constant_s * 1e6) ** 2 / steps_us)
     banded = np.zeros((2, len(values)))
