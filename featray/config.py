@@ -303,6 +303,32 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     Raises:
         ConfigError: the file is missing or malformed, or keys or values are not allowed.
     """
+    return build_config(_read_file(path), overrides, origin=str(path))
+
+
+def load_derive(path: Path | None, overrides: tuple[str, ...] = ()) -> DeriveConfig:
+    """Read the section `derive:` of a YAML config, of which that may be all, and apply overrides to it.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    data = {} if path is None else _read_file(path)
+    origin = "config" if path is None else str(path)
+    for override in overrides:
+        if not override.strip().startswith("derive."):
+            raise ConfigError(f"--set {override.partition('=')[0]}: only derive.<key>=<value> counts here")
+        _apply_override(data, override)
+    try:
+        return _Derive.model_validate({"derive": data.get("derive") or {}}).derive
+    except ValidationError as error:
+        raise _invalid(describe_problems(error, _Derive), origin) from None
+
+
+class _Derive(Section):
+    derive: DeriveConfig
+
+
+def _read_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -315,7 +341,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: is not a mapping of settings; see configs/demo.yaml for an example")
-    return build_config(data, overrides, origin=str(path))
+    return data
 
 
 def build_config(data: dict[str, Any], overrides: tuple[str, ...], *, origin: str) -> Config:
@@ -338,10 +364,13 @@ def parse_config(data: dict[str, Any], *, origin: str = "config") -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        problems = describe_problems(error, Config)
+        raise _invalid(describe_problems(error, Config), origin) from None
+
+
+def _invalid(problems: list[str], origin: str) -> ConfigError:
     if len(problems) == 1:
-        raise ConfigError(f"{origin}: {problems[0]}")
-    raise ConfigError("\n  ".join([f"{origin}: {len(problems)} problems", *problems]))
+        return ConfigError(f"{origin}: {problems[0]}")
+    return ConfigError("\n  ".join([f"{origin}: {len(problems)} problems", *problems]))
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from featray.cli.derive import derive
 from featray.cli.doctor import doctor
 from featray.cli.inputs import input_arguments, read_inputs
 from featray.cli.inputs import save_config as save_settings
@@ -162,6 +163,7 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> i
 @click.argument("sql")
 @click.option("--format", "style", type=_FORMATS, default="table", show_default=True)
 @click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
+@click.option("--derivation", help="Of tracks and events: one, or `all`; default: the one that was made last.")
 @click.option("--safe", is_flag=True, help="For SQL you have not read: only SELECT, and nothing outside OUT.")
 @storage_flags
 def query(
@@ -169,6 +171,7 @@ def query(
     sql: str,
     style: str,
     release: str | None,
+    derivation: str | None,
     safe: bool,
     config: Path | None,
     options: tuple[str, ...],
@@ -191,7 +194,7 @@ def query(
     if sql.startswith("@"):
         sql = _read_sql(Path(sql[1:]))
     output = open_told(out, config, options)
-    connection = connect(output, release, locked=safe)
+    connection = connect(output, release, derivation=derivation, locked=safe)
     print_result(run_safe_sql(connection, sql) if safe else run_sql(connection, sql), style)
 
 
@@ -230,5 +233,5 @@ def demo(out: str) -> None:
 
 
 main.add_command(models)
-for command in (plan, status, report, diff, doctor, verify, erase, publish, compact, preview, export):
+for command in (plan, status, report, diff, doctor, verify, erase, publish, compact, derive, preview, export):
     main.add_command(command)

@@ -24,6 +24,14 @@ _Done = TypeVar("_Done")
 @click.argument("out")
 @click.option("--recompute", type=click.IntRange(min=0), default=0, metavar="N", help="Compute N random faces again.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which faces those are.")
+@click.option(
+    "--rederive",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Derive all tracks and events of N shards a release again.",
+)
 @click.option("--release", help="Only this release; default: all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @storage_flags
@@ -31,6 +39,7 @@ def verify(
     out: str,
     recompute: int,
     seed: int,
+    rederive: int,
     release: str | None,
     as_json: bool,
     config: Path | None,
@@ -40,7 +49,8 @@ def verify(
 
     Every file against its commit (size, sha256, rows, schema, provenance), every row against its ranges
     and its order, frames against faces against videos against commits. With --recompute the sources
-    are read again, and every number of N random faces is computed again and compared.
+    are read again, and every number of N random faces is computed again and compared. Tracks and events of a few
+    shards are always derived again from their faces, and compared to the bit.
     Exit status 1 if there is a problem, each in one line.
     """
     from featray.tables.layout import open_output
@@ -48,7 +58,7 @@ def verify(
 
     input_options, output_options = read_storage_flags(config, options)
     output = open_output(out, output_options)
-    report = verify_output(output, release)
+    report = verify_output(output, release, rederive=rederive)
     repeated = None
     if recompute:
         from featray.upkeep.recompute import recompute as recompute_rows
@@ -162,7 +172,7 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
     from featray.upkeep.finish import finish_partition
 
     nothing = True
-    for where, done in _in_each(open_told(out, config, options), finish_partition):
+    for where, done in in_each(open_told(out, config, options), finish_partition):
         for commit in done.published:
             frames, faces = sum(v.frames for v in commit.videos), sum(v.faces for v in commit.videos)
             counts = f"{len(commit.videos)} videos, {frames:,} frames, {faces:,} faces"
@@ -173,7 +183,7 @@ def publish(out: str, config: Path | None, options: tuple[str, ...]) -> None:
         for count, text in (
             (done.changes, "changes that were cut off are carried out"),
             (done.cleaned, "published shards are tidied up"),
-            (done.leftovers, "files of a compaction that was cut off are deleted"),
+            (done.leftovers, "files of a change that was cut off are deleted"),
             (done.runs, "killed runs are marked as interrupted"),
         ):
             if count:
@@ -191,7 +201,7 @@ def compact(out: str, config: Path | None, options: tuple[str, ...]) -> None:
     """Merge the small files that many small runs have left in OUT; rows stay as they are. Refused while a run is on."""
     from featray.upkeep.compact import compact_partition
 
-    for where, done in _in_each(open_told(out, config, options), compact_partition):
+    for where, done in in_each(open_told(out, config, options), compact_partition):
         if done.refused:
             click.echo(f"{where}: left as it is: {done.refused}")
         else:
@@ -199,7 +209,7 @@ def compact(out: str, config: Path | None, options: tuple[str, ...]) -> None:
             click.echo(f"{where}: {before}, now {done.files} in {done.commits}")
 
 
-def _in_each(output: Output, work: Callable[[Partition], _Done]) -> Iterator[tuple[str, _Done]]:
+def in_each(output: Output, work: Callable[[Partition], _Done]) -> Iterator[tuple[str, _Done]]:
     """Yield the name of each dataset and release, and what `work` did there.
 
     A release that cannot be worked on is said, and the others go on; at the end the command exits with status 1.

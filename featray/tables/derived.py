@@ -6,6 +6,7 @@ handed in: it needs the tables, and is not needed to read them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from featray.schema import DERIVED_TABLES
 from featray.tables.commits import CommittedFile
+from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition
 from featray.tables.rewrite import open_parquet
 from featray.tables.writer import TableWriter
@@ -39,6 +41,12 @@ class Derive(Protocol):
     def __call__(self, files: Mapping[str, Sequence[pq.ParquetFile]]) -> Iterator[tuple[str, pa.Table]]:
         """Yield sorted rows of the derived tables from the files of a commit's tables, by table."""
         ...
+
+
+def derivation_of(path: str) -> str | None:
+    """The derivation of a derived table's file, by its path below the root."""
+    found = re.search("/derivation=([0-9a-f]{8})/", path)
+    return found[1] if found else None
 
 
 def derived_writers(
@@ -90,7 +98,7 @@ def write_derived(
 
 
 @contextmanager
-def open_sources(partition: HeldPartition, files: Sequence[CommittedFile]) -> Iterator[dict[str, list[pq.ParquetFile]]]:
+def open_sources(partition: Partition, files: Sequence[CommittedFile]) -> Iterator[dict[str, list[pq.ParquetFile]]]:
     """Open the files of a commit that rows are derived from, by table.
 
     Raises:

@@ -22,7 +22,7 @@ from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
 from featray.tables.provenance import footer, read_config
 from featray.tables.publish import PublishSettings, clean_up_shard, publish_shard
-from featray.tables.replace import COMPACT_PREFIX, finish_changes
+from featray.tables.replace import COMPACT_PREFIX, DERIVE_PREFIX, finish_changes
 from featray.tables.rewrite import complete, open_parquet
 from featray.tables.runs import close_killed_runs, running_rows
 from featray.upkeep.orphans import uncommitted_files
@@ -38,7 +38,7 @@ class Finished:
         published: commits of the shards that were published.
         waiting: shards that cannot be published yet, with the units that landed and that there are
             (None where a video has not been planned).
-        leftovers: files of compactions that were never committed, deleted.
+        leftovers: files of compactions and derivations that were never committed, deleted.
         runs: killed runs whose row says so now.
     """
 
@@ -90,11 +90,11 @@ def _finish(partition: HeldPartition) -> Finished:
 
 
 def remove_leftovers(partition: HeldPartition) -> int:
-    """Delete the files of compactions that were cut off before their commit; how many there were."""
+    """Delete the files of compactions and derivations that were cut off before their commit; how many there were."""
     committed = {file.path for commit in read_commits(partition) for file in commit.files}
     removed = 0
     for path in uncommitted_files(partition.output, partition.table_folders(), committed):
-        if path.rsplit("/", 1)[-1].startswith(f"part-{COMPACT_PREFIX}"):
+        if path.rsplit("/", 1)[-1].startswith((f"part-{COMPACT_PREFIX}", f"part-{DERIVE_PREFIX}")):
             partition.delete(path)
             removed += 1
     return removed
