@@ -34,9 +34,9 @@ KINDS: Final = (
 class EpisodeConfig(Section):
     """When a signal counts as up, and for how long it has to be."""
 
-    on: float
-    """An episode reaches this somewhere."""
-    off: float
+    on_at: float
+    """An episode reaches this somewhere. (YAML reads a bare `on` as true.)"""
+    off_at: float
     """And stays at this or above all the time: one threshold alone would cut a noisy episode into ten."""
     least_s: Seconds
     """Shorter ones are dropped. An episode lasts as long as its samples stand for."""
@@ -47,8 +47,8 @@ class EpisodeConfig(Section):
 
     @model_validator(mode="after")
     def _off_is_below(self) -> EpisodeConfig:
-        if self.off > self.on:
-            raise ValueError(f"off ({self.off:g}) is above on ({self.on:g}); an episode could never begin")
+        if self.off_at > self.on_at:
+            raise ValueError(f"off_at ({self.off_at:g}) is above on_at ({self.on_at:g}); an episode could never begin")
         return self
 
 
@@ -114,15 +114,15 @@ class DeriveConfig(Section):
     baseline: Literal["none", "median", "p10"] = "median"
     """What each action unit is in a track when nothing happens: the median, as OpenFace takes it (Baltrusaitis, Mahmoud
     and Robinson, FERA 2015), or the 10th percentile, for recordings in which something happens most of the time."""
-    action_units: EpisodeConfig = EpisodeConfig(on=0.5, off=0.35, least_s=0.1, merge_s=0.1)
+    action_units: EpisodeConfig = EpisodeConfig(on_at=0.5, off_at=0.35, least_s=0.1, merge_s=0.1)
     """0.5 is a convention, as everywhere. 0.1 s is below the shortest expression reported, a sixth of a second (Yan,
     Wu, Liang, Chen and Fu, Journal of Nonverbal Behavior 37, 2013), so a shorter dip is no end either."""
-    emotions: EpisodeConfig = EpisodeConfig(on=0.5, off=0.35, least_s=0.25, merge_s=0.25)
+    emotions: EpisodeConfig = EpisodeConfig(on_at=0.5, off_at=0.35, least_s=0.25, merge_s=0.25)
     """Above 0.5 one label outweighs all others. Expressions of emotion last 0.5 to 4 s (Ekman, Emotions Revealed,
     2003); half of that is asked for."""
-    smiles: EpisodeConfig = EpisodeConfig(on=0.5, off=0.35, least_s=0.25, merge_s=0.25)
+    smiles: EpisodeConfig = EpisodeConfig(on_at=0.5, off_at=0.35, least_s=0.25, merge_s=0.25)
     """Of AU12. Spontaneous smiles last 0.5 to 4 s (Ekman and Friesen, Journal of Nonverbal Behavior 6, 1982)."""
-    gaze_away: EpisodeConfig = EpisodeConfig(on=0.35, off=0.3, least_s=0.5, merge_s=0.2)
+    gaze_away: EpisodeConfig = EpisodeConfig(on_at=0.35, off_at=0.3, least_s=0.5, merge_s=0.2)
     """Of `gaze_angle`, rad. 0.35 are 20 degrees, twice to three times the error that is published for gaze."""
     blinks: BlinkConfig = BlinkConfig()
     movements: MovementConfig = MovementConfig()

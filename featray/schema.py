@@ -246,7 +246,7 @@ TRACKS = (
     Column("in_frame_median", FLOAT, "median of in_frame", "", "[0, 1]"),
     *(column for name in AU_NAMES_20 for column in _of_action_unit(name)),
     *(column for name in DESCRIBED if name not in AU_NAMES_20 for column in _described(name)),
-    Column("gaze_on_camera", FLOAT, "share of the time seen with gaze_angle below derive.gaze_away.on", "", "[0, 1]"),
+    Column("gaze_on_camera", FLOAT, "share of the time seen with gaze_angle below derive.gaze_away.on_at", "", "[0, 1]"),
     Column("blinks", INT32, "blinks; null where the sampling cannot show them", "blinks", ">= 0"),
     Column("blinks_per_min", FLOAT, "blinks a minute of the time seen; null where the sampling cannot show them", "1/min", ">= 0"),
     *(Column(f"asymmetry_{name}", FLOAT, f"mean of {name}Left minus {name}Right; left is the subject's", "", "[-1, 1]") for name in ASYMMETRIES),

@@ -155,7 +155,7 @@ class Batch:
             elif name == "gaze_angle":
                 away = self.config.gaze_away
                 self._found.append(find_kind("gaze_away", self._smooth(values), self.samples, away))
-                self._put("gaze_on_camera", self._share_of(values < np.float32(away.on), values))
+                self._put("gaze_on_camera", self._share_of(values < np.float32(away.on_at), values))
 
     def _share_of(self, holds: Flags, values: Floats) -> Floats:
         """The share of time in which something holds, of the time in which values are known."""

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from featray.config_derive import DeriveConfig
+from featray.errors import OutputError
 from featray.findings.asymmetry import MESH_PAIRS, mesh_differences
 from featray.findings.batch import Batch, Read, needed_blendshapes, needed_faces, parse_events
 from featray.findings.rows import Rows, floats, same_faces
@@ -83,7 +84,7 @@ def _batches(counts: dict[str, int]) -> Iterator[list[str]]:
 
 def _derive_videos(tables: dict[str, Rows], videos: list[str], config: DeriveConfig) -> Iterator[tuple[str, pa.Table]]:
     faces = tables["faces"]
-    keys = {name: faces.read(videos, [name])[name].to_numpy().astype(np.int64) for name in _KEYS}
+    keys = {name: _whole(faces.read(videos, [name])[name], name) for name in _KEYS}
     video = np.repeat(np.arange(len(videos)), [faces.counts[one] for one in videos])
     order = np.lexsort((keys["frame_index"], keys["track_id"], video))
     video, track_id = video[order], keys["track_id"][order]
@@ -118,6 +119,18 @@ def _derive_videos(tables: dict[str, Rows], videos: list[str], config: DeriveCon
         of = events["track"]
         events = events.append_column("video_id", names.take(of)).append_column("track_id", ids.take(of))
         yield "events", events.drop_columns(["track"])
+
+
+def _whole(column: pa.ChunkedArray, name: str) -> Ints:
+    """A column without nulls, int64 `[n]`.
+
+    Raises:
+        OutputError: it has some.
+    """
+    if column.null_count:
+        raise OutputError(f"faces: {name} is null in some rows; run `featray verify`")
+    found: Ints = column.to_numpy().astype(np.int64)
+    return found
 
 
 def _mesh(rows: Rows, videos: list[str]) -> dict[str, Floats]:

@@ -46,7 +46,7 @@ def find_kind(kind: str, signal: Floats, samples: Samples, config: EpisodeConfig
         base: float32 `[t]`, baselines, from which relative thresholds count.
     """
     above = np.zeros(samples.tracks, np.float32) if base is None or not config.relative else base
-    on, off = ((above + np.float32(threshold))[samples.track] for threshold in (config.on, config.off))
+    on, off = ((above + np.float32(threshold))[samples.track] for threshold in (config.on_at, config.off_at))
     spans = find_episodes(signal, samples, on=on, off=off, least_s=config.least_s, merge_s=config.merge_s)
     return Found(kind, spans, signal)
 

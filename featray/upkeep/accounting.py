@@ -235,7 +235,8 @@ _COMMITTED = """
 
 _TRACKS = """
     SELECT coalesce(t.video_id, f.video_id) AS video_id, NULL AS frame_index, NULL AS face_index,
-           'track ' || coalesce(t.track_id, f.track_id) || ', derivation ' || coalesce(t.derivation, f.derivation)
+           'track ' || coalesce(t.track_id, f.track_id, -1)
+           || ', derivation ' || coalesce(t.derivation, f.derivation, '')
            || CASE WHEN t.video_id IS NULL THEN ': is in faces and not in tracks'
                    WHEN f.video_id IS NULL THEN ': is in tracks and not in faces'
                    ELSE ': has other frames or times in tracks than in faces' END AS text
@@ -248,7 +249,8 @@ _TRACKS = """
 
 _EVENTS = """
     SELECT e.video_id, NULL AS frame_index, NULL AS face_index,
-           'event ' || e.event_id || ' of track ' || e.track_id || ', derivation ' || e.derivation
+           'event ' || coalesce(e.event_id, -1) || ' of track ' || coalesce(e.track_id, -1) || ', derivation '
+           || coalesce(e.derivation, '')
            || CASE WHEN t.video_id IS NULL THEN ': its track is not in tracks'
                    ELSE ': is not within its track' END AS text
     FROM events e LEFT JOIN tracks t USING (derivation, video_id, track_id)

@@ -93,6 +93,7 @@ class _Partition:
         self._scratch = scratch
         self._db = self._connect()
         self._changed: set[str] = set()
+        self._sound: set[str] = set()
         self._facts: dict[str, str] = {}
         self._tables: tuple[str, ...] = ()
 
@@ -121,12 +122,14 @@ class _Partition:
         paths: set[str] = set()
         list_ahead(self._partition.table_folders())
         for batch in _batches(index.commits()):
-            sound = []
+            sound, known = [], len(self._report.problems)
             for commit in batch:
                 paths |= {file.path for file in commit.files}
                 if all([self._check_file(file) for file in commit.files]):
                     sound.append(commit)
             self._account(sound, index)
+            if len(self._report.problems) == known:
+                self._sound |= {commit.name for commit in batch}
             self._report.videos += sum(len(commit.videos) for commit in batch)
         for video_id, names in index.videos_twice():
             self._problem(f"is in several commits: {', '.join(names)}", video_id=video_id)
@@ -307,7 +310,8 @@ class _Partition:
         return None
 
     def _check_derived(self, index: CommitIndex, count: int) -> None:
-        for commit in sample(index.commits(), count):
+        """Derive rows of some commits again; not of those that have a problem already, which would be said twice."""
+        for commit in sample((commit for commit in index.commits() if commit.name in self._sound), count):
             try:
                 for text, path, video_id in differences(self._partition, commit):
                     self._problem(text, path, video_id)

@@ -35,7 +35,7 @@ def derive(pts_us, track, columns, config=None):
 
 def test_the_columns_are_those_of_the_schemas_and_the_settings_say_which_are_read():
     config = DeriveConfig(
-        events=[EventConfig(name="grin", expression="AU12 * jawOpen + score", on=1, off=1, least_s=0, merge_s=0)]
+        events=[EventConfig(name="grin", expression="AU12 * jawOpen + score", on_at=1, off_at=1, least_s=0, merge_s=0)]
     )
     read = set()
     pts, columns = clock("25", 4, None), columns_of(100, 0)
@@ -184,7 +184,7 @@ def test_thresholds_may_count_from_the_tracks_own_baseline():
     pts = clock("25", 20, None)
     columns = columns_of(len(pts), 10)
     columns["AU04"] = np.where((pts > 5e6) & (pts < 6e6), 0.75, 0.45).astype(np.float32)  # a frown at rest
-    unit = {"on": 0.25, "off": 0.15, "least_s": 0.1, "merge_s": 0.1, "relative": True}
+    unit = {"on_at": 0.25, "off_at": 0.15, "least_s": 0.1, "merge_s": 0.1, "relative": True}
     config = DeriveConfig.model_validate({"action_units": unit})
     absolute, relative = (
         derive(pts, np.zeros(len(pts)), columns, one)[0].to_pylist()[0] for one in (DeriveConfig(), config)
@@ -204,7 +204,9 @@ def test_columns_that_are_null_give_null_and_no_events():
 
 
 def event(expression):
-    return DeriveConfig(events=[EventConfig(name="own", expression=expression, on=1, off=1, least_s=0, merge_s=0)])
+    return DeriveConfig(
+        events=[EventConfig(name="own", expression=expression, on_at=1, off_at=1, least_s=0, merge_s=0)]
+    )
 
 
 @pytest.mark.parametrize(
