@@ -89,7 +89,7 @@ def test_other_settings_stand_beside_and_the_last_is_shown(out, partition):
     assert [(one["shards"], one["of"]) for one in read_status(out)["derived"]] == [(2, 2), (2, 2)]
 
 
-@pytest.mark.parametrize("after", range(5))
+@pytest.mark.parametrize("after", [1, 4, *(pytest.param(n, marks=pytest.mark.long) for n in (0, 2, 3, 5))])
 def test_killed_anywhere_and_run_again_the_tables_are_equal(out, partition, after, tmp_path):
     """Killed at each upload and before each commit."""
     shutil.copytree(out.root.path, tmp_path / "undisturbed")
