@@ -14,18 +14,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from featray.config_derive import DeriveConfig
+from featray.config_section import Section
 from featray.config_text import MAY_HOLD_SECRETS, describe_problems, read_yaml
 from featray.errors import ConfigError
 
 Table = Literal["faces", "blendshapes", "mesh"]
-
-
-class Section(BaseModel):
-    """A frozen section that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class InputConfig(Section):
@@ -300,18 +296,24 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     cluster: ClusterConfig = ClusterConfig()
     run: RunConfig = RunConfig()
+    derive: DeriveConfig = DeriveConfig()
 
     @model_validator(mode="after")
     def _partition_names_are_free(self) -> Config:
         if self.input.path_fields is None:
             return self
-        from featray.schema import PER_VIDEO_TABLES, TABLES  # loads pyarrow, which most commands can do without
+        # Here, since it loads pyarrow, which most commands can do without.
+        from featray.schema import DERIVED_TABLES, PER_VIDEO_TABLES, TABLES
 
         # DuckDB ignores case.
         taken = {column.name.casefold() for table in PER_VIDEO_TABLES for column in TABLES[table]}
+        derived = {column.name.casefold() for table in DERIVED_TABLES for column in TABLES[table]}
         for name in path_field_names(self.input.path_fields):
+            own = f"input.path_fields: the name {name!r} is featray's own, of a table's column"
             if name.casefold() in taken:
-                raise ValueError(f"input.path_fields: the name {name!r} is featray's own, of a table's column")
+                raise ValueError(own)
+            if self.derive.enabled and name.casefold() in derived:
+                raise ValueError(f"{own} (tracks or events); choose another, or set derive.enabled: false")
         return self
 
     def redacted(self) -> dict[str, Any]:
@@ -344,6 +346,32 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     Raises:
         ConfigError: the file is missing or malformed, or keys or values are not allowed.
     """
+    return build_config(_read_file(path), overrides, origin=str(path))
+
+
+def load_derive(path: Path | None, overrides: tuple[str, ...] = ()) -> DeriveConfig:
+    """Read the section `derive:` of a YAML config, of which that may be all, and apply overrides to it.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    data = {} if path is None else _read_file(path)
+    origin = "config" if path is None else str(path)
+    for override in overrides:
+        if not override.strip().startswith("derive."):
+            raise ConfigError(f"--set {override.partition('=')[0]}: only derive.<key>=<value> counts here")
+        _apply_override(data, override)
+    try:
+        return _Derive.model_validate({"derive": data.get("derive") or {}}).derive
+    except ValidationError as error:
+        raise _invalid(describe_problems(error, _Derive), origin) from None
+
+
+class _Derive(Section):
+    derive: DeriveConfig
+
+
+def _read_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -356,7 +384,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
         raise ConfigError(f"{path}: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: is not a mapping of settings; see configs/demo.yaml for an example")
-    return build_config(data, overrides, origin=str(path))
+    return data
 
 
 def build_config(data: dict[str, Any], overrides: tuple[str, ...], *, origin: str) -> Config:
@@ -379,10 +407,13 @@ def parse_config(data: dict[str, Any], *, origin: str = "config") -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        problems = describe_problems(error, Config)
+        raise _invalid(describe_problems(error, Config), origin) from None
+
+
+def _invalid(problems: list[str], origin: str) -> ConfigError:
     if len(problems) == 1:
-        raise ConfigError(f"{origin}: {problems[0]}")
-    raise ConfigError("\n  ".join([f"{origin}: {len(problems)} problems", *problems]))
+        return ConfigError(f"{origin}: {problems[0]}")
+    return ConfigError("\n  ".join([f"{origin}: {len(problems)} problems", *problems]))
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:

@@ -16,7 +16,8 @@ import pyarrow as pa
 from featray.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
 
 SCHEMA_VERSION: Final = 3
-"""2 added `frames.shot_cut`; 3 `runs.conventions`, `runs.unusable`, `videos.transfer`, `tone_mapped`, `squared` and `other_streams`."""
+"""2 added `frames.shot_cut`; 3 the tables `tracks` and `events`, `runs.conventions`, `runs.unusable`, `videos.transfer`,
+`tone_mapped`, `squared` and `other_streams`."""
 
 STRING, BOOL, INT32, INT64 = pa.string(), pa.bool_(), pa.int32(), pa.int64()
 FLOAT, DOUBLE = pa.float32(), pa.float64()
@@ -194,9 +195,86 @@ ERASURES = (
     _DATASET, _RELEASE, _VIDEO,
     Column("erasure_id", STRING, "which erasure; a video may be erased, allowed again and erased again"),
     Column("track_id", INT32, "the track that was erased, null if the whole video was"),
-    *(Column(f"{t}_removed", INT64, f"rows removed from `{t}`", "rows", ">= 0") for t in ("faces", "blendshapes", "mesh", "frames", "videos", "errors")),
+    *(Column(f"{t}_removed", INT64, f"rows removed from `{t}`", "rows", ">= 0") for t in ("faces", "blendshapes", "mesh", "frames", "videos", "errors", "tracks", "events")),
     Column("reason", STRING, "as given by whoever erased, else null"),
     Column("erased_at", TIMESTAMP, "when"),
+)  # fmt: skip
+
+_DERIVATION = Column("derivation", STRING, "settings that made the row from published faces; a partition")
+_OF_TRACK = (_DATASET, _RELEASE, _DERIVATION, _VIDEO, Column("track_id", INT32, "as in `faces`", "", ">= 0"))
+
+DESCRIBED: Final = (
+    *AU_NAMES_20, *(f"emotion_{e}" for e in EMOTION_NAMES_7),
+    "valence", "arousal", "gaze_yaw", "gaze_pitch", "gaze_angle", "pose_pitch", "pose_roll", "pose_yaw",
+)  # fmt: skip
+"""Columns of `faces` that `tracks` describes."""
+
+_STATISTICS = {
+    "mean": "mean over the time that the face was seen", "sd": "standard deviation over that time",
+    "p05": "at or below this for 5 % of that time", "p50": "median over that time", "p95": "at or below this for 95 % of that time",
+}  # fmt: skip
+
+ASYMMETRIES: Final = (
+    "browDown", "browOuterUp", "cheekSquint", "eyeBlink", "eyeSquint", "eyeWide", "mouthDimple", "mouthFrown",
+    "mouthLowerDown", "mouthPress", "mouthSmile", "mouthStretch", "mouthUpperUp", "noseSneer",
+)  # fmt: skip
+"""Blendshapes of which there is one for the left and one for the right, by what their names share."""
+
+
+def _described(name: str) -> tuple[Column, ...]:
+    source = next(column for column in FACES if column.name == name)
+    spread = {"sd": ">= 0"}
+    return tuple(
+        Column(f"{name}_{kind}", FLOAT, f"{name}: {meaning}", source.unit, spread.get(kind, source.range))
+        for kind, meaning in _STATISTICS.items()
+    )
+
+
+def _of_action_unit(name: str) -> tuple[Column, ...]:
+    return (
+        *_described(name),
+        Column(f"{name}_baseline", FLOAT, f"{name} when nothing happens, as derive.baseline says; null for none", "", "[0, 1]"),
+        Column(f"{name}_active", FLOAT, f"share of the time seen that is in an episode of {name}", "", "[0, 1]"),
+        Column(f"{name}_episodes", INT32, f"episodes of {name}; rows in `events`", "episodes", ">= 0"),
+        Column(f"{name}_episode_s", FLOAT, f"mean duration of an episode of {name}; null without any", "s", ">= 0"),
+    )  # fmt: skip
+
+
+TRACKS = (
+    *_OF_TRACK,
+    Column("start_us", INT64, "presentation time of its first face", "µs"),
+    Column("end_us", INT64, "presentation time of its last face", "µs"),
+    Column("frames", INT32, "faces of the track; its rows in `faces`", "frames", ">= 1"),
+    Column("seen_s", FLOAT, "time that its samples stand for, without gaps; all shares are shares of it", "s", ">= 0"),
+    Column("faces_per_s", FLOAT, "samples a second while it was seen; null for a single one", "1/s", ">= 0"),
+    Column("coverage", FLOAT, "share of the sampled frames from its start to its end that have its face", "", "[0, 1]"),
+    Column("face_px_median", FLOAT, "median of face_px", "px", ">= 1"),
+    Column("sharpness_median", FLOAT, "median of sharpness", "grey levels²", ">= 0"),
+    Column("in_frame_median", FLOAT, "median of in_frame", "", "[0, 1]"),
+    *(column for name in AU_NAMES_20 for column in _of_action_unit(name)),
+    *(column for name in DESCRIBED if name not in AU_NAMES_20 for column in _described(name)),
+    Column("gaze_on_camera", FLOAT, "share of the time seen with gaze_angle below derive.gaze_away.on_at", "", "[0, 1]"),
+    Column("blinks", INT32, "blinks; null where the sampling cannot show them", "blinks", ">= 0"),
+    Column("blinks_per_min", FLOAT, "blinks a minute of the time seen; null where the sampling cannot show them", "1/min", ">= 0"),
+    *(Column(f"asymmetry_{name}", FLOAT, f"mean of {name}Left minus {name}Right; left is the subject's", "", "[-1, 1]") for name in ASYMMETRIES),
+    Column("asymmetry_mesh_mouth", FLOAT, "how much higher the left corner of the mouth is than the right one; left is the subject's", "distances of the outer eye corners"),
+    Column("asymmetry_mesh_brows", FLOAT, "how much higher the left brow is than the right one; left is the subject's", "distances of the outer eye corners"),
+)  # fmt: skip
+
+EVENTS = (
+    *_OF_TRACK,
+    Column("event_id", INT32, "which event of the track, from 0 by start, then kind", "", ">= 0"),
+    Column("kind", STRING, "an action unit, blink, smile, emotion_<name>, gaze_away, nod, shake, or a name of derive.events"),
+    Column("side", STRING, "of the subject, for blinks", "", "left | right | both"),
+    Column("variant", STRING, "of smiles: whether AU06 was there for at least half of the time", "", "with_AU06 | without_AU06"),
+    Column("start_us", INT64, "presentation time of its first sample", "µs"),
+    Column("peak_us", INT64, "presentation time of its strongest sample, the first of equals", "µs"),
+    Column("end_us", INT64, "presentation time of its last sample", "µs"),
+    Column("peak", FLOAT, "the signal there, in the unit of its column"),
+    Column("mean", FLOAT, "mean of the signal over its time"),
+    Column("frames", INT32, "samples that it rests on", "frames", ">= 1"),
+    Column("open_start", BOOL, "whether the track's start, a cut or a gap hides how it began"),
+    Column("open_end", BOOL, "whether the track's end, a cut or a gap hides how it ended"),
 )  # fmt: skip
 
 TABLES: Final[dict[str, tuple[Column, ...]]] = {
@@ -208,6 +286,8 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
     "errors": ERRORS,
     "runs": RUNS,
     "erasures": ERASURES,
+    "tracks": TRACKS,
+    "events": EVENTS,
 }
 
 TABLE_MEANINGS: Final[dict[str, str]] = {
@@ -219,10 +299,14 @@ TABLE_MEANINGS: Final[dict[str, str]] = {
     "errors": "one row an error",
     "runs": "one row a run: configuration, weights, versions, machine, counts",
     "erasures": "one row an erasure: which video or track, how many rows; nothing that says who it was",
+    "tracks": "one row a track: when, how well seen, statistics of every signal, episodes, blinks, asymmetry; derived from `faces`",
+    "events": "one row an event: episodes of action units, smiles, emotions, blinks, gaze away, nods, shakes; derived from `faces`",
 }
 
 FACE_TABLES: Final = ("faces", "blendshapes", "mesh")
 PER_VIDEO_TABLES: Final = (*FACE_TABLES, "frames", "videos", "errors")
+DERIVED_TABLES: Final = ("tracks", "events")
+"""What is made from published rows by `derive:`; further files of the commit whose rows they are made from."""
 
 SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(FACE_TABLES, ("video_id", "pts_us", "frame_index", "face_index")),
@@ -231,6 +315,8 @@ SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "errors": ("video_id",),
     "runs": ("run_id",),
     "erasures": ("video_id",),
+    "tracks": ("video_id", "track_id"),
+    "events": ("video_id", "track_id", "event_id"),
 }
 """How rows are ordered within a file. `frame_index` never disagrees with `pts_us` and settles ties: streams have frames
 with the same time, and a clock that jitters gives more of them."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from featray.cli.derive import derive
 from featray.cli.doctor import doctor
 from featray.cli.evaluate import evaluate
 from featray.cli.inputs import input_arguments, read_inputs
@@ -176,6 +177,7 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> i
 @click.argument("sql")
 @click.option("--format", "style", type=_FORMATS, default="table", show_default=True)
 @click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
+@click.option("--derivation", help="Of tracks and events: one, or `all`; default: the one that was made last.")
 @click.option("--safe", is_flag=True, help="For SQL you have not read: only SELECT, and nothing outside OUT.")
 @safe_csv_flag
 @storage_flags
@@ -184,6 +186,7 @@ def query(
     sql: str,
     style: str,
     release: str | None,
+    derivation: str | None,
     safe: bool,
     safe_csv: bool,
     config: Path | None,
@@ -208,7 +211,7 @@ def query(
     if sql.startswith("@"):
         sql = _read_sql(Path(sql[1:]))
     output = open_told(out, config, options)
-    connection = connect(output, release, locked=safe)
+    connection = connect(output, release, derivation=derivation, locked=safe)
     result = run_safe_sql(connection, sql) if safe else run_sql(connection, sql)
     print_result(result, style, safe_csv=safe_csv)
 
@@ -248,5 +251,6 @@ def demo(out: str) -> None:
 
 
 main.add_command(models)
-for command in (plan, status, report, diff, evaluate, doctor, verify, erase, publish, compact, preview, export):
+_COMMANDS = (plan, status, report, diff, evaluate, doctor, verify, erase, publish, compact, derive, preview, export)
+for command in _COMMANDS:
     main.add_command(command)

@@ -68,6 +68,9 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         if state == "running" and row["run_id"] not in live:
             state = "killed; the same command goes on"
         yield f"run     {row['run_id']}  {row['dataset']}/{row['release']}  {state}  {row['started_at'][:19]}Z"
+    for one in found["derived"]:
+        shards = "all shards" if one["shards"] == one["of"] else f"{one['shards']} of {one['of']} shards"
+        yield f"derived {one['derivation']}  {one['dataset']}/{one['release']}  {shards}  {one['made'][:19]}Z"
     for run in found["live"]:
         yield from _live_lines(run)
 

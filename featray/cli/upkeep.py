@@ -27,6 +27,14 @@ _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.argument("out")
 @click.option("--recompute", type=click.IntRange(min=0), default=0, metavar="N", help="Compute N random faces again.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which faces those are.")
+@click.option(
+    "--rederive",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Derive all tracks and events of N shards a release again.",
+)
 @click.option("--release", help="Only this release; default: all.")
 @_json_flag
 @storage_flags
@@ -34,6 +42,7 @@ def verify(
     out: str,
     recompute: int,
     seed: int,
+    rederive: int,
     release: str | None,
     as_json: bool,
     config: Path | None,
@@ -43,7 +52,8 @@ def verify(
 
     Every file against its commit (size, sha256, rows, schema, provenance), every row against its ranges
     and its order, frames against faces against videos against commits. With --recompute the sources
-    are read again, and every number of N random faces is computed again and compared.
+    are read again, and every number of N random faces is computed again and compared. Tracks and events of a few
+    shards are always derived again from their faces, and compared to the bit.
     Exit status 1 if there is a problem, each in one line.
     """
     from featray.tables.layout import open_output
@@ -51,7 +61,7 @@ def verify(
 
     input_options, output_options = read_storage_flags(config, options)
     output = open_output(out, output_options)
-    report = verify_output(output, release)
+    report = verify_output(output, release, rederive=rederive)
     repeated = None
     if recompute:
         from featray.upkeep.recompute import recompute as recompute_rows
@@ -165,7 +175,7 @@ def publish(out: str, as_json: bool, config: Path | None, options: tuple[str, ..
     """
     from featray.upkeep.finish import finish_partition
 
-    _in_each(open_told(out, config, options), finish_partition, as_json, _finished, "nothing to finish")
+    in_each(open_told(out, config, options), finish_partition, as_json, _finished, "nothing to finish")
 
 
 def _finished(done: Finished) -> tuple[dict[str, Any], Iterator[str]]:
@@ -191,7 +201,7 @@ def _finished(done: Finished) -> tuple[dict[str, Any], Iterator[str]]:
         for name, text in (
             ("changes", "changes that were cut off are carried out"),
             ("cleaned", "published shards are tidied up"),
-            ("leftovers", "files of a compaction that was cut off are deleted"),
+            ("leftovers", "files of a change that was cut off are deleted"),
             ("runs", "killed runs are marked as interrupted"),
         ):
             if counts[name]:
@@ -208,7 +218,7 @@ def compact(out: str, as_json: bool, config: Path | None, options: tuple[str, ..
     """Merge the small files that many small runs have left in OUT; rows stay as they are. Refused while a run is on."""
     from featray.upkeep.compact import compact_partition
 
-    _in_each(open_told(out, config, options), compact_partition, as_json, _compacted)
+    in_each(open_told(out, config, options), compact_partition, as_json, _compacted)
 
 
 def _compacted(done: Compacted) -> tuple[dict[str, Any], Iterator[str]]:
@@ -218,7 +228,7 @@ def _compacted(done: Compacted) -> tuple[dict[str, Any], Iterator[str]]:
     return asdict(done), iter([line])
 
 
-def _in_each(
+def in_each(
     output: Output,
     work: Callable[[Partition], _Done],
     as_json: bool,

@@ -111,31 +111,39 @@ def preview(
 
 @click.command()
 @click.argument("out")
-@click.option("--video", required=True, help=_VIDEO_HELP)
-@click.option("--format", "style", type=click.Choice(["csv", "parquet", "openface", "fex"]), required=True)
+@click.option("--video", default="", help=_VIDEO_HELP)
+@click.option("--format", "style", type=click.Choice(["csv", "parquet", "openface", "fex"]), help="A row a face.")
+@click.option("--events", type=click.Choice(["csv", "elan", "textgrid"]), help="A row, or an interval, an event.")
+@click.option("--summary", type=click.Choice(["csv", "parquet"]), help="A row a video, of all videos.")
 @click.option("--out", "path", metavar="FILE", help="Where to; default: the terminal (not parquet). May be a URI.")
 @click.option("--release", help="A release; default: the latest.")
 @click.option("--dataset", help="A dataset, if the video is in several.")
 @click.option("--track", type=int, help="Only this track.")
+@click.option("--derivation", help="Of events and summary; default: the one that was made last.")
 @safe_csv_flag
 @storage_flags
 def export(
     out: str,
     video: str,
-    style: str,
+    style: str | None,
+    events: str | None,
+    summary: str | None,
     path: str | None,
     release: str | None,
     dataset: str | None,
     track: int | None,
+    derivation: str | None,
     safe_csv: bool,
     config: Path | None,
     options: tuple[str, ...],
 ) -> None:
-    """Write a video's time series from the output OUT for other tools.
+    """Write a video's time series or events from the output OUT for other tools, or a row a video.
 
     \b
     featray export OUT --video face.mp4 --format csv --out face.csv
     featray export OUT --video face.mp4 --format openface --track 0 --out face_openface.csv
+    featray export OUT --video face.mp4 --events elan --out face.eaf
+    featray export OUT --summary csv --out summary.csv
 
     \b
     csv, parquet  faces joined with blendshapes, and the time in seconds; a row a face.
@@ -152,14 +160,31 @@ def export(
       AU*_c           1 where that probability is at least 0.5
     Left out, having no counterpart: gaze_0/1_*, eye_lmk_*, pose_T*, X_* Y_* Z_*, p_*, AU45.
 
+    \b
+    --events csv       rows of `events`; without --video those of all videos
+    --events elan      .eaf with a tier for each kind and track; needs 'featray[annotations]'
+    --events textgrid  the same for Praat
+    --summary          the view `summary`, with the manifest's columns, for a statistics package
+
     Texts are written as they are. If OUT is somebody else's and the file is for a spreadsheet, add --safe-csv: a
     name that begins with = + - or @ would be calculated as a formula.
     """
-    from featray.views.export import ExportSettings, write_export
+    from featray.views.export import ExportSettings, write_events, write_export, write_summary
 
+    ways = {
+        "--format": (style, write_export),
+        "--events": (events, write_events),
+        "--summary": (summary, write_summary),
+    }
+    chosen = [(name, kind, write) for name, (kind, write) in ways.items() if kind]
+    if len(chosen) != 1:
+        raise UsageError("export: name one of --format, --events and --summary")
+    ((name, kind, write),) = chosen
+    if bool(video) != (name == "--format") and name != "--events":
+        raise UsageError(f"export: {'--format needs --video' if name == '--format' else '--summary is of all videos'}")
     settings = ExportSettings(
-        video=video, style=style, release=release, dataset=dataset, track_id=track, safe_csv=safe_csv
+        video, kind or "", release, dataset, track_id=track, safe_csv=safe_csv, derivation=derivation
     )
-    rows = write_export(open_told(out, config, options), path, settings)
+    rows = write(open_told(out, config, options), path, settings)
     if path is not None:
         click.echo(f"{path}  {rows} rows")

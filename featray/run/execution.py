@@ -78,6 +78,7 @@ class Execution:
             tables=tuple(job.config.output.tables),
             path_fields=tuple(name for name in names if name != "name"),
             footer=footer(job.row()),
+            derive=job.derive,
         )
 
     def run(self, todo: Iterator[VideoTask]) -> None:

@@ -13,6 +13,7 @@ from featray.errors import StorageError
 from featray.extract.child import ChildSettings
 from featray.faces.detector import DetectorFiles
 from featray.faces.detectors import detector_sha256
+from featray.findings.derive import Derivation
 from featray.graph.stages import InferSettings, StageSettings
 from featray.graph.workers import expects_gpu
 from featray.identity import release_name, result_settings
@@ -47,6 +48,7 @@ class Job:
     settings: dict[str, Any]
     release: str
     gpu: bool
+    derive: Derivation | None = None
 
     def child_settings(self) -> ChildSettings:
         """Return what the run's decoding processes are told."""
@@ -94,6 +96,7 @@ def describe(config: Config, gpus: float | None = None) -> Job:
         config: of the run.
         gpus: that the run will have; None: the cluster is asked, to which it connects if there is one.
     """
+    derive = Derivation(config.derive) if config.derive.enabled else None  # refuses what it cannot compute
     open_decoder(config.decode.backend)  # one that is not installed is said here, not by every video
     gpu = expects_gpu(available_gpus(config.cluster) if gpus is None else gpus, config.cluster)
     if gpu and config.model.engine == "openvino" and config.cluster.gpus_per_worker != "auto":
@@ -129,6 +132,7 @@ def describe(config: Config, gpus: float | None = None) -> Job:
         settings=settings,
         release=release_name(checkpoint.name, settings),
         gpu=gpu,
+        derive=derive,
     )
 
 

@@ -16,7 +16,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from featray.errors import NotFound, OutputError
-from featray.records import Count, FieldName, Micros, RecordName, TablePath, VideoId, WorkKey, dump, load
+from featray.records import (
+    Count,
+    DerivationName,
+    FieldName,
+    Micros,
+    RecordName,
+    TablePath,
+    VideoId,
+    WorkKey,
+    dump,
+    load,
+)
 from featray.schema import TABLES
 from featray.store.exclusive import create_bytes
 from featray.store.storage import delete, list_files, read_bytes, storage_errors, write_bytes
@@ -59,6 +70,8 @@ class Commit:
         published_at_us: 0 for a cancelled shard: one that holds nothing and only keeps its name from being committed.
         rewrites: older commits as they read from the moment this one is written; see `replace.py`.
         several_streams: videos with more video streams than the one that was taken, when it was first written.
+        derived: which derivations of its rows are among its files, and when each was made, microseconds since the
+            epoch, UTC; empty in commits of older versions.
     """
 
     name: RecordName
@@ -68,6 +81,7 @@ class Commit:
     videos: list[CommittedVideo] = field(default_factory=list)
     rewrites: list[Commit] = field(default_factory=list)
     several_streams: Count = 0
+    derived: dict[DerivationName, Micros] = field(default_factory=dict)
 
     @property
     def cancelled(self) -> bool:

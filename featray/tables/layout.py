@@ -1,6 +1,7 @@
 """Tables. Where everything lies below `output.uri`, and whether a place is a featray output at all.
 
     <table>/dataset=<d>/release=<r>/[<field>=<v>/...]part-<shard>-<n>.parquet
+    tracks, events: <table>/dataset=<d>/release=<r>/derivation=<8 hex>/[<field>=<v>/...]part-<shard>-<n>.parquet
     _featray/output.json                                    marks the place as ours
     _featray/landing/<d>/<r>/<video_id>-<work key>/         the resume ledger of a video
     _featray/shards/<d>/<r>/<shard>.json                    which videos an open shard holds
@@ -19,9 +20,10 @@ import os
 import unicodedata
 from dataclasses import dataclass, replace
 from typing import Any, Final
+from urllib.parse import unquote
 
 from featray.errors import ConfigError, NotFound, OutputError
-from featray.identity import partition_folder
+from featray.identity import NULL_FOLDER, partition_folder
 from featray.schema import SCHEMA_VERSION, TABLES
 from featray.store.storage import (
     Location,
@@ -34,6 +36,7 @@ from featray.store.storage import (
 )
 
 INTERNAL = "_featray"
+_PARTITIONS: Final = ("dataset", "release", "derivation")
 _DAMAGED = "damaged; it should say which schema_version the tables have"
 
 
@@ -68,6 +71,16 @@ class Partition:
         """The folder of a table's files for these path-field values."""
         values = {"dataset": self.dataset, "release": self.release, **(fields or {})}
         return self.output.table(table).child(*(partition_folder(*field) for field in values.items()))
+
+    @staticmethod
+    def fields_of(path: str) -> dict[str, str | None]:
+        """The path fields of a file, by its path below the root: name and value, None for null."""
+        parts = [part.partition("=") for part in path.split("/")[1:-1]]
+        return {
+            name: None if value == NULL_FOLDER else unquote(value)
+            for name, _, value in parts
+            if name not in _PARTITIONS
+        }
 
     def table_folders(self) -> list[Location]:
         """The folders of all tables."""

@@ -15,6 +15,7 @@ from featray.schema import TABLES
 from featray.store.storage import storage_errors
 from featray.tables.layout import list_partitions, open_output
 from featray.tables.query import VIEWS, connect, one_line_complaints
+from featray.tables.summary import spread_summary
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, DuckDBPyRelation
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 class Tables:
     """The published tables of one output, as they were when it was opened.
 
-    Every table is an attribute, a `duckdb.DuckDBPyRelation`, and so are two views: `features`
-    (`faces` with the blendshapes, one row a face) and `dlib68` (68 landmarks, frame px).
+    Every table is an attribute, a `duckdb.DuckDBPyRelation`, and so are three views: `features`
+    (`faces` with the blendshapes, one row a face), `dlib68` (68 landmarks, frame px) and `summary`
+    (one row a video, with the manifest's columns).
     A relation gives its rows as Arrow (`.to_arrow_table()`, or `.to_arrow_reader()` in batches),
     pandas (`.df()`) or polars (`.pl()`; `pip install polars`, featray does not), and
     can be narrowed first: `out.faces.filter("AU12 > 0.8").select("video_id, pts_us")`.
@@ -44,17 +46,28 @@ class Tables:
     errors: DuckDBPyRelation
     runs: DuckDBPyRelation
     erasures: DuckDBPyRelation
+    tracks: DuckDBPyRelation
+    events: DuckDBPyRelation
     features: DuckDBPyRelation
     dlib68: DuckDBPyRelation
+    summary: DuckDBPyRelation
 
     tables: tuple[str, ...] = tuple(TABLES)
     """Names of the tables."""
     views: tuple[str, ...] = tuple(VIEWS)
     """Names of the views over them."""
 
-    def __init__(self, uri: str, release: str | None = None, storage_options: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        release: str | None = None,
+        storage_options: dict[str, Any] | None = None,
+        derivation: str | None = None,
+    ) -> None:
         self._output = open_output(uri, storage_options)
-        self._connection: DuckDBPyConnection | None = connect(self._output, release, locked=False)
+        self._connection: DuckDBPyConnection | None = connect(
+            self._output, release, derivation=derivation, locked=False
+        )
         self._thread = threading.local()
         self._lock = threading.Lock()
         self._cursors: list[DuckDBPyConnection] = []
@@ -66,6 +79,8 @@ class Tables:
             UsageError: the SQL is wrong, or empty.
         """
         with one_line_complaints(), storage_errors(self._output.root.uri):
+            if "summary" in query.casefold():
+                spread_summary(self._cursor())
             relation = self._cursor().sql(query)
         if relation is None:
             raise UsageError("sql: gives no rows; write a SELECT")
@@ -103,6 +118,8 @@ class Tables:
         if name not in TABLES and name not in VIEWS:
             raise AttributeError(f"{type(self).__name__} has no {name!r}; tables: {', '.join([*TABLES, *VIEWS])}")
         with storage_errors(self._output.root.uri):
+            if name == "summary":
+                spread_summary(self._cursor())
             return self._cursor().view(name)
 
     def __dir__(self) -> list[str]:
@@ -120,7 +137,12 @@ class Tables:
         return f"<featray output {self._output.root.uri}{' (closed)' if self._connection is None else ''}>"
 
 
-def open_tables(uri: str, release: str | None = None, storage_options: dict[str, Any] | None = None) -> Tables:
+def open_tables(
+    uri: str,
+    release: str | None = None,
+    storage_options: dict[str, Any] | None = None,
+    derivation: str | None = None,
+) -> Tables:
     """Open an output to read it; in Python this is `featray.open`.
 
     Only what commits name is read, of each dataset the latest release unless `release` says
@@ -133,10 +155,11 @@ def open_tables(uri: str, release: str | None = None, storage_options: dict[str,
         uri: the output's root, local or of any fsspec protocol.
         release: a release, or `all`.
         storage_options: for fsspec; credentials may also come from the environment.
+        derivation: of `tracks`, `events` and `summary`: one, or `all`; None for the one that was made last.
 
     Raises:
         OutputError: there is no featray output.
         StorageError: the place or a published file cannot be read.
-        UsageError: no such release.
+        UsageError: no such release or derivation.
     """
-    return Tables(uri, release, storage_options)
+    return Tables(uri, release, storage_options, derivation)

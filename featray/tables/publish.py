@@ -7,7 +7,8 @@ deletions are left to do. Shards that replace videos of older ones must be publi
 after the other, or they would undo each other's rewrites. Before each write the process asks
 whether its run still holds the lease; `lease.py` reasons about what that leaves open.
 
-Memory follows the settings: one landed part, and of each table at most a row group beyond it.
+Memory follows the settings: one landed part, and of each table at most a row group beyond it. Derived rows are made
+from the files that were just written, as `featray derive` makes them from those of any commit.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from featray.tables.commits import (
     create_commit,
     read_commit,
 )
+from featray.tables.derived import Derive, derived_writers, open_sources, write_derived
 from featray.tables.lease import HeldPartition
 from featray.tables.merge import merge_video
 from featray.tables.replace import carry_out, without_videos
@@ -44,6 +46,7 @@ class PublishSettings:
         path_fields: names of the path fields, in order.
         footer: provenance for file footers, without the `featray.` prefix.
         published_at_us: stands in the rows, and is set once a shard, so that a second try writes the same; 0: now.
+        derive: makes the derived rows of a shard; None for none.
     """
 
     run_id: str
@@ -51,6 +54,7 @@ class PublishSettings:
     path_fields: tuple[str, ...]
     footer: dict[str, str] = field(default_factory=dict)
     published_at_us: int = 0
+    derive: Derive | None = None
 
 
 def publish_shard(partition: HeldPartition, manifest: ShardManifest, settings: PublishSettings) -> Commit:
@@ -90,7 +94,13 @@ def _write_shard(partition: HeldPartition, manifest: ShardManifest, settings: Pu
                 merge_video(video, partition, writers, run_id=settings.run_id, published_at_us=published_at_us)
                 for video in videos
             ]
-            files = [file for writer in writers.values() for file in writer.close()]
+            files = [file for writer in list(writers.values()) for file in writer.close()]
+            if settings.derive is not None:
+                more = _derived_writers(settings.derive, partition, manifest, settings, scratch)
+                writers |= more  # whoever gives the shard up deletes their files too
+                with open_sources(partition, files) as sources:
+                    write_derived(settings.derive, partition, manifest.fields, sources, more)
+                files += [file for writer in more.values() for file in writer.close()]
             rewrites = _rewrites(partition, manifest, scratch)
             partition.check()
         except LeaseError:
@@ -102,7 +112,8 @@ def _write_shard(partition: HeldPartition, manifest: ShardManifest, settings: Pu
             for writer in writers.values():
                 writer.abandon()
     committed, several = [one.committed for one in merged], sum(one.has_other_streams for one in merged)
-    commit = Commit(manifest.shard, settings.run_id, published_at_us, files, committed, rewrites, several)
+    derived = {settings.derive.name: published_at_us} if settings.derive is not None else {}
+    commit = Commit(manifest.shard, settings.run_id, published_at_us, files, committed, rewrites, several, derived)
     return create_commit(partition, commit)
 
 
@@ -155,3 +166,10 @@ def _writer(
         footer=settings.footer,
         path_fields=settings.path_fields,
     )
+
+
+def _derived_writers(
+    derive: Derive, partition: HeldPartition, manifest: ShardManifest, settings: PublishSettings, scratch: str
+) -> dict[str, TableWriter]:
+    stem = f"part-{manifest.shard}"
+    return derived_writers(derive, partition, manifest.fields, stem=stem, scratch=scratch, footer=settings.footer)

@@ -10,9 +10,9 @@ the databases that featray asks its own questions can read and write nothing but
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -22,10 +22,11 @@ from duckdb import StatementType
 
 from featray.errors import OutputError, StorageError, UsageError
 from featray.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
-from featray.schema import TABLES, arrow_schema
+from featray.schema import DERIVED_TABLES, TABLES, arrow_schema
 from featray.store.storage import Location, list_ahead, storage_errors
 from featray.tables.commits import Commit, CommittedFile, stored_commits
 from featray.tables.layout import Output, Partition, list_partitions
+from featray.tables.summary import spread_summary, summary_view
 
 log = logging.getLogger(__name__)
 
@@ -37,24 +38,51 @@ class Published:
     Attributes:
         newest_us: when it was last published to, microseconds since the epoch.
         damaged: of commits that cannot be read, one line each: there is more than `committed` then.
+        derived: which derivations there are: when each was last made, and of how many of the commits with videos.
+        with_videos: how many commits have videos.
+        shown: the derivation that views show, the one that was made last; None for all.
     """
 
     partition: Partition
     newest_us: int
     committed: tuple[CommittedFile, ...]
     damaged: tuple[str, ...] = ()
+    derived: dict[str, tuple[int, int]] = field(default_factory=dict)
+    with_videos: int = 0
+    shown: str | None = None
 
     def files(self, table: str) -> list[str]:
-        """Paths of a table's files, relative to the output's root."""
-        return [file.path for file in self.committed if file.table == table]
+        """Paths of a table's files, relative to the output's root; of derived tables, of the derivation shown."""
+        found = [file.path for file in self.committed if file.table == table]
+        if table in DERIVED_TABLES and self.shown is not None:
+            return [path for path in found if f"/derivation={self.shown}/" in path]
+        return found
 
 
-def read_published(output: Output, release: str | tuple[str, ...] | None = None) -> list[Published]:
+def read_published(
+    output: Output, release: str | tuple[str, ...] | None = None, derivation: str | None = None
+) -> list[Published]:
     """What is published, per dataset and release; of each dataset the latest release unless some are named.
 
+    Of derived tables it is the derivation that was made last in a release, unless one is named, or `all`.
+
     Raises:
-        UsageError: no such release; the message lists those that exist.
+        UsageError: no such release or derivation; the message lists those that exist.
     """
+    found = _read_releases(output, release)
+    known = sorted({name for one in found for name in one.derived})
+    if derivation is None:
+        return [replace(one, shown=max(one.derived, key=_made(one), default=None)) for one in found]
+    if derivation != "all" and derivation not in known:
+        raise UsageError(f"--derivation {derivation}: not in this output; it has: {', '.join(known) or 'none'}")
+    return [replace(one, shown=None if derivation == "all" else derivation) for one in found]
+
+
+def _made(one: Published) -> Callable[[str], tuple[int, str]]:
+    return lambda name: (one.derived[name][0], name)
+
+
+def _read_releases(output: Output, release: str | tuple[str, ...] | None) -> list[Published]:
     partitions = list_partitions(output)
     every = release in (None, "all")
     named = (release,) if isinstance(release, str) else release or ()
@@ -76,16 +104,27 @@ def read_published(output: Output, release: str | tuple[str, ...] | None = None)
 
 def _read(partition: Partition) -> Published:
     """What a partition has published, with rewrites that are still to be carried out applied."""
-    found: dict[str, tuple[int, list[CommittedFile]]] = {}
+    found: dict[str, Commit] = {}
     pending: list[Commit] = []
     damaged: list[str] = []
     for commit in stored_commits(partition, damaged):
-        found[commit.name] = commit.published_at_us, commit.files
+        found[commit.name] = _without_videos(commit)
         pending += commit.rewrites
     for commit in pending:
-        found[commit.name] = commit.published_at_us, commit.files
-    newest_us = max((published_at_us for published_at_us, _ in found.values()), default=0)
-    return Published(partition, newest_us, tuple(f for _, files in found.values() for f in files), tuple(damaged))
+        found[commit.name] = _without_videos(commit)
+    newest_us = max((commit.published_at_us for commit in found.values()), default=0)
+    derived: dict[str, tuple[int, int]] = {}
+    for name, made_us in (item for commit in found.values() for item in commit.derived.items()):
+        last_us, commits = derived.get(name, (0, 0))
+        derived[name] = max(last_us, made_us), commits + 1
+    files = tuple(file for commit in found.values() for file in commit.files)
+    with_videos = sum(any(file.table == "videos" for file in commit.files) for commit in found.values())
+    return Published(partition, newest_us, files, tuple(damaged), derived, with_videos)
+
+
+def _without_videos(commit: Commit) -> Commit:
+    """What is kept of a commit; what it says of videos is most of it."""
+    return replace(commit, videos=[], rewrites=[])
 
 
 def connect(
@@ -93,6 +132,8 @@ def connect(
     release: str | tuple[str, ...] | None = None,
     tables: Collection[str] = TABLES,
     *,
+    derivation: str | None = None,
+    published: list[Published] | None = None,
     memory_limit: str | None = None,
     locked: bool = True,
 ) -> duckdb.DuckDBPyConnection:
@@ -102,14 +143,16 @@ def connect(
         output: whose tables.
         release: a release or several, or `all`; None for the latest of each dataset.
         tables: which; the files of others are not opened, which costs a request each where they are far away.
+        derivation: of derived tables: one, or `all`; None for the one that was made last.
+        published: what `read_published` gave for these, where it has been asked already.
         memory_limit: as for `open_database`.
         locked: as for `open_database`.
 
     Raises:
-        UsageError: no such release.
+        UsageError: no such release or derivation.
         StorageError: a published file or a commit cannot be read.
     """
-    published = read_published(output, release)
+    published = read_published(output, release, derivation) if published is None else published
     if damaged := [problem for one in published for problem in one.damaged]:
         raise OutputError(damaged[0])
     connection = open_database(output, memory_limit=memory_limit, locked=locked)
@@ -157,6 +200,9 @@ def open_database(
     return connection
 
 
+_HAS_SUMMARY: Final = "SELECT 1 FROM duckdb_views() WHERE view_name = 'summary'"
+
+
 def literal(text: str) -> str:
     """A string as a literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
@@ -168,12 +214,14 @@ def identifier(name: str) -> str:
 
 
 def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
-    """Execute a query; its rows as Arrow batches.
+    """Execute a query; its rows as Arrow batches. Where it speaks of `summary`, that has the manifest's columns.
 
     Raises:
         UsageError: the SQL is wrong.
     """
     with one_line_complaints():
+        if "summary" in sql.casefold() and connection.sql(_HAS_SUMMARY).fetchall():
+            spread_summary(connection)
         relation = connection.sql(sql)
         return pa.table({}).to_reader() if relation is None else relation.to_arrow_reader()
 
@@ -270,5 +318,7 @@ VIEWS: Final[dict[str, str]] = {
     f"[{_POINTS}] AS points_xy FROM mesh",
     "features": f"SELECT faces.*, {_SHAPES} FROM faces "
     "LEFT JOIN blendshapes USING (dataset, release, video_id, frame_index, face_index)",
+    "summary": summary_view(),
 }
-"""What there is beside the tables: the 68 landmarks of each face; faces with their blendshapes, one row a face."""
+"""What there is beside the tables: the 68 landmarks of each face; faces with their blendshapes, one row a face; one row
+a video, of its tracks."""

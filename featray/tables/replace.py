@@ -19,7 +19,8 @@ from featray.tables.rewrite import rewrite_files, without
 
 ERASE_PREFIX: Final = "erase-"
 COMPACT_PREFIX: Final = "compact-"
-"""Names of commits that belong to no shard, so that no manifest tells that they are unfinished."""
+DERIVE_PREFIX: Final = "derive-"
+"""Names of changes that belong to no shard, so that no manifest tells that they are unfinished."""
 
 
 def without_videos(

@@ -13,14 +13,16 @@ from featray.store.storage import list_folders
 from featray.tables.done import STATUSES
 from featray.tables.layout import Output, Partition
 from featray.tables.lease import read_holder
-from featray.tables.query import connect, literal, read_rows, run_sql
+from featray.tables.query import connect, literal, read_published, read_rows, run_sql
 
 
 def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
     """Counts of videos by status, frames and faces, and the runs; of the latest release of each dataset.
 
     Returns:
-        `{"videos": {"ok": n, "partial": n, "failed": n}, "frames": n, "faces": n, "runs": [...], "live": [...]}`;
+        `{"videos": {"ok": n, "partial": n, "failed": n}, "frames": n, "faces": n, "runs": [...], "derived": [...],
+        "live": [...]}`;
+        `derived` says of each derivation when it was last made, and of how many of the published shards it is;
         `live` is who holds a dataset and release now, mostly a run, and how far it was at its last renewal.
     """
     for _ in range(_LOOKS - 1):
@@ -31,7 +33,8 @@ def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
 
 
 def _read(output: Output, release: str | None) -> dict[str, Any]:
-    connection = connect(output, release, ("videos", "runs"))
+    published = read_published(output, release)
+    connection = connect(output, release, ("videos", "runs"), published=published)
 
     def rows(sql: str) -> list[dict[str, Any]]:
         return read_rows(run_sql(connection, sql))
@@ -52,6 +55,18 @@ def _read(output: Output, release: str | None) -> dict[str, Any]:
         "frames": int(totals["frames"]),
         "faces": int(totals["faces"]),
         "runs": runs,
+        "derived": [
+            {
+                "dataset": printable(one.partition.dataset),
+                "release": printable(one.partition.release),
+                "derivation": name,
+                "made": _utc(made_us),
+                "shards": shards,
+                "of": one.with_videos,
+            }
+            for one in published
+            for name, (made_us, shards) in sorted(one.derived.items())
+        ],
         "live": list(_live(output, rows)),
     }
 

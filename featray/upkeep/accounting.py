@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from featray.errors import ErrorCode
 from featray.names import EMOTION_NAMES_7
-from featray.schema import FACE_TABLES, PER_VIDEO_TABLES, SORT_KEYS, TABLES, Column
+from featray.schema import DERIVED_TABLES, FACE_TABLES, PER_VIDEO_TABLES, SORT_KEYS, TABLES, Column
 
 KEYS: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(FACE_TABLES, ("video_id", "frame_index", "face_index")),
@@ -23,11 +23,18 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "videos": ("video_id",),
     "runs": ("run_id",),
     "erasures": ("erasure_id",),
+    "tracks": ("derivation", "video_id", "track_id"),
+    "events": ("derivation", "video_id", "track_id", "event_id"),
 }
 """What may not be there twice within a partition."""
 
 PRESENT: Final = frozenset("dataset release video_id frame_index pts_us face_index run_id track_id".split())
 """Columns without nulls, wherever they are; others may be null."""
+
+PRESENT_DERIVED: Final = frozenset(
+    "derivation event_id kind start_us peak_us end_us frames open_start open_end".split()
+)
+"""The same of derived tables, beside those."""
 
 MAY_BE_NULL: Final[dict[str, set[str]]] = {"erasures": {"track_id"}}
 """Where they may be null after all: an erasure of a whole video has no track."""
@@ -56,9 +63,11 @@ class Rule:
 def row_rules(table: str, columns: set[str], precision: str) -> dict[str, str]:
     """For each column of a table that states a range, a condition that its rows keep; the softmax's sum too."""
     rules = {}
+    present = (PRESENT - MAY_BE_NULL.get(table, set())) | (PRESENT_DERIVED if table in DERIVED_TABLES else set())
     for column in TABLES[table]:
-        if column.name in columns:
-            condition = _condition(column, present=column.name in PRESENT - MAY_BE_NULL.get(table, set()))
+        # The statistics of `tracks` are 270 columns, which follow from `faces`: they are derived again instead.
+        if column.name in columns and not (table == "tracks" and pa.types.is_floating(column.type)):
+            condition = _condition(column, present=column.name in present)
             if condition:
                 rules[column.name] = condition
     shares = [f"emotion_{name}" for name in EMOTION_NAMES_7]
@@ -69,6 +78,8 @@ def row_rules(table: str, columns: set[str], precision: str) -> dict[str, str]:
     if table == "faces":
         rules["box"] = "box_x1 <= box_x2 AND box_y1 <= box_y2"
         rules["face_px_is_shorter_side"] = "abs(least(box_x2 - box_x1, box_y2 - box_y1) - face_px) <= 0.01"
+    if table == "events":
+        rules["times"] = "start_us <= peak_us AND peak_us <= end_us"
     if table == "frames":
         rules["status_and_faces"] = "(status = 'ok') = (faces > 0)"
     return rules
@@ -222,6 +233,30 @@ _COMMITTED = """
           IS DISTINCT FROM (v.status, v.frames_sampled, v.faces, v.work_key, v.uri)
 """
 
+_TRACKS = """
+    SELECT coalesce(t.video_id, f.video_id) AS video_id, NULL AS frame_index, NULL AS face_index,
+           'track ' || coalesce(t.track_id, f.track_id, -1)
+           || ', derivation ' || coalesce(t.derivation, f.derivation, '')
+           || CASE WHEN t.video_id IS NULL THEN ': is in faces and not in tracks'
+                   WHEN f.video_id IS NULL THEN ': is in tracks and not in faces'
+                   ELSE ': has other frames or times in tracks than in faces' END AS text
+    FROM (
+        SELECT derivation, video_id, track_id, count(*) AS n, min(pts_us) AS first_us, max(pts_us) AS last_us
+        FROM faces JOIN derived_videos USING (video_id) GROUP BY derivation, video_id, track_id
+    ) f FULL JOIN tracks t USING (derivation, video_id, track_id)
+    WHERE (f.n, f.first_us, f.last_us) IS DISTINCT FROM (t.frames, t.start_us, t.end_us)
+"""
+
+_EVENTS = """
+    SELECT e.video_id, NULL AS frame_index, NULL AS face_index,
+           'event ' || coalesce(e.event_id, -1) || ' of track ' || coalesce(e.track_id, -1) || ', derivation '
+           || coalesce(e.derivation, '')
+           || CASE WHEN t.video_id IS NULL THEN ': its track is not in tracks'
+                   ELSE ': is not within its track' END AS text
+    FROM events e LEFT JOIN tracks t USING (derivation, video_id, track_id)
+    WHERE t.video_id IS NULL OR e.start_us < t.start_us OR e.end_us > t.end_us
+"""
+
 RULES: Final[tuple[Rule, ...]] = (
     *(Rule((table,), twice_rule(table)) for table in KEYS if table not in ("runs", "erasures")),
     _per_video("frames_sampled", "frames", "count(*)", "rows in frames"),
@@ -237,5 +272,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(("errors", "videos"), _TRUNCATED),
     Rule(("errors",), _CODES),
     Rule(("videos",), _COMMITTED),
+    Rule(("faces", "tracks"), _TRACKS),
+    Rule(("tracks", "events"), _EVENTS),
 )
 """All of them; what is true of single rows is in `row_rules`."""

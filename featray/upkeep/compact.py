@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import secrets
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -99,19 +100,25 @@ def _groups(partition: Partition, commits: list[Commit]) -> Iterator[list[Commit
 
 
 def _folder(commit: Commit) -> str:
-    """Where a commit's files lie: runs and erasures by table, shards by the folder that their tables share."""
+    """Where a commit's files lie: runs and erasures by table, shards by the folder that their tables share.
+
+    And what is derived of them: a commit's derivations are of all its rows.
+    """
     table, _, rest = commit.files[0].path.partition("/")
-    return f"{table if table in ('runs', 'erasures') else 'videos'}/{rest.rpartition('/')[0]}"
+    kind = table if table in ("runs", "erasures") else "videos"
+    return "/".join([kind, rest.rpartition("/")[0], *sorted(commit.derived)])
 
 
 def _worth_it(group: list[Commit]) -> Iterator[list[Commit]]:
     """The group, if merging leaves fewer files than there are."""
-    small: dict[str, int] = {}
-    for file in (file for commit in group for file in commit.files):
-        if file.size_bytes < LARGE_BYTES:
-            small[file.table] = small.get(file.table, 0) + 1
+    small = Counter(_place(file) for commit in group for file in commit.files if file.size_bytes < LARGE_BYTES)
     if any(count > 1 for count in small.values()):
         yield group
+
+
+def _place(file: CommittedFile) -> tuple[int, str]:
+    """The folder that a file lies in, by table: those of derived tables have one for each derivation."""
+    return list(TABLES).index(file.table), file.path.rpartition("/")[0]
 
 
 def _merge_group(partition: HeldPartition, group: list[Commit]) -> None:
@@ -120,8 +127,8 @@ def _merge_group(partition: HeldPartition, group: list[Commit]) -> None:
     name = f"{COMPACT_PREFIX}{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     files: list[CommittedFile] = []
     with scratch_folder("compact") as scratch:
-        for table in TABLES:
-            of_table = [file for file in every if file.table == table]
+        for place in sorted(set(map(_place, every))):
+            of_table = [file for file in every if _place(file) == place]
             small = [file for file in of_table if file.size_bytes < LARGE_BYTES]
             files += [file for file in of_table if file.size_bytes >= LARGE_BYTES]
             files += _merge_files(partition, small, f"part-{name}", scratch) if len(small) > 1 else small
@@ -132,6 +139,7 @@ def _merge_group(partition: HeldPartition, group: list[Commit]) -> None:
         files=files,
         videos=sorted((video for commit in group for video in commit.videos), key=lambda video: video.video_id),
         rewrites=[replace(old, files=[], videos=[], rewrites=[]) for old in group],
+        derived={name: max(commit.derived[name] for commit in group) for name in group[0].derived},
     )
     write_commit(partition, commit)
     carry_out(partition, commit)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from featray.errors import OutputError, UsageError
-from featray.schema import PER_VIDEO_TABLES
+from featray.schema import DERIVED_TABLES, PER_VIDEO_TABLES
 from featray.store.scratch import scratch_folder
 from featray.store.storage import delete, delete_folder, list_files, list_folders
 from featray.tables.commits import (
@@ -40,6 +40,7 @@ from featray.upkeep.erase_edits import TrackFaces, counted, forget_uri, forget_u
 from featray.upkeep.finish import finish_committed
 from featray.upkeep.orphans import uncommitted_files
 
+_TABLES = (*PER_VIDEO_TABLES, *DERIVED_TABLES)
 _INTERNAL_FOLDERS = ("landing", "shards", "commits", "running")
 
 
@@ -205,7 +206,7 @@ def _without(
 ) -> Commit:
     """A commit as it reads without the video, or without the track."""
     video_id = erasure.video_id
-    edits: dict[str, Edit] = dict.fromkeys(PER_VIDEO_TABLES, without({video_id})) if track is None else track.edits()
+    edits: dict[str, Edit] = dict.fromkeys(_TABLES, without({video_id})) if track is None else track.edits()
     files = rewrite_files(
         partition,
         commit,
@@ -230,7 +231,7 @@ def _audit(
         "video_id": erasure.video_id,
         "erasure_id": erasure.erasure_id,
         "track_id": erasure.track_id,
-        **{f"{table}_removed": here.rows.get(table, 0) for table in PER_VIDEO_TABLES},
+        **{f"{table}_removed": here.rows.get(table, 0) for table in _TABLES},
         "reason": erasure.reason,
         "erased_at": datetime.fromtimestamp(erasure.at_us / 1_000_000, UTC),
     }

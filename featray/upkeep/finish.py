@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from featray.config import path_field_names
-from featray.errors import OutputError
+from featray.config_derive import DeriveConfig
+from featray.errors import ConfigError, OutputError
+from featray.findings.derive import Derivation
 from featray.schema import arrow_schema
 from featray.tables.commits import Commit, ShardManifest, close_shard, read_commit, read_commits, read_manifests
 from featray.tables.landing import landed_units, read_plan
@@ -20,7 +22,7 @@ from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
 from featray.tables.provenance import footer, read_config
 from featray.tables.publish import PublishSettings, clean_up_shard, publish_shard
-from featray.tables.replace import COMPACT_PREFIX, finish_changes
+from featray.tables.replace import COMPACT_PREFIX, DERIVE_PREFIX, finish_changes
 from featray.tables.rewrite import complete, open_parquet
 from featray.tables.runs import close_killed_runs, running_rows
 from featray.upkeep.orphans import uncommitted_files
@@ -36,7 +38,7 @@ class Finished:
         published: commits of the shards that were published.
         waiting: shards that cannot be published yet, with the units that landed and that there are
             (None where a video has not been planned).
-        leftovers: files of compactions that were never committed, deleted.
+        leftovers: files of compactions and derivations that were never committed, deleted.
         runs: killed runs whose row says so now.
     """
 
@@ -88,11 +90,11 @@ def _finish(partition: HeldPartition) -> Finished:
 
 
 def remove_leftovers(partition: HeldPartition) -> int:
-    """Delete the files of compactions that were cut off before their commit; how many there were."""
+    """Delete the files of compactions and derivations that were cut off before their commit; how many there were."""
     committed = {file.path for commit in read_commits(partition) for file in commit.files}
     removed = 0
     for path in uncommitted_files(partition.output, partition.table_folders(), committed):
-        if path.rsplit("/", 1)[-1].startswith(f"part-{COMPACT_PREFIX}"):
+        if path.rsplit("/", 1)[-1].startswith((f"part-{COMPACT_PREFIX}", f"part-{DERIVE_PREFIX}")):
             partition.delete(path)
             removed += 1
     return removed
@@ -120,6 +122,7 @@ def _settings(partition: HeldPartition, manifest: ShardManifest) -> PublishSetti
         config = read_config(row["config"])
         if not config.tables:
             raise ValueError("names no table")
+        derive = _derivation(config.data)
     except ValueError:
         run = f"shard {manifest.shard}: the config of its run {manifest.run_id}"
         raise OutputError(f"{run} in `runs` cannot be read; run the job again") from None
@@ -128,7 +131,23 @@ def _settings(partition: HeldPartition, manifest: ShardManifest) -> PublishSetti
         tables=config.tables,
         path_fields=tuple(n for n in path_field_names(config.path_fields or "") if n != "name"),
         footer=footer(row),
+        derive=derive,
     )
+
+
+def _derivation(config: dict[str, Any]) -> Derivation | None:
+    """What a run's config says of derived rows; one of an older version says nothing, and there are none.
+
+    Raises:
+        ValueError: it is no such config.
+    """
+    if "derive" not in config:
+        return None
+    settings = DeriveConfig.model_validate(config["derive"])
+    try:
+        return Derivation(settings) if settings.enabled else None
+    except ConfigError as error:
+        raise ValueError("has expressions that are none") from error
 
 
 def _published_runs(partition: Partition) -> Iterator[dict[str, Any]]:

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.errors import NotFound, StorageError, UsageError
-from featray.identity import NULL_FOLDER
-from featray.schema import FACE_TABLES, PER_VIDEO_TABLES, SCHEMA_VERSION, arrow_schema
+from featray.schema import DERIVED_TABLES, FACE_TABLES, PER_VIDEO_TABLES, SCHEMA_VERSION, arrow_schema
 from featray.store.storage import list_ahead, open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile
+from featray.tables.derived import derivation_of
 from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.provenance import read_config
 from featray.tables.query import identifier, literal, open_database, read_files, table_view
@@ -31,6 +31,7 @@ from featray.tables.tombstones import erased_videos, read_erasures
 from featray.upkeep.accounting import RULES, order_rule, row_rules, twice_rule
 from featray.upkeep.orphans import find_uncommitted
 from featray.upkeep.problems import Problem, Report
+from featray.upkeep.rederive import differences, sample
 from featray.upkeep.verify_commits import CommitIndex, load_commits
 
 SHOWN: Final = 20
@@ -49,8 +50,13 @@ _FOOTER_FACTS = (
 """What a release decides, so that every file of it says the same."""
 
 
-def verify(output: Output, release: str | None = None) -> Report:
+def verify(output: Output, release: str | None = None, *, rederive: int = 3) -> Report:
     """Check an output, or one release of it.
+
+    Args:
+        output: which.
+        release: check this one only.
+        rederive: of how many shards a release all derived rows are derived again.
 
     Raises:
         UsageError: there is no such release.
@@ -67,7 +73,7 @@ def verify(output: Output, release: str | None = None) -> Report:
     with tempfile.TemporaryDirectory(prefix="featray-verify-") as scratch:
         for partition in partitions:
             try:
-                committed |= _Partition(partition, report, scratch).verify()
+                committed |= _Partition(partition, report, scratch).verify(rederive)
             except StorageError as error:  # the others can still be checked
                 report.problems.append(Problem(f"{partition.dataset}/{partition.release}", str(error)))
     try:
@@ -87,6 +93,7 @@ class _Partition:
         self._scratch = scratch
         self._db = self._connect()
         self._changed: set[str] = set()
+        self._sound: set[str] = set()
         self._facts: dict[str, str] = {}
         self._tables: tuple[str, ...] = ()
 
@@ -105,7 +112,7 @@ class _Partition:
             for _ in rows:
                 pass
 
-    def verify(self) -> set[str]:
+    def verify(self, rederive: int) -> set[str]:
         """Run every check; the paths that commits name."""
         index = load_commits(self._partition, self._db)
         for text in index.damaged:
@@ -115,16 +122,19 @@ class _Partition:
         paths: set[str] = set()
         list_ahead(self._partition.table_folders())
         for batch in _batches(index.commits()):
-            sound = []
+            sound, known = [], len(self._report.problems)
             for commit in batch:
                 paths |= {file.path for file in commit.files}
                 if all([self._check_file(file) for file in commit.files]):
                     sound.append(commit)
             self._account(sound, index)
+            if len(self._report.problems) == known:
+                self._sound |= {commit.name for commit in batch}
             self._report.videos += sum(len(commit.videos) for commit in batch)
         for video_id, names in index.videos_twice():
             self._problem(f"is in several commits: {', '.join(names)}", video_id=video_id)
         self._check_erasures(index)
+        self._check_derived(index, rederive)
         self._db.close()
         return paths
 
@@ -216,7 +226,7 @@ class _Partition:
                 continue  # no run made it
             if footer.get(name) != value:
                 self._problem(f"footer: featray.{name} is {footer.get(name)}, the run says {value}", file.path)
-        fields = tuple(n for n, _ in _hive_fields(file.path))
+        fields = tuple(self._partition.fields_of(file.path))
         expected = arrow_schema(file.table, fields)
         found = opened.schema_arrow
         for column in expected:
@@ -238,7 +248,9 @@ class _Partition:
             self._problem("is out of order", file.path, row.get("video_id"), {"row": row["file_row_number"]})
         rules = row_rules(file.table, names, self._facts.get("precision", ""))
         partition: dict[str, str | None] = {"dataset": self._partition.dataset, "release": self._partition.release}
-        for name, value in {**partition, **dict(_hive_fields(file.path))}.items():
+        if file.table in DERIVED_TABLES:
+            partition["derivation"] = derivation_of(file.path)
+        for name, value in {**partition, **self._partition.fields_of(file.path)}.items():
             if name in names:
                 rules[name] = f"{identifier(name)} IS NOT DISTINCT FROM {'NULL' if value is None else literal(value)}"
         broken = ", ".join(f"CASE WHEN NOT coalesce({c}, false) THEN {_tell(n, names)} END" for n, c in rules.items())
@@ -252,7 +264,7 @@ class _Partition:
         """Ask the rules about the rows of some commits."""
         if not any(commit.videos for commit in commits):
             return
-        for table in PER_VIDEO_TABLES:
+        for table in (*PER_VIDEO_TABLES, *DERIVED_TABLES):
             files = [file.path for commit in commits for file in commit.files if file.table == table]
             view = table_view(table, read_files(self._partition.output, files))
             try:
@@ -297,6 +309,15 @@ class _Partition:
                     return next((path for path in paths if found[0]["filename"].endswith(path)), None)
         return None
 
+    def _check_derived(self, index: CommitIndex, count: int) -> None:
+        """Derive rows of some commits again; not of those that have a problem already, which would be said twice."""
+        for commit in sample((commit for commit in index.commits() if commit.name in self._sound), count):
+            try:
+                for text, path, video_id in differences(self._partition, commit):
+                    self._problem(text, path, video_id)
+            except StorageError as error:
+                self._problem(f"commit {commit.name}: its derived rows cannot be derived again: {error}")
+
     def _check_erasures(self, index: CommitIndex) -> None:
         for video_id in erased_videos(self._partition.output):
             try:
@@ -338,15 +359,6 @@ def _digest(place: Any) -> tuple[int, str]:
             digest.update(piece)
             size += len(piece)
     return size, digest.hexdigest()
-
-
-def _hive_fields(path: str) -> list[tuple[str, str | None]]:
-    """The path fields of a committed file: name and value; None for null."""
-    from urllib.parse import unquote
-
-    parts = [part.partition("=") for part in path.split("/")[1:-1]]
-    fields = [(name, value) for name, _, value in parts if name not in ("dataset", "release")]
-    return [(name, None if value == NULL_FOLDER else unquote(value)) for name, value in fields]
 
 
 def _tell(rule: str, columns: set[str]) -> str:

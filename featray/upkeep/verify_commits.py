@@ -55,10 +55,15 @@ class CommitIndex:
             last = page[-1][0]
 
     def select_videos(self, names: list[str]) -> None:
-        """Make view `committed` hold the videos of these commits."""
+        """Make view `committed` hold the videos of these commits, and `derived_videos` their derivations."""
         listed = ", ".join(map(literal, names))
         self.db.execute(
             f"CREATE OR REPLACE VIEW committed AS SELECT * FROM committed_videos WHERE commit IN ({listed})"
+        )
+
+        self.db.execute(
+            "CREATE OR REPLACE VIEW derived_videos AS "
+            "SELECT video_id, derivation FROM committed JOIN derivations USING (commit)"
         )
 
     def videos_twice(self) -> list[tuple[str, list[str]]]:
@@ -78,6 +83,7 @@ def load_commits(partition: Partition, db: duckdb.DuckDBPyConnection) -> CommitI
     db.execute("CREATE TABLE commits (name VARCHAR, text VARCHAR)")
     db.register("empty_videos", _VIDEOS.empty_table())
     db.execute("CREATE TABLE committed_videos AS SELECT * FROM empty_videos")
+    db.execute("CREATE TABLE derivations (commit VARCHAR, derivation VARCHAR)")
     pending: list[Commit] = []
     for commit in stored_commits(partition, index.damaged):
         pending += commit.rewrites
@@ -87,6 +93,7 @@ def load_commits(partition: Partition, db: duckdb.DuckDBPyConnection) -> CommitI
     for rewritten in pending:
         db.execute("DELETE FROM commits WHERE name = ?", [rewritten.name])
         db.execute("DELETE FROM committed_videos WHERE commit = ?", [rewritten.name])
+        db.execute("DELETE FROM derivations WHERE commit = ?", [rewritten.name])
         _store(db, rewritten)
     index.unfinished += [f"shard {m.shard} of run {m.run_id} is open" for m in read_manifests(partition, index.damaged)]
     index.unfinished += [f"run {row['run_id']} is on, or was killed" for row in running_rows(partition, index.damaged)]
@@ -96,6 +103,8 @@ def load_commits(partition: Partition, db: duckdb.DuckDBPyConnection) -> CommitI
 def _store(db: duckdb.DuckDBPyConnection, commit: Commit) -> None:
     text = json.dumps({**asdict(commit), "rewrites": []})
     db.execute("INSERT INTO commits VALUES (?, ?)", [commit.name, text])
+    for derivation in commit.derived:
+        db.execute("INSERT INTO derivations VALUES (?, ?)", [commit.name, derivation])
     rows = [{"commit": commit.name, **asdict(video)} for video in commit.videos]
     if rows:
         db.register("new_videos", pa.Table.from_pylist(rows, schema=_VIDEOS))

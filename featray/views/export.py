@@ -1,4 +1,4 @@
-"""Views. `featray export`: the time series of one video in the form that other tools read."""
+"""Views. `featray export`: time series and events of a video, and a row a video, in the form that other tools read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from featray.errors import UsageError, printable
 from featray.schema import BLENDSHAPES, FACES, KEY, arrow_schema
 from featray.store.storage import locate_beside, upload
 from featray.tables.layout import Output
-from featray.tables.query import connect, run_sql
+from featray.tables.query import connect, literal, run_sql
+from featray.views.annotations import read_events, write_elan, write_textgrid
 from featray.views.openface import openface_table
 from featray.views.selection import VideoRow, find_video
 
@@ -34,11 +35,12 @@ class ExportSettings:
     """What to write.
 
     Attributes:
-        video: id, URI or end of a URI.
-        style: csv, parquet, openface or fex.
+        video: id, URI or end of a URI; of events, empty for all videos.
+        style: csv, parquet, openface or fex; of events csv, elan or textgrid.
         release, dataset: which, if there are several.
         track_id: only this track; None for all.
         safe_csv: put `'` before texts that spreadsheets take for formulas.
+        derivation: of events and summary; None for the one that was made last.
     """
 
     video: str
@@ -47,6 +49,7 @@ class ExportSettings:
     dataset: str | None = None
     track_id: int | None = None
     safe_csv: bool = False
+    derivation: str | None = None
 
 
 def write_export(output: Output, path: str | None, settings: ExportSettings) -> int:
@@ -70,7 +73,37 @@ def write_export(output: Output, path: str | None, settings: ExportSettings) -> 
     video = find_video(connection, settings.video, settings.dataset)
     if settings.track_id is not None:
         _check_track(connection, video, settings.track_id)
-    table = _STYLES[settings.style](connection, video, settings.track_id)
+    return _write(_STYLES[settings.style](connection, video, settings.track_id), output, path, settings)
+
+
+def write_events(output: Output, path: str | None, settings: ExportSettings) -> int:
+    """Write events; arguments and errors as for `write_export`.
+
+    Styles: csv; elan and textgrid, for which a video has to be named and `path` may not be None.
+    """
+    if settings.style != "csv" and (path is None or not settings.video):
+        missing = "--out FILE" if settings.video else "--video, since it makes a file a video"
+        raise UsageError(f"--events {settings.style}: needs {missing}")
+    connection = connect(output, settings.release, derivation=settings.derivation)
+    video = find_video(connection, settings.video, settings.dataset) if settings.video else None
+    if settings.track_id is not None and video is not None:
+        _check_track(connection, video, settings.track_id)
+    return _write(read_events(connection, video, settings.track_id), output, path, settings, video)
+
+
+def write_summary(output: Output, path: str | None, settings: ExportSettings) -> int:
+    """Write the view `summary`, a row a video; arguments and errors as for `write_export`. Styles: csv, parquet."""
+    if path is None and settings.style == "parquet":
+        raise UsageError("--summary parquet: needs --out FILE; the terminal takes text only")
+    connection = connect(output, settings.release, derivation=settings.derivation)
+    where = "" if settings.dataset is None else f"WHERE dataset = {literal(settings.dataset)}"
+    sql = f"SELECT * FROM summary {where} ORDER BY dataset, release, video_id"
+    return _write(run_sql(connection, sql).read_all(), output, path, settings)
+
+
+def _write(
+    table: pa.Table, output: Output, path: str | None, settings: ExportSettings, video: VideoRow | None = None
+) -> int:
     if path is None:
         write_csv(table, sys.stdout, safe=settings.safe_csv)
         return int(table.num_rows)
@@ -79,6 +112,10 @@ def write_export(output: Output, path: str | None, settings: ExportSettings) -> 
         local = Path(folder) / "export"
         if settings.style == "parquet":
             pq.write_table(table, local, compression="zstd")
+        elif settings.style == "elan" and video is not None:
+            write_elan(table, video, local)
+        elif settings.style == "textgrid":
+            write_textgrid(table, local)
         else:
             with local.open("w", newline="", encoding="utf-8") as file:
                 write_csv(table, file, safe=settings.safe_csv)

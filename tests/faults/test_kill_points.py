@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featray.schema import PER_VIDEO_TABLES, SORT_KEYS
+from featray.schema import DERIVED_TABLES, PER_VIDEO_TABLES, SORT_KEYS
 from featray.tables.commits import read_commits
 from featray.tables.layout import Partition, open_output
 from tests.fixtures import s3
@@ -131,7 +131,7 @@ class Scene:
     def tables(self, name):
         """Rows of all Parquet files that are there, not of those that commits name: there must be no others."""
         found = {}
-        for table in PER_VIDEO_TABLES:
+        for table in (*PER_VIDEO_TABLES, *DERIVED_TABLES):
             self.fs.invalidate_cache()
             paths = sorted(self.fs.find(f"{self.out(name)}/{table}"))
             parts = [self.read(path) for path in paths]

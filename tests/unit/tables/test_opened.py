@@ -47,7 +47,7 @@ def test_importing_featray_loads_nothing_heavy():
 
 
 def test_every_table_is_an_attribute(out, made):
-    assert out.tables == tuple(TABLES) and out.views == ("dlib68", "features")
+    assert out.tables == tuple(TABLES) and out.views == ("dlib68", "features", "summary")
     assert {*out.tables, *out.views} <= set(type(out).__annotations__), "type checkers know them all"
     for name in TABLES:
         assert len(getattr(out, name)) == len(made[1][name]), name

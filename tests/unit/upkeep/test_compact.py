@@ -25,16 +25,16 @@ def contents(out):
 def test_rows_are_the_same_in_fewer_files(out, partition):
     before, videos = contents(out), {v for c in read_commits(partition) for v in c.videos}
     done = compact_partition(partition)
-    assert (done.files_before, done.files, done.commits) == (13, 7, 2)
+    assert (done.files_before, done.files, done.commits) == (17, 9, 2)
     assert contents(out) == before
     assert {v for c in read_commits(partition) for v in c.videos} == videos
     report = verify(out)
-    assert ([p.line() for p in report.problems], report.unfinished, report.files) == ([], [], 7)
-    assert len(list(Path(out.root.path).rglob("*.parquet"))) == 7
+    assert ([p.line() for p in report.problems], report.unfinished, report.files) == ([], [], 9)
+    assert len(list(Path(out.root.path).rglob("*.parquet"))) == 9
     (faces,) = Path(out.root.path, "faces").rglob("*.parquet")
     found = pq.read_table(faces, columns=["video_id", "pts_us"]).to_pylist()
     assert found == sorted(found, key=lambda row: (row["video_id"], row["pts_us"]))
-    assert compact_partition(partition).files == 7, "twice is once"
+    assert compact_partition(partition).files == 9, "twice is once"
 
 
 def test_rows_stream_in_small_batches(out, partition, monkeypatch):
@@ -58,7 +58,7 @@ def test_large_files_are_taken_over_as_they_are(out, partition, monkeypatch):
 
 def test_groups_are_bounded(out, partition, monkeypatch):
     monkeypatch.setattr(compact_module, "VIDEOS_A_COMMIT", 4)
-    assert compact_partition(partition).files == 12, "only the runs were merged"
+    assert compact_partition(partition).files == 16, "only the runs were merged"
     assert verify(out).problems == []
 
 
@@ -102,6 +102,6 @@ def test_path_fields_stay_in_their_folders(inputs, small_network, tmp_path):
 def test_not_while_a_shard_is_open(out, partition):
     write_manifest(partition, ShardManifest("abc", "run", {}, [ManifestVideo("0" * 16, "u", "f" * 64)]))
     done = compact_partition(partition)
-    assert done.refused and done.files == 13
+    assert done.refused and done.files == 17
     close_shard(partition, "abc")
     assert compact_partition(partition).refused is None

@@ -10,11 +10,15 @@ import yaml
 from click.testing import CliRunner
 
 from featray.cli import main
+from featray.config_derive import DeriveConfig
 from featray.errors import UsageError
+from featray.findings.derive import Derivation
+from featray.schema import DERIVED_TABLES
 from featray.tables.commits import read_commits, read_manifests
 from featray.tables.layout import list_partitions, open_output
 from featray.tables.query import read_published
 from featray.tables.tombstones import read_erasures
+from featray.upkeep.derive import derive_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.erase_edits import forget_uri
 from featray.upkeep.finish import finish_partition
@@ -23,7 +27,7 @@ from tests.fixtures.outputs import ids, rows, traces
 from tests.fixtures.published import SPARSE
 from tests.fixtures.runs import run_here, run_killed, small_config
 
-TABLES = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
+TABLES = ("faces", "blendshapes", "mesh", "frames", "videos", "errors", "tracks", "events")
 
 
 def test_a_video_is_gone_and_nothing_else(out, partition):
@@ -146,7 +150,11 @@ def test_a_track_is_gone_and_the_accounting_holds(out, partition):
     video = ids(out)["ben"]
     before = {table: rows(out.root.path, table, {video}) for table in TABLES}
     (here,) = erase(out, video, track_id=0)
-    assert here.rows == {"faces": 10, "blendshapes": 10, "mesh": 10, "frames": 0, "videos": 0}
+    assert {table: here.rows[table] for table in TABLES if table not in ("errors", "events")} == {
+        **dict.fromkeys(("faces", "blendshapes", "mesh"), 10),
+        **{"frames": 0, "videos": 0, "tracks": 1},
+    }
+    assert here.rows["events"] > 0
     assert {table: rows(out.root.path, table, {video}) for table in TABLES} == before
     (row,) = [row for row in rows(out.root.path, "videos") if row["video_id"] == video]
     assert (row["faces"], row["frames_with_face"], row["tracks"], row["status"]) == (0, 0, 0, "ok")
@@ -184,9 +192,15 @@ def test_a_track_beside_another(out, partition):
     data = json.loads(path.read_text())
     for entry in data["videos"]:
         entry["faces"] += 4 * (entry["video_id"] == video)
+    data["files"] = [file for file in data["files"] if file["table"] not in DERIVED_TABLES]
+    data["derived"] = {}
     path.write_text(json.dumps(data))
+    for stray in (file.path for file in commit.files if file.table in DERIVED_TABLES):
+        Path(out.root.path, stray).unlink()
+    derive_partition(partition, Derivation(DeriveConfig()))
     assert verify(out).problems == []
     erase(out, video, track_id=0)
+    assert {row["track_id"] for row in rows(out.root.path, "tracks") if row["video_id"] == video} == {1}
     left = [row for row in rows(out.root.path, "faces") if row["video_id"] == video]
     assert [(row["track_id"], row["face_index"]) for row in left] == [(1, 1)] * 4
     (row,) = [row for row in rows(out.root.path, "videos") if row["video_id"] == video]

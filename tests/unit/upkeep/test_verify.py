@@ -33,7 +33,7 @@ def found(output, *parts):
 def test_a_published_output_is_sound(out):
     report = verify(out)
     assert ([p.line() for p in report.problems], report.unfinished) == ([], [])
-    assert (report.partitions, report.files, report.videos) == (1, 13, 5)
+    assert (report.partitions, report.files, report.videos) == (1, 17, 5)
     size = sum(p.stat().st_size for p in Path(out.root.path).rglob("*.parquet"))
     assert report.bytes == size
     rows = sum(pq.read_metadata(p).num_rows for p in Path(out.root.path).rglob("*.parquet"))

@@ -1,0 +1,106 @@
+"""Tables. The view `summary`: one row a video, of its main track and of all its tracks, ready for a statistics package.
+
+The columns that a manifest brought (`videos.extra`: participant, condition) become columns of the view. Which there are
+stands in the rows, so they are looked for when the view is asked for, and not whenever an output is opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import duckdb
+
+from featray.schema import TRACKS, VIDEOS
+
+_KEY: Final = ("dataset", "release", "derivation", "video_id")
+_TECHNICAL: Final = ("extra", "size_bytes", "content_id", "work_key", "sar", "time_base", "bytes_read", "run_id")
+_OF_TRACK: Final = tuple(column.name for column in TRACKS if column.name not in _KEY)
+_AVERAGED: Final = tuple(name for name in _OF_TRACK if name.endswith(("_mean", "_active")) or name == "gaze_on_camera")
+_SUMMED: Final = tuple(
+    name for name in _OF_TRACK if name.endswith("_episodes") or name in ("frames", "seen_s", "blinks")
+)
+_NAMES: Final = frozenset(
+    name.casefold()
+    for name in (
+        *_KEY,
+        *_OF_TRACK,
+        *(column.name for column in VIDEOS),
+        *(f"all_{name}" for name in (*_AVERAGED, *_SUMMED, "blinks_per_min")),
+    )
+)
+
+
+def summary_view(extra: Mapping[str, str] = MappingProxyType({})) -> str:
+    """SQL of the view.
+
+    Columns of `videos`; those of `tracks` for the track with the most time, the first of equals; `all_<column>` over
+    all tracks: means and shares weighted by `seen_s`, counts and times summed. A video without a face has one row too.
+
+    Args:
+        extra: keys of `videos.extra` that become columns, with the columns' names.
+    """
+    averaged = [
+        f"sum({n} * CAST(seen_s AS DOUBLE)) / sum(CASE WHEN {n} IS NOT NULL THEN CAST(seen_s AS DOUBLE) END) AS all_{n}"
+        for n in _AVERAGED
+    ]
+    summed = [f"sum({name}) AS all_{name}" for name in _SUMMED]
+    rate = "60 * sum(blinks) / sum(CASE WHEN blinks IS NOT NULL THEN CAST(seen_s AS DOUBLE) END) AS all_blinks_per_min"
+    key = ", ".join(_KEY)
+    spread = "".join(
+        f", json_extract_string(v.extra, {_pointer(key)}) AS {_quoted(name)}" for key, name in extra.items()
+    )
+    technical = ", ".join(_TECHNICAL)
+    return f"""
+        WITH main AS (
+            SELECT * FROM tracks QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY seen_s DESC, track_id) = 1
+        ), every AS (
+            SELECT {key}, {", ".join([*summed, *averaged, rate])} FROM tracks GROUP BY {key}
+        )
+        SELECT v.dataset, v.release, main.derivation, v.video_id{spread},
+               v.* EXCLUDE (dataset, release, video_id, {technical}),
+               {", ".join(f"main.{name}" for name in _OF_TRACK)},
+               every.* EXCLUDE ({key})
+        FROM videos v
+        LEFT JOIN main USING (dataset, release, video_id)
+        LEFT JOIN every ON (every.dataset, every.release, every.derivation, every.video_id)
+                           = (main.dataset, main.release, main.derivation, main.video_id)
+    """
+
+
+def spread_summary(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the view anew with a column for each key of `videos.extra`; reads that one column of `videos`.
+
+    A key that is written as another column is becomes `extra_<key>`.
+    """
+    sql = "SELECT extra FROM videos WHERE extra IS NOT NULL GROUP BY extra ORDER BY min(video_id)"
+    texts = connection.sql(sql).to_arrow_table()["extra"].to_pylist()
+    taken = {*_NAMES, *(name.casefold() for name in connection.view("videos").columns)}
+    columns: dict[str, str] = {}
+    for key in dict.fromkeys(key for text in texts for key in _keys(text) if key):
+        name = key
+        while name.casefold() in taken:
+            name = f"extra_{name}"
+        taken.add(name.casefold())
+        columns[key] = name
+    connection.execute(f"CREATE OR REPLACE VIEW summary AS {summary_view(columns)}")
+
+
+def _keys(text: str) -> list[str]:
+    """The keys of `videos.extra`, which may have been written by somebody else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    return list(found) if isinstance(found, dict) else []
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _pointer(key: str) -> str:
+    """The key as a JSON pointer, in a literal of SQL."""
+    return "'/" + key.replace("~", "~0").replace("/", "~1").replace("'", "''") + "'"

@@ -1,0 +1,100 @@
+"""Upkeep. Are derived rows what their faces give? All of a shard's are derived again and compared to the bit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from featray.config_derive import DERIVE_EPOCH, DeriveConfig
+from featray.errors import ConfigError, OutputError
+from featray.findings.derive import Derivation
+from featray.schema import DERIVED_TABLES, SORT_KEYS, TABLES
+from featray.tables.commits import Commit, CommittedFile
+from featray.tables.derived import derivation_of, open_sources
+from featray.tables.layout import Partition
+from featray.tables.rewrite import complete, footer_of, open_parquet
+
+_SHARED = ("dataset", "release", "derivation")
+
+
+def sample(commits: Iterator[Commit], count: int) -> list[Commit]:
+    """Some of the commits that have derived rows, at random, and the same ones every time."""
+    marked = ((hashlib.sha256(commit.name.encode()).hexdigest(), commit) for commit in commits if commit.derived)
+    return [commit for _, commit in sorted(marked, key=lambda one: one[0])[:count]]
+
+
+def differences(partition: Partition, commit: Commit) -> Iterator[tuple[str, str | None, str | None]]:
+    """Derive a commit's rows again; what is other than it was, each as text, file and video id.
+
+    Raises:
+        OutputError: a file is damaged.
+    """
+    for name in sorted(commit.derived):
+        stored = {
+            table: [file for file in commit.files if file.table == table and derivation_of(file.path) == name]
+            for table in DERIVED_TABLES
+        }
+        if not any(stored.values()):
+            continue  # a shard without a face has none, and that one with faces has some is a rule of its own
+        derivation = _derivation(partition, next(file for files in stored.values() for file in files))
+        if derivation is None:
+            continue
+        if derivation.name != name:
+            path = next(file.path for files in stored.values() for file in files)
+            yield f"its footer has the settings of derivation {derivation.name}, not of {name}", path, None
+            continue
+        with open_sources(partition, commit.files) as sources:
+            found: dict[str, list[pa.Table]] = {table: [] for table in DERIVED_TABLES}
+            for table, rows in derivation(sources):
+                found[table].append(rows)
+        for table in DERIVED_TABLES:
+            yield from _compare(table, _read(partition, table, stored[table]), found[table], stored[table])
+
+
+def _derivation(partition: Partition, file: CommittedFile) -> Derivation | None:
+    """The settings in a file's footer; None if another version of featray computed with them.
+
+    Raises:
+        OutputError: they are none.
+    """
+    place = partition.output.root.child(file.path)
+    with open_parquet(place) as opened:
+        text = footer_of(opened).get("derive", "")
+    try:
+        settings = json.loads(text)
+        if settings.pop("epoch") != DERIVE_EPOCH:
+            return None
+        return Derivation(DeriveConfig.model_validate(settings))
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError, ConfigError):
+        raise OutputError(f"{place.uri}: its footer has no settings of a derivation") from None
+
+
+def _read(partition: Partition, table: str, files: list[CommittedFile]) -> pa.Table:
+    columns = [column.name for column in TABLES[table] if column.name not in _SHARED]
+    parts = []
+    for file in files:
+        with open_parquet(partition.output.root.child(file.path)) as opened:
+            schema = pa.schema([(c.name, c.type) for c in TABLES[table]])
+            parts.append(complete(opened.read(), schema).select(columns))
+    return pa.concat_tables(parts).replace_schema_metadata() if parts else pa.table({name: [] for name in columns})
+
+
+def _compare(
+    table: str, stored: pa.Table, derived: list[pa.Table], files: list[CommittedFile]
+) -> Iterator[tuple[str, str | None, str | None]]:
+    path = files[0].path if len(files) == 1 else None
+    again = pa.concat_tables(derived) if derived else stored.slice(0, 0)
+    if again.num_rows != stored.num_rows:
+        yield f"{table}: has {stored.num_rows} rows, derived again there are {again.num_rows}", path, None
+        return
+    order = [(name, "ascending") for name in SORT_KEYS[table]]
+    again, stored = again.sort_by(order), stored.sort_by(order)
+    for name in stored.column_names:
+        one, other = stored[name].combine_chunks(), again[name].cast(stored[name].type).combine_chunks()
+        if not one.equals(other):
+            values = zip(one.to_pylist(), other.to_pylist(), stored["video_id"].to_pylist(), strict=True)
+            was, now, video = next((was, now, video) for was, now, video in values if was != now)
+            yield f"{table}.{name} is {was}, derived again {now}", path, video

@@ -1,0 +1,105 @@
+"""Views. `featray export --events`: a video's events for annotation tools, ELAN and Praat; and tables for statistics.
+
+Times are the stream's own, as in the tables. An event that rests on one sample gets a millisecond, since both tools
+know no shorter interval.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from featray.errors import UsageError
+from featray.tables.query import read_rows, run_sql
+from featray.views.selection import VideoRow
+
+LEAST_MS: Final = 1
+
+
+def read_events(connection: duckdb.DuckDBPyConnection, video: VideoRow | None, track_id: int | None) -> pa.Table:
+    """The rows of `events`, with their times in seconds; of one video, or of all.
+
+    Raises:
+        UsageError: the output has none.
+    """
+    conditions = [video.where] if video else []
+    conditions += [] if track_id is None else [f"track_id = {track_id}"]
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    seconds = ", ".join(f"{name}_us / 1e6 AS {name}_seconds" for name in ("start", "peak", "end"))
+    if not run_sql(connection, "SELECT 1 FROM tracks LIMIT 1").read_all().num_rows:
+        raise UsageError("--events: this output has no derived rows; make them with `featray derive OUT`")
+    sql = f"SELECT *, {seconds} FROM events {where} ORDER BY dataset, release, derivation, video_id, track_id, event_id"
+    return run_sql(connection, sql).read_all()
+
+
+def write_elan(events: pa.Table, video: VideoRow, path: Path) -> None:
+    """Write an .eaf file: a tier for each kind of event of each track, linked to the video.
+
+    Raises:
+        UsageError: the library is not installed.
+    """
+    eaf = _library("Elan").Eaf(author="featray")
+    eaf.remove_tier("default")
+    if video.member is None:
+        kind = mimetypes.guess_type(video.uri)[0] or "video/mp4"
+        eaf.add_linked_file(video.uri, mimetype=kind)
+    for tier, spans in _tiers(events).items():
+        eaf.add_tier(tier)
+        for start_ms, end_ms, text in spans:
+            eaf.add_annotation(tier, start_ms, end_ms, text)
+    eaf.to_file(str(path))
+
+
+def write_textgrid(events: pa.Table, path: Path) -> None:
+    """Write Praat's TextGrid, with an interval tier for each kind of event of each track.
+
+    Raises:
+        UsageError: the library is not installed; or there is no event, which TextGrids cannot say.
+    """
+    tiers = _tiers(events)
+    if not tiers:
+        raise UsageError("--events textgrid: there is no event, and a TextGrid has at least one tier")
+    last_ms = max(end_ms for spans in tiers.values() for _, end_ms, _ in spans)
+    grid = _library("Praat").TextGrid(xmin=0, xmax=last_ms / 1000)
+    for name, spans in tiers.items():
+        tier = grid.add_tier(name)
+        for start_ms, end_ms, text in spans:
+            tier.add_interval(start_ms / 1000, end_ms / 1000, text, check=False)  # which compares all with all
+    grid.to_file(str(path))
+
+
+def _tiers(events: pa.Table) -> dict[str, list[tuple[int, int, str]]]:
+    """By tier its intervals, ms, in order and apart; what begins before 0 begins there."""
+    tiers: dict[str, list[tuple[int, int, str]]] = {}
+    for row in sorted(read_rows(events.to_reader()), key=lambda row: (row["track_id"], row["kind"], row["start_us"])):
+        start_ms = max(round(row["start_us"] / 1000), 0)
+        end_ms = max(round(row["end_us"] / 1000), start_ms + LEAST_MS)
+        spans = tiers.setdefault(f"{row['kind']} track {row['track_id']}", [])
+        if spans:
+            start_ms = max(start_ms, spans[-1][1])
+            end_ms = max(end_ms, start_ms + LEAST_MS)
+        spans.append((start_ms, end_ms, _text(row)))
+    return tiers
+
+
+def _text(row: dict[str, Any]) -> str:
+    """What is written in an interval."""
+    peak = f"peak {row['peak']:.3g}"
+    opened = [
+        words for words, is_open in (("begins unseen", row["open_start"]), ("ends unseen", row["open_end"])) if is_open
+    ]
+    return ", ".join(part for part in (row["side"], row["variant"], peak, *opened) if part)
+
+
+def _library(name: str) -> Any:
+    try:
+        import pympi
+    except ImportError:
+        raise UsageError(
+            "--events elan and textgrid need pympi-ling; install it with: pip install 'featray[annotations]'"
+        ) from None
+    return getattr(pympi, name)
