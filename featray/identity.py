@@ -90,6 +90,7 @@ def result_settings(config: Config, *, weights_sha256: str, detector_sha256: str
         # Not results, but one release has one set of tables and one layout of folders.
         "tables": sorted(config.output.tables),
         "path_fields": config.input.path_fields,
+        **config.input.result_settings(),
     }
 
 

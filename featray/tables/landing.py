@@ -115,6 +115,9 @@ def read_part(location: Location) -> Part:
             frames = stream.read_all()
     except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
         raise OutputError(f"{location.uri}: damaged landing file ({error}); delete it and run again") from None
+    for field in FRAMES_SCHEMA:  # of an older version, which did not have it
+        if field.name not in frames.schema.names:
+            frames = frames.append_column(field, pa.nulls(frames.num_rows, field.type))
     return Part(header, faces.replace_schema_metadata(None), frames)
 
 

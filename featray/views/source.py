@@ -110,15 +110,15 @@ class Source:
         awaited = next(waiting, None)
         with closing(self._frames_from(start_us)) as frames:
             for frame in frames:
-                if start_us is not None and frame.pts_us < start_us:
+                if start_us is not None and frame.time_us < start_us:
                     continue
-                if (end_us is not None and frame.pts_us > end_us) or (only_sampled and awaited is None):
+                if (end_us is not None and frame.time_us > end_us) or (only_sampled and awaited is None):
                     break
-                if awaited is not None and (frame.index, frame.pts_us) == (awaited.frame_index, awaited.pts_us):
+                if awaited is not None and (frame.index, frame.time_us) == (awaited.frame_index, awaited.pts_us):
                     self._check_size(frame)
                     yield Shown(frame, awaited)
                     awaited = next(waiting, None)
-                elif awaited is not None and frame.pts_us > awaited.pts_us:
+                elif awaited is not None and frame.time_us > awaited.pts_us:
                     break
                 elif not only_sampled:
                     yield Shown(frame, None)
