@@ -29,7 +29,7 @@ from featray.sources.expand import expand, is_picture
 from featray.sources.keyset import KeySet
 from featray.sources.passed import PassedOver
 from featray.sources.places import hint, locate_input, refusal
-from featray.sources.sequences import Digest, Gathered, Sequence, digest_of, list_stills
+from featray.sources.sequences import Digest, Gathered, Sequence, digest_of, list_stills, still_of
 from featray.store.storage import Location, locate, storage_errors, unreadable_code
 
 log = logging.getLogger(__name__)
@@ -178,23 +178,30 @@ def find_video(uri: str, member: str | None, config: InputConfig, extra: dict[st
         StorageError: the file is not there, or may not be read.
     """
     location, owned = locate_input(uri, config)
-    if member is None and config.kind != "videos" and (found := _find_sequence(uri, location, config, extra or {})):
-        return replace(found, takes_options=owned)
-    with storage_errors(location.uri):
-        info = location.fs.info(location.path)
+    takes_pictures = member is None and config.kind != "videos"
+    pattern = uri.rpartition("/")[2]
+    if takes_pictures and is_picture(pattern):
+        found = _listed_again(location, Sequence("folder", pattern), config)
+        return replace(_with_extra(found, extra or {}, config), takes_options=owned)
+    if takes_pictures and uri.endswith("/"):
+        info: dict[str, Any] = {"type": "directory"}  # of the web and of S3 none would say so
+    else:
+        with storage_errors(location.uri):
+            info = location.fs.info(location.path)
+    if takes_pictures and (sequence := _sequence_at(location, info, config, extra or {})) is not None:
+        return replace(sequence, takes_options=owned)
     video = replace(_to_video(location, info, config.path_fields), takes_options=owned)
     if member is None or not is_container(location):
         return video
     return next((held for held in _held_videos(location, video, config) if held.member == member), None)
 
 
-def _find_sequence(uri: str, location: Location, config: InputConfig, extra: dict[str, Any]) -> Video | None:
-    """The sequence that a URI names: a folder, perhaps with a pattern behind it, or a tar; None if it names none."""
-    pattern = uri.rpartition("/")[2]
-    if pattern and is_picture(pattern):
-        return _with_extra(_listed_again(location, Sequence("folder", pattern), config), extra, config)
-    with storage_errors(location.uri):
-        info = location.fs.info(location.path.rstrip("/"))
+def _sequence_at(location: Location, info: dict[str, Any], config: InputConfig, extra: dict[str, Any]) -> Video | None:
+    """The sequence that a folder, tar or picture is; None if it is none of them."""
+    still = still_of(location, info)
+    if still is not None and info["type"] != "directory":
+        video = _of_pictures(location, Sequence("folder", still.name), digest_of([still]), config)
+        return _with_extra(video, extra, config)
     if info["type"] == "directory":
         return _with_extra(_listed_again(_as_folder(location), Sequence("folder"), config), extra, config)
     if suffix(location.uri) == ".tar":
@@ -300,11 +307,9 @@ def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
             location, owned = locate_input(address, config)
             with storage_errors(location.uri):
                 info = location.fs.info(location.path)
-            is_tar = suffix(location.uri) == ".tar"
-            if config.kind != "videos" and (is_tar or info["type"] == "directory"):
-                found = _find_sequence(address, location, config, entry.extra)
-                if found is not None:
-                    return replace(found, takes_options=owned)
+            sequence = None if config.kind == "videos" else _sequence_at(location, info, config, entry.extra)
+            if sequence is not None:
+                return replace(sequence, takes_options=owned)
             if info["type"] != "directory":
                 video = _to_video(location, info, config.path_fields)
                 return replace(video, extra=entry.extra, takes_options=owned)

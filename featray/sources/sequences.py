@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
@@ -172,26 +173,35 @@ def list_stills(location: Location, sequence: Sequence) -> tuple[list[Still], st
     return sorted(stills, key=lambda still: natural_key(still.name)), problem
 
 
+def still_of(location: Location, info: dict[str, Any]) -> Still | None:
+    """A file as a picture of a sequence; None if it is none."""
+    name = location.path.partition("?")[0].rpartition("/")[2]
+    if not is_picture(name):
+        return None
+    safe = readable_name(name)
+    problem = None if safe == name else "its name is not UTF-8, and no table can hold it; rename the file"
+    return Still(safe, _size(info), None, content_id(info), problem)
+
+
 def _in_folder(location: Location, pattern: str | None) -> list[Still]:
+    if pattern is not None:
+        with suppress(OSError, ValueError):  # a name that is there is that file, and no pattern
+            one = still_of(location, location.fs.info(location.path))
+            return [] if one is None else [one]
     folder = location.path.rpartition("/")[0] if pattern else location.path.rstrip("/")
+    takes = glob_test(pattern) if pattern else lambda name: True
     stills: list[Still] = []
     for place, info in files_in(location, folder):
-        name = place.path.partition("?")[0].rpartition("/")[2]
-        if not is_picture(name):
+        still = still_of(place, info)
+        if still is None or not takes(still.name):
             continue
         if len(stills) == MAX_ENTRIES:
             raise VideoError(
                 f"{location.uri}: more than {MAX_ENTRIES} pictures in one folder; spread them over several",
                 code=ErrorCode.TOO_LARGE,
             )
-        safe = readable_name(name)
-        text = None if safe == name else "its name is not UTF-8, and no table can hold it; rename the file"
-        stills.append(Still(safe, _size(info), None, content_id(info), text))
-    if pattern is None:
-        return stills
-    named = [still for still in stills if still.name == pattern]
-    takes = glob_test(pattern)
-    return named or [still for still in stills if takes(still.name)]
+        stills.append(still)
+    return stills
 
 
 def digest_of(stills: list[Still]) -> Digest:
