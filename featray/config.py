@@ -29,6 +29,15 @@ class InputConfig(Section):
 
     uris: list[str]
     """Files, globs (`*`, `**`, `?`, `[..]`) or prefixes ending in `/`; any fsspec protocol; local paths too."""
+    kind: Literal["auto", "videos", "sequences"] = "auto"
+    """`sequences` takes pictures: the pictures that lie in one folder, or in one tar, are one video, and its frames are
+    they in natural order (`2.png` before `10.png`). `videos` takes videos alone. `auto` takes pictures where there is
+    no video: from a URI below which none lies, and from a tar that holds none. Elsewhere they are passed over."""
+    sequence_fps: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Pictures a second, which gives them their times. None: they have none, and then they have to be unrelated."""
+    related: bool = True
+    """Whether the pictures of a sequence follow each other in time. If not, each is a shot of its own: no track goes
+    from one to another, and detect.every has to be 1."""
     path_fields: str | None = None
     """Names for the last parts of the path, such as `{site}/{date}/{name}`; each but `{name}` becomes a partition.
     A path that does not fit has null in all of them."""
@@ -65,6 +74,11 @@ class InputConfig(Section):
         if not names or len({name.casefold() for name in names}) != len(names):
             raise ValueError("is a pattern of distinct {name} parts, such as '{site}/{date}/{name}'")
         return value
+
+    def result_settings(self) -> dict[str, Any]:
+        """What changes the frames of sequences, as plain data; empty if nothing is set: no release changes its name."""
+        settings = {"sequence_fps": self.sequence_fps, "related": self.related}
+        return {"sequences": settings} if settings != {"sequence_fps": None, "related": True} else {}
 
 
 class OutputConfig(Section):
@@ -297,6 +311,16 @@ class Config(Section):
     cluster: ClusterConfig = ClusterConfig()
     run: RunConfig = RunConfig()
     derive: DeriveConfig = DeriveConfig()
+
+    @model_validator(mode="after")
+    def _pictures_can_be_worked_on(self) -> Config:
+        if not self.input.related and self.detect.every > 1:
+            raise ValueError(
+                "detect.every must be 1 with input.related false: unrelated pictures have nothing between them"
+            )
+        if self.input.kind == "sequences" and self.decode.backend != "pyav":
+            raise ValueError("decode.backend must be pyav with input.kind sequences: decord reads no pictures")
+        return self
 
     @model_validator(mode="after")
     def _partition_names_are_free(self) -> Config:

@@ -95,6 +95,7 @@ def result_settings(
         # Not results, but one release has one set of tables and one layout of folders.
         "tables": sorted(config.output.tables),
         "path_fields": config.input.path_fields,
+        **config.input.result_settings(),
     }
 
 

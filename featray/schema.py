@@ -16,8 +16,8 @@ import pyarrow as pa
 from featray.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
 
 SCHEMA_VERSION: Final = 3
-"""2 added `frames.shot_cut`; 3 the tables `tracks` and `events`, `runs.conventions`, `runs.unusable`, `videos.transfer`,
-`tone_mapped`, `squared` and `other_streams`."""
+"""2 added `frames.shot_cut`; 3 the tables `tracks` and `events`, `frames.source_name`, `runs.conventions`, `runs.unusable`,
+`videos.transfer`, `tone_mapped`, `squared` and `other_streams`."""
 
 STRING, BOOL, INT32, INT64 = pa.string(), pa.bool_(), pa.int32(), pa.int64()
 FLOAT, DOUBLE = pa.float32(), pa.float64()
@@ -38,9 +38,14 @@ class Column:
 
 _DATASET = Column("dataset", STRING, "name of the dataset; a partition")
 _RELEASE = Column("release", STRING, "model and settings that made the row; a partition")
-_VIDEO = Column("video_id", STRING, "which video: first 16 hex digits of sha256 of its URI")
+_VIDEO = Column("video_id", STRING, "which video, or sequence of pictures: first 16 hex digits of sha256 of its URI")
 _FRAME = Column("frame_index", INT32, "position of the frame in presentation order", "frames", ">= 0")
-_PTS = Column("pts_us", INT64, "presentation time from the stream; never index / rate", "µs")
+_PTS = Column(
+    "pts_us",
+    INT64,
+    "presentation time from the stream, never index / rate; of pictures: from input.sequence_fps, or null",
+    "µs",
+)
 _FACE = Column("face_index", INT32, "face within the frame, by descending score, ties by x", "", ">= 0")
 _RUN = Column("run_id", STRING, "the run that made the row; joins `runs`")
 _TRACK = Column("track_id", INT32, "the same face over time, within one shot of a video", "", ">= 0")
@@ -105,6 +110,7 @@ FRAMES = (
     Column("status", STRING, "what became of the sampled frame: faces found, none found, or none found in a picture that came out damaged", "", "ok | no_face | decode_error"),
     Column("faces", INT32, "faces found in it", "faces", ">= 0"),
     Column("keyframe", BOOL, "whether it is a keyframe of the stream"),
+    Column("source_name", STRING, "name of the picture in its folder or tar, where the video is a sequence of pictures, else null"),
     Column("shot_cut", BOOL, "whether it is the first sampled frame after a cut; null if the sampled frame before it is not known"),
 )  # fmt: skip
 
@@ -116,8 +122,8 @@ VIDEOS = (
     Column("size_bytes", INT64, "size of the object or member; -1 if not known", "bytes"),
     Column("content_id", STRING, "etag or modification time and size, or sha256 of the bytes"),
     Column("work_key", STRING, "sha256 over content, weights, detector and settings"),
-    Column("container", STRING, "FFmpeg's name of the container"),
-    Column("codec", STRING, "FFmpeg's name of the codec"),
+    Column("container", STRING, "FFmpeg's name of the container; image2 for a sequence of pictures"),
+    Column("codec", STRING, "FFmpeg's name of the codec; of pictures: of most of them"),
     Column("width", INT32, "width of the upright frame, with square pixels where `squared`", "px"),
     Column("height", INT32, "height of that frame", "px"),
     Column("rotation", INT32, "counterclockwise turn applied to make frames upright", "degrees", "0 | 90 | 180 | 270"),

@@ -107,7 +107,8 @@ def join_labels(
 
 
 def _has_source_names(scope: Scope) -> bool:
-    return any(row["column_name"] == "source_name" for row in scope.rows("DESCRIBE in_frames"))
+    known = any(row["column_name"] == "source_name" for row in scope.rows("DESCRIBE in_frames"))
+    return known and bool(scope.rows("SELECT 1 FROM in_frames WHERE source_name IS NOT NULL LIMIT 1"))
 
 
 def _rows_of(labels: Labels) -> pa.Table:

@@ -13,6 +13,7 @@ import logging
 import resource
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -155,6 +156,7 @@ def main() -> None:
     """
     descriptor, memory_bytes, level = map(int, sys.argv[1:])
     redact_logs()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of pictures that are odd: what cannot be read is accounted for
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("featray").setLevel(level)
     _limit(memory_bytes)

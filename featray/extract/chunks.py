@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,7 @@ from featray.store.storage import explain, fetched_bytes, transport_errors, unre
 from featray.video.decode import DecodeAccount
 from featray.video.decoders import open_decoder
 from featray.video.frame import Frame
+from featray.video.stills import decode_stills
 
 CHUNK_CHIPS: Final = 256
 """50 MB of chips: a full batch on a GPU, half a minute of work for one CPU thread."""
@@ -104,13 +105,13 @@ class _Collector:
 
 
 def extract_chunks(
-    task: UnitTask, open_file: Callable[[], IO[bytes]], settings: DecodeConfig, detector: Detector, every: int = 1
+    task: UnitTask, open_file: Callable[[], Any], settings: DecodeConfig, detector: Detector, every: int = 1
 ) -> Iterator[Chunk]:
     """The chunks of a unit; the last one always comes, whatever happens to the video.
 
     Args:
         task: which unit; one whose planning failed gives a single chunk with that failure.
-        open_file: opens the video's bytes.
+        open_file: opens the video's bytes, as `open_source` does.
         settings: of decoding.
         detector: finds faces.
         every: `detect.every`.
@@ -133,7 +134,9 @@ def extract_chunks(
     last: SeenFrame | None = None
     with _noting_failures(task, outcome, lambda: stage):
         decoded = clock.each("decode", _decoded(task, open_file, settings, every, account, outcome))
-        for seen in find_faces(decoded, detect, every=every, batch_frames=detector.batch_frames):
+        alone = task.unit.unrelated
+        found = find_faces(decoded, detect, every=every, batch_frames=detector.batch_frames, unrelated=alone)
+        for seen in found:
             assert seen.faces is not None
             if not collector.has_room(len(seen.faces)):
                 yield collector.take(_so_far(outcome, account), last=False)
@@ -141,7 +144,7 @@ def extract_chunks(
                 collector.add(_frame_row(seen, len(seen.faces)), list(_cut_faces(seen, seen.faces)))
             outcome.frames_sampled += 1
             last = seen
-    if last is not None:
+    if last is not None and last.thumbnail is not None:
         collector.describe_last(last.thumbnail)
     outcome.failures += [Failure("decode", code, message) for code, message in account.errors]
     yield collector.take(_so_far(outcome, account), last=True)
@@ -149,7 +152,7 @@ def extract_chunks(
 
 def _decoded(
     task: UnitTask,
-    open_file: Callable[[], IO[bytes]],
+    open_file: Callable[[], Any],
     settings: DecodeConfig,
     every: int,
     account: DecodeAccount,
@@ -159,6 +162,10 @@ def _decoded(
     if task.failure:
         return
     with _noting_failures(task, outcome), open_file() as file:
+        if task.video.sequence is not None:
+            yield from decode_stills(file, task.unit, settings, account)
+            outcome.bytes_read = file.fetched_bytes
+            return
         yield from open_decoder(settings.backend)(file, task.unit, settings, account, every)
         outcome.bytes_read = fetched_bytes(file)
 
@@ -210,7 +217,6 @@ def _cut_faces(seen: SeenFrame, faces: Faces) -> Iterator[tuple[NDArray[np.uint8
 
 
 def _frame_row(seen: SeenFrame, faces: int) -> dict[str, Any]:
-    first_of_unit = seen.shot_cut is None
     return {
         "frame_index": seen.frame.index,
         "pts_us": seen.frame.pts_us,
@@ -218,8 +224,9 @@ def _frame_row(seen: SeenFrame, faces: int) -> dict[str, Any]:
         "status": "ok" if faces else "decode_error" if seen.frame.damaged else "no_face",
         "faces": faces,
         "keyframe": seen.frame.keyframe,
+        "source_name": seen.frame.name,
         "shot_cut": seen.shot_cut,
-        "thumbnail": seen.thumbnail.tobytes() if first_of_unit else None,
+        "thumbnail": None if seen.thumbnail is None or seen.shot_cut is not None else seen.thumbnail.tobytes(),
     }
 
 

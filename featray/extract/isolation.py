@@ -29,9 +29,10 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from featray.errors import ErrorCode, VideoError
+from featray.extract.ahead import PicturesAhead
 from featray.extract.child import ChildSettings
 from featray.extract.chunks import CHUNK_CHIPS, Chunk, failed_chunk
-from featray.extract.plan import Failure, Outcome, UnitTask, VideoPlan
+from featray.extract.plan import Failure, Outcome, UnitTask, VideoPlan, plan_video
 from featray.extract.wire import MAX_MESSAGE_BYTES, READ, VIDEO, FilesForChild, Nonsense, read_chunk, read_plan
 from featray.sources.listing import Video
 from featray.store.storage import is_on_disk, locate
@@ -64,7 +65,10 @@ class IsolatedDecoder:
         return self._process.pid if self._process else None
 
     def plan(self, video: Video) -> VideoPlan:
-        """`plan_video`, isolated."""
+        """`plan_video`, isolated; of a sequence here, as only a listing is read for it."""
+        if video.sequence is not None:
+            settings = self.settings
+            return plan_video(video, settings.decode, settings.storage_options, settings.detect.every)
         try:
             budget = _Budget(self.settings.decode.timeout_seconds)
             self._request(video)
@@ -132,7 +136,11 @@ class IsolatedDecoder:
             return request
         size_bytes = video.size_bytes if video.size_bytes >= 0 and not video.place else None
         options = self.settings.storage_options if video.takes_options else {}
-        self._files.give(VIDEO, partial(locate, video.address, options), size_bytes)
+        if video.sequence is not None and video.sequence.held == "folder":
+            assert isinstance(request, UnitTask)
+            self._files.give_pictures(VIDEO, PicturesAhead(request, options))
+        else:
+            self._files.give(VIDEO, partial(locate, video.address, options), size_bytes)
         video = replace(video, address="")
         return replace(request, video=video) if isinstance(request, UnitTask) else video
 

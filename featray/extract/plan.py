@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from featray.config import DecodeConfig
 from featray.errors import ErrorCode, StorageError, VideoError
+from featray.extract.sequences import PictureReader, cut_sequence
 from featray.records import Count, SmallCount, load
 from featray.sources.containers import read_member
 from featray.sources.listing import Video
@@ -194,6 +195,9 @@ def plan_video(
     if video.problem:
         return VideoPlan(None, WHOLE_VIDEO, Failure("plan", *video.problem))
     try:
+        if video.sequence is not None:
+            location = location or _locate(video, storage_options)
+            return VideoPlan(*cut_sequence(video, location, settings, stride))
         with (
             open_source(video, storage_options, location) as file,
             open_video(file, max_pixels=settings.max_pixels) as (container, stream),
@@ -208,6 +212,8 @@ def plan_video(
         return VideoPlan(header, units, bytes_read=bytes_read)
     except VideoError as error:
         return VideoPlan(None, WHOLE_VIDEO, Failure("plan", error.code, str(error)))
+    except StorageError as error:
+        return VideoPlan(None, WHOLE_VIDEO, Failure("plan", unreadable_code(error), str(error)))
     except MemoryError:
         return VideoPlan(
             None, WHOLE_VIDEO, Failure("plan", ErrorCode.OUT_OF_MEMORY, "its header needs too much memory")
@@ -217,12 +223,16 @@ def plan_video(
 
 
 def open_source(video: Video, storage_options: dict[str, Any], location: Location | None = None) -> Any:
-    """Open a video's bytes as a seekable file; a storage failure becomes a VideoError about this video.
+    """Open a video's bytes as a seekable file, or a sequence as a `PictureReader`.
+
+    A storage failure becomes a VideoError about this video.
 
     `location` is where its object is read in place of its address: by the process that may use the network.
     """
     try:
-        location = location or locate(video.address, storage_options if video.takes_options else {})
+        location = location or _locate(video, storage_options)
+        if video.sequence is not None:
+            return PictureReader(video, location)
         if video.place:
             return read_member(location, video.place, MAX_VALUE_BYTES)
         return open_ranges(location, size_bytes=video.size_bytes if video.size_bytes >= 0 else None)
@@ -230,3 +240,7 @@ def open_source(video: Video, storage_options: dict[str, Any], location: Locatio
         raise VideoError(str(error), code=unreadable_code(error)) from None
     except MemoryError as error:
         raise VideoError(f"{video.uri}: {error}", code=ErrorCode.TOO_LARGE) from None
+
+
+def _locate(video: Video, storage_options: dict[str, Any]) -> Location:
+    return locate(video.address, storage_options if video.takes_options else {})

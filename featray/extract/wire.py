@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -125,12 +125,31 @@ def _binary(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if pa.types.is_binary(field.type)]
 
 
+class Pictures(Protocol):
+    """The pictures of a unit, read in their order."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return a picture's bytes, or None if there is none of this name; VideoError if they cannot be read."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is not read yet."""
+        ...
+
+
 class FilesForChild:
     """The parent's side of the child's reads: of the files that it was given, and no other."""
 
     def __init__(self) -> None:
         self._given: dict[str, tuple[Callable[[], Location], int | None]] = {}
         self._open: dict[str, Any] = {}
+        self._pictures: tuple[str, Pictures] | None = None
+
+    def give_pictures(self, name: str, pictures: Pictures) -> None:
+        """Let the child read pictures, as files below `name`, in place of the ones or the file that had this name."""
+        self._close(name)
+        self._given.pop(name, None)
+        self._pictures = name, pictures
 
     def give(self, name: str, locate: Callable[[], Location], size_bytes: int | None = None) -> None:
         """Let the child read a file, in place of the one that had this name."""
@@ -139,10 +158,13 @@ class FilesForChild:
 
     def close(self) -> None:
         """Close what is open."""
-        for name in list(self._open):
+        for name in [*self._open, *([self._pictures[0]] if self._pictures else [])]:
             self._close(name)
 
     def _close(self, name: str) -> None:
+        if self._pictures is not None and self._pictures[0] == name:
+            self._pictures[1].close()
+            self._pictures = None
         if (file := self._open.pop(name, None)) is not None:
             file.close()
 
@@ -153,16 +175,27 @@ class FilesForChild:
             name = message[_RANGE.size :].decode()
         except (struct.error, UnicodeDecodeError) as error:
             raise Nonsense("no range") from error
-        if name not in self._given or not 0 <= end - start <= MAX_MESSAGE_BYTES:
+        folder, _, picture = name.partition("/")
+        is_picture = self._pictures is not None and self._pictures[0] == folder and picture != ""
+        if not (is_picture or name in self._given) or not 0 <= end - start <= MAX_MESSAGE_BYTES:
             raise Nonsense("a file or range that it was not given")
         try:
-            return _DONE + self._read(name, start, end)
+            return _DONE + (self._read_picture if is_picture else self._read)(picture or name, start, end)
+        except VideoError as error:
+            return _failure(error.code, str(error))
         except StorageError as error:
             return _failure(unreadable_code(error), str(error))
         except transport_errors() as error:
             return _failure(unreadable_code(error), explain(error), name)
         except ValueError:  # fsspec's, of a server that gives no ranges
             return _failure(ErrorCode.FETCH_FAILED, "its server gives no part of it alone", name)
+
+    def _read_picture(self, name: str, start: int, end: int) -> bytes:
+        assert self._pictures is not None
+        data = self._pictures[1].read(name)
+        if data is None:
+            raise Nonsense("a picture that it was not given")
+        return _SIZE.pack(len(data)) if start == end else data[start:end]
 
     def _read(self, name: str, start: int, end: int) -> bytes:
         file = self._open.get(name)
@@ -210,7 +243,7 @@ class ServedFiles(AbstractFileSystem):  # type: ignore[misc]
         if answer[:1] == _DONE:
             return answer[1:]
         failure = json.loads(answer[1:])
-        of = f"{self._uris[failure['name']]}: " if failure["name"] else ""
+        of = f"{self._uris.get(failure['name'], failure['name'])}: " if failure["name"] else ""
         raise VideoError(of + failure["text"], code=ErrorCode(failure["code"]))
 
 

@@ -160,6 +160,8 @@ class BoxesOfVideo:
         found = []
         for frame in frames:
             key = frame.index if time == "frame_index" else frame.pts_us
+            if key is None:
+                raise self._malformed("rows by pts_us, and its pictures have no times; give frame_index")
             first, end = np.searchsorted(keys, [key, key + 1])
             part = slice(int(first), min(int(end), int(first) + self._settings.max_faces))
             found.append(Faces(faces.box_xyxy[part], faces.score[part], faces.landmarks5[part]))

@@ -45,20 +45,23 @@ class SeenFrame:
 
     Attributes:
         frame: the frame.
-        thumbnail: its own, uint8 `[3, 36, 64]`.
-        shot_cut: whether a shot begins with it; None for the first frame, which nothing is known before.
+        thumbnail: its own, uint8 `[3, 36, 64]`; None if it is missing.
+        shot_cut: whether a shot begins with it; None for the first frame, which nothing is known before, and for one
+            that is missing.
         faces: in it; None as long as they are not known.
         interpolated: whether they come from its neighbours.
     """
 
     frame: Frame
-    thumbnail: NDArray[np.uint8]
+    thumbnail: NDArray[np.uint8] | None
     shot_cut: bool | None
     faces: Faces | None = None
     interpolated: bool = False
 
 
-def find_faces(frames: Iterable[Frame], detect: Detect, *, every: int, batch_frames: int = 1) -> Iterator[SeenFrame]:
+def find_faces(
+    frames: Iterable[Frame], detect: Detect, *, every: int, batch_frames: int = 1, unrelated: bool = False
+) -> Iterator[SeenFrame]:
     """The frames in their order, all with their faces.
 
     Args:
@@ -67,8 +70,9 @@ def find_faces(frames: Iterable[Frame], detect: Detect, *, every: int, batch_fra
         detect: the detector.
         every: detect on every n-th frame, and on the last.
         batch_frames: how many frames to hand to the detector together, if all are.
+        unrelated: whether each frame is a shot of its own.
     """
-    seen = _with_cuts(frames)
+    seen = _shots_of_their_own(frames) if unrelated else _with_cuts(frames)
     if every == 1:
         for batch in _batches(seen, batch_frames):
             _detect(batch, detect)
@@ -94,9 +98,14 @@ def _batches(items: Iterable[SeenFrame], size: int) -> Iterator[list[SeenFrame]]
 def _with_cuts(frames: Iterable[Frame]) -> Iterator[SeenFrame]:
     before: NDArray[np.uint8] | None = None
     for frame in frames:
-        after = thumbnail(frame)
-        yield SeenFrame(frame, after, None if before is None else is_cut(before, after))
-        before = after
+        after = None if frame.is_missing else thumbnail(frame)
+        yield SeenFrame(frame, after, None if before is None or after is None else is_cut(before, after))
+        before = before if after is None else after
+
+
+def _shots_of_their_own(frames: Iterable[Frame]) -> Iterator[SeenFrame]:
+    for frame in frames:
+        yield SeenFrame(frame, None, frame.index > 0)
 
 
 def _close(held: list[SeenFrame], detect: Detect) -> list[SeenFrame]:
@@ -119,21 +128,27 @@ def _close(held: list[SeenFrame], detect: Detect) -> list[SeenFrame]:
 
 
 def _detect(items: Sequence[SeenFrame], detect: Detect) -> None:
-    if items:
-        for item, faces in zip(items, detect([item.frame for item in items]), strict=True):
+    there = [item for item in items if not item.frame.is_missing]
+    if there:
+        for item, faces in zip(there, detect([item.frame for item in there]), strict=True):
             item.faces = faces
+    for item in items:
+        if item.frame.is_missing:
+            item.faces = Faces.none()
 
 
 def _interpolate(span: Sequence[SeenFrame]) -> bool:
     """Fill in what lies between two detections, if it is plain."""
     first, last = span[0].faces, span[-1].faces
     assert first is not None and last is not None
-    start_us, end_us = span[0].frame.pts_us, span[-1].frame.pts_us
+    if any(item.frame.is_missing for item in span):
+        return False
+    start_us, end_us = span[0].frame.time_us, span[-1].frame.time_us
     partners = _partners(first, last)
     if partners is None or end_us - start_us > MAX_GAP_US:
         return False
     for item in span[1:-1]:
-        share = (item.frame.pts_us - start_us) / max(1, end_us - start_us)
+        share = (item.frame.time_us - start_us) / max(1, end_us - start_us)
         item.faces, item.interpolated = _between(first, last, partners, share), True
     return True
 
@@ -157,5 +172,7 @@ def _between(first: Faces, last: Faces, partners: NDArray[np.intp], share: float
 
 
 def _picture_bytes(frame: Frame) -> int:
+    if frame.is_missing:
+        return 0
     picture = frame.picture
     return int(picture.width * picture.height * picture.format.padded_bits_per_pixel // 8)

@@ -16,6 +16,7 @@ from featray.report.distributions import FEATURES
 from featray.report.scope import MEMORY
 from featray.tables.layout import Output, list_partitions
 from featray.tables.query import connect, literal, read_rows, run_sql
+from featray.views.selection import PICTURE_US
 
 MOST_FACES: Final = 5_000_000
 """Faces beyond which whole videos are drawn; a joined row holds both sides and does not stream."""
@@ -190,7 +191,8 @@ def _shifts(connection: duckdb.DuckDBPyConnection) -> list[Shift]:
     wanted = []
     for number, feature in enumerate(FEATURES):
         a, b = f"a.{feature.column}::DOUBLE", f"b.{feature.column}::DOUBLE"
-        place = f"{{'video_id': m.video_id, 'frame_index': m.frame_index, 'pts_us': a.pts_us, 'a': {a}, 'b': {b}}}"
+        time = f"coalesce(a.pts_us, m.frame_index::BIGINT * {PICTURE_US})"
+        place = f"{{'video_id': m.video_id, 'frame_index': m.frame_index, 'pts_us': {time}, 'a': {a}, 'b': {b}}}"
         wanted.append(
             f"{{'mean_a': avg({a}), 'mean_b': avg({b}), 'shift': avg({b} - {a}), 'mean_abs': avg(abs({b} - {a})), "
             f"'q': approx_quantile(abs({b} - {a}), [0.5, 0.95]), "

@@ -20,7 +20,7 @@ from featray.report.scope import Scope
 from featray.tables.query import literal
 from featray.views.overlay import Square, cut_square, hide
 from featray.views.preview import hidden_squares
-from featray.views.selection import Face, VideoRow, find_video, read_frames
+from featray.views.selection import TIME_US, Face, VideoRow, find_video, read_frames
 from featray.views.source import Shown, Source, find_source
 
 MOMENTS: Final = 12
@@ -90,8 +90,8 @@ def read_moments(
         storage_options: for reading the sources.
     """
     sample, share = scope.sample(faces)
-    apart = "" if videos >= MOMENTS else f", pts_us // {_APART_US}"
-    keys = "{'video_id': video_id, 'frame_index': frame_index, 'pts_us': pts_us, 'face_index': face_index}"
+    apart = "" if videos >= MOMENTS else f", {TIME_US} // {_APART_US}"
+    keys = f"{{'video_id': video_id, 'frame_index': frame_index, 'pts_us': {TIME_US}, 'face_index': face_index}}"
 
     def strongest(condition: str) -> list[dict[str, Any]]:
         # First which videos, then where in them: a state of one number a video is all that grows with their count.

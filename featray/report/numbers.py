@@ -142,7 +142,8 @@ def _coverage(scope: Scope, sample: str) -> Coverage:
     found = scope.rows(
         f"SELECT greatest(0, least({bins - 1}, floor(pts_us / {width * 1e6})))::INT AS bin, "
         "count(*) FILTER (status = 'ok') AS with_face, count(*) FILTER (status = 'no_face') AS no_face, "
-        f"count(*) FILTER (status = 'decode_error') AS decode_error FROM in_frames {sample} GROUP BY 1"
+        f"count(*) FILTER (status = 'decode_error') AS decode_error "
+        f"FROM (SELECT * FROM in_frames {sample}) WHERE pts_us IS NOT NULL GROUP BY 1"
     )
     by_bin = {row["bin"]: row for row in found}
     counts = {

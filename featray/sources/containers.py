@@ -37,12 +37,13 @@ def is_container(location: Location) -> bool:
     return suffix(location.uri) in _KINDS  # not of the path, behind which a link may be signed
 
 
-def read_entries(location: Location, column: str | None) -> Iterator[Entry]:
+def read_entries(location: Location, column: str | None, *, pictures: bool = False) -> Iterator[Entry]:
     """The entries of a tar, Parquet, CSV or JSONL file, one by one.
 
     Args:
         location: the file.
         column: of a table: which column holds the bytes or URIs; None looks for the usual names.
+        pictures: of a tar: whether its pictures are wanted too.
     """
     kind = suffix(location.uri)
     if kind in _NOT_READ:
@@ -50,7 +51,7 @@ def read_entries(location: Location, column: str | None) -> Iterator[Entry]:
         return
     try:
         with open_ranges(location) as file:
-            yield from _entries(file, kind, column)
+            yield from _entries(file, kind, column, pictures)
     except tarfile.TarError as error:
         yield Entry(problem=(ErrorCode.BAD_SHARD, readable_name(f"damaged shard file: {error}")))
     except (ValueError, OverflowError, pa.ArrowException, EOFError) as error:  # bad bytes, schemas
@@ -76,9 +77,9 @@ def read_member(location: Location, place: dict[str, Any], max_bytes: int) -> io
         return io.BytesIO(read_value(file, place, max_bytes))
 
 
-def _entries(file: IO[bytes], kind: str, column: str | None) -> Iterator[Entry]:
+def _entries(file: IO[bytes], kind: str, column: str | None, pictures: bool) -> Iterator[Entry]:
     if kind == ".tar":
-        return read_tar(file)
+        return read_tar(file, pictures=pictures)
     if kind == ".parquet":
         return read_table(file, column)
     return read_jsonl(file, column) if kind in (".jsonl", ".ndjson") else read_csv(file, kind, column)

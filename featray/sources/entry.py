@@ -16,8 +16,11 @@ VIDEO_SUFFIXES: Final = frozenset(
 )
 """What is taken from a prefix or a tar. A glob or a plain name is taken as written, whatever its suffix."""
 
+PICTURE_SUFFIXES: Final = frozenset(".jpg .jpeg .jpe .jfif .png .webp .tif .tiff .bmp .dib".split())
+"""What makes a sequence, where pictures are taken."""
+
 MAX_ENTRIES: Final = 1_000_000
-"""Videos in one tar or one table of bytes: beyond that it is a mistake or an attack, and the rest is refused."""
+"""Videos or pictures in one tar, folder of pictures or table of bytes: more is a mistake or an attack, and refused."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Entry:
         size_bytes: of the member; -1 if not known.
         extra: the other columns of a manifest, as plain JSON data.
         problem: error code and message of what cannot be read.
+        is_picture: whether it is a picture of a sequence.
     """
 
     member: str | None = None
@@ -40,6 +44,19 @@ class Entry:
     size_bytes: int = -1
     extra: dict[str, Any] = field(default_factory=dict)
     problem: tuple[str, str] | None = None
+    is_picture: bool = False
+
+
+def content_id(info: dict[str, Any]) -> str:
+    """Name the bytes of a file as far as its storage's listing tells: by etag, or time of modification, and size."""
+    size = info.get("size")
+    for key in ("ETag", "etag", "md5", "content_md5"):
+        if info.get(key):
+            return f"etag:{str(info[key]).strip(chr(34))}:{size}"
+    for key in ("mtime", "LastModified", "last_modified", "updated"):
+        if info.get(key) is not None:
+            return f"mtime:{info[key]}:{size}"
+    return f"size:{size}"
 
 
 def suffix(path: str) -> str:

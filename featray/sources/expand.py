@@ -13,14 +13,14 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fsspec.utils import glob_translate
 
 from featray.config import InputConfig
 from featray.errors import AccessDenied, NotFound
 from featray.sources.ahead import in_order
-from featray.sources.entry import VIDEO_SUFFIXES, is_apple_double, suffix
+from featray.sources.entry import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_apple_double, suffix
 from featray.sources.passed import PassedOver
 from featray.store.storage import Location, locate, storage_errors
 
@@ -30,27 +30,58 @@ _Found = tuple[Location, dict[str, Any]]
 _LISTED_SUFFIXES: Final = VIDEO_SUFFIXES | {".tar"}
 
 
-def expand(uri: str, options: dict[str, Any], passed: PassedOver | None = None) -> Iterator[_Found]:
+_GLOBBED: Final = VIDEO_SUFFIXES | PICTURE_SUFFIXES
+
+
+class Pictures(Protocol):
+    """Takes the pictures that a listing comes by."""
+
+    def add(self, picture: Location, info: dict[str, Any], pattern: str | None) -> None:
+        """Take one; `pattern` is the last part of the glob or name that chose it, None below a prefix."""
+        ...
+
+
+def expand(
+    uri: str, options: dict[str, Any], passed: PassedOver | None = None, pictures: Pictures | None = None
+) -> Iterator[_Found]:
     """The files that a URI names, with what the storage's listing says of each; none if there is nothing.
 
     Args:
         uri: of `input.uris`.
         options: to reach it.
         passed: notes what lies there and is not taken.
+        pictures: takes pictures, which are then not among the files; None leaves them to be what other files are.
 
     Raises:
         StorageError: the place cannot be listed.
     """
     here, passed = locate(uri, options), passed or PassedOver()
+    for location, info in _files(here, passed, pictures is not None):
+        if pictures is None or not is_picture(location.path):
+            yield location, info
+        else:
+            pictures.add(location, info, _pattern(here, location))
+
+
+def _pattern(here: Location, picture: Location) -> str | None:
+    """The last part of the glob or name that chose a picture; None if it lies below a prefix, or all in it is meant."""
+    path = here.path.partition("?")[0] if here.is_web else here.path
+    last = path.rpartition("/")[2]
+    if path.rstrip("/") == picture.path.partition("?")[0] or (_has_magic(path) and last not in ("", "*", "**")):
+        return last
+    return None
+
+
+def _files(here: Location, passed: PassedOver, with_pictures: bool) -> Iterator[_Found]:
     if here.is_web:
-        yield from _web_files(here, passed)
+        yield from _web_files(here, passed, with_pictures)
         return
     info = _literal(here)
     if info is None and not _has_magic(here.path):
         return
     if info is None:
         root = re.split(r"[*?\[]", here.path, maxsplit=1)[0].rpartition("/")[0]
-        takes = _glob(here.path)
+        takes = glob_test(here.path)
         for location, found in _below(here, root, passed):
             if takes(location.path.rstrip("/")):
                 yield location, found
@@ -59,7 +90,7 @@ def expand(uri: str, options: dict[str, Any], passed: PassedOver | None = None) 
     else:
         links = _Links(Path(here.path).resolve()) if here.is_local else None
         for location, found in _below(here, here.path.rstrip("/"), passed, links):
-            if _is_listed(location.path):
+            if _is_listed(location.path) or (with_pictures and is_picture(location.path)):
                 yield location, found
             else:
                 passed.file(location.path)
@@ -79,7 +110,7 @@ def _literal(here: Location) -> dict[str, Any] | None:
     return info
 
 
-def _glob(pattern: str) -> Callable[[str], bool]:
+def glob_test(pattern: str) -> Callable[[str], bool]:
     """A test of paths; cameras write `.MP4` where people write `*.mp4`, so a video's suffix may be in either case.
 
     What macOS leaves beside files matches only a pattern that begins as those names do.
@@ -91,7 +122,7 @@ def _glob(pattern: str) -> Callable[[str], bool]:
     def takes(path: str) -> bool:
         if is_apple_double(path) and not wants_doubles:
             return False
-        if ending in VIDEO_SUFFIXES and suffix(path) == ending:
+        if ending in _GLOBBED and suffix(path) == ending:
             path = path[: -len(ending)] + written
         return matches(path) is not None
 
@@ -109,24 +140,56 @@ def covers(config: InputConfig) -> Callable[[str], bool]:
         here = locate(uri, config.storage_options)
         if here.is_web:
             continue
-        tests.append(_covers_prefix(here.uri.rstrip("/")))
+        tests.append(_covers_prefix(here.uri.rstrip("/"), folders=config.kind != "videos"))
         if _has_magic(here.path):
             tests.append(_covers_glob(here))
     return lambda uri: any(test(uri) for test in tests)
 
 
 def _covers_glob(here: Location) -> Callable[[str], bool]:
-    takes, scheme = _glob(here.path), here.uri.partition("://")[0]
+    takes, scheme = glob_test(here.path), here.uri.partition("://")[0]
     return lambda uri: uri.partition("://")[0] == scheme and takes(here.fs._strip_protocol(uri))
 
 
-def _covers_prefix(prefix: str) -> Callable[[str], bool]:
-    return lambda uri: uri == prefix or (uri.startswith(f"{prefix}/") and _is_listed(uri))
+def _covers_prefix(prefix: str, *, folders: bool) -> Callable[[str], bool]:
+    def test(uri: str) -> bool:
+        is_folder = folders and uri.endswith("/")  # of a sequence
+        return uri == prefix or (uri.startswith(f"{prefix}/") and (is_folder or _is_listed(uri)))
+
+    return test
 
 
 def _is_listed(path: str) -> bool:
     """Whether a prefix means this file too: a video or a tar by its name."""
     return suffix(path) in _LISTED_SUFFIXES and not is_apple_double(path)
+
+
+def is_picture(path: str) -> bool:
+    """Whether a file is taken for a picture, by its suffix."""
+    return suffix(path.partition("?")[0]) in PICTURE_SUFFIXES and not is_apple_double(path)
+
+
+def files_in(here: Location, folder: str) -> Iterator[_Found]:
+    """The files right in a folder, with what the storage's listing says of each.
+
+    Raises:
+        StorageError: it cannot be listed.
+    """
+    if here.is_s3:
+        yield from _s3_keys(here, folder, Delimiter="/")
+        return
+    with storage_errors(here.uri):
+        entries = here.fs.ls(f"{folder}/" if here.is_web else folder, detail=True)
+    if here.is_web:
+        yield from ((place, info) for place, info in in_order(_asked, (here.at(e["name"]) for e in entries)) if info)
+        return
+    for info in entries:
+        path = info["name"]
+        if info.get("islink"):
+            with contextlib.suppress(OSError):
+                info = here.fs.info(path)
+        if info["type"] != "directory":
+            yield here.at(path), info
 
 
 def _below(here: Location, folder: str, passed: PassedOver, links: _Links | None = None) -> Iterator[_Found]:
@@ -194,7 +257,7 @@ class _Links:
         return replace(self, left=left)
 
 
-def _web_files(here: Location, passed: PassedOver) -> Iterator[_Found]:
+def _web_files(here: Location, passed: PassedOver, with_pictures: bool) -> Iterator[_Found]:
     """A file behind a link; below a link that ends in `/` or is a glob, what the server's index pages link to."""
     path, _, query = here.path.partition("?")
     is_name = not (_has_magic(path) or path.endswith("/"))
@@ -202,12 +265,16 @@ def _web_files(here: Location, passed: PassedOver) -> Iterator[_Found]:
         found: Iterator[Location] = iter([here])  # a `?` begins a query here: many links are signed
     else:
         folder = path if path.endswith("/") and not _has_magic(path) else re.split(r"[*\[]", path, maxsplit=1)[0]
-        takes = _glob(path) if _has_magic(path) else _is_listed
+        takes = glob_test(path) if _has_magic(path) else _is_listed_or_picture if with_pictures else _is_listed
         below = (place for place, _ in _below(here, folder.rpartition("/")[0] + "/", passed))
         found = (place for place in below if takes(place.path))
     for place, info in in_order(_asked, found):  # index pages tell neither sizes nor etags
         if info is not None:
             yield place, info
+
+
+def _is_listed_or_picture(path: str) -> bool:
+    return _is_listed(path) or is_picture(path)
 
 
 def _asked(place: Location) -> tuple[Location, dict[str, Any] | None]:
@@ -218,10 +285,10 @@ def _asked(place: Location) -> tuple[Location, dict[str, Any] | None]:
         return place, None
 
 
-def _s3_keys(here: Location, folder: str) -> Iterator[_Found]:
+def _s3_keys(here: Location, folder: str, **more: str) -> Iterator[_Found]:
     """All keys below a prefix, page by page: `ls` would give those of a folder in one list, however many."""
     bucket, _, prefix = folder.partition("/")
-    request = {"Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/" if prefix else ""}
+    request = {"Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/" if prefix else "", **more}
     while True:
         with storage_errors(here.uri):
             try:

@@ -13,22 +13,23 @@ import posixpath
 import re
 import stat
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
 from featray.config import InputConfig, path_field_names
-from featray.errors import ConfigError, ErrorCode, StorageError
+from featray.errors import ConfigError, ErrorCode, StorageError, VideoError
 from featray.identity import partition_value, video_id
 from featray.redaction import has_query, readable_name, redact_uri
 from featray.sources.ahead import REQUESTS, Ahead, in_order
 from featray.sources.containers import is_container, read_entries
-from featray.sources.entry import Entry
-from featray.sources.expand import expand
+from featray.sources.entry import VIDEO_SUFFIXES, Entry, content_id, suffix
+from featray.sources.expand import expand, is_picture
 from featray.sources.keyset import KeySet
 from featray.sources.passed import PassedOver
 from featray.sources.places import hint, locate_input, refusal
+from featray.sources.sequences import Digest, Gathered, Sequence, digest_of, list_stills, still_of
 from featray.store.storage import Location, locate, storage_errors, unreadable_code
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Video:
-    """One media file of the input.
+    """One media file of the input, or a sequence of pictures.
 
     Attributes:
         video_id: 16 hex digits, from `uri` (and `member`).
@@ -50,6 +51,7 @@ class Video:
         extra: the other columns of the manifest that named it, as plain JSON data.
         problem: error code and message, if listing already found that it cannot be read.
         takes_options: whether the storage options of the config are meant for where it is.
+        sequence: how it is made of pictures; None for a media file.
     """
 
     video_id: str
@@ -63,6 +65,7 @@ class Video:
     extra: dict[str, Any] = field(default_factory=dict)
     problem: tuple[str, str] | None = None
     takes_options: bool = True
+    sequence: Sequence | None = None
 
 
 def list_videos(config: InputConfig, passed: PassedOver | None = None) -> Iterator[Video]:
@@ -79,9 +82,10 @@ def list_videos(config: InputConfig, passed: PassedOver | None = None) -> Iterat
     seen, links = KeySet(), KeySet()  # the listing itself is never held
     left_out, example = 0, ""
     misfits, misfit = 0, ""
+    passed = passed or PassedOver()
     for uri in config.uris:
         count = 0
-        for video in _ahead(expand(uri, config.storage_options, passed), config):
+        for video in _listed(uri, config, passed):
             count += 1
             if None in video.fields.values():
                 misfits, misfit = misfits + 1, misfit or video.uri
@@ -91,7 +95,8 @@ def list_videos(config: InputConfig, passed: PassedOver | None = None) -> Iterat
             elif is_other_link:
                 left_out, example = left_out + 1, example or video.uri
         if count == 0:
-            raise ConfigError(f"input.uris: nothing found at {locate(uri, config.storage_options).uri}")
+            what = "no picture" if config.kind == "sequences" else "nothing"
+            raise ConfigError(f"input.uris: {what} found at {locate(uri, config.storage_options).uri}")
     if left_out:
         what = "only what follows the `?` tells them from links listed before, and that is no part of a video's id"
         log.warning("%d left out of the input, such as one to %s: %s", left_out, example, what)
@@ -100,7 +105,65 @@ def list_videos(config: InputConfig, passed: PassedOver | None = None) -> Iterat
         log.warning("%d videos, such as %s: path does not fit input.path_fields %s; null", misfits, misfit, pattern)
 
 
-def find_video(uri: str, member: str | None, config: InputConfig) -> Video | None:
+def _listed(uri: str, config: InputConfig, passed: PassedOver) -> Iterator[Video]:
+    """What one URI of the input names: videos, then sequences, if those are taken."""
+    pictures = None if config.kind == "videos" else Gathered(passed)
+    for video in _ahead(expand(uri, config.storage_options, passed, pictures), config):
+        if pictures is not None and video.sequence is None and video.problem is None:
+            if config.kind == "sequences":
+                passed.file(video.member or video.uri)
+                continue
+            if video.member is not None or suffix(video.uri) in VIDEO_SUFFIXES:
+                pictures.give_up()
+        yield video
+    if pictures is not None:
+        for location, pattern, digest in pictures.sequences():
+            yield _of_pictures(location, Sequence("folder", pattern), digest, config)
+
+
+def _of_pictures(location: Location, sequence: Sequence, digest: Digest, config: InputConfig) -> Video:
+    """The video that the pictures of a folder are."""
+    info = {"size": digest.size_bytes, "type": "file"}
+    video = replace(_to_video(location, info, config.path_fields), content_id=digest.content_id)
+    return _as_sequence(video, sequence, config)
+
+
+def _as_sequence(video: Video, sequence: Sequence, config: InputConfig) -> Video:
+    """A folder or tar as a sequence, with the times that the config, or the manifest that names it, gives it."""
+    fps, problem = config.sequence_fps, video.problem
+    if (named := video.extra.get(_FPS_COLUMN)) not in (None, ""):
+        try:
+            fps = InputConfig(uris=["-"], sequence_fps=float(named)).sequence_fps
+        except (ValueError, TypeError):
+            text = f"{video.uri}: {_FPS_COLUMN} is {str(named)[:40]!r}, and has to be a number of pictures a second"
+            problem = problem or (ErrorCode.BAD_MANIFEST_ROW, readable_name(text))
+    if fps is None and config.related:
+        text = (
+            f"{video.uri}: its pictures have no times; set input.sequence_fps, "
+            "or input.related: false if they do not follow each other in time"
+        )
+        problem = problem or (ErrorCode.UNSUPPORTED_CONTAINER, text)
+    own = "" if fps == config.sequence_fps else f"@{fps:g}"
+    sequence = replace(sequence, fps=fps, related=config.related)
+    return replace(video, sequence=sequence, problem=problem, content_id=video.content_id + own)
+
+
+_FPS_COLUMN = "sequence_fps"
+"""Of a manifest that names folders and tars of pictures."""
+
+
+def _listed_again(location: Location, sequence: Sequence, config: InputConfig) -> Video:
+    """The video that the pictures of a folder are, whose listing has not been seen.
+
+    Raises:
+        StorageError: it cannot be listed.
+        VideoError: it has too many.
+    """
+    stills, _ = list_stills(location, sequence)
+    return _of_pictures(location, sequence, digest_of(stills), config)
+
+
+def find_video(uri: str, member: str | None, config: InputConfig, extra: dict[str, Any] | None = None) -> Video | None:
     """The one video that a row of `videos` names, as it is now; None if its shard file has no such member.
 
     A name is a name here and no pattern.
@@ -109,17 +172,52 @@ def find_video(uri: str, member: str | None, config: InputConfig) -> Video | Non
         uri: as the tables give it: without credentials and query.
         member: the name inside a shard file, else None.
         config: for storage options, `column` and `path_fields`; its URIs say only what the storage options are for.
+        extra: as the tables give it; may say how many pictures a second a sequence has.
 
     Raises:
         StorageError: the file is not there, or may not be read.
     """
     location, owned = locate_input(uri, config)
-    with storage_errors(location.uri):
-        info = location.fs.info(location.path)
+    takes_pictures = member is None and config.kind != "videos"
+    pattern = uri.rpartition("/")[2]
+    if takes_pictures and is_picture(pattern):
+        found = _listed_again(location, Sequence("folder", pattern), config)
+        return replace(_with_extra(found, extra or {}, config), takes_options=owned)
+    if takes_pictures and uri.endswith("/"):
+        info: dict[str, Any] = {"type": "directory"}  # of the web and of S3 none would say so
+    else:
+        with storage_errors(location.uri):
+            info = location.fs.info(location.path)
+    if takes_pictures and (sequence := _sequence_at(location, info, config, extra or {})) is not None:
+        return replace(sequence, takes_options=owned)
     video = replace(_to_video(location, info, config.path_fields), takes_options=owned)
     if member is None or not is_container(location):
         return video
     return next((held for held in _held_videos(location, video, config) if held.member == member), None)
+
+
+def _sequence_at(location: Location, info: dict[str, Any], config: InputConfig, extra: dict[str, Any]) -> Video | None:
+    """The sequence that a folder, tar or picture is; None if it is none of them."""
+    still = still_of(location, info)
+    if still is not None and info["type"] != "directory":
+        video = _of_pictures(location, Sequence("folder", still.name), digest_of([still]), config)
+        return _with_extra(video, extra, config)
+    if info["type"] == "directory":
+        return _with_extra(_listed_again(_as_folder(location), Sequence("folder"), config), extra, config)
+    if suffix(location.uri) == ".tar":
+        video = replace(_to_video(location, info, config.path_fields), extra=extra)
+        return _as_sequence(video, Sequence("tar"), config)
+    return None
+
+
+def _with_extra(video: Video, extra: dict[str, Any], config: InputConfig) -> Video:
+    if not extra.get(_FPS_COLUMN) or video.sequence is None:
+        return replace(video, extra=extra)
+    return _as_sequence(replace(video, extra=extra, problem=None), video.sequence, config)
+
+
+def _as_folder(location: Location) -> Location:
+    return replace(location, path=f"{location.path.rstrip('/')}/", uri=f"{location.uri.rstrip('/')}/")
 
 
 def _ahead(found: Iterator[tuple[Location, dict[str, Any]]], config: InputConfig) -> Iterator[Video]:
@@ -163,6 +261,10 @@ def _held_videos(location: Location, shard: Video, config: InputConfig) -> Itera
             problem=entry.problem,
         )
 
+    if suffix(location.uri) == ".tar" and config.kind != "videos":
+        if config.kind == "sequences" or (yield from _videos_of_tar(location, video_of)):
+            yield _as_sequence(shard, Sequence("tar"), config)
+        return
     entries = enumerate(read_entries(location, config.column))
     first = next(entries, None)
     if first is None:
@@ -170,6 +272,24 @@ def _held_videos(location: Location, shard: Video, config: InputConfig) -> Itera
     # Only what is named has to be asked for; what is held was found by reading the file.
     threads = REQUESTS if first[1].uri is not None else 1
     yield from in_order(video_of, chain([first], entries), threads)
+
+
+def _videos_of_tar(location: Location, video_of: Callable[[tuple[int, Entry]], Video]) -> Generator[Video, None, bool]:
+    """The videos of a tar that may be a sequence of pictures; whether it is, as it holds them and no video."""
+    pictures, videos, problems = 0, 0, []
+    for numbered in enumerate(read_entries(location, None, pictures=True)):
+        if numbered[1].is_picture:
+            pictures += 1
+        elif numbered[1].problem and not videos:
+            problems.append(numbered)
+        else:
+            videos += 1
+            yield from map(video_of, [*problems, numbered])
+            problems.clear()
+    if pictures and not videos:
+        return True  # what is wrong with it is said when it is planned
+    yield from map(video_of, problems)
+    return False
 
 
 def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
@@ -187,12 +307,17 @@ def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
             location, owned = locate_input(address, config)
             with storage_errors(location.uri):
                 info = location.fs.info(location.path)
+            sequence = None if config.kind == "videos" else _sequence_at(location, info, config, entry.extra)
+            if sequence is not None:
+                return replace(sequence, takes_options=owned)
             if info["type"] != "directory":
                 video = _to_video(location, info, config.path_fields)
                 return replace(video, extra=entry.extra, takes_options=owned)
             problem = ErrorCode.BAD_MANIFEST_ROW, f"{safe}: is a folder; a row names one video"
         except StorageError as error:
             problem = unreadable_code(error), readable_name(f"{error}{hint(address, config)}")
+        except VideoError as error:
+            problem = error.code, str(error)
         except ValueError:  # what a storage's library has no other word for: half a character, a NUL
             problem = ErrorCode.FETCH_FAILED, f"{safe}: is no name that its storage takes"
     fields = _path_fields(safe, config.path_fields)
@@ -225,21 +350,10 @@ def _to_video(location: Location, info: dict[str, Any], pattern: str | None) -> 
         uri=uri,
         address=address if uri == location.uri else uri,
         size_bytes=int(info["size"]) if info.get("size") is not None else -1,
-        content_id=_content_id(info),
+        content_id=content_id(info),
         fields=_path_fields(uri, pattern),
         problem=problem,
     )
-
-
-def _content_id(info: dict[str, Any]) -> str:
-    size = info.get("size")
-    for key in ("ETag", "etag", "md5", "content_md5"):
-        if info.get(key):
-            return f"etag:{str(info[key]).strip(chr(34))}:{size}"
-    for key in ("mtime", "LastModified", "last_modified", "updated"):
-        if info.get(key) is not None:
-            return f"mtime:{info[key]}:{size}"
-    return f"size:{size}"
 
 
 def _path_fields(uri: str, pattern: str | None) -> dict[str, str | None]:
@@ -247,7 +361,7 @@ def _path_fields(uri: str, pattern: str | None) -> dict[str, str | None]:
     if pattern is None:
         return {}
     parts = pattern.strip("/").split("/")
-    path = uri.split("://", 1)[-1].split("/")
+    path = uri.split("://", 1)[-1].rstrip("/").split("/")
     names = [name for name in path_field_names(pattern) if name != "name"]
     values: dict[str, str] = {}
     for part, text in zip(parts, path[-len(parts) :], strict=False):

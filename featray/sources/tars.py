@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 from featray.errors import ErrorCode
 from featray.identity import video_id
 from featray.redaction import readable_name
-from featray.sources.entry import MAX_ENTRIES, VIDEO_SUFFIXES, Entry, is_apple_double, suffix
+from featray.sources.entry import MAX_ENTRIES, PICTURE_SUFFIXES, VIDEO_SUFFIXES, Entry, is_apple_double, suffix
 from featray.sources.keyset import KeySet
 
 MAX_HEADER_BYTES: Final = 1 << 15
@@ -31,8 +31,8 @@ _SIZED_HEADERS: Final = frozenset(
 )
 
 
-def read_tar(file: IO[bytes]) -> Iterator[Entry]:
-    """Yield the videos of a tar, and of the tars that were joined to it with `cat`.
+def read_tar(file: IO[bytes], *, pictures: bool = False) -> Iterator[Entry]:
+    """Yield the videos of a tar, and of the tars that were joined to it with `cat`; its pictures too if asked for.
 
     Raises:
         TarError: it is damaged or breaks off.
@@ -43,7 +43,9 @@ def read_tar(file: IO[bytes]) -> Iterator[Entry]:
             text = f"more than {MAX_ENTRIES} members; the rest is left out"
             yield Entry(problem=(ErrorCode.BAD_SHARD, text))
             return
-        if not member.isreg() or suffix(member.name) not in VIDEO_SUFFIXES or is_apple_double(member.name):
+        ending = suffix(member.name)
+        is_picture = pictures and ending in PICTURE_SUFFIXES
+        if not member.isreg() or not (is_picture or ending in VIDEO_SUFFIXES) or is_apple_double(member.name):
             continue
         if len(member.name) > MAX_NAME_CHARS:
             text = f"a member's name of {len(member.name)} characters; {MAX_NAME_CHARS} are read"
@@ -53,10 +55,10 @@ def read_tar(file: IO[bytes]) -> Iterator[Entry]:
         named = name if seen.add(int(video_id(name), 16)) else f"{name}@{member.offset_data}"
         if member.sparse is not None:
             text = f"{named} is a sparse member, which is not read; write the tar without --sparse (-S)"
-            yield Entry(member=named, problem=(ErrorCode.BAD_SHARD, text))
+            yield Entry(member=named, problem=(ErrorCode.BAD_SHARD, text), is_picture=is_picture)
             continue
         place = {"offset": member.offset_data, "size": member.size}
-        yield Entry(member=named, place=place, size_bytes=member.size)
+        yield Entry(member=named, place=place, size_bytes=member.size, is_picture=is_picture)
 
 
 class _Bounded(tarfile.TarInfo):

@@ -23,7 +23,7 @@ from featray.store.storage import Location, delete, list_files, read_bytes, writ
 from featray.video.shots import THUMBNAIL_BYTES
 
 _HEADER = b"featray.landing"
-_NEVER_NULL = {"frame_index", "pts_us", "faces", "box_x1", "box_y1", "box_x2", "box_y2"}
+_NEVER_NULL = {"frame_index", "faces", "box_x1", "box_y1", "box_x2", "box_y2"}
 _DAMAGED = "damaged; delete its folder, and the next run does this video again"
 
 
@@ -152,6 +152,8 @@ def _checked_frames(frames: pa.Table) -> pa.Table:
     frames = _checked(frames, FRAMES_SCHEMA)
     if set(pc.unique(pc.binary_length(frames["thumbnail"])).to_pylist()) - {None, THUMBNAIL_BYTES}:
         raise ValueError("a thumbnail of another size")
+    if pc.any(pc.and_(pc.is_null(frames["pts_us"]), pc.is_null(frames["source_name"]))).as_py():
+        raise ValueError("pts_us is null")  # but of a picture, which need not have a time
     return frames
 
 

@@ -141,7 +141,8 @@ class _Borders:
         It stays null behind a unit that broke off.
         """
         frames = part.frames
-        if frames.num_rows and part.header.part == 0:
+        # The pictures of an unrelated sequence say themselves that they are cuts.
+        if frames.num_rows and part.header.part == 0 and frames["shot_cut"][0].as_py() is None:
             cuts = [
                 self._cut_before(frames["thumbnail"][0].as_py(), part.header.unit),
                 *frames["shot_cut"].to_pylist()[1:],
@@ -154,10 +155,12 @@ class _Borders:
             self._before = None
         return replace(part, frames=frames)
 
-    def _cut_before(self, thumbnail: bytes, unit: int) -> bool | None:
+    def _cut_before(self, thumbnail: bytes | None, unit: int) -> bool | None:
         if unit == 0:
             return False
-        return None if self._before is None else is_cut(read_thumbnail(self._before), read_thumbnail(thumbnail))
+        if self._before is None or thumbnail is None:
+            return None
+        return is_cut(read_thumbnail(self._before), read_thumbnail(thumbnail))
 
 
 def _track(part: Part, tracker: Tracker) -> NDArray[np.int32]:
@@ -166,9 +169,9 @@ def _track(part: Part, tracker: Tracker) -> NDArray[np.int32]:
     boxes = np.column_stack([faces[name].to_numpy() for name in ("box_x1", "box_y1", "box_x2", "box_y2")])
     ends = np.searchsorted(faces["frame_index"].to_numpy(), frames["frame_index"].to_numpy(), side="right")
     ids, start = [np.zeros(0, np.int32)], 0
-    for end, pts_us, cut in zip(
-        ends.tolist(), frames["pts_us"].to_pylist(), frames["shot_cut"].to_pylist(), strict=True
-    ):
+    # Pictures without times are unrelated, so that no track goes from one to another, however far apart they are.
+    times = frames["pts_us"].fill_null(0).to_pylist()
+    for end, pts_us, cut in zip(ends.tolist(), times, frames["shot_cut"].to_pylist(), strict=True):
         ids.append(tracker.update(pts_us, boxes[start:end], shot_cut=bool(cut)))
         start = end
     return np.concatenate(ids)
@@ -198,7 +201,7 @@ def _video_row(video: ManifestVideo, plan: VideoPlan, tally: _Tally, tracks: int
     truncated = any(error["error_code"] == ErrorCode.TRUNCATED for error in tally.errors)
     if not tally.frames_decoded and not tally.errors:
         tally.add_error(ErrorCode.DECODE_FAILED, "no frame could be decoded")
-    status = "ok" if not tally.errors else "partial" if tally.frames_sampled else "failed"
+    status = "ok" if not tally.errors else "partial" if tally.frames_decoded and tally.frames_sampled else "failed"
     known = {c.name for c in TABLES["videos"]}
     return {
         **{name: value for name, value in vars(video).items() if name in known},

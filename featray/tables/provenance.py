@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -87,6 +87,9 @@ class _Input(_Section):
     manifest_places: list[str] = []
     path_fields: str | None = None
     column: str | None = None
+    kind: Literal["auto", "videos", "sequences"] = "auto"
+    sequence_fps: float | None = None
+    related: bool = True
 
 
 class _Output(_Section):
@@ -104,6 +107,7 @@ class StoredConfig:
 
     Attributes:
         places: what `input.uris` and `input.manifest_places` name.
+        sequences: `kind`, `sequence_fps` and `related` of the input.
         data: all of it, as plain data.
     """
 
@@ -113,6 +117,7 @@ class StoredConfig:
     column: str | None
     tables: tuple[str, ...]
     data: dict[str, Any]
+    sequences: dict[str, Any]
 
 
 def read_config(text: str | None) -> StoredConfig:
@@ -128,7 +133,13 @@ def read_config(text: str | None) -> StoredConfig:
     found = _Stored.model_validate(data)
     places = (*found.input.uris, *found.input.manifest_places)
     return StoredConfig(
-        found.input.uris, places, found.input.path_fields, found.input.column, tuple(found.output.tables), data
+        found.input.uris,
+        places,
+        found.input.path_fields,
+        found.input.column,
+        tuple(found.output.tables),
+        data,
+        found.input.model_dump(include={"kind", "sequence_fps", "related"}),
     )
 
 

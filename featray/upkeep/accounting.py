@@ -36,8 +36,11 @@ PRESENT_DERIVED: Final = frozenset(
 )
 """The same of derived tables, beside those."""
 
-MAY_BE_NULL: Final[dict[str, set[str]]] = {"erasures": {"track_id"}}
-"""Where they may be null after all: an erasure of a whole video has no track."""
+MAY_BE_NULL: Final[dict[str, set[str]]] = {
+    "erasures": {"track_id"},
+    **{table: {"pts_us"} for table in (*FACE_TABLES, "frames")},
+}
+"""Where they may be null after all: an erasure of a whole video has no track, a picture need not have a time."""
 
 _ROUNDING = 1e-6
 """Of float32 at the ends of a range."""
@@ -82,6 +85,7 @@ def row_rules(table: str, columns: set[str], precision: str) -> dict[str, str]:
         rules["times"] = "start_us <= peak_us AND peak_us <= end_us"
     if table == "frames":
         rules["status_and_faces"] = "(status = 'ok') = (faces > 0)"
+        rules["pts_us"] = "pts_us IS NOT NULL" + (" OR source_name IS NOT NULL" if "source_name" in columns else "")
     return rules
 
 
@@ -190,7 +194,8 @@ _FACES_OF_FRAMES = """
         FROM faces GROUP BY video_id, frame_index
     ) n USING (video_id, frame_index)
     WHERE f.video_id IS NULL OR f.faces <> coalesce(n.faces, 0)
-       OR (n.video_id IS NOT NULL AND (n.first_us <> f.pts_us OR n.last_us <> f.pts_us))
+       OR (n.video_id IS NOT NULL
+           AND (n.first_us IS DISTINCT FROM f.pts_us OR n.last_us IS DISTINCT FROM f.pts_us))
 """
 
 _STATUS = """
@@ -203,7 +208,8 @@ _STATUS = """
     WHERE NOT CASE v.status
         WHEN 'ok' THEN v.error_code IS NULL AND e.n IS NULL
         WHEN 'partial' THEN v.frames_sampled > 0 AND coalesce(list_contains(e.codes, v.error_code), false)
-        WHEN 'failed' THEN v.frames_sampled = 0 AND coalesce(list_contains(e.codes, v.error_code), false)
+        WHEN 'failed' THEN least(v.frames_sampled, v.frames_decoded) = 0
+             AND coalesce(list_contains(e.codes, v.error_code), false)
         ELSE false END
 """
 

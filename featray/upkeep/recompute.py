@@ -8,6 +8,7 @@ and counted, and is not a failure: it tells nothing about the rows.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -113,7 +114,7 @@ def _draw(output: Output, count: int, seed: int, release: str | None) -> list[di
             SELECT dataset, release, video_id, frame_index, face_index FROM faces ORDER BY {order} LIMIT {int(count)}
         )
         SELECT f.*, blendshapes.* EXCLUDE (dataset, release, video_id, frame_index, face_index), mesh.mesh_xyz,
-               v.uri, v.member, v.content_id, r.config, r.config_hash, r.engine, r.precision,
+               v.uri, v.member, v.content_id, v.extra, r.config, r.config_hash, r.engine, r.precision,
                r.weights_sha256, r.conventions
         FROM {tables}
         SEMI JOIN drawn USING (dataset, release, video_id, frame_index, face_index)
@@ -184,7 +185,7 @@ class _Repeat:
         uri, member = rows[0]["uri"], rows[0]["member"]
         named = uri if member is None else f"{uri}#{member}"
         try:
-            video = find_video(uri, member, self._config.input)
+            video = find_video(uri, member, self._config.input, json.loads(rows[0]["extra"] or "{}"))
         except FeatrayError as error:
             hint = "; the tables keep no credentials and no signature: give --storage-option or --config"
             gone = isinstance(error, NotFound)

@@ -58,7 +58,7 @@ class Header:
     Attributes:
         container: FFmpeg's name of the format, first of its synonyms, such as `mov`.
         codec: FFmpeg's name of the decoder, such as `h264`.
-        time_base: seconds a tick of the stream's timestamps, as `num/den`.
+        time_base: seconds a tick of the stream's timestamps, as `num/den`; None for pictures without times.
         duration_us: of the stream if it says so, else of the container; None if neither does, or if it is absurd.
         frames_promised: frames that a complete index says will be shown; None where there is no such index.
         frames_estimated: from the promise, or duration and rate; None where neither is known.
@@ -68,7 +68,7 @@ class Header:
 
     container: str
     codec: str
-    time_base: TimeBase
+    time_base: TimeBase | None
     duration_us: Count | None
     frames_promised: Count | None
     frames_estimated: Count | None
@@ -165,9 +165,9 @@ def read_header(container: Any, stream: Any) -> Header:
     )
 
 
-def parse_time_base(text: str) -> Fraction:
-    """The inverse of `Header.time_base`."""
-    return Fraction(text)
+def parse_time_base(text: str | None) -> Fraction:
+    """The inverse of `Header.time_base`; where there is none, a tick is a picture."""
+    return Fraction(text or 1)
 
 
 def unread_tail(container: Any, stream: Any) -> str | None:

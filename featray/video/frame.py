@@ -40,22 +40,23 @@ Type._missing_ = classmethod(_type_not_listed)  # type: ignore[assignment]
 
 @dataclass(frozen=True)
 class Frame:
-    """One sampled frame of a video, not yet converted.
+    """One sampled frame of a video, or picture of a sequence, not yet converted.
 
     Attributes:
         index: position in presentation order, counted over the whole video.
-        pts_us: presentation time in microseconds, from the stream.
+        pts_us: presentation time in microseconds, from the stream; None for pictures without times.
         keyframe: whether it is one.
         width_px, height_px: of the upright frame, with square pixels and after rotation.
         rotation_degrees: counterclockwise turn that makes the stored picture upright: 0, 90, 180, 270.
         mirrored: whether the stored picture is flipped left to right before that turn.
-        picture: PyAV's frame, as stored.
+        picture: PyAV's frame, as stored; None if it is missing, which only pictures of a sequence are.
         beyond: whether it is no longer the unit's own, but the first of the next one.
         tone_map: how its HDR becomes SDR; None for SDR, and for HDR that is taken as it is coded.
+        name: of a picture of a sequence, else None.
     """
 
     index: int
-    pts_us: int
+    pts_us: int | None
     keyframe: bool
     width_px: int
     height_px: int
@@ -64,6 +65,23 @@ class Frame:
     picture: Any
     beyond: bool = False
     tone_map: ToneMap | None = None
+    name: str | None = None
+
+    @classmethod
+    def missing(cls, *, index: int, pts_us: int | None, name: str, beyond: bool = False) -> Frame:
+        """Stand for a picture that cannot be read."""
+        return cls(index, pts_us, True, 0, 0, 0, False, None, beyond, name=name)
+
+    @property
+    def time_us(self) -> int:
+        """`pts_us` of a frame that has a time."""
+        assert self.pts_us is not None
+        return self.pts_us
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it has no pixels."""
+        return self.picture is None
 
     @classmethod
     def of(
@@ -87,7 +105,7 @@ class Frame:
     @property
     def damaged(self) -> bool:
         """Whether the decoder says that the picture is not what was coded: patched up, or leaning on lost ones."""
-        return bool(self.picture.is_corrupt)
+        return self.is_missing or bool(self.picture.is_corrupt)
 
     @property
     def squared(self) -> bool:

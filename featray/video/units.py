@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,9 +25,29 @@ from featray.video.scan import PacketIndex
 Sample = EveryNth | FramesPerSecond | str
 
 
+class Picture(NamedTuple):
+    """A file of a sequence that is a frame.
+
+    Attributes:
+        position: in the sequence.
+        name: in its folder or tar.
+        size_bytes: -1 if not known.
+        offset: of its bytes in the tar; None for a file of its own.
+        pts_us: when it is shown; None if the sequence has no times.
+        problem: why it cannot be read, else None.
+    """
+
+    position: Count
+    name: str
+    size_bytes: int
+    offset: Count | None = None
+    pts_us: Ticks | None = None
+    problem: str | None = None
+
+
 @dataclass(frozen=True)
 class Unit:
-    """A part of one video: a time range `[start_pts, end_pts)` in stream ticks, or a range of frames.
+    """A part of one video: a time range `[start_pts, end_pts)` in stream ticks, a range of frames, or of pictures.
 
     Attributes:
         index: position among the video's units.
@@ -37,7 +57,10 @@ class Unit:
         origin_pts: of the video's first frame; None where start_pts is None.
         previous_pts: of the last frame before the unit; None where start_pts is None.
         keyframe_pts: of the keyframe from which the first frame is decoded; None means from the beginning.
-        end_index: presentation index of the first frame after, in a unit that is a range of frames.
+        end_index: presentation index of the first frame after, in a unit that is a range of frames or pictures.
+        pictures: of a sequence: those that are sampled; behind them, with a stride, the first one of the next unit.
+        unrelated: whether each of its pictures is a shot of its own.
+        problem: error code and message of what is wrong with the sequence behind its last picture.
     """
 
     index: Count
@@ -48,6 +71,9 @@ class Unit:
     previous_pts: Ticks | None = None
     keyframe_pts: Ticks | None = None
     end_index: Count | None = None
+    pictures: tuple[Picture, ...] = ()
+    unrelated: bool = False
+    problem: tuple[str, str] | None = None
 
     @property
     def is_last(self) -> bool:

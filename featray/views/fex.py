@@ -153,6 +153,7 @@ def _facts(frame: pd.DataFrame) -> dict[str, Any]:
     if source is not None:
         facts["input"] = frame[source]
     if "pts_us" in frame:
-        seconds = (frame["pts_us"] // 1_000_000).tolist()
-        facts["approx_time"] = [f"{second // 60:02d}:{second % 60:02d}" for second in seconds]
+        # As floats: pictures need not have times, which is NaN here.
+        seconds = (frame["pts_us"].astype(float) // 1_000_000).tolist()
+        facts["approx_time"] = [f"{s // 60:02.0f}:{s % 60:02.0f}" if s == s else None for s in seconds]
     return facts

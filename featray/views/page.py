@@ -117,7 +117,7 @@ class Pages:
         self._latest = shown.sampled or self._latest
         page.paste(picture, (0, (self._height_px - picture.height) // 2))
         page.paste(self._panel.draw(self._latest, self._look.track_id), (self._picture_px[0], 0))
-        page.paste(self._timeline.draw(shown.frame.pts_us), (0, self._height_px))
+        page.paste(self._timeline.draw(shown.frame.time_us), (0, self._height_px))
         return page
 
     def _say(self, picture: Image.Image, words: str) -> None:

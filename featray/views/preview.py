@@ -119,14 +119,14 @@ def _write_clip(path: Path, source: Source, sampled: list[SampledFrame], look: L
     shown = source.run(sampled, settings.start_us, settings.end_us, only_sampled=only_sampled)
     hidden = hidden_squares(sampled) if settings.blur else {}
     first = next(shown)
-    begin_us = first.frame.pts_us
+    begin_us = first.frame.time_us
     size = (first.frame.width_px, first.frame.height_px)
     span_us = (min(begin_us, sampled[0].pts_us), sampled[-1].pts_us)
     pages = Pages(look, sampled, settings.columns, size, settings.height_px, span_us)
 
     def drawn() -> Iterator[tuple[int, Any]]:
         for item in _and_rest(first, shown):
-            yield item.frame.pts_us - begin_us, pages.draw(item, hidden.get(item.frame.index, []))
+            yield item.frame.time_us - begin_us, pages.draw(item, hidden.get(item.frame.index, []))
 
     return write_mp4(path, drawn(), pages.size_px)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import duckdb
 import numpy as np
@@ -15,6 +15,12 @@ from featray.names import MESH_VERTICES
 from featray.tables.named import is_named, not_named
 from featray.tables.provenance import StoredConfig, read_config, read_unusable
 from featray.tables.query import literal, read_rows, run_sql
+
+PICTURE_US: Final = 1_000_000
+"""How far pictures without times are apart when they are shown."""
+
+TIME_US: Final = f"coalesce(pts_us, frame_index::BIGINT * {PICTURE_US})"
+"""SQL: when a frame is shown."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class VideoRow:
         unusable: columns that its checkpoint is known not to estimate, whatever they hold.
         input_places: what the config of that run named: what storage options for videos are for.
         squared, tone_mapped: what was done to frames; None in rows of versions that did neither.
+        extra: the other columns of the manifest that named it, as JSON.
+        sequences: what the config of that run said of sequences.
     """
 
     dataset: str
@@ -46,11 +54,13 @@ class VideoRow:
     squared: bool | None = None
     tone_mapped: bool | None = None
     unusable: tuple[str, ...] = ()
+    extra: str | None = None
+    sequences: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """What people call it: the last part of its place."""
-        return (self.member or self.uri).rsplit("/", 1)[-1]
+        return (self.member or self.uri).rstrip("/").rsplit("/", 1)[-1]
 
     @property
     def where(self) -> str:
@@ -123,7 +133,7 @@ def find_video(connection: duckdb.DuckDBPyConnection, name: str, dataset: str | 
     runs = _rows(
         connection, f"SELECT weights_trained, unusable, config FROM runs WHERE run_id = {literal(row['run_id'])}"
     )
-    known = {field: row[field] for field in VideoRow.__annotations__ if field in row}
+    known = {name: row[name] for name in VideoRow.__annotations__ if name in row}
     config = _stored(runs[0]["config"]) if runs else None
     return VideoRow(
         **known,
@@ -131,6 +141,7 @@ def find_video(connection: duckdb.DuckDBPyConnection, name: str, dataset: str | 
         column=config.column if config else None,
         input_places=config.places if config else (),
         unusable=read_unusable(runs[0]["unusable"]) if runs else (),
+        sequences=config.sequences if config else {},
     )
 
 
@@ -138,6 +149,8 @@ def read_frames(
     connection: duckdb.DuckDBPyConnection, video: VideoRow, start_us: int | None, end_us: int | None, *, mesh: bool
 ) -> list[SampledFrame]:
     """The sampled frames with a time in `[start_us, end_us]`, in order, with their faces.
+
+    Pictures without times come a second apart.
 
     Args:
         connection: of `tables.query.connect`.
@@ -147,15 +160,18 @@ def read_frames(
         mesh: whether to read meshes too.
     """
     condition = video.where
-    condition += "" if start_us is None else f" AND pts_us >= {start_us}"
-    condition += "" if end_us is None else f" AND pts_us <= {end_us}"
+    condition += "" if start_us is None else f" AND {TIME_US} >= {start_us}"
+    condition += "" if end_us is None else f" AND {TIME_US} <= {end_us}"
     order = "ORDER BY frame_index, face_index"
-    faces = run_sql(connection, f"SELECT * FROM faces WHERE {condition} {order}").read_all()
+    faces = run_sql(
+        connection, f"SELECT * REPLACE ({TIME_US} AS pts_us) FROM faces WHERE {condition} {order}"
+    ).read_all()
     meshes = None
     if mesh:
         meshes = run_sql(connection, f"SELECT mesh_xyz FROM mesh WHERE {condition} {order}").read_all()
     by_frame = _faces_by_frame(faces, meshes if meshes is not None and meshes.num_rows == faces.num_rows else None)
-    frames = _rows(connection, f"SELECT frame_index, pts_us, status FROM frames WHERE {condition} ORDER BY frame_index")
+    columns = f"frame_index, {TIME_US} AS pts_us, status"
+    frames = _rows(connection, f"SELECT {columns} FROM frames WHERE {condition} ORDER BY frame_index")
     return [SampledFrame(**frame, faces=tuple(by_frame.get(frame["frame_index"], ()))) for frame in frames]
 
 

@@ -81,7 +81,7 @@ def draw_sheet(shown: Iterable[tuple[Shown, list[Square]]], number: int, look: L
         picture = draw_picture(item, cell[1] / item.frame.height_px, look, hidden)
         sheet.paste(picture if picture.size == cell else picture.resize(cell), corner)
         draw = ImageDraw.Draw(sheet)
-        words = f"{clock_text(item.frame.pts_us)}   frame {item.frame.index}"
+        words = f"{clock_text(item.frame.time_us)}   frame {item.frame.index}"
         tag(draw, (corner[0], corner[1] + cell[1]), words, 14, RAISED, INK)
         draw_summary(sheet, (corner[0], corner[1] + cell[1]), cell[0], _summarised(item.sampled, look.track_id))
     draw_footer(ImageDraw.Draw(sheet), look, (0, height - _FOOTER, width, height), 1.0, 13.5)

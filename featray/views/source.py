@@ -6,11 +6,15 @@ as its storage tells, and every sampled frame must be found at its exact time.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Final
+
+import av
+import numpy as np
 
 from featray.config import DecodeConfig, InputConfig
 from featray.errors import StorageError, UsageError, VideoError
@@ -19,8 +23,9 @@ from featray.sources.listing import Video, find_video
 from featray.video.container import parse_time_base
 from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.frame import Frame
+from featray.video.stills import decode_stills
 from featray.video.units import Unit
-from featray.views.selection import SampledFrame, VideoRow
+from featray.views.selection import PICTURE_US, SampledFrame, VideoRow
 
 _UNIT_FRAMES: Final = 64
 """Short units, so that a range in a long video is reached by a seek and little is decoded before it."""
@@ -49,10 +54,10 @@ def find_source(row: VideoRow, source: str | None, storage_options: dict[str, An
         UsageError: it is not there, or is not the same object any more.
     """
     places = [source] if source else list(row.input_places) or ["/"]
-    config = InputConfig(uris=places, storage_options=storage_options, column=row.column)
+    config = InputConfig(uris=places, storage_options=storage_options, column=row.column, **row.sequences)
     try:
-        video = find_video(source or row.uri, row.member, config)
-    except (StorageError, UsageError) as error:
+        video = find_video(source or row.uri, row.member, config, json.loads(row.extra or "{}"))
+    except (StorageError, UsageError, VideoError) as error:
         raise UsageError(f"{row.uri}: the source of {row.video_id} cannot be opened ({error}); {_NAME_IT}") from None
     if video is None:
         raise UsageError(f"{source or row.uri}: holds no member {row.member}; {_NAME_IT}")
@@ -73,6 +78,8 @@ class Source:
         Raises:
             VideoError: it cannot be opened.
         """
+        if video.sequence is not None and video.sequence.fps is None:
+            video = replace(video, sequence=replace(video.sequence, fps=1_000_000 / PICTURE_US))
         self._row, self._video, self._options = row, video, storage_options
         pixels = max((row.width or 0) * (row.height or 0), DecodeConfig().max_pixels)
         self._settings = DecodeConfig(
@@ -88,7 +95,7 @@ class Source:
         time_base = parse_time_base(plan.header.time_base)
         self._units = plan.units
         self._starts_us = [
-            None if unit.start_pts is None else math.floor(unit.start_pts * time_base * 1_000_000)
+            None if (start := _start_pts(unit)) is None else math.floor(start * time_base * 1_000_000)
             for unit in plan.units
         ]
 
@@ -110,15 +117,15 @@ class Source:
         awaited = next(waiting, None)
         with closing(self._frames_from(start_us)) as frames:
             for frame in frames:
-                if start_us is not None and frame.pts_us < start_us:
+                if start_us is not None and frame.time_us < start_us:
                     continue
-                if (end_us is not None and frame.pts_us > end_us) or (only_sampled and awaited is None):
+                if (end_us is not None and frame.time_us > end_us) or (only_sampled and awaited is None):
                     break
-                if awaited is not None and (frame.index, frame.pts_us) == (awaited.frame_index, awaited.pts_us):
+                if awaited is not None and (frame.index, frame.time_us) == (awaited.frame_index, awaited.pts_us):
                     self._check_size(frame)
                     yield Shown(frame, awaited)
                     awaited = next(waiting, None)
-                elif awaited is not None and frame.pts_us > awaited.pts_us:
+                elif awaited is not None and frame.time_us > awaited.pts_us:
                     break
                 elif not only_sampled:
                     yield Shown(frame, None)
@@ -137,19 +144,31 @@ class Source:
 
     def _frames_from(self, start_us: int | None) -> Generator[Frame]:
         with open_source(self._video, self._options) as file:
-            yield from decode_pyav(file, self._unit_at(start_us), self._settings, DecodeAccount())
+            if self._video.sequence is None:
+                yield from decode_pyav(file, self._unit_at(start_us), self._settings, DecodeAccount())
+                return
+            for unit in self._units[self._position_at(start_us) :]:
+                yield from map(_blank, decode_stills(file, unit, self._settings, DecodeAccount()))
 
     def _unit_at(self, start_us: int | None) -> Unit:
         """From the last keyframe that a unit starts with, before a time, to the end of the video."""
+        return replace(self._units[self._position_at(start_us)], end_pts=None, end_index=None)
+
+    def _position_at(self, start_us: int | None) -> int:
         position = 0
         for number, begins_us in enumerate(self._starts_us):
             if start_us is not None and begins_us is not None and begins_us <= start_us:
                 position = number
-        return replace(self._units[position], end_pts=None, end_index=None)
+        return position
 
     def _check_size(self, frame: Frame) -> None:
         expected = (self._row.width, self._row.height)
-        if None not in expected and (frame.width_px, frame.height_px) != expected and frame.index == 0:
+        if (
+            None not in expected
+            and (frame.width_px, frame.height_px) != expected
+            and frame.index == 0
+            and not frame.name
+        ):
             size = f"{frame.width_px}x{frame.height_px}, where the tables say {expected[0]}x{expected[1]}"
             raise UsageError(f"{self._video.uri}: its frames are {size}; {self._about_content()}")
 
@@ -157,6 +176,22 @@ class Source:
         if self._video.content_id != self._row.content_id:
             return f"{_changed(self._row, self._video)}; {_NAME_IT}"
         return "its content id is unchanged, so this is a defect of featray's; please report it"
+
+
+def _start_pts(unit: Unit) -> int | None:
+    """Of a unit's first frame, in ticks; a sequence's tick is a picture."""
+    return unit.pictures[0].position if unit.pictures else unit.start_pts
+
+
+def _blank(frame: Frame) -> Frame:
+    """A grey picture where one is missing."""
+    if not frame.is_missing:
+        return frame
+    grey = av.VideoFrame.from_ndarray(np.full((*_BLANK_PX, 3), 128, np.uint8), format="rgb24")
+    return replace(frame, picture=grey, width_px=grey.width, height_px=grey.height)
+
+
+_BLANK_PX: Final = (90, 160)
 
 
 def _changed(row: VideoRow, video: Video) -> str:

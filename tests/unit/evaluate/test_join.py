@@ -152,16 +152,11 @@ def pictures(tmp_path_factory):
     faces = [{"AU12": 0.25}, {"AU12": 0.5}, {"AU12": 0.75}]
     planted = Planted(
         {
-            "SN001/Y": [(0, 0, "ok", faces[:1]), (1, 1, "ok", faces[1:2])],
-            "SN002/Y": [(0, 0, "ok", faces[2:])],
+            "SN001/Y": [(0, 0, "ok", faces[:1], "day1/000.jpg"), (1, 1, "ok", faces[1:2], "day1/001.jpg")],
+            "SN002/Y": [(0, 0, "ok", faces[2:], "day1/000.jpg")],
         }
     )
-    scope = open_scope(planted.write(tmp_path_factory.mktemp("pictures")), None, None)
-    scope.connection.execute("ALTER VIEW in_frames RENAME TO plain_frames")
-    scope.connection.execute(
-        "CREATE VIEW in_frames AS SELECT *, printf('day1/%03d.jpg', frame_index) AS source_name FROM plain_frames"
-    )
-    return scope
+    return open_scope(planted.write(tmp_path_factory.mktemp("pictures")), None, None)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from scipy.io import savemat
@@ -219,23 +218,13 @@ def convert(script, root, out, monkeypatch):
 def release(root, tree: Tree):
     """What a perfect run over the data set's files would have written; pictures by name, as `frames.source_name`."""
     videos = {
-        name: [(key if isinstance(key, int) else n, n, "ok", [face]) for n, (key, face) in enumerate(frames.items())]
+        name: [
+            (n, n, "ok", [face], key) if isinstance(key, str) else (key, n, "ok", [face])
+            for n, (key, face) in enumerate(frames.items())
+        ]
         for name, frames in tree.faces.items()
     }
-    planted = Planted(videos, folder="file:///data/set")
-    scope = open_scope(planted.write(root), None, None)
-    named = [
-        (planted.video_id(name), n, key)
-        for name, frames in tree.faces.items() for n, key in enumerate(frames) if isinstance(key, str)
-    ]  # fmt: skip
-    if named:
-        columns = [pa.array(values) for values in zip(*named, strict=True)]
-        scope.connection.register("names", pa.table(columns, names=["video_id", "frame_index", "source_name"]))
-        scope.connection.execute("ALTER VIEW in_frames RENAME TO plain")
-        scope.connection.execute(
-            "CREATE VIEW in_frames AS SELECT * FROM plain JOIN names USING (video_id, frame_index)"
-        )
-    return scope
+    return open_scope(Planted(videos, folder="file:///data/set").write(root), None, None)
 
 
 @pytest.mark.parametrize("name", TREES)

@@ -1,0 +1,174 @@
+"""Extract. Sequences of pictures: cut into units, which carry their pictures, and read picture by picture.
+
+Planning lists the folder or tar again, in the process that may use the network; no picture is opened for it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from types import TracebackType
+from typing import IO, Final, Self
+
+from featray.config import DecodeConfig, FramesPerSecond
+from featray.errors import ErrorCode, StorageError, VideoError
+from featray.sources.entry import suffix
+from featray.sources.listing import Video
+from featray.sources.sequences import Still, digest_of, list_stills
+from featray.store.storage import Location, explain, open_ranges, transport_errors, unreadable_code
+from featray.video.container import Header
+from featray.video.stills import MAX_FILE_BYTES
+from featray.video.units import WHOLE_VIDEO, Picture, Sampler, Unit
+
+_CODECS: Final = {".png": "png", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff", ".bmp": "bmp", ".dib": "bmp"}
+"""FFmpeg's names; all other suffixes are JPEG's."""
+
+
+def cut_sequence(
+    video: Video, location: Location, settings: DecodeConfig, stride: int
+) -> tuple[Header, tuple[Unit, ...]]:
+    """List a sequence's pictures, and cut them into units of at most `unit_frames` that are sampled.
+
+    Args:
+        video: which has a `sequence`.
+        location: of its folder or tar.
+        settings: of decoding.
+        stride: units meet at pictures that are a multiple of this among those sampled.
+
+    Raises:
+        VideoError: it has no pictures any more, others than were listed, or none that the settings can sample.
+        StorageError: the folder or tar cannot be listed.
+    """
+    sequence = video.sequence
+    assert sequence is not None
+    stills, problem = list_stills(location, sequence)
+    if sequence.held == "folder" and digest_of(stills).content_id != video.content_id.partition("@")[0]:
+        text = f"{video.uri}: its pictures changed after they were listed; run again"
+        raise VideoError(text, code=ErrorCode.FETCH_FAILED)
+    if not stills:
+        raise VideoError(f"{video.uri}: {problem or 'holds no picture'}", code=ErrorCode.BAD_SHARD)
+    if sequence.fps is None and isinstance(settings.sample, FramesPerSecond):
+        text = f"{video.uri}: its pictures have no times, which decode.sample fps needs; set input.sequence_fps"
+        raise VideoError(text, code=ErrorCode.UNSUPPORTED_CONTAINER)
+    tick = None if sequence.fps is None else 1 / Fraction(str(sequence.fps))
+    sampler = Sampler(settings.sample, tick or Fraction(1), WHOLE_VIDEO[0])
+    taken = [_picture(i, still, tick) for i, still in enumerate(stills) if sampler.takes(i, i)]
+    units = _cut(taken, max(settings.unit_frames // stride, 1) * stride, stride, unrelated=not sequence.related)
+    if problem is not None:
+        units[-1] = replace(units[-1], problem=(ErrorCode.BAD_SHARD, problem))
+    kinds = Counter(_CODECS.get(suffix(still.name), "mjpeg") for still in stills)
+    header = Header(
+        container="image2",
+        codec=kinds.most_common(1)[0][0],
+        time_base=None if tick is None else f"{tick.numerator}/{tick.denominator}",
+        duration_us=None if tick is None else round(len(stills) * tick * 1_000_000),
+        frames_promised=len(stills),
+        frames_estimated=len(stills),
+    )
+    return header, tuple(units)
+
+
+def _picture(index: int, still: Still, tick: Fraction | None) -> Picture:
+    pts_us = None if tick is None else round(index * tick * 1_000_000)
+    return Picture(index, still.name, still.size_bytes, still.offset, pts_us, still.problem)
+
+
+def _cut(taken: list[Picture], length: int, stride: int, *, unrelated: bool) -> list[Unit]:
+    units = []
+    for number, start in enumerate(range(0, len(taken), length)):
+        following = taken[start + length : start + length + 1]
+        units.append(
+            Unit(
+                number,
+                first_index=taken[start].position if number else 0,
+                end_index=following[0].position if following else None,
+                pictures=tuple(taken[start : start + length] + (following if stride > 1 else [])),
+                unrelated=unrelated,
+            )
+        )
+    return units
+
+
+class PictureReader:
+    """Reads the pictures of a sequence; a context manager, as what it reads is open.
+
+    Attributes:
+        fetched_bytes: that came from a storage, not from this machine's disk.
+    """
+
+    def __init__(self, video: Video, location: Location) -> None:
+        assert video.sequence is not None
+        self._location = folder_of(location, video.sequence.pattern)
+        self._in_tar = video.sequence.held == "tar"
+        self._size_bytes = video.size_bytes
+        self._tar: IO[bytes] | None = None
+        self.fetched_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._tar is not None:
+            self._tar.close()
+
+    def __call__(self, picture: Picture) -> bytes:
+        """Return the bytes of a picture.
+
+        Raises:
+            VideoError: they are too many, or cannot be read.
+        """
+        read = self._from_tar if self._in_tar else self._from_folder
+        data = checked(picture, read)
+        self.fetched_bytes += 0 if self._location.is_local else len(data)
+        return data
+
+    def _from_tar(self, picture: Picture) -> bytes:
+        if self._tar is None:
+            self._tar = open_ranges(self._location, size_bytes=self._size_bytes if self._size_bytes >= 0 else None)
+        self._tar.seek(picture.offset or 0)
+        return self._tar.read(picture.size_bytes)
+
+    def _from_folder(self, picture: Picture) -> bytes:
+        if picture.name.startswith("/") or ".." in picture.name.split("/"):  # the plan may be somebody else's
+            raise VideoError("is no name of a picture in its folder", code=ErrorCode.BAD_SHARD)
+        return read_whole(self._location.child(picture.name), picture.size_bytes)
+
+
+def folder_of(location: Location, pattern: str | None) -> Location:
+    """The folder that holds a sequence, without the pattern that chose among its files."""
+    if pattern is None:
+        return location
+    ends = location.path.rpartition("/")[0], location.uri.rpartition("/")[0]
+    return Location(location.fs, *ends, location.root)
+
+
+def read_whole(location: Location, size_bytes: int) -> bytes:
+    """Return the bytes of a file, one more than are allowed at most; its size, if it is known, saves a question."""
+    with open_ranges(location, size_bytes=size_bytes if size_bytes >= 0 else None, cached=False) as file:
+        return bytes(file.read(MAX_FILE_BYTES + 1))
+
+
+def checked(picture: Picture, read: Callable[[Picture], bytes]) -> bytes:
+    """Return what `read` gives of a picture, if it may be read.
+
+    Raises:
+        VideoError: it has too many bytes, or they cannot be read.
+    """
+    if picture.problem is not None:
+        raise VideoError(picture.problem, code=ErrorCode.BAD_SHARD)
+    data = b""
+    if picture.size_bytes <= MAX_FILE_BYTES:
+        try:
+            data = read(picture)
+        except StorageError as error:
+            raise VideoError(str(error), code=unreadable_code(error)) from None
+        except transport_errors() as error:
+            raise VideoError(explain(error), code=unreadable_code(error)) from None
+    if max(picture.size_bytes, len(data)) > MAX_FILE_BYTES:
+        text = f"a file of {max(picture.size_bytes, len(data))} bytes; {MAX_FILE_BYTES} are read of a picture"
+        raise VideoError(text, code=ErrorCode.TOO_LARGE)
+    return data

@@ -1,0 +1,212 @@
+"""Sources. Sequences: the pictures of a folder, or of a tar, which are a video whose frames they are.
+
+A sequence is named by its folder, with a `/` behind it; by its tar; or, where a glob chose among a folder's files, by
+the folder and the glob's last part. Its content id follows from the names, sizes and etags (or dates) of its pictures,
+in whatever order they are listed, so that a listing holds a number a folder and not its names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+from featray.errors import ErrorCode, VideoError
+from featray.redaction import readable_name
+from featray.sources.containers import read_entries
+from featray.sources.entry import MAX_ENTRIES, content_id
+from featray.sources.expand import files_in, glob_test, is_picture
+from featray.sources.passed import PassedOver
+from featray.store.storage import Location
+
+_DIGITS: Final = re.compile("([0-9]+)")
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """How a video is made of pictures.
+
+    Attributes:
+        held: whether they are files of a folder, or members of a tar.
+        pattern: of the folder's files; None for all pictures.
+        fps: pictures a second; None: they have no times.
+        related: whether they follow each other in time.
+    """
+
+    held: Literal["folder", "tar"]
+    pattern: str | None = None
+    fps: float | None = None
+    related: bool = True
+
+
+class Still(NamedTuple):
+    """A picture of a sequence.
+
+    Attributes:
+        name: in its folder or tar.
+        size_bytes: -1 if not known.
+        offset: of its bytes in the tar; None for a file.
+        content: its content id, as far as the listing tells.
+        problem: why it cannot be read, else None.
+    """
+
+    name: str
+    size_bytes: int
+    offset: int | None = None
+    content: str = ""
+    problem: str | None = None
+
+
+def natural_key(name: str) -> tuple[Any, ...]:
+    """A key that sorts names as people count: `2.png` before `10.png`; of `2.png` and `02.png` the second first.
+
+    >>> sorted(["10.png", "2.png", "1.png"], key=natural_key)
+    ['1.png', '2.png', '10.png']
+    """
+    parts = _DIGITS.split(name)
+    # By length and digits, as a number of ten thousand digits takes Python long, or too long for its own limit.
+    numbers = [(len(digits.lstrip("0")), digits.lstrip("0")) for digits in parts[1::2]]
+    parts[1::2] = numbers
+    return (*parts, name)
+
+
+@dataclass
+class Digest:
+    """What a listing says of a sequence, whatever its order.
+
+    Attributes:
+        count: pictures.
+        size_bytes: all together, as far as known.
+    """
+
+    count: int = 0
+    size_bytes: int = 0
+    _sum: int = 0
+
+    def add(self, name: str, size_bytes: int, content: str) -> None:
+        """Add a picture."""
+        self.count += 1
+        self.size_bytes += max(size_bytes, 0)
+        line = f"{name}\0{content}".encode(errors="surrogatepass")
+        self._sum = (self._sum + int.from_bytes(hashlib.sha256(line).digest())) % (1 << 256)
+
+    @property
+    def content_id(self) -> str:
+        """Names the pictures as far as their listing tells."""
+        return f"pictures:{self.count}:{self._sum:064x}"
+
+
+class Gathered:
+    """The pictures that a listing came by, by sequence.
+
+    Args:
+        passed: notes them once nobody wants them.
+    """
+
+    def __init__(self, passed: PassedOver) -> None:
+        self._found: dict[tuple[str, str | None], tuple[Location, Digest]] = {}
+        self._counted = PassedOver()
+        self._passed = passed
+        self._is_wanted = True
+
+    def add(self, picture: Location, info: dict[str, Any], pattern: str | None) -> None:
+        """Note a picture.
+
+        Args:
+            picture: where it is.
+            info: what the listing says of it.
+            pattern: of the names of its sequence; None for the whole folder.
+        """
+        if not self._is_wanted:
+            self._passed.file(picture.path)
+            return
+        self._counted.file(picture.path)
+        folder, _, name = picture.path.partition("?")[0].rpartition("/")
+        known = self._found.get((folder, pattern))
+        if known is None:
+            known = self._found[folder, pattern] = _sequence_location(picture, folder, pattern), Digest()
+        known[1].add(name, _size(info), content_id(info))
+
+    def give_up(self) -> None:
+        """Videos are wanted, not pictures: pass over those that were found, and all that will be."""
+        self._is_wanted = False
+        self._found.clear()
+        self._passed.files.update(self._counted.files)
+        self._counted.files.clear()
+
+    def sequences(self) -> Iterator[tuple[Location, str | None, Digest]]:
+        """Where each sequence is, the pattern of its names, and what was found."""
+        for (_, pattern), (location, digest) in self._found.items():
+            yield location, pattern, digest
+
+
+def _sequence_location(picture: Location, folder: str, pattern: str | None) -> Location:
+    uri = picture.at(folder).uri.rstrip("/")
+    return Location(picture.fs, f"{folder}/{pattern or ''}", f"{uri}/{pattern or ''}", picture.root)
+
+
+def _size(info: dict[str, Any]) -> int:
+    return -1 if info.get("size") is None else int(info["size"])
+
+
+def list_stills(location: Location, sequence: Sequence) -> tuple[list[Still], str | None]:
+    """Return a sequence's pictures in natural order; and what is wrong with its tar, if it is cut off or damaged.
+
+    Raises:
+        VideoError: there are too many.
+        StorageError: the folder or tar cannot be read.
+    """
+    problem = None
+    if sequence.held == "folder":
+        stills = _in_folder(location, sequence.pattern)
+    else:
+        stills = []
+        for entry in read_entries(location, None, pictures=True):
+            if entry.is_picture:
+                text = entry.problem[1] if entry.problem else None
+                stills.append(Still(str(entry.member), entry.size_bytes, entry.place.get("offset"), problem=text))
+            elif entry.problem:
+                problem = entry.problem[1]
+    return sorted(stills, key=lambda still: natural_key(still.name)), problem
+
+
+def still_of(location: Location, info: dict[str, Any]) -> Still | None:
+    """A file as a picture of a sequence; None if it is none."""
+    name = location.path.partition("?")[0].rpartition("/")[2]
+    if not is_picture(name):
+        return None
+    safe = readable_name(name)
+    problem = None if safe == name else "its name is not UTF-8, and no table can hold it; rename the file"
+    return Still(safe, _size(info), None, content_id(info), problem)
+
+
+def _in_folder(location: Location, pattern: str | None) -> list[Still]:
+    if pattern is not None:
+        with suppress(OSError, ValueError):  # a name that is there is that file, and no pattern
+            one = still_of(location, location.fs.info(location.path))
+            return [] if one is None else [one]
+    folder = location.path.rpartition("/")[0] if pattern else location.path.rstrip("/")
+    takes = glob_test(pattern) if pattern else lambda name: True
+    stills: list[Still] = []
+    for place, info in files_in(location, folder):
+        still = still_of(place, info)
+        if still is None or not takes(still.name):
+            continue
+        if len(stills) == MAX_ENTRIES:
+            raise VideoError(
+                f"{location.uri}: more than {MAX_ENTRIES} pictures in one folder; spread them over several",
+                code=ErrorCode.TOO_LARGE,
+            )
+        stills.append(still)
+    return stills
+
+
+def digest_of(stills: list[Still]) -> Digest:
+    """What a listing says of these pictures."""
+    digest = Digest()
+    for still in stills:
+        digest.add(still.name, still.size_bytes, still.content)
+    return digest

@@ -1,0 +1,174 @@
+"""Which pictures are which sequence, in which order, and when they are taken at all."""
+
+import csv
+import os
+
+import pytest
+
+from featray.config import InputConfig, parse_config
+from featray.errors import ConfigError, ErrorCode
+from featray.sources.expand import covers
+from featray.sources.listing import find_video, list_videos
+from featray.sources.passed import PassedOver
+from featray.sources.sequences import Sequence, list_stills, natural_key
+from featray.store.storage import locate
+from tests.fixtures.sequences import write_tar
+
+
+def write(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def inputs(uri, **settings):
+    return InputConfig(uris=[str(uri)], **{"sequence_fps": 25, **settings})
+
+
+def listed(uri, **settings):
+    """Names of what is listed, and what was passed over."""
+    passed = PassedOver()
+    found = list(list_videos(inputs(uri, **settings), passed))
+    return [video.member or video.uri.removeprefix("file://") for video in found], dict(passed.files)
+
+
+def test_natural_order():
+    names = ["10.png", "2.png", "02.png", "a10b2.png", "a10b10.png", "a2.png", "b.png", "1.png", f"{'9' * 5000}.png"]
+    ordered = ["1.png", "02.png", "2.png", "10.png", f"{'9' * 5000}.png", "a2.png", "a10b2.png", "a10b10.png", "b.png"]
+    assert sorted(names, key=natural_key) == ordered
+
+
+def test_auto_takes_pictures_where_there_is_no_video(tmp_path):
+    write(tmp_path, "p/1.png", "p/2.JPG", "p/._2.JPG", "p/notes.md", "p/deep/3.webp", "q/4.tif", "top.bmp")
+    found, passed = listed(f"{tmp_path}/")
+    assert found == [f"{tmp_path}/{name}" for name in ("p/", "p/deep/", "q/", "")]
+    assert passed == {"._*": 1, ".md": 1}
+    write(tmp_path, "q/a.mp4")
+    assert listed(f"{tmp_path}/") == (
+        [f"{tmp_path}/q/a.mp4"],
+        {"._*": 1, ".md": 1, ".png": 1, ".JPG": 1, ".webp": 1, ".tif": 1, ".bmp": 1},
+    )
+    assert listed(f"{tmp_path}/", kind="videos")[0] == [f"{tmp_path}/q/a.mp4"]
+    found, passed = listed(f"{tmp_path}/", kind="sequences")
+    assert len(found) == 4 and passed[".mp4"] == 1
+
+
+def test_videos_alone_find_no_picture(tmp_path):
+    write(tmp_path, "1.png")
+    with pytest.raises(ConfigError, match="nothing found"):
+        listed(tmp_path, kind="videos")
+    write(tmp_path / "v", "a.mp4")
+    with pytest.raises(ConfigError, match="no picture found"):
+        listed(tmp_path / "v", kind="sequences")
+
+
+def test_a_tar_of_pictures_alone_is_a_sequence(tmp_path):
+    write_tar(tmp_path / "pictures.tar", [("10.png", b"a"), ("2.png", b"bc"), ("2.json", b"{}")])
+    write_tar(tmp_path / "both.tar", [("1.jpg", b"a"), ("1.mp4", b"b"), ("1.txt", b"c")])
+    write_tar(tmp_path / "neither.tar", [("1.txt", b"a")])
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "pictures.tar").read_bytes()[:1500])
+    assert listed(tmp_path)[0] == ["1.mp4", f"{tmp_path}/cut.tar", f"{tmp_path}/pictures.tar"]
+    assert listed(tmp_path, kind="videos")[0] == ["1.mp4", "entry 0"]
+    stills, problem = list_stills(locate(str(tmp_path / "pictures.tar")), Sequence("tar"))
+    assert [(still.name, still.size_bytes) for still in stills] == [("2.png", 2), ("10.png", 1)]
+    assert problem is None
+    stills, problem = list_stills(locate(str(tmp_path / "cut.tar")), Sequence("tar"))
+    assert [still.name for still in stills] == ["10.png"] and "damaged" in problem
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("*/*.png", {"a/*.png": ["1.PNG", "2.png"], "b/*.png": ["1.png"]}),
+        ("a/f*.jpg", {"a/f*.jpg": ["f.jpg"]}),
+        ("a/*", {"a/": ["1.PNG", "2.png", "f.jpg", "x[1].jpg"]}),
+        ("b/1.png", {"b/1.png": ["1.png"]}),
+        ("a/x[1].jpg", {"a/x[1].jpg": ["x[1].jpg"]}),
+    ],
+)
+def test_globs_choose_among_pictures(tmp_path, glob, expected):
+    write(tmp_path, "a/1.PNG", "a/2.png", "a/f.jpg", "a/x[1].jpg", "b/1.png")
+    found = {video.uri.removeprefix(f"file://{tmp_path}/"): video for video in list_videos(inputs(tmp_path / glob))}
+    assert list(found) == list(expected)
+    for name, video in found.items():
+        stills, _ = list_stills(locate(video.address), video.sequence)
+        assert [still.name for still in stills] == expected[name]
+        assert find_video(video.uri, None, inputs(tmp_path / glob)) == video
+        assert covers(inputs(tmp_path / glob))(video.uri) or name == "a/"
+
+
+def test_content_ids_are_of_the_listing(tmp_path):
+    write(tmp_path, "1.png", "2.png", "notes.txt")
+    known = os.stat(tmp_path / "2.png").st_mtime_ns
+
+    def content():
+        (video,) = list_videos(inputs(tmp_path))
+        return video.content_id
+
+    before = content()
+    write(tmp_path, "notes.txt", "more.txt")
+    assert content() == before
+    os.utime(tmp_path / "2.png", ns=(known, known + 10**9))
+    changed = content()
+    assert changed != before
+    os.utime(tmp_path / "2.png", ns=(known, known))
+    assert content() == before
+    (tmp_path / "2.png").rename(tmp_path / "3.png")
+    assert content() not in (before, changed)
+
+
+def test_pictures_without_times_have_to_be_unrelated(tmp_path):
+    write(tmp_path, "1.png")
+    (video,) = list_videos(inputs(tmp_path, sequence_fps=None))
+    code, text = video.problem
+    assert code == ErrorCode.UNSUPPORTED_CONTAINER
+    assert "set input.sequence_fps, or input.related: false" in text
+    (video,) = list_videos(inputs(tmp_path, sequence_fps=None, related=False))
+    assert video.problem is None and video.sequence == Sequence("folder", fps=None, related=False)
+
+
+def test_a_manifest_names_sequences_and_their_rates(tmp_path):
+    write(tmp_path, "a/1.png", "b/1.png", "c/1.png")
+    write_tar(tmp_path / "d.tar", [("1.png", b"x")])
+    rows = [("a", "10"), ("b/", ""), ("c", "fast"), ("d.tar", "12.5"), ("b/1.png", "1")]
+    with (tmp_path / "list.csv").open("w") as file:
+        csv.writer(file).writerows([("path", "sequence_fps"), *rows])
+    config = inputs(tmp_path / "list.csv")
+    found = list(list_videos(config))
+    assert [video.sequence and video.sequence.fps for video in found] == [10, 25, 25, 12.5, 1]
+    assert [video.problem[0] if video.problem else None for video in found] == [
+        None,
+        None,
+        "bad_manifest_row",
+        *2 * [None],
+    ]
+    assert "'fast'" in found[2].problem[1]
+    ids = {video.content_id.partition("@")[2] for video in found}
+    assert ids == {"10", "12.5", "1", ""}
+    for video in (found[0], found[1], found[3], found[4]):
+        assert find_video(video.uri, None, config, video.extra) == video
+
+
+def test_path_fields_are_of_the_folder(tmp_path):
+    write(tmp_path, "zurich/s1/1.png")
+    (video,) = list_videos(inputs(tmp_path, path_fields="{site}/{name}"))
+    assert video.fields == {"site": "zurich"}
+
+
+def test_what_makes_no_sense_is_refused():
+    data = {"dataset": "d", "output": {"uri": "out"}, "input": {"uris": ["x"], "related": False}}
+    with pytest.raises(ConfigError, match=r"detect\.every must be 1 with input\.related false"):
+        parse_config({**data, "detect": {"every": 2}})
+    data["input"] = {"uris": ["x"], "kind": "sequences", "sequence_fps": 5}
+    with pytest.raises(ConfigError, match=r"decode\.backend must be pyav"):
+        parse_config({**data, "decode": {"backend": "decord"}})
+
+
+def test_a_link_to_a_folder_of_pictures_is_followed(tmp_path):
+    write(tmp_path / "far", "1.png")
+    (tmp_path / "in").mkdir()
+    os.symlink(tmp_path / "far", tmp_path / "in" / "link")
+    os.symlink(tmp_path / "far" / "1.png", tmp_path / "in" / "2.png")
+    for video in list_videos(inputs(tmp_path / "in")):
+        assert find_video(video.uri, None, inputs(tmp_path / "in")).content_id == video.content_id
