@@ -6,6 +6,7 @@ import shlex
 import click
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from featray.cli import main
 from featray.config import Config, load_config
@@ -128,7 +129,9 @@ def test_the_commented_config_has_every_setting_with_its_default():
         assert settings.keys() == fields.keys(), section_name
         for key, value in settings.items():
             if key not in ("uris", "path_fields", "uri", "checkpoint", "accept_license"):
-                assert value == fields[key].default, f"{section_name}.{key}"
+                default = fields[key].default
+                plain = default.model_dump() if isinstance(default, BaseModel) else default
+                assert value == plain, f"{section_name}.{key}"
 
 
 def test_nothing_is_named_that_only_exists_elsewhere():

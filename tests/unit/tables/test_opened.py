@@ -141,7 +141,7 @@ def _count_by_au99(folder):
 
 
 def test_wrong_sql_is_one_line(out):
-    with pytest.raises(UsageError, match=r"query: .*nothing.*tables: faces, .*features$"):
+    with pytest.raises(UsageError, match=r"query: .*nothing.*tables: faces, .*features, summary$"):
         out.sql("SELECT nothing FROM faces")
     with pytest.raises(UsageError, match="gives no rows"):
         out.sql("-- nothing")

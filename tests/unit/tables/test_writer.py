@@ -94,7 +94,8 @@ def test_schemas_use_only_types_that_duckdb_and_spark_read():
     }  # fmt: skip
     for table, columns in TABLES.items():
         schema = arrow_schema(table, ("site",))
-        assert len(schema) < 100
+        # Beyond, Spark scans row by row; of `tracks` there are few rows, and statistics packages want them wide.
+        assert len(schema) < 100 or table == "tracks"
         assert {field.type for field in schema} <= allowed
         assert all(field.metadata[b"comment"] for field in schema)
         assert len({column.name for column in columns}) == len(columns)
