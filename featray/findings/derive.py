@@ -65,8 +65,9 @@ class Derivation:
         """
         tables = {name: Rows(some) for name, some in files.items() if some}
         if "faces" in tables:
-            for videos in _batches(tables["faces"].counts):
-                yield from _derive_videos(tables, videos, self.config)
+            for batch in _batches(tables["faces"].counts):
+                if videos := _with_times(tables["faces"], batch):
+                    yield from _derive_videos(tables, videos, self.config)
 
 
 def _batches(counts: dict[str, int]) -> Iterator[list[str]]:
@@ -80,6 +81,16 @@ def _batches(counts: dict[str, int]) -> Iterator[list[str]]:
         rows += counts[video]
     if batch:
         yield batch
+
+
+def _with_times(faces: Rows, videos: list[str]) -> list[str]:
+    """Those whose frames have times: pictures need not have any, and then nothing follows from their order."""
+    missing = faces.read(videos, ["pts_us"])["pts_us"].is_null().to_numpy()
+    if not missing.any():
+        return videos
+    of = np.repeat(np.arange(len(videos)), [faces.counts[one] for one in videos])
+    without = set(of[missing].tolist())
+    return [video for number, video in enumerate(videos) if number not in without]
 
 
 def _derive_videos(tables: dict[str, Rows], videos: list[str], config: DeriveConfig) -> Iterator[tuple[str, pa.Table]]:

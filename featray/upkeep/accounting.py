@@ -249,6 +249,7 @@ _TRACKS = """
     FROM (
         SELECT derivation, video_id, track_id, count(*) AS n, min(pts_us) AS first_us, max(pts_us) AS last_us
         FROM faces JOIN derived_videos USING (video_id) GROUP BY derivation, video_id, track_id
+        HAVING last_us IS NOT NULL -- pictures without times have none
     ) f FULL JOIN tracks t USING (derivation, video_id, track_id)
     WHERE (f.n, f.first_us, f.last_us) IS DISTINCT FROM (t.frames, t.start_us, t.end_us)
 """
