@@ -450,7 +450,9 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     try:
         value = read_yaml(text)
     except ConfigError:
-        raise ConfigError(f"--set {shown!r}: the value is not valid YAML") from None
+        raise ConfigError(
+            f"--set {shown!r}: the value is not valid YAML; text with braces needs quotes of its own"
+        ) from None
     target = data
     for part in parts[:-1]:
         nested = target.setdefault(part, {})

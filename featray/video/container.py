@@ -19,7 +19,7 @@ from pydantic import Field
 
 from featray.errors import ErrorCode, VideoError
 from featray.records import Count
-from featray.video.ending import missing_end
+from featray.video.ending import end_of_packets, missing_end
 from featray.video.reader import Reader
 from featray.video.sniff import sniff
 from featray.video.structure import has_fragments
@@ -92,6 +92,7 @@ def open_video(file: IO[bytes], *, num_threads: int = 1, max_pixels: int | None 
         VideoError: not a video, no video stream, too large, or a codec that this FFmpeg lacks.
     """
     reader = Reader(file)
+    reader.size_bytes = end_of_packets(reader)
     limits = {"max_pixels": str(max_pixels)} if max_pixels else {}
     try:
         container = _open(reader, limits)

@@ -23,6 +23,7 @@ from featray.video.structure import (
 )
 
 _TAIL_BYTES = 256 * 1024
+_MOST_PADDING_BYTES = 64 << 20
 
 
 def missing_end(reader: Reader, container: str, landmark: int = 0) -> str | None:
@@ -43,6 +44,25 @@ def missing_end(reader: Reader, container: str, landmark: int = 0) -> str | None
         return _flv(reader, landmark)
     check = _CHECKS.get(container)
     return check(reader) if check else None
+
+
+def end_of_packets(reader: Reader) -> int:
+    """Where MPEG-TS ends that has zeros behind it, as recorders leave that reserve their room; else the file's end.
+
+    To FFmpeg, the last packet before them is damaged.
+    """
+    size = reader.size_bytes
+    if (layout := transport_layout(reader)) is None or any(reader.read_at(size - 1, 1)):
+        return size
+    end = size
+    while end > 0 and size - end < _MOST_PADDING_BYTES:
+        start = max(0, end - _TAIL_BYTES)
+        if block := reader.read_at(start, end - start).rstrip(b"\0"):
+            first = layout.offset - layout.lead
+            packets = -(-(start + len(block) - first) // layout.length)
+            return min(size, first + packets * layout.length)
+        end = start
+    return size
 
 
 def _short(reader: Reader, end: int, what: str) -> str | None:

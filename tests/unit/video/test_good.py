@@ -15,7 +15,7 @@ from featray.video.container import open_video, read_header
 from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.units import WHOLE_VIDEO
 from tests.fixtures.corpus import GOOD, Corpus, reference, run_ffmpeg
-from tests.fixtures.videos import Decoded, decode
+from tests.fixtures.videos import Decoded, cut, decode
 
 RESTARTED = "restarted.ts"
 """The one variant whose clock goes back: its later part follows the earlier one."""
@@ -43,6 +43,19 @@ def test_header_of_a_good_file(name: str, corpus: Corpus, decode_whole: Callable
     decoded = decode_whole(path)[1][0].frames_decoded
     assert header.frames_promised in (None, decoded)
     assert header.duration_us is None or header.duration_us > 0
+
+
+@pytest.mark.parametrize("name", ["stream.ts", "m2ts.m2ts"])
+@pytest.mark.parametrize("padding_bytes", [1, 100, 188, 1_000_003])
+def test_zeros_behind_the_last_packet_are_none(
+    name: str, padding_bytes: int, corpus: Corpus, decode_whole: Callable[[Path], Decoded], tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(corpus.path(name).read_bytes() + bytes(padding_bytes))
+    for units in (WHOLE_VIDEO, cut(path, "all", 16)[0]):
+        frames, accounts = decode(path, units)
+        assert frames == decode_whole(corpus.path(name))[0]
+        assert not any(account.truncated or account.damaged_packets or account.errors for account in accounts)
 
 
 def test_a_clock_that_starts_again_goes_on(corpus: Corpus, decode_whole: Callable[[Path], Decoded]) -> None:
