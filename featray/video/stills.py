@@ -32,8 +32,9 @@ from featray.video.frame import Frame
 from featray.video.shape import SQUARE
 from featray.video.units import Picture, Unit
 
-MAX_FILE_BYTES: Final = 256 << 20
-"""Of one picture's file, which is read whole. 8K in 16 bits without compression is 200 MB."""
+MAX_FILE_BYTES: Final = 255 << 20
+"""Of one picture's file, which is read whole, and fits in a message of `wire.py`. 8K in 16 bits without compression is
+200 MB."""
 
 _FORMATS: Final = tuple(
     plugin.format
