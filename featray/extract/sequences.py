@@ -66,6 +66,7 @@ def cut_sequence(
         duration_us=None if tick is None else round(len(stills) * tick * 1_000_000),
         frames_promised=len(stills),
         frames_estimated=len(stills),
+        transfer="iec61966-2-1",  # sRGB, which they are brought to
     )
     return header, tuple(units)
 

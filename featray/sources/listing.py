@@ -152,15 +152,15 @@ _FPS_COLUMN = "sequence_fps"
 """Of a manifest that names folders and tars of pictures."""
 
 
-def _listed_again(location: Location, sequence: Sequence, config: InputConfig) -> Video:
-    """The video that the pictures of a folder are, whose listing has not been seen.
+def _listed_again(location: Location, sequence: Sequence, config: InputConfig) -> Video | None:
+    """The video that the pictures of a folder are, whose listing has not been seen; None if it has none.
 
     Raises:
         StorageError: it cannot be listed.
         VideoError: it has too many.
     """
     stills, _ = list_stills(location, sequence)
-    return _of_pictures(location, sequence, digest_of(stills), config)
+    return _of_pictures(location, sequence, digest_of(stills), config) if stills else None
 
 
 def find_video(uri: str, member: str | None, config: InputConfig, extra: dict[str, Any] | None = None) -> Video | None:
@@ -182,7 +182,7 @@ def find_video(uri: str, member: str | None, config: InputConfig, extra: dict[st
     pattern = uri.rpartition("/")[2]
     if takes_pictures and is_picture(pattern):
         found = _listed_again(location, Sequence("folder", pattern), config)
-        return replace(_with_extra(found, extra or {}, config), takes_options=owned)
+        return None if found is None else replace(_with_extra(found, extra or {}, config), takes_options=owned)
     if takes_pictures and uri.endswith("/"):
         info: dict[str, Any] = {"type": "directory"}  # of the web and of S3 none would say so
     else:
@@ -203,7 +203,8 @@ def _sequence_at(location: Location, info: dict[str, Any], config: InputConfig, 
         video = _of_pictures(location, Sequence("folder", still.name), digest_of([still]), config)
         return _with_extra(video, extra, config)
     if info["type"] == "directory":
-        return _with_extra(_listed_again(_as_folder(location), Sequence("folder"), config), extra, config)
+        found = _listed_again(_as_folder(location), Sequence("folder"), config)
+        return None if found is None else _with_extra(found, extra, config)
     if suffix(location.uri) == ".tar":
         video = replace(_to_video(location, info, config.path_fields), extra=extra)
         return _as_sequence(video, Sequence("tar"), config)

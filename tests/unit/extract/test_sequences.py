@@ -11,7 +11,7 @@ from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.upkeep.recompute import recompute
 from featray.upkeep.verify import verify
-from tests.fixtures.runs import make_config, run_here
+from tests.fixtures.runs import make_config, run_here, run_killed
 from tests.fixtures.sequences import FPS, bad_pictures, clip_pictures, write_tar, write_video
 
 DECODE = {"sample": "all", "unit_frames": 16}
@@ -123,6 +123,15 @@ def test_the_outputs_verify(output, unrelated):
 def test_numbers_come_out_again(output):
     found = recompute(output, 6, seed=1, release=None, storage_options=None)
     assert (found.checked, found.differing, found.unverifiable) == (6, [], [])
+
+
+def test_what_has_landed_is_used_again(planted, tmp_path):
+    inputs = {"uris": [f"{planted}/odd/"], "sequence_fps": FPS}
+    config = make_config([], tmp_path / "out", decode=DECODE, input=inputs)
+    run_killed(config)
+    summary = run_here(config)
+    (used,) = rows(open_output(str(tmp_path / "out")), "SELECT DISTINCT run_id FROM frames")
+    assert used["run_id"] != summary.job.run_id
 
 
 def test_unrelated_pictures_have_no_times_and_no_tracks(unrelated):
