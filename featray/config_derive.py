@@ -156,6 +156,9 @@ class DeriveConfig(Section):
 
     @property
     def derivation(self) -> str:
-        """Return 8 hex digits of the sha256 of the settings: the value of the partition."""
+        """Return `d-` and 8 hex digits of the sha256 of the settings: the value of the partition.
+
+        With the letter, so that no engine takes the folder's name for a number.
+        """
         text = json.dumps(self.settings(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        return f"d-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -17,7 +17,7 @@ RecordName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 """Of a shard, commit, run or erasure: the name of its file, and part of the names of others."""
 FieldName = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 """Of a path field, as `config.path_field_names` reads them."""
-DerivationName = Annotated[str, Field(pattern="^[0-9a-f]{8}$")]
+DerivationName = Annotated[str, Field(pattern="^d-[0-9a-f]{8}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 SmallCount = Annotated[int, Field(ge=0, lt=1 << 31)]
 """For a column of int32."""

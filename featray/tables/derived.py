@@ -45,7 +45,7 @@ class Derive(Protocol):
 
 def derivation_of(path: str) -> str | None:
     """The derivation of a derived table's file, by its path below the root."""
-    found = re.search("/derivation=([0-9a-f]{8})/", path)
+    found = re.search("/derivation=(d-[0-9a-f]{8})/", path)
     return found[1] if found else None
 
 

@@ -1,7 +1,7 @@
 """Tables. Where everything lies below `output.uri`, and whether a place is a featray output at all.
 
     <table>/dataset=<d>/release=<r>/[<field>=<v>/...]part-<shard>-<n>.parquet
-    tracks, events: <table>/dataset=<d>/release=<r>/derivation=<8 hex>/[<field>=<v>/...]part-<shard>-<n>.parquet
+    tracks, events: <table>/dataset=<d>/release=<r>/derivation=d-<8 hex>/[<field>=<v>/...]part-<shard>-<n>.parquet
     _featray/output.json                                    marks the place as ours
     _featray/landing/<d>/<r>/<video_id>-<work key>/         the resume ledger of a video
     _featray/shards/<d>/<r>/<shard>.json                    which videos an open shard holds

@@ -84,7 +84,7 @@ def test_other_settings_stand_beside_and_the_last_is_shown(out, partition):
     for chosen, count in ((DeriveConfig().derivation, 1), ("all", 2)):
         sql = "SELECT count(DISTINCT derivation) AS n, count(DISTINCT video_id) AS v FROM tracks"
         assert run_sql(connect(out, derivation=chosen), sql).read_all().to_pylist() == [{"n": count, "v": 3}]
-    with pytest.raises(UsageError, match=r"--derivation 0000: not in this output; it has: [0-9a-f]{8}, "):
+    with pytest.raises(UsageError, match=r"--derivation 0000: not in this output; it has: d-[0-9a-f]{8}, "):
         connect(out, derivation="0000")
     assert [(one["shards"], one["of"]) for one in read_status(out)["derived"]] == [(2, 2), (2, 2)]
 
