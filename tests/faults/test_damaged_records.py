@@ -155,8 +155,10 @@ def test_a_folder_of_a_name_that_no_run_gives_is_passed_over(out):
 
 @pytest.mark.parametrize("table", ["faces", "videos"])
 @pytest.mark.parametrize("data", [b"", b"PAR1" * 100], ids=["empty", "junk"])
-def test_a_published_file_stops_what_reads_it(out, table, data):
-    path = next((out / table / "dataset=one").rglob("*.parquet"))
+def test_a_published_file_stops_what_reads_it(published, tmp_path, table, data):
+    out = tmp_path / "out"
+    shutil.copytree(published, out)
+    path = next((out / table).rglob("*.parquet"))
     path.write_bytes(data)
     assert featray("status", out).exit_code == (1 if table == "videos" else 0)
     done = featray("compact", out)

@@ -82,7 +82,7 @@ def test_no_command_reaches_the_terminal(house, small_network, tmp_path):
         metadata = opened.metadata()
     save_file(weights, hostile, metadata | {"license": ESCAPE})
     done = featray("models", "inspect", hostile)
-    assert done.exit_code == 0 and r"license     \x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe" in done.output
+    assert done.exit_code == 0 and r" \x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe" in done.output
 
 
 def test_a_sheet_calculates_nothing(house):
