@@ -23,7 +23,7 @@ LEAST_CORRELATION: Final = 0.3
 
 ON_THE_FACE: Final = 0.15
 """Median distance of the mesh from the detector's landmarks, in box sides, up to which it is on the face; MediaPipe's
-own mesh is at 0.03 on the bundled clip, and one that is mirrored at 0.4."""
+own mesh is at 0.03 on the bundled clip, and one that is mirrored or turned at 0.26 or more."""
 
 _A_FACE: Final = 0.3
 """Median residual of the rigid fit up to which a mesh has a face's shape: MediaPipe's has 0.10, with its depth turned
