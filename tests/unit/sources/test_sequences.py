@@ -172,3 +172,10 @@ def test_a_link_to_a_folder_of_pictures_is_followed(tmp_path):
     os.symlink(tmp_path / "far" / "1.png", tmp_path / "in" / "2.png")
     for video in list_videos(inputs(tmp_path / "in")):
         assert find_video(video.uri, None, inputs(tmp_path / "in")).content_id == video.content_id
+
+
+def test_a_manifest_row_of_a_folder_without_pictures_is_bad(tmp_path):
+    write(tmp_path, "a/notes.txt", "list.csv")
+    (tmp_path / "list.csv").write_text("path\na\n")
+    (video,) = list_videos(inputs(tmp_path / "list.csv"))
+    assert video.problem[0] == ErrorCode.BAD_MANIFEST_ROW and "or a folder with pictures" in video.problem[1]
