@@ -88,7 +88,7 @@ def test_a_compaction(published, tmp_path):
         output = open_output(uri)
         assert visible(output) == before
         for partition in list_partitions(output):
-            assert compact_partition(partition).files == 7
+            assert compact_partition(partition).files == 9
         assert visible(output) == before and {t: rows(uri, t) for t in expected} == expected
         if uri in uris[:killed:3]:
             report = verify(output)
