@@ -139,7 +139,7 @@ class Silent(Ranges):
 def test_a_server_that_stops_to_answer_costs_its_unit_and_not_the_next(clips, tmp_path):
     for name in ("hangs.mp4", "b.mp4"):
         shutil.copy(clips / "no_face.mp4", tmp_path / name)
-    decode = DecodeConfig(sample=EveryNth(every=48), timeout_seconds=8)
+    decode = DecodeConfig(sample=EveryNth(every=48), timeout_seconds=25)
     with served(tmp_path, Silent) as host:
         hangs, good = list_videos(make_config([f"{host}/{n}.mp4" for n in ("hangs", "b")], "unused").input)
         decoder = IsolatedDecoder(ChildSettings(decode, DetectConfig(), {}))
