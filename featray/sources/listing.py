@@ -314,7 +314,8 @@ def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
             if info["type"] != "directory":
                 video = _to_video(location, info, config.path_fields)
                 return replace(video, extra=entry.extra, takes_options=owned)
-            problem = ErrorCode.BAD_MANIFEST_ROW, f"{safe}: is a folder; a row names one video, or a folder with pictures"
+            text = f"{safe}: is a folder; a row names one video, or a folder with pictures"
+            problem = ErrorCode.BAD_MANIFEST_ROW, text
         except StorageError as error:
             problem = unreadable_code(error), readable_name(f"{error}{hint(address, config)}")
         except VideoError as error:
