@@ -138,7 +138,7 @@ def test_the_report_is_about_the_demo(walked):
     page = (walked[0] / "report.html").read_text()
     assert re.search(r"<h1>demo</h1>", page) and "Synthetic weights" in page
     assert re.search(r'id="n-faces">472<', page) and page.count("data:image/jpeg;base64,") == 10
-    assert ": 0.3 MB, 10 of 10 thumbnails" in _printed(walked, "featray report")
+    assert ": 0.4 MB, 10 of 10 thumbnails" in _printed(walked, "featray report")
 
 
 def test_the_row_in_the_readme_is_the_demos(walked):

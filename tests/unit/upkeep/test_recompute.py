@@ -75,7 +75,10 @@ def test_edited_numbers_are_named(mine):
             return rows
 
         tamper(partition, table, change, signed=True)
-    assert verify(mine).problems == [], "the commits were edited to match, and the numbers are in their ranges"
+    # What is derived from a number that was edited no longer follows from it.
+    assert verify(mine, rederive=0).problems == [], (
+        "the commits were edited to match, and the numbers are in their ranges"
+    )
     lines = again(mine, 1000).differing
     assert len(lines) == len(EDITS)
     assert all(any(words in line for line in lines) for words in expected), (expected, lines)
