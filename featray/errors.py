@@ -10,6 +10,7 @@ Two kinds, kept apart:
       ├── StorageError        a bucket, folder or object we must read or write
       │   ├── NotFound        it is not there
       │   ├── AccessDenied    we may not
+      │   ├── Unreachable     the storage does not answer, or there are no credentials to ask it with
       │   └── OutputError     the output is not ours, or is damaged
       │       └── LeaseError  the dataset and release are held by another run
       ├── ModelError          a checkpoint or one of its tensors
@@ -163,6 +164,10 @@ class NotFound(StorageError):
 
 class AccessDenied(StorageError):
     """The storage refuses: no credentials, wrong ones, or too few rights."""
+
+
+class Unreachable(StorageError):
+    """The storage does not answer, or there is nothing to ask it with: true of all that lies there, not of one name."""
 
 
 class OutputError(StorageError):

@@ -11,6 +11,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from PIL import Image
 
@@ -130,20 +131,26 @@ def _moment(scope: Scope, row: dict[str, Any], camera: _Camera | None) -> Moment
 
 
 class _Camera:
-    """Opens sources, each once, and cuts thumbnails."""
+    """Opens sources, each once, and cuts thumbnails; a storage that did not answer is not asked again."""
 
     def __init__(self, scope: Scope, *, blur: bool, storage_options: dict[str, Any]) -> None:
         self.blur = blur
         self._options = storage_options
         self._sources: dict[str, Source | FeatrayError] = {}
+        self._silent: dict[tuple[str, str], FeatrayError] = {}
 
     def source(self, video: VideoRow) -> Source:
         """The source of a video, or the error that it gave the first time."""
+        storage = urlsplit(video.uri)[:2]
+        if storage in self._silent:  # minutes each time: a dozen moments would take half an hour
+            raise UsageError(str(self._silent[storage]))
         if video.video_id not in self._sources:
             try:
                 self._sources[video.video_id] = Source(video, find_source(video, None, self._options), self._options)
             except FeatrayError as error:
                 self._sources[video.video_id] = error
+                if error.details.get("unreachable"):
+                    self._silent[storage] = error
         found = self._sources[video.video_id]
         if isinstance(found, FeatrayError):
             raise UsageError(str(found))

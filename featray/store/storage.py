@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from featray.errors import AccessDenied, ErrorCode, NotFound, OutputError, StorageError
+from featray.errors import AccessDenied, ErrorCode, NotFound, OutputError, StorageError, Unreachable
 from featray.redaction import redact_uri, remember_secrets
 from featray.store.failures import meaning
 from featray.store.own_host import with_own_host
@@ -238,17 +238,30 @@ def explain(error: BaseException) -> str:
         return f"access denied; this user (uid {os.getuid()}) lacks the rights: change its owner or mode"
     if _is_denied(error):
         return f"access denied; check the credentials {_WHERE}, and that they have not expired"
+    if type(error).__name__ == _NO_CREDENTIALS:
+        return f"no credentials found; set them {_WHERE}; for a public bucket say `anon: true` there"
+    if silence := _silence(error):
+        return f"the storage does not answer ({silence})"
     if isinstance(error, FileNotFoundError):
         return "does not exist"
     if isinstance(error, IsADirectoryError):
         return "is a folder"
     name = type(error).__name__
-    if name == "NoCredentialsError":
-        return f"no credentials found; set them {_WHERE}; for a public bucket say `anon: true` there"
-    if isinstance(error, TimeoutError) or "Timeout" in name or "Connect" in name:
-        return f"the storage does not answer ({name})"
     reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else name
     return f"cannot be read or written ({reason})"
+
+
+_NO_CREDENTIALS = "NoCredentialsError"
+
+
+def _silence(error: BaseException | None) -> str | None:
+    """Name what says that no answer came, if that is so; fsspec calls such a link not found, and keeps the cause."""
+    while error is not None:
+        name = type(error).__name__
+        if isinstance(error, TimeoutError) or "timeout" in name.lower() or "connect" in name.lower():
+            return name
+        error = error.__cause__
+    return None
 
 
 def unreadable_code(error: BaseException) -> ErrorCode:
@@ -286,6 +299,8 @@ def _typed(error: BaseException, uri: str, missing: str = "does not exist") -> S
     """What a storage raised, as featray's own error."""
     if _is_denied(error):
         return AccessDenied(f"{uri}: {explain(error)}")
+    if _silence(error) or type(error).__name__ == _NO_CREDENTIALS:
+        return Unreachable(f"{uri}: {explain(error)}")
     if isinstance(error, FileNotFoundError):
         return NotFound(f"{uri}: {missing}")
     return StorageError(f"{uri}: {explain(error)}")

@@ -17,7 +17,7 @@ import av
 import numpy as np
 
 from featray.config import DecodeConfig, InputConfig
-from featray.errors import StorageError, UsageError, VideoError
+from featray.errors import StorageError, Unreachable, UsageError, VideoError
 from featray.extract.plan import open_source, plan_video
 from featray.sources.listing import Video, find_video
 from featray.video.container import parse_time_base
@@ -51,14 +51,16 @@ def find_source(row: VideoRow, source: str | None, storage_options: dict[str, An
         storage_options: for fsspec, for `source` and for the places that the run's config named.
 
     Raises:
-        UsageError: it is not there, or is not the same object any more.
+        UsageError: it is not there, or is not the same object any more; the detail `unreachable` says whether the
+            storage did not answer at all.
     """
     places = [source] if source else list(row.input_places) or ["/"]
     config = InputConfig(uris=places, storage_options=storage_options, column=row.column, **row.sequences)
     try:
         video = find_video(source or row.uri, row.member, config, json.loads(row.extra or "{}"))
     except (StorageError, UsageError, VideoError) as error:
-        raise UsageError(f"{row.uri}: the source of {row.video_id} cannot be opened ({error}); {_NAME_IT}") from None
+        text = f"{row.uri}: the source of {row.video_id} cannot be opened ({error}); {_NAME_IT}"
+        raise UsageError(text, unreachable=isinstance(error, Unreachable)) from None
     if video is None:
         raise UsageError(f"{source or row.uri}: holds no member {row.member}; {_NAME_IT}")
     if source is None and video.content_id != row.content_id:

@@ -122,7 +122,7 @@ class Hurt:
                     break
 
     def wait_for_landed(self, count):
-        for _ in range(1200):
+        for _ in range(6000):  # it shares two cores with the rest of the suite
             if len(list(self.landing.glob("**/*-last.arrow"))) >= count:
                 return
             assert not self.job.done(), self.job.result()
@@ -166,7 +166,7 @@ def test_a_run_survives_the_loss_of_workers_and_nodes_and_poisoned_videos(
             inferring.append(cluster.add_node(num_cpus=0, num_gpus=1, **NODE))
             hurt.wait_for_landed(9)
             cluster.remove_node(decoding[0], allow_graceful=False)
-            summary = hurt.job.result(timeout=600)
+            summary = hurt.job.result(timeout=900)
     assert sorted(node["Alive"] for node in ray.nodes()) == [False, False, True, True, True]
     assert hurt.killed >= 2
     assert "going on with" in caplog.text
@@ -198,7 +198,7 @@ def test_a_run_that_has_lost_its_last_gpu_ends_with_the_reason(nodes, hook_folde
             hurt.wait_for_landed(1)
             cluster.remove_node(inferring.pop(), allow_graceful=False)
             with pytest.raises(RunError, match=r"^1 node lost, .* 1 of 1 workers of 0 CPUs, 1 GPUs find no place"):
-                job.result(timeout=100)
+                job.result(timeout=400)
     assert re.search(r"nothing has landed for \d+ s: waiting \d+ s for nodes: cluster\.infer_workers", caplog.text)
     runs = run_sql(connect(open_output(str(out))), "SELECT status FROM runs").read_all().to_pylist()
     assert runs == [{"status": "failed"}]

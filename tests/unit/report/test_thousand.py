@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -28,15 +31,45 @@ RELEASE, START = "made-up-0", datetime(2026, 3, 1, tzinfo=UTC)
 BROKEN = 40
 
 
+class HangsUp:
+    """A server that ends every connection at once, and counts them."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            self.asked += 1
+            connection.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 @pytest.fixture(scope="module")
-def thousand(tmp_path_factory) -> Output:
+def server() -> Iterator[HangsUp]:
+    server = HangsUp()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def thousand(server, tmp_path_factory) -> Output:
     """1,000 videos of 200 frames, every 25th broken; some 150,000 faces, made up. The real writer, real commits."""
     root = tmp_path_factory.mktemp("thousand")
     output = open_output(str(root / "out"), create=True)
     partition = UnheldPartition(Partition(output, "many", RELEASE))
     rng = np.random.default_rng(1000)
     for shard in range(SHARDS):
-        tables = _shard(rng, range(shard * VIDEOS // SHARDS, (shard + 1) * VIDEOS // SHARDS), f"run-{shard}")
+        numbers = range(shard * VIDEOS // SHARDS, (shard + 1) * VIDEOS // SHARDS)
+        tables = _shard(rng, numbers, f"run-{shard}", server.address)
         files = []
         for table, rows in tables.items():
             folder = partition.folder(table, {})
@@ -54,7 +87,7 @@ def thousand(tmp_path_factory) -> Output:
     return output
 
 
-def _shard(rng: np.random.Generator, numbers: range, run_id: str) -> dict[str, pa.Table]:
+def _shard(rng: np.random.Generator, numbers: range, run_id: str, address: str) -> dict[str, pa.Table]:
     known = {"dataset": "many", "release": RELEASE, "run_id": run_id}
     broken = {number for number in numbers if number % (VIDEOS // BROKEN) == 0}
     good = [number for number in numbers if number not in broken]
@@ -81,7 +114,7 @@ def _shard(rng: np.random.Generator, numbers: range, run_id: str) -> dict[str, p
     faces |= {"sharpness": rng.lognormal(4, 1, n), "face_index": np.zeros(n), "track_id": np.zeros(n)}
     faces |= {"interpolated": np.zeros(n, bool)}
     counts = dict(zip(good, seen.sum(1).tolist(), strict=True))
-    place = {number: f"s3://bucket/{number:04}.mp4" for number in numbers}
+    place = {number: f"{address}/{number:04}.mp4" for number in numbers}
     videos = [
         {**known, "video_id": ids[number], "uri": place[number], "status": "failed", "error_code": "not_a_video"}
         if number in broken
@@ -121,8 +154,7 @@ def _rows(output: Output, sql: str):
 
 # getrusage would tell the largest size that the parent had, which a child takes over.
 _MEASURED = """
-import faulthandler, re, sys
-faulthandler.dump_traceback_later(240, exit=True)  # seen once, standing still for five minutes: it is to say where
+import re, sys
 from featray.cli import main
 try:
     main(sys.argv[1:])
@@ -157,6 +189,12 @@ def test_counts_are_duckdbs(thousand, page):
     assert page.by_id["n-with-face"].startswith(f"{100 * row['with_face'] / row['frames']:.1f} %")
     assert page.tables["errors"][1][:3] == ["not_a_video", "40", "40"]
     assert len(page.tables["run-list"]) == 1 + SHARDS
+
+
+def test_a_storage_that_does_not_answer_is_not_asked_for_every_moment(server, page):
+    assert page.text.count("the storage does not answer") > 3
+    # One question, which the client repeats; where packets are swallowed, each of the twelve moments took minutes.
+    assert 1 <= server.asked <= 4, server.asked
 
 
 def test_features_are_duckdbs(thousand, page):
