@@ -1,7 +1,7 @@
 """Extract. The process in which native code meets unknown bytes: it plans, decodes and detects.
 
-Started by `isolation.py` as `python -m featray.extract.child FD`; it answers requests on the socket
-FD until that closes. It may crash, hang or be killed at any time: nobody else notices but
+Forked by `forkserver.py`, or where that cannot be started by `isolation.py` as `python -m featray.extract.child`; it
+answers requests on a socket until that closes. It may crash, hang or be killed at any time: nobody else notices but
 through the socket, and nothing is left behind, since it owns no file.
 """
 
@@ -149,12 +149,23 @@ def _limit(memory_bytes: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def main() -> None:
-    """Serve on the socket whose number is the first argument, within the memory given as the second.
+class _NoPandas:
+    """Hides pandas, which PyArrow would load unasked as it makes its first array: a second of every child."""
 
-    The third is the level of featray's own log.
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name, name=name)
+
+
+def serve(descriptor: int, memory_bytes: int, level: int) -> None:
+    """Serve on a socket until it closes.
+
+    Args:
+        descriptor: of the socket.
+        memory_bytes: that this process may have of its own.
+        level: of featray's own log.
     """
-    descriptor, memory_bytes, level = map(int, sys.argv[1:])
+    sys.meta_path.insert(0, _NoPandas())
     redact_logs()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of pictures that are odd: what cannot be read is accounted for
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -165,4 +176,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(*map(int, sys.argv[1:]))

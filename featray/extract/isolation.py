@@ -28,10 +28,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from featray.errors import ErrorCode, VideoError
+from featray.errors import ErrorCode, VideoError, one_line
 from featray.extract.ahead import PicturesAhead
 from featray.extract.child import ChildSettings
 from featray.extract.chunks import CHUNK_CHIPS, Chunk, failed_chunk
+from featray.extract.forkserver import CAN_FORK, Process, fork_child
 from featray.extract.plan import Failure, Outcome, UnitTask, VideoPlan, plan_video
 from featray.extract.wire import MAX_MESSAGE_BYTES, READ, VIDEO, FilesForChild, Nonsense, read_chunk, read_plan
 from featray.sources.listing import Video
@@ -53,7 +54,7 @@ class IsolatedDecoder:
 
     def __init__(self, settings: ChildSettings) -> None:
         self.settings = settings
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._connection: Connection | None = None
         self._timed_out = False
         self._waited_for = ""
@@ -158,13 +159,14 @@ class IsolatedDecoder:
         ours, theirs = socket.socketpair()
         level = logging.getLogger("featray").getEffectiveLevel()
         memory_bytes = int(self.settings.decode.memory_limit_gib * 2**30)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "featray.extract.child", str(theirs.fileno()), str(memory_bytes), str(level)],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env={**_environment(), "PYTHONPATH": _import_path()},
-            )
+        environment = {**_environment(), "PYTHONPATH": _import_path()}
+        start = fork_child if CAN_FORK else _start_anew
+        try:
+            with theirs:
+                self._process = start(environment, theirs, memory_bytes, level)
+        except OSError as error:
+            ours.close()
+            raise VideoError(f"no decoder can be started: {one_line(error)}", code=ErrorCode.DECODER_CRASHED) from None
         self._connection = Connection(ours.detach())
         self._connection.send(self.settings.without_secrets())
         if name := self.settings.remote_boxes:
@@ -243,6 +245,18 @@ class IsolatedDecoder:
             return VideoError("the system killed the decoder, most likely for memory", code=ErrorCode.OUT_OF_MEMORY)
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         return VideoError(f"the decoder crashed ({how})", code=ErrorCode.DECODER_CRASHED)
+
+
+def _start_anew(
+    environment: dict[str, str], connection: socket.socket, memory_bytes: int, level: int
+) -> subprocess.Popen[bytes]:
+    """As `fork_child`, where a process cannot be forked without a new program."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "featray.extract.child", *map(str, (connection.fileno(), memory_bytes, level))],
+        pass_fds=[connection.fileno()],
+        stdin=subprocess.DEVNULL,
+        env=environment,
+    )
 
 
 def _put_answer(files: FilesForChild, message: bytes, answer: SimpleQueue[bytes | Exception]) -> None:

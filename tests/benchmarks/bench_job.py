@@ -44,7 +44,7 @@ def settings_here() -> dict[str, dict[str, Any]]:
     return {name: sections for name, sections in SETTINGS.items() if name not in left_out}
 
 
-_KINDS = {"driver": "featray run", "decoding process": "featray.extract.child", "infer worker": "(Infer)"}
+_KINDS = {"driver": "featray run", "decoding process": "featray.extract.forkserver", "infer worker": "(Infer)"}
 """What a process is, by what its command line holds."""
 
 

@@ -25,18 +25,25 @@ from featray.video.units import Unit
 
 HOOK = """
 import os, sys
-if "featray.extract.child" in sys.orig_argv:
+if "featray.extract.forkserver" in sys.orig_argv:
+    import multiprocessing.connection
     import featray.extract.chunks as chunks
     real = chunks.extract_chunks
 
     def extract_chunks(*arguments):
-        from multiprocessing.connection import Connection
         if os.path.exists(os.environ["FEATRAY_ATTACK"]):
-            connection = Connection(os.dup(int(sys.orig_argv[sys.orig_argv.index("featray.extract.child") + 1])))
+            (connection,) = multiprocessing.connection.opened
             exec(open(os.environ["FEATRAY_ATTACK"]).read(), {"connection": connection})
         yield from real(*arguments)
 
     chunks.extract_chunks = extract_chunks
+
+    class Connection(multiprocessing.connection.Connection):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            multiprocessing.connection.opened = [self]
+
+    multiprocessing.connection.Connection = Connection
 """
 
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI-of-the-environment", "HF_TOKEN": "hf_of_the_environment"}

@@ -12,6 +12,7 @@ import time
 import duckdb
 import pytest
 
+from featray.extract.forkserver import CHILD_NAME
 from tests.fixtures.faults import processes
 from tests.fixtures.plugin import LONG
 from tests.fixtures.runs import make_config, run_here
@@ -140,7 +141,8 @@ def test_runs_end_what_killed_ones_and_killed_workers_left(clips, calm, executor
         killed_runs = 2
 
     last = Driver(tmp_path / "killed.yaml", environment)
-    kill_one(environment, last, b"featray.extract.child")
+    kill_one(environment, last, CHILD_NAME.encode())
+    kill_one(environment, last, b"featray.extract.forkserver")
     if executor == "ray":
         kill_one(environment, last, b"ray::MapWorker(MapBatches(DecodeDetect", b"ray::MapWorker(MapBatches(Infer")
     last.finish()
@@ -193,7 +195,7 @@ def test_a_run_that_is_told_to_stop_ends_in_order_and_is_gone_on_with(
     kept = outs["stopped"] / "_featray"
     assert not list(kept.glob("running/**/*.json")), "the run has its last word"
     for _ in range(100):
-        if not (left := processes(environment[MARK], b"featray.extract.child", b"ray::")):
+        if not (left := processes(environment[MARK], b"featray.extract.forkserver", b"ray::")):
             break
         time.sleep(0.1)
     assert left == []

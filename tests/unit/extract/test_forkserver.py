@@ -1,0 +1,137 @@
+"""The fork server: what its children are told, how their ends are heard of, and that nothing outlives the parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from featray.config import DecodeConfig, DetectConfig, EveryNth, InputConfig
+from featray.errors import ErrorCode
+from featray.extract import forkserver, isolation
+from featray.extract.child import ChildSettings
+from featray.extract.isolation import IsolatedDecoder
+from featray.extract.plan import UnitTask
+from featray.sources.listing import list_videos
+from featray.video.units import Unit
+
+pytestmark = pytest.mark.skipif(not forkserver.CAN_FORK, reason="children are forked on Linux only")
+SETTINGS = ChildSettings(DecodeConfig(sample=EveryNth(every=32)), DetectConfig(), {})
+
+
+@pytest.fixture
+def task(short_clip):
+    (video,) = list_videos(InputConfig(uris=[str(short_clip)]))
+    return UnitTask(video, "key", "shard", Unit(0), 1, 1)
+
+
+@pytest.fixture
+def decoder():
+    decoder = IsolatedDecoder(SETTINGS)
+    yield decoder
+    decoder.close()
+
+
+def faces(decoder, task):
+    """The boxes of a unit, and the codes of its failures."""
+    chunks = list(decoder.chunks(task))
+    return [chunk.faces["box_x1"].to_pylist() for chunk in chunks], [f.code for f in chunks[-1].outcome.failures]
+
+
+def gone(pid):
+    for _ in range(200):
+        try:
+            if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def server_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_new_child_is_the_same_servers_and_takes_no_second(decoder, task):
+    calm, _ = faces(decoder, task)
+    first, server = decoder.process_id, server_of(decoder.process_id)
+    assert Path(f"/proc/{first}/comm").read_text().strip() == forkserver.CHILD_NAME
+    decoder.close()
+    assert gone(first)
+    assert faces(decoder, task) == (calm, [])
+    assert server_of(decoder.process_id) == server
+
+
+def test_a_child_started_anew_gives_the_same(decoder, task, monkeypatch):
+    forked = faces(decoder, task)
+    decoder.close()
+    monkeypatch.setattr(isolation, "CAN_FORK", False)
+    assert faces(decoder, task) == forked
+    assert server_of(decoder.process_id) == os.getpid()
+
+
+def test_a_server_that_is_killed_takes_its_children_along_and_another_one_starts(decoder, task):
+    calm = faces(decoder, task)
+    child, server = decoder.process_id, server_of(decoder.process_id)
+    os.kill(server, signal.SIGKILL)
+    assert gone(child)
+    assert faces(decoder, task) == calm
+    assert server_of(decoder.process_id) != server
+
+
+def test_ends_are_told_as_of_a_process_of_ones_own(decoder, task):
+    faces(decoder, task)
+    decoder.kill()
+    codes = faces(decoder, task)[1]
+    # Whether the end is heard of before or after the request is chance.
+    assert codes in ([], [ErrorCode.OUT_OF_MEMORY])
+    faces(decoder, task)
+    process = decoder._process
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.05)
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGSEGV)
+    assert process.wait(10) == process.poll() == -signal.SIGSEGV
+    process.kill()  # of one that has ended: nobody else is hit
+
+
+def test_another_environment_is_another_servers_and_runs_meanwhile_go_on(decoder, task, monkeypatch):
+    calm = faces(decoder, task)
+    monkeypatch.setenv("FEATRAY_TEST_ENVIRONMENT", "1")
+    other = IsolatedDecoder(SETTINGS)
+    try:
+        assert faces(other, task) == calm
+        assert server_of(other.process_id) != server_of(decoder.process_id)
+        assert faces(decoder, task) == calm, "its server has not ended with the new one's start"
+    finally:
+        other.close()
+
+
+def test_nothing_outlives_a_killed_parent(short_clip):
+    code = (
+        "import sys, time; sys.path.insert(0, '.')\n"
+        "from tests.unit.extract.test_forkserver import *\n"
+        "decoder = IsolatedDecoder(SETTINGS)\n"
+        f"(video,) = list_videos(InputConfig(uris=[{str(short_clip)!r}]))\n"
+        "list(decoder.chunks(UnitTask(video, 'key', 'shard', Unit(0), 1, 1)))\n"
+        "print(decoder.process_id, server_of(decoder.process_id), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        child, server = map(int, parent.stdout.readline().split())
+        parent.kill()
+    assert gone(child) and gone(server)
+
+
+def test_a_system_without_room_for_another_process_costs_the_unit(decoder, task, monkeypatch):
+    def refuses(*_):
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(isolation, "fork_child", refuses)
+    (chunk,) = decoder.chunks(task)
+    (failure,) = chunk.outcome.failures
+    assert "no decoder can be started: [Errno 11] Resource temporarily unavailable" in failure.message
