@@ -27,6 +27,7 @@ from featray.cli.upkeep import compact, erase, publish, verify
 from featray.cli.views import export, preview, safe_csv_flag
 from featray.errors import FeatrayError, UsageError, printable
 from featray.redaction import redact_logs, redact_text
+from featray.unloaded import hide_pandas
 from featray.version import __version__
 
 _FORMATS = click.Choice(["table", "csv", "json"])
@@ -34,6 +35,11 @@ _FORMATS = click.Choice(["table", "csv", "json"])
 
 class _Group(click.Group):
     """Turns featray's errors into one line and their exit code; a traceback only with --debug."""
+
+    def main(self, args: Any = None, *rest: Any, **named: Any) -> Any:
+        if args is None:  # the command of this process, and not a call from somebody's Python
+            hide_pandas()
+        return super().main(args, *rest, **named)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

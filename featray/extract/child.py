@@ -32,6 +32,7 @@ from featray.redaction import redact_logs, redact_uri
 from featray.sources.listing import Video
 from featray.sources.places import options_for
 from featray.store.storage import Location, is_on_disk
+from featray.unloaded import hide_pandas
 
 _PR_SET_PDEATHSIG = 1
 
@@ -149,14 +150,6 @@ def _limit(memory_bytes: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class _NoPandas:
-    """Hides pandas, which PyArrow would load unasked as it makes its first array: a second of every child."""
-
-    def find_spec(self, name: str, *_: object) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError(name, name=name)
-
-
 def serve(descriptor: int, memory_bytes: int, level: int) -> None:
     """Serve on a socket until it closes.
 
@@ -165,7 +158,7 @@ def serve(descriptor: int, memory_bytes: int, level: int) -> None:
         memory_bytes: that this process may have of its own.
         level: of featray's own log.
     """
-    sys.meta_path.insert(0, _NoPandas())
+    hide_pandas()
     redact_logs()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of pictures that are odd: what cannot be read is accounted for
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -20,6 +20,7 @@ from featray.names import (
     EMOTION_NAMES_8,
     MESH_VERTICES,
 )
+from featray.unloaded import show_pandas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +92,7 @@ def fex_columns(selection: pd.DataFrame | pa.Table) -> tuple[pd.DataFrame, dict[
         UsageError: `selection` is not of `faces`.
 
     """
+    show_pandas()
     import pandas as pd
 
     frame = selection.to_pandas() if isinstance(selection, pa.Table) else selection

@@ -1,0 +1,30 @@
+"""What is not loaded: pandas, which PyArrow asks for."""
+
+import subprocess
+import sys
+
+CODE = """
+import sys
+from featray.unloaded import hide_pandas, show_pandas
+
+hide_pandas()
+import pyarrow as pa
+
+rows = pa.table({"a": pa.array([1, 2])})
+assert "pandas" not in sys.modules
+show_pandas()
+frame = rows.to_pandas()
+assert type(frame) is __import__("pandas").DataFrame and pa.Table.from_pandas(frame).equals(rows)
+"""
+
+
+def test_pyarrow_does_without_pandas_until_a_frame_is_asked_for():
+    subprocess.run([sys.executable, "-c", CODE], check=True)
+
+
+def test_the_command_line_hides_it_from_its_own_process_only():
+    code = "from featray.cli import main; import pyarrow as pa, sys; sys.argv[1:] = ['schema']; main({}); "
+    code += "pa.array([1]); print('pandas' in sys.modules, file=sys.stderr)"
+    for given, loaded in (("standalone_mode=False", "False"), ("sys.argv[1:], standalone_mode=False", "True")):
+        done = subprocess.run([sys.executable, "-c", code.format(given)], capture_output=True, text=True)
+        assert done.stderr.strip().endswith(loaded), done.stderr
