@@ -127,21 +127,26 @@ def open_openvino(checkpoint: Checkpoint, settings: EngineSettings) -> OpenVinoE
         ConfigError: bf16 on a CPU that has none.
         ModelError: the network cannot be converted or compiled.
     """
+    try:
+        parts = compile_parts(checkpoint, settings)
+    except RuntimeError as error:
+        raise ModelError(f"{checkpoint.path}: OpenVINO cannot compile it ({one_line(error)})") from error
+    return OpenVinoEngine(parts, checkpoint, settings.precision, settings.num_threads)
+
+
+def compile_parts(checkpoint: Checkpoint, settings: EngineSettings) -> list[Any]:
+    """Compile trunk and heads; RuntimeError where OpenVINO cannot."""
     ov = import_openvino()
     core = ov.Core()
     is_bf16 = settings.precision == "bf16"
     if is_bf16 and not has_bf16(core):
         raise ConfigError("model.precision: this CPU has no bf16 instructions; use fp32")
     hints = ("bf16" if is_bf16 else "f32", "f32")
-    try:
-        models = _load_models(ov, core, checkpoint, settings)
-        parts = [
-            compile_model(core, model, streams=settings.num_threads, precision=hint)
-            for model, hint in zip(models, hints, strict=True)
-        ]
-    except RuntimeError as error:
-        raise ModelError(f"{checkpoint.path}: OpenVINO cannot compile it ({one_line(error)})") from error
-    return OpenVinoEngine(parts, checkpoint, settings.precision, settings.num_threads)
+    models = _load_models(ov, core, checkpoint, settings)
+    return [
+        compile_model(core, model, streams=settings.num_threads, precision=hint)
+        for model, hint in zip(models, hints, strict=True)
+    ]
 
 
 def _load_models(ov: ModuleType, core: Any, checkpoint: Checkpoint, settings: EngineSettings) -> list[Any]:

@@ -19,7 +19,8 @@ def both(clips, tmp_path_factory):
     folder = tmp_path_factory.mktemp("forecast")
     out = folder / "out"
     (folder / "c.yaml").write_text(
-        f'dataset: test\ninput: {{uris: ["{clips}/*.mp4"]}}\noutput: {{uri: {out}}}\ndecode: {{sample: {SAMPLE}}}\n'
+        f'dataset: test\ninput: {{uris: ["{clips}/*.mp4"]}}\noutput: {{uri: {out}}}\n'
+        f"decode: {{sample: {SAMPLE}}}\nmodel: {{checkpoint: 'synthetic:atto'}}\n"
     )
     command = ["plan", str(folder / "c.yaml"), "--json", "--price-cpu-hour", "36", "--price-gpu-hour", "100"]
     answer = CliRunner().invoke(main, command)
@@ -29,7 +30,7 @@ def both(clips, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         take = Tally.take
         patch.setattr(Tally, "take", lambda self, receipt: [receipts.append(receipt), take(self, receipt)][1])
-        summary = run_here(make_config([f"{clips}/*.mp4"], out, model={}, decode={"sample": {"every": 8}}))
+        summary = run_here(make_config([f"{clips}/*.mp4"], out, decode={"sample": {"every": 8}}))
     seconds = {}
     for receipt in receipts:
         for stage, spent in json.loads(receipt.seconds).items():
@@ -69,7 +70,7 @@ def test_the_time_is_that_of_this_computer_and_of_what_the_config_names(both):
 
 
 def test_weights_that_were_not_pulled_are_stood_in_for_and_not_fetched(clips, tmp_path, monkeypatch):
-    """The hub would serve them; the network of `v25` is that of the first test, so that no other is compiled."""
+    """The hub would serve them."""
     spec = "hf://py-feat/face_multitask_v2/face_multitask_v2.safetensors"
     agreed = ["--set", "model.accept_license=research-noncommercial"]
     cluster = ["--set", "cluster.cpus=72", "--set", "cluster.gpus=4"]
