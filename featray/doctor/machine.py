@@ -13,6 +13,7 @@ from typing import Final
 
 from featray.config import cache_dir
 from featray.doctor.check import Check
+from featray.graph.machine import local_cpus
 
 _LEAST_MEMORY_GIB: Final = 4
 """A decoding worker, one that infers and Ray itself hold some 3 GiB."""
@@ -35,7 +36,8 @@ def machine() -> Iterator[Check]:
     """Python, processors, memory, disks."""
     python = ".".join(map(str, sys.version_info[:3]))
     yield Check("machine", "Python", "ok", f"{python} at {sys.prefix}")
-    yield Check("machine", "processors", "ok", str(os.cpu_count()))
+    here, there = local_cpus(), os.cpu_count()
+    yield Check("machine", "processors", "ok", f"{here}" if here == there else f"{here} of {there} may be used")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     enough = memory >= _LEAST_MEMORY_GIB
     mend = "" if enough else f"a machine with at least {_LEAST_MEMORY_GIB} GiB"

@@ -17,7 +17,7 @@ from typing import Any, Final, TextIO
 import ray
 
 from featray.errors import RunError, one_line
-from featray.graph.machine import local_gpus
+from featray.graph.machine import local_cpus, local_gpus
 from featray.graph.ray_internals import dead_process, keep_token_private, on_loopback
 from featray.graph.stop import handler_kept
 from featray.graph.workers import Node
@@ -72,7 +72,8 @@ def connect() -> bool:
             on_loopback(),
         ):
             # Without "local", Ray would look for the last cluster started here, and wait long for one that is gone.
-            _remember(ray.init(address="local", include_dashboard=False, num_gpus=int(local_gpus()), **quiet))
+            here: dict[str, Any] = {"num_cpus": local_cpus(), "num_gpus": int(local_gpus())}  # Ray knows no affinity
+            _remember(ray.init(address="local", include_dashboard=False, **here, **quiet))
     return True
 
 

@@ -5,8 +5,10 @@ Asked before anything heavy is loaded, so Ray is imported only where a GPU may b
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,10 +23,54 @@ def on_cluster() -> bool:
 
 
 def local_cpus() -> int:
-    """Return the CPUs that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the CPUs that this process may use: by its affinity, its container's quota, and Slurm's share; 1 or more.
+
+    Slurm binds a task to its CPUs only where an administrator has set that up; its variable is always there.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shares = [float(allowed), cgroup_quota()]
+    if (told := os.environ.get("SLURM_CPUS_PER_TASK", "")).isdigit():
+        shares.append(float(told))
+    return max(1, math.floor(min(shares)))
+
+
+def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """Return the CPUs that a container's quota comes to, the least on the way to the root; infinite if there is none.
+
+    Args:
+        root: where the control groups are mounted; both versions are read.
+        own: which groups this process is in, as the kernel lists them.
+    """
+    try:
+        groups = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        return math.inf
+    quotas = [math.inf]
+    for _, controllers, path in groups:
+        if not controllers:
+            quotas += [_quota(folder / "cpu.max") for folder in _upwards(root, path)]
+        elif "cpu" in controllers.split(","):
+            for folder in _upwards(root / "cpu", path):
+                quotas.append(_quota(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us"))
+    return min(quotas)
+
+
+def _upwards(root: Path, path: str) -> Iterator[Path]:
+    """The folders of a group and of those above it; inside a container only the last of them is there."""
+    folder = root / path.lstrip("/")
+    yield folder
+    while folder != root and root in folder.parents:
+        folder = folder.parent
+        yield folder
+
+
+def _quota(*files: Path) -> float:
+    """Microseconds in a period over the period's; `max` and -1 are no quota."""
+    try:
+        quota, period = " ".join(file.read_text() for file in files).split()
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    except (OSError, ValueError):
+        return math.inf
 
 
 def local_gpus() -> float:
