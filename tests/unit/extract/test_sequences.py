@@ -146,12 +146,11 @@ def test_unrelated_pictures_have_no_times_and_no_tracks(unrelated):
 def test_a_stride_gives_what_it_gives_of_a_video(planted, tmp_path):
     """Faces are looked for in every fourth picture and found in all; times of the folder are those of a manifest."""
     times = [i * 40_000 for i in range(18)]
-    manifest = tmp_path / "list.jsonl"
-    manifest.write_text(json.dumps({"path": f"{planted}/in/faces/", "pts_us": times}))
+    manifest = planted / "list.jsonl"
+    manifest.write_text(json.dumps({"path": "in/faces/", "pts_us": times}))
     uris = [str(manifest), *(str(planted / "in" / name) for name in ("faces.tar", "faces.mkv"))]
     inputs = {"uris": uris, "sequence_fps": FPS}
-    decode = {"sample": "all", "unit_frames": 8}
-    run_here(make_config(uris, tmp_path / "out", decode=decode, detect={"every": 4}, input=inputs))
+    run_here(make_config(uris, tmp_path / "out", decode=DECODE, detect={"every": 4}, input=inputs))
     made = open_output(str(tmp_path / "out"))
     assert_equal_tables(made, ["faces/", "faces.tar", "faces.mkv"])
     found = rows(made, "SELECT video_id, list(frame_index ORDER BY frame_index) AS told FROM faces "
