@@ -158,8 +158,6 @@ def test_a_stride_gives_what_it_gives_of_a_video(planted, tmp_path):
     assert [row["told"] for row in found] == [[0, 4, 8, 12, 16, 17]] * 3
     of_folder = rows(made, "SELECT f.pts_us FROM frames f JOIN videos USING (video_id) WHERE uri LIKE '%/faces/'")
     assert [row["pts_us"] for row in of_folder] == times
-    assert verify(made).problems == []
-    assert recompute(made, 3, seed=1, release=None, storage_options=None).differing == []
 
 
 @pytest.mark.parametrize("which", ["output", "unrelated"])
@@ -175,19 +173,26 @@ def test_pictures_can_be_looked_at(which, request, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_two_thousand_pictures(face_clip, clips, tmp_path):
     """A face in every tenth: the network would be nine tenths of the time otherwise."""
+    assert_many_are_equal(2000, face_clip, clips, tmp_path)
+
+
+def assert_many_are_equal(count, face_clip, clips, folder):
     rng = np.random.default_rng(1)
-    faces, none = clip_pictures(face_clip, 200, 200), clip_pictures(clips / "no_face.mp4", 95, 200)
-    shrunk = [none[i % len(none)] if i % 10 else faces[i // 10] for i in range(2000)]
-    images = [image.crop((dx, 0, dx + 160, 112)) for image, dx in zip(shrunk, rng.integers(30, size=2000), strict=True)]
-    plant(tmp_path / "in", images)
-    uris = [str(tmp_path / "in" / name) for name in ("faces", "faces.tar", "faces.mkv")]
+    faces, none = clip_pictures(face_clip, count // 10, 200), clip_pictures(clips / "no_face.mp4", 95, 200)
+    shrunk = [none[i % len(none)] if i % 10 else faces[i // 10] for i in range(count)]
+    images = [
+        image.crop((dx, 0, dx + 160, 112)) for image, dx in zip(shrunk, rng.integers(30, size=count), strict=True)
+    ]
+    plant(folder / "in", images)
+    uris = [str(folder / "in" / name) for name in ("faces", "faces.tar", "faces.mkv")]
     inputs = {"uris": uris, "sequence_fps": FPS}
     decode, detect = {"sample": "all"}, {"input_px": 160}
-    run_here(make_config(uris, tmp_path / "out", decode=decode, detect=detect, input=inputs))
-    output = open_output(str(tmp_path / "out"))
+    run_here(make_config(uris, folder / "out", decode=decode, detect=detect, input=inputs))
+    output = open_output(str(folder / "out"))
     assert_equal_tables(output, ["faces/", "faces.tar", "faces.mkv"])
     found = rows(output, "SELECT count(*) AS frames, count_if(faces = 1) AS faces FROM frames GROUP BY video_id")
     assert len(found) == 3
-    assert all(row["frames"] == 2000 and row["faces"] >= 200 for row in found)
+    assert all(row["frames"] == count and row["faces"] >= count // 10 for row in found)
