@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
+from featray.extract.sequences import read_whole
+from featray.store.storage import locate
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.upkeep.recompute import recompute
@@ -170,6 +172,12 @@ def test_pictures_can_be_looked_at(which, request, tmp_path):
     result = CliRunner().invoke(main, ["report", where, "--out", str(page)])
     assert result.exit_code == 0, result.output
     assert "data:image/jpeg" in page.read_text() and "could not be opened" not in page.read_text()
+
+
+@pytest.mark.parametrize("size_bytes", [-1, 0, 3, 10, 11])
+def test_a_file_is_read_whole_whatever_its_listing_said(tmp_path, size_bytes):
+    (tmp_path / "1.png").write_bytes(b"0123456789")
+    assert read_whole(locate(str(tmp_path / "1.png")), size_bytes) == b"0123456789"
 
 
 @pytest.mark.long
