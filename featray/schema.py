@@ -43,7 +43,7 @@ _FRAME = Column("frame_index", INT32, "position of the frame in presentation ord
 _PTS = Column(
     "pts_us",
     INT64,
-    "presentation time from the stream, never index / rate; of pictures: from input.sequence_fps, or null",
+    "presentation time from the stream, never index / rate; of pictures: from input.sequence_fps or a manifest, or null",
     "µs",
 )
 _FACE = Column("face_index", INT32, "face within the frame, by descending score, ties by x", "", ">= 0")

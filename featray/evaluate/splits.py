@@ -113,7 +113,8 @@ def _bins(
     found = []
     for low, high in pairwise(bounds):
         inside = rows & (values >= low) & (values < high)
-        text = f"below {high:g}" if low == -np.inf else f"from {low:g}" if high == np.inf else f"{low:g} to {high:g}"
+        a, b = f"{low:.3g}", f"{high:.3g}"
+        text = f"below {b}" if low == -np.inf else f"from {a}" if high == np.inf else f"{a} to {b}"
         if inside.any():
             found.append((f"{text} {unit}".strip(), inside))
     return found

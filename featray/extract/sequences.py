@@ -6,7 +6,7 @@ Planning lists the folder or tar again, in the process that may use the network;
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from types import TracebackType
@@ -16,6 +16,7 @@ from featray.config import DecodeConfig, FramesPerSecond
 from featray.errors import ErrorCode, StorageError, VideoError
 from featray.sources.entry import suffix
 from featray.sources.listing import Video
+from featray.sources.picture_times import PTS_COLUMN, read_times
 from featray.sources.sequences import Still, digest_of, list_stills
 from featray.store.storage import Location, explain, open_ranges, transport_errors, unreadable_code
 from featray.video.container import Header
@@ -49,12 +50,14 @@ def cut_sequence(
         raise VideoError(text, code=ErrorCode.FETCH_FAILED)
     if not stills:
         raise VideoError(f"{video.uri}: {problem or 'holds no picture'}", code=ErrorCode.BAD_SHARD)
-    if sequence.fps is None and isinstance(settings.sample, FramesPerSecond):
+    ticks, tick = _times(video, len(stills))
+    if tick is None and isinstance(settings.sample, FramesPerSecond):
         text = f"{video.uri}: its pictures have no times, which decode.sample fps needs; set input.sequence_fps"
         raise VideoError(text, code=ErrorCode.UNSUPPORTED_CONTAINER)
-    tick = None if sequence.fps is None else 1 / Fraction(str(sequence.fps))
     sampler = Sampler(settings.sample, tick or Fraction(1), WHOLE_VIDEO[0])
-    taken = [_picture(i, still, tick) for i, still in enumerate(stills) if sampler.takes(i, i)]
+    taken = [
+        _picture(i, still, tick and ticks[i] * tick) for i, still in enumerate(stills) if sampler.takes(i, ticks[i])
+    ]
     units = _cut(taken, max(settings.unit_frames // stride, 1) * stride, stride, unrelated=not sequence.related)
     if problem is not None:
         units[-1] = replace(units[-1], problem=(ErrorCode.BAD_SHARD, problem))
@@ -63,7 +66,7 @@ def cut_sequence(
         container="image2",
         codec=kinds.most_common(1)[0][0],
         time_base=None if tick is None else f"{tick.numerator}/{tick.denominator}",
-        duration_us=None if tick is None else round(len(stills) * tick * 1_000_000),
+        duration_us=None if tick is None else round((ticks[-1] - ticks[0] + (not sequence.timed)) * tick * 1_000_000),
         frames_promised=len(stills),
         frames_estimated=len(stills),
         transfer="iec61966-2-1",  # sRGB, which they are brought to
@@ -71,8 +74,21 @@ def cut_sequence(
     return header, tuple(units)
 
 
-def _picture(index: int, still: Still, tick: Fraction | None) -> Picture:
-    pts_us = None if tick is None else round(index * tick * 1_000_000)
+def _times(video: Video, count: int) -> tuple[Sequence[int], Fraction | None]:
+    """When each picture is shown, in ticks, and the seconds of a tick; None if they have no times."""
+    sequence = video.sequence
+    assert sequence is not None
+    times = read_times(video.extra) if sequence.timed else None
+    if times is None:
+        return range(count), None if sequence.fps is None else 1 / Fraction(str(sequence.fps))
+    if len(times) != count:
+        text = f"{video.uri}: its row of the manifest has {len(times)} times in {PTS_COLUMN} for {count} pictures"
+        raise VideoError(text, code=ErrorCode.BAD_MANIFEST_ROW)
+    return times, Fraction(1, 1_000_000)
+
+
+def _picture(index: int, still: Still, seconds: Fraction | None) -> Picture:
+    pts_us = None if seconds is None else round(seconds * 1_000_000)
     return Picture(index, still.name, still.size_bytes, still.offset, pts_us, still.problem)
 
 
@@ -150,7 +166,10 @@ def folder_of(location: Location, pattern: str | None) -> Location:
 def read_whole(location: Location, size_bytes: int) -> bytes:
     """Return the bytes of a file, one more than are allowed at most; its size, if it is known, saves a question."""
     with open_ranges(location, size_bytes=size_bytes if size_bytes >= 0 else None, cached=False) as file:
-        return bytes(file.read(MAX_FILE_BYTES + 1))
+        most = MAX_FILE_BYTES + 1
+        # Python takes as much memory as is asked for, and gives most of it back: 0.1 ms a small picture.
+        data = bytes(file.read(most if size_bytes < 0 else min(size_bytes + 1, most)))
+        return data if len(data) <= size_bytes or size_bytes < 0 else data + bytes(file.read(most - len(data)))
 
 
 def checked(picture: Picture, read: Callable[[Picture], bytes]) -> bytes:

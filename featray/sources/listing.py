@@ -28,6 +28,7 @@ from featray.sources.entry import VIDEO_SUFFIXES, Entry, content_id, suffix
 from featray.sources.expand import expand, is_picture
 from featray.sources.keyset import KeySet
 from featray.sources.passed import PassedOver
+from featray.sources.picture_times import PTS_COLUMN, read_times, times_id
 from featray.sources.places import hint, locate_input, refusal
 from featray.sources.sequences import Digest, Gathered, Sequence, digest_of, list_stills, still_of
 from featray.store.storage import Location, locate, storage_errors, unreadable_code
@@ -137,14 +138,19 @@ def _as_sequence(video: Video, sequence: Sequence, config: InputConfig) -> Video
         except (ValueError, TypeError):
             text = f"{video.uri}: {_FPS_COLUMN} is {str(named)[:40]!r}, and has to be a number of pictures a second"
             problem = problem or (ErrorCode.BAD_MANIFEST_ROW, readable_name(text))
-    if fps is None and config.related:
+    times = None
+    try:
+        times = read_times(video.extra)
+    except ValueError as error:
+        problem = problem or (ErrorCode.BAD_MANIFEST_ROW, readable_name(f"{video.uri}: {error}"))
+    if fps is None and times is None and config.related:
         text = (
             f"{video.uri}: its pictures have no times; set input.sequence_fps, "
             "or input.related: false if they do not follow each other in time"
         )
         problem = problem or (ErrorCode.UNSUPPORTED_CONTAINER, text)
-    own = "" if fps == config.sequence_fps else f"@{fps:g}"
-    sequence = replace(sequence, fps=fps, related=config.related)
+    own = f"@{times_id(times)}" if times else "" if fps == config.sequence_fps else f"@{fps:g}"
+    sequence = replace(sequence, fps=None if times else fps, timed=bool(times), related=config.related)
     return replace(video, sequence=sequence, problem=problem, content_id=video.content_id + own)
 
 
@@ -172,7 +178,7 @@ def find_video(uri: str, member: str | None, config: InputConfig, extra: dict[st
         uri: as the tables give it: without credentials and query.
         member: the name inside a shard file, else None.
         config: for storage options, `column` and `path_fields`; its URIs say only what the storage options are for.
-        extra: as the tables give it; may say how many pictures a second a sequence has.
+        extra: as the tables give it; may say when the pictures of a sequence are shown.
 
     Raises:
         StorageError: the file is not there, or may not be read.
@@ -212,7 +218,7 @@ def _sequence_at(location: Location, info: dict[str, Any], config: InputConfig, 
 
 
 def _with_extra(video: Video, extra: dict[str, Any], config: InputConfig) -> Video:
-    if not extra.get(_FPS_COLUMN) or video.sequence is None:
+    if not (extra.get(_FPS_COLUMN) or extra.get(PTS_COLUMN)) or video.sequence is None:
         return replace(video, extra=extra)
     return _as_sequence(replace(video, extra=extra, problem=None), video.sequence, config)
 

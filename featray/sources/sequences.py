@@ -32,13 +32,15 @@ class Sequence:
     Attributes:
         held: whether they are files of a folder, or members of a tar.
         pattern: of the folder's files; None for all pictures.
-        fps: pictures a second; None: they have no times.
+        fps: pictures a second; None: they have no times, or are `timed`.
+        timed: whether the row of the manifest that names it, `Video.extra`, has the time of each picture.
         related: whether they follow each other in time.
     """
 
     held: Literal["folder", "tar"]
     pattern: str | None = None
     fps: float | None = None
+    timed: bool = False
     related: bool = True
 
 

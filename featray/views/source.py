@@ -11,6 +11,7 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, Final
 
 import av
@@ -80,7 +81,7 @@ class Source:
         Raises:
             VideoError: it cannot be opened.
         """
-        if video.sequence is not None and video.sequence.fps is None:
+        if video.sequence is not None and video.sequence.fps is None and not video.sequence.timed:
             video = replace(video, sequence=replace(video.sequence, fps=1_000_000 / PICTURE_US))
         self._row, self._video, self._options = row, video, storage_options
         pixels = max((row.width or 0) * (row.height or 0), DecodeConfig().max_pixels)
@@ -96,10 +97,7 @@ class Source:
             raise VideoError(f"{video.uri}: {message}", code=code)  # type: ignore[arg-type]
         time_base = parse_time_base(plan.header.time_base)
         self._units = plan.units
-        self._starts_us = [
-            None if (start := _start_pts(unit)) is None else math.floor(start * time_base * 1_000_000)
-            for unit in plan.units
-        ]
+        self._starts_us = [_start_us(unit, time_base) for unit in plan.units]
 
     def run(
         self, sampled: list[SampledFrame], start_us: int | None, end_us: int | None, *, only_sampled: bool
@@ -180,9 +178,11 @@ class Source:
         return "its content id is unchanged, so this is a defect of featray's; please report it"
 
 
-def _start_pts(unit: Unit) -> int | None:
-    """Of a unit's first frame, in ticks; a sequence's tick is a picture."""
-    return unit.pictures[0].position if unit.pictures else unit.start_pts
+def _start_us(unit: Unit, time_base: Fraction) -> int | None:
+    """Of a unit's first frame; None if it is not known."""
+    if unit.pictures:
+        return unit.pictures[0].pts_us
+    return None if unit.start_pts is None else math.floor(unit.start_pts * time_base * 1_000_000)
 
 
 def _blank(frame: Frame) -> Frame:

@@ -53,6 +53,7 @@ def test_numbers_are_those_of_the_evaluation(made, labels, release, page):
     ]
     assert sum(int(row[1]) for row in page.values["fates"]) == 1080
     assert [row[0] for row in page.tables["split-4"]] == ["light", "<i>dim</i>", "bright"]
+    assert "not found" in page.tables["split-4"][0] and "not found" not in page.tables["split-1"][0]
 
 
 def test_names_are_text_and_nothing_is_loaded(page):

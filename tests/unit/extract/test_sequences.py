@@ -1,12 +1,15 @@
 """Pictures through the whole chain: as a folder, as a tar, and as a lossless video of them."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
+from featray.extract.sequences import read_whole
+from featray.store.storage import locate
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.upkeep.recompute import recompute
@@ -142,6 +145,23 @@ def test_unrelated_pictures_have_no_times_and_no_tracks(unrelated):
     assert [row["frame_index"] for row in tracks] == [0, 2, 4]
 
 
+def test_a_stride_gives_what_it_gives_of_a_video(planted, tmp_path):
+    """Faces are looked for in every fourth picture and found in all; times of the folder are those of a manifest."""
+    times = [i * 40_000 for i in range(18)]
+    manifest = planted / "list.jsonl"
+    manifest.write_text(json.dumps({"path": "in/faces/", "pts_us": times}))
+    uris = [str(manifest), *(str(planted / "in" / name) for name in ("faces.tar", "faces.mkv"))]
+    inputs = {"uris": uris, "sequence_fps": FPS}
+    run_here(make_config(uris, tmp_path / "out", decode=DECODE, detect={"every": 4}, input=inputs))
+    made = open_output(str(tmp_path / "out"))
+    assert_equal_tables(made, ["faces/", "faces.tar", "faces.mkv"])
+    found = rows(made, "SELECT video_id, list(frame_index ORDER BY frame_index) AS told FROM faces "
+                       "WHERE NOT interpolated GROUP BY video_id")  # fmt: skip
+    assert [row["told"] for row in found] == [[0, 4, 8, 12, 16, 17]] * 3
+    of_folder = rows(made, "SELECT f.pts_us FROM frames f JOIN videos USING (video_id) WHERE uri LIKE '%/faces/'")
+    assert [row["pts_us"] for row in of_folder] == times
+
+
 @pytest.mark.parametrize("which", ["output", "unrelated"])
 def test_pictures_can_be_looked_at(which, request, tmp_path):
     where = request.getfixturevalue(which).root.path
@@ -154,12 +174,33 @@ def test_pictures_can_be_looked_at(which, request, tmp_path):
     assert "data:image/jpeg" in page.read_text() and "could not be opened" not in page.read_text()
 
 
+@pytest.mark.parametrize("size_bytes", [-1, 0, 3, 10, 11])
+def test_a_file_is_read_whole_whatever_its_listing_said(tmp_path, size_bytes):
+    (tmp_path / "1.png").write_bytes(b"0123456789")
+    assert read_whole(locate(str(tmp_path / "1.png")), size_bytes) == b"0123456789"
+
+
 @pytest.mark.long
-def test_two_thousand_pictures(face_clip, tmp_path):
-    small = clip_pictures(face_clip, 472, 200)
+@pytest.mark.timeout(1800)
+def test_two_thousand_pictures(face_clip, clips, tmp_path):
+    """A face in every tenth: the network would be nine tenths of the time otherwise."""
+    assert_many_are_equal(2000, face_clip, clips, tmp_path)
+
+
+def assert_many_are_equal(count, face_clip, clips, folder):
     rng = np.random.default_rng(1)
-    images = [small[i % len(small)].crop((dx, 0, dx + 160, 112)) for i in range(2000) for dx in [int(rng.integers(30))]]
-    plant(tmp_path / "in", images)
-    uris = [str(tmp_path / "in" / name) for name in ("faces", "faces.tar", "faces.mkv")]
-    run_here(make_config(uris, tmp_path / "out", decode={"sample": "all"}, input={"uris": uris, "sequence_fps": FPS}))
-    assert_equal_tables(open_output(str(tmp_path / "out")), ["faces/", "faces.tar", "faces.mkv"])
+    faces, none = clip_pictures(face_clip, count // 10, 200), clip_pictures(clips / "no_face.mp4", 95, 200)
+    shrunk = [none[i % len(none)] if i % 10 else faces[i // 10] for i in range(count)]
+    images = [
+        image.crop((dx, 0, dx + 160, 112)) for image, dx in zip(shrunk, rng.integers(30, size=count), strict=True)
+    ]
+    plant(folder / "in", images)
+    uris = [str(folder / "in" / name) for name in ("faces", "faces.tar", "faces.mkv")]
+    inputs = {"uris": uris, "sequence_fps": FPS}
+    decode, detect = {"sample": "all"}, {"input_px": 160}
+    run_here(make_config(uris, folder / "out", decode=decode, detect=detect, input=inputs))
+    output = open_output(str(folder / "out"))
+    assert_equal_tables(output, ["faces/", "faces.tar", "faces.mkv"])
+    found = rows(output, "SELECT count(*) AS frames, count_if(faces = 1) AS faces FROM frames GROUP BY video_id")
+    assert len(found) == 3
+    assert all(row["frames"] == count and row["faces"] >= count // 10 for row in found)

@@ -1,12 +1,14 @@
 """Which pictures are which sequence, in which order, and when they are taken at all."""
 
 import csv
+import json
 import os
 
 import pytest
 
-from featray.config import InputConfig, parse_config
+from featray.config import DecodeConfig, FramesPerSecond, InputConfig, parse_config
 from featray.errors import ConfigError, ErrorCode
+from featray.extract.plan import plan_video
 from featray.sources.expand import covers
 from featray.sources.listing import find_video, list_videos
 from featray.sources.passed import PassedOver
@@ -148,6 +150,50 @@ def test_a_manifest_names_sequences_and_their_rates(tmp_path):
     assert ids == {"10", "12.5", "1", ""}
     for video in (found[0], found[1], found[3], found[4]):
         assert find_video(video.uri, None, config, video.extra) == video
+
+
+TIMES = [0, 40_000, 1_000_000, 1_040_000]
+
+
+def test_a_manifest_gives_the_time_of_each_picture(tmp_path):
+    write(tmp_path, *(f"{folder}/{n}.png" for folder in "abc" for n in (1, 2, 3, 10)))
+    rows = [{"path": "a", "pts_us": TIMES}, {"path": "b", "pts_us": str(TIMES)}, {"path": "c/1.png", "pts_us": 7}]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = inputs(tmp_path / "list.jsonl", sequence_fps=None)
+    found = list(list_videos(config))
+    assert [(video.problem, video.sequence.timed) for video in found] == [(None, True)] * 3
+    assert found[0].content_id.partition("@")[2] == found[1].content_id.partition("@")[2]
+    for video, times in zip(found, (TIMES, TIMES, [7]), strict=True):
+        plan = plan_video(video, DecodeConfig(), {})
+        assert [picture.pts_us for unit in plan.units for picture in unit.pictures] == times
+        assert (plan.header.time_base, plan.header.duration_us) == ("1/1000000", times[-1] - times[0])
+        assert find_video(video.uri, None, config, video.extra) == video
+    plan = plan_video(found[0], DecodeConfig(sample=FramesPerSecond(fps=2)), {})
+    assert [picture.name for unit in plan.units for picture in unit.pictures] == ["1.png", "3.png"]
+    rows[0]["pts_us"] = [*TIMES[:-1], TIMES[-1] + 1]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert next(list_videos(config)).content_id != found[0].content_id
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ("0, 40000, 40000", "has 40000 behind 40000"),
+        ("0 0.04 0.08", "holds '0.04'"),
+        ([0, 1.5, 2], "holds '1.5'"),
+        ([0, True, 2], "holds 'True'"),
+        ([0, None, 2], "holds 'None'"),
+        ({"1.png": 0}, "holds"),
+        ([0, 1e300, 2], "holds '1e+300'"),
+        ([0, 1, 2], "has 3 times in pts_us for 4 pictures"),
+    ],
+)
+def test_times_that_cannot_be(tmp_path, times, message):
+    write(tmp_path, *(f"a/{n}.png" for n in range(4)))
+    (tmp_path / "list.jsonl").write_text(json.dumps({"path": "a", "pts_us": times}))
+    (video,) = list_videos(inputs(tmp_path / "list.jsonl"))
+    failure = plan_video(video, DecodeConfig(), {}).failure
+    assert failure.code == ErrorCode.BAD_MANIFEST_ROW and message in failure.message
 
 
 def test_path_fields_are_of_the_folder(tmp_path):
