@@ -206,14 +206,13 @@ def query(
     result is for a spreadsheet, add --safe-csv to --format csv.
     """
     from featray.cli.show import print_result
-    from featray.tables.query import connect, run_safe_sql, run_sql
+    from featray.tables.query import steady_sql
 
     if sql.startswith("@"):
         sql = _read_sql(Path(sql[1:]))
     output = open_told(out, config, options)
-    connection = connect(output, release, derivation=derivation, locked=safe)
-    result = run_safe_sql(connection, sql) if safe else run_sql(connection, sql)
-    print_result(result, style, safe_csv=safe_csv)
+    _connection, rows = steady_sql(output, sql, release, derivation, safe=safe)
+    print_result(rows, style, safe_csv=safe_csv)
 
 
 def _read_sql(path: Path) -> str:
