@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -38,6 +39,9 @@ _WANTED_FILES: Final = 4096
 
 _SILENT_SECONDS: Final = 10
 """After which it is said what is waited for: a healthy cluster takes one or two."""
+
+_SHARED_MEMORY: Final = "/dev/shm"
+_FULL_BYTES: Final = 1 << 20
 
 _session: Path | None = None
 """Where Ray keeps the sockets of this machine's processes."""
@@ -124,9 +128,18 @@ def check_session() -> None:
             "a folder that is left alone, and run again: what has landed is kept"
         )
     if (name := dead_process()) is not None:
-        text = f"Ray's process {name} has ended, most likely for lack of memory; run again: what has landed is kept"
+        text = f"Ray's process {name} has ended, most likely {_of_what()}; run again: what has landed is kept"
         log.error(text)
         raise RunError(text)
+
+
+def _of_what() -> str:
+    """Return what processes of Ray that end by themselves lack: they are killed if their memory cannot be had."""
+    with contextlib.suppress(OSError):
+        place = os.statvfs(_SHARED_MEMORY)
+        if place.f_bavail * place.f_frsize < _FULL_BYTES:
+            return f"because {_SHARED_MEMORY} is full, where its objects are: free space there"
+    return "for lack of memory"
 
 
 def _check_answers(address: str) -> None:

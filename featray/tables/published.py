@@ -154,7 +154,7 @@ def _read(partition: Partition) -> Published:
     stored: dict[str, Commit] = {}
     damaged: dict[str, str] = {}
     _read_until_settled(partition, stored, damaged)
-    found = {commit.name: _without_videos(commit) for commit in stored.values()}
+    found = {stored[path].name: stored[path] for path in sorted(stored)}
     found |= {old.name: old for commit in stored.values() for old in commit.rewrites}
     newest_us = max((commit.published_at_us for commit in found.values()), default=0)
     derived: dict[str, tuple[int, int]] = {}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -11,11 +12,14 @@ from featray.errors import StorageError
 from featray.store.storage import write_bytes
 from featray.tables import published as published_module
 from featray.tables import query
-from featray.tables.layout import Partition, list_partitions
+from featray.tables.layout import Partition, list_partitions, open_output
 from featray.tables.published import read_published
 from featray.tables.query import connect, read_rows, run_sql
+from featray.upkeep import verify as verify_module
 from featray.upkeep.compact import compact_partition
 from featray.upkeep.erase import erase
+from featray.upkeep.finish import finish_partition
+from featray.upkeep.verify import verify
 from tests.fixtures.outputs import ids
 
 SQL = (
@@ -75,7 +79,7 @@ def test_a_video_is_erased_between_the_look_at_commits_and_the_views(out, ben, i
     "command",
     [
         ("query", "{out}", SQL, "--format", "json"),
-        ("export", "{out}", "--video", "anna", "--format", "csv"),
+        ("export", "{out}", "--video", "anna.mp4", "--format", "csv"),
         ("export", "{out}", "--summary", "csv"),
         ("report", "{out}", "--out", "{page}"),
         ("status", "{out}", "--json"),
@@ -91,7 +95,7 @@ def test_files_are_replaced_when_the_views_are_made(out, ben, interrupted, tmp_p
     disturbed = CliRunner().invoke(main, words)
     assert disturbed.exit_code == 0, disturbed.output
     assert len(made) == 2
-    if change == "compact" and command[0] != "report":
+    if change == "compact" and command[0] not in ("report", "status"):
         assert disturbed.output == calm.output
     if change == "erase" and command[0] == "query":
         assert json.loads(disturbed.stdout)[0]["people"] == json.loads(calm.stdout)[0]["people"] - 1
@@ -145,3 +149,22 @@ def test_wrong_sql_is_said_without_another_look(out, interrupted):
     looks = interrupted(published_module, "read_published", lambda: None)
     said = CliRunner().invoke(main, ["query", out.root.path, "SELECT nothing FROM nowhere"])
     assert said.exit_code == 2 and len(looks) == 1
+
+
+@pytest.mark.parametrize("change", ["erase", "compact"])
+def test_verify_beside_a_change(out, ben, interrupted, change):
+    """The files that its list of commits names are gone when it comes to them."""
+    looks = interrupted(verify_module, "load_commits", lambda: erase(out, ben) if change == "erase" else compact(out))
+    report = verify(out)
+    assert (report.problems, report.unfinished) == ([], []) and len(looks) == 2
+
+
+def test_verify_beside_a_publish(landed, interrupted, tmp_path):
+    """Files that were published after it had read the commits."""
+    shutil.copytree(landed, tmp_path / "out")
+    output = open_output(str(tmp_path / "out"))
+    (partition,) = list_partitions(output)
+    interrupted(verify_module, "find_uncommitted", lambda: finish_partition(partition), after=False)
+    report = verify(output, rederive=0)
+    assert [problem.line() for problem in report.problems] == []
+    assert verify(output).videos == 5
