@@ -216,7 +216,8 @@ def one_line_complaints() -> Iterator[None]:
     except duckdb.Error as error:
         # All of it, since its suggestions follow on later lines; but not the line that marks a place in the one above.
         lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^~")]
-        raise UsageError(f"query: {' '.join(lines)}; tables: {', '.join([*TABLES, *VIEWS])}") from None
+        known = "" if isinstance(error, duckdb.IOException) else f"; tables: {', '.join([*TABLES, *VIEWS])}"
+        raise UsageError(f"query: {' '.join(lines)}{known}") from None
 
 
 def read_files(output: Output, files: list[str], *, row_numbers: bool = False, filename: bool = False) -> str:

@@ -4,9 +4,10 @@ import json
 import os
 import resource
 import shutil
-import stat
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import yaml
@@ -18,13 +19,13 @@ from tests.fixtures.runs import make_config
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory):
-    """An output that anyone may read, in a folder that anyone may enter."""
-    folder = tmp_path_factory.mktemp("days")
-    for above in (folder, *folder.parents[:2]):
-        above.chmod(above.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
-    write_output(folder / "out")
-    return folder
+def house():
+    """An output that anyone may read, in a folder that anyone may enter, as those of pytest are not."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        folder.chmod(0o755)
+        write_output(folder / "out")
+        yield folder
 
 
 def featray(*words, limits=(), uid=None, home=True):
@@ -52,7 +53,7 @@ def said(done):
 def test_few_open_files(house, files):
     done = featray("query", house / "out", "SELECT count(*) FROM faces", limits=[(resource.RLIMIT_NOFILE, files)])
     if done.returncode:
-        assert "Too many open files" in said(done) and "ulimit -n" in said(done)
+        assert "ulimit -n" in said(done) and "tables:" not in said(done)
     else:
         assert files > 8 and done.stderr == ""
 
