@@ -71,7 +71,7 @@ def summary_view(extra: Mapping[str, str] = MappingProxyType({})) -> str:
                v.* EXCLUDE (dataset, release, video_id, {technical}),
                {", ".join(f"main.{name}" for name in _OF_TRACK)},
                every.* EXCLUDE ({key})
-        FROM videos v
+        FROM (SELECT * REPLACE (CASE WHEN json_valid(extra) THEN extra END AS extra) FROM videos) v
         LEFT JOIN main USING (dataset, release, video_id)
         LEFT JOIN every ON (every.dataset, every.release, every.derivation, every.video_id)
                            = (main.dataset, main.release, main.derivation, main.video_id)

@@ -90,7 +90,8 @@ def test_what_ray_needs_goes_away_in_the_middle(config, folder, tmp_path, happen
 def disturbed(config, folder, out, happens, *, inside=()):
     """Start a run; when something has landed, let something happen; what it printed, and its exit status."""
     mark = str(folder)
-    run = start(config, {"RAY_TMPDIR": mark, "FEATRAY_TEST": mark}, inside=inside)
+    patient = {"RAY_raylet_start_wait_time_s": "240"}
+    run = start(config, {"RAY_TMPDIR": mark, "FEATRAY_TEST": mark, **patient}, inside=inside)
     try:
         for _ in range(1800):
             if list((out / "_featray").glob("landing/**/*.arrow")):
