@@ -107,6 +107,8 @@ def _what_helps() -> str:
         return f"{folder} is too long a path for its sockets; set RAY_TMPDIR to a short one, such as /tmp"
     if not os.access(folder, os.W_OK):
         return f"{folder} cannot be written; set RAY_TMPDIR to a folder that can"
+    if _shared_memory_is_full():
+        return f"{_SHARED_MEMORY} is full, where its objects are: free space there"
     return "it takes a free core and some 2 GiB of memory; `featray doctor` tries it alone"
 
 
@@ -135,11 +137,16 @@ def check_session() -> None:
 
 def _of_what() -> str:
     """Return what processes of Ray that end by themselves lack: they are killed if their memory cannot be had."""
+    if _shared_memory_is_full():
+        return f"because {_SHARED_MEMORY} is full, where its objects are: free space there"
+    return "for lack of memory"
+
+
+def _shared_memory_is_full() -> bool:
     with contextlib.suppress(OSError):
         place = os.statvfs(_SHARED_MEMORY)
-        if place.f_bavail * place.f_frsize < _FULL_BYTES:
-            return f"because {_SHARED_MEMORY} is full, where its objects are: free space there"
-    return "for lack of memory"
+        return place.f_bavail * place.f_frsize < _FULL_BYTES
+    return False
 
 
 def _check_answers(address: str) -> None:

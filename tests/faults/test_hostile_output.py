@@ -255,7 +255,7 @@ def test_derived_rows_are_data(plant, house, monkeypatch):
         ["verify", house.out, "--rederive", "9"],
         ["derive", house.out],
     ):
-        assert featray(*words).exit_code in (0, 1), words
+        assert featray(*words).exit_code in (0, 1, 2), words  # 2: a video without an event has no TextGrid
     things = house.things()
     assert {name: things.get(name) for name in before} == before
     assert all(name.startswith("made") for name in things.keys() - before.keys())

@@ -93,11 +93,13 @@ def disturbed(config, folder, out, happens, *, inside=()):
     patient = {"RAY_raylet_start_wait_time_s": "240"}
     run = start(config, {"RAY_TMPDIR": mark, "FEATRAY_TEST": mark, **patient}, inside=inside)
     try:
-        for _ in range(1800):
+        for _ in range(4000):
             if list((out / "_featray").glob("landing/**/*.arrow")):
                 break
             assert run.poll() is None, run.communicate()[0]
             time.sleep(0.1)
+        else:
+            raise AssertionError("nothing has landed in minutes")
         happens(run)
         printed = run.communicate(timeout=400)[0]
     finally:
