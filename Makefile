@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PARITY := .venv-parity
 SUITE  := tests/faults tests/integration tests/unit
+FUZZED := changed_record or jsonl or csv or parquet or tar or junk or any_kind
 
 # Two beside each other, each printed in one piece where make can do that (GNU make 4). Not three: on two cores, what a
 # test waits for would come too late.
@@ -74,6 +75,11 @@ test-local: $(VENV)/.installed-dev  ## the part of the suite that needs no Ray
 test-long: $(VENV)/.installed-dev  ## the suite with every kill point and every seed: hours
 	FEATRAY_TEST_LONG=1 $(MAKE) suite
 
+fuzz: $(VENV)/.installed-dev  ## ten minutes of records, manifests, tars and checkpoint headers; what fails is kept in .hypothesis
+	end=$$(($$(date +%s) + 600)); while [ $$(date +%s) -lt $$end ]; do \
+	  FEATRAY_TEST_LONG=1 FEATRAY_FUZZ=1 $(BIN)/python -m pytest -q -x -k "$(FUZZED)" tests/unit/tables/test_hostile_records.py \
+	    tests/unit/sources/test_fuzz.py tests/unit/model/test_checkpoint.py || exit 1; done
+
 parity: $(PARITY)/.installed  ## the real py-feat beside featray, from frame and box to final columns
 	$(PARITY)/bin/python -m pytest -q tests/parity
 
@@ -94,4 +100,4 @@ constraints:  ## write constraints.txt from what is installed and tested
 clean:  ## remove .venv, caches and the demo's output
 	rm -rf $(VENV) $(PARITY) demo-output bench-*.json .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test test-long test-ray test-ray-then-parity test-local lint unit suite parity bench bench-peers constraints clean
+.PHONY: help install demo test test-long test-ray test-ray-then-parity test-local lint unit suite fuzz parity bench bench-peers constraints clean

@@ -89,22 +89,26 @@ def evaluate(
     from featray.evaluate.evaluation import evaluate as measure
     from featray.evaluate.labels import LabelSettings, read_labels
     from featray.evaluate.values import parse_emotions
-    from featray.report.scope import open_scope
+    from featray.report.scope import with_scope
     from featray.tables.layout import open_output
 
     if path is not None and not path.lower().endswith((".html", ".htm")):
         raise UsageError(f"--out {path}: the page's name must end in .html")
     label_options, output_options = read_storage_flags(config, options)
     output = open_output(out, output_options)
-    scope = open_scope(output, release, dataset)
     settings = LabelSettings(given.pop("au_threshold"), parse_emotions(given.pop("emotions")))
     read = read_labels(labels, settings, label_options)
+    measured = _settings(**given)
     if against is None:
-        found = measure(scope, read, _settings(**given))
+        found = with_scope(output, release, dataset, lambda scope: measure(scope, read, measured))
         text = found.to_json()
     else:
-        other = _other(output, against, scope, output_options)
-        change = compare(scope, other, read, _settings(**given))
+        change = with_scope(
+            output,
+            release,
+            dataset,
+            lambda scope: compare(scope, _other(output, against, scope, output_options), read, measured),
+        )
         text = change.to_json()
     if path is not None:
         from featray.evaluate.page import write_page

@@ -50,8 +50,15 @@ class _Group(click.Group):
             if ctx.params.get("debug"):
                 click.echo(redact_text(traceback.format_exc()), err=True, nl=False)
             text, status = (str(error), error.exit_code) if isinstance(error, FeatrayError) else (_of_machine(error), 1)
-            click.echo(f"featray: {text}{_limited() if status == 1 else ''}", err=True)
+            if status == 1 or type(error.__context__).__name__ == "IOException":  # DuckDB's, of a user's query
+                text += _limited()
+            click.echo(f"featray: {text}", err=True)
             ctx.exit(status)
+        except (ImportError, SystemError) as error:
+            if not _limited():
+                raise
+            click.echo(f"featray: Python's libraries could not be loaded ({error}){_limited()}", err=True)
+            ctx.exit(1)
         except MemoryError:
             click.echo(f"featray: {os.strerror(errno.ENOMEM)}; {_FIXES[errno.ENOMEM]}{_limited()}", err=True)
             ctx.exit(1)
@@ -80,11 +87,18 @@ def _of_machine(error: OSError) -> str:
 
 
 def _limited() -> str:
-    """What to say where the shell allows little memory: it comes out as anything, in any library."""
+    """What to say where the shell allows little: lack of memory or of files comes out as anything, in any library."""
+    limits = []
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if most == resource.RLIM_INFINITY:
-        return ""
-    return f" (this shell allows {most / 1e9:.1f} GB of address space, `ulimit -v`, which may be why)"
+    if most != resource.RLIM_INFINITY:
+        limits.append(f"{most / 1e9:.1f} GB of address space, `ulimit -v`")
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if most < _FEW_FILES:
+        limits.append(f"{most} open files, `ulimit -n`")
+    return f" (this shell allows {' and '.join(limits)}, which may be why)" if limits else ""
+
+
+_FEW_FILES = 64
 
 
 class _LogFormatter(logging.Formatter):
@@ -212,14 +226,13 @@ def query(
     result is for a spreadsheet, add --safe-csv to --format csv.
     """
     from featray.cli.show import print_result
-    from featray.tables.query import connect, run_safe_sql, run_sql
+    from featray.tables.query import steady_sql
 
     if sql.startswith("@"):
         sql = _read_sql(Path(sql[1:]))
     output = open_told(out, config, options)
-    connection = connect(output, release, derivation=derivation, locked=safe)
-    result = run_safe_sql(connection, sql) if safe else run_sql(connection, sql)
-    print_result(result, style, safe_csv=safe_csv)
+    _connection, rows = steady_sql(output, sql, release, derivation, safe=safe)
+    print_result(rows, style, safe_csv=safe_csv)
 
 
 def _read_sql(path: Path) -> str:

@@ -59,8 +59,9 @@ class Expression:
         try:
             self._root = ast.parse(text.strip(), mode="eval").body
             names = {node.id for node in ast.walk(self._root) if isinstance(node, ast.Name)} - _CALLS.keys()
-            self._compute(self._root, dict.fromkeys(names, np.ones(1, np.float32)))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            with np.errstate(all="ignore"):
+                self._compute(self._root, dict.fromkeys(names, np.ones(1, np.float32)))
+        except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
             raise ConfigError(f"{self._where}: is no arithmetic over columns: {text!r}") from None
         if unknown := sorted(names - known):
             raise ConfigError(f"{self._where}: {', '.join(unknown)}: no such column of faces or blendshapes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
@@ -38,6 +39,9 @@ _WANTED_FILES: Final = 4096
 
 _SILENT_SECONDS: Final = 10
 """After which it is said what is waited for: a healthy cluster takes one or two."""
+
+_SHARED_MEMORY: Final = "/dev/shm"
+_FULL_BYTES: Final = 1 << 20
 
 _session: Path | None = None
 """Where Ray keeps the sockets of this machine's processes."""
@@ -104,6 +108,8 @@ def _what_helps() -> str:
         return f"{folder} is too long a path for its sockets; set RAY_TMPDIR to a short one, such as /tmp"
     if not os.access(folder, os.W_OK):
         return f"{folder} cannot be written; set RAY_TMPDIR to a folder that can"
+    if _shared_memory_is_full():
+        return f"{_SHARED_MEMORY} is full, where its objects are: free space there"
     return "it takes a free core and some 2 GiB of memory; `featray doctor` tries it alone"
 
 
@@ -125,9 +131,23 @@ def check_session() -> None:
             "a folder that is left alone, and run again: what has landed is kept"
         )
     if (name := dead_process()) is not None:
-        text = f"Ray's process {name} has ended, most likely for lack of memory; run again: what has landed is kept"
+        text = f"Ray's process {name} has ended, most likely {_of_what()}; run again: what has landed is kept"
         log.error(text)
         raise RunError(text)
+
+
+def _of_what() -> str:
+    """Return what processes of Ray that end by themselves lack: they are killed if their memory cannot be had."""
+    if _shared_memory_is_full():
+        return f"because {_SHARED_MEMORY} is full, where its objects are: free space there"
+    return "for lack of memory"
+
+
+def _shared_memory_is_full() -> bool:
+    with contextlib.suppress(OSError):
+        place = os.statvfs(_SHARED_MEMORY)
+        return place.f_bavail * place.f_frsize < _FULL_BYTES
+    return False
 
 
 def _check_answers(address: str) -> None:

@@ -15,6 +15,7 @@ from featray.errors import UsageError
 from featray.report.distributions import FEATURES
 from featray.report.scope import MEMORY
 from featray.tables.layout import Output, list_partitions
+from featray.tables.published import Published, read_steadily
 from featray.tables.query import connect, literal, read_rows, run_sql
 from featray.views.selection import PICTURE_US
 
@@ -113,7 +114,15 @@ def diff_releases(
         UsageError: a release is not there, or the dataset is not clear.
     """
     dataset = _dataset(output, release_a, release_b, dataset)
-    connection = connect(output, (release_a, release_b), memory_limit=MEMORY)
+    releases = (release_a, release_b)
+    return read_steadily(output, lambda published: _compare(output, published, dataset, releases, most_faces), releases)
+
+
+def _compare(
+    output: Output, published: list[Published], dataset: str, releases: tuple[str, str], most_faces: int
+) -> Diff:
+    release_a, release_b = releases
+    connection = connect(output, published=published, memory_limit=MEMORY)
     for side, release in (("a", release_a), ("b", release_b)):
         condition = f"dataset = {literal(dataset)} AND release = {literal(release)}"
         for table in ("faces", "frames", "videos"):

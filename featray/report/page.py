@@ -14,7 +14,7 @@ from featray.report.distributions import MEASURED, Distribution, read_distributi
 from featray.report.moments import MOMENTS, Moment, Moments, read_moments
 from featray.report.numbers import EXAMPLES, read_numbers
 from featray.report.plots import Plot, plot_coverage, plot_distributions, plot_faces_per_frame
-from featray.report.scope import MOST_ROWS, Scope, open_scope
+from featray.report.scope import MOST_ROWS, Scope, with_scope
 from featray.store.storage import locate_beside, write_bytes
 from featray.tables.layout import Output
 from featray.version import __version__
@@ -75,7 +75,15 @@ def write_report(output: Output, path: str, settings: ReportSettings) -> Made:
         StorageError: the tables cannot be read, or the page not be written.
     """
     target = locate_beside(path, output.root)
-    scope = open_scope(output, settings.release, settings.dataset, settings.most_rows)
+    page, made = with_scope(
+        output, settings.release, settings.dataset, lambda scope: _make(output, scope, settings), settings.most_rows
+    )
+    write_bytes(target, page)
+    return made
+
+
+def _make(output: Output, scope: Scope, settings: ReportSettings) -> tuple[bytes, Made]:
+    """The page, and what it came to."""
     numbers = read_numbers(scope)
     faces, videos = numbers.totals["faces"], numbers.totals["videos"]
     distributions, faces_share = read_distributions(scope, faces) if faces else ([], 1.0)
@@ -107,9 +115,8 @@ def write_report(output: Output, path: str, settings: ReportSettings) -> Made:
         **_provenance(numbers.runs, settings.blur),
     }
     page = _render(scope, settings, values).encode()
-    write_bytes(target, page)
     pictures = sum(moment.jpeg is not None for moment in moments.moments)
-    return Made(
+    return page, Made(
         scope.dataset,
         scope.release,
         len(page),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import duckdb
 
 from featray.errors import UsageError
 from featray.schema import TABLES
 from featray.tables.layout import Output
-from featray.tables.query import Published, connect, literal, read_published, read_rows, run_sql
+from featray.tables.published import Published, read_steadily
+from featray.tables.query import connect, literal, read_rows, run_sql
+
+_Answer = TypeVar("_Answer")
 
 MEMORY: Final = "1GB"
 """Of DuckDB; what does not fit goes to its temporary folder."""
@@ -50,13 +54,41 @@ class Scope:
         return sample_clause(rows, self.most_rows)
 
 
+def with_scope(
+    output: Output,
+    release: str | None,
+    dataset: str | None,
+    work: Callable[[Scope], _Answer],
+    most_rows: int = MOST_ROWS,
+) -> _Answer:
+    """Call `work` with the scope that the command line names, again if files are replaced while it reads them.
+
+    Raises:
+        UsageError: as for `open_scope`.
+    """
+
+    def scoped(published: list[Published]) -> _Answer:
+        return work(_scope_of(output, published, release, dataset, most_rows))
+
+    return read_steadily(output, scoped, "all")
+
+
 def open_scope(output: Output, release: str | None, dataset: str | None, most_rows: int = MOST_ROWS) -> Scope:
     """The scope that the command line names: the only dataset and its latest release, unless told otherwise.
 
     Raises:
         UsageError: there is no such dataset or release, or there are several datasets and none is named.
     """
-    every = read_published(output, release or "all")
+    return with_scope(output, release, dataset, lambda scope: scope, most_rows)
+
+
+def _scope_of(
+    output: Output, published: list[Published], release: str | None, dataset: str | None, most_rows: int
+) -> Scope:
+    every = [one for one in published if release in (None, "all", one.partition.release)]
+    if not every and release is not None:
+        known = ", ".join(sorted({one.partition.release for one in published})) or "none"
+        raise UsageError(f"--release {release}: not in this output; it has: {known}")
     datasets = sorted({one.partition.dataset for one in every})
     if not any(one.files("videos") for one in every):
         raise UsageError(f"{output.root.uri}: holds no published video yet; `featray run CONFIG` first")
@@ -65,21 +97,14 @@ def open_scope(output: Output, release: str | None, dataset: str | None, most_ro
     if dataset is None and len(datasets) > 1:
         raise UsageError(f"{output.root.uri}: holds several datasets; name one with --dataset: {', '.join(datasets)}")
     dataset = dataset or datasets[0]
-    chosen = _latest_first([one for one in every if one.partition.dataset == dataset])[0].partition.release
-    every = every if release is None else read_published(output, "all")
-    same = [one for one in every if one.partition.dataset == dataset]
-    sound = (one for one in _latest_first(same) if not one.damaged)
-    others = tuple(one.partition.release for one in sound if one.partition.release != chosen)
-    return Scope(connect_scope(output, dataset, chosen), dataset, chosen, others, most_rows)
-
-
-def connect_scope(output: Output, dataset: str, release: str) -> duckdb.DuckDBPyConnection:
-    """A connection of bounded memory that sees this release of this dataset as `in_<table>`."""
-    connection = connect(output, release, memory_limit=MEMORY)
+    chosen = _latest_first([one for one in every if one.partition.dataset == dataset])[0]
+    same = [one for one in published if one.partition.dataset == dataset and one is not chosen]
+    others = tuple(one.partition.release for one in _latest_first(same) if not one.damaged)
+    connection = connect(output, published=[chosen], memory_limit=MEMORY)
     for table in TABLES:
-        condition = f"dataset = {literal(dataset)} AND release = {literal(release)}"
+        condition = f"dataset = {literal(dataset)} AND release = {literal(chosen.partition.release)}"
         connection.execute(f"CREATE VIEW in_{table} AS SELECT * FROM {table} WHERE {condition}")
-    return connection
+    return Scope(connection, dataset, chosen.partition.release, others, most_rows)
 
 
 def sample_clause(rows: int, most: int = MOST_ROWS) -> tuple[str, float]:

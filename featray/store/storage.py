@@ -369,6 +369,22 @@ def list_files(location: Location) -> list[str]:
         return sorted(location.fs.find(location.path))
 
 
+def list_versions(location: Location, *, suffix: str) -> dict[str, object]:
+    """All objects below a prefix whose names end in `suffix`, by path, in its order; asked afresh.
+
+    The values tell whether an object was written anew between two listings: they are equal if it was not.
+    """
+    location.check_inside()
+    with storage_errors(location.uri):
+        location.fs.invalidate_cache()
+        found = location.fs.find(location.path, detail=True)
+    return {path: [str(found[path].get(name)) for name in _VERSION] for path in sorted(found) if path.endswith(suffix)}
+
+
+_VERSION = ("size", "ino", "mtime", "created", "ETag", "etag", "generation", "LastModified", "last_modified")
+"""What the filesystems of fsspec tell of an object that changes when it is written; each tells some of them."""
+
+
 def list_ahead(locations: Iterable[Location]) -> None:
     """List prefixes of many files that are about to be opened: whoever opens them asks for no size or date then.
 

@@ -164,24 +164,51 @@ def stored_commits(partition: Partition, damaged: list[str] | None = None) -> It
     Raises:
         OutputError: a record cannot be read, and `damaged` is None.
     """
+    paths = [path for path in list_files(partition.commit()) if path.endswith(".json")]
+    for _, commit in commits_at(partition, paths):
+        if isinstance(commit, Commit):
+            yield commit
+        elif commit is not None and damaged is None:
+            raise OutputError(commit)
+        elif commit is not None and damaged is not None:
+            damaged.append(commit)
+
+
+def commits_at(
+    partition: Partition, paths: list[str], *, may_be_gone: bool = False
+) -> Iterator[tuple[str, Commit | str | None]]:
+    """Read commits at paths that a listing gave.
+
+    Args:
+        partition: whose.
+        paths: of the filesystem; a few are fetched together and held.
+        may_be_gone: whether one that was deleted after the listing is no error.
+
+    Yields:
+        Path and commit; instead of a damaged one, a line about it; None where it is gone.
+
+    Raises:
+        StorageError: one cannot be read.
+    """
     folder = partition.commit()
-    paths = [path for path in list_files(folder) if path.endswith(".json")]
     for start in range(0, len(paths), _FETCHED_TOGETHER):
         page = paths[start : start + _FETCHED_TOGETHER]
         with storage_errors(folder.uri):
-            contents = folder.fs.cat(page, on_error="raise")
+            contents = folder.fs.cat(page, on_error="return" if may_be_gone else "raise")
         for path in page:
             # fsspec answers with bare bytes when it is asked for a single path
             text = contents[path] if isinstance(contents, dict) else contents
+            if isinstance(text, FileNotFoundError):
+                yield path, None
+                continue
+            if isinstance(text, Exception):
+                with storage_errors(folder.uri):
+                    raise text
             file = path.rsplit("/", 1)[-1]
             try:
-                commit = parse_commit(file.removesuffix(".json"), text)
+                yield path, parse_commit(file.removesuffix(".json"), text)
             except ValueError:
-                if damaged is None:
-                    raise OutputError(f"{folder.uri}/{file}: {_DAMAGED_COMMIT}") from None
-                damaged.append(f"{folder.uri}/{file}: {_DAMAGED_COMMIT}")
-                continue
-            yield commit
+                yield path, f"{folder.uri}/{file}: {_DAMAGED_COMMIT}"
 
 
 _DAMAGED_COMMIT = (

@@ -8,6 +8,7 @@ from featray.errors import UsageError
 from featray.identity import video_id
 from featray.store.storage import locate
 from featray.tables.layout import Output
+from featray.tables.published import Published, read_steadily
 from featray.tables.query import connect, literal, read_rows, run_sql
 
 
@@ -38,7 +39,12 @@ def find_video_id(output: Output, name: str) -> str:
     if re.fullmatch("[0-9a-f]{16}", name):
         return name
     sql = f"SELECT DISTINCT video_id, coalesce(uri || '#' || member, uri) AS place FROM videos WHERE {is_named(name)}"
-    found = {row["video_id"]: row["place"] for row in read_rows(run_sql(connect(output, "all", ("videos",)), sql))}
+
+    def read(published: list[Published]) -> dict[str, str]:
+        connection = connect(output, tables=("videos",), published=published)
+        return {row["video_id"]: row["place"] for row in read_rows(run_sql(connection, sql))}
+
+    found = read_steadily(output, read, "all")
     if len(found) > 1:
         places = ", ".join(f"{place} ({one})" for one, place in sorted(found.items())[:5])
         raise UsageError(f"--video {name}: is {len(found)} videos: {places}; name one by its id")

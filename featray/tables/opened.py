@@ -14,6 +14,7 @@ from featray.errors import UsageError
 from featray.schema import TABLES
 from featray.store.storage import storage_errors
 from featray.tables.layout import list_partitions, open_output
+from featray.tables.published import Published, read_steadily
 from featray.tables.query import VIEWS, connect, one_line_complaints
 from featray.tables.summary import spread_summary
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 class Tables:
     """The published tables of one output, as they were when it was opened.
+
+    Files that an erasure, a compaction or a replacement deletes later are gone: a query that needs one raises
+    `UsageError`, a relation `duckdb.IOException`. Open it again then.
 
     Every table is an attribute, a `duckdb.DuckDBPyRelation`, and so are three views: `features`
     (`faces` with the blendshapes, one row a face), `dlib68` (68 landmarks, frame px) and `summary`
@@ -65,12 +69,30 @@ class Tables:
         derivation: str | None = None,
     ) -> None:
         self._output = open_output(uri, storage_options)
-        self._connection: DuckDBPyConnection | None = connect(
-            self._output, release, derivation=derivation, locked=False
-        )
+        self._published: list[Published] = []
+        self._connection: DuckDBPyConnection | None = read_steadily(self._output, self._connect, release, derivation)
         self._thread = threading.local()
         self._lock = threading.Lock()
         self._cursors: list[DuckDBPyConnection] = []
+
+    def _connect(self, published: list[Published]) -> DuckDBPyConnection:
+        self._published = published
+        return connect(self._output, published=published, locked=False)
+
+    def files(self, table: str) -> list[str]:
+        """The files of a table that were published when it was opened, for engines that read files themselves.
+
+        URIs, or paths on a disk. Where a folder is read whole, files of a publish that is under way are in it as well.
+
+            spark.read.option("mergeSchema", True).parquet(*out.files("faces"))
+
+        Raises:
+            UsageError: there is no such table.
+        """
+        if table not in TABLES:
+            raise UsageError(f"{table}: no such table; tables: {', '.join(TABLES)}")
+        places = [self._output.root.child(path) for one in self._published for path in one.files(table)]
+        return [place.path if place.is_local else place.uri for place in places]
 
     def sql(self, query: str) -> DuckDBPyRelation:
         """The rows of a query over tables and views. Like all of DuckDB's SQL, it may read and write other files.

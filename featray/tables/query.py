@@ -1,4 +1,4 @@
-"""Tables. Reading an output: which files are published, and DuckDB views over them.
+"""Tables. Reading an output: DuckDB views over the files that are published.
 
 Views read the files that commits name, never a glob, so that rows of a publish that is
 under way, or was killed, are not seen. Remote outputs are read through fsspec.
@@ -9,122 +9,23 @@ the databases that featray asks its own questions can read and write nothing but
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
 from duckdb import StatementType
 
-from featray.errors import OutputError, StorageError, UsageError
+from featray.errors import OutputError, StorageError, UsageError, one_line
 from featray.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
-from featray.schema import DERIVED_TABLES, TABLES, arrow_schema
+from featray.schema import TABLES, arrow_schema
 from featray.store.storage import Location, list_ahead, storage_errors
-from featray.tables.commits import Commit, CommittedFile, stored_commits
-from featray.tables.layout import Output, Partition, list_partitions
+from featray.tables.layout import Output
+from featray.tables.published import Published, read_steadily
 from featray.tables.summary import spread_summary, summary_view
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A partition with the files that it has published; what commits say of videos is not kept.
-
-    Attributes:
-        newest_us: when it was last published to, microseconds since the epoch.
-        damaged: of commits that cannot be read, one line each: there is more than `committed` then.
-        derived: which derivations there are: when each was last made, and of how many of the commits with videos.
-        with_videos: how many commits have videos.
-        shown: the derivation that views show, the one that was made last; None for all.
-    """
-
-    partition: Partition
-    newest_us: int
-    committed: tuple[CommittedFile, ...]
-    damaged: tuple[str, ...] = ()
-    derived: dict[str, tuple[int, int]] = field(default_factory=dict)
-    with_videos: int = 0
-    shown: str | None = None
-
-    def files(self, table: str) -> list[str]:
-        """Paths of a table's files, relative to the output's root; of derived tables, of the derivation shown."""
-        found = [file.path for file in self.committed if file.table == table]
-        if table in DERIVED_TABLES and self.shown is not None:
-            return [path for path in found if f"/derivation={self.shown}/" in path]
-        return found
-
-
-def read_published(
-    output: Output, release: str | tuple[str, ...] | None = None, derivation: str | None = None
-) -> list[Published]:
-    """What is published, per dataset and release; of each dataset the latest release unless some are named.
-
-    Of derived tables it is the derivation that was made last in a release, unless one is named, or `all`.
-
-    Raises:
-        UsageError: no such release or derivation; the message lists those that exist.
-    """
-    found = _read_releases(output, release)
-    known = sorted({name for one in found for name in one.derived})
-    if derivation is None:
-        return [replace(one, shown=max(one.derived, key=_made(one), default=None)) for one in found]
-    if derivation != "all" and derivation not in known:
-        raise UsageError(f"--derivation {derivation}: not in this output; it has: {', '.join(known) or 'none'}")
-    return [replace(one, shown=None if derivation == "all" else derivation) for one in found]
-
-
-def _made(one: Published) -> Callable[[str], tuple[int, str]]:
-    return lambda name: (one.derived[name][0], name)
-
-
-def _read_releases(output: Output, release: str | tuple[str, ...] | None) -> list[Published]:
-    partitions = list_partitions(output)
-    every = release in (None, "all")
-    named = (release,) if isinstance(release, str) else release or ()
-    chosen = [partition for partition in partitions if every or partition.release in named]
-    if not every and not chosen:
-        known = ", ".join(sorted({partition.release for partition in partitions})) or "none"
-        raise UsageError(f"--release {' '.join(named)}: not in this output; it has: {known}")
-    if release is not None:
-        return [_read(partition) for partition in chosen]
-    latest: dict[str, Published] = {}
-    for one in map(_read, chosen):  # one by one: no more than two of a dataset are held
-        before = latest.get(one.partition.dataset)
-        if before is None or one.newest_us >= before.newest_us:
-            latest[one.partition.dataset], one = one, before or one
-        if one.damaged and one is not latest[one.partition.dataset]:
-            log.warning("release %s is left out, it may be newer: %s", one.partition.release, one.damaged[0])
-    return list(latest.values())
-
-
-def _read(partition: Partition) -> Published:
-    """What a partition has published, with rewrites that are still to be carried out applied."""
-    found: dict[str, Commit] = {}
-    pending: list[Commit] = []
-    damaged: list[str] = []
-    for commit in stored_commits(partition, damaged):
-        found[commit.name] = _without_videos(commit)
-        pending += commit.rewrites
-    for commit in pending:
-        found[commit.name] = _without_videos(commit)
-    newest_us = max((commit.published_at_us for commit in found.values()), default=0)
-    derived: dict[str, tuple[int, int]] = {}
-    for name, made_us in (item for commit in found.values() for item in commit.derived.items()):
-        last_us, commits = derived.get(name, (0, 0))
-        derived[name] = max(last_us, made_us), commits + 1
-    files = tuple(file for commit in found.values() for file in commit.files)
-    with_videos = sum(any(file.table == "videos" for file in commit.files) for commit in found.values())
-    return Published(partition, newest_us, files, tuple(damaged), derived, with_videos)
-
-
-def _without_videos(commit: Commit) -> Commit:
-    """What is kept of a commit; what it says of videos is most of it."""
-    return replace(commit, videos=[], rewrites=[])
 
 
 def connect(
@@ -144,7 +45,8 @@ def connect(
         release: a release or several, or `all`; None for the latest of each dataset.
         tables: which; the files of others are not opened, which costs a request each where they are far away.
         derivation: of derived tables: one, or `all`; None for the one that was made last.
-        published: what `read_published` gave for these, where it has been asked already.
+        published: what `read_published` gave for these, where it has been asked already: it is not asked again if
+            files have been replaced since, see `read_steadily`.
         memory_limit: as for `open_database`.
         locked: as for `open_database`.
 
@@ -152,7 +54,16 @@ def connect(
         UsageError: no such release or derivation.
         StorageError: a published file or a commit cannot be read.
     """
-    published = read_published(output, release, derivation) if published is None else published
+    if published is not None:
+        return _connect(output, published, tables, memory_limit, locked)
+    return read_steadily(
+        output, lambda found: _connect(output, found, tables, memory_limit, locked), release, derivation
+    )
+
+
+def _connect(
+    output: Output, published: list[Published], tables: Collection[str], memory_limit: str | None, locked: bool
+) -> duckdb.DuckDBPyConnection:
     if damaged := [problem for one in published for problem in one.damaged]:
         raise OutputError(damaged[0])
     connection = open_database(output, memory_limit=memory_limit, locked=locked)
@@ -226,6 +137,40 @@ def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchRe
         return pa.table({}).to_reader() if relation is None else relation.to_arrow_reader()
 
 
+def steady_sql(
+    output: Output, sql: str, release: str | None, derivation: str | None, *, safe: bool
+) -> tuple[duckdb.DuckDBPyConnection, pa.RecordBatchReader]:
+    """Connect and execute a query, up to its first million rows: `run_safe_sql`, or `run_sql` of a user's own SQL.
+
+    If files were replaced meanwhile, it is executed again; what it writes elsewhere as well.
+
+    Returns:
+        The connection, which has to be kept as long as rows are read; and the rows.
+
+    Raises:
+        UsageError: the SQL is wrong, or there is no such release or derivation.
+        StorageError: a published file or a commit cannot be read.
+    """
+
+    def asked(published: list[Published]) -> tuple[duckdb.DuckDBPyConnection, pa.RecordBatchReader]:
+        connection = connect(output, release, published=published, locked=safe)
+        rows = run_safe_sql(connection, sql) if safe else run_sql(connection, sql)
+        return connection, _begun(rows) if _only_selects(connection, sql) else rows
+
+    return read_steadily(output, asked, release, derivation)
+
+
+def _begun(result: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """The same rows, the first batch of which is read already."""
+    try:
+        first = next(result, None)
+    except (OSError, pa.ArrowInvalid) as error:  # how Arrow hands on an error of DuckDB's
+        raise UsageError(f"query: {one_line(error)}") from None
+    if first is None:
+        return pa.RecordBatchReader.from_batches(result.schema, [])
+    return pa.RecordBatchReader.from_batches(result.schema, chain([first], result))
+
+
 def read_rows(result: pa.RecordBatchReader) -> list[dict[str, Any]]:
     """Return the rows of a query whose columns have names of their own."""
     names = result.schema.names
@@ -252,12 +197,15 @@ def run_safe_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBa
     Raises:
         UsageError: the SQL is wrong, or does something else.
     """
-    with one_line_complaints():
-        kinds = [statement.type for statement in connection.extract_statements(sql)]
-    # Not EXPLAIN: with ANALYZE it executes what it explains.
-    if any(kind != StatementType.SELECT for kind in kinds):
+    if not _only_selects(connection, sql):
         raise UsageError("query: with --safe, write a SELECT; other statements can write")
     return run_sql(connection, sql)
+
+
+def _only_selects(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
+    """Whether SQL cannot write. EXPLAIN can: with ANALYZE it executes what it explains."""
+    with one_line_complaints():
+        return all(statement.type == StatementType.SELECT for statement in connection.extract_statements(sql))
 
 
 @contextmanager
@@ -268,7 +216,8 @@ def one_line_complaints() -> Iterator[None]:
     except duckdb.Error as error:
         # All of it, since its suggestions follow on later lines; but not the line that marks a place in the one above.
         lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^~")]
-        raise UsageError(f"query: {' '.join(lines)}; tables: {', '.join([*TABLES, *VIEWS])}") from None
+        known = "" if isinstance(error, duckdb.IOException) else f"; tables: {', '.join([*TABLES, *VIEWS])}"
+        raise UsageError(f"query: {' '.join(lines)}{known}") from None
 
 
 def read_files(output: Output, files: list[str], *, row_numbers: bool = False, filename: bool = False) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-from featray.errors import StorageError, UsageError, printable
+from featray.errors import printable
 from featray.store.storage import list_folders
 from featray.tables.done import STATUSES
 from featray.tables.layout import Output, Partition
 from featray.tables.lease import read_holder
-from featray.tables.query import connect, literal, read_published, read_rows, run_sql
+from featray.tables.published import Published, read_steadily
+from featray.tables.query import connect, literal, read_rows, run_sql
 
 
 def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
@@ -25,15 +25,10 @@ def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
         `derived` says of each derivation when it was last made, and of how many of the published shards it is;
         `live` is who holds a dataset and release now, mostly a run, and how far it was at its last renewal.
     """
-    for _ in range(_LOOKS - 1):
-        # A run that ends, or replaces a video, deletes files between our look at its commits and at them.
-        with contextlib.suppress(StorageError, UsageError):
-            return _read(output, release)
-    return _read(output, release)
+    return read_steadily(output, lambda published: _read(output, release, published), release)
 
 
-def _read(output: Output, release: str | None) -> dict[str, Any]:
-    published = read_published(output, release)
+def _read(output: Output, release: str | None, published: list[Published]) -> dict[str, Any]:
     connection = connect(output, release, ("videos", "runs"), published=published)
 
     def rows(sql: str) -> list[dict[str, Any]]:
@@ -69,9 +64,6 @@ def _read(output: Output, release: str | None) -> dict[str, Any]:
         ],
         "live": list(_live(output, rows)),
     }
-
-
-_LOOKS: Final = 3
 
 
 def _live(output: Output, rows: Callable[[str], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:

@@ -7,13 +7,21 @@ stands in the rows, so they are looked for when the view is asked for, and not w
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
 import duckdb
 
 from featray.schema import TRACKS, VIDEOS
+
+log = logging.getLogger(__name__)
+
+MOST_KEYS: Final = 500
+"""Columns that a manifest has, beyond which the view would take longer than the query."""
 
 _KEY: Final = ("dataset", "release", "derivation", "video_id")
 _TECHNICAL: Final = ("extra", "size_bytes", "content_id", "work_key", "sar", "time_base", "bytes_read", "run_id")
@@ -63,7 +71,7 @@ def summary_view(extra: Mapping[str, str] = MappingProxyType({})) -> str:
                v.* EXCLUDE (dataset, release, video_id, {technical}),
                {", ".join(f"main.{name}" for name in _OF_TRACK)},
                every.* EXCLUDE ({key})
-        FROM videos v
+        FROM (SELECT * REPLACE (CASE WHEN json_valid(extra) THEN extra END AS extra) FROM videos) v
         LEFT JOIN main USING (dataset, release, video_id)
         LEFT JOIN every ON (every.dataset, every.release, every.derivation, every.video_id)
                            = (main.dataset, main.release, main.derivation, main.video_id)
@@ -73,13 +81,16 @@ def summary_view(extra: Mapping[str, str] = MappingProxyType({})) -> str:
 def spread_summary(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the view anew with a column for each key of `videos.extra`; reads that one column of `videos`.
 
-    A key that is written as another column is becomes `extra_<key>`.
+    A key that is written as another column is becomes `extra_<key>`; of many keys, the first `MOST_KEYS` are taken.
     """
     sql = "SELECT extra FROM videos WHERE extra IS NOT NULL GROUP BY extra ORDER BY min(video_id)"
     texts = connection.sql(sql).to_arrow_table()["extra"].to_pylist()
     taken = {*_NAMES, *(name.casefold() for name in connection.view("videos").columns)}
     columns: dict[str, str] = {}
-    for key in dict.fromkeys(key for text in texts for key in _keys(text) if key):
+    keys = dict.fromkeys(key for text in texts for key in _keys(text) if key)
+    if len(keys) > MOST_KEYS:
+        log.warning("summary: manifests brought %d columns, of which the first %d are shown", len(keys), MOST_KEYS)
+    for key in islice(keys, MOST_KEYS):
         name = key
         while name.casefold() in taken:
             name = f"extra_{name}"
@@ -94,7 +105,11 @@ def _keys(text: str) -> list[str]:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return []
-    return list(found) if isinstance(found, dict) else []
+    return [key for key in found if _NO_NAME.search(key) is None] if isinstance(found, dict) else []
+
+
+_NO_NAME: Final = re.compile("[\0\ud800-\udfff]")
+"""What SQL cannot say: zero bytes, and halves of surrogate pairs."""
 
 
 def _quoted(name: str) -> str:

@@ -48,3 +48,10 @@ class Report:
     videos: int = 0
     problems: list[Problem] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
+
+    def add(self, other: Report) -> None:
+        """Take over what another one has found."""
+        for name in ("files", "bytes", "rows", "videos"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.problems += other.problems
+        self.unfinished += other.unfinished

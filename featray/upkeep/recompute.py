@@ -31,6 +31,7 @@ from featray.model.conventions import parse_conventions
 from featray.sources.listing import Video, find_video
 from featray.tables.layout import Output
 from featray.tables.provenance import read_config
+from featray.tables.published import Published, read_steadily
 from featray.tables.query import connect, run_sql
 from featray.upkeep.bounds import GROUPS, SHARE, SIDE, repeat_bounds
 
@@ -101,7 +102,6 @@ def recompute(
 
 def _draw(output: Output, count: int, seed: int, release: str | None) -> list[dict[str, Any]]:
     """Random rows with everything the tables say about them."""
-    connection = connect(output, release or "all")
     tables = "faces f"
     for table in ("blendshapes", "mesh"):
         tables += (
@@ -122,8 +122,12 @@ def _draw(output: Output, count: int, seed: int, release: str | None) -> list[di
         LEFT JOIN runs r ON r.run_id = f.run_id AND r.release = f.release
         ORDER BY f.release, f.run_id, f.dataset, f.video_id, f.frame_index, f.face_index
     """
-    found: list[dict[str, Any]] = run_sql(connection, sql).read_all().to_pylist()
-    return found
+
+    def drawn(published: list[Published]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = run_sql(connect(output, published=published), sql).read_all().to_pylist()
+        return found
+
+    return read_steadily(output, drawn, release or "all")
 
 
 def _grouped(rows: list[dict[str, Any]], *names: str) -> Iterator[tuple[tuple[Any, ...], list[dict[str, Any]]]]:

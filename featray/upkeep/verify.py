@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from featray.errors import NotFound, StorageError, UsageError
 from featray.schema import DERIVED_TABLES, FACE_TABLES, PER_VIDEO_TABLES, SCHEMA_VERSION, arrow_schema
-from featray.store.storage import list_ahead, open_ranges, storage_errors
-from featray.tables.commits import Commit, CommittedFile
+from featray.store.storage import exists, list_ahead, list_versions, open_ranges, storage_errors
+from featray.tables.commits import Commit, CommittedFile, read_commits
 from featray.tables.derived import derivation_of
 from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.provenance import read_config
@@ -39,6 +39,9 @@ SHOWN: Final = 20
 
 MEMORY_LIMIT: Final = "2GB"
 """Of DuckDB; beyond it, it spills to disk."""
+
+_TRIES: Final = 3
+"""Of a partition in which commits change while it is checked."""
 
 _BATCH_FILES = 512
 _BATCH_BYTES = 4 << 30
@@ -72,15 +75,47 @@ def verify(output: Output, release: str | None = None, *, rederive: int = 3) -> 
     committed: set[str] = set()
     with tempfile.TemporaryDirectory(prefix="featray-verify-") as scratch:
         for partition in partitions:
-            try:
-                committed |= _Partition(partition, report, scratch).verify(rederive)
-            except StorageError as error:  # the others can still be checked
-                report.problems.append(Problem(f"{partition.dataset}/{partition.release}", str(error)))
+            committed |= _verify_partition(partition, report, scratch, rederive)
     try:
-        find_uncommitted(output, partitions, committed, report, everything=release is None)
+        _find_uncommitted(output, partitions, committed, report, everything=release is None)
     except StorageError as error:
         report.problems.append(Problem("", str(error)))
     return report
+
+
+def _verify_partition(partition: Partition, report: Report, scratch: str, rederive: int) -> set[str]:
+    """Check a partition; the paths that commits name. Begin again where problems may be those of files replaced since.
+
+    A run, an erasure or a compaction may go on beside it.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        committed, found = set[str](), Report()
+        before = list_versions(partition.commit(), suffix=".json")
+        try:
+            committed = _Partition(partition, found, scratch).verify(rederive)
+        except StorageError as error:  # the others can still be checked
+            found.problems.append(Problem(f"{partition.dataset}/{partition.release}", str(error)))
+        now = list_versions(partition.commit(), suffix=".json") if found.problems and tries_left else before
+        if all(now.get(path) == version for path, version in before.items()):
+            break
+    report.add(found)
+    return committed
+
+
+def _find_uncommitted(
+    output: Output, partitions: list[Partition], committed: set[str], report: Report, *, everything: bool
+) -> None:
+    """As `find_uncommitted`, without what has been committed, or deleted, since the commits were read."""
+    found = Report()
+    find_uncommitted(output, partitions, committed, found, everything=everything)
+    if found.problems:
+        named = {file.path for one in partitions for commit in read_commits(one) for file in commit.files}
+        found.problems = [
+            problem
+            for problem in found.problems
+            if problem.file is None or (problem.file not in named and exists(output.root.child(problem.file)))
+        ]
+    report.add(found)
 
 
 class _Partition:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from featray.errors import UsageError
+from featray.errors import OutputError, UsageError, printable
 from featray.tables.query import read_rows, run_sql
 from featray.views.selection import VideoRow
 
@@ -46,7 +46,7 @@ def write_elan(events: pa.Table, video: VideoRow, path: Path) -> None:
     eaf.remove_tier("default")
     if video.member is None:
         kind = mimetypes.guess_type(video.uri)[0] or "video/mp4"
-        eaf.add_linked_file(video.uri, mimetype=kind)
+        eaf.add_linked_file(_plain(video.uri), mimetype=kind)
     for tier, spans in _tiers(events).items():
         eaf.add_tier(tier)
         for start_ms, end_ms, text in spans:
@@ -66,19 +66,27 @@ def write_textgrid(events: pa.Table, path: Path) -> None:
     last_ms = max(end_ms for spans in tiers.values() for _, end_ms, _ in spans)
     grid = _library("Praat").TextGrid(xmin=0, xmax=last_ms / 1000)
     for name, spans in tiers.items():
-        tier = grid.add_tier(name)
+        tier = grid.add_tier(name.replace('"', '""'))  # the library does it for the texts alone
         for start_ms, end_ms, text in spans:
             tier.add_interval(start_ms / 1000, end_ms / 1000, text, check=False)  # which compares all with all
     grid.to_file(str(path))
 
 
 def _tiers(events: pa.Table) -> dict[str, list[tuple[int, int, str]]]:
-    """By tier its intervals, ms, in order and apart; what begins before 0 begins there."""
+    """By tier its intervals, ms, in order and apart; what begins before 0 begins there.
+
+    Raises:
+        OutputError: a row lacks what every event has.
+    """
     tiers: dict[str, list[tuple[int, int, str]]] = {}
+    if any(events[name].null_count for name in ("track_id", "kind", "start_us", "end_us", "peak")):
+        raise OutputError(
+            "events: a row has no kind, times or peak: it is not featray's; `featray verify` names the file"
+        )
     for row in sorted(read_rows(events.to_reader()), key=lambda row: (row["track_id"], row["kind"], row["start_us"])):
         start_ms = max(round(row["start_us"] / 1000), 0)
         end_ms = max(round(row["end_us"] / 1000), start_ms + LEAST_MS)
-        spans = tiers.setdefault(f"{row['kind']} track {row['track_id']}", [])
+        spans = tiers.setdefault(_plain(f"{row['kind']} track {row['track_id']}"), [])
         if spans:
             start_ms = max(start_ms, spans[-1][1])
             end_ms = max(end_ms, start_ms + LEAST_MS)
@@ -92,7 +100,15 @@ def _text(row: dict[str, Any]) -> str:
     opened = [
         words for words, is_open in (("begins unseen", row["open_start"]), ("ends unseen", row["open_end"])) if is_open
     ]
-    return ", ".join(part for part in (row["side"], row["variant"], peak, *opened) if part)
+    return _plain(", ".join(part for part in (row["side"], row["variant"], peak, *opened) if part))
+
+
+def _plain(text: str) -> str:
+    """A text on one line that XML can hold: whoever wrote the output chose the names in it."""
+    return " ".join(printable(text).translate(_NO_CHARACTERS).split())
+
+
+_NO_CHARACTERS: Final = dict.fromkeys((0xFFFE, 0xFFFF), "\N{REPLACEMENT CHARACTER}")
 
 
 def _library(name: str) -> Any:

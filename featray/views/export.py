@@ -19,6 +19,7 @@ from featray.errors import UsageError, printable
 from featray.schema import BLENDSHAPES, FACES, KEY, arrow_schema
 from featray.store.storage import locate_beside, upload
 from featray.tables.layout import Output
+from featray.tables.published import Published, read_steadily
 from featray.tables.query import connect, literal, run_sql
 from featray.views.annotations import read_events, write_elan, write_textgrid
 from featray.views.openface import openface_table
@@ -69,11 +70,15 @@ def write_export(output: Output, path: str | None, settings: ExportSettings) -> 
     """
     if path is None and settings.style == "parquet":
         raise UsageError("--format parquet: needs --out FILE; the terminal takes text only")
-    connection = connect(output, settings.release)
-    video = find_video(connection, settings.video, settings.dataset)
-    if settings.track_id is not None:
-        _check_track(connection, video, settings.track_id)
-    return _write(_STYLES[settings.style](connection, video, settings.track_id), output, path, settings)
+
+    def read(published: list[Published]) -> pa.Table:
+        connection = connect(output, published=published)
+        video = find_video(connection, settings.video, settings.dataset)
+        if settings.track_id is not None:
+            _check_track(connection, video, settings.track_id)
+        return _STYLES[settings.style](connection, video, settings.track_id)
+
+    return _write(read_steadily(output, read, settings.release), output, path, settings)
 
 
 def write_events(output: Output, path: str | None, settings: ExportSettings) -> int:
@@ -84,21 +89,29 @@ def write_events(output: Output, path: str | None, settings: ExportSettings) -> 
     if settings.style != "csv" and (path is None or not settings.video):
         missing = "--out FILE" if settings.video else "--video, since it makes a file a video"
         raise UsageError(f"--events {settings.style}: needs {missing}")
-    connection = connect(output, settings.release, derivation=settings.derivation)
-    video = find_video(connection, settings.video, settings.dataset) if settings.video else None
-    if settings.track_id is not None and video is not None:
-        _check_track(connection, video, settings.track_id)
-    return _write(read_events(connection, video, settings.track_id), output, path, settings, video)
+
+    def read(published: list[Published]) -> tuple[VideoRow | None, pa.Table]:
+        connection = connect(output, published=published)
+        video = find_video(connection, settings.video, settings.dataset) if settings.video else None
+        if settings.track_id is not None and video is not None:
+            _check_track(connection, video, settings.track_id)
+        return video, read_events(connection, video, settings.track_id)
+
+    video, table = read_steadily(output, read, settings.release, settings.derivation)
+    return _write(table, output, path, settings, video)
 
 
 def write_summary(output: Output, path: str | None, settings: ExportSettings) -> int:
     """Write the view `summary`, a row a video; arguments and errors as for `write_export`. Styles: csv, parquet."""
     if path is None and settings.style == "parquet":
         raise UsageError("--summary parquet: needs --out FILE; the terminal takes text only")
-    connection = connect(output, settings.release, derivation=settings.derivation)
     where = "" if settings.dataset is None else f"WHERE dataset = {literal(settings.dataset)}"
     sql = f"SELECT * FROM summary {where} ORDER BY dataset, release, video_id"
-    return _write(run_sql(connection, sql).read_all(), output, path, settings)
+
+    def read(published: list[Published]) -> pa.Table:
+        return run_sql(connect(output, published=published), sql).read_all()
+
+    return _write(read_steadily(output, read, settings.release, settings.derivation), output, path, settings)
 
 
 def _write(

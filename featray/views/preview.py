@@ -17,6 +17,7 @@ import duckdb
 from featray.errors import UsageError
 from featray.store.storage import locate_beside, upload
 from featray.tables.layout import Output
+from featray.tables.published import read_steadily
 from featray.tables.query import connect, run_sql
 from featray.views.clip import write_mp4
 from featray.views.overlay import LAYERS, MEASURED, Square, cut_square
@@ -89,12 +90,9 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
     if suffix not in (*CLIPS, *SHEETS):
         raise UsageError(f"--out {path}: must end in {', '.join((*CLIPS, *SHEETS))}")
     check_columns(settings.columns)
-    connection = connect(output, settings.release)
-    video = find_video(connection, settings.video, settings.dataset)
-    layers = frozenset(settings.layers or meaningful_layers(video))
-    sampled = read_frames(connection, video, settings.start_us, settings.end_us, mesh="mesh" in layers)
-    if not sampled:
-        raise UsageError(f"--video {settings.video}: {_why_none(connection, video)}")
+    video, layers, sampled = read_steadily(
+        output, lambda published: _read(connect(output, published=published), settings), settings.release
+    )
     look = Look(video, layers, settings.blur, _track(sampled, settings.track_id))
     source = Source(video, find_source(video, settings.source, settings.storage_options), settings.storage_options)
     target = locate_beside(path, output.root)
@@ -106,6 +104,18 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
             pictures = _write_sheet(local, source, sampled, look, settings)
         upload(str(local), target)
     return Preview(pictures, video)
+
+
+def _read(
+    connection: duckdb.DuckDBPyConnection, settings: PreviewSettings
+) -> tuple[VideoRow, frozenset[str], list[SampledFrame]]:
+    """What the tables say of the video, what to draw of it, and its frames."""
+    video = find_video(connection, settings.video, settings.dataset)
+    layers = frozenset(settings.layers or meaningful_layers(video))
+    sampled = read_frames(connection, video, settings.start_us, settings.end_us, mesh="mesh" in layers)
+    if not sampled:
+        raise UsageError(f"--video {settings.video}: {_why_none(connection, video)}")
+    return video, layers, sampled
 
 
 def meaningful_layers(video: VideoRow) -> list[str]:

@@ -34,10 +34,16 @@ for name in ("write_bytes", "upload", "delete", "delete_folder"):
     setattr(storage, name, counted(getattr(storage, name)))
 os.replace = counted(os.replace)
 
+from featray.config_derive import DeriveConfig  # noqa: E402
+from featray.findings.derive import Derivation  # noqa: E402
 from featray.tables.layout import list_partitions, open_output  # noqa: E402
 from featray.upkeep.compact import compact_partition  # noqa: E402
+from featray.upkeep.derive import derive_partition  # noqa: E402
 from featray.upkeep.erase import erase  # noqa: E402
 from featray.upkeep.finish import finish_partition  # noqa: E402
+
+OTHER = Derivation(DeriveConfig(gap_s=0.7))
+"""Settings that no run here derives with."""
 
 
 def change(operation, uri, options, video_id):
@@ -49,6 +55,8 @@ def change(operation, uri, options, video_id):
             compact_partition(partition)
         if operation == "publish":
             finish_partition(partition)
+        if operation == "derive":
+            derive_partition(partition, OTHER)
 
 
 if __name__ == "__main__":

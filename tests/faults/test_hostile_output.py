@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from featray.config_derive import DERIVE_EPOCH
 from tests.fixtures.hostile import SECRET, House, featray, furnish
 from tests.fixtures.published import SPARSE
 from tests.fixtures.runs import small_config
@@ -198,6 +199,67 @@ def test_nothing_outside_is_touched(plant, house, monkeypatch):
 
 def test_all_is_well_without_any_of_it(house):
     assert set(use(house).values()) == {0}
+
+
+def sql_in_an_event(house: House) -> None:
+    evil = f"x'; COPY (FROM read_text('{house.root}/victim.txt')) TO '{house.root}/pwned.csv'; --\x1b[2J\x01\"<]]>"
+
+    def edit(rows: pa.Table) -> pa.Table:
+        for name in ("kind", "side", "variant"):
+            field = rows.schema.field(name)
+            rows = rows.set_column(rows.column_names.index(name), field, pa.array([evil] * rows.num_rows))
+        return rows
+
+    house.edit_table("events", edit, every=True)
+
+
+def settings_that_no_derivation_has(house: House) -> None:
+    """In the footer of derived files, from which they are derived again."""
+    event = {"name": "x", "on_at": 1, "off_at": 0, "least_s": 0, "merge_s": 0}
+    for number, expression in enumerate(["AU12 + " + "9" * 400, f"open('{house.root}/victim.txt').read()"]):
+        text = json.dumps({"epoch": DERIVE_EPOCH, "events": [event | {"expression": expression}]})
+        table = ("tracks", "events")[number]
+        house.edit_table(
+            table, lambda rows, text=text: rows.replace_schema_metadata({"featray.derive": text}), every=True
+        )
+
+
+def keys_of_a_manifest_that_sql_cannot_say(house: House) -> None:
+    text = '{"\\ud800": 1, "a\\u0000b": 2, "x\'; COPY (SELECT 1) TO \'pwned.csv\'; --": 3}'
+
+    def edit(rows: pa.Table) -> pa.Table:
+        return rows.set_column(
+            rows.column_names.index("extra"), rows.schema.field("extra"), pa.array([text] * len(rows))
+        )
+
+    house.edit_table("videos", edit, every=True)
+
+
+@pytest.mark.parametrize(
+    "plant", [sql_in_an_event, settings_that_no_derivation_has, keys_of_a_manifest_that_sql_cannot_say]
+)
+def test_derived_rows_are_data(plant, house, monkeypatch):
+    monkeypatch.chdir(house.root)
+    plant(house)
+    before = house.things()
+    made = house.root / "made"
+    made.mkdir()
+    export = ["export", house.out, "--out"]
+    for words in (
+        [*export, made / "e.csv", "--events", "csv"],
+        [*export, made / "e.eaf", "--events", "elan", "--video", house.video_id],
+        [*export, made / "e.TextGrid", "--events", "textgrid", "--video", house.video_id],
+        [*export, made / "s.csv", "--summary", "csv"],
+        ["query", house.out, "SELECT * FROM summary"],
+        ["status", house.out],
+        ["verify", house.out, "--rederive", "9"],
+        ["derive", house.out],
+    ):
+        assert featray(*words).exit_code in (0, 1, 2), words  # 2: a video without an event has no TextGrid
+    things = house.things()
+    assert {name: things.get(name) for name in before} == before
+    assert all(name.startswith("made") for name in things.keys() - before.keys())
+    assert not any(SECRET in path.read_text(errors="replace") for path in made.iterdir())
 
 
 @pytest.mark.parametrize("field", ["../../../../elsewhere/x", "x=y/../../../../elsewhere/x"])

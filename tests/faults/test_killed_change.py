@@ -1,4 +1,4 @@
-"""Erase, compact and publish, killed with SIGKILL before each of their steps; then the same command again.
+"""Erase, compact, publish and derive, killed with SIGKILL before each of their steps; then the same command again.
 
 In between, who reads commits sees the old state or the new one, whole; afterwards all is as if
 nothing had happened, and of an erased video no row is left in any file.
@@ -13,9 +13,14 @@ import sys
 import fsspec
 import pytest
 
+from featray.config_derive import DeriveConfig
+from featray.findings.derive import Derivation
+from featray.schema import DERIVED_TABLES
 from featray.tables.commits import read_commits
 from featray.tables.layout import list_partitions, open_output
+from featray.tables.query import connect, run_sql
 from featray.upkeep.compact import compact_partition
+from featray.upkeep.derive import derive_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.finish import finish_partition
 from featray.upkeep.verify import verify
@@ -23,6 +28,8 @@ from tests.fixtures import s3
 from tests.fixtures.outputs import ids, rows, traces
 from tests.fixtures.plugin import LONG
 
+OTHER = Derivation(DeriveConfig(gap_s=0.7))
+"""As `killed_change` derives with."""
 PER_VIDEO = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
 MOST_STEPS = 80
 EVERY = 1 if LONG else 7
@@ -109,6 +116,38 @@ def test_a_publish(landed, tmp_path):
             finish_partition(partition)
         assert visible(output) == expected
         report = verify(output)
+        assert [line for line in report.unfinished if ".tmp" not in line] == [] and report.problems == []
+
+
+def derived_rows(uri, name):
+    """Rows of a derivation that commits name, by table."""
+    connection = connect(open_output(uri), derivation="all")
+    found = {}
+    for table in DERIVED_TABLES:
+        sql = f"SELECT * FROM {table} WHERE derivation = '{name}' ORDER BY ALL"
+        found[table] = run_sql(connection, sql).read_all().to_pylist()
+    return found
+
+
+def test_a_derivation(published, tmp_path):
+    uris = copies(published, tmp_path)
+    before = {t: rows(uris[-1], t) for t in PER_VIDEO}
+    killed = run_killed("derive", "-", uris)
+    assert killed * EVERY > 7
+    expected = derived_rows(uris[killed], OTHER.name)
+    assert expected["tracks"] and expected["events"]
+    for uri in uris[:killed]:
+        output = open_output(uri)
+        (partition,) = list_partitions(output)
+        told = run_sql(connect(output, derivation="all"), "SELECT DISTINCT derivation FROM tracks").read_all()
+        assert DeriveConfig().derivation in told["derivation"].to_pylist()
+        for commit in read_commits(partition):
+            has = {file.table for file in commit.files if f"/derivation={OTHER.name}/" in file.path}
+            assert bool(has) <= (OTHER.name in commit.derived), "rows of half a shard"
+        assert verify(output).problems == []
+        derive_partition(partition, OTHER)
+        assert derived_rows(uri, OTHER.name) == expected and {t: rows(uri, t) for t in PER_VIDEO} == before
+        report = verify(output, rederive=9)
         assert [line for line in report.unfinished if ".tmp" not in line] == [] and report.problems == []
 
 

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from featray.config import load_config
 from tests.fixtures.faults import processes
+from tests.fixtures.outputs import tables_of
+from tests.fixtures.runs import run_here
 from tests.fixtures.s3 import free_port
 
 CONFIG = """
@@ -39,8 +42,8 @@ def config(clips, tmp_path):
     return place
 
 
-def start(config, environment):
-    command = [sys.executable, "-m", "featray", "run", str(config), "--quiet"]
+def start(config, environment, *, inside=()):
+    command = [*inside, sys.executable, "-m", "featray", "run", str(config), "--quiet"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, env=os.environ | environment, start_new_session=True, **streams)
 
@@ -78,21 +81,60 @@ def kill(*words):
     ids=["session folder", "gcs_server", "raylet"],
 )
 def test_what_ray_needs_goes_away_in_the_middle(config, folder, tmp_path, happens, said):
+    printed, code = disturbed(config, folder, tmp_path / "out", lambda run: happens(str(folder), folder))
+    assert code == 1, printed
+    assert said in printed and "run again: what has landed is kept" in printed
+    check_goes_on(config, tmp_path)
+
+
+def disturbed(config, folder, out, happens, *, inside=()):
+    """Start a run; when something has landed, let something happen; what it printed, and its exit status."""
     mark = str(folder)
-    run = start(config, {"RAY_TMPDIR": mark, "FEATRAY_TEST": mark})
+    patient = {"RAY_raylet_start_wait_time_s": "240"}
+    run = start(config, {"RAY_TMPDIR": mark, "FEATRAY_TEST": mark, **patient}, inside=inside)
     try:
-        for _ in range(1800):
-            if list((tmp_path / "out" / "_featray").glob("landing/**/*.arrow")):
+        for _ in range(4000):
+            if list((out / "_featray").glob("landing/**/*.arrow")):
                 break
             assert run.poll() is None, run.communicate()[0]
             time.sleep(0.1)
-        happens(mark, folder)
-        printed = run.communicate(timeout=240)[0]
+        else:
+            raise AssertionError("nothing has landed in minutes")
+        happens(run)
+        printed = run.communicate(timeout=400)[0]
     finally:
         for process in {run.pid, *processes(mark, b"")}:
             try:
                 os.kill(process, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-    assert run.returncode == 1, printed
-    assert said in printed
+    return printed, run.returncode
+
+
+def check_goes_on(config, tmp_path):
+    """Run again, without Ray: the tables are those of a run that nothing happened to."""
+    settings = load_config(config)
+    run_here(settings)
+    calm = settings.model_copy(update={"output": settings.output.model_copy(update={"uri": str(tmp_path / "calm")})})
+    run_here(calm)
+    expected, found = tables_of(tmp_path / "calm"), tables_of(tmp_path / "out")
+    assert found.keys() == expected.keys() and all(found[table].equals(expected[table]) for table in found)
+
+
+@pytest.mark.ray
+@pytest.mark.long
+def test_the_shared_memory_fills(config, folder, tmp_path, disk):
+    """In a /dev/shm of its own, which has room for Ray's objects, and none for more once something has landed."""
+    mounts = 'mount --make-rprivate / && mount -t tmpfs -o size=16g tmpfs /dev/shm && exec "$@"'
+
+    def fill(run):
+        inside = ["nsenter", "-t", str(run.pid), "-m"]
+        used = subprocess.run([*inside, "df", "-k", "--output=used", "/dev/shm"], check=True, capture_output=True)
+        size = int(used.stdout.split()[-1]) + 8
+        subprocess.run([*inside, "mount", "-o", f"remount,size={size}k", "/dev/shm"], check=True)
+
+    inside = ("unshare", "-m", "sh", "-c", mounts, "sh")
+    printed, code = disturbed(config, folder, tmp_path / "out", fill, inside=inside)
+    assert code == 0 or (code == 1 and "/dev/shm" in printed.strip().splitlines()[-1]), printed
+    assert "Traceback" not in printed
+    check_goes_on(config, tmp_path)

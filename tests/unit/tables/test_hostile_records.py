@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from featray.errors import OutputError
@@ -22,7 +22,7 @@ from featray.tables.layout import Output, Partition
 from featray.tables.runs import marker, parse_marker
 from featray.tables.tombstones import parse_erasures
 from featray.video.container import parse_time_base
-from tests.fixtures.plugin import LONG
+from tests.fixtures.chance import examples
 
 VIDEO, KEY = "0123456789abcdef", "ab" * 32
 PARTITION = Partition(Output(locate("/nowhere/out")), "test", "v28-01234567")
@@ -34,7 +34,18 @@ FILE = {
     "sha256": KEY,
 }
 COUNTS = {"video_id": VIDEO, "uri": "file:///a.mp4", "work_key": KEY, "status": "ok", "frames": 3, "faces": 3}
-COMMIT = {"name": "0a1b", "run_id": "r-1", "published_at_us": 7, "files": [FILE], "videos": [COUNTS]}
+TRACKS = FILE | {
+    "table": "tracks",
+    "path": "tracks/dataset=test/release=v28-01234567/derivation=d-89abcdef/site=a%2Fb/part-derive-0a1b-000.parquet",
+}
+COMMIT = {
+    "name": "0a1b",
+    "run_id": "r-1",
+    "published_at_us": 7,
+    "files": [FILE, TRACKS],
+    "videos": [COUNTS],
+    "derived": {"d-89abcdef": 7},
+}
 MANIFEST = {
     "shard": "0a1b",
     "run_id": "r-1",
@@ -61,6 +72,7 @@ def places_of_commit(text):
         yield PARTITION.commit(one.name)
         yield from (PARTITION.output.root.child(file.path) for file in one.files)
         yield from (PARTITION.landing(video.video_id, video.work_key) for video in one.videos)
+        yield from (PARTITION.folder("tracks", {"derivation": name}) for name in one.derived)
 
 
 def places_of_manifest(text):
@@ -186,7 +198,10 @@ def test_a_sound_record_is_read(kind):
     assert list(places(json.dumps(record).encode()))
 
 
-def check(kind, data):
+@pytest.mark.parametrize("kind", KINDS)
+@examples(150)
+@given(data=st.data())
+def test_a_changed_record_is_refused_or_stays_inside(kind, data):
     record, places = KINDS[kind]
     text = data.draw(st.binary(max_size=50) if data.draw(st.integers(0, 9)) == 0 else changed(record))
     try:
@@ -196,21 +211,6 @@ def check(kind, data):
     for place in found:
         inside = os.path.normpath(place.path)
         assert inside == place.path.rstrip("/") and inside.startswith("/nowhere/out/"), (text, place.path)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_a_changed_record_is_refused_or_stays_inside(kind, data):
-    check(kind, data)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=5_000 if LONG else 1, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_many_more_changes(kind, data):
-    check(kind, data)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,7 +8,8 @@ from featray.errors import OutputError, UsageError
 from featray.store.storage import write_bytes
 from featray.tables.commits import Commit, CommittedFile, CommittedVideo, create_commit
 from featray.tables.layout import Partition, open_output
-from featray.tables.query import connect, read_published
+from featray.tables.published import read_published
+from featray.tables.query import connect
 
 
 def commit(name, at_us, rewrites=()):

@@ -16,7 +16,7 @@ from featray.findings.derive import Derivation
 from featray.schema import DERIVED_TABLES
 from featray.tables.commits import read_commits, read_manifests
 from featray.tables.layout import list_partitions, open_output
-from featray.tables.query import read_published
+from featray.tables.published import read_published
 from featray.tables.tombstones import read_erasures
 from featray.upkeep.derive import derive_partition
 from featray.upkeep.erase import erase

@@ -1,11 +1,16 @@
 """Events in the files of ELAN and Praat, opened by the library that reads them; events and summary as tables."""
 
+from dataclasses import fields
+
 import pandas as pd
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
-from featray.views.annotations import LEAST_MS
+from featray.errors import OutputError
+from featray.views.annotations import LEAST_MS, write_elan, write_textgrid
+from featray.views.selection import VideoRow
 
 
 def export(made, *arguments):
@@ -81,3 +86,35 @@ def test_events_and_summary_as_tables(made, tmp_path):
 def test_what_is_missing_is_said(made, arguments, complaint):
     done = export(made, *arguments)
     assert done.exit_code == 2 and complaint in done.stderr and done.stderr.count("\n") == 1
+
+
+def event(**values):
+    """One event in columns as `events` has them."""
+    row = {"track_id": 1, "kind": "smile", "side": None, "variant": None, "start_us": 5, "end_us": 9, "peak": 0.5}
+    row |= {"open_start": False, "open_end": True, **values}
+    types = {"peak": pa.float32(), "start_us": pa.int64(), "end_us": pa.int64(), "side": pa.string()}
+    return pa.table({name: pa.array([value], types.get(name)) for name, value in row.items()})
+
+
+HOSTILE = 'a"b\x00\x01\x1b[2J\n<&>]]>\ufffe'
+
+
+def test_what_somebody_else_wrote_makes_no_file_that_does_not_open(tmp_path):
+    pympi = pytest.importorskip("pympi", reason="pip install 'featray[annotations]'")
+    events = event(kind=HOSTILE, side=HOSTILE)
+    video = VideoRow(
+        **dict.fromkeys((field.name for field in fields(VideoRow)), None) | {"uri": f"file:///{HOSTILE}.mp4"}
+    )
+    write_elan(events, video, tmp_path / "x.eaf")
+    (tier,) = pympi.Elan.Eaf(str(tmp_path / "x.eaf")).get_tier_names()
+    write_textgrid(events, tmp_path / "x.TextGrid")
+    (praat,) = pympi.Praat.TextGrid(str(tmp_path / "x.TextGrid")).get_tiers()
+    assert tier.endswith(" track 1") and praat.name.replace('""', '"') == tier
+    for path in tmp_path.iterdir():
+        assert not set(path.read_bytes()) & {0, 1, 0x1B}, path
+
+
+@pytest.mark.parametrize("missing", ["kind", "start_us", "peak"])
+def test_an_event_without_what_every_event_has_is_one_line(tmp_path, missing):
+    with pytest.raises(OutputError, match="events: a row has no kind, times or peak"):
+        write_textgrid(event(**{missing: None}), tmp_path / "x.TextGrid")

@@ -1,0 +1,111 @@
+"""Limits and users as machines have them: a command works, or ends with one line that names what is missing."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from featray.cli import main
+from tests.fixtures.handmade import write_output
+from tests.fixtures.runs import make_config
+
+
+@pytest.fixture(scope="module")
+def house():
+    """An output that anyone may read, in a folder that anyone may enter, as those of pytest are not."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        folder.chmod(0o755)
+        write_output(folder / "out")
+        yield folder
+
+
+def featray(*words, limits=(), uid=None, home=True):
+    """A command in a process of its own, under limits and as a user."""
+
+    def enter():
+        for kind, most in limits:
+            resource.setrlimit(kind, (most, most))
+
+    environment = {name: value for name, value in os.environ.items() if home or name != "HOME"}
+    command = [sys.executable, "-m", "featray", *map(str, words)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": 500}
+    return subprocess.run(command, env=environment, user=uid, preexec_fn=enter, **streams)
+
+
+def said(done):
+    """The only line of an error; no traceback."""
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("files", [8, 64])
+def test_few_open_files(house, files):
+    done = featray("query", house / "out", "SELECT count(*) FROM faces", limits=[(resource.RLIMIT_NOFILE, files)])
+    if done.returncode:
+        assert "ulimit -n" in said(done) and "tables:" not in said(done)
+    else:
+        assert files > 8 and done.stderr == ""
+
+
+def test_no_home(house):
+    assert featray("status", house / "out", home=False).returncode == 0
+
+
+def test_little_address_space(house):
+    done = featray("query", house / "out", "SELECT count(*) FROM faces", limits=[(resource.RLIMIT_AS, 300 << 20)])
+    assert done.returncode == 0 or "ulimit -v" in said(done)
+
+
+def as_nobody(*words):
+    """A command as another user, in a fork: this Python may lie where only root looks. Exit status and error."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+        done = CliRunner().invoke(main, [str(word) for word in words])
+        os.write(write, json.dumps([done.exit_code, repr(done.exception), done.stderr]).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        code, exception, error = json.load(answer)
+    os.waitpid(child, 0)
+    assert code == 0 or "SystemExit" in exception, exception
+    return code, error
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
+def test_another_user_reads_and_does_not_change(house):
+    """As which a shared folder is used: what one makes, others read."""
+    shutil.copytree(house / "out", house / "private")
+    for command in ("status", "compact"):
+        assert CliRunner().invoke(main, [command, str(house / "private")]).exit_code == 0, "with all modules it loads"
+    (house / "private" / "_featray" / "commits").chmod(0o700)
+    assert as_nobody("status", house / "out") == (0, "")
+    for words in (["status", house / "private"], ["compact", house / "out"]):
+        code, error = as_nobody(*words)
+        assert code == 1 and error.count("\n") == 1, error
+        assert "access denied; this user (uid 65534) lacks the rights" in error
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_a_run_with_few_open_files_and_no_home(house, short_clip, executor):
+    config = make_config([short_clip], house / executor, cluster={"executor": executor})
+    (house / "run.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    done = featray("run", house / "run.yaml", "--quiet", limits=[(resource.RLIMIT_NOFILE, 64)], home=False)
+    if done.returncode:
+        assert "ulimit -n" in said(done) or "open files" in said(done)
+    else:
+        assert executor == "local"

@@ -1,0 +1,56 @@
+"""The columns of `summary` that a manifest brings: names that anyone may have chosen."""
+
+import json
+
+import duckdb
+import pytest
+
+from featray.schema import TABLES
+from featray.tables.query import table_view
+from featray.tables.summary import MOST_KEYS, spread_summary, summary_view
+
+
+@pytest.fixture
+def shown():
+    """The columns of the view for a video with this text in `extra`, and its row."""
+    with duckdb.connect() as connection:
+        for table in TABLES:
+            connection.execute(f"CREATE TABLE {table} AS {table_view(table, '')}")
+
+        def show(extra):
+            connection.execute("DELETE FROM videos")
+            connection.execute(
+                "INSERT INTO videos (dataset, release, video_id, extra) VALUES ('d', 'r', 'v', ?)", [extra]
+            )
+            connection.execute(f"CREATE OR REPLACE VIEW summary AS {summary_view()}")
+            usual = set(connection.view("summary").columns)
+            spread_summary(connection)
+            (row,) = connection.view("summary").to_arrow_table().to_pylist()
+            return {name: value for name, value in row.items() if name not in usual}
+
+        yield show
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ({"group": "a", "GROUP": "b", "faces": 3}, {"group": "a", "extra_GROUP": "b", "extra_faces": "3"}),
+        ({"x'; DROP TABLE videos; --": 1, 'q"z': 2}, {"x'; DROP TABLE videos; --": "1", 'q"z': "2"}),
+        ({"a/b~c": 1, "": 2}, {"a/b~c": "1"}),
+        ({"a\0b": 2, "kept": 3}, {"kept": "3"}),
+        ({"\ud800": 1, "kept": 3}, {"kept": None}),  # which Python reads as JSON and DuckDB does not
+        (["no object"], {}),
+    ],
+    ids=["taken", "sql", "pointer", "zero", "surrogate", "list"],
+)
+def test_keys_become_columns(shown, extra, expected):
+    assert shown(json.dumps(extra)) == expected
+
+
+def test_many_keys_are_cut_and_said(shown, caplog):
+    assert len(shown(json.dumps({f"k{i}": i for i in range(MOST_KEYS + 100)}))) == MOST_KEYS
+    assert f"brought {MOST_KEYS + 100} columns, of which the first {MOST_KEYS} are shown" in caplog.text
+
+
+def test_what_is_no_json_brings_nothing(shown):
+    assert shown("{") == {} and shown("[" * 100_000) == {}
