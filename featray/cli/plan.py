@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featray.cli.inputs import input_arguments, read_inputs
+from featray.errors import counted
 
 if TYPE_CHECKING:
     from featray.config import Config
@@ -69,10 +70,11 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
         yield f"         about {found['unreadable_videos']:,} of them cannot be read"
     if found["several_streams"]:
         yield (
-            f"         about {found['several_streams']:,} of them have several video streams; the default one is "
+            f"         about {found['several_streams']:,} of them with several video streams: the default one is "
             "taken, else the longest, else the largest"
         )
-    yield f"work     about {found['units']:,} units, {found['frames']:,} frames, {found['faces']:,} faces"
+    work = ", ".join(counted(found[f"{noun}s"], noun) for noun in ("unit", "frame", "face"))
+    yield f"work     about {work}"
     for place in found["places"]:
         yield f"time     about {duration(3600 * place['hours'])} on {_machine(place)}"
     stages = ", ".join(f"{stage} {duration(3600 * hours)}" for stage, hours in found["cpu_hours_by_stage"].items())
@@ -87,7 +89,8 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
         yield f"cost     {cost['total']:,.2f} (CPU {cost['cpu']:,.2f}, GPU {cost['gpu']:,.2f})"
     sample = found["sample"]
     yield (
-        f"from     headers of {sample['videos']} videos and {sample['frames']} frames of {sample['stretches']}; "
+        f"from     headers of {counted(sample['videos'], 'video')} and {counted(sample['frames'], 'frame')} of "
+        f"{sample['stretches']}; "
         f"rates {found['rates']['origin']}"
     )
     if found["stand_in"]:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featray.cli.console import open_console
-from featray.errors import ERROR_MEANINGS, UsageError, one_line, printable
+from featray.errors import ERROR_MEANINGS, UsageError, counted, one_line, printable
 from featray.schema import TABLE_MEANINGS, TABLES
 from featray.tables.query import read_tuples
 
@@ -166,7 +166,7 @@ def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
         shown.add_row(*("\n".join(map(_printable, _short(value).split("\n"))) for value in row))
     console.print(shown, no_wrap=True, crop=False, overflow="ignore")
     more = ", the first of more" if len(rows) > _ROWS_SHOWN else ""
-    console.print(f"({min(len(rows), _ROWS_SHOWN)} rows{more})", style="dim")
+    console.print(f"({counted(min(len(rows), _ROWS_SHOWN), 'row')}{more})", style="dim")
 
 
 def _print_lines(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
@@ -179,7 +179,7 @@ def _print_lines(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
         padded = (set_cell_size(cell, max(width, cell_len(cell))) for cell, width in zip(cells, widths, strict=True))
         print("  ".join(padded).rstrip())
         count += 1
-    print(f"({count - 1} rows)")  # the heading is none
+    print(f"({counted(count - 1, 'row')})")  # the heading is none
 
 
 def _printable(text: str) -> str:

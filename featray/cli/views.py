@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
-from featray.errors import UsageError, printable
+from featray.errors import UsageError, counted, printable
 
 safe_csv_flag = click.option(
     "--safe-csv", is_flag=True, help="Put ' before texts that a spreadsheet would take for a formula."
@@ -102,7 +102,7 @@ def preview(
         **same,
     )
     made = make_preview(open_output(out, output_options), path, settings)
-    click.echo(printable(f"{path}  {made.pictures} frames of {made.video.uri}"))
+    click.echo(printable(f"{path}  {counted(made.pictures, 'frame')} of {made.video.uri}"))
     if not made.video.weights_trained:
         click.echo("The weights are synthetic: boxes, landmarks and times are real, facial numbers carry no meaning.")
     if made.video.unusable:
@@ -187,4 +187,4 @@ def export(
     )
     rows = write(open_told(out, config, options), path, settings)
     if path is not None:
-        click.echo(f"{path}  {rows} rows")
+        click.echo(f"{path}  {counted(rows, 'row')}")
