@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featray.cli.console import open_console
-from featray.errors import ERROR_MEANINGS, UsageError, counted, one_line, printable
+from featray.errors import ERROR_MEANINGS, UsageError, one_line, printable
 from featray.schema import TABLE_MEANINGS, TABLES
 from featray.tables.query import read_tuples
 
@@ -161,12 +161,30 @@ def _check_table(table: str | None) -> None:
 def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     console = open_console()
     shown = Table(*names, box=None, pad_edge=False)
-    for row in rows[:_ROWS_SHOWN]:
-        # Lines stay lines here: EXPLAIN draws a tree of them.
-        shown.add_row(*("\n".join(map(_printable, _short(value).split("\n"))) for value in row))
+    # Lines stay lines here: EXPLAIN draws a tree of them.
+    cells = [["\n".join(map(_printable, _short(value).split("\n"))) for value in row] for row in rows[:_ROWS_SHOWN]]
+    for row in _cut_places(names, cells, console.width):
+        shown.add_row(*row)
     console.print(shown, no_wrap=True, crop=False, overflow="ignore")
     more = ", the first of more" if len(rows) > _ROWS_SHOWN else ""
-    console.print(f"({counted(min(len(rows), _ROWS_SHOWN), 'row')}{more})", style="dim")
+    console.print(f"({_row_count(min(len(rows), _ROWS_SHOWN))}{more})", style="dim")
+
+
+_LEAST_PLACE = 16
+
+
+def _cut_places(names: list[str], rows: list[list[str]], width: int) -> list[list[str]]:
+    """Rows whose URIs are cut at their beginning, as far as the table is too wide: their ends tell them apart."""
+    widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
+    places = [i for i in range(len(names)) if any("://" in row[i] for row in rows)]
+    over = sum(widths) + 2 * (len(widths) - 1) - width
+    if over <= 0 or not places:
+        return rows
+    most = [max(_LEAST_PLACE, widths[i] - -(-over // len(places))) for i in range(len(names))]
+    return [
+        [f"…{cell[1 - most[i] :]}" if i in places and len(cell) > most[i] else cell for i, cell in enumerate(row)]
+        for row in rows
+    ]
 
 
 def _print_lines(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
@@ -179,7 +197,11 @@ def _print_lines(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
         padded = (set_cell_size(cell, max(width, cell_len(cell))) for cell, width in zip(cells, widths, strict=True))
         print("  ".join(padded).rstrip())
         count += 1
-    print(f"({counted(count - 1, 'row')})")  # the heading is none
+    print(f"({_row_count(count - 1)})")  # the heading is none
+
+
+def _row_count(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"
 
 
 def _printable(text: str) -> str:

@@ -20,6 +20,11 @@ from featray.tables.holder import Standing
 _PLAIN_EVERY_SECONDS: Final = 10.0
 """Between lines in logs: often enough to see life, seldom enough to read."""
 
+_BAR_WIDTH: Final = 24
+_CLOCK_WIDTH: Final = 8
+_WIDE: Final = 120
+"""Columns of a terminal that has room for the bar beside the words."""
+
 _WAITING: Final = "waiting for the first faces"
 _WHY: Final = " (a network that is new on this machine is prepared first, which takes a while)"
 
@@ -42,7 +47,9 @@ class Progress:
             return self
         self._entered = time.monotonic()
         if self._console.is_terminal:
-            columns = TextColumn("{task.description}"), BarColumn(24), TimeElapsedColumn()
+            columns = [TextColumn("{task.description}"), TimeElapsedColumn()]
+            if self._console.width >= _WIDE:
+                columns.insert(1, BarColumn(_BAR_WIDTH))
             self._bar = Bar(*columns, console=self._console, transient=True, refresh_per_second=4)
             self._bar.start()
             self._task = self._bar.add_task(_WAITING, total=None)  # moves while nothing is known
@@ -96,7 +103,8 @@ class Progress:
         if self._bar is not None and self._task is not None:
             share = self.standing().share
             total = None if share is None else 1.0
-            self._bar.update(self._task, description=self.line(), total=total, completed=share or 0.0)
+            room = self._console.width - _CLOCK_WIDTH - 1 - (_BAR_WIDTH + 1 if self._console.width >= _WIDE else 0)
+            self._bar.update(self._task, description=self._short(room), total=total, completed=share or 0.0)
 
     def standing(self) -> Standing:
         """How far the run is."""
@@ -117,20 +125,36 @@ class Progress:
         """The state in one line."""
         return in_words(self.standing())
 
+    def _short(self, width: int) -> str:
+        """The state in at most `width` characters where that can be, less important counts left out."""
+        parts = phrases(self.standing())
+        dispensable = [parts[i] for i in _LEAST_IMPORTANT_FIRST]
+        while dispensable and len("  ".join(parts)) > width:
+            parts.remove(dispensable.pop(0))
+        return "  ".join(parts)
+
 
 def in_words(standing: Standing) -> str:
     """How far a run is, in one line."""
     return "  ".join(phrases(standing))
 
 
+_LEAST_IMPORTANT_FIRST: Final = (4, 2, 1, 3)
+"""Of `phrases`, those that a narrow terminal does without: faces/s, faces, frames, frames/s."""
+
+
 def phrases(standing: Standing) -> list[str]:
     """How far a run is: what is done, how fast, and what is left."""
     left = standing.seconds_left
+    if left is None:
+        remains = "time left: not known yet"
+    else:
+        remains = f"about {duration(left)} left" if left >= 1 else "all has landed, publishing"
     return [
         f"{standing.videos_done:,}/{standing.videos_expected:,}{'' if standing.listed_all else '+'} videos",
         counted(standing.frames, "frame"),
         counted(standing.faces, "face"),
         f"{standing.frames_per_s:.1f} frames/s",
         f"{standing.faces / max(standing.seconds, 1e-3):.1f} faces/s",
-        "time left: not known yet" if left is None else f"about {duration(left)} left",
+        remains,
     ]
