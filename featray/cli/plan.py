@@ -6,6 +6,7 @@ Imported by the command line at every start, so only click is imported here at t
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,8 @@ def plan(
     from featray.run.forecast import forecast
 
     config = read_inputs(inputs, out, overrides, out_needed=False)
+    if sys.stderr.isatty():
+        click.echo("reading headers and trying some seconds of some videos; that takes a minute or so", err=True)
     found = forecast(config, sample=sample, cpu_hour_price=price_cpu_hour, gpu_hour_price=price_gpu_hour)
     for line in [json.dumps(found, indent=2)] if as_json else as_lines(found, config):
         click.echo(line)

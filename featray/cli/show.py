@@ -118,6 +118,33 @@ def print_schema(table: str | None) -> None:
         console.print()
 
 
+def schema_json(table: str | None) -> str:
+    """The data dictionary as JSON: a list of tables, each with its columns.
+
+    Raises:
+        UsageError: no such table.
+    """
+    _check_table(table)
+    found = [
+        {
+            "table": name,
+            "meaning": TABLE_MEANINGS[name],
+            "columns": [
+                {
+                    "name": column.name,
+                    "type": _type_name(column.type),
+                    "unit": column.unit,
+                    "range": column.range,
+                    "meaning": column.meaning,
+                }
+                for column in TABLES[name]
+            ],
+        }
+        for name in ([table] if table else TABLES)
+    ]
+    return json.dumps(found, indent=2)
+
+
 def schema_markdown(table: str | None) -> str:
     """The data dictionary as a page of Markdown, of one table or of all.
 
