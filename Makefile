@@ -80,7 +80,7 @@ test-long: $(VENV)/.installed-dev  ## the suite with every kill point and every 
 	FEATRAY_TEST_LONG=1 $(MAKE) suite
 	$(MAKE) unit-newest
 
-# The newest that is installed, of those that pyproject.toml names.
+# The newest of NEWER whose command is there; `make unit-newest NEWER=3.14` tries another.
 unit-newest:  ## the unit tests on the newest Python there is, in an environment of its own
 	@newest=; for version in $(NEWER); do ! "python$$version" -c 'import venv, ensurepip' 2>/dev/null || newest=$$version; done; \
 	  if [ -z "$$newest" ]; then echo "unit-newest: skipped, since none of Python $(NEWER) is installed"; \

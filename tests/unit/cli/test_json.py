@@ -55,7 +55,7 @@ def test_the_schema_as_json():
 
 def test_what_was_written(out, tmp_path):
     page, table = tmp_path / "r.html", tmp_path / "summary.csv"
-    found = told("report", out, "--out", page, "--no-thumbnails", "--json")
+    found = told("report", out, "--dataset", "one", "--out", page, "--no-thumbnails", "--json")
     assert found["path"] == str(page) and found["size_bytes"] == page.stat().st_size
     found = told("export", out, "--summary", "csv", "--out", table, "--json")
     assert found == {"path": str(table), "kind": "summary csv", "rows": len(table.read_text().splitlines()) - 1}
