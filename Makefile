@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PARITY := .venv-parity
+NEWER  := 3.12 3.13
 SUITE  := tests/faults tests/integration tests/unit
 FUZZED := changed_record or jsonl or csv or parquet or tar or junk or any_kind
 
@@ -17,6 +18,10 @@ TORCH ?=
 install = UV_HTTP_TIMEOUT=300 $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
   $(if $(TORCH),--torch-backend=$(TORCH)) $(1) \
   $(if $(TORCH),,|| $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(1))
+
+# A shell that keeps Python from writing bytecode makes every process that a test starts compile all that it imports: half
+# of what it takes to start one.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 
@@ -72,8 +77,15 @@ test-ray-then-parity: test-ray
 test-local: $(VENV)/.installed-dev  ## the part of the suite that needs no Ray
 	$(BIN)/python -m pytest -q -m "not ray" -n 2 --dist loadfile --no-loadscope-reorder $(SUITE)
 
-test-long: $(VENV)/.installed-dev  ## the suite with every kill point and every seed: hours
+test-long: $(VENV)/.installed-dev  ## the suite with every kill point and every seed, and on the newest Python: hours
 	FEATRAY_TEST_LONG=1 $(MAKE) suite
+	$(MAKE) unit-newest
+
+# The newest of NEWER whose command is there; `make unit-newest NEWER=3.14` tries another.
+unit-newest:  ## the unit tests on the newest Python there is, in an environment of its own
+	@newest=; for version in $(NEWER); do ! "python$$version" -c 'import venv, ensurepip' 2>/dev/null || newest=$$version; done; \
+	  if [ -z "$$newest" ]; then echo "unit-newest: skipped, since none of Python $(NEWER) is installed"; \
+	  else $(MAKE) PYTHON="python$$newest" VENV=".venv-$$newest" unit; fi
 
 fuzz: $(VENV)/.installed-dev  ## ten minutes of records, manifests, tars and checkpoint headers; what fails is kept in .hypothesis
 	end=$$(($$(date +%s) + 600)); while [ $$(date +%s) -lt $$end ]; do \
@@ -98,6 +110,6 @@ constraints:  ## write constraints.txt from what is installed and tested
 	mv constraints.tmp constraints.txt
 
 clean:  ## remove .venv, caches and the demo's output
-	rm -rf $(VENV) $(PARITY) demo-output bench-*.json .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-3.* $(PARITY) demo-output bench-*.json .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test test-long test-ray test-ray-then-parity test-local lint unit suite fuzz parity bench bench-peers constraints clean
+.PHONY: help install demo test test-long unit-newest test-ray test-ray-then-parity test-local lint unit suite fuzz parity bench bench-peers constraints clean

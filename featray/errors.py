@@ -135,6 +135,15 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
 """All but tabs and line breaks; and halves of surrogate pairs, which no terminal takes."""
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number and what it counts, in the plural unless it is one.
+
+    >>> counted(1, "video"), counted(1234, "face")
+    ('1 video', '1,234 faces')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def one_line(error: BaseException, most: int = 300) -> str:
     """What another library complains of, on one line of at most `most` characters."""
     return " ".join(str(error).split())[:most] or type(error).__name__

@@ -63,6 +63,7 @@ def run_demo(out: str) -> int:
         "featray demo: two bundled clips (20 s with a face, 4 s without), the shipped face detector, "
         "the full-size network with synthetic weights",
         style="bold",
+        soft_wrap=not console.is_terminal,
     )
     with as_file(files("featray") / "demo_clips") as clips:
         with terminable():

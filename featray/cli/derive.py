@@ -11,6 +11,7 @@ import click
 
 from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import in_each
+from featray.errors import counted
 
 if TYPE_CHECKING:
     from featray.upkeep.derive import Derived
@@ -50,5 +51,7 @@ def derive(
 def _derived(done: Derived) -> tuple[dict[str, Any], Iterator[str]]:
     """What was derived in a release, for machines and for people."""
     already = f", {done.already} were already" if done.already else ""
-    rows = f"{done.tracks:,} tracks, {done.events:,} events"
-    return asdict(done), iter([f"derivation {done.derivation}: {done.shards} shards derived{already}; {rows}"])
+    rows = f"{counted(done.tracks, 'track')}, {counted(done.events, 'event')}"
+    return asdict(done), iter(
+        [f"derivation {done.derivation}: {counted(done.shards, 'shard')} derived{already}; {rows}"]
+    )

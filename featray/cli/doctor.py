@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from featray.doctor.check import Check
 
 
-@click.command()
+@click.command(short_help="Say whether a run can work on this machine, and what to fix.")
 @click.argument("uris", nargs=-1)
 @click.option("--write", is_flag=True, help="Also write a small object below each URI, and delete it.")
 @storage_option_flag
@@ -36,6 +36,8 @@ def doctor(uris: tuple[str, ...], write: bool, options: tuple[str, ...], no_ray:
     """
     from featray.doctor.examine import examine
 
+    if sys.stderr.isatty():
+        click.echo("looking" if no_ray else "looking, and starting Ray, which takes some ten seconds", err=True)
     checks = list(examine(uris, parse_storage_options(options), write=write, ray=not no_ray))
     missing = [check for check in checks if check.state == "missing"]
     if as_json:

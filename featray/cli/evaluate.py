@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featray.cli.storage_flags import read_storage_flags, storage_flags
-from featray.errors import UsageError, printable
+from featray.errors import UsageError, counted, printable
 
 if TYPE_CHECKING:
     from featray.evaluate.against import Against
@@ -155,14 +155,16 @@ def _other(output: Any, name: str, scope: Scope, options: dict[str, Any]) -> Sco
 
 
 def _print(found: Evaluation) -> None:
-    click.echo(printable(f"labels   {found.labels}: {found.rows:,} rows, {found.fates.get('found', 0):,} met a face"))
+    click.echo(
+        printable(f"labels   {found.labels}: {counted(found.rows, 'row')}, {found.fates.get('found', 0):,} met a face")
+    )
     click.echo(printable(f"release  {found.dataset}, {found.release}"))
     if found.unmatched:
         click.echo(printable(f"not met  {found.unmatched}"))
     if found.several_faces:
         click.echo(f"faces    {found.several_faces:,} labels took the face with the best score of several")
     if found.tuned_on:
-        click.echo(f"tuned    on {found.tuned_on:,} rows, which are not measured: {', '.join(found.chosen) or 'none'}")
+        click.echo(f"tuned    on {counted(found.tuned_on, 'row')}, not measured: {', '.join(found.chosen) or 'none'}")
     if found.other_emotions:
         click.echo(f"emotions {found.other_emotions:,} labels are none of the seven and are not measured")
     click.echo(f"interval {100 * found.level:.0f} %, over {found.subject_kind}")
@@ -207,8 +209,8 @@ def _print_change(found: Against) -> None:
     click.echo(printable(f"B        {found.dataset_b}, {found.release_b}"))
     click.echo(
         printable(
-            f"labels   {found.labels}: {found.rows:,} rows, {found.sampled_both:,} of frames that both sampled; a face "
-            f"in both {found.found_both:,}, in A alone {found.found_a:,}, in B alone {found.found_b:,}"
+            f"labels   {found.labels}: {counted(found.rows, 'row')}, {found.sampled_both:,} of frames that both "
+            f"sampled; a face in both {found.found_both:,}, in A alone {found.found_a:,}, in B alone {found.found_b:,}"
         )
     )
     click.echo(f"interval 95 %, of B - A, paired over {found.subject_kind}")

@@ -6,9 +6,10 @@ Imported by the command line at every start, so only click is imported here at t
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -90,7 +91,10 @@ def list_command(as_json: bool) -> None:
 @click.option("--sha256", help="Hex digest that the file must have.")
 @click.option("--accept-license", metavar="LICENSE", help="The licence of the weights, if you agree to it.")
 @click.option("--check/--no-check", "with_check", default=True, help="Also check what its columns mean, once.")
-def pull(spec: str, revision: str | None, sha256: str | None, accept_license: str | None, with_check: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def pull(
+    spec: str, revision: str | None, sha256: str | None, accept_license: str | None, with_check: bool, as_json: bool
+) -> None:
     """Fetch SPEC and check it: v2.8, v2.7 or v2.5, hf://owner/repository/file.safetensors, or the name of a detector.
 
     A file that was pulled is used from then on without the network. HF_ENDPOINT and HF_TOKEN
@@ -116,17 +120,21 @@ def pull(spec: str, revision: str | None, sha256: str | None, accept_license: st
     else:
         names = ", ".join([*(known.name for known in KNOWN_CHECKPOINTS), *DETECTOR_WEIGHTS])
         raise UsageError(f"{spec}: only hf://owner/repository/file.safetensors can be pulled, and {names}")
-    _echo("path", pulled.path)
-    _echo("sha256", pulled.sha256)
-    _echo("revision", pulled.revision)
+    facts: list[tuple[str, object]] = [
+        ("path", pulled.path),
+        ("sha256", pulled.sha256),
+        ("revision", pulled.revision),
+    ]
     if checkpoint is not None and with_check:
-        _echo("check", check_pulled(checkpoint, spec))
+        facts.append(("check", check_pulled(checkpoint, spec)))
+    _tell(facts, as_json)
 
 
 @models.command()
 @click.argument("spec")
 @click.option("--revision", help=f"Branch, tag or commit that an hf:// file was pulled at. {_PINNED_OR_MAIN}")
-def inspect(spec: str, revision: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(spec: str, revision: str | None, as_json: bool) -> None:
     """Say what the checkpoint SPEC is: a path, v2.8 or hf://... that was pulled, or synthetic[:variant].
 
     \b
@@ -136,26 +144,22 @@ def inspect(spec: str, revision: str | None) -> None:
 
     checkpoint = find_checkpoint(spec, revision)
     config, recognised = checkpoint.config, recognise(checkpoint, spec)
-    _echo("path", checkpoint.path)
-    _echo("sha256", checkpoint.sha256)
-    if checkpoint.revision:
-        _echo("revision", checkpoint.revision)
-    _echo("license", checkpoint.license)
-    _echo("trained", "yes" if checkpoint.weights_trained else "no; synthetic weights, their numbers carry no meaning")
-    _echo("recognised", recognised.how)
-    _echo("conventions", recognised.conventions.text)
-    for column, reason in recognised.unusable.items():
-        _echo("unusable", f"{column}: {reason.says} [{reason.source}]")
-    if recognised.known is not None:
-        for fact in recognised.known.facts:
-            _echo("meaning", f"{fact.says} [{fact.source}]")
-        for fact in recognised.known.licence_facts:
-            _echo("rests on", f"{fact.says} [{fact.source}]")
-    _echo("parameters", f"{checkpoint.num_parameters:,}")
-    for head in _heads(config):
-        _echo("head", head)
-    for key, value in config.model_dump(mode="json").items():
-        _echo("config", f"{key}: {str(value).lower() if isinstance(value, bool) else value}")
+    known = recognised.known
+    facts: list[tuple[str, object]] = [("path", checkpoint.path), ("sha256", checkpoint.sha256)]
+    facts += [("revision", checkpoint.revision)] if checkpoint.revision else []
+    facts += [
+        ("license", checkpoint.license),
+        ("trained", checkpoint.weights_trained),
+        ("recognised", recognised.how),
+        ("conventions", recognised.conventions.text),
+        *(("unusable", f"{name}: {why.says} [{why.source}]") for name, why in recognised.unusable.items()),
+        *(("meaning", f"{fact.says} [{fact.source}]") for fact in (known.facts if known else ())),
+        *(("rests on", f"{fact.says} [{fact.source}]") for fact in (known.licence_facts if known else ())),
+        ("parameters", checkpoint.num_parameters),
+        *(("head", head) for head in _heads(config)),
+        ("config", config.model_dump(mode="json")),
+    ]
+    _tell(facts, as_json)
 
 
 @models.command()
@@ -165,7 +169,8 @@ def inspect(spec: str, revision: str | None) -> None:
 )
 @click.option("--config", "config_json", metavar="JSON", help="A model config instead: JSON, or a file that holds it.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Other weights for every seed.")
-def synth(out: Path, variant: str | None, config_json: str | None, seed: int) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def synth(out: Path, variant: str | None, config_json: str | None, seed: int, as_json: bool) -> None:
     """Write a checkpoint with synthetic weights to OUT, a .safetensors file.
 
     It has the size and the wiring of the real thing; its numbers carry no meaning.
@@ -182,9 +187,8 @@ def synth(out: Path, variant: str | None, config_json: str | None, seed: int) ->
         raise UsageError(f"{out}: exists already; delete it or choose another name")
     write_synthetic(out, config=_synthetic_config(variant, config_json), seed=seed)
     checkpoint = read_checkpoint(out)
-    _echo("path", checkpoint.path)
-    _echo("sha256", checkpoint.sha256)
-    _echo("parameters", f"{checkpoint.num_parameters:,}")
+    facts = [("path", checkpoint.path), ("sha256", checkpoint.sha256), ("parameters", checkpoint.num_parameters)]
+    _tell(facts, as_json)
 
 
 def _synthetic_config(variant: str | None, config_json: str | None) -> CheckpointConfig:
@@ -234,5 +238,29 @@ def _gaze(config: CheckpointConfig) -> list[str]:
     return [name for name, used in options.items() if used]
 
 
-def _echo(name: str, value: object) -> None:
-    click.echo(printable(f"{name:<12} {value}"))
+_LISTS = ("unusable", "meaning", "rests on", "head")
+"""Facts that there may be any number of."""
+
+
+def _tell(facts: Iterable[tuple[str, object]], as_json: bool) -> None:
+    """Print facts, a line each, or as one JSON object."""
+    if not as_json:
+        for name, value in facts:
+            for text in _in_words(name, value):
+                click.echo(printable(f"{name:<12} {text}"))
+        return
+    found: dict[str, Any] = {}
+    for name, value in facts:
+        if name in _LISTS:
+            found.setdefault(name.replace(" ", "_"), []).append(value)
+        else:
+            found[name] = str(value) if isinstance(value, Path) else value
+    click.echo(json.dumps(found, indent=2))
+
+
+def _in_words(name: str, value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{key}: {str(one).lower() if isinstance(one, bool) else one}" for key, one in value.items()]
+    if name == "trained":
+        return ["yes" if value else "no; synthetic weights, their numbers carry no meaning"]
+    return [f"{value:,}" if isinstance(value, int) else str(value)]

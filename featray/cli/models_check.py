@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from featray.errors import FeatrayError, UsageError, printable
+from featray.errors import FeatrayError, UsageError, counted, printable
 
 if TYPE_CHECKING:
     from featray.config import ModelConfig
@@ -105,7 +105,8 @@ def _lines(checked: Checked) -> Iterator[str]:
     yield f"checkpoint   {checked.checkpoint.path}"
     yield f"recognised   {checked.recognised.how}"
     yield f"conventions  {checked.conventions.text}"
-    yield f"footage      {', '.join(checked.clips)}: {found.frames} frames; intervals are 99 %, of independent frames"
+    frames = f"{counted(found.frames, 'frame')}; intervals are 99 %, of independent frames"
+    yield f"footage      {', '.join(checked.clips)}: {frames}"
     rows = [_cells(row) for row in found.rows]
     heads = ("", "pair", "expected", "correlation", "interval", "frames", "verdict", "")
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]

@@ -6,6 +6,7 @@ Imported by the command line at every start, so only click is imported here at t
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featray.cli.inputs import input_arguments, read_inputs
+from featray.errors import counted
 
 if TYPE_CHECKING:
     from featray.config import Config
@@ -48,6 +50,8 @@ def plan(
     from featray.run.forecast import forecast
 
     config = read_inputs(inputs, out, overrides, out_needed=False)
+    if sys.stderr.isatty():
+        click.echo("reading headers and trying some seconds of some videos; that takes a minute or so", err=True)
     found = forecast(config, sample=sample, cpu_hour_price=price_cpu_hour, gpu_hour_price=price_gpu_hour)
     for line in [json.dumps(found, indent=2)] if as_json else as_lines(found, config):
         click.echo(line)
@@ -69,10 +73,11 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
         yield f"         about {found['unreadable_videos']:,} of them cannot be read"
     if found["several_streams"]:
         yield (
-            f"         about {found['several_streams']:,} of them have several video streams; the default one is "
+            f"         about {found['several_streams']:,} of them with several video streams: the default one is "
             "taken, else the longest, else the largest"
         )
-    yield f"work     about {found['units']:,} units, {found['frames']:,} frames, {found['faces']:,} faces"
+    work = ", ".join(counted(found[f"{noun}s"], noun) for noun in ("unit", "frame", "face"))
+    yield f"work     about {work}"
     for place in found["places"]:
         yield f"time     about {duration(3600 * place['hours'])} on {_machine(place)}"
     stages = ", ".join(f"{stage} {duration(3600 * hours)}" for stage, hours in found["cpu_hours_by_stage"].items())
@@ -87,7 +92,8 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
         yield f"cost     {cost['total']:,.2f} (CPU {cost['cpu']:,.2f}, GPU {cost['gpu']:,.2f})"
     sample = found["sample"]
     yield (
-        f"from     headers of {sample['videos']} videos and {sample['frames']} frames of {sample['stretches']}; "
+        f"from     headers of {counted(sample['videos'], 'video')} and {counted(sample['frames'], 'frame')} of "
+        f"{sample['stretches']}; "
         f"rates {found['rates']['origin']}"
     )
     if found["stand_in"]:

@@ -6,6 +6,7 @@ Imported by the command line at every start, so only click is imported here at t
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Hide who it is: heads become 8 x 8 cells; file names, path fields and paths go.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @storage_flags
 def report(
     out: str,
@@ -37,6 +39,7 @@ def report(
     dataset: str | None,
     no_thumbnails: bool,
     blur: bool,
+    as_json: bool,
     config: Path | None,
     options: tuple[str, ...],
 ) -> None:
@@ -59,6 +62,9 @@ def report(
     input_options, output_options = read_storage_flags(config, options)
     settings = ReportSettings(release, dataset, not no_thumbnails, blur, input_options)
     made = write_report(open_output(out, output_options), path, settings)
+    if as_json:
+        click.echo(json.dumps({"path": path, **asdict(made)}, indent=2))
+        return
     pictures = "" if no_thumbnails else f", {made.thumbnails} of {made.moments} thumbnails"
     click.echo(f"{path}  {made.dataset}, release {made.release}: {made.size_bytes / 1e6:.1f} MB{pictures}")
     if not made.weights_trained:

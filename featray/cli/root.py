@@ -116,7 +116,7 @@ def main(debug: bool) -> None:
 
     \b
     Try it:          featray demo
-    Run it:          featray run configs/demo.yaml
+    Run it:          featray run my_clips/ --out OUT
     Look into it:    featray query OUT "SELECT * FROM faces LIMIT 5"
     Look at it:      featray preview OUT --video face.mp4 --out sheet.png
     At a glance:     featray report OUT --out report.html
@@ -246,15 +246,18 @@ def _read_sql(path: Path) -> str:
 @main.command()
 @click.argument("table", required=False)
 @click.option("--format", "style", type=click.Choice(["table", "markdown"]), default="table", show_default=True)
-def schema(table: str | None, style: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def schema(table: str | None, style: str, as_json: bool) -> None:
     """Print the data dictionary, of one TABLE or of all.
 
     \b
     featray schema faces
     """
-    from featray.cli.show import print_schema, schema_markdown
+    from featray.cli.show import print_schema, schema_json, schema_markdown
 
-    if style == "markdown":
+    if as_json:
+        click.echo(schema_json(table))
+    elif style == "markdown":
         click.echo(schema_markdown(table), nl=False)
     else:
         print_schema(table)

@@ -118,6 +118,33 @@ def print_schema(table: str | None) -> None:
         console.print()
 
 
+def schema_json(table: str | None) -> str:
+    """The data dictionary as JSON: a list of tables, each with its columns.
+
+    Raises:
+        UsageError: no such table.
+    """
+    _check_table(table)
+    found = [
+        {
+            "table": name,
+            "meaning": TABLE_MEANINGS[name],
+            "columns": [
+                {
+                    "name": column.name,
+                    "type": _type_name(column.type),
+                    "unit": column.unit,
+                    "range": column.range,
+                    "meaning": column.meaning,
+                }
+                for column in TABLES[name]
+            ],
+        }
+        for name in ([table] if table else TABLES)
+    ]
+    return json.dumps(found, indent=2)
+
+
 def schema_markdown(table: str | None) -> str:
     """The data dictionary as a page of Markdown, of one table or of all.
 
@@ -161,12 +188,30 @@ def _check_table(table: str | None) -> None:
 def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     console = open_console()
     shown = Table(*names, box=None, pad_edge=False)
-    for row in rows[:_ROWS_SHOWN]:
-        # Lines stay lines here: EXPLAIN draws a tree of them.
-        shown.add_row(*("\n".join(map(_printable, _short(value).split("\n"))) for value in row))
+    # Lines stay lines here: EXPLAIN draws a tree of them.
+    cells = [["\n".join(map(_printable, _short(value).split("\n"))) for value in row] for row in rows[:_ROWS_SHOWN]]
+    for row in _cut_places(names, cells, console.width):
+        shown.add_row(*row)
     console.print(shown, no_wrap=True, crop=False, overflow="ignore")
     more = ", the first of more" if len(rows) > _ROWS_SHOWN else ""
-    console.print(f"({min(len(rows), _ROWS_SHOWN)} rows{more})", style="dim")
+    console.print(f"({_row_count(min(len(rows), _ROWS_SHOWN))}{more})", style="dim")
+
+
+_LEAST_PLACE = 16
+
+
+def _cut_places(names: list[str], rows: list[list[str]], width: int) -> list[list[str]]:
+    """Rows whose URIs are cut at their beginning, as far as the table is too wide: their ends tell them apart."""
+    widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
+    places = [i for i in range(len(names)) if any("://" in row[i] for row in rows)]
+    over = sum(widths) + 2 * (len(widths) - 1) - width
+    if over <= 0 or not places:
+        return rows
+    most = [max(_LEAST_PLACE, widths[i] - -(-over // len(places))) for i in range(len(names))]
+    return [
+        [f"…{cell[1 - most[i] :]}" if i in places and len(cell) > most[i] else cell for i, cell in enumerate(row)]
+        for row in rows
+    ]
 
 
 def _print_lines(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
@@ -179,7 +224,11 @@ def _print_lines(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
         padded = (set_cell_size(cell, max(width, cell_len(cell))) for cell, width in zip(cells, widths, strict=True))
         print("  ".join(padded).rstrip())
         count += 1
-    print(f"({count - 1} rows)")  # the heading is none
+    print(f"({_row_count(count - 1)})")  # the heading is none
+
+
+def _row_count(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"
 
 
 def _printable(text: str) -> str:

@@ -6,6 +6,7 @@ Imported by the command line at every start, so only click is imported here at t
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +17,16 @@ from typing import Any
 import click
 
 from featray.cli.storage_flags import open_told, storage_flags
+from featray.errors import counted
 
 _WATCH_SECONDS = 15
 """As often as a run says how far it is, when it renews its lease."""
+
+_RUNS_SHOWN = 10
+"""The latest, for people; with --watch on a terminal as many as leave the rest of the screen to the run that is on."""
+
+_RUNS_WATCHED = 3
+_INDENT = 8
 
 
 @click.command(short_help="Say what OUT holds: videos, frames, faces, runs, and the run that is on.")
@@ -43,47 +51,68 @@ def status(
 
 
 def _show(read: Callable[[], dict[str, Any]], *, as_json: bool, watch: bool) -> None:
+    screen = sys.stdout.isatty() and not as_json
     while True:
         found = read()
-        if watch and not as_json and sys.stdout.isatty():
-            click.clear()
+        goes_on = watch and bool(found["live"])
         if as_json:
             click.echo(json.dumps(found, indent=None if watch else 2))
         else:
-            click.echo("\n".join(_lines(found)))
-        if not watch or not found["live"]:
+            lines = _lines(found, _RUNS_WATCHED if screen and goes_on else _RUNS_SHOWN)
+            width = shutil.get_terminal_size().columns if screen else None
+            text = "\n".join(_fitted(label, parts, width) for label, parts in lines)
+            if screen and watch:
+                click.clear()
+            click.echo(text)
+            if screen and goes_on:
+                click.echo(_fitted("", [f"again every {_WATCH_SECONDS} s;", "Ctrl-C ends this, not the run"], width))
+        if not goes_on:
             return
         time.sleep(_WATCH_SECONDS)
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    """The answer for people."""
+def _fitted(label: str, parts: list[str], width: int | None) -> str:
+    """A line of a label and parts, broken between parts where the terminal is narrower; None never breaks it."""
+    lines = [f"{label:<{_INDENT}}{parts[0]}"]
+    for part in parts[1:]:
+        if width is None or len(lines[-1]) + 2 + len(part) <= width:
+            lines[-1] += f"  {part}"
+        else:
+            lines.append(f"{'':<{_INDENT + 2}}{part}")
+    return "\n".join(lines)
+
+
+def _lines(found: dict[str, Any], most_runs: int) -> Iterator[tuple[str, list[str]]]:
+    """The answer for people: of each line its label, and its parts."""
     videos = found["videos"]
-    yield f"videos  {videos['ok']} ok, {videos['partial']} partial, {videos['failed']} failed"
-    yield f"frames  {found['frames']:,}"
-    yield f"faces   {found['faces']:,}"
+    yield "videos", [f"{videos['ok']:,} ok, {videos['partial']:,} partial, {videos['failed']:,} failed"]
+    yield "frames", [f"{found['frames']:,}"]
+    yield "faces", [f"{found['faces']:,}"]
     live = {run["run_id"] for run in found["live"]}
-    for row in found["runs"]:
+    if before := len(found["runs"][:-most_runs]):
+        yield "", [f"{counted(before, 'earlier run')}: --json has all"]
+    for row in found["runs"][-most_runs:]:
         state = row["status"]
         if state == "running" and row["run_id"] not in live:
             state = "killed; the same command goes on"
-        yield f"run     {row['run_id']}  {row['dataset']}/{row['release']}  {state}  {row['started_at'][:19]}Z"
+        yield "run", [row["run_id"], f"{row['dataset']}/{row['release']}", state, f"{row['started_at'][:19]}Z"]
     for one in found["derived"]:
-        shards = "all shards" if one["shards"] == one["of"] else f"{one['shards']} of {one['of']} shards"
-        yield f"derived {one['derivation']}  {one['dataset']}/{one['release']}  {shards}  {one['made'][:19]}Z"
+        shards = "all shards" if one["shards"] == one["of"] else f"{one['shards']} of {counted(one['of'], 'shard')}"
+        yield "derived", [one["derivation"], f"{one['dataset']}/{one['release']}", shards, f"{one['made'][:19]}Z"]
     for run in found["live"]:
         yield from _live_lines(run)
 
 
-def _live_lines(run: dict[str, Any]) -> Iterator[str]:
-    from featray.run.progress import in_words
+def _live_lines(run: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    from featray.run.progress import phrases
     from featray.tables.holder import Standing
 
-    since = f"{run['since'][:19]}Z"
-    yield f"now     {run['run_id']}  {run['dataset']}/{run['release']}"
-    yield f"        host {run['host']}, pid {run['pid']}, user {run['user']}, since {since}"
+    yield "now", [run["run_id"], f"{run['dataset']}/{run['release']}"]
+    since = f"since {run['since'][:19]}Z"
+    yield "", [f"host {run['host']}, pid {run['pid']}, user {run['user']},", since]
     if run["landed"] is None:
-        yield "        is starting, or looks after the output"
+        yield "", ["is starting, or looks after the output"]
     else:
-        yield f"        landed     {in_words(Standing(**run['landed']))}"
-    yield f"        published  {run['published_videos']:,} videos"
+        first, *others = phrases(Standing(**run["landed"]))
+        yield "", [f"landed     {first}", *others]
+    yield "", [f"published  {counted(run['published_videos'], 'video')}"]

@@ -8,7 +8,7 @@ import shlex
 from rich.console import Console
 from rich.text import Text
 
-from featray.errors import printable
+from featray.errors import counted, printable
 from featray.redaction import redact_uri
 from featray.run.runner import Summary
 
@@ -55,28 +55,29 @@ def print_summary(summary: Summary, console: Console) -> None:
     console.print()
     if summary.status == "nothing_to_do":
         done = sum(n for status, n in summary.already_published.items() if status != "erased")
-        console.print(f"Nothing to do: all {done} videos are published in {out}, release {summary.job.release}.")
+        all_done = f"all {done:,} videos are" if done != 1 else "the video is"
+        console.print(f"Nothing to do: {all_done} published in {out}, release {summary.job.release}.")
     else:
         videos = summary.videos
         console.print(
             Text.assemble(
-                (f"{sum(videos.values())} videos", "bold"),
+                (counted(sum(videos.values()), "video"), "bold"),
                 f": {videos['ok']} ok, {videos['partial']} partial, {videos['failed']} failed   ",
-                (f"{summary.frames:,} frames   {summary.faces:,} faces", "bold"),
+                (f"{counted(summary.frames, 'frame')}   {counted(summary.faces, 'face')}", "bold"),
                 f"   in {summary.seconds:.0f} s",
             )
         )
         console.print(f"tables   {out}   dataset {config.dataset}   release {summary.job.release}")
         if done := sum(n for status, n in summary.already_published.items() if status != "erased"):
-            console.print(f"before   {done} videos were published already")
+            console.print(f"before   {counted(done, 'video')} published already")
     if erased := summary.already_published.get("erased"):
         console.print(
-            f"erased   {erased} videos of the input were erased and stay so; see `featray erase --allow-again`"
+            f"erased   {counted(erased, 'video')} of the input, left out; `featray erase --allow-again` lifts that"
         )
     if summary.several_streams:
         console.print(
-            f"streams  {summary.several_streams} videos have more video streams than the one that was taken: "
-            "videos.other_streams"
+            f"streams  {counted(summary.several_streams, 'video')} with more video streams than the one that was "
+            "taken: videos.other_streams"
         )
     if said := summary.passed.in_words():
         console.print(f"others   {said}", highlight=False, markup=False)
@@ -90,20 +91,22 @@ def print_summary(summary: Summary, console: Console) -> None:
     elif summary.already_published.get("failed") or summary.already_published.get("partial"):
         console.print("Some of them failed or are partial; --retry-failed takes them up again.")
     if not summary.job.checkpoint.weights_trained:
-        console.print(NOT_TRAINED, style="yellow")
+        console.print(NOT_TRAINED, style="yellow", soft_wrap=not console.is_terminal)
     if unusable := summary.job.unusable:
         console.print(
-            f"These weights do not estimate {', '.join(unusable)}, whatever the tables hold there.", style="yellow"
+            f"These weights do not estimate {', '.join(unusable)}, whatever the tables hold there.",
+            style="yellow",
+            soft_wrap=not console.is_terminal,
         )
 
 
 def _print_deleted(summary: Summary, console: Console) -> None:
     """Say which published videos are gone from the input, and what became of their rows."""
     deleted = summary.deleted
-    fate = "their rows were dropped" if summary.job.config.run.drop_deleted else "their rows stay; --drop-deleted"
-    console.print(f"deleted  {deleted.count} published videos are no longer in the input; {fate}", end="")
-    console.print("" if summary.job.config.run.drop_deleted else " takes them out")
+    dropped = summary.job.config.run.drop_deleted
+    fate = "the rows were dropped" if dropped else "the rows stay; --drop-deleted takes them out"
+    console.print(f"deleted  {counted(deleted.count, 'published video')} no longer in the input; {fate}")
     for uri in deleted.examples:
         console.print(f"         {printable(uri)}")
     if deleted.count > len(deleted.examples):
-        console.print(f"         and {deleted.count - len(deleted.examples)} more")
+        console.print(f"         and {deleted.count - len(deleted.examples):,} more")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
-from featray.errors import OutputError, printable
+from featray.errors import OutputError, counted, printable
 
 if TYPE_CHECKING:
     from featray.tables.layout import Output, Partition
@@ -84,8 +84,9 @@ def _print_report(report: Any) -> None:
     for line in report.unfinished:
         click.echo(printable(f"unfinished  {line}"))
     click.echo(
-        f"checked     {report.files:,} files, {report.bytes / 1e6:,.1f} MB, {report.rows:,} rows, "
-        f"{report.videos:,} videos in {report.partitions} releases: {len(report.problems) or 'no'} problems"
+        f"checked     {counted(report.files, 'file')}, {report.bytes / 1e6:,.1f} MB, {counted(report.rows, 'row')}, "
+        f"{counted(report.videos, 'video')} in {counted(report.partitions, 'release')}: "
+        f"{counted(len(report.problems), 'problem') if report.problems else 'no problems'}"
     )
 
 
@@ -95,8 +96,8 @@ def _print_recomputed(repeated: Any) -> None:
     for line in repeated.unverifiable:
         click.echo(printable(f"unverified  {line}"))
     click.echo(
-        f"recomputed  {repeated.checked} of {repeated.asked} faces from their sources: "
-        f"{len(repeated.differing) or 'no'} numbers beyond their bound"
+        f"recomputed  {repeated.checked} of {counted(repeated.asked, 'face')} from their sources: "
+        f"{counted(len(repeated.differing), 'number') if repeated.differing else 'no numbers'} beyond their bound"
     )
     for name, worst in repeated.worst.items():
         click.echo(f"            {name:16} off by at most {worst.difference:.2g}, bound {worst.bound:g}")
@@ -156,9 +157,9 @@ def erase(
         return
     what = f"{video_id}" + ("" if track_id is None else f" track {track_id}")
     for here in erased:
-        rows = ", ".join(f"{count:,} {table}" for table, count in here.rows.items() if count) or "no published rows"
-        more = f"; {here.landed} places of unfinished work" if here.landed else ""
-        more += f"; {here.uncommitted} files of no commit" if here.uncommitted else ""
+        rows = ", ".join(f"{table} {count:,}" for table, count in here.rows.items() if count) or "no published rows"
+        more = f"; {counted(here.landed, 'place')} of unfinished work" if here.landed else ""
+        more += f"; {counted(here.uncommitted, 'file')} of no commit" if here.uncommitted else ""
         click.echo(f"erased {what} from {here.partition.dataset}/{here.partition.release}: {rows}{more}")
     if not erased:
         click.echo(f"{what}: nothing of it was left")
@@ -194,18 +195,20 @@ def _finished(done: Finished) -> tuple[dict[str, Any], Iterator[str]]:
 
     def lines() -> Iterator[str]:
         for one in published:
-            yield "published shard {shard}: {videos} videos, {frames:,} frames, {faces:,} faces".format(**one)
+            counts_of = ", ".join(counted(one[f"{noun}s"], noun) for noun in ("video", "frame", "face"))
+            yield f"published shard {one['shard']}: {counts_of}"
         for shard, landed, units in done.waiting:
-            of = f"{landed} of {units} units have landed" if units is not None else f"{landed} units have landed so far"
-            yield f"shard {shard} waits: {of}; the next run goes on from there"
+            of = f"{landed} of {counted(units, 'unit')}" if units is not None else f"{counted(landed, 'unit')} so far"
+            yield f"shard {shard} waits, landed: {of}; the next run goes on from there"
         for name, text in (
-            ("changes", "changes that were cut off are carried out"),
-            ("cleaned", "published shards are tidied up"),
-            ("leftovers", "files of a change that was cut off are deleted"),
-            ("runs", "killed runs are marked as interrupted"),
+            ("changes", ("carried out", "change", "that was cut off")),
+            ("cleaned", ("tidied up", "published shard", "")),
+            ("leftovers", ("deleted", "file", "of a change that was cut off")),
+            ("runs", ("marked as interrupted", "killed run", "")),
         ):
             if counts[name]:
-                yield f"{counts[name]} {text}"
+                done_to, noun, which = text
+                yield f"{done_to}: {counted(counts[name], noun)} {which}".rstrip()
 
     return {"published": published, "waiting": waiting, **counts}, lines()
 
@@ -223,7 +226,7 @@ def compact(out: str, as_json: bool, config: Path | None, options: tuple[str, ..
 
 def _compacted(done: Compacted) -> tuple[dict[str, Any], Iterator[str]]:
     """What was merged in a release, for machines and for people."""
-    before = f"{done.files_before} files in {done.commits_before} commits"
+    before = f"{counted(done.files_before, 'file')} in {counted(done.commits_before, 'commit')}"
     line = f"left as it is: {done.refused}" if done.refused else f"{before}, now {done.files} in {done.commits}"
     return asdict(done), iter([line])
 

@@ -5,13 +5,14 @@ Imported by the command line at every start, so only click is imported here at t
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
-from featray.errors import UsageError, printable
+from featray.errors import UsageError, counted, printable
 
 safe_csv_flag = click.option(
     "--safe-csv", is_flag=True, help="Put ' before texts that a spreadsheet would take for a formula."
@@ -44,6 +45,7 @@ def _listed(text: str | None) -> tuple[str, ...] | None:
     "--height", type=click.IntRange(360, 2160), default=720, show_default=True, help="Of a clip's frames, px."
 )
 @click.option("--frames", type=click.IntRange(1, 200), default=12, show_default=True, help="Of a contact sheet.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def preview(
     out: str,
     video: str,
@@ -57,6 +59,7 @@ def preview(
     track: int | None,
     plot: str,
     height: int,
+    as_json: bool,
     **same: Any,
 ) -> None:
     """Draw a video with what the output OUT says of it: an .mp4 clip, or a sheet of its most different frames.
@@ -102,14 +105,22 @@ def preview(
         **same,
     )
     made = make_preview(open_output(out, output_options), path, settings)
-    click.echo(printable(f"{path}  {made.pictures} frames of {made.video.uri}"))
+    video_row = made.video
+    if as_json:
+        found = {"path": path, "frames": made.pictures, "video_id": video_row.video_id, "uri": video_row.uri}
+        found |= {"dataset": video_row.dataset, "release": video_row.release}
+        found |= {"weights_trained": video_row.weights_trained, "unusable": list(video_row.unusable)}
+        click.echo(json.dumps(found, indent=2))
+        return
+    name = printable(video_row.uri).replace("\n", "\\n")
+    click.echo(f"{path}  {counted(made.pictures, 'frame')} of {name}")
     if not made.video.weights_trained:
         click.echo("The weights are synthetic: boxes, landmarks and times are real, facial numbers carry no meaning.")
     if made.video.unusable:
         click.echo(f"These weights do not estimate {', '.join(made.video.unusable)}, whatever the tables hold there.")
 
 
-@click.command()
+@click.command(short_help="Write time series, events or a summary for other tools.")
 @click.argument("out")
 @click.option("--video", default="", help=_VIDEO_HELP)
 @click.option("--format", "style", type=click.Choice(["csv", "parquet", "openface", "fex"]), help="A row a face.")
@@ -120,6 +131,7 @@ def preview(
 @click.option("--dataset", help="A dataset, if the video is in several.")
 @click.option("--track", type=int, help="Only this track.")
 @click.option("--derivation", help="Of events and summary; default: the one that was made last.")
+@click.option("--json", "as_json", is_flag=True, help="With --out: say as JSON what was written.")
 @safe_csv_flag
 @storage_flags
 def export(
@@ -133,6 +145,7 @@ def export(
     dataset: str | None,
     track: int | None,
     derivation: str | None,
+    as_json: bool,
     safe_csv: bool,
     config: Path | None,
     options: tuple[str, ...],
@@ -182,9 +195,13 @@ def export(
     ((name, kind, write),) = chosen
     if bool(video) != (name == "--format") and name != "--events":
         raise UsageError(f"export: {'--format needs --video' if name == '--format' else '--summary is of all videos'}")
+    if as_json and path is None:
+        raise UsageError("export --json: needs --out FILE; without it the rows themselves are printed")
     settings = ExportSettings(
         video, kind or "", release, dataset, track_id=track, safe_csv=safe_csv, derivation=derivation
     )
     rows = write(open_told(out, config, options), path, settings)
-    if path is not None:
-        click.echo(f"{path}  {rows} rows")
+    if as_json:
+        click.echo(json.dumps({"path": path, "kind": f"{name[2:]} {kind}", "rows": rows}, indent=2))
+    elif path is not None:
+        click.echo(f"{path}  {counted(rows, 'row')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -21,8 +22,11 @@ _LEAST_MEMORY_GIB: Final = 4
 _LEAST_DISK_GIB: Final = 5
 """Files are written here before they are uploaded, a few of 256 MiB at once, and Ray spills here."""
 
-_RAY_SECONDS: Final = 60
-"""Ray starts in some ten seconds; for a cluster that is gone it would wait for minutes."""
+_CLUSTER_SECONDS: Final = 60
+"""For a cluster that is gone, Ray would wait for minutes."""
+
+_START_SECONDS: Final = 150
+"""Ray starts in some ten seconds; where others keep all processors busy, in minutes."""
 
 _START_RAY: Final = """
 from featray.graph.connection import connect, nodes
@@ -64,17 +68,19 @@ def ray() -> Iterator[Check]:
     """Connect to the cluster that RAY_ADDRESS names, or start Ray here and end it; in a process of its own."""
     address = os.environ.get("RAY_ADDRESS")
     name = "the cluster of RAY_ADDRESS" if address else "Ray on this machine"
-    mend = (
-        "ray status --address $RAY_ADDRESS; unset RAY_ADDRESS to run here"
-        if address
-        else "pip install 'ray[data,default]'"
-    )
+    if address:
+        mend = "ray status --address $RAY_ADDRESS; unset RAY_ADDRESS to run here"
+    elif importlib.util.find_spec("ray") is None:
+        mend = "pip install 'ray[data,default]'"
+    else:
+        mend = "`ray start --head` shows more; `featray run --executor local` needs no Ray"
+    patience = _CLUSTER_SECONDS if address else _START_SECONDS
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _START_RAY], capture_output=True, text=True, timeout=_RAY_SECONDS, check=False
+            [sys.executable, "-c", _START_RAY], capture_output=True, text=True, timeout=patience, check=False
         )
     except subprocess.TimeoutExpired:
-        yield Check("ray", name, "missing", f"no answer in {_RAY_SECONDS} s", mend)
+        yield Check("ray", name, "missing", f"no answer in {patience} s", mend)
         return
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["ended without a word"])[-1]

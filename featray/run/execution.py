@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 from featray.config import path_field_names
-from featray.errors import RunError
+from featray.errors import RunError, counted
 from featray.extract.plan import Pages, VideoTask
 from featray.graph import metrics
 from featray.graph.rows import Receipt
@@ -137,10 +137,10 @@ class Execution:
             common = found.common
             self._publish_complete()
             raise RunError(
-                f"{found.failed} of {found.of} videos failed, more than cluster.max_failed_fraction ({limit:g}), most "
-                f"often with {common.code} ({common.message}), such as {', '.join(common.examples)}; those that are "
-                "complete are published, with their rows in `errors`. Fix that and run again with --retry-failed, or "
-                "set the limit to 1"
+                f"{found.failed} of {counted(found.of, 'video')} failed, more than cluster.max_failed_fraction "
+                f"({limit:g}), most often with {common.code} ({common.message}), such as "
+                f"{', '.join(common.examples)}; those that are complete are published, with their rows in "
+                "`errors`. Fix that and run again with --retry-failed, or set the limit to 1"
             )
 
     def _publish_complete(self) -> None:

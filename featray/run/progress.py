@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import TracebackType
 from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from featray.errors import counted
 from featray.graph.workers import Workers
 from featray.run.tally import Tally
 from featray.run.wording import duration
@@ -17,6 +19,14 @@ from featray.tables.holder import Standing
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
 """Between lines in logs: often enough to see life, seldom enough to read."""
+
+_BAR_WIDTH: Final = 24
+_CLOCK_WIDTH: Final = 8
+_WIDE: Final = 120
+"""Columns of a terminal that has room for the bar beside the words."""
+
+_WAITING: Final = "waiting for the first faces"
+_WHY: Final = " (a network that is new on this machine is prepared first, which takes a while)"
 
 
 class Progress:
@@ -28,23 +38,47 @@ class Progress:
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self._tally = Tally()
-        self._start = time.monotonic()
-        self._printed = self._start
+        self._start = self._entered = time.monotonic()
+        self._ended = threading.Event()
+        self._speaker: threading.Thread | None = None
 
     def __enter__(self) -> Progress:
         if self._quiet:
             return self
+        self._entered = time.monotonic()
         if self._console.is_terminal:
-            self._bar = Bar(TextColumn("{task.description}"), BarColumn(24), console=self._console, transient=True)
+            columns = [TextColumn("{task.description}"), TimeElapsedColumn()]
+            if self._console.width >= _WIDE:
+                columns.insert(1, BarColumn(_BAR_WIDTH))
+            self._bar = Bar(*columns, console=self._console, transient=True, refresh_per_second=4)
             self._bar.start()
-            self._task = self._bar.add_task("waiting for the first faces", total=1.0)
+            self._task = self._bar.add_task(_WAITING, total=None)  # moves while nothing is known
+        else:
+            self._speaker = threading.Thread(target=self._speak, name="featray-progress", daemon=True)
+            self._speaker.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended.set()
+        if self._speaker is not None:
+            self._speaker.join()
         if self._bar is not None:
             self._bar.stop()
+
+    def _speak(self) -> None:
+        """Print a line now and then, also while nothing is counted: the first unit may take minutes."""
+        why = _WHY
+        while not self._ended.wait(_PLAIN_EVERY_SECONDS):
+            standing = self.standing()
+            begun = standing.frames or standing.videos_done
+            waited = f"{_WAITING}, {duration(time.monotonic() - self._entered)} so far{why}"
+            text, why = in_words(standing) if begun else waited, ""
+            try:
+                self._console.print(text, soft_wrap=True)
+            except OSError:  # nobody reads on; the run says so itself, where it prints next
+                return
 
     def announce(self, executor: str, why: str, *, weights_trained: bool) -> None:
         """Say which executor a run takes, and why; and before it computes for hours, that its numbers mean nothing."""
@@ -57,7 +91,7 @@ class Progress:
     def start(self, tally: Tally, workers: Workers, gpu: bool) -> None:
         """The cluster is there; `tally` will be counted up."""
         self._tally = tally
-        self._start = self._printed = time.monotonic()
+        self._start = time.monotonic()
         if not self._quiet:
             device = f"{workers.infer_gpus:g} GPU" if gpu else "CPU"
             self._console.print(
@@ -66,13 +100,11 @@ class Progress:
 
     def update(self) -> None:
         """Something was counted."""
-        if self._quiet:
-            return
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, description=self.line(), completed=self.standing().share or 0.0)
-        elif time.monotonic() - self._printed >= _PLAIN_EVERY_SECONDS:
-            self._printed = time.monotonic()
-            self._console.print(self.line(), soft_wrap=True)
+            share = self.standing().share
+            total = None if share is None else 1.0
+            room = self._console.width - _CLOCK_WIDTH - 1 - (_BAR_WIDTH + 1 if self._console.width >= _WIDE else 0)
+            self._bar.update(self._task, description=self._short(room), total=total, completed=share or 0.0)
 
     def standing(self) -> Standing:
         """How far the run is."""
@@ -93,13 +125,36 @@ class Progress:
         """The state in one line."""
         return in_words(self.standing())
 
+    def _short(self, width: int) -> str:
+        """The state in at most `width` characters where that can be, less important counts left out."""
+        parts = phrases(self.standing())
+        dispensable = [parts[i] for i in _LEAST_IMPORTANT_FIRST]
+        while dispensable and len("  ".join(parts)) > width:
+            parts.remove(dispensable.pop(0))
+        return "  ".join(parts)
+
 
 def in_words(standing: Standing) -> str:
     """How far a run is, in one line."""
+    return "  ".join(phrases(standing))
+
+
+_LEAST_IMPORTANT_FIRST: Final = (4, 2, 1, 3)
+"""Of `phrases`, those that a narrow terminal does without: faces/s, faces, frames, frames/s."""
+
+
+def phrases(standing: Standing) -> list[str]:
+    """How far a run is: what is done, how fast, and what is left."""
     left = standing.seconds_left
-    return (
-        f"{standing.videos_done}/{standing.videos_expected}{'' if standing.listed_all else '+'} videos  "
-        f"{standing.frames:,} frames  {standing.faces:,} faces  "
-        f"{standing.frames_per_s:.1f} frames/s  {standing.faces / max(standing.seconds, 1e-3):.1f} faces/s  "
-        + ("time left: not known yet" if left is None else f"about {duration(left)} left")
-    )
+    if left is None:
+        remains = "time left: not known yet"
+    else:
+        remains = f"about {duration(left)} left" if left >= 1 else "all has landed, publishing"
+    return [
+        f"{standing.videos_done:,}/{standing.videos_expected:,}{'' if standing.listed_all else '+'} videos",
+        counted(standing.frames, "frame"),
+        counted(standing.faces, "face"),
+        f"{standing.frames_per_s:.1f} frames/s",
+        f"{standing.faces / max(standing.seconds, 1e-3):.1f} faces/s",
+        remains,
+    ]

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from featray.errors import StorageError
+from featray.errors import StorageError, counted
 from featray.redaction import readable_name
 from featray.sources.entry import is_apple_double, suffix
 
@@ -52,8 +52,8 @@ class PassedOver:
             return ""
         most = sorted(self.files.items(), key=lambda item: (-item[1], item[0]))
         kinds = ", ".join(f"{kind} {count}" for kind, count in most[:_SHOWN])
-        rest = f", and {len(most) - _SHOWN} more kinds" if len(most) > _SHOWN else ""
-        return f"{self.files.total():,} other files passed over: {kinds}{rest}"
+        rest = f", and {counted(len(most) - _SHOWN, 'more kind')}" if len(most) > _SHOWN else ""
+        return f"{counted(self.files.total(), 'other file')} passed over: {kinds}{rest}"
 
 
 def _written(path: str) -> str:

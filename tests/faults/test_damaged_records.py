@@ -86,7 +86,7 @@ def test_a_commit_stops_its_own_release(out, junk):
     assert sum(str(path) in line for line in problems(out)) == 1
     assert refused(featray("publish", out), path)
     done = featray("compact", out)
-    assert refused(done, path) and f"two/{RELEASE}: 4 files in 1 commits" in done.output
+    assert refused(done, path) and f"two/{RELEASE}: 4 files in 1 commit" in done.output
 
 
 def test_a_machine_is_told_what_was_done_and_what_stopped(out):

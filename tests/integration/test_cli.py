@@ -164,7 +164,7 @@ def test_a_scheduled_job_says_in_one_line_what_there_was(clips, tmp_path):
     (folder / "no_face.mp4").unlink()
     assert reprocess() == (1, 1, 0)
     told = featray("run", path).stdout
-    assert "deleted  1 published videos are no longer in the input; their rows stay; --drop-deleted" in told
+    assert "deleted  1 published video no longer in the input; the rows stay; --drop-deleted" in told
     assert len(published()) == 2
     assert reprocess("--drop-deleted") == (1, 1, 1)
     assert published() == ["in/face.mp4"]

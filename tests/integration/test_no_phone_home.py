@@ -23,7 +23,7 @@ def test_a_run_stays_on_its_machine(executor, processes, tmp_path, face_clip):
     command = [sys.executable, "-m", "featray", "run", str(config), "--executor", executor]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "1 videos: 1 ok" in done.stdout
+    assert "1 video: 1 ok" in done.stdout
     assert "Warning" not in done.stderr, "one video leaves an inference worker idle, which Ray would tell the user"
     assert attempts(tmp_path) == []
     assert (tmp_path / "log").read_text().count("watching") >= processes, (

@@ -3,7 +3,16 @@ import pickle
 import pytest
 
 from featray import errors
-from featray.errors import ERROR_MEANINGS, ConfigError, ErrorCode, FeatrayError, LicenseError, ModelError, VideoError
+from featray.errors import (
+    ERROR_MEANINGS,
+    ConfigError,
+    ErrorCode,
+    FeatrayError,
+    LicenseError,
+    ModelError,
+    VideoError,
+    counted,
+)
 
 
 def subclasses(cls):
@@ -33,3 +42,7 @@ def test_exit_codes():
 
 def test_every_code_has_a_meaning():
     assert set(ERROR_MEANINGS) == set(ErrorCode)
+
+
+def test_one_is_not_counted_in_the_plural():
+    assert [counted(n, "video") for n in (0, 1, 2, 1234)] == ["0 videos", "1 video", "2 videos", "1,234 videos"]

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -78,6 +79,15 @@ def test_a_pipe_gets_whole_cells_and_all_rows(out):
     assert len(printed) == 1502 and printed[-1] == "(1500 rows)"
     shown = on_a_terminal(out, f"SELECT '{long}' AS a, range(9) AS c FROM range(1500)")
     assert "…" in shown and "[0, 1, 2, ... 9]" in shown and "(1000 rows, the first of more)" in shown
+
+
+def test_of_a_place_too_long_for_the_terminal_the_end_is_shown(out):
+    places = [f"file:///a/long/way/to/the/folder/of/all/clips/{name}.mp4" for name in ("anna", "bert")]
+    sql = "SELECT * FROM (VALUES " + ", ".join(f"('{place}', 'ok')" for place in places) + ") AS t(uri, status)"
+    shown = on_a_terminal(out, sql)
+    assert "clips/anna.mp4  ok" in shown and "clips/bert.mp4  ok" in shown
+    assert max(len(line) for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()) <= 60
+    assert all(place in query(out, sql) for place in places), "in a pipe they are whole"
 
 
 def test_a_name_cannot_move_the_cursor(out):

@@ -26,14 +26,14 @@ def test_what_is_passed_over_is_counted(tmp_path, clips):
     assert planned["passed_over"] == {".srt": 2, "._*": 1, ".[b]SRT": 1}
     assert any(said in line for line in as_lines(planned, config))
     assert planned["several_streams"] == 1
-    assert any("about 1 of them have several video streams" in line for line in as_lines(planned, config))
+    assert any("about 1 of them with several video streams" in line for line in as_lines(planned, config))
     summary = run_here(config)
     screen = Console(file=io.StringIO(), width=200)
     print_summary(summary, screen)
     assert said in screen.file.getvalue()
     assert json.loads(as_log_line(summary))["passed_over"] == planned["passed_over"]
     assert json.loads(as_log_line(summary))["several_streams"] == 1
-    assert "streams  1 videos have more video streams than the one that was taken" in screen.file.getvalue()
+    assert "streams  1 video with more video streams than the one that was taken" in screen.file.getvalue()
     sql = "SELECT other_streams FROM videos"
     (row,) = run_sql(connect(open_output(config.output.uri)), sql).read_all().to_pylist()
     assert row["other_streams"] == "stream 1: h264 640x360, 95 frames"

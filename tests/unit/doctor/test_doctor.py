@@ -115,6 +115,7 @@ def test_a_ray_that_does_not_answer_is_a_finding(monkeypatch):
     (check,) = machine.ray()
     assert (check.state, check.found) == ("missing", "Could not connect") and "RAY_ADDRESS" in check.mend
     monkeypatch.setattr(machine, "_START_RAY", "import time; time.sleep(60)")
-    monkeypatch.setattr(machine, "_RAY_SECONDS", 0.5)
+    monkeypatch.setattr(machine, "_START_SECONDS", 0.5)
+    monkeypatch.setattr(machine, "_CLUSTER_SECONDS", 0.5)
     (check,) = machine.ray()
     assert (check.state, check.found) == ("missing", "no answer in 0.5 s")

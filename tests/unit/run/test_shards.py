@@ -71,12 +71,12 @@ def test_the_end_of_the_listing_is_known_before_its_last_shard_is_handed_on(tmp_
     pages = open_shards(listing(), Partition(open_output(str(tmp_path), create=True), "d", "r"), "run", tally)
     first = next(pages)
     assert len(listed) == SHARD_VIDEOS
-    assert f"0/{SHARD_VIDEOS}+ videos" in progress.line() and "not known yet" in progress.line()
+    assert f"0/{SHARD_VIDEOS:,}+ videos" in progress.line() and "not known yet" in progress.line()
     seen = [*first, *next(pages)]
     assert len(listed) == SHARD_VIDEOS + 40 and not tally.listed_all
     while len(seen) <= SHARD_VIDEOS:
         seen += next(pages)
-    assert tally.listed_all and f"0/{SHARD_VIDEOS + 40} videos" in progress.line()
+    assert tally.listed_all and f"0/{SHARD_VIDEOS + 40:,} videos" in progress.line()
     assert len(seen) + sum(map(len, pages)) == SHARD_VIDEOS + 40
 
 
