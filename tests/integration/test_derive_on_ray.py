@@ -1,5 +1,6 @@
 """`featray derive` on Ray: tasks that derive and commit shards. Of Ray it tests that they travel and come back."""
 
+import json
 import shutil
 
 import numpy as np
@@ -20,7 +21,8 @@ OWN = {"name": "jaw", "expression": "jawOpen", "on_at": 1, "off_at": 1, "least_s
 def test_rows_are_those_of_the_local_executor_and_an_error_comes_back_as_it_is(cluster, tmp_path):
     rng = np.random.default_rng(0)
     for shard in range(4):
-        videos = {f"{shard}-{n}": (f'{{"participant": "p{n}", "rest": "0-{shard}"}}', rng.random(FRAMES)) for n in (1, 2)}
+        of = {n: json.dumps({"participant": f"p{n}", "rest": f"0-{shard}"}) for n in (1, 2)}
+        videos = {f"{shard}-{n}": (extra, rng.random(FRAMES)) for n, extra in of.items()}
         add_shard(tmp_path / "here", f"shard-{shard}", videos)
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     derivation = Derivation(DeriveConfig.model_validate(SETTINGS))
