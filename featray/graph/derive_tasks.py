@@ -9,7 +9,7 @@ import ray
 import ray.exceptions
 
 from featray.errors import OutputError
-from featray.graph.connection import connect
+from featray.graph.connection import connect, nodes
 from featray.graph.ray_session import as_own_error
 from featray.redaction import redact_logs
 from featray.tables.commits import Commit, read_commit
@@ -28,7 +28,7 @@ def derive_on_ray(partition: HeldPartition, todo: Iterator[tuple[str, Derive]]) 
     """
     started = connect()
     try:
-        most = max(1, int(ray.cluster_resources().get("CPU", 1))) * _WAITING
+        most = max(1, int(sum(node.cpus for node in nodes().values()))) * _WAITING
         waiting: list[Any] = []
         for name, derive in todo:
             waiting.append(_derive.remote(partition, name, derive))

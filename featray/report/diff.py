@@ -243,7 +243,7 @@ def _derived(connection: duckdb.DuckDBPyConnection) -> Derivations | None:
             "AND o.start_us <= e.end_us AND o.end_us >= e.start_us)"
         )
         parts.append(
-            f"SELECT kind, count(*) AS n_{side}, count_if({met}) AS met_{side} FROM {side}_events e "
+            f"SELECT kind, count(*) AS n_{side}, count(*) FILTER ({met}) AS met_{side} FROM {side}_events e "
             "SEMI JOIN compared USING (video_id) GROUP BY kind"
         )
     rows = read_rows(

@@ -74,7 +74,7 @@ def read_happened(scope: Scope, *, blur: bool) -> Happened | None:
     kinds = scope.rows(
         "SELECT kind, count(*) AS events, count(DISTINCT video_id) AS videos, "
         "median((end_us - start_us) / 1e6) FILTER (NOT open_start AND NOT open_end) AS seconds, "
-        "count_if(open_start OR open_end) AS cut_off FROM in_events GROUP BY kind ORDER BY events DESC, kind"
+        "count(*) FILTER (open_start OR open_end) AS cut_off FROM in_events GROUP BY kind ORDER BY events DESC, kind"
     )
     chosen = scope.rows(
         "SELECT t.video_id, any_value(coalesce(v.member, v.uri)) AS place, min(start_us) AS start_us, "
