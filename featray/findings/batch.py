@@ -130,7 +130,7 @@ class Batch:
     def _action_units(self) -> None:
         settings = self.config.action_units
         smiles: Found | None = None
-        cheeks: Spans | None = None
+        cheeks: tuple[Spans, Flags] | None = None
         for name in AU_NAMES_20:
             values = self.read(name)
             base = self._baseline(name, self._describe(name, values))
@@ -145,11 +145,11 @@ class Batch:
             self._columns[f"{name}_episodes"] = column(number, pa.int32())
             self._put(f"{name}_episode_s", mean_seconds(episodes.spans, self.samples))
             if name == "AU06":
-                cheeks = episodes.spans
+                cheeks = episodes.spans, known
             elif name == "AU12":
                 smiles = find_kind("smile", values, self.samples, self.config.smiles)
         assert smiles is not None and cheeks is not None
-        self._found.append(of_smiles(smiles, cheeks, self.samples))
+        self._found.append(of_smiles(smiles, *cheeks, self.samples))
 
     def _baseline(self, name: str, found: Statistics) -> Floats:
         kind = self.config.baseline

@@ -80,6 +80,9 @@ def test_a_baseline_is_that_of_neutral_videos_of_the_same_participant(root):
     assert found["only"] == found["nobody"] == [None, None, None], "not known is not zero"
     other = connect(open_people(root)[0]).sql("SELECT AU01_baseline FROM tracks WHERE AU12_baseline < 0.25").fetchall()
     assert other == pytest.approx(np.float32([[0.1]] * 3))
+    sql = "SELECT count(*), count(variant), count(DISTINCT video_id) FROM events WHERE kind = 'smile'"
+    smiles, told, videos = connect(open_people(root)[0]).sql(sql).fetchall()[0]
+    assert smiles > told == smiles - 2 and videos > 3, "with or without cheeks cannot be said of 'only' and 'nobody'"
     assert derive_partition(partition, REST).already == 2
 
 
