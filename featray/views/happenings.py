@@ -45,7 +45,7 @@ class Event:
     @property
     def name(self) -> str:
         """What it is called in a picture."""
-        return self.kind.removeprefix("emotion_")
+        return self.kind.removeprefix("emotion_").replace("_", " ")
 
     @property
     def colour(self) -> Colour:

@@ -42,7 +42,7 @@ PLOTTED: Final[dict[str, tuple[float, float]]] = {
 _COLOURS: Final[tuple[Colour, ...]] = ((120, 208, 255), WARNING, (155, 229, 100), (244, 114, 182))
 _LANES: Final = 6
 _EVENT_ROWS: Final = 4
-_EVENT_ROW: Final = 11
+_EVENT_ROW: Final = 13
 _STEPS_S: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
 
 
@@ -122,9 +122,9 @@ class Timeline:
             start, end = self._x(max(event.start_us, first)), self._x(min(event.end_us, last))
             y, end = top + row * _EVENT_ROW * unit, max(end, start + 2)
             draw.rectangle((start, y, end, y + (_EVENT_ROW - 2) * unit), fill=event.colour)
-            if draw.textlength(event.name, font_size=8.5 * unit) + 4 * unit < end - start:
+            if draw.textlength(event.name, font_size=10 * unit) + 4 * unit < end - start:
                 middle = y + (_EVENT_ROW - 2) / 2 * unit
-                text(draw, (start + 2 * unit, middle), event.name, 8.5 * unit, legible_on(event.colour))
+                text(draw, (start + 2 * unit, middle), event.name, 10 * unit, legible_on(event.colour))
 
     def _x(self, time_us: int) -> float:
         first, last = self._span_us
