@@ -108,7 +108,7 @@ def test_killed_anywhere_and_run_again_the_tables_are_equal(out, partition, afte
 
     with (
         mock.patch.object(writer, "upload", die(upload)),
-        mock.patch("featray.upkeep.derive.write_commit", die(write_commit)),
+        mock.patch("featray.tables.derived.write_commit", die(write_commit)),
         pytest.raises(Killed),
     ):
         derive_partition(partition, OTHER)
