@@ -100,6 +100,19 @@ class MovementConfig(Section):
         return self
 
 
+class NeutralConfig(Section):
+    """Where faces are at rest, and whose they are: columns of the manifest that named the videos, or path fields."""
+
+    marked_by: Annotated[str, Field(min_length=1, max_length=200)]
+    """The column that marks. Without `value` its text says which part of the video is neutral: `yes`, `true` or `1` for
+    all of it; nothing, `no`, `false` or `0` for none; or spans in seconds of presentation time, `2.5-10; 60-65`."""
+    value: str | None = None
+    """The text with which the column marks a whole video, such as `rest` of a column `condition`."""
+    key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """The column that says whose neutral it is, such as `participant`: it holds for every video with the same text.
+    Without one, each video has its own, which has to be marked by spans."""
+
+
 class DeriveConfig(Section):
     """How `tracks` and `events` are made from published rows."""
 
@@ -111,9 +124,12 @@ class DeriveConfig(Section):
     smooth_s: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Time constant of the filter before events are looked for. Off: two thresholds and a least duration keep noise out
     already, and a filter lowers what is short. OpenFace averages 3 frames, which is about 0.03 here."""
-    baseline: Literal["none", "median", "p10"] = "median"
+    baseline: Literal["none", "median", "p10", "neutral"] = "median"
     """What each action unit is in a track when nothing happens: the median, as OpenFace takes it (Baltrusaitis, Mahmoud
-    and Robinson, FERA 2015), or the 10th percentile, for recordings in which something happens most of the time."""
+    and Robinson, FERA 2015); the 10th percentile, for recordings in which something happens most of the time; or what
+    it is where the same person was recorded at rest, see `neutral`."""
+    neutral: NeutralConfig | None = None
+    """Of `baseline: neutral`."""
     action_units: EpisodeConfig = EpisodeConfig(on_at=0.5, off_at=0.35, least_s=0.1, merge_s=0.1)
     """0.5 is a convention, as everywhere. 0.1 s is below the shortest expression reported, a sixth of a second (Yan,
     Wu, Liang, Chen and Fu, Journal of Nonverbal Behavior 37, 2013), so a shorter dip is no end either."""
@@ -147,12 +163,17 @@ class DeriveConfig(Section):
         if any(event.relative for event in self.events):
             raise ValueError("events: relative is for action_units; write the baseline into the thresholds")
         if self.action_units.relative and self.baseline == "none":
-            raise ValueError("action_units.relative needs a baseline; set baseline to median or p10")
+            raise ValueError("action_units.relative needs a baseline; set baseline to median, p10 or neutral")
+        if self.baseline == "neutral" and self.neutral is None:
+            raise ValueError("baseline: neutral needs neutral.marked_by, the manifest's column that marks them")
+        if self.neutral is not None and self.baseline != "neutral":
+            raise ValueError("neutral: has no effect without baseline: neutral")
         return self
 
     def settings(self) -> dict[str, Any]:
         """What decides derived rows, as plain data."""
-        return {"epoch": DERIVE_EPOCH, **self.model_dump(mode="json", exclude={"enabled"})}
+        unused = {"enabled"} if self.neutral is not None else {"enabled", "neutral"}  # names of derivations stay
+        return {"epoch": DERIVE_EPOCH, **self.model_dump(mode="json", exclude=unused)}
 
     @property
     def derivation(self) -> str:

@@ -18,6 +18,8 @@ RecordName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 FieldName = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 """Of a path field, as `config.path_field_names` reads them."""
 DerivationName = Annotated[str, Field(pattern="^d-[0-9a-f]{8}$")]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+"""The first hex digits of a sha256."""
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 SmallCount = Annotated[int, Field(ge=0, lt=1 << 31)]
 """For a column of int32."""

@@ -240,8 +240,8 @@ def _of_action_unit(name: str) -> tuple[Column, ...]:
     return (
         *_described(name),
         Column(f"{name}_baseline", FLOAT, f"{name} when nothing happens, as derive.baseline says; null for none", "", "[0, 1]"),
-        Column(f"{name}_active", FLOAT, f"share of the time seen that is in an episode of {name}", "", "[0, 1]"),
-        Column(f"{name}_episodes", INT32, f"episodes of {name}; rows in `events`", "episodes", ">= 0"),
+        Column(f"{name}_active", FLOAT, f"share of the time seen that is in an episode of {name}; null if thresholds count from a baseline that is not known", "", "[0, 1]"),
+        Column(f"{name}_episodes", INT32, f"episodes of {name}; rows in `events`; null where {name}_active is", "episodes", ">= 0"),
         Column(f"{name}_episode_s", FLOAT, f"mean duration of an episode of {name}; null without any", "s", ">= 0"),
     )  # fmt: skip
 
@@ -272,7 +272,7 @@ EVENTS = (
     Column("event_id", INT32, "which event of the track, from 0 by start, then kind", "", ">= 0"),
     Column("kind", STRING, "an action unit, blink, smile, emotion_<name>, gaze_away, nod, shake, or a name of derive.events"),
     Column("side", STRING, "of the subject, for blinks", "", "left | right | both"),
-    Column("variant", STRING, "of smiles: whether AU06 was there for at least half of the time", "", "with_AU06 | without_AU06"),
+    Column("variant", STRING, "of smiles: whether AU06 was there for at least half of the time; null where AU06_active is", "", "with_AU06 | without_AU06"),
     Column("start_us", INT64, "presentation time of its first sample", "µs"),
     Column("peak_us", INT64, "presentation time of its strongest sample, the first of equals", "µs"),
     Column("end_us", INT64, "presentation time of its last sample", "µs"),

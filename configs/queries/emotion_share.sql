@@ -1,47 +1,26 @@
--- Which emotions does each video show, and how often?
+-- Which emotions does each video show?
 --
 -- One row a video and emotion:
---   faces      rows of `faces`, whatever their emotion
---   strongest  those of which this emotion is the strongest of the seven
---   share      strongest / faces; the seven shares of a video sum to 1
---   mean       mean of the emotion's own column over all faces
+--   seen_s     seconds that faces were seen, over all tracks
+--   share      mean of the emotion's column over that time; the seven shares of a video sum to 1
 --
--- A face counts once a sampled frame, so two people count twice. Equal values go to the first in
--- the order below. Blurred and tiny faces count too; good_faces.sql has a filter.
--- Runs on DuckDB and Spark SQL.
-WITH top AS (
-    SELECT *,
-        greatest(emotion_neutral, emotion_happy, emotion_sad, emotion_surprise, emotion_fear, emotion_disgust,
-                 emotion_anger) AS most
-    FROM faces
-), named AS (
-    SELECT *,
-        CASE most
-            WHEN emotion_neutral THEN 'emotion_neutral'
-            WHEN emotion_happy THEN 'emotion_happy'
-            WHEN emotion_sad THEN 'emotion_sad'
-            WHEN emotion_surprise THEN 'emotion_surprise'
-            WHEN emotion_fear THEN 'emotion_fear'
-            WHEN emotion_disgust THEN 'emotion_disgust'
-            ELSE 'emotion_anger'
-        END AS winner
-    FROM top
-), long AS (
-    SELECT dataset, release, video_id, winner, emotion, value
+-- Two people count twice. Blurred and tiny faces count too; good_faces.sql has a filter. When an emotion outweighs all
+-- others, and for how long, is in `events` (kind emotion_happy and so on).
+-- Needs `tracks`. Runs on DuckDB and Spark SQL.
+WITH long AS (
+    SELECT dataset, release, video_id, seen_s, emotion, value
     FROM (
-        SELECT dataset, release, video_id, winner, emotion_neutral, emotion_happy, emotion_sad, emotion_surprise,
-            emotion_fear, emotion_disgust, emotion_anger
-        FROM named
+        SELECT dataset, release, video_id, seen_s, emotion_neutral_mean, emotion_happy_mean, emotion_sad_mean,
+            emotion_surprise_mean, emotion_fear_mean, emotion_disgust_mean, emotion_anger_mean
+        FROM tracks
     ) UNPIVOT (
-        value FOR emotion IN (emotion_neutral, emotion_happy, emotion_sad, emotion_surprise, emotion_fear,
-                              emotion_disgust, emotion_anger)
+        value FOR emotion IN (emotion_neutral_mean, emotion_happy_mean, emotion_sad_mean, emotion_surprise_mean,
+                              emotion_fear_mean, emotion_disgust_mean, emotion_anger_mean)
     )
 )
-SELECT dataset, release, video_id, substring(emotion, 9) AS emotion,
-    count(*) AS faces,
-    count_if(winner = emotion) AS strongest,
-    count_if(winner = emotion) / count(*) AS share,
-    avg(value) AS mean
+SELECT dataset, release, video_id, replace(replace(emotion, 'emotion_', ''), '_mean', '') AS emotion,
+    sum(CAST(seen_s AS DOUBLE)) AS seen_s,
+    sum(CAST(seen_s AS DOUBLE) * value) / sum(CAST(seen_s AS DOUBLE)) AS share
 FROM long
 GROUP BY dataset, release, video_id, emotion
 ORDER BY dataset, release, video_id, share DESC, emotion

@@ -14,7 +14,7 @@ from featray.cli.upkeep import in_each
 from featray.errors import counted
 
 if TYPE_CHECKING:
-    from featray.upkeep.derive import Derived
+    from featray.upkeep.derive import Derived, Executor
 
 
 @click.command(short_help="Derive tracks and events from the faces of OUT.")
@@ -23,21 +23,29 @@ if TYPE_CHECKING:
 @click.option(
     "--set", "overrides", multiple=True, metavar="derive.KEY=VALUE", help="Set one key, as for `featray run`."
 )
+@click.option(
+    "--executor",
+    type=click.Choice(["auto", "ray", "local"]),
+    default="auto",
+    show_default=True,
+    help="Who does the work; auto: Ray, where there is a cluster.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @storage_flags
 def derive(
     out: str,
     settings: Path | None,
     overrides: tuple[str, ...],
+    executor: Executor,
     as_json: bool,
     config: Path | None,
     options: tuple[str, ...],
 ) -> None:
     """Derive `tracks` and `events` from the faces of the output OUT, as the section `derive:` of CONFIG says.
 
-    CONFIG is a run's config, or a file with that section alone; without one the defaults count. Needs neither Ray nor
-    the videos. What is derived under these settings already is not done again; other settings make another
-    derivation, beside those there are. Refused while a run is on.
+    CONFIG is a run's config, or a file with that section alone; without one the defaults count. Does not need the
+    videos. What is derived under these settings already is not done again, unless its neutral videos have changed;
+    other settings make another derivation, beside those there are. Refused while a run is on.
     """
     from featray.config import load_derive
     from featray.findings.derive import Derivation
@@ -45,13 +53,15 @@ def derive(
 
     derivation = Derivation(load_derive(settings, overrides))
     output = open_told(out, config, options)
-    in_each(output, lambda one: derive_partition(one, derivation), as_json, _derived, "nothing is published here")
+    nothing = "nothing is published here"
+    in_each(output, lambda one: derive_partition(one, derivation, executor), as_json, _derived, nothing)
 
 
 def _derived(done: Derived) -> tuple[dict[str, Any], Iterator[str]]:
     """What was derived in a release, for machines and for people."""
     already = f", {done.already} were already" if done.already else ""
     rows = f"{counted(done.tracks, 'track')}, {counted(done.events, 'event')}"
-    return asdict(done), iter(
-        [f"derivation {done.derivation}: {counted(done.shards, 'shard')} derived{already}; {rows}"]
-    )
+    again = f", {done.again} of them since their neutral videos have changed" if done.again else ""
+    neutral = "" if done.neutral_videos is None else f"; {counted(done.neutral_videos, 'neutral video')}"
+    words = f"derivation {done.derivation}: {counted(done.shards, 'shard')} derived{again}{already}; {rows}{neutral}"
+    return asdict(done), iter([words, *filter(None, [done.note])])

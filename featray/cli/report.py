@@ -115,6 +115,7 @@ def _print(found: Diff) -> None:
     click.echo(f"frames   {found.frames_both:,} sampled by both, with {found.faces_a:,} and {found.faces_b:,} faces")
     if not found.matched:
         click.echo("faces    none matched")
+        _print_derived(found)
         return
     of_a, of_b = (100 * found.matched / max(1, n) for n in (found.faces_a, found.faces_b))
     click.echo(
@@ -138,3 +139,16 @@ def _print(found: Diff) -> None:
             f"  {one.column:<17}{printable(worst.video_id)}  frame {worst.frame_index} at {worst.pts_us / 1e6:.3f} s: "
             f"{worst.a:.3f} to {worst.b:.3f}"
         )
+    _print_derived(found)
+
+
+def _print_derived(found: Diff) -> None:
+    if (derived := found.derived) is None:
+        return
+    same = f"both {derived.a}" if derived.a == derived.b else f"{derived.a} and {derived.b}: settings differ"
+    seen = f"{derived.seen_s_a / 60:,.1f} and {derived.seen_s_b / 60:,.1f} minutes of faces"
+    click.echo(f"\nderived  {same}; {derived.tracks_a:,} and {derived.tracks_b:,} tracks, {seen}")
+    click.echo(f"{'event':<17}{'in A':>9}{'in B':>9}{'A also in B':>13}{'B also in A':>13}")
+    for kind in derived.kinds:
+        shares = [f"{100 * met / n:.1f} %" if n else "" for met, n in ((kind.a_met, kind.a), (kind.b_met, kind.b))]
+        click.echo(f"{printable(kind.kind):<17}{kind.a:>9,}{kind.b:>9,}{shares[0]:>13}{shares[1]:>13}")

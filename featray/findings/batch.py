@@ -39,6 +39,9 @@ from featray.schema import DESCRIBED, FACES
 Read = Callable[[str], Floats]
 """Gives a column of the batch, float32 `[n]` in the order of its samples; NaN where null."""
 
+Levels = tuple[float, ...]
+"""What each action unit is at rest, in the order of AU_NAMES_20; NaN where not known."""
+
 _EMOTIONS: Final = tuple(f"emotion_{name}" for name in EMOTION_NAMES_7)
 _QUALITY: Final = ("face_px", "sharpness", "in_frame")
 _EXPRESSIBLE: Final = frozenset(c.name for c in FACES if pa.types.is_float32(c.type)) | frozenset(BLENDSHAPE_NAMES)
@@ -78,6 +81,7 @@ class Batch:
         shapes: gives a column of `blendshapes`; None where the output has none.
         mesh: gives an asymmetry of the mesh by its name in MESH_PAIRS; None where the output has no mesh.
         config: the settings.
+        neutral: float32 `[20, t]`, baselines that neutral videos give; None where no setting asks for them.
     """
 
     samples: Samples
@@ -85,6 +89,7 @@ class Batch:
     shapes: Read | None
     mesh: Read | None
     config: DeriveConfig
+    neutral: NDArray[np.float32] | None = None
     _found: list[Found] = field(default_factory=list)
     _columns: dict[str, pa.Array] = field(default_factory=dict)
 
@@ -125,26 +130,34 @@ class Batch:
     def _action_units(self) -> None:
         settings = self.config.action_units
         smiles: Found | None = None
-        cheeks: Spans | None = None
+        cheeks: tuple[Spans, Flags] | None = None
         for name in AU_NAMES_20:
             values = self.read(name)
-            found = self._describe(name, values)
-            base = {"median": found.p50, "p10": found.p10, "none": np.full_like(found.p50, np.nan)}[
-                self.config.baseline
-            ]
+            base = self._baseline(name, self._describe(name, values))
             self._put(f"{name}_baseline", base)
             values = self._smooth(values)
             episodes = find_kind(name, values, self.samples, settings, base)
             self._found.append(episodes)
-            self._put(f"{name}_active", shares(episodes.spans, self.samples))
-            self._columns[f"{name}_episodes"] = pa.array(counts(episodes.spans, self.samples), pa.int32())
+            # Above a baseline that is not known nothing can be found, which is not the same as nothing.
+            known = ~np.isnan(base) if settings.relative else np.ones(self.samples.tracks, np.bool_)
+            number = np.where(known, counts(episodes.spans, self.samples), np.nan)
+            self._put(f"{name}_active", np.where(known, shares(episodes.spans, self.samples), np.float32(np.nan)))
+            self._columns[f"{name}_episodes"] = column(number, pa.int32())
             self._put(f"{name}_episode_s", mean_seconds(episodes.spans, self.samples))
             if name == "AU06":
-                cheeks = episodes.spans
+                cheeks = episodes.spans, known
             elif name == "AU12":
                 smiles = find_kind("smile", values, self.samples, self.config.smiles)
         assert smiles is not None and cheeks is not None
-        self._found.append(of_smiles(smiles, cheeks, self.samples))
+        self._found.append(of_smiles(smiles, *cheeks, self.samples))
+
+    def _baseline(self, name: str, found: Statistics) -> Floats:
+        kind = self.config.baseline
+        if kind == "neutral" and self.neutral is not None:
+            level: Floats = self.neutral[AU_NAMES_20.index(name)]
+            return level
+        unknown = np.full_like(found.p50, np.nan)
+        return {"median": found.p50, "p10": found.p10}.get(kind, unknown)
 
     def _others(self) -> None:
         for name in (name for name in DESCRIBED if name not in AU_NAMES_20):

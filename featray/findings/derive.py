@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 from featray.config_derive import DeriveConfig
 from featray.errors import OutputError
 from featray.findings.asymmetry import MESH_PAIRS, mesh_differences
-from featray.findings.batch import Batch, Read, needed_blendshapes, needed_faces, parse_events
+from featray.findings.batch import Batch, Levels, Read, needed_blendshapes, needed_faces, parse_events
 from featray.findings.rows import Rows, floats, same_faces
 from featray.findings.samples import Floats, Ints, Samples, lay_out
-from featray.names import MESH_VERTICES
+from featray.names import AU_NAMES_20, MESH_VERTICES
 
 BATCH_ROWS: Final = 100_000
 """Faces of whole videos that are worked on together: some 200 MB at most. A longer video is worked on alone."""
@@ -32,11 +33,18 @@ _KEYS: Final = ["frame_index", "pts_us", "track_id"]
 class Derivation:
     """Settings under which rows are derived; pickles, and does the work wherever a shard is published.
 
+    Attributes:
+        config: the settings.
+        neutral: baselines of a shard's videos, by video id, where other videos give them; see `upkeep/neutral.py`.
+        made_from: digests of those other videos by the digest of whose they are; see `Commit.derived_from`.
+
     Raises:
         ConfigError: an expression of the settings is none.
     """
 
     config: DeriveConfig
+    neutral: Mapping[str, Levels] = field(default_factory=dict)
+    made_from: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         parse_events(self.config)
@@ -47,9 +55,18 @@ class Derivation:
         return self.config.derivation
 
     @property
+    def crosses_shards(self) -> bool:
+        """Whether rows follow from videos of other shards too, so that it cannot be done as a shard is published."""
+        return self.config.baseline == "neutral"
+
+    @property
     def footer(self) -> dict[str, str]:
         """What stands in the footers of derived files: the settings, from which their rows can be derived again."""
-        return {"derivation": self.name, "derive": json.dumps(self.config.settings(), sort_keys=True)}
+        facts = {"derivation": self.name, "derive": json.dumps(self.config.settings(), sort_keys=True)}
+        if self.made_from:  # whose it was stays in the commit: a footer outlives the erasure of a video
+            made_from = json.dumps(dict(self.made_from), sort_keys=True)
+            facts["derived_from"] = hashlib.sha256(made_from.encode()).hexdigest()[:16]
+        return facts
 
     def __call__(self, files: Mapping[str, Sequence[pq.ParquetFile]]) -> Iterator[tuple[str, pa.Table]]:
         """Derive the rows of `tracks` and `events`, sorted, without the columns that a whole commit shares.
@@ -65,12 +82,14 @@ class Derivation:
         """
         tables = {name: Rows(some) for name, some in files.items() if some}
         if "faces" in tables:
-            for batch in _batches(tables["faces"].counts):
-                if videos := _with_times(tables["faces"], batch):
-                    yield from _derive_videos(tables, videos, self.config)
+            for batch in video_batches(tables["faces"].counts):
+                laid = lay_out_videos(tables["faces"], batch, self.config.gap_s)
+                if laid is not None:
+                    yield from _derive_videos(tables, laid, self)
 
 
-def _batches(counts: dict[str, int]) -> Iterator[list[str]]:
+def video_batches(counts: Mapping[str, int]) -> Iterator[list[str]]:
+    """Yield videos in the order of their ids, as many together as are worked on at once."""
     batch: list[str] = []
     rows = 0
     for video in sorted(counts):
@@ -93,14 +112,47 @@ def _with_times(faces: Rows, videos: list[str]) -> list[str]:
     return [video for number, video in enumerate(videos) if number not in without]
 
 
-def _derive_videos(tables: dict[str, Rows], videos: list[str], config: DeriveConfig) -> Iterator[tuple[str, pa.Table]]:
-    faces = tables["faces"]
+@dataclass(frozen=True)
+class Laid:
+    """Faces of some videos in the order of their tracks.
+
+    Attributes:
+        videos: their ids.
+        samples: faces track by track.
+        order: int64 `[n]`, which row of the table each sample is.
+        video: int64 `[n]`, position of the sample's video.
+        track_id, frame_index: int64 `[n]`.
+    """
+
+    videos: list[str]
+    samples: Samples
+    order: Ints
+    video: Ints
+    track_id: Ints
+    frame_index: Ints
+
+
+def lay_out_videos(faces: Rows, batch: list[str], gap_s: float) -> Laid | None:
+    """The samples of a batch of videos; None if no frame of theirs has a time.
+
+    Raises:
+        OutputError: a key is null.
+    """
+    videos = _with_times(faces, batch)
+    if not videos:
+        return None
     keys = {name: _whole(faces.read(videos, [name])[name], name) for name in _KEYS}
     video = np.repeat(np.arange(len(videos)), [faces.counts[one] for one in videos])
     order = np.lexsort((keys["frame_index"], keys["track_id"], video))
     video, track_id = video[order], keys["track_id"][order]
     fresh = (video[1:] != video[:-1]) | (track_id[1:] != track_id[:-1])
-    samples = lay_out(keys["pts_us"][order], np.concatenate([[0], np.cumsum(fresh)]), config.gap_s)
+    samples = lay_out(keys["pts_us"][order], np.concatenate([[0], np.cumsum(fresh)]), gap_s)
+    return Laid(videos, samples, order, video, track_id, keys["frame_index"][order])
+
+
+def _derive_videos(tables: dict[str, Rows], laid: Laid, derivation: Derivation) -> Iterator[tuple[str, pa.Table]]:
+    faces, config = tables["faces"], derivation.config
+    videos, samples, order = laid.videos, laid.samples, laid.order
 
     def reader(rows: Rows, columns: tuple[str, ...]) -> Read:
         if len(order) > BATCH_ROWS:
@@ -113,23 +165,31 @@ def _derive_videos(tables: dict[str, Rows], videos: list[str], config: DeriveCon
         if rows is not None:
             same_faces(faces, rows, videos, name)
     high = None if mesh is None else {name: values[order] for name, values in _mesh(mesh, videos).items()}
+    of_tracks = laid.video[samples.starts]
     batch = Batch(
         samples,
         reader(faces, needed_faces(config)),
         None if shapes is None else reader(shapes, needed_blendshapes(config)),
         None if high is None else high.__getitem__,
         config,
+        _neutral(derivation, videos)[:, of_tracks],
     )
     tracks, events = batch.derive()
-    names = pa.array(videos, pa.string()).take(pa.array(video[samples.starts]))
-    ids = pa.array(track_id[samples.starts], pa.int32())
-    coverage = _coverage(tables.get("frames"), videos, video, keys["frame_index"][order], samples)
+    names = pa.array(videos, pa.string()).take(pa.array(of_tracks))
+    ids = pa.array(laid.track_id[samples.starts], pa.int32())
+    coverage = _coverage(tables.get("frames"), laid)
     tracks = tracks.append_column("video_id", names).append_column("track_id", ids)
     yield "tracks", tracks.append_column("coverage", pa.array(coverage, pa.float32()))
     if events.num_rows:
         of = events["track"]
         events = events.append_column("video_id", names.take(of)).append_column("track_id", ids.take(of))
         yield "events", events.drop_columns(["track"])
+
+
+def _neutral(derivation: Derivation, videos: list[str]) -> NDArray[np.float32]:
+    """Baselines that other videos give, float32 `[20, videos]`; NaN where none does."""
+    unknown = (np.nan,) * len(AU_NAMES_20)
+    return np.array([derivation.neutral.get(name, unknown) for name in videos], np.float32).T
 
 
 def _whole(column: pa.ChunkedArray, name: str) -> Ints:
@@ -157,8 +217,9 @@ def _mesh(rows: Rows, videos: list[str]) -> dict[str, Floats]:
     return {name: np.concatenate(values) for name, values in found.items()}
 
 
-def _coverage(rows: Rows | None, videos: list[str], video: Ints, frame_index: Ints, samples: Samples) -> Floats:
+def _coverage(rows: Rows | None, laid: Laid) -> Floats:
     """The share of the frames sampled between a track's first and last one that have its face, float32 `[t]`."""
+    videos, video, frame_index, samples = laid.videos, laid.video, laid.frame_index, laid.samples
     if rows is None:
         return np.ones(samples.tracks, np.float32)
     counts = [rows.counts.get(one, 0) for one in videos]

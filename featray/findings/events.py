@@ -51,13 +51,22 @@ def find_kind(kind: str, signal: Floats, samples: Samples, config: EpisodeConfig
     return Found(kind, spans, signal)
 
 
-def of_smiles(smiles: Found, cheeks: Spans, samples: Samples) -> Found:
-    """Say of each smile whether AU06 was there for at least half of its time."""
+def of_smiles(smiles: Found, cheeks: Spans, known: Flags, samples: Samples) -> Found:
+    """Say of each smile whether AU06 was there for at least half of its time.
+
+    Args:
+        smiles: episodes of AU12.
+        cheeks: episodes of AU06.
+        known: bool `[t]`, whether those of a track can be known.
+        samples: their times.
+    """
     raised = np.where(cheeks.mask(len(samples.track)), samples.cells, 0)
     summed = np.concatenate([[0], np.cumsum(raised)])
     spans = smiles.spans
     with_au06 = 2 * (summed[spans.ends + 1] - summed[spans.starts]) >= spans.covered(samples)
-    return Found("smile", spans, smiles.signal, variant=np.where(with_au06, WITH_AU06, WITHOUT_AU06).astype(object))
+    variant = np.where(with_au06, WITH_AU06, WITHOUT_AU06).astype(object)
+    variant[~known[samples.track[spans.starts]]] = None
+    return Found("smile", spans, smiles.signal, variant=variant)
 
 
 def of_blinks(blinks: Blinks) -> Found:

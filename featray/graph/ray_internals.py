@@ -291,9 +291,12 @@ def _raise_if_fatal(error: BaseException) -> None:
 
 
 def own_error(error: BaseException) -> FeatrayError | None:
-    """Return the featray error inside a Ray error, if there is one."""
+    """Return the featray error inside a Ray error, if there is one.
+
+    What a task raised comes as an error of both kinds, whose text is a traceback; what was raised is its cause.
+    """
     seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, FeatrayError):
+    while seen is not None and (not isinstance(seen, FeatrayError) or isinstance(seen, ray.exceptions.RayError)):
         cause = getattr(seen, "cause", None)
         seen = cause if isinstance(cause, BaseException) else seen.__cause__
     return seen

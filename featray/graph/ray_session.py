@@ -102,7 +102,7 @@ class RaySession:
                 is_taken = feed.is_taken()
             except ray.exceptions.RayError as error:
                 if not watch.ended:
-                    raise _own_error(error) from error
+                    raise as_own_error(error) from error
             except Exception:
                 if not watch.ended:  # else it is what the stream left behind
                     raise
@@ -137,7 +137,7 @@ class RaySession:
         try:
             commits = list(ray.get(done))
         except ray.exceptions.RayError as error:
-            raise _own_error(error) from error
+            raise as_own_error(error) from error
         metrics.record_commits(commits, self._stages.partition.dataset)
         return commits
 
@@ -208,7 +208,7 @@ def _one_more(broken_feeds: int) -> int:
     return broken_feeds + 1
 
 
-def _own_error(error: BaseException) -> FeatrayError:
+def as_own_error(error: BaseException) -> FeatrayError:
     """The featray error inside a Ray error, or the last line of what happened."""
     if (own := own_error(error)) is not None:
         return own

@@ -62,6 +62,43 @@ class Shift:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """How a kind of event changed over the compared videos.
+
+    Attributes:
+        kind: as in `events`.
+        a, b: how many there are.
+        a_met, b_met: those that overlap one of the other release, in the same video.
+    """
+
+    kind: str
+    a: int
+    b: int
+    a_met: int
+    b_met: int
+
+
+@dataclass(frozen=True)
+class Derivations:
+    """What the derived tables of two releases come to, over the compared videos.
+
+    Attributes:
+        a, b: derivations; where they differ, events differ by their settings too.
+        tracks_a, tracks_b: how many tracks.
+        seen_s_a, seen_s_b: seconds that faces were seen.
+        kinds: of events, the commonest first.
+    """
+
+    a: str
+    b: str
+    tracks_a: int
+    tracks_b: int
+    seen_s_a: float
+    seen_s_b: float
+    kinds: list[Kind]
+
+
+@dataclass(frozen=True)
 class Diff:
     """What two releases have in common and how they differ.
 
@@ -76,6 +113,7 @@ class Diff:
         matched: pairs of faces.
         mean_iou: of their boxes; None without a pair.
         features: a shift a feature.
+        derived: tracks and events; None unless both have some.
     """
 
     dataset: str
@@ -92,6 +130,7 @@ class Diff:
     matched: int
     mean_iou: float | None
     features: list[Shift]
+    derived: Derivations | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -125,7 +164,7 @@ def _compare(
     connection = connect(output, published=published, memory_limit=MEMORY)
     for side, release in (("a", release_a), ("b", release_b)):
         condition = f"dataset = {literal(dataset)} AND release = {literal(release)}"
-        for table in ("faces", "frames", "videos"):
+        for table in ("faces", "frames", "videos", "tracks", "events"):
             connection.execute(f"CREATE VIEW {side}_{table} AS SELECT * FROM {table} WHERE {condition}")
     videos = _row(connection, _VIDEOS)
     connection.execute(_COMPARED.format(most=most_faces))
@@ -133,7 +172,7 @@ def _compare(
         connection.execute(statement.format(iou=_SAME_FACE))
     counts = _row(connection, _COUNTS)
     features = _shifts(connection) if counts["matched"] else []
-    return Diff(dataset, release_a, release_b, **videos, **counts, features=features)
+    return Diff(dataset, release_a, release_b, **videos, **counts, features=features, derived=_derived(connection))
 
 
 def _dataset(output: Output, release_a: str, release_b: str, dataset: str | None) -> str:
@@ -194,6 +233,37 @@ SELECT (SELECT count(*) FROM compared) AS videos_compared, (SELECT count(*) FROM
   (SELECT count(*) FROM boxes_a) AS faces_a, (SELECT count(*) FROM boxes_b) AS faces_b,
   (SELECT count(*) FROM matched) AS matched, (SELECT avg(iou) FROM matched) AS mean_iou
 """
+
+
+def _derived(connection: duckdb.DuckDBPyConnection) -> Derivations | None:
+    facts: dict[str, Any] = {}
+    for side in "ab":
+        facts |= _row(
+            connection,
+            f"SELECT max(derivation) AS {side}, count(*) AS tracks_{side}, sum(seen_s::DOUBLE) AS seen_s_{side} "
+            f"FROM {side}_tracks SEMI JOIN compared USING (video_id)",
+        )
+    if facts["a"] is None or facts["b"] is None:
+        return None
+    parts = []
+    for side, other in (("a", "b"), ("b", "a")):
+        met = (
+            f"EXISTS (SELECT 1 FROM {other}_events o WHERE o.video_id = e.video_id AND o.kind = e.kind "
+            "AND o.start_us <= e.end_us AND o.end_us >= e.start_us)"
+        )
+        parts.append(
+            f"SELECT kind, count(*) AS n_{side}, count(*) FILTER ({met}) AS met_{side} FROM {side}_events e "
+            "SEMI JOIN compared USING (video_id) GROUP BY kind"
+        )
+    rows = read_rows(
+        run_sql(
+            connection,
+            f"SELECT kind, coalesce(n_a, 0) AS a, coalesce(n_b, 0) AS b, coalesce(met_a, 0) AS a_met, "
+            f"coalesce(met_b, 0) AS b_met FROM ({parts[0]}) FULL JOIN ({parts[1]}) USING (kind) "
+            "ORDER BY a + b DESC, kind",
+        )
+    )
+    return Derivations(**facts, kinds=[Kind(**row) for row in rows])
 
 
 def _shifts(connection: duckdb.DuckDBPyConnection) -> list[Shift]:

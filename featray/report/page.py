@@ -11,6 +11,7 @@ from typing import Any, Final
 from featray.redaction import redact_uri
 from featray.report.diff import Diff, diff_releases
 from featray.report.distributions import MEASURED, Distribution, read_distributions
+from featray.report.happened import read_happened
 from featray.report.moments import MOMENTS, Moment, Moments, read_moments
 from featray.report.numbers import EXAMPLES, read_numbers
 from featray.report.plots import Plot, plot_coverage, plot_distributions, plot_faces_per_frame
@@ -107,6 +108,7 @@ def _make(output: Output, scope: Scope, settings: ReportSettings) -> tuple[bytes
         "groups": _groups(distributions),
         "moments": Moments(_shown(moments.moments, settings.blur), moments.share, moments.only_good),
         "moments_per": "one a video" if videos >= MOMENTS else "several a video, two seconds apart",
+        "happened": read_happened(scope, blur=settings.blur),
         "shift": None if shift is None else _shift(shift),
         "coverage": plot_coverage(numbers.coverage) if numbers.faces_per_frame else None,
         "faces_per_frame": plot_faces_per_frame(numbers.faces_per_frame) if numbers.faces_per_frame else None,
@@ -155,6 +157,7 @@ def _sections(values: dict[str, Any]) -> list[tuple[str, str]]:
         ("coverage", "Where faces were found", True),
         ("faces", "What the faces show", values["groups"]),
         ("moments", "Strongest expressions", values["groups"]),
+        ("happened", "What happened", values["happened"]),
         ("shift", "Against the release before", values["shift"]),
         ("videos", "Videos", True),
         ("runs", "Runs and throughput", True),

@@ -78,7 +78,8 @@ class Execution:
             tables=tuple(job.config.output.tables),
             path_fields=tuple(name for name in names if name != "name"),
             footer=footer(job.row()),
-            derive=job.derive,
+            # What crosses shards waits until all of them are published; see `runner.run`.
+            derive=None if job.derive is None or job.derive.crosses_shards else job.derive,
         )
 
     def run(self, todo: Iterator[VideoTask]) -> None:

@@ -8,6 +8,7 @@ Without work to do, no executor is started.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -28,7 +29,10 @@ from featray.sources.passed import PassedOver
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import Lease, hold
 from featray.tables.runs import begin_run, end_run
+from featray.upkeep.derive import derive_held
 from featray.upkeep.recover import drop_videos, recover, sweep_temporary
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,10 @@ def run(config: Config, progress: Progress) -> Summary:
         deleted = backlog.deleted(config.input, passed)
         if deleted.count and config.run.drop_deleted:
             drop_videos(lease.partition, deleted.videos, f"drop-{job.run_id}")
+        if job.derive is not None and job.derive.crosses_shards:
+            derived = derive_held(lease, job.derive, config.cluster.executor)
+            if derived.note:
+                log.warning("derive: %s", derived.note)
         sweep_temporary(lease.partition)
     return Summary(
         job=job,

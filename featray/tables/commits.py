@@ -19,6 +19,7 @@ from featray.errors import NotFound, OutputError
 from featray.records import (
     Count,
     DerivationName,
+    Digest,
     FieldName,
     Micros,
     RecordName,
@@ -72,6 +73,8 @@ class Commit:
         several_streams: videos with more video streams than the one that was taken, when it was first written.
         derived: which derivations of its rows are among its files, and when each was made, microseconds since the
             epoch, UTC; empty in commits of older versions.
+        derived_from: of derivations that need videos of other shards, what they were when the rows were made: by the
+            digest of whose they are, a digest of those videos. Where one differs now, the rows are to be made again.
     """
 
     name: RecordName
@@ -82,6 +85,7 @@ class Commit:
     rewrites: list[Commit] = field(default_factory=list)
     several_streams: Count = 0
     derived: dict[DerivationName, Micros] = field(default_factory=dict)
+    derived_from: dict[DerivationName, dict[Digest, Digest]] = field(default_factory=dict)
 
     @property
     def cancelled(self) -> bool:

@@ -6,19 +6,25 @@ handed in: it needs the tables, and is not needed to read them.
 
 from __future__ import annotations
 
+import hashlib
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featray.schema import DERIVED_TABLES
-from featray.tables.commits import CommittedFile
+from featray.errors import UsageError
+from featray.schema import DERIVED_TABLES, TABLES
+from featray.store.scratch import scratch_folder
+from featray.tables.commits import Commit, CommittedFile, write_commit
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition
-from featray.tables.rewrite import open_parquet
+from featray.tables.replace import DERIVE_PREFIX
+from featray.tables.rewrite import footer_of, merged_footer, open_parquet
 from featray.tables.writer import TableWriter
 
 SOURCES = ("faces", "blendshapes", "mesh", "frames")
@@ -36,6 +42,11 @@ class Derive(Protocol):
     @property
     def footer(self) -> dict[str, str]:
         """What stands in the footers of its files beside where the faces come from."""
+        ...
+
+    @property
+    def made_from(self) -> Mapping[str, str]:
+        """What the rows of a shard are made from beside its own; see `Commit.derived_from`."""
         ...
 
     def __call__(self, files: Mapping[str, Sequence[pq.ParquetFile]]) -> Iterator[tuple[str, pa.Table]]:
@@ -111,3 +122,58 @@ def open_sources(partition: Partition, files: Sequence[CommittedFile]) -> Iterat
                 place = partition.output.root.child(file.path)
                 opened[file.table].append(stack.enter_context(open_parquet(place, pre_buffer=True)))
         yield opened
+
+
+def derive_commit(partition: HeldPartition, commit: Commit, derive: Derive) -> Commit:
+    """Derive one shard and publish the rows with it; its commit as it is then.
+
+    The commit is written over in one PUT: a kill leaves it as it was, with files that no commit names and that the
+    next try writes again under the same names, or as it shall be. Rows that are made again, since what they need of
+    other shards has changed, get files of other names; the older ones are deleted after the commit.
+
+    Raises:
+        UsageError: a path field has the name of a column of the derived tables.
+        ConfigError: an expression takes a column that the output does not have.
+    """
+    videos = next(file for file in commit.files if file.table == "videos")
+    fields = partition.fields_of(videos.path)
+    _check_names(fields)
+    old = [file for file in commit.files if file.table in DERIVED_TABLES and derivation_of(file.path) == derive.name]
+    with scratch_folder("derive") as scratch, open_sources(partition, commit.files) as sources:
+        footer = merged_footer(footer_of(file) for file in sources["frames"] or sources["faces"])
+        stem = f"part-{DERIVE_PREFIX}{commit.name}{_generation(derive, old)}"
+        writers = derived_writers(derive, partition, fields, stem=stem, scratch=scratch, footer=footer)
+        try:
+            write_derived(derive, partition, fields, sources, writers)
+            files = [file for writer in writers.values() for file in writer.close()]
+        finally:
+            for writer in writers.values():
+                writer.abandon()
+    derived = replace(
+        commit,
+        files=[*(file for file in commit.files if file not in old), *files],
+        derived={**commit.derived, derive.name: time.time_ns() // 1000},
+        derived_from={**commit.derived_from, **({derive.name: dict(derive.made_from)} if derive.made_from else {})},
+    )
+    write_commit(partition, derived)
+    kept = {file.path for file in derived.files}
+    for file in old:
+        if file.path not in kept:
+            partition.delete(file.path)
+    return derived
+
+
+def _generation(derive: Derive, old: Sequence[CommittedFile]) -> str:
+    """What tells the new files' names from those of the rows that they take the place of."""
+    facts = [f"{whose} {what}" for whose, what in sorted(derive.made_from.items())] + [file.sha256 for file in old]
+    return f"-{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:8]}" if facts else ""
+
+
+def _check_names(fields: Mapping[str, str | None]) -> None:
+    taken = {column.name.casefold() for table in DERIVED_TABLES for column in TABLES[table]}
+    for name in fields:
+        if name.casefold() in taken:
+            raise UsageError(
+                f"derive: this output's path field {name!r} has the name of a column of tracks or events; it can only "
+                "be derived from a release with another name in input.path_fields"
+            )

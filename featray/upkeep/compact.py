@@ -140,9 +140,20 @@ def _merge_group(partition: HeldPartition, group: list[Commit]) -> None:
         videos=sorted((video for commit in group for video in commit.videos), key=lambda video: video.video_id),
         rewrites=[replace(old, files=[], videos=[], rewrites=[]) for old in group],
         derived={name: max(commit.derived[name] for commit in group) for name in group[0].derived},
+        derived_from={name: _made_from(name, group) for name in group[0].derived_from},
     )
     write_commit(partition, commit)
     carry_out(partition, commit)
+
+
+def _made_from(derivation: str, group: list[Commit]) -> dict[str, str]:
+    """What rows of all these commits were made from; not where that differs: then they are to be made again."""
+    merged: dict[str, str] = {}
+    differs = set()
+    for whose, what in (item for commit in group for item in commit.derived_from.get(derivation, {}).items()):
+        if merged.setdefault(whose, what) != what:
+            differs.add(whose)
+    return {whose: what for whose, what in merged.items() if whose not in differs}
 
 
 def _merge_files(partition: HeldPartition, files: list[CommittedFile], stem: str, scratch: str) -> list[CommittedFile]:

@@ -1,27 +1,28 @@
 """Upkeep. Deriving `tracks` and `events` for what is published: shard by shard, once under each settings.
 
-A shard's derived files become part of its commit, which is written over in one PUT: a kill leaves it as it was, with
-files that no commit names and that the next try writes again under the same names, or as it shall be.
+What needs other shards (`baseline: neutral`) is done again where those have changed; see `neutral.py`.
 """
 
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from featray.errors import UsageError
+from featray.errors import printable
 from featray.findings.derive import Derivation
-from featray.schema import DERIVED_TABLES, TABLES
-from featray.store.scratch import scratch_folder
-from featray.tables.commits import Commit, read_commits, write_commit
-from featray.tables.derived import derived_writers, open_sources, write_derived
+from featray.graph.machine import on_cluster
+from featray.schema import DERIVED_TABLES
+from featray.tables.commits import Commit, read_commits
+from featray.tables.derived import derivation_of, derive_commit
 from featray.tables.layout import Partition
-from featray.tables.lease import HeldPartition, hold
+from featray.tables.lease import HeldPartition, Lease, hold
 from featray.tables.replace import DERIVE_PREFIX
-from featray.tables.rewrite import footer_of, merged_footer
-from featray.upkeep.finish import finish_committed
+from featray.upkeep.finish import finish_committed, remove_leftovers
+from featray.upkeep.neutral import NeutralVideos
+
+Executor = Literal["auto", "ray", "local"]
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,30 @@ class Derived:
         derivation: under which settings.
         shards: derived now.
         already: shards that had been.
+        again: of `shards`, those whose neutral videos had changed since.
         tracks, events: rows written.
+        neutral_videos: how many there are; None where no setting asks for them.
+        note: what is worth saying, or empty.
     """
 
     derivation: str
     shards: int
     already: int
+    again: int
     tracks: int
     events: int
+    neutral_videos: int | None = None
+    note: str = ""
 
 
-def derive_partition(partition: Partition, derivation: Derivation) -> Derived:
+def derive_partition(partition: Partition, derivation: Derivation, executor: Executor = "local") -> Derived:
     """Derive every shard of a partition that is not yet derived under these settings.
+
+    Args:
+        partition: which.
+        derivation: the settings.
+        executor: `ray`: a task a shard on the cluster that is there, or on Ray started here; `auto`: on a cluster if
+            there is one. Rows are the same.
 
     Raises:
         UsageError: a path field has the name of a column of the derived tables.
@@ -51,53 +64,51 @@ def derive_partition(partition: Partition, derivation: Derivation) -> Derived:
         LeaseError: a run is on.
     """
     with hold(partition, f"{DERIVE_PREFIX}{secrets.token_hex(4)}") as lease:
-        held = lease.partition
-        finish_committed(held)
-        done = already = 0
-        rows = dict.fromkeys(DERIVED_TABLES, 0)
-        for commit in _shards(held):
-            if derivation.name in commit.derived:
-                already += 1
-                continue
-            lease.check()
-            derived = derive_commit(held, commit, derivation)
-            for file in derived.files[len(commit.files) :]:
+        finish_committed(lease.partition)
+        remove_leftovers(lease.partition)
+        return derive_held(lease, derivation, executor)
+
+
+def derive_held(lease: Lease, derivation: Derivation, executor: Executor = "local") -> Derived:
+    """As `derive_partition`, of a partition that is held, and in which no change is unfinished."""
+    held = lease.partition
+    commits = [commit for commit in read_commits(held) if any(file.table == "videos" for file in commit.files)]
+    neutral = NeutralVideos(held, derivation).look(commits) if derivation.crosses_shards else None
+    todo = [commit for commit in commits if not _is_done(commit, derivation, neutral)]
+    again = sum(derivation.name in commit.derived for commit in todo)
+    bound = ((commit, derivation if neutral is None else neutral.derivation_of(commit)) for commit in todo)
+    rows = dict.fromkeys(DERIVED_TABLES, 0)
+    for commit in _each(lease, bound, executor) if todo else ():
+        for file in commit.files:
+            if file.table in rows and derivation_of(file.path) == derivation.name:
                 rows[file.table] += file.rows
-            done += 1
-        return Derived(derivation.name, done, already, rows["tracks"], rows["events"])
+    done = Derived(derivation.name, len(todo), len(commits) - len(todo), again, rows["tracks"], rows["events"])
+    return done if neutral is None else _with_neutral(done, neutral)
 
 
-def derive_commit(partition: HeldPartition, commit: Commit, derivation: Derivation) -> Commit:
-    """Derive one shard and publish the rows with it; its commit as it is then."""
-    videos = next(file for file in commit.files if file.table == "videos")
-    fields = partition.fields_of(videos.path)
-    _check_names(fields)
-    with scratch_folder("derive") as scratch, open_sources(partition, commit.files) as sources:
-        footer = merged_footer(footer_of(file) for file in sources["frames"] or sources["faces"])
-        stem = f"part-{DERIVE_PREFIX}{commit.name}"
-        writers = derived_writers(derivation, partition, fields, stem=stem, scratch=scratch, footer=footer)
-        try:
-            write_derived(derivation, partition, fields, sources, writers)
-            files = [file for writer in writers.values() for file in writer.close()]
-        finally:
-            for writer in writers.values():
-                writer.abandon()
-    made = {**commit.derived, derivation.name: time.time_ns() // 1000}
-    derived = replace(commit, files=[*commit.files, *files], derived=made)
-    write_commit(partition, derived)
-    return derived
+def _is_done(commit: Commit, derivation: Derivation, neutral: NeutralVideos | None) -> bool:
+    return derivation.name in commit.derived and (neutral is None or neutral.is_current(commit))
 
 
-def _shards(partition: Partition) -> Iterator[Commit]:
-    """Commits that hold videos."""
-    return (commit for commit in read_commits(partition) if any(file.table == "videos" for file in commit.files))
+def _each(lease: Lease, todo: Iterator[tuple[Commit, Derivation]], executor: Executor) -> Iterator[Commit]:
+    """Derive commits, one after the other here or side by side on Ray; each as it is then."""
+    held: HeldPartition = lease.partition
+    if executor == "ray" or (executor == "auto" and on_cluster()):
+        from featray.graph.derive_tasks import derive_on_ray
+
+        for commit in derive_on_ray(held, ((commit.name, derivation) for commit, derivation in todo)):
+            lease.check()
+            yield commit
+        return
+    for commit, derivation in todo:
+        lease.check()
+        yield derive_commit(held, commit, derivation)
 
 
-def _check_names(fields: dict[str, str | None]) -> None:
-    taken = {column.name.casefold() for table in DERIVED_TABLES for column in TABLES[table]}
-    for name in fields:
-        if name.casefold() in taken:
-            raise UsageError(
-                f"derive: this output's path field {name!r} has the name of a column of tracks or events; it can only "
-                "be derived from a release with another name in input.path_fields"
-            )
+def _with_neutral(done: Derived, neutral: NeutralVideos) -> Derived:
+    config, note = neutral.derivation.config.neutral, ""
+    if not neutral.count and config is not None:
+        known = ", ".join(sorted(map(printable, neutral.columns))) or "none"
+        wanted = f"column {config.marked_by!r} marks" + ("" if config.value is None else f" as {config.value!r}")
+        note = f"no baselines: there is no video that {wanted}; columns there are: {known}"
+    return replace(done, neutral_videos=neutral.count, note=note)

@@ -219,7 +219,8 @@ def _without(
         videos = [video for video in commit.videos if video.video_id != video_id]
     else:
         videos = [replace(v, faces=v.faces - track.rows) if v.video_id == video_id else v for v in commit.videos]
-    return replace(commit, files=files, videos=videos, rewrites=[])
+    # Whose neutral videos a derivation knew is part of what goes; it is derived again where it is needed.
+    return replace(commit, files=files, videos=videos, rewrites=[], derived_from={})
 
 
 def _audit(

@@ -15,17 +15,17 @@ from featray.config import path_field_names
 from featray.config_derive import DeriveConfig
 from featray.errors import ConfigError, OutputError
 from featray.findings.derive import Derivation
-from featray.schema import arrow_schema
+from featray.schema import DERIVED_TABLES, arrow_schema
 from featray.tables.commits import Commit, ShardManifest, close_shard, read_commit, read_commits, read_manifests
 from featray.tables.landing import landed_units, read_plan
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
 from featray.tables.provenance import footer, read_config
 from featray.tables.publish import PublishSettings, clean_up_shard, publish_shard
-from featray.tables.replace import COMPACT_PREFIX, DERIVE_PREFIX, finish_changes
+from featray.tables.replace import COMPACT_PREFIX, finish_changes
 from featray.tables.rewrite import complete, open_parquet
 from featray.tables.runs import close_killed_runs, running_rows
-from featray.upkeep.orphans import uncommitted_files
+from featray.upkeep.orphans import open_stems, uncommitted_files
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,13 @@ def _finish(partition: HeldPartition) -> Finished:
 def remove_leftovers(partition: HeldPartition) -> int:
     """Delete the files of compactions and derivations that were cut off before their commit; how many there were."""
     committed = {file.path for commit in read_commits(partition) for file in commit.files}
+    open_shards = tuple(open_stems(partition))
     removed = 0
     for path in uncommitted_files(partition.output, partition.table_folders(), committed):
-        if path.rsplit("/", 1)[-1].startswith((f"part-{COMPACT_PREFIX}", f"part-{DERIVE_PREFIX}")):
+        name = path.rsplit("/", 1)[-1].lstrip(".")
+        # Rows that were derived again take the place of files that others may have named.
+        was_derived = path.partition("/")[0] in DERIVED_TABLES and not name.startswith(open_shards)
+        if was_derived or name.startswith(f"part-{COMPACT_PREFIX}"):
             partition.delete(path)
             removed += 1
     return removed
@@ -145,7 +149,9 @@ def _derivation(config: dict[str, Any]) -> Derivation | None:
         return None
     settings = DeriveConfig.model_validate(config["derive"])
     try:
-        return Derivation(settings) if settings.enabled else None
+        derivation = Derivation(settings)
+        # What crosses shards is made by the next run or by `featray derive`, once all of them are there.
+        return derivation if settings.enabled and not derivation.crosses_shards else None
     except ConfigError as error:
         raise ValueError("has expressions that are none") from error
 

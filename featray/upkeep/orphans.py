@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from featray.schema import TABLES
+from featray.schema import DERIVED_TABLES, TABLES
 from featray.store.storage import Location, list_files
 from featray.tables.commits import read_manifests
 from featray.tables.layout import Output, Partition
-from featray.tables.replace import COMPACT_PREFIX, DERIVE_PREFIX, ERASE_PREFIX
+from featray.tables.replace import COMPACT_PREFIX, ERASE_PREFIX
 from featray.tables.runs import running_rows
 from featray.upkeep.problems import Problem, Report
 
@@ -25,7 +25,7 @@ def find_uncommitted(
     output: Output, partitions: list[Partition], committed: set[str], report: Report, *, everything: bool
 ) -> None:
     """Name the files in table folders that no commit names. Damaged records are said by who checks the partition."""
-    owners = {part: f"shard {shard} is open" for p in partitions for part, shard in _open_stems(p).items()}
+    owners = {part: f"shard {shard} is open" for p in partitions for part, shard in open_stems(p).items()}
     for partition in partitions:
         owners |= {f"part-{row['run_id']}-": f"run {row['run_id']} is on" for row in running_rows(partition, [])}
     folders = [output.table(table) for table in TABLES] if everything else _folders(partitions)
@@ -34,7 +34,7 @@ def find_uncommitted(
         owner = next((owner for stem, owner in owners.items() if name.lstrip(".").startswith(stem)), None)
         if owner:
             report.unfinished.append(f"{path}: in no commit yet; {owner}, and the next run replaces it")
-        elif name.startswith(f"part-{DERIVE_PREFIX}"):
+        elif path.partition("/")[0] in DERIVED_TABLES:
             report.unfinished.append(f"{path}: in no commit; left by `featray derive`, which ends it or the next run")
         elif ERASE_PREFIX in name or name.startswith(f"part-{COMPACT_PREFIX}"):
             mend = "featray erase" if ERASE_PREFIX in name else "featray publish or compact"
@@ -49,7 +49,7 @@ def _folders(partitions: list[Partition]) -> list[Location]:
     return [folder for partition in partitions for folder in partition.table_folders()]
 
 
-def _open_stems(partition: Partition) -> dict[str, str]:
+def open_stems(partition: Partition) -> dict[str, str]:
     """How the names of files begin that open shards may have written, and which shard."""
     stems = {}
     for manifest in read_manifests(partition, []):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -16,6 +17,7 @@ from featray.tables.commits import Commit, CommittedFile
 from featray.tables.derived import derivation_of, open_sources
 from featray.tables.layout import Partition
 from featray.tables.rewrite import complete, footer_of, open_parquet
+from featray.upkeep.neutral import NeutralVideos
 
 _SHARED = ("dataset", "release", "derivation")
 
@@ -26,7 +28,36 @@ def sample(commits: Iterator[Commit], count: int) -> list[Commit]:
     return [commit for _, commit in sorted(marked, key=lambda one: one[0])[:count]]
 
 
-def differences(partition: Partition, commit: Commit) -> Iterator[tuple[str, str | None, str | None]]:
+@dataclass
+class Rederive:
+    """Derives rows of a partition's commits again.
+
+    Attributes:
+        unfinished: of derivations, what is to be derived again because the neutral videos have changed since.
+    """
+
+    partition: Partition
+    commits: Callable[[], Iterable[Commit]]
+    unfinished: list[str] = field(default_factory=list)
+    _neutral: dict[str, NeutralVideos] = field(default_factory=dict)
+
+    def bound(self, derivation: Derivation, commit: Commit) -> Derivation | None:
+        """The derivation with what a commit's rows need of others; None if that has changed since."""
+        if not derivation.crosses_shards:
+            return derivation
+        neutral = self._neutral.get(derivation.name)
+        if neutral is None:
+            neutral = self._neutral[derivation.name] = NeutralVideos(self.partition, derivation).look(self.commits())
+        if neutral.is_current(commit):
+            return neutral.derivation_of(commit)
+        what = f"commit {commit.name}: neutral videos have changed since derivation {derivation.name} was made"
+        self.unfinished.append(f"{what}; the next run, or `featray derive` with its settings, derives it again")
+        return None
+
+
+def differences(
+    partition: Partition, commit: Commit, rederive: Rederive
+) -> Iterator[tuple[str, str | None, str | None]]:
     """Derive a commit's rows again; what is other than it was, each as text, file and video id.
 
     Raises:
@@ -46,9 +77,12 @@ def differences(partition: Partition, commit: Commit) -> Iterator[tuple[str, str
             path = next(file.path for files in stored.values() for file in files)
             yield f"its footer has the settings of derivation {derivation.name}, not of {name}", path, None
             continue
+        bound = rederive.bound(derivation, commit)
+        if bound is None:
+            continue
         with open_sources(partition, commit.files) as sources:
             found: dict[str, list[pa.Table]] = {table: [] for table in DERIVED_TABLES}
-            for table, rows in derivation(sources):
+            for table, rows in bound(sources):
                 found[table].append(rows)
         for table in DERIVED_TABLES:
             yield from _compare(table, _read(partition, table, stored[table]), found[table], stored[table])

@@ -31,7 +31,7 @@ from featray.tables.tombstones import erased_videos, read_erasures
 from featray.upkeep.accounting import RULES, order_rule, row_rules, twice_rule
 from featray.upkeep.orphans import find_uncommitted
 from featray.upkeep.problems import Problem, Report
-from featray.upkeep.rederive import differences, sample
+from featray.upkeep.rederive import Rederive, differences, sample
 from featray.upkeep.verify_commits import CommitIndex, load_commits
 
 SHOWN: Final = 20
@@ -346,12 +346,14 @@ class _Partition:
 
     def _check_derived(self, index: CommitIndex, count: int) -> None:
         """Derive rows of some commits again; not of those that have a problem already, which would be said twice."""
+        again = Rederive(self._partition, index.commits)
         for commit in sample((commit for commit in index.commits() if commit.name in self._sound), count):
             try:
-                for text, path, video_id in differences(self._partition, commit):
+                for text, path, video_id in differences(self._partition, commit, again):
                     self._problem(text, path, video_id)
             except StorageError as error:
                 self._problem(f"commit {commit.name}: its derived rows cannot be derived again: {error}")
+        self._report.unfinished += [f"{self._where}: {text}" for text in again.unfinished]
 
     def _check_erasures(self, index: CommitIndex) -> None:
         for video_id in erased_videos(self._partition.output):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,13 +10,13 @@ from PIL import Image, ImageDraw
 
 from featray.version import __version__
 from featray.views.canvas import GROUND, MUTED, WARNING, shortened, tag, text
+from featray.views.happenings import Event
 from featray.views.overlay import Square, draw_faces, hide
 from featray.views.panel import HEIGHT as PANEL_HEIGHT
 from featray.views.panel import Panel
 from featray.views.selection import SampledFrame, VideoRow
 from featray.views.source import Shown
-from featray.views.timeline import HEIGHT as TIMELINE_HEIGHT
-from featray.views.timeline import Timeline
+from featray.views.timeline import Timeline, timeline_height
 
 NO_MEANING: Final = "SYNTHETIC WEIGHTS: facial numbers carry no meaning; boxes, landmarks and times are real"
 """On every picture of a release whose weights are not trained."""
@@ -79,6 +80,7 @@ class Pages:
         frame_size_px: tuple[int, int],
         height_px: int,
         span_us: tuple[int, int],
+        events: Sequence[Event] = (),
     ) -> None:
         """Lay the page out.
 
@@ -89,6 +91,7 @@ class Pages:
             frame_size_px: width and height of the upright frames.
             height_px: at which they are shown.
             span_us: first and last time of the clip.
+            events: of the video, for the time line.
         """
         self._look, self._unit = look, height_px / PANEL_HEIGHT
         self._panel = Panel(self._unit, look.video.unusable)
@@ -96,8 +99,9 @@ class Pages:
         self._picture_px = (max(1, round(frame_size_px[0] * scale)), max(1, round(frame_size_px[1] * scale)))
         self._height_px = height_px
         width = self._picture_px[0] + self._panel.width_px
-        self._timeline = Timeline(frames, look.track_id, columns, span_us, width, self._unit, look.video.unusable)
-        height = height_px + round(TIMELINE_HEIGHT * self._unit) + round(_FOOTER * self._unit)
+        unusable = look.video.unusable
+        self._timeline = Timeline(frames, look.track_id, columns, span_us, width, self._unit, unusable, events)
+        height = height_px + round(timeline_height(events) * self._unit) + round(_FOOTER * self._unit)
         self.size_px = (width + width % 2, height + height % 2)
         self._blank = Image.new("RGB", self.size_px, GROUND)
         self._footer(ImageDraw.Draw(self._blank))

@@ -20,6 +20,7 @@ from featray.tables.layout import Output
 from featray.tables.published import read_steadily
 from featray.tables.query import connect, run_sql
 from featray.views.clip import write_mp4
+from featray.views.happenings import Event, read_video_events, strongest_peaks
 from featray.views.overlay import LAYERS, MEASURED, Square, cut_square
 from featray.views.page import Look, Pages
 from featray.views.selection import SampledFrame, VideoRow, find_video, prominent_track, read_frames
@@ -94,14 +95,15 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
         output, lambda published: _read(connect(output, published=published), settings), settings.release
     )
     look = Look(video, layers, settings.blur, _track(sampled, settings.track_id))
+    events = read_video_events(connection, video)
     source = Source(video, find_source(video, settings.source, settings.storage_options), settings.storage_options)
     target = locate_beside(path, output.root)
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / f"preview{suffix}"
         if suffix in CLIPS:
-            pictures = _write_clip(local, source, sampled, look, settings)
+            pictures = _write_clip(local, source, sampled, look, settings, events)
         else:
-            pictures = _write_sheet(local, source, sampled, look, settings)
+            pictures = _write_sheet(local, source, sampled, look, settings, events)
         upload(str(local), target)
     return Preview(pictures, video)
 
@@ -124,7 +126,14 @@ def meaningful_layers(video: VideoRow) -> list[str]:
     return [layer for layer in LAYERS if layer in MEASURED or (video.weights_trained and layer not in left_out)]
 
 
-def _write_clip(path: Path, source: Source, sampled: list[SampledFrame], look: Look, settings: PreviewSettings) -> int:
+def _write_clip(
+    path: Path,
+    source: Source,
+    sampled: list[SampledFrame],
+    look: Look,
+    settings: PreviewSettings,
+    events: list[Event],
+) -> int:
     only_sampled = settings.only_sampled or settings.blur
     shown = source.run(sampled, settings.start_us, settings.end_us, only_sampled=only_sampled)
     hidden = hidden_squares(sampled) if settings.blur else {}
@@ -132,7 +141,7 @@ def _write_clip(path: Path, source: Source, sampled: list[SampledFrame], look: L
     begin_us = first.frame.time_us
     size = (first.frame.width_px, first.frame.height_px)
     span_us = (min(begin_us, sampled[0].pts_us), sampled[-1].pts_us)
-    pages = Pages(look, sampled, settings.columns, size, settings.height_px, span_us)
+    pages = Pages(look, sampled, settings.columns, size, settings.height_px, span_us, events)
 
     def drawn() -> Iterator[tuple[int, Any]]:
         for item in _and_rest(first, shown):
@@ -141,13 +150,22 @@ def _write_clip(path: Path, source: Source, sampled: list[SampledFrame], look: L
     return write_mp4(path, drawn(), pages.size_px)
 
 
-def _write_sheet(path: Path, source: Source, sampled: list[SampledFrame], look: Look, settings: PreviewSettings) -> int:
-    chosen = choose_frames(sampled, settings.frames, look.track_id, look.video.unusable)
+def _write_sheet(
+    path: Path,
+    source: Source,
+    sampled: list[SampledFrame],
+    look: Look,
+    settings: PreviewSettings,
+    events: list[Event],
+) -> int:
+    # Half of them, so that the usual has room beside the strongest.
+    peaks = strongest_peaks(sampled, events, look.track_id, (settings.frames + 1) // 2)
+    chosen = choose_frames(sampled, settings.frames, look.track_id, look.video.unusable, peaks)
     hidden = hidden_squares(sampled) if settings.blur else {}
     shown = source.pick(chosen)
     first = next(shown)
     pictures = ((item, hidden.get(item.frame.index, [])) for item in _and_rest(first, shown))
-    sheet = draw_sheet(pictures, len(chosen), look, first.frame.width_px / first.frame.height_px)
+    sheet = draw_sheet(pictures, len(chosen), look, first.frame.width_px / first.frame.height_px, peaks)
     sheet.save(path, quality=88)
     return len(chosen)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
-from featray.views.canvas import GROUND, INK, RAISED, tag
+from featray.views.canvas import GROUND, INK, RAISED, WARNING, shortened, tag
 from featray.views.overlay import Square
 from featray.views.page import Look, draw_footer, draw_picture
 from featray.views.panel import SUMMARY_PX, draw_summary
@@ -29,11 +30,16 @@ _FOOTER: Final = 32
 
 
 def choose_frames(
-    frames: list[SampledFrame], number: int, track_id: int | None, unusable: tuple[str, ...] = ()
+    frames: list[SampledFrame],
+    number: int,
+    track_id: int | None,
+    unusable: tuple[str, ...] = (),
+    peaks: Collection[int] = (),
 ) -> list[SampledFrame]:
     """Frames of great variety, in order of time.
 
-    The first is the most usual one; each further one is the farthest from those chosen, by action
+    Those of `peaks` (`frame_index`, of the strongest events) are among them. Of the others, the first is the most usual
+    one; each further one is the farthest from those chosen, by action
     units, emotions and head pose of the track, every column scaled to its spread. Without faces, or
     with fewer frames with one than asked for, frames at even steps fill up.
     """
@@ -43,8 +49,10 @@ def choose_frames(
         compared = [name for name in _COMPARED if name not in unusable]
         features = np.asarray([[face[name] for name in compared] for _, face in with_face])
         features = (features - features.mean(0)) / np.maximum(features.std(0), 1e-9)
-        order = [int(np.argmin(np.linalg.norm(features, axis=1)))]
-        distance = np.full(len(features), np.inf)
+        order = [place for place, (frame, _) in enumerate(with_face) if frame.frame_index in peaks][:number]
+        usual = int(np.argmin(np.linalg.norm(features, axis=1)))
+        order += [usual] if usual not in order and len(order) < number else []
+        distance = np.min([np.linalg.norm(features - features[place], axis=1) for place in order], axis=0)
         while len(order) < min(number, len(features)):
             distance = np.minimum(distance, np.linalg.norm(features - features[order[-1]], axis=1))
             distance[order] = -1
@@ -57,7 +65,13 @@ def choose_frames(
     return sorted(chosen, key=lambda frame: frame.frame_index)
 
 
-def draw_sheet(shown: Iterable[tuple[Shown, list[Square]]], number: int, look: Look, aspect: float) -> Image.Image:
+def draw_sheet(
+    shown: Iterable[tuple[Shown, list[Square]]],
+    number: int,
+    look: Look,
+    aspect: float,
+    peaks: Mapping[int, list[str]] = MappingProxyType({}),
+) -> Image.Image:
     """The sheet.
 
     Args:
@@ -65,6 +79,7 @@ def draw_sheet(shown: Iterable[tuple[Shown, list[Square]]], number: int, look: L
         number: of frames.
         look: what is drawn.
         aspect: width over height of the upright frames.
+        peaks: what is at its strongest in a frame, by `frame_index`.
     """
     columns = max(1, min(number, 6 if aspect < 1 else 4 if number > 4 else 3 if number == 3 else 2))
     cell = (320 if aspect < 1 else 480 if columns > 3 else 640, 0)
@@ -83,6 +98,9 @@ def draw_sheet(shown: Iterable[tuple[Shown, list[Square]]], number: int, look: L
         draw = ImageDraw.Draw(sheet)
         words = f"{clock_text(item.frame.time_us)}   frame {item.frame.index}"
         tag(draw, (corner[0], corner[1] + cell[1]), words, 14, RAISED, INK)
+        if item.frame.index in peaks:
+            happens = shortened(f"peak of {', '.join(peaks[item.frame.index])}", 13, cell[0] - 20)
+            tag(draw, (corner[0], corner[1] + cell[1] - 24), happens, 13, WARNING, GROUND)
         draw_summary(sheet, (corner[0], corner[1] + cell[1]), cell[0], _summarised(item.sampled, look.track_id))
     draw_footer(ImageDraw.Draw(sheet), look, (0, height - _FOOTER, width, height), 1.0, 13.5)
     return sheet

@@ -1,4 +1,4 @@
-"""Views. The time line below a clip: some columns of one track as curves, when each track is there, and a cursor."""
+"""Views. The time line below a clip: some columns of one track as curves, its events, the times of tracks, a cursor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,20 @@ from PIL import Image, ImageDraw
 
 from featray.errors import UsageError
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
-from featray.views.canvas import FAINT, GROUND, INK, MUTED, RAISED, WARNING, Colour, Strokes, text, track_colour
+from featray.views.canvas import (
+    FAINT,
+    GROUND,
+    INK,
+    MUTED,
+    RAISED,
+    WARNING,
+    Colour,
+    Strokes,
+    legible_on,
+    text,
+    track_colour,
+)
+from featray.views.happenings import Event, in_rows
 from featray.views.selection import SampledFrame
 from featray.views.times import clock_text
 
@@ -28,7 +41,14 @@ PLOTTED: Final[dict[str, tuple[float, float]]] = {
 
 _COLOURS: Final[tuple[Colour, ...]] = ((120, 208, 255), WARNING, (155, 229, 100), (244, 114, 182))
 _LANES: Final = 6
+_EVENT_ROWS: Final = 4
+_EVENT_ROW: Final = 13
 _STEPS_S: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+
+
+def timeline_height(events: Sequence[Event]) -> int:
+    """Of a time line with these events, in units."""
+    return HEIGHT + (_EVENT_ROWS * _EVENT_ROW + 6 if events else 0)
 
 
 class Timeline:
@@ -43,6 +63,7 @@ class Timeline:
         width_px: int,
         unit: float,
         unusable: tuple[str, ...] = (),
+        events: Sequence[Event] = (),
     ) -> None:
         """Draw the curves.
 
@@ -54,13 +75,15 @@ class Timeline:
             width_px: of the whole line.
             unit: px a unit.
             unusable: columns that the weights do not estimate; their curves say so.
+            events: of the video; those of the track are shown.
 
         Raises:
             UsageError: a column cannot be plotted.
         """
         check_columns(columns)
         self._unit, self._span_us = unit, span_us
-        self._blank = Image.new("RGB", (width_px, round(HEIGHT * unit)), RAISED)
+        self._events = [event for event in events if event.track_id == track_id]
+        self._blank = Image.new("RGB", (width_px, round(timeline_height(events) * unit)), RAISED)
         self._left, self._right = 18 * unit, width_px - 18 * unit
         self._top, self._bottom = 34 * unit, 98 * unit
         draw = ImageDraw.Draw(self._blank)
@@ -68,6 +91,7 @@ class Timeline:
         middle = (self._top + self._bottom) / 2
         draw.line((self._left, middle, self._right, middle), fill=FAINT)
         self._ticks(draw)
+        self._event_bars(draw, bool(events))
         self._lanes(draw, frames)
         strokes = Strokes(self._blank, (0, self._top - 3, width_px, self._bottom + 3), 2)
         x = self._left
@@ -87,6 +111,20 @@ class Timeline:
         draw.rectangle((x - 0.6 * self._unit, self._top - 4, x + 0.6 * self._unit, self._lane_bottom), fill=INK)
         text(draw, (self._right, 16.5 * self._unit), clock_text(time_us), 13 * self._unit, INK, "rm")
         return picture
+
+    def _event_bars(self, draw: ImageDraw.ImageDraw, there: bool) -> None:
+        """Bars of the events, with their names where they have room."""
+        unit, top = self._unit, self._bottom + 20 * self._unit
+        self._lane_top = top + (_EVENT_ROWS * _EVENT_ROW + 6) * unit * there
+        first, last = self._span_us
+        inside = [event for event in self._events if event.end_us >= first and event.start_us <= last]
+        for row, event in in_rows(inside, _EVENT_ROWS):
+            start, end = self._x(max(event.start_us, first)), self._x(min(event.end_us, last))
+            y, end = top + row * _EVENT_ROW * unit, max(end, start + 2)
+            draw.rectangle((start, y, end, y + (_EVENT_ROW - 2) * unit), fill=event.colour)
+            if draw.textlength(event.name, font_size=10 * unit) + 4 * unit < end - start:
+                middle = y + (_EVENT_ROW - 2) / 2 * unit
+                text(draw, (start + 2 * unit, middle), event.name, 10 * unit, legible_on(event.colour))
 
     def _x(self, time_us: int) -> float:
         first, last = self._span_us
@@ -123,7 +161,7 @@ class Timeline:
             for face in frame.faces:
                 seen.setdefault(face.track_id, []).append(number)
         chosen = sorted(sorted(seen, key=lambda track: -len(seen[track]))[:_LANES])
-        top = self._bottom + 20 * self._unit
+        top = self._lane_top
         for lane, track in enumerate(chosen):
             y = top + lane * 5.5 * self._unit
             numbers = np.asarray(seen[track])

@@ -71,7 +71,7 @@ def out(clips, tmp_path_factory):
 def both(out, tmp_path_factory):
     """The job's output, over a hand-made one: other datasets, and one path field less."""
     folder = tmp_path_factory.mktemp("both") / "out"
-    write_output(folder)
+    write_output(folder, derived=True)
     shutil.copytree(out, folder, dirs_exist_ok=True)
     return folder
 
@@ -275,7 +275,7 @@ def test_a_query_runs_on_the_jobs_output(out, file):
 
 
 def test_queries_give_the_same_in_spark(both, spark):
-    assert len(PORTABLE) == 9
+    assert len(PORTABLE) == 11
     view_all(spark, both)
     for file in PORTABLE:
         found = [row.asDict() for row in spark.sql(file.read_text()).collect()]

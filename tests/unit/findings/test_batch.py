@@ -252,6 +252,31 @@ def test_expressions_compute_what_they_say():
     assert np.isnan(own(columns)[7]) and np.isfinite(own(columns)[:7]).any()
 
 
+def test_asymmetry_is_left_minus_right_over_time():
+    rng = np.random.default_rng(13)
+    pts = clock("vfr", 20, rng)
+    columns = columns_of(len(pts), 13)
+    late = pts >= 10_000_000  # half of the time, whatever the number of samples
+    columns["mouthSmileLeft"] = np.where(late, 0.9, 0.5).astype(np.float32)
+    columns["mouthSmileRight"] = np.full(len(pts), 0.5, np.float32)
+    columns["browDownLeft"] = np.where(late, np.nan, 0.2).astype(np.float32)
+    columns["browDownRight"] = np.full(len(pts), 0.3, np.float32)
+    columns["AU01"] = np.where(late, 0.2, 0.0).astype(np.float32)  # stands for what the mesh gives
+    (row,) = derive(pts, np.zeros(len(pts)), columns)[0].to_pylist()
+    assert row["asymmetry_mouthSmile"] == pytest.approx(0.2, abs=0.005)
+    assert row["asymmetry_browDown"] == pytest.approx(-0.1), "where one is not known, neither counts"
+    assert row["asymmetry_mesh_mouth"] == row["asymmetry_mesh_brows"] == pytest.approx(0.1, abs=0.005)
+
+
+def test_gaze_on_the_camera_is_a_share_of_the_time_that_it_is_known():
+    pts = clock("25", 10, None)
+    columns = columns_of(len(pts), 14)
+    at = pts / 1e6
+    columns["gaze_angle"] = np.where(at < 2, np.nan, np.where(at < 4, 0.1, 0.6)).astype(np.float32)
+    (row,) = derive(pts, np.zeros(len(pts)), columns)[0].to_pylist()
+    assert row["gaze_on_camera"] == pytest.approx(0.25)
+
+
 def test_a_raised_corner_of_the_mouth_is_measured_in_any_picture():
     rng = np.random.default_rng(12)
     mesh = rng.uniform(0, 100, (1, 478, 3))

@@ -57,6 +57,30 @@ def test_shifts_are_those_of_the_matched_rows(two, found):
     assert by_name["AU12"].mean_abs > 0.001 and by_name["score"].mean_abs == 0
 
 
+def test_events_are_counted_and_met_as_loops_do(two, found):
+    sides = [two.rows("SELECT * FROM events", release) for release in (two.before, two.after)]
+    tracks = [two.rows("SELECT * FROM tracks", release) for release in (two.before, two.after)]
+    derived = found.derived
+    assert derived.a == derived.b == tracks[0][0]["derivation"]
+    assert (derived.tracks_a, derived.tracks_b) == (len(tracks[0]), len(tracks[1]))
+    assert derived.seen_s_b == pytest.approx(sum(row["seen_s"] for row in tracks[1]))
+
+    def met(one, others):
+        return any(
+            (one["video_id"], one["kind"]) == (other["video_id"], other["kind"])
+            and one["start_us"] <= other["end_us"]
+            and other["start_us"] <= one["end_us"]
+            for other in others
+        )
+
+    expected = {}
+    for kind in {row["kind"] for side in sides for row in side}:
+        a, b = ([row for row in side if row["kind"] == kind] for side in sides)
+        expected[kind] = (len(a), len(b), sum(met(row, b) for row in a), sum(met(row, a) for row in b))
+    assert {k.kind: (k.a, k.b, k.a_met, k.b_met) for k in derived.kinds} == expected
+    assert expected and derived.kinds[0].a + derived.kinds[0].b == max(a + b for a, b, *_ in expected.values())
+
+
 def test_a_release_against_itself_does_not_move(two):
     same = diff_releases(two.output, two.after, two.after)
     assert same.matched == same.faces_a == same.faces_b > 10

@@ -59,8 +59,13 @@ def test_tables_sort_on_click_and_back(opened):
 
 
 def test_plots_and_pictures_are_seen(opened):
-    sizes = opened.eval_on_selector_all("figure svg", "all => all.map(s => s.getBoundingClientRect().height)")
+    heights = "all => all.map(s => s.getBoundingClientRect().height)"
+    sizes = opened.eval_on_selector_all("section:not(#happened) figure svg", heights)
     assert len(sizes) == 8 and min(sizes) > 100
+    strips = opened.eval_on_selector_all("#happened figure svg", heights)
+    assert len(strips) == 1 and strips[0] > 30, "one video has a face"
+    wide = "all => all.every(r => r.getBoundingClientRect().width >= 1)"
+    assert opened.eval_on_selector_all("#happened rect", wide)
     assert opened.eval_on_selector_all(".moments img", "all => all.every(i => i.naturalWidth === 208)")
 
 

@@ -108,7 +108,7 @@ def test_killed_anywhere_and_run_again_the_tables_are_equal(out, partition, afte
 
     with (
         mock.patch.object(writer, "upload", die(upload)),
-        mock.patch("featray.upkeep.derive.write_commit", die(write_commit)),
+        mock.patch("featray.tables.derived.write_commit", die(write_commit)),
         pytest.raises(Killed),
     ):
         derive_partition(partition, OTHER)
@@ -190,10 +190,17 @@ def test_an_older_output_is_read_and_derived(tmp_path):
     old = shutil.copytree(Path(__file__).parents[2] / "data" / "older_output", tmp_path / "old")
     with open_tables(str(old)) as out:
         assert len(out.tracks) == len(out.events) == 0 and len(out.summary) == 3
+    output = open_output(str(old))
+    # Older footers say less, which verify says; of tables that are not there it says nothing.
+    assert all(problem.text.startswith("footer: ") for problem in verify(output).problems)
+    assert read_status(output)["derived"] == []
+    assert run_sql(connect(output), "SELECT kind FROM events").read_all().num_rows == 0
     done = CliRunner().invoke(main, ["derive", str(old), "--set", "derive.baseline=p10"])
     assert done.exit_code == 0 and ": 2 shards derived; 1 tracks, " in done.stdout
     with open_tables(str(old)) as out:
         assert out.sql("SELECT site, session FROM tracks").fetchall() == [("berlin", "007")]
+    assert all(problem.text.startswith("footer: ") for problem in verify(output).problems)
+    assert [one["shards"] for one in read_status(output)["derived"]] == [2]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,63 @@
+"""Graph. Deriving published shards in tasks on Ray, a shard a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import ray
+import ray.exceptions
+
+from featray.errors import OutputError
+from featray.graph.connection import connect, nodes
+from featray.graph.ray_session import as_own_error
+from featray.redaction import redact_logs
+from featray.tables.commits import Commit, read_commit
+from featray.tables.derived import Derive, derive_commit
+from featray.tables.lease import HeldPartition
+
+_WAITING: Final = 2
+"""Tasks asked for beyond the CPUs there are, a CPU: what a task needs to know is made as it is asked for."""
+
+
+def derive_on_ray(partition: HeldPartition, todo: Iterator[tuple[str, Derive]]) -> Iterator[Commit]:
+    """Derive commits by their names and yield each as it is then, in the order in which they are done.
+
+    Raises:
+        FeatrayError: what ended a task; those that were done stay so.
+    """
+    started = connect()
+    try:
+        most = max(1, int(sum(node.cpus for node in nodes().values()))) * _WAITING
+        waiting: list[Any] = []
+        for name, derive in todo:
+            waiting.append(_derive.remote(partition, name, derive))
+            if len(waiting) >= most:
+                waiting, done = _next(waiting)
+                yield done
+        while waiting:
+            waiting, done = _next(waiting)
+            yield done
+    except ray.exceptions.RayError as error:
+        raise as_own_error(error) from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _next(waiting: list[Any]) -> tuple[list[Any], Commit]:
+    done, rest = ray.wait(waiting)
+    commit: Commit = ray.get(done[0])
+    return rest, commit
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def _derive(partition: HeldPartition, name: str, derive: Derive) -> Commit:
+    """`derive_commit` as a task. One that is retried finds the commit as it was, or done."""
+    redact_logs()
+    commit = read_commit(partition, name)
+    if commit is None:
+        raise OutputError(f"commit {name} is gone while it was derived; run again")
+    if derive.name in commit.derived and commit.derived_from.get(derive.name, {}) == derive.made_from:
+        return commit
+    return derive_commit(partition, commit, derive)

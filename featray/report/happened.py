@@ -1,0 +1,150 @@
+"""Report. What happened: events by kind, and for some videos a strip of when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import Any, Final
+
+from featray.names import AU_NAMES_20
+from featray.report.plots import BLUE, MUTED, PALE, RED, RULE, Plot
+from featray.report.scope import Scope
+from featray.tables.query import literal
+from featray.views.times import clock_text
+
+STRIPS: Final = 12
+_SHOWN: Final = 400
+"""Events a strip, the longest: a page with an hour of episodes would be slow and say no more."""
+
+_WIDTH: Final = 1000
+_LEFT: Final = 92
+_LANE: Final = 15
+_TELLING: Final = (
+    ("smile", "smile", "#4d8f2f"),
+    ("emotion_happy", "happy", "#b98300"),
+    ("emotion_sad", "sad", "#3f62b5"),
+    ("emotion_surprise", "surprise", "#7d4bb3"),
+    ("emotion_fear", "fear", "#2b8f74"),
+    ("emotion_disgust", "disgust", "#5f7a2b"),
+    ("emotion_anger", "anger", RED),
+    ("nod", "nod", "#7d4bb3"),
+    ("shake", "shake", "#7d4bb3"),
+    ("gaze_away", "gaze away", "#b35c00"),
+    ("blink", "blink", MUTED),
+)
+_OWN_COLOUR: Final = "#b0307d"
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A video: what it is called, and a picture of when what happens in it."""
+
+    name: str
+    plot: Plot
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Happened:
+    """Events of a release.
+
+    Attributes:
+        derivation: whose they are.
+        minutes: that faces were seen, over all tracks.
+        kinds: a row a kind, the commonest first.
+        strips: of some videos.
+        videos: that have tracks.
+    """
+
+    derivation: str
+    minutes: float
+    kinds: list[dict[str, Any]]
+    strips: list[Strip]
+    videos: int
+
+
+def read_happened(scope: Scope, *, blur: bool) -> Happened | None:
+    """What is derived from the release, of the derivation that was made last; None if nothing is."""
+    totals = scope.row(
+        "SELECT coalesce(sum(seen_s), 0) / 60 AS minutes, count(DISTINCT video_id) AS videos, "
+        "max(derivation) AS derivation FROM in_tracks"
+    )
+    if not totals["videos"]:
+        return None
+    kinds = scope.rows(
+        "SELECT kind, count(*) AS events, count(DISTINCT video_id) AS videos, "
+        "median((end_us - start_us) / 1e6) FILTER (NOT open_start AND NOT open_end) AS seconds, "
+        "count(*) FILTER (open_start OR open_end) AS cut_off FROM in_events GROUP BY kind ORDER BY events DESC, kind"
+    )
+    chosen = scope.rows(
+        "SELECT t.video_id, any_value(coalesce(v.member, v.uri)) AS place, min(start_us) AS start_us, "
+        "max(end_us) AS end_us FROM in_tracks t JOIN in_videos v USING (video_id) "
+        f"GROUP BY t.video_id ORDER BY hash(t.video_id), t.video_id LIMIT {STRIPS}"
+    )
+    ids = ", ".join(literal(row["video_id"]) for row in chosen)
+    events = scope.rows(
+        "SELECT video_id, track_id, kind, start_us, end_us, peak, count(*) OVER (PARTITION BY video_id) AS n "
+        f"FROM in_events WHERE video_id IN ({ids}) QUALIFY row_number() OVER "
+        f"(PARTITION BY video_id ORDER BY end_us - start_us DESC, start_us, kind, track_id) <= {_SHOWN}"
+    )
+    seen = scope.rows(f"SELECT video_id, start_us, end_us FROM in_tracks WHERE video_id IN ({ids}) ORDER BY start_us")
+    strips = [_strip(row, events, seen, blur=blur) for row in chosen]
+    return Happened(totals["derivation"], float(totals["minutes"]), kinds, strips, totals["videos"])
+
+
+def _strip(video: dict[str, Any], events: list[dict[str, Any]], seen: list[dict[str, Any]], *, blur: bool) -> Strip:
+    mine = [event for event in events if event["video_id"] == video["video_id"]]
+    tracks = [one for one in seen if one["video_id"] == video["video_id"]]
+    lanes = [("face", PALE, tracks)]
+    known = {kind for kind, _, _ in _TELLING} | set(AU_NAMES_20)
+    for kind, label, colour in _TELLING:
+        lanes.append((label, colour, [event for event in mine if event["kind"] == kind]))
+    for kind in sorted({event["kind"] for event in mine} - known):
+        lanes.append((kind, _OWN_COLOUR, [event for event in mine if event["kind"] == kind]))
+    lanes.append(("action units", BLUE, [event for event in mine if event["kind"] in AU_NAMES_20]))
+    lanes = [lane for lane in lanes if lane[2]]
+    name = video["video_id"] if blur else video["place"].rstrip("/").rsplit("/", 1)[-1]
+    said = ", ".join(f"{label}: {len(found)}" for label, _, found in lanes[1:]) or "no events"
+    svg = _svg(lanes, int(video["start_us"]), int(video["end_us"]))
+    return Strip(name, Plot(svg, f"What happened in {name}. {said}"), mine[0]["n"] - len(mine) if mine else 0)
+
+
+def _svg(lanes: list[tuple[str, str, list[dict[str, Any]]]], first_us: int, last_us: int) -> str:
+    """Lanes of bars under a line of times. Action units share a lane: the darker, the more of them at once."""
+    height, span = len(lanes) * _LANE + 20, max(1, last_us - first_us)
+
+    def x(time_us: int) -> float:
+        return _LEFT + (_WIDTH - _LEFT - 4) * (time_us - first_us) / span
+
+    parts = [f'<svg aria-hidden="true" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}">']
+    for number in range(5):
+        time = first_us + span * number // 4
+        anchor = ("start", "middle", "middle", "middle", "end")[number]
+        parts.append(f'<path d="M{x(time):.1f} 0V{height - 16}" stroke="{RULE}" fill="none"/>')
+        parts.append(
+            f'<text x="{x(time):.1f}" y="{height - 4}" font-size="11" fill="{MUTED}" text-anchor="{anchor}">'
+            f"{clock_text(time)}</text>"
+        )
+    for row, (label, colour, found) in enumerate(lanes):
+        y = row * _LANE
+        parts.append(
+            f'<text x="{_LEFT - 8}" y="{y + 11}" font-size="11.5" fill="#1f2733" text-anchor="end">'
+            f"{escape(label[:16])}</text>"
+        )
+        shade = ' fill-opacity="0.3"' if label == "action units" else ""
+        parts.append(f'<g fill="{colour}"{shade}>')
+        for one in found:
+            start, end = x(one["start_us"]), x(one["end_us"])
+            title = "" if "kind" not in one else f"<title>{escape(_told(one))}</title>"
+            parts.append(
+                f'<rect x="{start:.1f}" y="{y + 2}" width="{max(end - start, 1.5):.1f}" height="{_LANE - 4}">'
+                f"{title}</rect>"
+            )
+        parts.append("</g>")
+    return "".join([*parts, "</svg>"])
+
+
+def _told(event: dict[str, Any]) -> str:
+    seconds = (event["end_us"] - event["start_us"]) / 1e6
+    when = f"{clock_text(int(event['start_us']))}, {seconds:.2f} s"
+    return f"{event['kind']}, track {event['track_id']}: {when}, peak {event['peak']:.2f}"

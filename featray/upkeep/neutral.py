@@ -1,0 +1,168 @@
+"""Upkeep. The neutral videos of a release, wherever in it they lie, and what the rows of a shard follow from by them.
+
+A derivation with `baseline: neutral` needs, of each shard, the published neutral videos that share a key with one of
+its videos. Which those are is found in `videos.extra` and in the path fields. What they were when rows were made stands
+in the commit, as a digest for each key. Where that differs from what there is now (a neutral video came, was replaced,
+was erased or lost a track), the shard is derived again. So rows follow from what is published, and not from the order
+in which it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from featray.config_derive import NeutralConfig
+from featray.errors import printable
+from featray.findings.batch import Levels
+from featray.findings.derive import Derivation
+from featray.findings.neutral import Mark, Rest, SpansUs, pooled, read_mark, read_rest
+from featray.findings.rows import Rows
+from featray.tables.commits import Commit, CommittedVideo
+from featray.tables.derived import open_sources
+from featray.tables.layout import Partition
+from featray.tables.rewrite import open_parquet
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A neutral video.
+
+    Attributes:
+        commit: the commit that holds it.
+        spans_us: its neutral parts.
+        identity: digest of what was published of it, and of those parts.
+    """
+
+    video_id: str
+    commit: str
+    spans_us: SpansUs
+    identity: str
+
+
+@dataclass
+class NeutralVideos:
+    """The neutral videos of a partition, as they are published now.
+
+    Attributes:
+        columns: of the manifest that videos have, where none is neutral.
+    """
+
+    partition: Partition
+    derivation: Derivation
+    columns: set[str] = field(default_factory=set)
+    _sources: dict[str, list[Source]] = field(default_factory=dict)
+    _commits: dict[str, Commit] = field(default_factory=dict)
+    _rests: dict[str, Rest] = field(default_factory=dict)
+    _read: set[str] = field(default_factory=set)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(map(len, self._sources.values()))
+
+    def look(self, commits: Iterable[Commit]) -> NeutralVideos:
+        """Find them in the commits of the partition; reads one small column of `videos`."""
+        for commit in commits:
+            published = {video.video_id: video for video in commit.videos}
+            for video_id, mark in self._marks(commit, told=True):
+                if mark.spans_us and mark.key is not None and video_id in published:
+                    identity = _identity(published[video_id], mark.spans_us)
+                    source = Source(video_id, commit.name, mark.spans_us, identity)
+                    self._sources.setdefault(mark.key, []).append(source)
+                    self._commits.setdefault(commit.name, replace(commit, videos=[], rewrites=[]))
+        for sources in self._sources.values():
+            sources.sort(key=lambda source: source.video_id)
+        return self
+
+    def is_current(self, commit: Commit) -> bool:
+        """Whether rows of a commit under this derivation were made from the neutral videos that there are."""
+        made_from = commit.derived_from.get(self.derivation.name, {})
+        return all(made_from.get(whose) == what for whose, what in self._made_from(self._keys(commit)).items())
+
+    def derivation_of(self, commit: Commit) -> Derivation:
+        """The derivation of a commit, with the baselines of its videos; reads faces of neutral videos."""
+        keys = self._keys(commit)
+        of_key = {key: self._levels(key) for key in sorted(set(keys.values()))}
+        levels = {video: level for video, key in keys.items() if (level := of_key[key]) is not None}
+        return replace(self.derivation, neutral=levels, made_from=self._made_from(keys))
+
+    def _made_from(self, keys: Mapping[str, str]) -> dict[str, str]:
+        return {
+            _digest(key): _digest(*(source.identity for source in self._sources.get(key, [])))
+            for key in sorted(set(keys.values()))
+        }
+
+    def _keys(self, commit: Commit) -> dict[str, str]:
+        """Whose the videos of a commit are; without those of which it is not said."""
+        return {video_id: mark.key for video_id, mark in self._marks(commit) if mark.key is not None}
+
+    def _levels(self, key: str) -> Levels | None:
+        sources = self._sources.get(key, [])
+        for name in sorted({source.commit for source in sources} - self._read):
+            self._read_commit(name)
+        return pooled(self._rests[one.video_id] for one in sources if one.video_id in self._rests)
+
+    def _read_commit(self, name: str) -> None:
+        """Read what all neutral videos of a commit give: its files are opened once."""
+        spans = {
+            source.video_id: source.spans_us
+            for sources in self._sources.values()
+            for source in sources
+            if source.commit == name
+        }
+        with open_sources(self.partition, [f for f in self._commits[name].files if f.table == "faces"]) as files:
+            if files["faces"]:
+                self._rests |= read_rest(Rows(files["faces"]), spans, self.derivation.config.gap_s)
+        self._read.add(name)
+
+    def _marks(self, commit: Commit, *, told: bool = False) -> Iterator[tuple[str, Mark]]:
+        config = self.derivation.config.neutral
+        assert config is not None
+        for file in commit.files:
+            if file.table == "videos":
+                fields = self.partition.fields_of(file.path)
+                with open_parquet(self.partition.output.root.child(file.path)) as opened:
+                    for video_id, extra in _extras(opened):
+                        columns = {**fields, **extra}
+                        self.columns |= columns.keys() if told and not self._sources else set()
+                        yield video_id, _mark(video_id, columns, config, told=told)
+
+
+def _mark(video_id: str, columns: Mapping[str, Any], config: NeutralConfig, *, told: bool) -> Mark:
+    try:
+        return read_mark(video_id, columns, config)
+    except ValueError as error:
+        if told:
+            what = f"{printable(config.marked_by)} is {printable(str(error)[:80])!r}"
+            log.warning("video %s: %s, neither yes or no nor spans such as 2.5-10; it counts as no", video_id, what)
+        return read_mark(video_id, {**columns, config.marked_by: None}, config)
+
+
+def _extras(file: pq.ParquetFile) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Video ids with the columns of the manifest, which may have been written by somebody else."""
+    names = [name for name in ("video_id", "extra") if name in file.schema_arrow.names]
+    for group in range(file.num_row_groups):
+        for row in file.read_row_group(group, columns=names).to_pylist():
+            try:
+                found = json.loads(row.get("extra") or "{}")
+            except (ValueError, RecursionError):
+                found = {}
+            yield row["video_id"], found if isinstance(found, dict) else {}
+
+
+def _identity(video: CommittedVideo, spans_us: SpansUs) -> str:
+    """Digest of what was published of a video. Erasing a track changes the number of faces, all else the work key."""
+    return _digest(video.video_id, video.work_key, video.status, str(video.frames), str(video.faces), repr(spans_us))
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]

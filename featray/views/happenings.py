@@ -1,0 +1,110 @@
+"""Views. Events of a video as pictures show them: which, in which colour, in which row, and which are the strongest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import duckdb
+
+from featray.names import AU_NAMES_20, EMOTION_NAMES_7
+from featray.tables.query import read_rows, run_sql
+from featray.views.canvas import MUTED, WARNING, Colour
+from featray.views.panel import EMOTION_COLOURS
+from featray.views.selection import SampledFrame, VideoRow
+
+_AU_COLOUR: Final[Colour] = (120, 208, 255)
+_OWN_COLOUR: Final[Colour] = (244, 114, 182)
+COLOURS: Final[dict[str, Colour]] = {
+    **dict.fromkeys(AU_NAMES_20, _AU_COLOUR),
+    **{f"emotion_{name}": EMOTION_COLOURS[name] for name in EMOTION_NAMES_7},
+    "smile": (155, 229, 100),
+    "blink": MUTED,
+    "gaze_away": WARNING,
+    **dict.fromkeys(("nod", "shake"), (186, 130, 246)),
+}
+"""Of kinds; those of a user share another."""
+
+_SHOWN_FIRST: Final = ("smile", *(f"emotion_{name}" for name in EMOTION_NAMES_7), "nod", "shake", "gaze_away")
+_SHOWN_LAST: Final = ("AU43", "blink")
+"""Closed eyes are no expression."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A row of `events`, as far as it is drawn."""
+
+    track_id: int
+    kind: str
+    start_us: int
+    peak_us: int
+    end_us: int
+    peak: float
+
+    @property
+    def name(self) -> str:
+        """What it is called in a picture."""
+        return self.kind.removeprefix("emotion_").replace("_", " ")
+
+    @property
+    def colour(self) -> Colour:
+        """Of its kind."""
+        return COLOURS.get(self.kind, _OWN_COLOUR)
+
+
+def read_video_events(connection: duckdb.DuckDBPyConnection, video: VideoRow) -> list[Event]:
+    """The events of a video, of the derivation that views show, by track and start; none in older outputs."""
+    columns = ", ".join(Event.__annotations__)
+    sql = f"SELECT {columns} FROM events WHERE {video.where} ORDER BY track_id, start_us, kind"
+    return [Event(**row) for row in read_rows(run_sql(connection, sql))]
+
+
+def _rank(event: Event) -> tuple[int, float, int, str]:
+    group = 0 if event.kind in _SHOWN_FIRST else 2 if event.kind in _SHOWN_LAST else 1
+    return group, -event.peak, event.start_us, event.kind
+
+
+def in_rows(events: Sequence[Event], most: int) -> list[tuple[int, Event]]:
+    """Put events into rows in which none overlap, as far as `most` rows hold them; the telling ones first.
+
+    Returns:
+        Row and event, by start.
+    """
+    taken: list[list[tuple[int, int]]] = [[] for _ in range(most)]
+    placed = []
+    for event in sorted(events, key=_rank):
+        for row, spans in enumerate(taken):
+            if all(event.end_us < start or event.start_us > end for start, end in spans):
+                spans.append((event.start_us, event.end_us))
+                placed.append((row, event))
+                break
+    return sorted(placed, key=lambda item: (item[1].start_us, item[0]))
+
+
+def strongest_peaks(
+    frames: Sequence[SampledFrame], events: Sequence[Event], track_id: int | None, most: int
+) -> dict[int, list[str]]:
+    """Frames of the peaks of a track's strongest events, one of each kind, and what happens in them.
+
+    Args:
+        frames: that can be shown.
+        events: of the video.
+        track_id: whose.
+        most: frames at most.
+
+    Returns:
+        Names of kinds, by `frame_index`.
+    """
+    of_time = {frame.pts_us: frame for frame in frames if frame.face(track_id) is not None}
+    found: dict[int, list[str]] = {}
+    kinds: set[str] = set()
+    for event in sorted((event for event in events if event.track_id == track_id), key=_rank):
+        frame = of_time.get(event.peak_us)
+        if frame is None or event.kind in kinds:
+            continue
+        if frame.frame_index not in found and len(found) == most:
+            continue
+        kinds.add(event.kind)
+        found.setdefault(frame.frame_index, []).append(event.name)
+    return found

@@ -1,0 +1,243 @@
+"""Baselines from neutral videos: of the same key, wherever they are published, whenever they came, and no longer."""
+
+import json
+import shutil
+from unittest import mock
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from featray.cli import main
+from featray.config_derive import DeriveConfig, NeutralConfig
+from featray.findings.derive import Derivation
+from featray.findings.neutral import WHOLE, read_mark
+from featray.tables import derived as derived_module
+from featray.tables import writer
+from featray.tables.commits import read_commits, write_commit
+from featray.tables.lease import HeldPartition
+from featray.tables.query import connect
+from featray.tables.replace import without_videos
+from featray.upkeep.compact import compact_partition
+from featray.upkeep.derive import derive_partition
+from featray.upkeep.erase import erase
+from featray.upkeep.rederive import Rederive, differences
+from tests.fixtures.people import FRAMES, add_shard, derived_files, derived_rows, open_people, video_id
+from tests.fixtures.runs import Killed
+
+UNIT = {"on_at": 0.3, "off_at": 0.2, "least_s": 0.1, "merge_s": 0.1, "relative": True}
+REST = Derivation(
+    DeriveConfig.model_validate(
+        {"baseline": "neutral", "neutral": {"marked_by": "rest", "key": "participant"}, "action_units": UNIT}
+    )
+)
+
+
+def extra(participant, rest=None):
+    return json.dumps({"participant": participant, "rest": rest})
+
+
+def smiling(level):
+    """A smile of one second, 0.4 above a level."""
+    return np.where((np.arange(FRAMES) >= 25) & (np.arange(FRAMES) < 50), level + 0.4, level)
+
+
+TASKS = {
+    "anna": (extra("p1"), smiling(0.3)),
+    "ben": (extra("p2"), smiling(0.1)),
+    "nobody": (None, smiling(0.1)),
+    "only": (extra("p3"), smiling(0.1)),
+}
+# The second half of anna's recording is at rest; of ben's two, one is twice as long.
+ANNA_RESTS = {"anna at rest": (extra("p1", "2-4"), np.where(np.arange(FRAMES) < 50, 0.9, 0.3))}
+BEN_RESTS = {
+    "ben at rest": (extra("p2", "yes"), np.full(FRAMES, 0.1)),
+    "ben again": (extra("p2", True), np.where(np.arange(FRAMES) < 50, 0.4, np.nan)),
+}
+
+
+@pytest.fixture
+def root(tmp_path):
+    add_shard(tmp_path / "out", "tasks", TASKS)
+    add_shard(tmp_path / "out", "rests", ANNA_RESTS | BEN_RESTS)
+    return tmp_path / "out"
+
+
+def of_unit(root, *columns):
+    found = connect(open_people(root)[0]).sql(f"SELECT video_id, {', '.join(columns)} FROM tracks").fetchall()
+    return {name: values for name in TASKS | ANNA_RESTS | BEN_RESTS for key, *values in found if key == video_id(name)}
+
+
+def test_a_baseline_is_that_of_neutral_videos_of_the_same_participant(root):
+    _, partition = open_people(root)
+    done = derive_partition(partition, REST)
+    assert (done.shards, done.already, done.again, done.neutral_videos, done.note) == (2, 0, 0, 3, "")
+    found = of_unit(root, "AU12_baseline", "AU12_episodes", "AU12_active")
+    assert found["anna"] == pytest.approx([0.3, 1, 0.25])
+    # Median of each, weighted by the time that its face was seen.
+    assert found["ben"] == pytest.approx([(0.1 * 2 + 0.4) / 3, 1, 0.25])
+    assert found["anna at rest"] == pytest.approx([0.3, 1, 0.5]), "what is not marked is as any other video"
+    assert found["only"] == found["nobody"] == [None, None, None], "not known is not zero"
+    other = connect(open_people(root)[0]).sql("SELECT AU01_baseline FROM tracks WHERE AU12_baseline < 0.25").fetchall()
+    assert other == pytest.approx(np.float32([[0.1]] * 3))
+    sql = "SELECT count(*), count(variant), count(DISTINCT video_id) FROM events WHERE kind = 'smile'"
+    smiles, told, videos = connect(open_people(root)[0]).sql(sql).fetchall()[0]
+    assert smiles > told == smiles - 2 and videos > 3, "with or without cheeks cannot be said of 'only' and 'nobody'"
+    assert derive_partition(partition, REST).already == 2
+
+
+def test_of_several_people_the_one_seen_most_is_the_one_at_rest(tmp_path):
+    passing = np.where(np.arange(FRAMES) < 40, 0.9, np.nan)
+    rest = {"rest": (extra("p1", "1"), [passing, np.full(FRAMES, 0.2)])}
+    add_shard(tmp_path / "out", "a", rest | {"anna": TASKS["anna"]})
+    derive_partition(open_people(tmp_path / "out")[1], REST)
+    sql = "SELECT DISTINCT AU12_baseline FROM tracks"
+    assert connect(open_people(tmp_path / "out")[0]).sql(sql).fetchall() == [(np.float32(0.2),)]
+
+
+def test_whatever_came_first_the_rows_are_the_same_and_made_again_where_they_must(root, tmp_path):
+    derive_partition(open_people(root)[1], REST)
+    late = tmp_path / "late"
+    output, partition = open_people(late)
+    add_shard(late, "tasks", TASKS)
+    done = derive_partition(partition, REST)
+    assert done.neutral_videos == 0 and "column 'rest' marks; columns there are: participant, rest" in done.note
+    assert of_unit(late, "AU12_baseline")["anna"] == [None]
+    add_shard(late, "more", {"else": (extra("p9"), smiling(0.2))})
+    add_shard(late, "rests", ANNA_RESTS | BEN_RESTS)
+    done = derive_partition(partition, REST)
+    assert (done.shards, done.again, done.already) == (3, 1, 0)
+    assert len(derived_files(late)) == 6, "rows that were made again took the place of the older ones"
+    add_shard(late, "other", {"stranger": (extra("p8", "yes"), smiling(0.2))})
+    assert derive_partition(partition, REST).again == 0, "a stranger's neutral video changes nobody else's rows"
+    mine = {video_id(name) for name in TASKS | ANNA_RESTS | BEN_RESTS}
+    for table, rows in derived_rows(open_people(root)[0]).items():
+        assert rows and rows == [row for row in derived_rows(output)[table] if row[3] in mine]
+
+
+def test_an_erased_neutral_video_counts_no_longer(root):
+    output, partition = open_people(root)
+    derive_partition(partition, REST)
+    erase(output, video_id("anna at rest"))
+    again = Rederive(partition, lambda: read_commits(partition))
+    for commit in read_commits(partition):
+        assert list(differences(partition, commit, again)) == []
+    assert any("neutral videos have changed since" in line for line in again.unfinished)
+    done = derive_partition(partition, REST)
+    assert (done.shards, done.again, done.neutral_videos) == (2, 2, 2)
+    assert of_unit(root, "AU12_baseline")["anna"] == [None]
+    assert derive_partition(partition, REST).already == 2
+
+
+def test_a_replaced_neutral_video_counts_as_it_is_now(root, tmp_path):
+    _, partition = open_people(root)
+    derive_partition(partition, REST)
+    (old,) = (commit for commit in read_commits(partition) if commit.name == "rests")
+    add_shard(root, "new", {"anna at rest": (extra("p1", "yes"), np.full(FRAMES, 0.25))}, work="b")
+    rest = without_videos(partition, old, {video_id("anna at rest")}, generation="new", scratch=str(tmp_path))
+    write_commit(partition, rest)
+    assert derive_partition(partition, REST).again == 1
+    assert of_unit(root, "AU12_baseline")["anna"] == [pytest.approx(0.25)]
+
+
+def test_compaction_keeps_what_rows_were_made_from(root):
+    output, partition = open_people(root)
+    derive_partition(partition, REST)
+    before = derived_rows(output)
+    compact_partition(partition)
+    (commit,) = (commit for commit in read_commits(partition) if commit.videos)
+    assert derived_rows(output) == before and derive_partition(partition, REST).already == 1
+    again = Rederive(partition, lambda: read_commits(partition))
+    assert list(differences(partition, commit, again)) == [] and again.unfinished == []
+    add_shard(root, "late", {"anna rests": (extra("p1", "yes"), np.full(FRAMES, 0.2))})
+    derive_partition(partition, REST)
+    assert of_unit(root, "AU12_baseline")["anna"] == [pytest.approx(np.float32((0.3 + 2 * 0.2) / 3), abs=0.01)]
+
+
+def test_shards_that_were_made_from_others_are_made_again_after_compaction(root):
+    _, partition = open_people(root)
+    derive_partition(partition, REST)
+    add_shard(root, "late", {"anna rests": (extra("p1", "yes"), np.full(FRAMES, 0.2)), "anna too": TASKS["anna"]})
+    whole = read_commits
+    with mock.patch("featray.upkeep.derive.read_commits", lambda held: [c for c in whole(held) if c.name == "late"]):
+        derive_partition(partition, REST)  # as if it had been killed before the other shards
+    compact_partition(partition)
+    assert derive_partition(partition, REST).again == 1
+    names = ("anna", "anna at rest", "anna too", "anna rests")
+    sql = f"SELECT DISTINCT AU12_baseline FROM tracks WHERE video_id IN {tuple(map(video_id, names))}"
+    assert len(connect(open_people(root)[0]).sql(sql).fetchall()) == 1
+
+
+@pytest.mark.parametrize("after", range(10))
+def test_killed_anywhere_and_run_again_the_tables_are_equal(root, tmp_path, after):
+    """Before each upload, commit and deletion of making rows again."""
+    _, partition = open_people(root)
+    derive_partition(partition, REST)
+    add_shard(root, "late", {"anna rests": (extra("p1", "yes"), np.full(FRAMES, 0.2))})
+    shutil.copytree(root, tmp_path / "undisturbed")
+    derive_partition(open_people(tmp_path / "undisturbed")[1], REST)
+    left = [after]
+
+    def die(do):
+        def dying(*arguments):
+            if not left[0]:
+                raise Killed
+            left[0] -= 1
+            return do(*arguments)
+
+        return dying
+
+    with (
+        mock.patch.object(writer, "upload", die(writer.upload)),
+        mock.patch.object(derived_module, "write_commit", die(write_commit)),
+        mock.patch.object(HeldPartition, "delete", die(HeldPartition.delete)),
+        pytest.raises(Killed),
+    ):
+        derive_partition(partition, REST)
+    derive_partition(partition, REST)
+    assert derived_rows(open_people(root)[0]) == derived_rows(open_people(tmp_path / "undisturbed")[0])
+    assert derived_files(root) == derived_files(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize(
+    ("text", "spans"),
+    [
+        ("yes", WHOLE), (True, WHOLE), (1, WHOLE), (1.0, WHOLE), ("TRUE ", WHOLE),
+        ("", ()), (None, ()), ("no", ()), (0, ()), (False, ()),
+        ("2.5-10", ((2_500_000, 10_000_000),)), ("60 - 65; 0-5", ((0, 5_000_000), (60_000_000, 65_000_000))),
+    ],
+)  # fmt: skip
+def test_marks(text, spans):
+    assert read_mark("v", {"rest": text}, NeutralConfig(marked_by="rest")).spans_us == spans
+
+
+def test_marks_by_value_and_key():
+    config = NeutralConfig(marked_by="condition", value="baseline", key="participant")
+    assert read_mark("v", {"condition": "baseline", "participant": 7}, config) == read_mark(
+        "w", {"condition": " baseline", "participant": "7"}, config
+    )
+    assert read_mark("v", {"condition": "stress", "participant": 7}, config).spans_us == ()
+    assert read_mark("v", {"condition": "baseline", "participant": ""}, config).key is None
+    assert read_mark("v", {"rest": "yes"}, NeutralConfig(marked_by="rest")).key == "v"
+
+
+@pytest.mark.parametrize("text", ["perhaps", "5-2", "1-2-3", "-1-2", "3"])
+def test_a_mark_that_is_none_counts_as_no_and_is_said(text, tmp_path, caplog):
+    add_shard(tmp_path / "out", "a", {"anna": (extra("p1", text), smiling(0.1))})
+    done = derive_partition(open_people(tmp_path / "out")[1], REST)
+    assert done.neutral_videos == 0
+    (line,) = caplog.messages
+    assert f"rest is '{text}', neither yes or no nor spans" in line and video_id("anna") in line
+
+
+def test_the_command_says_what_it_found(root):
+    options = ["--set", "derive.baseline=neutral", "--set", "derive.neutral={marked_by: rest, key: participant}"]
+    done = CliRunner().invoke(main, ["derive", str(root), *options])
+    assert done.exit_code == 0 and ": 2 shards derived; 7 tracks, " in done.stdout
+    assert "; 3 neutral videos" in done.stdout
+    add_shard(root, "late", {"anna rests": (extra("p1", "yes"), np.full(FRAMES, 0.2))})
+    done = CliRunner().invoke(main, ["derive", str(root), *options])
+    assert ": 3 shards derived, 2 of them since their neutral videos have changed; " in done.stdout
+    for lone in (options[:2], options[2:]):
+        done = CliRunner().invoke(main, ["derive", str(root), *lone])
+        assert done.exit_code == 2 and "neutral" in done.stderr and done.stderr.count("\n") == 1
