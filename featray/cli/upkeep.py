@@ -181,7 +181,7 @@ def publish(out: str, as_json: bool, config: Path | None, options: tuple[str, ..
 
 def _finished(done: Finished) -> tuple[dict[str, Any], Iterator[str]]:
     """What was finished in a release, for machines and for people."""
-    published = [
+    published: list[dict[str, Any]] = [
         {
             "shard": commit.name,
             "videos": len(commit.videos),

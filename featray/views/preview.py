@@ -91,11 +91,10 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
     if suffix not in (*CLIPS, *SHEETS):
         raise UsageError(f"--out {path}: must end in {', '.join((*CLIPS, *SHEETS))}")
     check_columns(settings.columns)
-    video, layers, sampled = read_steadily(
+    video, layers, sampled, events = read_steadily(
         output, lambda published: _read(connect(output, published=published), settings), settings.release
     )
     look = Look(video, layers, settings.blur, _track(sampled, settings.track_id))
-    events = read_video_events(connection, video)
     source = Source(video, find_source(video, settings.source, settings.storage_options), settings.storage_options)
     target = locate_beside(path, output.root)
     with tempfile.TemporaryDirectory() as folder:
@@ -110,14 +109,14 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
 
 def _read(
     connection: duckdb.DuckDBPyConnection, settings: PreviewSettings
-) -> tuple[VideoRow, frozenset[str], list[SampledFrame]]:
-    """What the tables say of the video, what to draw of it, and its frames."""
+) -> tuple[VideoRow, frozenset[str], list[SampledFrame], list[Event]]:
+    """What the tables say of the video, what to draw of it, its frames, and its events."""
     video = find_video(connection, settings.video, settings.dataset)
     layers = frozenset(settings.layers or meaningful_layers(video))
     sampled = read_frames(connection, video, settings.start_us, settings.end_us, mesh="mesh" in layers)
     if not sampled:
         raise UsageError(f"--video {settings.video}: {_why_none(connection, video)}")
-    return video, layers, sampled
+    return video, layers, sampled, read_video_events(connection, video)
 
 
 def meaningful_layers(video: VideoRow) -> list[str]:
