@@ -79,6 +79,7 @@ class Execution:
             path_fields=tuple(name for name in names if name != "name"),
             footer=footer(job.row()),
             derive=job.derive,
+            embedded=job.embedded,
         )
 
     def run(self, todo: Iterator[VideoTask]) -> None:

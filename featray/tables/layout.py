@@ -24,7 +24,7 @@ from urllib.parse import unquote
 
 from featray.errors import ConfigError, NotFound, OutputError
 from featray.identity import NULL_FOLDER, partition_folder
-from featray.schema import SCHEMA_VERSION, TABLES
+from featray.schema import ALL_TABLES, SCHEMA_VERSION
 from featray.store.storage import (
     Location,
     exists,
@@ -84,7 +84,7 @@ class Partition:
 
     def table_folders(self) -> list[Location]:
         """The folders of all tables."""
-        return [self.folder(table) for table in TABLES]
+        return [self.folder(table) for table in ALL_TABLES]
 
     @staticmethod
     def landing_name(video_id: str, work_key: str) -> str:

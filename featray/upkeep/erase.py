@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from featray.errors import OutputError, UsageError
-from featray.schema import DERIVED_TABLES, PER_VIDEO_TABLES
+from featray.schema import DERIVED_TABLES, PER_VIDEO_TABLES, PRIVATE_TABLES
 from featray.store.scratch import scratch_folder
 from featray.store.storage import delete, delete_folder, list_files, list_folders
 from featray.tables.commits import (
@@ -40,7 +40,7 @@ from featray.upkeep.erase_edits import TrackFaces, counted, forget_uri, forget_u
 from featray.upkeep.finish import finish_committed
 from featray.upkeep.orphans import uncommitted_files
 
-_TABLES = (*PER_VIDEO_TABLES, *DERIVED_TABLES)
+_TABLES = (*PER_VIDEO_TABLES, *DERIVED_TABLES, *PRIVATE_TABLES)
 _INTERNAL_FOLDERS = ("landing", "shards", "commits", "running")
 
 

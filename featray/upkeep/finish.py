@@ -13,6 +13,7 @@ from typing import Any
 
 from featray.config import path_field_names
 from featray.config_derive import DeriveConfig
+from featray.config_identify import IdentifyConfig
 from featray.errors import ConfigError, OutputError
 from featray.findings.derive import Derivation
 from featray.schema import arrow_schema
@@ -20,6 +21,7 @@ from featray.tables.commits import Commit, ShardManifest, close_shard, read_comm
 from featray.tables.landing import landed_units, read_plan
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
+from featray.tables.merge import Embedded
 from featray.tables.provenance import footer, read_config
 from featray.tables.publish import PublishSettings, clean_up_shard, publish_shard
 from featray.tables.replace import COMPACT_PREFIX, DERIVE_PREFIX, finish_changes
@@ -122,7 +124,7 @@ def _settings(partition: HeldPartition, manifest: ShardManifest) -> PublishSetti
         config = read_config(row["config"])
         if not config.tables:
             raise ValueError("names no table")
-        derive = _derivation(config.data)
+        derive, embedded = _derivation(config.data), _embedded(config.data)
     except ValueError:
         run = f"shard {manifest.shard}: the config of its run {manifest.run_id}"
         raise OutputError(f"{run} in `runs` cannot be read; run the job again") from None
@@ -132,6 +134,7 @@ def _settings(partition: HeldPartition, manifest: ShardManifest) -> PublishSetti
         path_fields=tuple(n for n in path_field_names(config.path_fields or "") if n != "name"),
         footer=footer(row),
         derive=derive,
+        embedded=embedded,
     )
 
 
@@ -148,6 +151,16 @@ def _derivation(config: dict[str, Any]) -> Derivation | None:
         return Derivation(settings) if settings.enabled else None
     except ConfigError as error:
         raise ValueError("has expressions that are none") from error
+
+
+def _embedded(config: dict[str, Any]) -> Embedded | None:
+    """Which embeddings a run's config asks for; one of an older version asks for none.
+
+    Raises:
+        ValueError: it is no such config.
+    """
+    settings = IdentifyConfig.model_validate(config.get("identify", {}))
+    return Embedded(settings.embedder, settings.every_us) if settings.enabled else None
 
 
 def _published_runs(partition: Partition) -> Iterator[dict[str, Any]]:

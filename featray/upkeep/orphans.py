@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from featray.schema import TABLES
+from featray.schema import ALL_TABLES
 from featray.store.storage import Location, list_files
 from featray.tables.commits import read_manifests
 from featray.tables.layout import Output, Partition
@@ -28,7 +28,7 @@ def find_uncommitted(
     owners = {part: f"shard {shard} is open" for p in partitions for part, shard in _open_stems(p).items()}
     for partition in partitions:
         owners |= {f"part-{row['run_id']}-": f"run {row['run_id']} is on" for row in running_rows(partition, [])}
-    folders = [output.table(table) for table in TABLES] if everything else _folders(partitions)
+    folders = [output.table(table) for table in ALL_TABLES] if everything else _folders(partitions)
     for path in uncommitted_files(output, folders, committed):
         name = path.rsplit("/", 1)[-1]
         owner = next((owner for stem, owner in owners.items() if name.lstrip(".").startswith(stem)), None)
