@@ -17,7 +17,7 @@ from featray.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
 
 SCHEMA_VERSION: Final = 4
 """2 added `frames.shot_cut`; 3 the tables `tracks` and `events`, `frames.source_name`, `runs.conventions`, `runs.unusable`,
-`videos.transfer`, `tone_mapped`, `squared` and `other_streams`; 4 the table `embeddings`."""
+`videos.transfer`, `tone_mapped`, `squared` and `other_streams`; 4 the tables `embeddings` and `persons`."""
 
 STRING, BOOL, INT32, INT64 = pa.string(), pa.bool_(), pa.int32(), pa.int64()
 FLOAT, DOUBLE = pa.float32(), pa.float64()
@@ -201,7 +201,7 @@ ERASURES = (
     _DATASET, _RELEASE, _VIDEO,
     Column("erasure_id", STRING, "which erasure; a video may be erased, allowed again and erased again"),
     Column("track_id", INT32, "the track that was erased, null if the whole video was"),
-    *(Column(f"{t}_removed", INT64, f"rows removed from `{t}`", "rows", ">= 0") for t in ("faces", "blendshapes", "mesh", "frames", "videos", "errors", "tracks", "events", "embeddings")),
+    *(Column(f"{t}_removed", INT64, f"rows removed from `{t}`", "rows", ">= 0") for t in ("faces", "blendshapes", "mesh", "frames", "videos", "errors", "tracks", "events", "embeddings", "persons")),
     Column("reason", STRING, "as given by whoever erased, else null"),
     Column("erased_at", TIMESTAMP, "when"),
 )  # fmt: skip
@@ -290,6 +290,18 @@ EMBEDDINGS = (
     Column("embedding", FLOATS, "vector of length 1; those of one person have a large cosine. Biometric data"),
 )  # fmt: skip
 
+PERSONS = (
+    _DATASET, _RELEASE,
+    Column("clustering", STRING, "settings that made the row from embeddings; a partition"),
+    _VIDEO,
+    Column("track_id", INT32, "as in `faces`", "", ">= 0"),
+    Column("person_id", STRING, "the same person in all videos of the release; stays when videos are added"),
+    Column("similarity", FLOAT, "cosine of the track's mean embedding and its person's", "", "[-1, 1]"),
+    Column("margin", FLOAT, "similarity, minus the cosine with the nearest other person's; null if there is no other", "", "[-2, 2]"),
+    Column("previous", STRING, "the person_id that the track had before, where `featray persons` gave it another; else null"),
+    Column("name", STRING, "of the person, where one was given; else null"),
+)  # fmt: skip
+
 TABLES: Final[dict[str, tuple[Column, ...]]] = {
     "faces": FACES,
     "blendshapes": BLENDSHAPES,
@@ -307,7 +319,10 @@ PRIVATE_TABLES: Final[dict[str, tuple[Column, ...]]] = {"embeddings": EMBEDDINGS
 """What identifies people, only written where `identify:` asks for it. In no view, export or report, and not in `TABLES`, so
 that it is left out wherever it is not asked for by name."""
 
-ALL_TABLES: Final[dict[str, tuple[Column, ...]]] = {**TABLES, **PRIVATE_TABLES}
+PERSON_TABLES: Final[dict[str, tuple[Column, ...]]] = {"persons": PERSONS}
+"""Only written by `featray persons`, in a commit of its own. A view as the others, and not in `TABLES` for the same reason."""
+
+ALL_TABLES: Final[dict[str, tuple[Column, ...]]] = {**TABLES, **PRIVATE_TABLES, **PERSON_TABLES}
 """What commits may name, and what is verified, erased and compacted."""
 
 TABLE_MEANINGS: Final[dict[str, str]] = {
@@ -322,6 +337,7 @@ TABLE_MEANINGS: Final[dict[str, str]] = {
     "tracks": "one row a track: when, how well seen, statistics of every signal, episodes, blinks, asymmetry; derived from `faces`",
     "events": "one row an event: episodes of action units, smiles, emotions, blinks, gaze away, nods, shakes; derived from `faces`",
     "embeddings": "one row a face that was embedded (identify.enabled): biometric data; in no view, export or report",
+    "persons": "one row a track with embeddings: which person it is of, and how sure that is; made by `featray persons`",
 }
 
 FACE_TABLES: Final = ("faces", "blendshapes", "mesh")
@@ -338,6 +354,7 @@ SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "erasures": ("video_id",),
     "tracks": ("video_id", "track_id"),
     "events": ("video_id", "track_id", "event_id"),
+    "persons": ("video_id", "track_id"),
 }
 """How rows are ordered within a file. `frame_index` never disagrees with `pts_us` and settles ties: streams have frames
 with the same time, and a clock that jitters gives more of them."""
@@ -353,15 +370,15 @@ def arrow_schema(table: str, path_fields: tuple[str, ...] = ()) -> pa.Schema:
     columns = columns_of(table)
     extra = (
         ()
-        if table in ("runs", "erasures")
+        if table in ("runs", "erasures", "persons")
         else tuple(Column(n, STRING, f"part of the path: {n}; a partition") for n in path_fields)
     )
     return pa.schema([_field(column) for column in (*columns, *extra)])
 
 
 def columns_of(table: str) -> tuple[Column, ...]:
-    """Return the columns of a table, of a private one too."""
-    return PRIVATE_TABLES[table] if table in PRIVATE_TABLES else TABLES[table]
+    """Return the columns of a table, whichever it is."""
+    return (PRIVATE_TABLES | PERSON_TABLES)[table] if table not in TABLES else TABLES[table]
 
 
 def _field(column: Column) -> pa.Field:

@@ -2,6 +2,7 @@
 
     <table>/dataset=<d>/release=<r>/[<field>=<v>/...]part-<shard>-<n>.parquet
     tracks, events: <table>/dataset=<d>/release=<r>/derivation=d-<8 hex>/[<field>=<v>/...]part-<shard>-<n>.parquet
+    persons: persons/dataset=<d>/release=<r>/clustering=c-<8 hex>/part-persons-<12 hex>-<n>.parquet
     _featray/output.json                                    marks the place as ours
     _featray/landing/<d>/<r>/<video_id>-<work key>/         the resume ledger of a video
     _featray/shards/<d>/<r>/<shard>.json                    which videos an open shard holds
@@ -36,7 +37,7 @@ from featray.store.storage import (
 )
 
 INTERNAL = "_featray"
-_PARTITIONS: Final = ("dataset", "release", "derivation")
+_PARTITIONS: Final = ("dataset", "release", "derivation", "clustering")
 _DAMAGED = "damaged; it should say which schema_version the tables have"
 
 

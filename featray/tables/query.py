@@ -22,7 +22,7 @@ from duckdb import StatementType
 
 from featray.errors import OutputError, StorageError, UsageError
 from featray.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
-from featray.schema import DERIVED_TABLES, TABLES, arrow_schema
+from featray.schema import DERIVED_TABLES, PERSON_TABLES, TABLES, arrow_schema
 from featray.store.storage import Location, list_ahead, storage_errors
 from featray.tables.commits import Commit, CommittedFile, stored_commits
 from featray.tables.layout import Output, Partition, list_partitions
@@ -162,7 +162,7 @@ def connect(
     unreadable = "a published file is gone or damaged; run `featray verify`"
     try:
         with storage_errors(root.uri, missing=unreadable):
-            for table in tables:
+            for table in (*tables, *(PERSON_TABLES if len(tables) == len(TABLES) else ())):
                 files = [path for one in published for path in one.files(table)]
                 connection.execute(f"CREATE VIEW {table} AS {table_view(table, read_files(output, files))}")
             for view, select in VIEWS.items() if len(tables) == len(TABLES) else ():

@@ -32,6 +32,7 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "runs": ("run_id",),
     "erasures": ("erasure_id",),
     "tracks": ("derivation", "video_id", "track_id"),
+    "persons": ("video_id", "track_id"),
     "events": ("derivation", "video_id", "track_id", "event_id"),
 }
 """What may not be there twice within a partition."""
@@ -73,6 +74,8 @@ class Rule:
 
 def row_rules(table: str, columns: set[str], precision: str) -> dict[str, str]:
     """For each column of a table that states a range, a condition that its rows keep; the softmax's sum too."""
+    if table == "persons":
+        return _rules_of_persons(columns)
     rules = {}
     present = (PRESENT - MAY_BE_NULL.get(table, set())) | (PRESENT_DERIVED if table in DERIVED_TABLES else set())
     for column in columns_of(table):
@@ -97,6 +100,12 @@ def row_rules(table: str, columns: set[str], precision: str) -> dict[str, str]:
         rules["status_and_faces"] = "(status = 'ok') = (faces > 0)"
         rules["pts_us"] = "pts_us IS NOT NULL" + (" OR source_name IS NOT NULL" if "source_name" in columns else "")
     return rules
+
+
+def _rules_of_persons(columns: set[str]) -> dict[str, str]:
+    always = {"video_id", "track_id", "person_id", "similarity"}
+    rules = {c.name: _condition(c, present=c.name in always) for c in columns_of("persons") if c.name in columns}
+    return {name: rule for name, rule in rules.items() if rule}
 
 
 def _condition(column: Column, *, present: bool) -> str | None:
@@ -284,7 +293,7 @@ _EMBEDDINGS = """
 """
 
 RULES: Final[tuple[Rule, ...]] = (
-    *(Rule((table,), twice_rule(table)) for table in KEYS if table not in ("runs", "erasures")),
+    *(Rule((table,), twice_rule(table)) for table in KEYS if table not in ("runs", "erasures", "persons")),
     _per_video("frames_sampled", "frames", "count(*)", "rows in frames"),
     _per_video("frames_with_face", "frames", "count_if(faces > 0)", "frames with a face"),
     _per_video("faces", "faces", "count(*)", "rows in faces"),

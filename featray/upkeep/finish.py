@@ -24,7 +24,7 @@ from featray.tables.lease import HeldPartition, hold
 from featray.tables.merge import Embedded
 from featray.tables.provenance import footer, read_config
 from featray.tables.publish import PublishSettings, clean_up_shard, publish_shard
-from featray.tables.replace import COMPACT_PREFIX, DERIVE_PREFIX, finish_changes
+from featray.tables.replace import COMPACT_PREFIX, DERIVE_PREFIX, PERSONS_PREFIX, finish_changes
 from featray.tables.rewrite import complete, open_parquet
 from featray.tables.runs import close_killed_runs, running_rows
 from featray.upkeep.orphans import uncommitted_files
@@ -96,7 +96,9 @@ def remove_leftovers(partition: HeldPartition) -> int:
     committed = {file.path for commit in read_commits(partition) for file in commit.files}
     removed = 0
     for path in uncommitted_files(partition.output, partition.table_folders(), committed):
-        if path.rsplit("/", 1)[-1].startswith((f"part-{COMPACT_PREFIX}", f"part-{DERIVE_PREFIX}")):
+        if path.rsplit("/", 1)[-1].startswith(
+            (f"part-{COMPACT_PREFIX}", f"part-{DERIVE_PREFIX}", f"part-{PERSONS_PREFIX}")
+        ):
             partition.delete(path)
             removed += 1
     return removed

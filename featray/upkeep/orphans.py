@@ -8,7 +8,7 @@ from featray.schema import ALL_TABLES
 from featray.store.storage import Location, list_files
 from featray.tables.commits import read_manifests
 from featray.tables.layout import Output, Partition
-from featray.tables.replace import COMPACT_PREFIX, DERIVE_PREFIX, ERASE_PREFIX
+from featray.tables.replace import COMPACT_PREFIX, DERIVE_PREFIX, ERASE_PREFIX, PERSONS_PREFIX
 from featray.tables.runs import running_rows
 from featray.upkeep.problems import Problem, Report
 
@@ -36,6 +36,8 @@ def find_uncommitted(
             report.unfinished.append(f"{path}: in no commit yet; {owner}, and the next run replaces it")
         elif name.startswith(f"part-{DERIVE_PREFIX}"):
             report.unfinished.append(f"{path}: in no commit; left by `featray derive`, which ends it or the next run")
+        elif name.startswith(f"part-{PERSONS_PREFIX}"):
+            report.unfinished.append(f"{path}: in no commit; left by `featray persons`, which ends it or the next run")
         elif ERASE_PREFIX in name or name.startswith(f"part-{COMPACT_PREFIX}"):
             mend = "featray erase" if ERASE_PREFIX in name else "featray publish or compact"
             report.unfinished.append(f"{path}: in no commit; left by a change that was cut off; {mend} ends it")

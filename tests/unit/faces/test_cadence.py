@@ -1,5 +1,7 @@
 """Which faces get an embedding does not depend on how a video was cut, and those that are badly seen get none."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -29,7 +31,7 @@ def test_parts_of_a_video_take_all_that_the_whole_takes(seed):
     whole = frames(rng, 120)
     cuts = [0, *sorted(rng.choice(np.arange(1, 120), 7, replace=False).tolist()), 120]
     taken = taken_frames(whole, Cadence(1_000_000))
-    parts = [taken_frames(whole.slice(a, b - a), Cadence(1_000_000)) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [taken_frames(whole.slice(a, b - a), Cadence(1_000_000)) for a, b in pairwise(cuts)]
     assert set(taken) <= set(np.concatenate(parts))
     assert len(np.concatenate(parts)) - len(taken) <= len(parts)
 
