@@ -41,7 +41,8 @@ def landmarks_in_chip(landmarks5: NDArray[np.float64], square: NDArray[np.float6
         landmarks5: `[5, 2]`, x and y in frame px.
         square: `[3]`, `crop_x, crop_y, crop_side` in frame px.
     """
-    return (landmarks5 - square[:2]) * (CHIP_PX / square[2]) - 0.5
+    positions: NDArray[np.float64] = (landmarks5 - square[:2]) * (CHIP_PX / square[2]) - 0.5
+    return positions
 
 
 def align_chip(
@@ -77,4 +78,5 @@ def align_chip(
     corner = top * CHIP_PX + left
     upper = pixels[corner] * (1 - across) + pixels[corner + 1] * across
     lower = pixels[corner + CHIP_PX] * (1 - across) + pixels[corner + CHIP_PX + 1] * across
-    return np.rint(upper * (1 - down) + lower * down).astype(np.uint8)
+    face: NDArray[np.uint8] = np.rint(upper * (1 - down) + lower * down).astype(np.uint8)
+    return face

@@ -8,8 +8,6 @@ the others are left out again. All functions are pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -56,10 +54,9 @@ def taken_frames(frames: pa.Table, cadence: Cadence) -> NDArray[np.int64]:
         frames: rows of `frames` in order; the next ones that `cadence` sees.
         cadence: which is moved on.
     """
-    rows: Iterable[tuple[int, int | None, int, bool | None]] = zip(
-        *(frames[name].to_pylist() for name in ("frame_index", "pts_us", "faces", "shot_cut")), strict=True
-    )
-    return np.array([index for index, *rest in rows if cadence.take(*rest)], np.int64)
+    columns = (frames[name].to_pylist() for name in ("frame_index", "pts_us", "faces", "shot_cut"))
+    rows = zip(*columns, strict=True)
+    return np.array([index for index, pts_us, faces, cut in rows if cadence.take(pts_us, faces, cut)], np.int64)
 
 
 def turns(landmarks5: NDArray[np.float64]) -> NDArray[np.float64]:

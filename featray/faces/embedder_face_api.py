@@ -69,7 +69,8 @@ class FaceApiEmbedder:
             ModelError: OpenVINO fails.
         """
         raw = self.descriptors(faces)
-        return raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12)
+        scaled: NDArray[np.float32] = raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12)
+        return scaled
 
     def descriptors(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the network's own output, `[n, 128]`, which is not of length 1."""

@@ -114,7 +114,8 @@ def cluster(tracks: Tracks, threshold: float) -> NDArray[np.int64]:
 def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return vectors `[n, width]` scaled to length 1."""
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(norm, 1e-12)).astype(np.float32)
+    scaled: NDArray[np.float32] = (vectors / np.maximum(norm, 1e-12)).astype(np.float32)
+    return scaled
 
 
 def _closest_first(centres: NDArray[np.float32], threshold: float) -> Iterator[tuple[int, int]]:
@@ -134,7 +135,7 @@ def _near(centres: NDArray[np.float32], block: slice, threshold: float) -> NDArr
     """Pairs of a block's centres and those behind them, of each the nearest `NEIGHBOURS`."""
     cosine = centres[block] @ centres[block.start :].T
     rows = np.arange(cosine.shape[0])
-    cosine[np.tri(*cosine.shape, dtype=bool)] = -1
+    cosine[np.tri(*cosine.shape, dtype=np.bool_)] = -1
     if cosine.shape[1] > NEIGHBOURS:
         kept = np.argpartition(-cosine, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
     else:

@@ -12,7 +12,7 @@ THRESHOLDS: Final = {"face-api": 0.96}
 
 Of `face-api`: templates of 13 people from pictures and clips, each 12 times under other light, blurred, mirrored, small
 or badly compressed. Those of two people reach 0.966, and 0.960 in one of a thousand pairs; those of one person are
-above 0.963 in 99 of a hundred, and never below 0.942. Most of the pictures are stills, so people who move come out lower.
+above 0.963 in 99 of a hundred, and never below 0.942. Most of the pictures are stills: people who move come out lower.
 dlib's own 0.6, a distance, is a cosine of 0.90: for single pictures of few people; on these it joins strangers."""
 
 EPOCH: Final = 1
