@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -197,9 +196,12 @@ def _told(settings: PersonsSettings, threshold: float, rows: list[dict[str, Any]
     )
 
 
-def tracks_of(partition: Partition, person_id: str) -> Iterator[Key]:
-    """Yield the tracks of a person, in order."""
+def read_persons(partition: Partition) -> dict[Key, str]:
+    """Return the `person_id` of each track that has one."""
     old = [commit for commit in read_commits(partition) if any(file.table == "persons" for file in commit.files)]
-    yield from sorted(
-        (row["video_id"], row["track_id"]) for row in _read(partition, old) if row["person_id"] == person_id
-    )
+    return {(row["video_id"], row["track_id"]): row["person_id"] for row in _read(partition, old)}
+
+
+def tracks_of(partition: Partition, person_id: str) -> list[Key]:
+    """Return the tracks of a person, in order."""
+    return sorted(key for key, name in read_persons(partition).items() if name == person_id)

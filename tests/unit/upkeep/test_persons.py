@@ -161,6 +161,48 @@ def test_the_command_tells_who_is_there(crowd):
     assert (release["persons"], release["fresh"]) == (8, False)
 
 
+def test_labels_say_how_good_it_is(crowd, tmp_path):
+    """All are right; then one track of two that follow each other is said to be the other's."""
+    root, file = crowd.output.root.path, tmp_path / "labels.csv"
+    names = {video_of(name): name for name in FIRST}
+    labels = {key: f"person {who}" for key, who in crowd.truth.items()}
+
+    def told():
+        lines = [f"{names[video]},{track},{person}" for (video, track), person in labels.items()]
+        file.write_text("\n".join(["video,track_id,person", *lines]))
+        arguments = ["persons", root, "--truth", str(file), "--json"]
+        (release,) = json.loads(CliRunner().invoke(main, arguments, catch_exceptions=False).stdout)["releases"]
+        return release["truth"]
+
+    right = {"labelled": 40, "without": 0, "precision": 1, "recall": 1, "b_cubed_f": 1, "switches": 0}
+    assert told() == right
+    video = video_of("0.mp4")
+    labels[video, 1] = labels[video, 0]
+    wrong = told()
+    assert wrong["switches"] == 2 and wrong["b_cubed_f"] < 1 and wrong["recall"] < 1 and wrong["precision"] < 1
+    labels[video, 99] = "nobody"
+    assert told()["without"] == 1
+    result = CliRunner().invoke(main, ["persons", root, "--truth", str(file)], catch_exceptions=False)
+    assert "against 41 labelled tracks (1 without a person): B-cubed F 0.9" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read"),
+        ("video,track_id,person\n", "has no row"),
+        ("video,person\n0.mp4,a\n", "line 2: needs video, track_id, person"),
+        ("video,track_id,person\n0.mp4,77,a\n", "none of its tracks has a person"),
+    ],
+)
+def test_labels_that_are_none_are_refused(crowd, tmp_path, text, message):
+    file = tmp_path / "labels.csv"
+    if text is not None:
+        file.write_text(text)
+    result = CliRunner().invoke(main, ["persons", crowd.output.root.path, "--truth", str(file)])
+    assert result.exit_code == 2 and message in result.output
+
+
 def test_an_output_without_embeddings_says_how_to_make_them(out):
     result = CliRunner().invoke(main, ["persons", out.root.path], catch_exceptions=False)
     assert "has no embeddings; run it with identify.enabled" in result.output
