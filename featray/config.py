@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from featray.config_derive import DeriveConfig
+from featray.config_identify import IdentifyConfig
 from featray.config_section import Section
 from featray.config_text import MAY_HOLD_SECRETS, describe_problems, read_yaml
 from featray.errors import ConfigError
@@ -311,6 +312,7 @@ class Config(Section):
     cluster: ClusterConfig = ClusterConfig()
     run: RunConfig = RunConfig()
     derive: DeriveConfig = DeriveConfig()
+    identify: IdentifyConfig = IdentifyConfig()
 
     @model_validator(mode="after")
     def _pictures_can_be_worked_on(self) -> Config:
@@ -323,21 +325,33 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _faces_can_be_aligned(self) -> Config:
+        if self.identify.enabled and self.detect.detector == "boxes":
+            raise ValueError(
+                "identify.enabled needs a detector that finds landmarks: embeddings are of aligned faces, and "
+                "detect.detector: boxes comes without them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _partition_names_are_free(self) -> Config:
         if self.input.path_fields is None:
             return self
         # Here, since it loads pyarrow, which most commands can do without.
-        from featray.schema import DERIVED_TABLES, PER_VIDEO_TABLES, TABLES
+        from featray.schema import DERIVED_TABLES, PER_VIDEO_TABLES, PRIVATE_TABLES, TABLES
 
         # DuckDB ignores case.
         taken = {column.name.casefold() for table in PER_VIDEO_TABLES for column in TABLES[table]}
         derived = {column.name.casefold() for table in DERIVED_TABLES for column in TABLES[table]}
+        private = {column.name.casefold() for columns in PRIVATE_TABLES.values() for column in columns}
         for name in path_field_names(self.input.path_fields):
             own = f"input.path_fields: the name {name!r} is featray's own, of a table's column"
             if name.casefold() in taken:
                 raise ValueError(own)
             if self.derive.enabled and name.casefold() in derived:
                 raise ValueError(f"{own} (tracks or events); choose another, or set derive.enabled: false")
+            if self.identify.enabled and name.casefold() in private:
+                raise ValueError(f"{own} (embeddings); choose another, or set identify.enabled: false")
         return self
 
     def redacted(self) -> dict[str, Any]:

@@ -71,7 +71,13 @@ def partition_value(name: str, value: str) -> str:
 
 
 def result_settings(
-    config: Config, *, weights_sha256: str, detector_sha256: str, precision: str, conventions: str | None = None
+    config: Config,
+    *,
+    weights_sha256: str,
+    detector_sha256: str,
+    precision: str,
+    conventions: str | None = None,
+    embedder_sha256: str | None = None,
 ) -> dict[str, Any]:
     """Everything that decides what the tables say, as plain JSON data.
 
@@ -82,6 +88,7 @@ def result_settings(
         precision: `fp32` or `bf16`, after `auto` was resolved.
         conventions: `Conventions.setting`, the signs of angles; None for those that all outputs once had, whose
             releases keep their names.
+        embedder_sha256: of the embedder's weights; None where no embeddings are made, which adds nothing.
     """
     return {
         "epoch": RESULTS_EPOCH,
@@ -96,6 +103,7 @@ def result_settings(
         "tables": sorted(config.output.tables),
         "path_fields": config.input.path_fields,
         **config.input.result_settings(),
+        **({} if embedder_sha256 is None else {"identify": config.identify.result_settings(embedder_sha256)}),
     }
 
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from featray.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """2 added `frames.shot_cut`; 3 the tables `tracks` and `events`, `frames.source_name`, `runs.conventions`, `runs.unusable`,
-`videos.transfer`, `tone_mapped`, `squared` and `other_streams`."""
+`videos.transfer`, `tone_mapped`, `squared` and `other_streams`; 4 the tables `embeddings` and `persons`."""
 
 STRING, BOOL, INT32, INT64 = pa.string(), pa.bool_(), pa.int32(), pa.int64()
 FLOAT, DOUBLE = pa.float32(), pa.float64()
@@ -201,7 +201,7 @@ ERASURES = (
     _DATASET, _RELEASE, _VIDEO,
     Column("erasure_id", STRING, "which erasure; a video may be erased, allowed again and erased again"),
     Column("track_id", INT32, "the track that was erased, null if the whole video was"),
-    *(Column(f"{t}_removed", INT64, f"rows removed from `{t}`", "rows", ">= 0") for t in ("faces", "blendshapes", "mesh", "frames", "videos", "errors", "tracks", "events")),
+    *(Column(f"{t}_removed", INT64, f"rows removed from `{t}`", "rows", ">= 0") for t in ("faces", "blendshapes", "mesh", "frames", "videos", "errors", "tracks", "events", "embeddings", "persons")),
     Column("reason", STRING, "as given by whoever erased, else null"),
     Column("erased_at", TIMESTAMP, "when"),
 )  # fmt: skip
@@ -283,6 +283,25 @@ EVENTS = (
     Column("open_end", BOOL, "whether the track's end, a cut or a gap hides how it ended"),
 )  # fmt: skip
 
+EMBEDDINGS = (
+    *KEY, _FACE, _RUN, _TRACK,
+    Column("embedder", STRING, "which network made it"),
+    Column("quality", FLOAT, "how well the face is seen: size, sharpness, how frontal it is and how much of it is in the frame", "", "[0, 1]"),
+    Column("embedding", FLOATS, "vector of length 1; those of one person have a large cosine. Biometric data"),
+)  # fmt: skip
+
+PERSONS = (
+    _DATASET, _RELEASE,
+    Column("clustering", STRING, "settings that made the row from embeddings; a partition"),
+    _VIDEO,
+    Column("track_id", INT32, "as in `faces`", "", ">= 0"),
+    Column("person_id", STRING, "the same person in all videos of the release; stays when videos are added"),
+    Column("similarity", FLOAT, "cosine of the track's mean embedding and its person's", "", "[-1, 1]"),
+    Column("margin", FLOAT, "similarity, minus the cosine with the nearest other person's; null if there is no other", "", "[-2, 2]"),
+    Column("previous", STRING, "the person_id that the track had before, where `featray persons` gave it another; else null"),
+    Column("name", STRING, "of the person, where one was given; else null"),
+)  # fmt: skip
+
 TABLES: Final[dict[str, tuple[Column, ...]]] = {
     "faces": FACES,
     "blendshapes": BLENDSHAPES,
@@ -296,6 +315,16 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
     "events": EVENTS,
 }
 
+PRIVATE_TABLES: Final[dict[str, tuple[Column, ...]]] = {"embeddings": EMBEDDINGS}
+"""What identifies people, only written where `identify:` asks for it. In no view, export or report, and not in `TABLES`, so
+that it is left out wherever it is not asked for by name."""
+
+PERSON_TABLES: Final[dict[str, tuple[Column, ...]]] = {"persons": PERSONS}
+"""Only written by `featray persons`, in a commit of its own. A view as the others, and not in `TABLES` for the same reason."""
+
+ALL_TABLES: Final[dict[str, tuple[Column, ...]]] = {**TABLES, **PRIVATE_TABLES, **PERSON_TABLES}
+"""What commits may name, and what is verified, erased and compacted."""
+
 TABLE_MEANINGS: Final[dict[str, str]] = {
     "faces": "one row a face a sampled frame: box, action units, emotions, valence and arousal, gaze, head pose, quality",
     "blendshapes": "one row a face: the 52 MediaPipe blendshapes",
@@ -307,6 +336,8 @@ TABLE_MEANINGS: Final[dict[str, str]] = {
     "erasures": "one row an erasure: which video or track, how many rows; nothing that says who it was",
     "tracks": "one row a track: when, how well seen, statistics of every signal, episodes, blinks, asymmetry; derived from `faces`",
     "events": "one row an event: episodes of action units, smiles, emotions, blinks, gaze away, nods, shakes; derived from `faces`",
+    "embeddings": "one row a face that was embedded (identify.enabled): biometric data; in no view, export or report",
+    "persons": "one row a track with embeddings: which person it is of, and how sure that is; made by `featray persons`",
 }
 
 FACE_TABLES: Final = ("faces", "blendshapes", "mesh")
@@ -315,7 +346,7 @@ DERIVED_TABLES: Final = ("tracks", "events")
 """What is made from published rows by `derive:`; further files of the commit whose rows they are made from."""
 
 SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
-    **dict.fromkeys(FACE_TABLES, ("video_id", "pts_us", "frame_index", "face_index")),
+    **dict.fromkeys((*FACE_TABLES, *PRIVATE_TABLES), ("video_id", "pts_us", "frame_index", "face_index")),
     "frames": ("video_id", "pts_us"),
     "videos": ("video_id",),
     "errors": ("video_id",),
@@ -323,23 +354,31 @@ SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "erasures": ("video_id",),
     "tracks": ("video_id", "track_id"),
     "events": ("video_id", "track_id", "event_id"),
+    "persons": ("video_id", "track_id"),
 }
 """How rows are ordered within a file. `frame_index` never disagrees with `pts_us` and settles ties: streams have frames
 with the same time, and a clock that jitters gives more of them."""
 
-ROWS_A_GROUP: Final[dict[str, int]] = {table: 8_192 if table == "mesh" else 122_880 for table in TABLES}
+ROWS_A_GROUP: Final[dict[str, int]] = {
+    table: 8_192 if table in ("mesh", "embeddings") else 122_880 for table in ALL_TABLES
+}
 """Row-group length; a mesh row weighs some 6 KB, so its groups are smaller."""
 
 
 def arrow_schema(table: str, path_fields: tuple[str, ...] = ()) -> pa.Schema:
     """The Arrow schema of a table, with column comments; path fields follow as nullable strings."""
-    columns = TABLES[table]
+    columns = columns_of(table)
     extra = (
         ()
-        if table in ("runs", "erasures")
+        if table in ("runs", "erasures", "persons")
         else tuple(Column(n, STRING, f"part of the path: {n}; a partition") for n in path_fields)
     )
     return pa.schema([_field(column) for column in (*columns, *extra)])
+
+
+def columns_of(table: str) -> tuple[Column, ...]:
+    """Return the columns of a table, whichever it is."""
+    return (PRIVATE_TABLES | PERSON_TABLES)[table] if table not in TABLES else TABLES[table]
 
 
 def _field(column: Column) -> pa.Field:
@@ -368,6 +407,9 @@ DETECTED_SCHEMA = pa.schema([pa.field(name, arrow_schema("faces").field(name).ty
 
 LANDED_SCHEMA = _landed(iter((*FACES, *BLENDSHAPES, *MESH)))
 """A face with everything the network says, before it is split over the tables."""
+
+EMBEDDED_SCHEMA = pa.schema([("embedding", FLOATS), ("embedding_quality", FLOAT)])
+"""What landed faces have beside LANDED_SCHEMA where embeddings are made; null in rows without one."""
 
 FRAMES_SCHEMA = _landed(iter(FRAMES)).append(pa.field("thumbnail", pa.binary()))
 """A frame; `thumbnail` (shots.py) is given with a unit's first and last frame. The first one's `shot_cut` is null:

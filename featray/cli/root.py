@@ -19,6 +19,7 @@ from featray.cli.evaluate import evaluate
 from featray.cli.inputs import input_arguments, read_inputs
 from featray.cli.inputs import save_config as save_settings
 from featray.cli.models import models
+from featray.cli.persons import persons
 from featray.cli.plan import plan
 from featray.cli.report import diff, report
 from featray.cli.status import status
@@ -273,6 +274,21 @@ def demo(out: str) -> None:
 
 
 main.add_command(models)
-_COMMANDS = (plan, status, report, diff, evaluate, doctor, verify, erase, publish, compact, derive, preview, export)
+_COMMANDS = (
+    plan,
+    status,
+    report,
+    diff,
+    evaluate,
+    doctor,
+    verify,
+    erase,
+    publish,
+    compact,
+    derive,
+    persons,
+    preview,
+    export,
+)
 for command in _COMMANDS:
     main.add_command(command)

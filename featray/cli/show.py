@@ -19,7 +19,7 @@ from rich.text import Text
 
 from featray.cli.console import open_console
 from featray.errors import ERROR_MEANINGS, UsageError, one_line, printable
-from featray.schema import TABLE_MEANINGS, TABLES
+from featray.schema import ALL_TABLES, TABLE_MEANINGS
 from featray.tables.query import read_tuples
 
 _ROWS_SHOWN = 1000
@@ -109,10 +109,10 @@ def print_schema(table: str | None) -> None:
     """
     _check_table(table)
     console = open_console()
-    for name in [table] if table else list(TABLES):
+    for name in [table] if table else list(ALL_TABLES):
         console.print(Text.assemble((name, "bold"), f": {TABLE_MEANINGS[name]}"))
         shown = Table("column", "type", "unit", "range", "meaning", box=None, pad_edge=False)
-        for column in TABLES[name]:
+        for column in ALL_TABLES[name]:
             shown.add_row(column.name, _type_name(column.type), column.unit, column.range, column.meaning)
         console.print(shown)
         console.print()
@@ -137,10 +137,10 @@ def schema_json(table: str | None) -> str:
                     "range": column.range,
                     "meaning": column.meaning,
                 }
-                for column in TABLES[name]
+                for column in ALL_TABLES[name]
             ],
         }
-        for name in ([table] if table else TABLES)
+        for name in ([table] if table else ALL_TABLES)
     ]
     return json.dumps(found, indent=2)
 
@@ -153,10 +153,10 @@ def schema_markdown(table: str | None) -> str:
     """
     _check_table(table)
     parts = [_MARKDOWN_HEAD] if table is None else []
-    for name in [table] if table else list(TABLES):
+    for name in [table] if table else list(ALL_TABLES):
         parts.append(f"## {name}\n\n{_sentence(TABLE_MEANINGS[name])}\n")
         parts.append("| column | type | unit | range | meaning |\n| --- | --- | --- | --- | --- |")
-        for column in TABLES[name]:
+        for column in ALL_TABLES[name]:
             cells = (f"`{column.name}`", _type_name(column.type), column.unit, column.range, column.meaning)
             parts.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "\\<") for cell in cells) + " |")
         parts.append("")
@@ -181,8 +181,8 @@ def _sentence(words: str) -> str:
 
 
 def _check_table(table: str | None) -> None:
-    if table is not None and table not in TABLES:
-        raise UsageError(f"schema {table}: no such table; there are: {', '.join(TABLES)}")
+    if table is not None and table not in ALL_TABLES:
+        raise UsageError(f"schema {table}: no such table; there are: {', '.join(ALL_TABLES)}")
 
 
 def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
-from featray.errors import OutputError, counted, printable
+from featray.errors import OutputError, UsageError, counted, printable
 
 if TYPE_CHECKING:
     from featray.tables.layout import Output, Partition
     from featray.upkeep.compact import Compacted
+    from featray.upkeep.erase import ErasedHere
     from featray.upkeep.finish import Finished
 
 _Done = TypeVar("_Done")
@@ -103,10 +104,11 @@ def _print_recomputed(repeated: Any) -> None:
         click.echo(f"            {name:16} off by at most {worst.difference:.2g}, bound {worst.bound:g}")
 
 
-@click.command(short_help="Erase a video, or one track of it, from OUT.")
+@click.command(short_help="Erase a video, one track of it, or a person, from OUT.")
 @click.argument("out")
-@click.option("--video", required=True, help="Its video_id, URI, or the end of its URI, such as face.mp4.")
+@click.option("--video", help="Its video_id, URI, or the end of its URI, such as face.mp4.")
 @click.option("--track", "track_id", type=click.IntRange(min=0), metavar="N", help="Erase only this track.")
+@click.option("--person", metavar="P", help="Erase all tracks of this person_id of the table persons, in all videos.")
 @click.option("--release", help="Only from this release; default: from all, in all datasets.")
 @click.option("--reason", help="Kept in the audit row; must not name the person.")
 @click.option("--allow-again", is_flag=True, help="Erase nothing: lift the block, so that a run may take it up again.")
@@ -114,8 +116,9 @@ def _print_recomputed(repeated: Any) -> None:
 @storage_flags
 def erase(
     out: str,
-    video: str,
+    video: str | None,
     track_id: int | None,
+    person: str | None,
     release: str | None,
     reason: str | None,
     allow_again: bool,
@@ -123,7 +126,7 @@ def erase(
     config: Path | None,
     options: tuple[str, ...],
 ) -> None:
-    """Erase a video, or one track of it, from every table of OUT and from unfinished work.
+    """Erase a video, one track of it, or all tracks of a person, from every table of OUT and from unfinished work.
 
     A row in `erasures` says that it happened. Later runs leave the video out, until --allow-again.
     If it is cut off, the same command finishes it. Buckets that keep old versions keep them.
@@ -132,7 +135,13 @@ def erase(
     from featray.tables.tombstones import allow_again as lift
     from featray.upkeep.erase import erase as erase_video
 
+    if (video is None) == (person is None) or (person is not None and (track_id is not None or allow_again)):
+        raise UsageError("erase: name either --video, with --track or --allow-again if you like, or --person")
     output = open_told(out, config, options)
+    if person is not None:
+        _erase_person(output, person, release, reason, as_json)
+        return
+    assert video is not None
     video_id = find_video_id(output, video)
     if allow_again:
         known = lift(output, video_id)
@@ -143,18 +152,39 @@ def erase(
         return
     erased = erase_video(output, video_id, track_id=track_id, release=release, reason=reason)
     if as_json:
-        places = [
-            {
-                "dataset": here.partition.dataset,
-                "release": here.partition.release,
-                "rows": here.rows,
-                "landed": here.landed,
-                "uncommitted": here.uncommitted,
-            }
-            for here in erased
-        ]
-        click.echo(json.dumps({"video_id": video_id, "track_id": track_id, "erased": places}, indent=2))
-        return
+        click.echo(json.dumps(_erased(video_id, track_id, erased), indent=2))
+    else:
+        _print_erased(video_id, track_id, erased)
+
+
+def _erase_person(output: Output, person: str, release: str | None, reason: str | None, as_json: bool) -> None:
+    """Erase the tracks of a person, each in an erasure of its own; if it is cut off, a rerun goes on."""
+    from featray.upkeep.erase import erase_person
+
+    found = []
+    for video_id, track_id, erased in erase_person(output, person, release=release, reason=reason):
+        found.append(_erased(video_id, track_id, erased))
+        if not as_json:
+            _print_erased(video_id, track_id, erased)
+    if as_json:
+        click.echo(json.dumps({"person_id": person, "tracks": found}, indent=2))
+
+
+def _erased(video_id: str, track_id: int | None, erased: list[ErasedHere]) -> dict[str, Any]:
+    places = [
+        {
+            "dataset": here.partition.dataset,
+            "release": here.partition.release,
+            "rows": here.rows,
+            "landed": here.landed,
+            "uncommitted": here.uncommitted,
+        }
+        for here in erased
+    ]
+    return {"video_id": video_id, "track_id": track_id, "erased": places}
+
+
+def _print_erased(video_id: str, track_id: int | None, erased: list[ErasedHere]) -> None:
     what = f"{video_id}" + ("" if track_id is None else f" track {track_id}")
     for here in erased:
         rows = ", ".join(f"{table} {count:,}" for table, count in here.rows.items() if count) or "no published rows"

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featray.config import ModelConfig, cache_dir
+from featray.config_identify import IdentifyConfig
 from featray.errors import RETRYABLE, ErrorCode, ModelError, one_line
 from featray.extract.child import ChildSettings
 from featray.extract.isolation import IsolatedDecoder
@@ -59,6 +60,7 @@ class InferSettings:
         weights_sha256: of the checkpoint the run was planned with; another file is refused.
         threads: CPU threads of the engine.
         conventions: signs of the checkpoint, as the run was planned with.
+        identify: which faces get embeddings as well; None for none.
     """
 
     spec: str
@@ -73,6 +75,7 @@ class InferSettings:
     gpu: bool
     cache_dir: Path
     conventions: Conventions = NEWEST
+    identify: IdentifyConfig | None = None
 
     @classmethod
     def of(
@@ -84,6 +87,7 @@ class InferSettings:
         precision: str,
         gpu: bool,
         conventions: Conventions,
+        identify: IdentifyConfig | None = None,
     ) -> InferSettings:
         """Return what the inference workers of a run with this config are told; one thread each."""
         return cls(
@@ -99,6 +103,7 @@ class InferSettings:
             gpu=gpu,
             cache_dir=cache_dir(),
             conventions=conventions,
+            identify=identify,
         )
 
 
@@ -224,6 +229,11 @@ class Infer:
         )
         if settings.gpu:
             self._try_gpu()
+        self._embed = None
+        if settings.identify is not None:  # else not even the code is loaded
+            from featray.graph.embedding import EmbedFaces
+
+            self._embed = EmbedFaces(settings.identify)
 
     def _try_gpu(self) -> None:
         try:
@@ -248,7 +258,9 @@ class Infer:
         start = time.perf_counter()
         faces = read_stream(row["faces"][0].as_buffer())
         try:
-            columns = self.columns(faces, chips_of(row))
+            landed = landed_faces(faces, self.columns(faces, chips_of(row)))
+            if self._embed is not None:
+                landed = self._embed(landed, read_stream(row["frames"][0].as_buffer()), chips_of(row))
         except (ModelError, RuntimeError, MemoryError) as error:  # of torch and OpenVINO as well
             problem = f"{type(error).__name__}: {one_line(error)}"
             _log.warning("the network failed on %d faces: %s", faces.num_rows, problem)
@@ -264,7 +276,7 @@ class Infer:
             "gpu" if self._settings.gpu else "cpu",
         )
         self._waiting_since = end
-        return feature_row(row, landed_faces(faces, columns), end - start)
+        return feature_row(row, landed, end - start)
 
     def columns(self, faces: pa.Table, chips: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Return the network's columns for faces of DETECTED_SCHEMA and their chips, one row a face."""

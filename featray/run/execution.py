@@ -80,6 +80,7 @@ class Execution:
             footer=footer(job.row()),
             # What crosses shards waits until all of them are published; see `runner.run`.
             derive=None if job.derive is None or job.derive.crosses_shards else job.derive,
+            embedded=job.embedded,
         )
 
     def run(self, todo: Iterator[VideoTask]) -> None:

@@ -13,6 +13,7 @@ from featray.errors import StorageError
 from featray.extract.child import ChildSettings
 from featray.faces.detector import DetectorFiles
 from featray.faces.detectors import detector_sha256
+from featray.faces.embedder import embedder_sha256
 from featray.findings.derive import Derivation
 from featray.graph.stages import InferSettings, StageSettings
 from featray.graph.workers import expects_gpu
@@ -25,6 +26,7 @@ from featray.model.source import resolve_checkpoint
 from featray.run.session import available_gpus
 from featray.sources.places import hint, options_for
 from featray.tables.lease import HeldPartition
+from featray.tables.merge import Embedded
 from featray.tables.provenance import WeightsFacts, run_row
 from featray.video.decoders import open_decoder
 
@@ -50,6 +52,12 @@ class Job:
     gpu: bool
     derive: Derivation | None = None
 
+    @property
+    def embedded(self) -> Embedded | None:
+        """Which embeddings the run publishes."""
+        identify = self.config.identify
+        return Embedded(identify.embedder, identify.every_us) if identify.enabled else None
+
     def child_settings(self) -> ChildSettings:
         """Return what the run's decoding processes are told."""
         return ChildSettings.of(self.config, self.settings["detector"])
@@ -63,6 +71,7 @@ class Job:
             precision=self.precision,
             gpu=self.gpu,
             conventions=self.conventions,
+            identify=self.config.identify if self.config.identify.enabled else None,
         )
         return StageSettings(partition, self.run_id, self.child_settings(), infer, self.config.run.max_attempts)
 
@@ -120,6 +129,7 @@ def describe(config: Config, gpus: float | None = None) -> Job:
         detector_sha256=_detector_sha256(config),
         precision=precision,
         conventions=conventions.setting,
+        embedder_sha256=embedder_sha256(config.identify.embedder) if config.identify.enabled else None,
     )
     return Job(
         config=config,

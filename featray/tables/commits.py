@@ -29,7 +29,7 @@ from featray.records import (
     dump,
     load,
 )
-from featray.schema import TABLES
+from featray.schema import ALL_TABLES
 from featray.store.exclusive import create_bytes
 from featray.store.storage import delete, list_files, read_bytes, storage_errors, write_bytes
 from featray.tables.layout import Partition
@@ -130,7 +130,7 @@ def parse_commit(name: str, text: bytes) -> Commit:
     if commit.name != name:
         raise ValueError("is the commit of another name")
     for file in (file for one in (commit, *commit.rewrites) for file in one.files):
-        if file.table not in TABLES or not file.path.startswith(f"{file.table}/"):
+        if file.table not in ALL_TABLES or not file.path.startswith(f"{file.table}/"):
             raise ValueError("names a file of no table")
     return commit
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from featray.errors import NotFound, OutputError
 from featray.extract.plan import Outcome, VideoPlan, check_failures, parse_plan
 from featray.records import Count, Micros, RecordName, SmallCount, VideoId, WorkKey, dump, load
-from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
+from featray.schema import EMBEDDED_SCHEMA, FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
 from featray.video.shots import THUMBNAIL_BYTES
 
@@ -99,7 +99,7 @@ def write_part(folder: Location, header: PartHeader, faces: pa.Table, frames: pa
     Args:
         folder: of the video's work.
         header: which part it is.
-        faces: its rows of LANDED_SCHEMA.
+        faces: its rows of LANDED_SCHEMA, followed by EMBEDDED_SCHEMA where embeddings are made.
         frames: its rows of FRAMES_SCHEMA.
         lost: whether it stands for a unit that gave no result and was given up.
     """
@@ -129,10 +129,18 @@ def read_part(location: Location) -> Part:
         check_failures(header.outcome.failures if header.outcome else [])
         with pa.ipc.open_stream(source) as stream:
             frames = stream.read_all()
-        return Part(header, _checked(faces, LANDED_SCHEMA), _checked_frames(frames))
+        landed = _whole_schema(faces)
+        return Part(header, _checked(faces, landed), _checked_frames(frames))
     # Arrow calls a stream that is cut off an OSError
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
         raise OutputError(f"{location.uri}: {_DAMAGED}") from None
+
+
+def _whole_schema(faces: pa.Table) -> pa.Schema:
+    """What the faces of a part have to have: with embeddings where it has some."""
+    if "embedding" not in faces.column_names:
+        return LANDED_SCHEMA
+    return pa.schema([*LANDED_SCHEMA, *EMBEDDED_SCHEMA])
 
 
 def _checked(rows: pa.Table, schema: pa.Schema) -> pa.Table:

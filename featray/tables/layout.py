@@ -2,6 +2,7 @@
 
     <table>/dataset=<d>/release=<r>/[<field>=<v>/...]part-<shard>-<n>.parquet
     tracks, events: <table>/dataset=<d>/release=<r>/derivation=d-<8 hex>/[<field>=<v>/...]part-<shard>-<n>.parquet
+    persons: persons/dataset=<d>/release=<r>/clustering=c-<8 hex>/part-persons-<12 hex>-<n>.parquet
     _featray/output.json                                    marks the place as ours
     _featray/landing/<d>/<r>/<video_id>-<work key>/         the resume ledger of a video
     _featray/shards/<d>/<r>/<shard>.json                    which videos an open shard holds
@@ -24,7 +25,7 @@ from urllib.parse import unquote
 
 from featray.errors import ConfigError, NotFound, OutputError
 from featray.identity import NULL_FOLDER, partition_folder
-from featray.schema import SCHEMA_VERSION, TABLES
+from featray.schema import ALL_TABLES, SCHEMA_VERSION
 from featray.store.storage import (
     Location,
     exists,
@@ -36,7 +37,7 @@ from featray.store.storage import (
 )
 
 INTERNAL = "_featray"
-_PARTITIONS: Final = ("dataset", "release", "derivation")
+_PARTITIONS: Final = ("dataset", "release", "derivation", "clustering")
 _DAMAGED = "damaged; it should say which schema_version the tables have"
 
 
@@ -84,7 +85,7 @@ class Partition:
 
     def table_folders(self) -> list[Location]:
         """The folders of all tables."""
-        return [self.folder(table) for table in TABLES]
+        return [self.folder(table) for table in ALL_TABLES]
 
     @staticmethod
     def landing_name(video_id: str, work_key: str) -> str:

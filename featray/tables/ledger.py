@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from featray.errors import RETRYABLE, ErrorCode, OutputError
 from featray.extract.plan import Failure, Outcome, UnitTask, VideoPlan, VideoTask
-from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
+from featray.schema import EMBEDDED_SCHEMA, FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.sources.listing import Video
 from featray.tables.landing import PartHeader, forget_units, landed_units, read_plan, write_part, write_plan
 from featray.tables.layout import Partition
@@ -116,6 +116,25 @@ def landed_faces(faces: pa.Table, columns: dict[str, NDArray[np.float32]]) -> pa
             values = columns[field.name]
             arrays.append(_lists(values) if values.ndim == 2 else pa.array(values, field.type))
     return pa.table(arrays, schema=LANDED_SCHEMA)
+
+
+def with_embeddings(
+    landed: pa.Table, embeddings: NDArray[np.float32], qualities: NDArray[np.float32], rows: NDArray[np.intp]
+) -> pa.Table:
+    """Landed faces with the columns of EMBEDDED_SCHEMA.
+
+    Args:
+        landed: rows of LANDED_SCHEMA.
+        embeddings: `[n, width]`.
+        qualities: `[n]`.
+        rows: `[n]`, ascending: the faces that they are of; the others get nulls.
+    """
+    place = np.full(landed.num_rows, -1, np.int64)
+    place[rows] = np.arange(len(rows))
+    indices = pa.array(place, mask=place < 0)
+    for field, values in zip(EMBEDDED_SCHEMA, (_lists(embeddings), pa.array(qualities, pa.float32())), strict=True):
+        landed = landed.append_column(field, values.take(indices).cast(field.type))
+    return landed
 
 
 def _lists(values: NDArray[np.float32]) -> pa.Array:

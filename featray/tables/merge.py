@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from featray.errors import ErrorCode, RunError
 from featray.extract.plan import Picture, VideoPlan
+from featray.faces.cadence import Cadence, taken_frames
 from featray.faces.tracks import Tracker
 from featray.schema import FACE_TABLES, TABLES
 from featray.tables.commits import CommittedVideo, ManifestVideo
@@ -54,6 +55,19 @@ class _Tally:
         )
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """Which embeddings are published.
+
+    Attributes:
+        embedder: that made them.
+        every_us: of the frames' cadence.
+    """
+
+    embedder: str
+    every_us: int
+
+
 class Merged(NamedTuple):
     """A video whose rows are written."""
 
@@ -68,6 +82,7 @@ def merge_video(
     *,
     run_id: str,
     published_at_us: int,
+    embedded: Embedded | None = None,
 ) -> Merged:
     """Write a video's rows; what its commit says of it, and whether it has other video streams.
 
@@ -77,6 +92,7 @@ def merge_video(
         writers: by table; of the tables of faces, those that are wanted.
         run_id: of the run that publishes.
         published_at_us: stands in the row of `videos`, microseconds since the epoch, UTC.
+        embedded: which embeddings are published; None for none.
 
     Raises:
         RunError: a unit of it has not landed.
@@ -93,9 +109,16 @@ def merge_video(
         **video.fields,
     }
     tally, tracker, borders = _Tally(), Tracker(), _Borders()
+    cadence = None if embedded is None else Cadence(embedded.every_us)
     for name in chain.from_iterable(landed.values()):
         part = borders.complete(read_part(folder.child(name)))
-        _write_part(part, constant, writers, _track(part, tracker))
+        track_ids = _track(part, tracker)
+        _write_part(part, constant, writers, track_ids)
+        if embedded is not None and cadence is not None:
+            taken = taken_frames(part.frames, cadence)
+            _write_embeddings(
+                part, {**constant, "embedder": embedded.embedder}, writers["embeddings"], track_ids, taken
+            )
         _count(part, tally)
     row = _video_row(video, plan, tally, tracker.count)
     times = {"run_id": run_id, "published_at": _utc(published_at_us)}
@@ -121,6 +144,24 @@ def _write_part(
         if table in writers:
             writers[table].write(faces)
     writers["frames"].write(_with_constants(part.frames, known))
+
+
+def _write_embeddings(
+    part: Part,
+    constant: dict[str, str | None],
+    writer: TableWriter,
+    track_ids: NDArray[np.int32],
+    frames: NDArray[np.int64],
+) -> None:
+    """Write the embeddings of these frames: a worker makes some more, of the frames that its part begins with."""
+    if "embedding" not in part.faces.column_names:  # a part without faces
+        return
+    faces = part.faces.append_column("track_id", pa.array(track_ids))
+    taken = np.isin(faces["frame_index"].to_numpy(), frames) & faces["embedding"].is_valid().to_numpy()
+    faces = faces.filter(pa.array(taken)).rename_columns(
+        ["quality" if name == "embedding_quality" else name for name in faces.column_names]
+    )
+    writer.write(_with_constants(faces, {**constant, "run_id": part.header.run_id}))
 
 
 def _with_constants(rows: pa.Table, constants: dict[str, str | None]) -> pa.Table:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from featray.errors import UsageError
-from featray.schema import TABLES
+from featray.schema import PERSON_TABLES, TABLES
 from featray.store.storage import storage_errors
 from featray.tables.layout import list_partitions, open_output
 from featray.tables.published import Published, read_steadily
@@ -137,7 +137,7 @@ class Tables:
         return cursor
 
     def __getattr__(self, name: str) -> DuckDBPyRelation:
-        if name not in TABLES and name not in VIEWS:
+        if name not in (*TABLES, *PERSON_TABLES) and name not in VIEWS:
             raise AttributeError(f"{type(self).__name__} has no {name!r}; tables: {', '.join([*TABLES, *VIEWS])}")
         with storage_errors(self._output.root.uri):
             if name == "summary":

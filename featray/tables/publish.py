@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from featray.errors import LeaseError, RunError, StorageError
-from featray.schema import FACE_TABLES, PER_VIDEO_TABLES
+from featray.schema import FACE_TABLES, PER_VIDEO_TABLES, PRIVATE_TABLES
 from featray.store.scratch import scratch_folder
 from featray.store.storage import delete, delete_folder
 from featray.tables.commits import (
@@ -31,7 +31,7 @@ from featray.tables.commits import (
 )
 from featray.tables.derived import Derive, derived_writers, open_sources, write_derived
 from featray.tables.lease import HeldPartition
-from featray.tables.merge import merge_video
+from featray.tables.merge import Embedded, merge_video
 from featray.tables.replace import carry_out, without_videos
 from featray.tables.writer import TableWriter
 
@@ -47,6 +47,7 @@ class PublishSettings:
         footer: provenance for file footers, without the `featray.` prefix.
         published_at_us: stands in the rows, and is set once a shard, so that a second try writes the same; 0: now.
         derive: makes the derived rows of a shard; None for none.
+        embedded: which embeddings are published; None for none.
     """
 
     run_id: str
@@ -55,6 +56,7 @@ class PublishSettings:
     footer: dict[str, str] = field(default_factory=dict)
     published_at_us: int = 0
     derive: Derive | None = None
+    embedded: Embedded | None = None
 
 
 def publish_shard(partition: HeldPartition, manifest: ShardManifest, settings: PublishSettings) -> Commit:
@@ -91,7 +93,14 @@ def _write_shard(partition: HeldPartition, manifest: ShardManifest, settings: Pu
         writers = {table: _writer(table, partition, manifest, settings, scratch) for table in _tables(settings)}
         try:
             merged = [
-                merge_video(video, partition, writers, run_id=settings.run_id, published_at_us=published_at_us)
+                merge_video(
+                    video,
+                    partition,
+                    writers,
+                    run_id=settings.run_id,
+                    published_at_us=published_at_us,
+                    embedded=settings.embedded,
+                )
                 for video in videos
             ]
             files = [file for writer in list(writers.values()) for file in writer.close()]
@@ -151,7 +160,8 @@ def _rewrites(partition: HeldPartition, manifest: ShardManifest, scratch: str) -
 
 
 def _tables(settings: PublishSettings) -> list[str]:
-    return [t for t in PER_VIDEO_TABLES if t in settings.tables or t not in FACE_TABLES]
+    private = PRIVATE_TABLES if settings.embedded is not None else ()
+    return [t for t in (*PER_VIDEO_TABLES, *private) if t in settings.tables or t not in FACE_TABLES]
 
 
 def _writer(

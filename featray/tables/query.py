@@ -21,7 +21,7 @@ from duckdb import StatementType
 
 from featray.errors import OutputError, StorageError, UsageError, one_line
 from featray.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
-from featray.schema import TABLES, arrow_schema
+from featray.schema import PERSON_TABLES, TABLES, arrow_schema
 from featray.store.storage import Location, list_ahead, storage_errors
 from featray.tables.layout import Output
 from featray.tables.published import Published, read_steadily
@@ -73,7 +73,7 @@ def _connect(
     unreadable = "a published file is gone or damaged; run `featray verify`"
     try:
         with storage_errors(root.uri, missing=unreadable):
-            for table in tables:
+            for table in (*tables, *(PERSON_TABLES if len(tables) == len(TABLES) else ())):
                 files = [path for one in published for path in one.files(table)]
                 connection.execute(f"CREATE VIEW {table} AS {table_view(table, read_files(output, files))}")
             for view, select in VIEWS.items() if len(tables) == len(TABLES) else ():

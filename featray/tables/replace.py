@@ -20,6 +20,7 @@ from featray.tables.rewrite import rewrite_files, without
 ERASE_PREFIX: Final = "erase-"
 COMPACT_PREFIX: Final = "compact-"
 DERIVE_PREFIX: Final = "derive-"
+PERSONS_PREFIX: Final = "persons-"
 """Names of changes that belong to no shard, so that no manifest tells that they are unfinished."""
 
 

@@ -159,7 +159,7 @@ def writer_like(
     if not name.endswith(".parquet"):
         raise OutputError(f"{old.path}: a commit names a file that is no Parquet file; run `featray verify`")
     known = {part.partition("=")[0] for part in folder.split("/")[1:]}
-    fields = tuple(n for n in schema.names if n in known - {"dataset", "release", "derivation"})
+    fields = tuple(n for n in schema.names if n in known - {"dataset", "release", "derivation", "clustering"})
     return TableWriter(
         old.table,
         partition,

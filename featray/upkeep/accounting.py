@@ -15,15 +15,24 @@ import pyarrow as pa
 
 from featray.errors import ErrorCode
 from featray.names import EMOTION_NAMES_7
-from featray.schema import DERIVED_TABLES, FACE_TABLES, PER_VIDEO_TABLES, SORT_KEYS, TABLES, Column
+from featray.schema import (
+    DERIVED_TABLES,
+    FACE_TABLES,
+    PER_VIDEO_TABLES,
+    PRIVATE_TABLES,
+    SORT_KEYS,
+    Column,
+    columns_of,
+)
 
 KEYS: Final[dict[str, tuple[str, ...]]] = {
-    **dict.fromkeys(FACE_TABLES, ("video_id", "frame_index", "face_index")),
+    **dict.fromkeys((*FACE_TABLES, *PRIVATE_TABLES), ("video_id", "frame_index", "face_index")),
     "frames": ("video_id", "frame_index"),
     "videos": ("video_id",),
     "runs": ("run_id",),
     "erasures": ("erasure_id",),
     "tracks": ("derivation", "video_id", "track_id"),
+    "persons": ("video_id", "track_id"),
     "events": ("derivation", "video_id", "track_id", "event_id"),
 }
 """What may not be there twice within a partition."""
@@ -38,7 +47,7 @@ PRESENT_DERIVED: Final = frozenset(
 
 MAY_BE_NULL: Final[dict[str, set[str]]] = {
     "erasures": {"track_id"},
-    **{table: {"pts_us"} for table in (*FACE_TABLES, "frames")},
+    **{table: {"pts_us"} for table in (*FACE_TABLES, *PRIVATE_TABLES, "frames")},
 }
 """Where they may be null after all: an erasure of a whole video has no track, a picture need not have a time."""
 
@@ -65,9 +74,11 @@ class Rule:
 
 def row_rules(table: str, columns: set[str], precision: str) -> dict[str, str]:
     """For each column of a table that states a range, a condition that its rows keep; the softmax's sum too."""
+    if table == "persons":
+        return _rules_of_persons(columns)
     rules = {}
     present = (PRESENT - MAY_BE_NULL.get(table, set())) | (PRESENT_DERIVED if table in DERIVED_TABLES else set())
-    for column in TABLES[table]:
+    for column in columns_of(table):
         # The statistics of `tracks` are 270 columns, which follow from `faces`: they are derived again instead.
         if column.name in columns and not (table == "tracks" and pa.types.is_floating(column.type)):
             condition = _condition(column, present=column.name in present)
@@ -81,12 +92,20 @@ def row_rules(table: str, columns: set[str], precision: str) -> dict[str, str]:
     if table == "faces":
         rules["box"] = "box_x1 <= box_x2 AND box_y1 <= box_y2"
         rules["face_px_is_shorter_side"] = "abs(least(box_x2 - box_x1, box_y2 - box_y1) - face_px) <= 0.01"
+    if table == "embeddings":
+        rules["embedding"] = "abs(sqrt(list_sum(list_transform(embedding, lambda x: x * x))) - 1) <= 0.001"
     if table == "events":
         rules["times"] = "start_us <= peak_us AND peak_us <= end_us"
     if table == "frames":
         rules["status_and_faces"] = "(status = 'ok') = (faces > 0)"
         rules["pts_us"] = "pts_us IS NOT NULL" + (" OR source_name IS NOT NULL" if "source_name" in columns else "")
     return rules
+
+
+def _rules_of_persons(columns: set[str]) -> dict[str, str]:
+    always = {"video_id", "track_id", "person_id", "similarity"}
+    rules = {c.name: _condition(c, present=c.name in always) for c in columns_of("persons") if c.name in columns}
+    return {name: rule for name, rule in rules.items() if rule}
 
 
 def _condition(column: Column, *, present: bool) -> str | None:
@@ -264,8 +283,17 @@ _EVENTS = """
     WHERE t.video_id IS NULL OR e.start_us < t.start_us OR e.end_us > t.end_us
 """
 
+_EMBEDDINGS = """
+    SELECT e.video_id, e.frame_index, e.face_index,
+           CASE WHEN f.video_id IS NULL THEN 'is in embeddings and not in faces'
+                ELSE 'has another pts_us, track_id or run_id in embeddings than in faces' END AS text
+    FROM embeddings e LEFT JOIN faces f USING (video_id, frame_index, face_index)
+    WHERE f.video_id IS NULL
+       OR (f.pts_us, f.track_id, f.run_id) IS DISTINCT FROM (e.pts_us, e.track_id, e.run_id)
+"""
+
 RULES: Final[tuple[Rule, ...]] = (
-    *(Rule((table,), twice_rule(table)) for table in KEYS if table not in ("runs", "erasures")),
+    *(Rule((table,), twice_rule(table)) for table in KEYS if table not in ("runs", "erasures", "persons")),
     _per_video("frames_sampled", "frames", "count(*)", "rows in frames"),
     _per_video("frames_with_face", "frames", "count_if(faces > 0)", "frames with a face"),
     _per_video("faces", "faces", "count(*)", "rows in faces"),
@@ -281,5 +309,6 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(("videos",), _COMMITTED),
     Rule(("faces", "tracks"), _TRACKS),
     Rule(("tracks", "events"), _EVENTS),
+    Rule(("faces", "embeddings"), _EMBEDDINGS),
 )
 """All of them; what is true of single rows is in `row_rules`."""

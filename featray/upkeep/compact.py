@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featray.schema import SORT_KEYS, TABLES
+from featray.schema import ALL_TABLES, SORT_KEYS
 from featray.store.scratch import scratch_folder
 from featray.tables.commits import Commit, CommittedFile, read_commits, read_manifests, write_commit
 from featray.tables.layout import Partition
@@ -118,7 +118,7 @@ def _worth_it(group: list[Commit]) -> Iterator[list[Commit]]:
 
 def _place(file: CommittedFile) -> tuple[int, str]:
     """The folder that a file lies in, by table: those of derived tables have one for each derivation."""
-    return list(TABLES).index(file.table), file.path.rpartition("/")[0]
+    return list(ALL_TABLES).index(file.table), file.path.rpartition("/")[0]
 
 
 def _merge_group(partition: HeldPartition, group: list[Commit]) -> None:

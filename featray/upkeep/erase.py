@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from featray.errors import OutputError, UsageError
-from featray.schema import DERIVED_TABLES, PER_VIDEO_TABLES
+from featray.schema import DERIVED_TABLES, PER_VIDEO_TABLES, PERSON_TABLES, PRIVATE_TABLES
 from featray.store.scratch import scratch_folder
 from featray.store.storage import delete, delete_folder, list_files, list_folders
 from featray.tables.commits import (
@@ -39,8 +40,9 @@ from featray.tables.writer import TableWriter
 from featray.upkeep.erase_edits import TrackFaces, counted, forget_uri, forget_uri_edit, read_track, uris_of
 from featray.upkeep.finish import finish_committed
 from featray.upkeep.orphans import uncommitted_files
+from featray.upkeep.persons import tracks_of
 
-_TABLES = (*PER_VIDEO_TABLES, *DERIVED_TABLES)
+_TABLES = (*PER_VIDEO_TABLES, *DERIVED_TABLES, *PRIVATE_TABLES, *PERSON_TABLES)
 _INTERNAL_FOLDERS = ("landing", "shards", "commits", "running")
 
 
@@ -98,6 +100,33 @@ def erase(
                 found.append(_erase_in(lease.partition, erasure, scratch))
     finish_erasure(output, erasure)
     return [here for here in found if here.anything]
+
+
+def erase_person(
+    output: Output, person_id: str, *, release: str | None = None, reason: str | None = None
+) -> Iterator[tuple[str, int, list[ErasedHere]]]:
+    """Erase all tracks of a person, as the table `persons` has them; yield each with what was removed.
+
+    Args:
+        output: from all datasets and releases of which it goes, unless `release` names one.
+        person_id: of the table persons.
+        release: the only release to erase from.
+        reason: kept in the audit rows; must not name the person.
+
+    Raises:
+        UsageError: nothing here has this person.
+        LeaseError: a run is on; the same command goes on.
+    """
+    partitions = [p for p in list_partitions(output) if release in (None, p.release)]
+    tracks = [(p, *key) for p in partitions for key in tracks_of(p, person_id)]
+    if not tracks:
+        raise UsageError(
+            f"{output.root.uri}: has no person {person_id}; run `featray persons OUT`, then "
+            '`featray query OUT "SELECT person_id, count(*) FROM persons GROUP BY ALL"`'
+        )
+    for partition, video_id, track_id in tracks:
+        removed = erase(output, video_id, track_id=track_id, release=partition.release, reason=reason)
+        yield video_id, track_id, removed
 
 
 def _begin(
@@ -166,10 +195,11 @@ def _publish_without(partition: HeldPartition, erasure: Erasure, here: ErasedHer
     """Write the commit that removes the rows, with the audit row, and carry it out."""
     commits = read_commits(partition)
     affected = [c for c in commits if any(video.video_id == erasure.video_id for video in c.videos)]
+    named = [c for c in commits if any(file.table in PERSON_TABLES for file in c.files)]
     track = None
     if erasure.track_id is not None:
         track = read_track(partition, affected, erasure.video_id, erasure.track_id)
-    rewritten = [_without(partition, commit, erasure, track, here, scratch) for commit in affected]
+    rewritten = [_without(partition, commit, erasure, track, here, scratch) for commit in (*affected, *named)]
     uris = uris_of(partition, affected, erasure.video_id) if track is None else set()
     for commit in commits if track is None else []:
         files = rewrite_files(

@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from featray import identity
-from featray.schema import DERIVED_TABLES, FACE_TABLES
+from featray.schema import DERIVED_TABLES, FACE_TABLES, PERSON_TABLES, PRIVATE_TABLES
 from featray.tables.commits import Commit, read_manifests
 from featray.tables.layout import Partition
 from featray.tables.provenance import read_config
@@ -45,7 +45,7 @@ class TrackFaces:
     def edits(self) -> dict[str, Edit]:
         """The edits that remove the track and keep the accounting true."""
         return {
-            **dict.fromkeys((*FACE_TABLES, *DERIVED_TABLES), self._faces),
+            **dict.fromkeys((*FACE_TABLES, *DERIVED_TABLES, *PRIVATE_TABLES, *PERSON_TABLES), self._faces),
             "frames": self._frames,
             "videos": self._videos,
         }

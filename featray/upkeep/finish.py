@@ -13,6 +13,7 @@ from typing import Any
 
 from featray.config import path_field_names
 from featray.config_derive import DeriveConfig
+from featray.config_identify import IdentifyConfig
 from featray.errors import ConfigError, OutputError
 from featray.findings.derive import Derivation
 from featray.schema import DERIVED_TABLES, arrow_schema
@@ -20,9 +21,10 @@ from featray.tables.commits import Commit, ShardManifest, close_shard, read_comm
 from featray.tables.landing import landed_units, read_plan
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
+from featray.tables.merge import Embedded
 from featray.tables.provenance import footer, read_config
 from featray.tables.publish import PublishSettings, clean_up_shard, publish_shard
-from featray.tables.replace import COMPACT_PREFIX, finish_changes
+from featray.tables.replace import COMPACT_PREFIX, PERSONS_PREFIX, finish_changes
 from featray.tables.rewrite import complete, open_parquet
 from featray.tables.runs import close_killed_runs, running_rows
 from featray.upkeep.orphans import open_stems, uncommitted_files
@@ -98,7 +100,7 @@ def remove_leftovers(partition: HeldPartition) -> int:
         name = path.rsplit("/", 1)[-1].lstrip(".")
         # Rows that were derived again take the place of files that others may have named.
         was_derived = path.partition("/")[0] in DERIVED_TABLES and not name.startswith(open_shards)
-        if was_derived or name.startswith(f"part-{COMPACT_PREFIX}"):
+        if was_derived or name.startswith((f"part-{COMPACT_PREFIX}", f"part-{PERSONS_PREFIX}")):
             partition.delete(path)
             removed += 1
     return removed
@@ -126,7 +128,7 @@ def _settings(partition: HeldPartition, manifest: ShardManifest) -> PublishSetti
         config = read_config(row["config"])
         if not config.tables:
             raise ValueError("names no table")
-        derive = _derivation(config.data)
+        derive, embedded = _derivation(config.data), _embedded(config.data)
     except ValueError:
         run = f"shard {manifest.shard}: the config of its run {manifest.run_id}"
         raise OutputError(f"{run} in `runs` cannot be read; run the job again") from None
@@ -136,6 +138,7 @@ def _settings(partition: HeldPartition, manifest: ShardManifest) -> PublishSetti
         path_fields=tuple(n for n in path_field_names(config.path_fields or "") if n != "name"),
         footer=footer(row),
         derive=derive,
+        embedded=embedded,
     )
 
 
@@ -154,6 +157,16 @@ def _derivation(config: dict[str, Any]) -> Derivation | None:
         return derivation if settings.enabled and not derivation.crosses_shards else None
     except ConfigError as error:
         raise ValueError("has expressions that are none") from error
+
+
+def _embedded(config: dict[str, Any]) -> Embedded | None:
+    """Which embeddings a run's config asks for; one of an older version asks for none.
+
+    Raises:
+        ValueError: it is no such config.
+    """
+    settings = IdentifyConfig.model_validate(config.get("identify", {}))
+    return Embedded(settings.embedder, settings.every_us) if settings.enabled else None
 
 
 def _published_runs(partition: Partition) -> Iterator[dict[str, Any]]:

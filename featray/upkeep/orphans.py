@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from featray.schema import DERIVED_TABLES, TABLES
+from featray.schema import ALL_TABLES, DERIVED_TABLES
 from featray.store.storage import Location, list_files
 from featray.tables.commits import read_manifests
 from featray.tables.layout import Output, Partition
-from featray.tables.replace import COMPACT_PREFIX, ERASE_PREFIX
+from featray.tables.replace import COMPACT_PREFIX, ERASE_PREFIX, PERSONS_PREFIX
 from featray.tables.runs import running_rows
 from featray.upkeep.problems import Problem, Report
 
@@ -28,7 +28,7 @@ def find_uncommitted(
     owners = {part: f"shard {shard} is open" for p in partitions for part, shard in open_stems(p).items()}
     for partition in partitions:
         owners |= {f"part-{row['run_id']}-": f"run {row['run_id']} is on" for row in running_rows(partition, [])}
-    folders = [output.table(table) for table in TABLES] if everything else _folders(partitions)
+    folders = [output.table(table) for table in ALL_TABLES] if everything else _folders(partitions)
     for path in uncommitted_files(output, folders, committed):
         name = path.rsplit("/", 1)[-1]
         owner = next((owner for stem, owner in owners.items() if name.lstrip(".").startswith(stem)), None)
@@ -36,6 +36,8 @@ def find_uncommitted(
             report.unfinished.append(f"{path}: in no commit yet; {owner}, and the next run replaces it")
         elif path.partition("/")[0] in DERIVED_TABLES:
             report.unfinished.append(f"{path}: in no commit; left by `featray derive`, which ends it or the next run")
+        elif name.startswith(f"part-{PERSONS_PREFIX}"):
+            report.unfinished.append(f"{path}: in no commit; left by `featray persons`, which ends it or the next run")
         elif ERASE_PREFIX in name or name.startswith(f"part-{COMPACT_PREFIX}"):
             mend = "featray erase" if ERASE_PREFIX in name else "featray publish or compact"
             report.unfinished.append(f"{path}: in no commit; left by a change that was cut off; {mend} ends it")

@@ -19,7 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.errors import NotFound, StorageError, UsageError
-from featray.schema import DERIVED_TABLES, FACE_TABLES, PER_VIDEO_TABLES, SCHEMA_VERSION, arrow_schema
+from featray.schema import (
+    DERIVED_TABLES,
+    FACE_TABLES,
+    PER_VIDEO_TABLES,
+    PRIVATE_TABLES,
+    SCHEMA_VERSION,
+    arrow_schema,
+)
 from featray.store.storage import exists, list_ahead, list_versions, open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile, read_commits
 from featray.tables.derived import derivation_of
@@ -299,7 +306,7 @@ class _Partition:
         """Ask the rules about the rows of some commits."""
         if not any(commit.videos for commit in commits):
             return
-        for table in (*PER_VIDEO_TABLES, *DERIVED_TABLES):
+        for table in (*PER_VIDEO_TABLES, *DERIVED_TABLES, *PRIVATE_TABLES):
             files = [file.path for commit in commits for file in commit.files if file.table == table]
             view = table_view(table, read_files(self._partition.output, files))
             try:
@@ -336,7 +343,7 @@ class _Partition:
             source = read_files(self._partition.output, paths, filename=True)
             if source and row.get("video_id"):
                 keys = {"video_id": row["video_id"]}
-                if table in (*FACE_TABLES, "frames") and row.get("frame_index") is not None:
+                if table in (*FACE_TABLES, *PRIVATE_TABLES, "frames") and row.get("frame_index") is not None:
                     keys["frame_index"] = row["frame_index"]
                 condition = " AND ".join(f"{name} = ${name}" for name in keys)
                 found = self._rows(f"SELECT filename FROM {source} WHERE {condition} LIMIT 1", keys)

@@ -1,0 +1,83 @@
+"""Faces. Embedders: networks whose vectors are close for pictures of the same person. One Protocol, chosen by name.
+
+An embedding identifies a person: it is biometric data. Nothing here runs unless `identify.enabled` is set.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featray.faces.alignment import align_chip
+
+
+class Embedder(Protocol):
+    """A face embedder; one thread.
+
+    Attributes:
+        name: as in `identify.embedder`.
+        sha256: of its weights.
+        width: numbers in an embedding.
+        size_px: side of the aligned picture.
+        template: float64 `[5, 2]`, x and y in px: where the subject's right eye, left eye, nose tip, right and left
+            mouth corner lie in it.
+    """
+
+    name: str
+    sha256: str
+    width: int
+    size_px: int
+    template: NDArray[np.float64]
+
+    def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the embeddings `[n, width]`, float32 of length 1, of aligned faces `[n, size_px, size_px, 3]` RGB."""
+        ...
+
+
+_EMBEDDERS: Final[dict[str, str]] = {
+    "face-api": "featray.faces.embedder_face_api:FaceApiEmbedder",
+}
+
+
+def open_embedder(name: str) -> Embedder:
+    """Load an embedder.
+
+    Raises:
+        ModelError: its weights are damaged.
+    """
+    module, _, attribute = _EMBEDDERS[name].partition(":")
+    embedder: Embedder = getattr(importlib.import_module(module), attribute)()
+    return embedder
+
+
+def embedder_sha256(name: str) -> str:
+    """Return the sha256 of an embedder's weights, 64 hex digits; part of the work key."""
+    module, _, attribute = _EMBEDDERS[name].partition(":")
+    digest: str = getattr(importlib.import_module(module), attribute).sha256
+    return digest
+
+
+def embed_chips(
+    embedder: Embedder,
+    chips: NDArray[np.uint8],
+    landmarks5: NDArray[np.float64],
+    squares: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    """Return embeddings `[n, width]` of faces in chips.
+
+    Args:
+        embedder: which one.
+        chips: uint8 `[n, 256, 256, 3]` RGB.
+        landmarks5: `[n, 5, 2]`, x and y in frame px.
+        squares: `[n, 3]`: `crop_x, crop_y, crop_side` in frame px.
+
+    Raises:
+        ModelError: the network fails.
+    """
+    faces = np.empty((len(chips), embedder.size_px, embedder.size_px, 3), np.uint8)
+    for i, chip in enumerate(chips):
+        faces[i] = align_chip(chip, landmarks5[i], squares[i], embedder.template, embedder.size_px)
+    return embedder(faces)

@@ -1,0 +1,42 @@
+"""Graph. Embeddings beside inference: of the faces of a chunk that the cadence and their quality pick, in batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featray.config_identify import IdentifyConfig
+from featray.faces.cadence import Cadence, landmarks_of, qualities, taken_frames
+from featray.faces.embedder import embed_chips, open_embedder
+from featray.tables.ledger import with_embeddings
+
+
+class EmbedFaces:
+    """Adds embeddings to the faces of a chunk. Holds the embedder; one thread.
+
+    Raises:
+        ModelError: the embedder's weights are damaged.
+    """
+
+    def __init__(self, settings: IdentifyConfig) -> None:
+        self._settings = settings
+        self._embedder = open_embedder(settings.embedder)
+
+    def __call__(self, landed: pa.Table, frames: pa.Table, chips: NDArray[np.uint8]) -> pa.Table:
+        """Return landed faces with the columns of EMBEDDED_SCHEMA.
+
+        Args:
+            landed: the faces of a chunk, rows of LANDED_SCHEMA.
+            frames: all frames of the chunk, rows of FRAMES_SCHEMA.
+            chips: uint8 `[n, 256, 256, 3]` RGB, a chip a face.
+
+        Raises:
+            ModelError: the embedder fails.
+        """
+        quality = qualities(landed, self._settings)
+        taken = taken_frames(frames, Cadence(self._settings.every_us))
+        rows = np.flatnonzero((quality > 0) & np.isin(landed["frame_index"].to_numpy(), taken))
+        squares = np.column_stack([landed[name].to_numpy()[rows] for name in ("crop_x", "crop_y", "crop_side")])
+        found = embed_chips(self._embedder, chips[rows], landmarks_of(landed)[rows], squares.astype(np.float64))
+        return with_embeddings(landed, found, quality[rows], rows)

@@ -1,0 +1,50 @@
+"""Persons keep their names when tracks come, go and change sides, and a name is never given to somebody else."""
+
+import numpy as np
+import pytest
+
+from featray.persons.agreement import agreement
+from featray.persons.naming import name_persons
+
+KEYS = [(f"{i:016x}", 0) for i in range(6)]
+
+
+def test_a_name_follows_from_the_first_track():
+    names = name_persons(KEYS, [0, 0, 2, 2, 4, 0], {})
+    assert names[0] == names[1] == names[5] and len(set(names)) == 3
+    assert name_persons(KEYS[2:4], [7, 7], {}) == names[2:4]
+    assert all(name.startswith("p-") and len(name) == 14 for name in names)
+
+
+def test_names_stay_when_tracks_are_added():
+    before = dict(zip(KEYS[2:], name_persons(KEYS[2:], [0, 0, 1, 1], {}), strict=True))
+    after = name_persons(KEYS, [9, 3, 3, 3, 9, 9], before)
+    assert after[2:] == list(before.values())
+    assert after[0] == before[KEYS[4]] and after[1] == before[KEYS[2]], "though the first track is another one now"
+
+
+def test_who_has_more_of_the_tracks_keeps_the_name():
+    before = dict.fromkeys(KEYS[:5], "p-old")
+    parted = name_persons(KEYS, [1, 1, 2, 2, 2, 1], before)
+    assert parted[2:5] == ["p-old"] * 3 and parted[0] == parted[5] != "p-old"
+    joined = name_persons(KEYS, [1] * 6, {KEYS[0]: "p-a", KEYS[1]: "p-b", KEYS[2]: "p-b"})
+    assert set(joined) == {"p-b"}
+
+
+def test_a_name_that_is_gone_is_not_given_again():
+    (name,) = set(name_persons(KEYS[:1], [0], {}))
+    taken = {KEYS[1]: name, KEYS[2]: name}
+    assert name_persons(KEYS[:1], [0], taken)[0] != name
+    assert name_persons(KEYS[:3], [0, 1, 1], taken)[0] != name
+
+
+def test_agreement_by_hand():
+    """Bagga and Baldwin's way of counting, done by hand for five tracks."""
+    result = agreement(np.array(["a", "a", "a", "b", "b"]), np.array([1, 1, 2, 2, 2]))
+    precision, recall = (2 / 3 + 2 / 3 + 1 / 3 + 1 + 1) / 5, (1 + 1 + 1 / 3 + 2 / 3 + 2 / 3) / 5
+    assert result.b_cubed_f == pytest.approx(2 * precision * recall / (precision + recall))
+    assert (result.precision, result.recall) == (2 / 4, 2 / 4)
+    alone = agreement(np.arange(3), np.arange(3))
+    assert (alone.precision, alone.recall, alone.b_cubed_f) == (1, 1, 1)
+    with pytest.raises(ValueError, match="one entry a track"):
+        agreement(np.arange(3), np.arange(2))

@@ -1,0 +1,211 @@
+"""Who is who is published once, stays when videos are added, and an erased person is nowhere."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from featray.cli import main
+from featray.persons.agreement import agreement
+from featray.persons.settings import PersonsSettings
+from featray.tables.commits import read_commits
+from featray.tables.opened import open_tables
+from featray.upkeep import persons as module
+from featray.upkeep.compact import compact_partition
+from featray.upkeep.finish import finish_partition
+from featray.upkeep.persons import find_persons
+from tests.fixtures.crowd import Crowd, video_of
+from tests.fixtures.outputs import everything, rows
+
+FIRST = {f"{i}.mp4": [i % 5, (i + 1) % 5, i % 5, (5, 6 + i % 2)] for i in range(8)}
+LATER = {f"later-{i}.mp4": [7 + i, (i % 5, 5)] for i in range(3)}
+
+
+@pytest.fixture
+def crowd(tmp_path):
+    made = Crowd(tmp_path / "out")
+    made.publish(FIRST)
+    return made
+
+
+def who(crowd):
+    found = rows(crowd.output.root.path, "persons")
+    return {(row["video_id"], row["track_id"]): row["person_id"] for row in found}
+
+
+def test_people_are_found_across_shots_and_videos(crowd):
+    done = find_persons(crowd.partition, PersonsSettings())
+    found = who(crowd)
+    assert found.keys() == crowd.truth.keys() and done.tracks == len(found) == 40
+    names, truth = np.array(list(found.values())), np.array([crowd.truth[key] for key in found])
+    assert agreement(names, truth).b_cubed_f == 1 and done.persons == 8
+    for row in rows(crowd.output.root.path, "persons"):
+        assert row["similarity"] > 0.96 and row["margin"] > 0.5 and row["previous"] is None
+    assert sum(done.histogram.values()) == 40 and sum(count for _, count in done.largest) == 40
+
+
+def test_ids_stay_when_videos_are_added_and_do_not_depend_on_the_order(crowd, tmp_path):
+    find_persons(crowd.partition, PersonsSettings())
+    before = who(crowd)
+    early = min((f"early-{i}.mp4" for i in range(500)), key=video_of)  # its tracks come first now
+    assert video_of(early) < min(before)[0]
+    crowd.publish({**LATER, early: [0, 1, 2, 3, 4]})
+    done = find_persons(crowd.partition, PersonsSettings())
+    after = who(crowd)
+    assert {key: after[key] for key in before} == before and done.renamed == 0
+    assert len(after) == len(before) + 14 and done.persons == 10
+    other = Crowd(tmp_path / "other")
+    for name in reversed(FIRST):
+        other.publish({name: FIRST[name]})
+    find_persons(other.partition, PersonsSettings())
+    assert who(other) == before
+
+
+def test_the_same_is_not_done_twice_and_only_the_last_counts(crowd):
+    assert find_persons(crowd.partition, PersonsSettings()).fresh
+    again = find_persons(crowd.partition, PersonsSettings())
+    assert not again.fresh and again.persons == 8
+    joined = find_persons(crowd.partition, PersonsSettings(0.01))
+    assert joined.fresh and joined.clustering != again.clustering and joined.renamed > 0
+    assert len(list(Path(crowd.output.root.path, "persons").rglob("*.parquet"))) == 1
+    assert [row["previous"] for row in rows(crowd.output.root.path, "persons")].count(None) < 40
+
+
+@pytest.mark.parametrize("after", ["files", "commit"])
+def test_a_kill_leaves_the_old_or_the_new(crowd, after, monkeypatch):
+    find_persons(crowd.partition, PersonsSettings())
+    before = who(crowd)
+    crowd.publish(LATER)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_commit" if after == "files" else "carry_out", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            find_persons(crowd.partition, PersonsSettings())
+    with open_tables(crowd.output.root.path) as out:
+        shown = len(out.sql("SELECT * FROM persons").fetchall())
+    assert shown == (40 if after == "files" else 49)
+    finish_partition(crowd.partition)
+    find_persons(crowd.partition, PersonsSettings())
+    assert {key: who(crowd)[key] for key in before} == before and len(who(crowd)) == 49
+    assert len([c for c in read_commits(crowd.partition) if c.name.startswith("persons-")]) == 1
+
+
+def _killed(*_):
+    raise KeyboardInterrupt
+
+
+def test_it_is_a_view_and_compaction_keeps_it(crowd):
+    find_persons(crowd.partition, PersonsSettings())
+    before = who(crowd)
+    crowd.publish(LATER)
+    compact_partition(crowd.partition)
+    with open_tables(crowd.output.root.path) as out:
+        together = out.sql(
+            "SELECT count(*), count(DISTINCT person_id) FROM faces "
+            "JOIN persons USING (dataset, release, video_id, track_id)"
+        )
+        assert together.fetchall() == [(160, 8)]
+        assert out.persons.count("*").fetchall() == [(40,)]
+    assert who(crowd) == before
+
+
+def test_a_person_is_erased_everywhere(crowd):
+    find_persons(crowd.partition, PersonsSettings())
+    crowd.publish({"ben.mp4": [9]})  # who has no person yet, and stays
+    root = crowd.output.root.path
+    gone = who(crowd)[video_of("0.mp4"), 0]
+    tracks = [key for key, name in who(crowd).items() if name == gone]
+    others = {key: name for key, name in who(crowd).items() if name != gone}
+    of_person = [row for row in rows(root, "embeddings") if (row["video_id"], row["track_id"]) in tracks]
+    left = len(rows(root, "embeddings")) - len(of_person)
+    vectors = [np.array(row["embedding"], np.float32).tobytes() for row in of_person]
+    result = CliRunner().invoke(main, ["erase", root, "--person", gone, "--json"], catch_exceptions=False)
+    assert [(one["video_id"], one["track_id"]) for one in json.loads(result.stdout)["tracks"]] == sorted(tracks)
+    assert who(crowd) == others and len(rows(root, "embeddings")) == left
+    for table in ("faces", "embeddings", "persons"):
+        assert not [row for row in rows(root, table) if (row["video_id"], row["track_id"]) in tracks]
+    for path, text in everything(root):
+        assert gone not in text, path
+        data = path.read_bytes()
+        if path.suffix == ".parquet" and "embedding" in pq.read_schema(path).names:
+            data += b"".join(
+                np.array(one, np.float32).tobytes() for one in pq.read_table(path)["embedding"].to_pylist()
+            )
+        assert not any(vector in data for vector in vectors), path
+    audit = rows(root, "erasures")
+    assert len(audit) == len(tracks) and {row["persons_removed"] for row in audit} == {1}
+    assert sum(row["embeddings_removed"] for row in audit) == len(of_person)
+    find_persons(crowd.partition, PersonsSettings())
+    assert others.items() <= who(crowd).items() and gone not in who(crowd).values()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--person", "p-nobody"], "has no person p-nobody"),
+        (["--person", "p-x", "--track", "0"], "name either --video"),
+        ([], "name either --video"),
+    ],
+)
+def test_an_erasure_that_names_nobody_is_refused(crowd, arguments, text):
+    result = CliRunner().invoke(main, ["erase", crowd.output.root.path, *arguments])
+    assert result.exit_code == 2 and text in result.output
+
+
+def test_the_command_tells_who_is_there(crowd):
+    root = crowd.output.root.path
+    result = CliRunner().invoke(main, ["persons", root], catch_exceptions=False)
+    assert result.exit_code == 0 and "8 persons found in 40 tracks" in result.output and "0.99 ####" in result.output
+    again = CliRunner().invoke(main, ["persons", root, "--json"], catch_exceptions=False)
+    (release,) = json.loads(again.stdout)["releases"]
+    assert (release["persons"], release["fresh"]) == (8, False)
+
+
+def test_labels_say_how_good_it_is(crowd, tmp_path):
+    """All are right; then one track of two that follow each other is said to be the other's."""
+    root, file = crowd.output.root.path, tmp_path / "labels.csv"
+    names = {video_of(name): name for name in FIRST}
+    labels = {key: f"person {who}" for key, who in crowd.truth.items()}
+
+    def told():
+        lines = [f"{names[video]},{track},{person}" for (video, track), person in labels.items()]
+        file.write_text("\n".join(["video,track_id,person", *lines]))
+        arguments = ["persons", root, "--truth", str(file), "--json"]
+        (release,) = json.loads(CliRunner().invoke(main, arguments, catch_exceptions=False).stdout)["releases"]
+        return release["truth"]
+
+    right = {"labelled": 40, "without": 0, "precision": 1, "recall": 1, "b_cubed_f": 1, "switches": 0}
+    assert told() == right
+    video = video_of("0.mp4")
+    labels[video, 1] = labels[video, 0]
+    wrong = told()
+    assert wrong["switches"] == 2 and wrong["b_cubed_f"] < 1 and wrong["recall"] < 1 and wrong["precision"] < 1
+    labels[video, 99] = "nobody"
+    assert told()["without"] == 1
+    result = CliRunner().invoke(main, ["persons", root, "--truth", str(file)], catch_exceptions=False)
+    assert "against 41 labelled tracks (1 without a person): B-cubed F 0.9" in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read"),
+        ("video,track_id,person\n", "has no row"),
+        ("video,person\n0.mp4,a\n", "line 2: needs video, track_id, person"),
+        ("video,track_id,person\n0.mp4,77,a\n", "none of its tracks has a person"),
+    ],
+)
+def test_labels_that_are_none_are_refused(crowd, tmp_path, text, message):
+    file = tmp_path / "labels.csv"
+    if text is not None:
+        file.write_text(text)
+    result = CliRunner().invoke(main, ["persons", crowd.output.root.path, "--truth", str(file)])
+    assert result.exit_code == 2 and message in result.output
+
+
+def test_an_output_without_embeddings_says_how_to_make_them(out):
+    result = CliRunner().invoke(main, ["persons", out.root.path], catch_exceptions=False)
+    assert "has no embeddings; run it with identify.enabled" in result.output
+    assert not Path(out.root.path, "persons").exists()
