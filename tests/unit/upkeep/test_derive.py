@@ -191,7 +191,7 @@ def test_an_older_output_is_read_and_derived(tmp_path):
     with open_tables(str(old)) as out:
         assert len(out.tracks) == len(out.events) == 0 and len(out.summary) == 3
     done = CliRunner().invoke(main, ["derive", str(old), "--set", "derive.baseline=p10"])
-    assert done.exit_code == 0 and ": 2 shards derived; 1 tracks, " in done.stdout
+    assert done.exit_code == 0 and ": 2 shards derived; 1 track, " in done.stdout
     with open_tables(str(old)) as out:
         assert out.sql("SELECT site, session FROM tracks").fetchall() == [("berlin", "007")]
 
