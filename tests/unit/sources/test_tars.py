@@ -97,7 +97,7 @@ def test_what_macos_adds_to_a_tar_is_no_video(tmp_path):
 
 
 def test_global_headers_do_not_pile_up(tmp_path):
-    record = b"".join(b"%d comment%05d=%b\n" % (521, i, b"x" * 504) for i in range(40))
+    record = b"".join(b"%d comment%05d=%b\n" % (522, i, b"x" * 504) for i in range(40))
     path = tmp_path / "s.tar"
     with path.open("wb") as file:
         for i in range(300):

@@ -196,7 +196,7 @@ def test_an_older_output_is_read_and_derived(tmp_path):
     assert read_status(output)["derived"] == []
     assert run_sql(connect(output), "SELECT kind FROM events").read_all().num_rows == 0
     done = CliRunner().invoke(main, ["derive", str(old), "--set", "derive.baseline=p10"])
-    assert done.exit_code == 0 and ": 2 shards derived; 1 tracks, " in done.stdout
+    assert done.exit_code == 0 and ": 2 shards derived; 1 track, " in done.stdout
     with open_tables(str(old)) as out:
         assert out.sql("SELECT site, session FROM tracks").fetchall() == [("berlin", "007")]
     assert all(problem.text.startswith("footer: ") for problem in verify(output).problems)
