@@ -15,6 +15,7 @@ from featray.findings.neutral import WHOLE, read_mark
 from featray.tables import derived as derived_module
 from featray.tables import writer
 from featray.tables.commits import read_commits, write_commit
+from featray.tables.layout import list_partitions, open_output
 from featray.tables.lease import HeldPartition
 from featray.tables.query import connect
 from featray.tables.replace import without_videos
@@ -22,8 +23,10 @@ from featray.upkeep.compact import compact_partition
 from featray.upkeep.derive import derive_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.rederive import Rederive, differences
+from featray.upkeep.verify import verify
 from tests.fixtures.people import FRAMES, add_shard, derived_files, derived_rows, open_people, video_id
-from tests.fixtures.runs import Killed
+from tests.fixtures.published import SPARSE
+from tests.fixtures.runs import Killed, run_here, small_config
 
 UNIT = {"on_at": 0.3, "off_at": 0.2, "least_s": 0.1, "merge_s": 0.1, "relative": True}
 REST = Derivation(
@@ -241,3 +244,22 @@ def test_the_command_says_what_it_found(root):
     for lone in (options[:2], options[2:]):
         done = CliRunner().invoke(main, ["derive", str(root), *lone])
         assert done.exit_code == 2 and "neutral" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_run_derives_at_its_end_when_all_is_published(inputs, small_network, tmp_path):
+    manifest = tmp_path / "list.csv"
+    lines = ["uri,participant,rest", f"{inputs}/anna.mp4,p1,no", f"{inputs}/ben.mp4,p1,yes"]
+    manifest.write_text("\n".join(lines[:2]))
+    derive = REST.config.model_dump()
+    config = small_config([manifest], tmp_path / "out", small_network, decode=SPARSE, derive=derive)
+    run_here(config)
+    output = open_output(str(tmp_path / "out"))
+    sql = "SELECT AU12_baseline, AU12_episodes, AU12_p50 FROM tracks ORDER BY AU12_p50"
+    assert {row[:2] for row in connect(output).sql(sql).fetchall()} == {(None, None)}
+    manifest.write_text("\n".join(lines))
+    run_here(config)
+    rows = connect(output).sql(sql).fetchall()
+    assert len({row[0] for row in rows}) == 1 and rows[0][0] is not None and len(rows) == 2
+    assert verify(output).problems == []
+    (partition,) = list_partitions(output)
+    assert derive_partition(partition, REST).already == 2
