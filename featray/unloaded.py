@@ -7,12 +7,24 @@ seconds of a core, in every command and every decoding process. Hidden from it, 
 from __future__ import annotations
 
 import sys
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 
-class _NoPandas:
-    def find_spec(self, name: str, *_: object) -> None:
+class _NoPandas(Loader):
+    """Finds a pandas that cannot be imported. Who only looks whether it is there, as torch does, is told no lie."""
+
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
         if name == "pandas" and "ray" not in sys.modules:  # Ray Data needs it
-            raise ModuleNotFoundError("No module named 'pandas'", name=name)
+            return ModuleSpec(name, self)
+        return None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        raise ModuleNotFoundError(f"No module named '{spec.name}'", name=spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Never reached; a loader has to have it."""
 
 
 _HIDES = _NoPandas()

@@ -12,6 +12,9 @@ import pyarrow as pa
 
 rows = pa.table({"a": pa.array([1, 2])})
 assert "pandas" not in sys.modules
+import importlib.util
+
+assert importlib.util.find_spec("pandas").origin is None
 show_pandas()
 frame = rows.to_pandas()
 assert type(frame) is __import__("pandas").DataFrame and pa.Table.from_pandas(frame).equals(rows)

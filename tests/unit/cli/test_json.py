@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
-from featray.schema import TABLES
+from featray.schema import ALL_TABLES
 from tests.fixtures.handmade import write_output
 
 _FOR_PEOPLE = {"demo", "run", "query"}
@@ -47,9 +47,9 @@ def test_the_list_of_commands_is_not_cut():
 
 def test_the_schema_as_json():
     found = told("schema", "--json")
-    assert [table["table"] for table in found] == list(TABLES)
+    assert [table["table"] for table in found] == list(ALL_TABLES)
     (faces,) = told("schema", "faces", "--json")
-    assert [column["name"] for column in faces["columns"]] == [column.name for column in TABLES["faces"]]
+    assert [column["name"] for column in faces["columns"]] == [column.name for column in ALL_TABLES["faces"]]
     assert set(faces["columns"][0]) == {"name", "type", "unit", "range", "meaning"}
 
 

@@ -79,6 +79,7 @@ def test_a_server_that_is_killed_takes_its_children_along_and_another_one_starts
     child, server = decoder.process_id, server_of(decoder.process_id)
     os.kill(server, signal.SIGKILL)
     assert gone(child)
+    assert decoder._process.wait(10) == -signal.SIGKILL  # its sockets close with the server's last thread
     assert faces(decoder, task) == calm
     assert server_of(decoder.process_id) != server
 

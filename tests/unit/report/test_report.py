@@ -93,7 +93,7 @@ def test_nothing_is_loaded_from_anywhere(page):
 
 
 def test_every_picture_says_what_it_shows(page):
-    assert len(page.figures) == 8 and all(figure["role"] == "img" and figure["aria-label"] for figure in page.figures)
+    assert len(page.figures) == 9 and all(figure["role"] == "img" and figure["aria-label"] for figure in page.figures)
     assert page.images and all(image["alt"] for image in page.images)
 
 
@@ -132,7 +132,7 @@ def test_without_thumbnails_and_without_sources_it_says_why(two, tmp_path, writt
 
 
 def test_untrained_weights_are_said_on_the_page_and_the_release_before_is_compared(two, page):
-    assert page.text.count("Synthetic weights: this network was never trained") == 2
+    assert page.text.count("Synthetic weights: this network was never trained") == 3
     assert two.before in page.by_id["shift"]
     assert len(page.tables["shifts"]) == 1 + len(FEATURES)
 
