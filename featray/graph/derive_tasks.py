@@ -10,6 +10,7 @@ import ray.exceptions
 
 from featray.errors import OutputError
 from featray.graph.connection import connect, nodes
+from featray.graph.ray_internals import let_go_of_streams
 from featray.graph.ray_session import as_own_error
 from featray.redaction import redact_logs
 from featray.tables.commits import Commit, read_commit
@@ -27,6 +28,7 @@ def derive_on_ray(partition: HeldPartition, todo: Iterator[tuple[str, Derive]]) 
         FeatrayError: what ended a task; those that were done stay so.
     """
     started = connect()
+    let_go_of_streams()
     try:
         most = max(1, int(sum(node.cpus for node in nodes().values()))) * _WAITING
         waiting: list[Any] = []
@@ -46,7 +48,9 @@ def derive_on_ray(partition: HeldPartition, todo: Iterator[tuple[str, Derive]]) 
 
 
 def _next(waiting: list[Any]) -> tuple[list[Any], Commit]:
-    done, rest = ray.wait(waiting)
+    done: list[Any] = []
+    while not done:  # in turns, between which Python sees to signals
+        done, rest = ray.wait(waiting, timeout=1)
     commit: Commit = ray.get(done[0])
     return rest, commit
 

@@ -302,16 +302,23 @@ def own_error(error: BaseException) -> FeatrayError | None:
     return seen
 
 
+def let_go_of_streams() -> None:
+    """Give back the CPUs of streams that have ended, before something else asks for them.
+
+    They leave handles of their actors in reference cycles, and actors keep their CPUs until those are collected:
+    whatever comes next would wait for them, and while all wait, nothing makes Python collect.
+    """
+    _Running.executor, _Running.lead = None, Lead()
+    gc.collect()
+
+
 @contextmanager
 def building() -> Iterator[None]:
     """Around what builds a stream.
 
-    A stream that has ended leaves handles of its actors in reference cycles, and they keep their CPUs until those are
-    collected: the next stream's would wait for them, and while all wait, nothing makes Python collect. And map_batches
-    takes max_restarts and max_task_retries until Ray 2.64, which pyproject.toml excludes, with a warning.
+    Until Ray 2.64, which pyproject.toml excludes, map_batches takes max_restarts and max_task_retries with a warning.
     """
-    _Running.executor, _Running.lead = None, Lead()
-    gc.collect()
+    let_go_of_streams()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RayDeprecationWarning)
         yield
