@@ -23,6 +23,7 @@ from featray.config_text import MAY_HOLD_SECRETS, describe_problems, read_yaml
 from featray.errors import ConfigError
 
 Table = Literal["faces", "blendshapes", "mesh"]
+ExecutorSetting = Literal["auto", "ray", "local"]
 
 
 class InputConfig(Section):
@@ -258,7 +259,7 @@ class ModelConfig(Section):
 class ClusterConfig(Section):
     """Workers. `auto` is chosen from the cluster's CPUs and GPUs when the run starts."""
 
-    executor: Literal["auto", "ray", "local"] = "auto"
+    executor: ExecutorSetting = "auto"
     """`local` works in one process of this machine, `ray` on a Ray cluster or on Ray started here. `auto` is ray on a
     cluster, in a Ray job, with several GPUs, or for more than 1000 videos. Tables are equal. On one machine Ray's start
     (20 s of a clip's 29) is never earned back: over minutes of video on two cores local does 15 frames/s in 1.2 GB,

@@ -378,7 +378,7 @@ def arrow_schema(table: str, path_fields: tuple[str, ...] = ()) -> pa.Schema:
 
 def columns_of(table: str) -> tuple[Column, ...]:
     """Return the columns of a table, whichever it is."""
-    return (PRIVATE_TABLES | PERSON_TABLES)[table] if table not in TABLES else TABLES[table]
+    return TABLES[table] if table in TABLES else ALL_TABLES[table]
 
 
 def _field(column: Column) -> pa.Field:

@@ -14,7 +14,8 @@ from featray.cli.upkeep import in_each
 from featray.errors import counted
 
 if TYPE_CHECKING:
-    from featray.upkeep.derive import Derived, Executor
+    from featray.config import ExecutorSetting
+    from featray.upkeep.derive import Derived
 
 
 @click.command(short_help="Derive tracks and events from the faces of OUT.")
@@ -36,7 +37,7 @@ def derive(
     out: str,
     settings: Path | None,
     overrides: tuple[str, ...],
-    executor: Executor,
+    executor: ExecutorSetting,
     as_json: bool,
     config: Path | None,
     options: tuple[str, ...],

@@ -37,7 +37,8 @@ def doctor(uris: tuple[str, ...], write: bool, options: tuple[str, ...], no_ray:
     from featray.doctor.examine import examine
 
     if sys.stderr.isatty():
-        click.echo("looking" if no_ray else "looking, and starting Ray, which takes some ten seconds", err=True)
+        and_ray = "" if no_ray else " and starting Ray, which takes about ten seconds"
+        click.echo(f"checking this machine{and_ray}", err=True)
     checks = list(examine(uris, parse_storage_options(options), write=write, ray=not no_ray))
     missing = [check for check in checks if check.state == "missing"]
     if as_json:

@@ -12,6 +12,7 @@ import click
 
 from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import in_each
+from featray.errors import counted
 
 if TYPE_CHECKING:
     from featray.persons.naming import Key
@@ -92,7 +93,7 @@ def _lines_of_truth(truth: Truth) -> Iterator[str]:
 
 def _lines(done: Persons) -> Iterator[str]:
     how = "found" if done.fresh else "had been found already"
-    yield f"{done.persons:,} persons {how} in {done.tracks:,} tracks (clustering {done.clustering})"
+    yield f"{counted(done.persons, 'person')} {how} in {counted(done.tracks, 'track')} (clustering {done.clustering})"
     if done.without_embedding > 0:
         yield f"{done.without_embedding:,} tracks have no person: no face of theirs was seen well enough"
     if done.renamed:

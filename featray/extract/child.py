@@ -1,7 +1,7 @@
 """Extract. The process in which native code meets unknown bytes: it plans, decodes and detects.
 
-Forked by `forkserver.py`, or where that cannot be started by `isolation.py` as `python -m featray.extract.child`; it
-answers requests on a socket until that closes. It may crash, hang or be killed at any time: nobody else notices but
+`forkserver.py` forks it. Where no process can be forked, `isolation.py` starts it as `python -m featray.extract.child`.
+It answers requests on a socket until that closes. It may crash, hang or be killed at any time: nobody else notices but
 through the socket, and nothing is left behind, since it owns no file.
 """
 

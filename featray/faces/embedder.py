@@ -6,7 +6,7 @@ An embedding identifies a person: it is biometric data. Nothing here runs unless
 from __future__ import annotations
 
 import importlib
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,16 +48,26 @@ def open_embedder(name: str) -> Embedder:
     Raises:
         ModelError: its weights are damaged.
     """
-    module, _, attribute = _EMBEDDERS[name].partition(":")
-    embedder: Embedder = getattr(importlib.import_module(module), attribute)()
+    embedder: Embedder = _class_of(name)()
     return embedder
 
 
 def embedder_sha256(name: str) -> str:
     """Return the sha256 of an embedder's weights, 64 hex digits; part of the work key."""
-    module, _, attribute = _EMBEDDERS[name].partition(":")
-    digest: str = getattr(importlib.import_module(module), attribute).sha256
+    digest: str = _class_of(name).sha256
     return digest
+
+
+def _class_of(name: str) -> Any:
+    module, _, attribute = _EMBEDDERS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return vectors `[n, width]` scaled to length 1."""
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = (vectors / np.maximum(norm, 1e-12)).astype(np.float32)
+    return scaled
 
 
 def embed_chips(

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.errors import ModelError, one_line
+from featray.faces.embedder import unit
 from featray.weights.openvino_cpu import compile_model, import_openvino
 
 WEIGHTS = Path(__file__).parent / "assets" / "face_recognition_resnet.safetensors"
@@ -68,9 +69,7 @@ class FaceApiEmbedder:
         Raises:
             ModelError: OpenVINO fails.
         """
-        raw = self.descriptors(faces)
-        scaled: NDArray[np.float32] = raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12)
-        return scaled
+        return unit(self.descriptors(faces))
 
     def descriptors(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the network's own output, `[n, 128]`, which is not of length 1."""

@@ -18,7 +18,7 @@ from featray.tables.derived import Derive, derive_commit
 from featray.tables.lease import HeldPartition
 
 _WAITING: Final = 2
-"""Tasks asked for beyond the CPUs there are, a CPU: what a task needs to know is made as it is asked for."""
+"""Tasks that are submitted at once, for each CPU. Not all: what a task needs to know is made when it is submitted."""
 
 
 def derive_on_ray(partition: HeldPartition, todo: Iterator[tuple[str, Derive]]) -> Iterator[Commit]:
@@ -49,7 +49,7 @@ def derive_on_ray(partition: HeldPartition, todo: Iterator[tuple[str, Derive]]) 
 
 def _next(waiting: list[Any]) -> tuple[list[Any], Commit]:
     done: list[Any] = []
-    while not done:  # in turns, between which Python sees to signals
+    while not done:  # one second at a time, so that Python handles signals in between
         done, rest = ray.wait(waiting, timeout=1)
     commit: Commit = ray.get(done[0])
     return rest, commit

@@ -258,9 +258,10 @@ class Infer:
         start = time.perf_counter()
         faces = read_stream(row["faces"][0].as_buffer())
         try:
-            landed = landed_faces(faces, self.columns(faces, chips_of(row)))
+            chips = chips_of(row)
+            landed = landed_faces(faces, self.columns(faces, chips))
             if self._embed is not None:
-                landed = self._embed(landed, read_stream(row["frames"][0].as_buffer()), chips_of(row))
+                landed = self._embed(landed, read_stream(row["frames"][0].as_buffer()), chips)
         except (ModelError, RuntimeError, MemoryError) as error:  # of torch and OpenVINO as well
             problem = f"{type(error).__name__}: {one_line(error)}"
             _log.warning("the network failed on %d faces: %s", faces.num_rows, problem)

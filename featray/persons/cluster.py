@@ -14,6 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from featray.faces.embedder import unit
+
 NEIGHBOURS: Final = 32
 """So many neighbours of a cluster are looked at in a round; rounds go on until none is left to join."""
 
@@ -109,13 +111,6 @@ def cluster(tracks: Tracks, threshold: float) -> NDArray[np.int64]:
                 clusters.join(a, b)
                 joined = True
     return np.array([clusters.root(i) for i in range(len(tracks))], np.int64)
-
-
-def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return vectors `[n, width]` scaled to length 1."""
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: NDArray[np.float32] = (vectors / np.maximum(norm, 1e-12)).astype(np.float32)
-    return scaled
 
 
 def _closest_first(centres: NDArray[np.float32], threshold: float) -> Iterator[tuple[int, int]]:

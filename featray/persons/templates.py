@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featray.persons.cluster import Tracks, unit
+from featray.faces.embedder import unit
+from featray.persons.cluster import Tracks
 from featray.persons.naming import Key
 
 EMBEDDING_COLUMNS = ("video_id", "track_id", "quality", "embedding")

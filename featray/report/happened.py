@@ -10,6 +10,7 @@ from featray.names import AU_NAMES_20
 from featray.report.plots import BLUE, MUTED, PALE, RED, RULE, Plot
 from featray.report.scope import Scope
 from featray.tables.query import literal
+from featray.views.happenings import kind_name
 from featray.views.times import clock_text
 
 STRIPS: Final = 12
@@ -20,17 +21,17 @@ _WIDTH: Final = 1000
 _LEFT: Final = 92
 _LANE: Final = 15
 _TELLING: Final = (
-    ("smile", "smile", "#4d8f2f"),
-    ("emotion_happy", "happy", "#b98300"),
-    ("emotion_sad", "sad", "#3f62b5"),
-    ("emotion_surprise", "surprise", "#7d4bb3"),
-    ("emotion_fear", "fear", "#2b8f74"),
-    ("emotion_disgust", "disgust", "#5f7a2b"),
-    ("emotion_anger", "anger", RED),
-    ("nod", "nod", "#7d4bb3"),
-    ("shake", "shake", "#7d4bb3"),
-    ("gaze_away", "gaze away", "#b35c00"),
-    ("blink", "blink", MUTED),
+    ("smile", "#4d8f2f"),
+    ("emotion_happy", "#b98300"),
+    ("emotion_sad", "#3f62b5"),
+    ("emotion_surprise", "#7d4bb3"),
+    ("emotion_fear", "#2b8f74"),
+    ("emotion_disgust", "#5f7a2b"),
+    ("emotion_anger", RED),
+    ("nod", "#7d4bb3"),
+    ("shake", "#7d4bb3"),
+    ("gaze_away", "#b35c00"),
+    ("blink", MUTED),
 )
 _OWN_COLOUR: Final = "#b0307d"
 
@@ -96,9 +97,9 @@ def _strip(video: dict[str, Any], events: list[dict[str, Any]], seen: list[dict[
     mine = [event for event in events if event["video_id"] == video["video_id"]]
     tracks = [one for one in seen if one["video_id"] == video["video_id"]]
     lanes = [("face", PALE, tracks)]
-    known = {kind for kind, _, _ in _TELLING} | set(AU_NAMES_20)
-    for kind, label, colour in _TELLING:
-        lanes.append((label, colour, [event for event in mine if event["kind"] == kind]))
+    known = {kind for kind, _ in _TELLING} | set(AU_NAMES_20)
+    for kind, colour in _TELLING:
+        lanes.append((kind_name(kind), colour, [event for event in mine if event["kind"] == kind]))
     for kind in sorted({event["kind"] for event in mine} - known):
         lanes.append((kind, _OWN_COLOUR, [event for event in mine if event["kind"] == kind]))
     lanes.append(("action units", BLUE, [event for event in mine if event["kind"] in AU_NAMES_20]))

@@ -55,8 +55,7 @@ class Job:
     @property
     def embedded(self) -> Embedded | None:
         """Which embeddings the run publishes."""
-        identify = self.config.identify
-        return Embedded(identify.embedder, identify.every_us) if identify.enabled else None
+        return Embedded.of(self.config.identify)
 
     def child_settings(self) -> ChildSettings:
         """Return what the run's decoding processes are told."""

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from featray.config_identify import IdentifyConfig
 from featray.errors import ErrorCode, RunError
 from featray.extract.plan import Picture, VideoPlan
 from featray.faces.cadence import Cadence, taken_frames
@@ -66,6 +67,11 @@ class Embedded:
 
     embedder: str
     every_us: int
+
+    @classmethod
+    def of(cls, settings: IdentifyConfig) -> Embedded | None:
+        """Return what a config asks for; None for none."""
+        return cls(settings.embedder, settings.every_us) if settings.enabled else None
 
 
 class Merged(NamedTuple):

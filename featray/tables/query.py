@@ -67,16 +67,17 @@ def _connect(
     if damaged := [problem for one in published for problem in one.damaged]:
         raise OutputError(damaged[0])
     connection = open_database(output, memory_limit=memory_limit, locked=locked)
-    root = output.root
+    root, everything = output.root, len(tables) == len(TABLES)
+    shown = (*tables, *PERSON_TABLES) if everything else tables
     if not root.is_local:
-        list_ahead(one.partition.folder(table) for one in published for table in tables if one.files(table))
+        list_ahead(one.partition.folder(table) for one in published for table in shown if one.files(table))
     unreadable = "a published file is gone or damaged; run `featray verify`"
     try:
         with storage_errors(root.uri, missing=unreadable):
-            for table in (*tables, *(PERSON_TABLES if len(tables) == len(TABLES) else ())):
+            for table in shown:
                 files = [path for one in published for path in one.files(table)]
                 connection.execute(f"CREATE VIEW {table} AS {table_view(table, read_files(output, files))}")
-            for view, select in VIEWS.items() if len(tables) == len(TABLES) else ():
+            for view, select in VIEWS.items() if everything else ():
                 connection.execute(f"CREATE VIEW {view} AS {select}")
     except duckdb.Error as error:  # the SQL is ours: it is a file that is not as it should be
         raise StorageError(f"{root.uri}: {unreadable}") from error

@@ -8,8 +8,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from featray.config import ExecutorSetting
 from featray.errors import printable
 from featray.findings.derive import Derivation
 from featray.graph.machine import on_cluster
@@ -21,8 +21,6 @@ from featray.tables.lease import HeldPartition, Lease, hold
 from featray.tables.replace import DERIVE_PREFIX
 from featray.upkeep.finish import finish_committed, remove_leftovers
 from featray.upkeep.neutral import NeutralVideos
-
-Executor = Literal["auto", "ray", "local"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Derived:
     note: str = ""
 
 
-def derive_partition(partition: Partition, derivation: Derivation, executor: Executor = "local") -> Derived:
+def derive_partition(partition: Partition, derivation: Derivation, executor: ExecutorSetting = "local") -> Derived:
     """Derive every shard of a partition that is not yet derived under these settings.
 
     Args:
@@ -69,7 +67,7 @@ def derive_partition(partition: Partition, derivation: Derivation, executor: Exe
         return derive_held(lease, derivation, executor)
 
 
-def derive_held(lease: Lease, derivation: Derivation, executor: Executor = "local") -> Derived:
+def derive_held(lease: Lease, derivation: Derivation, executor: ExecutorSetting = "local") -> Derived:
     """As `derive_partition`, of a partition that is held, and in which no change is unfinished."""
     held = lease.partition
     commits = [commit for commit in read_commits(held) if any(file.table == "videos" for file in commit.files)]
@@ -90,7 +88,7 @@ def _is_done(commit: Commit, derivation: Derivation, neutral: NeutralVideos | No
     return derivation.name in commit.derived and (neutral is None or neutral.is_current(commit))
 
 
-def _each(lease: Lease, todo: Iterator[tuple[Commit, Derivation]], executor: Executor) -> Iterator[Commit]:
+def _each(lease: Lease, todo: Iterator[tuple[Commit, Derivation]], executor: ExecutorSetting) -> Iterator[Commit]:
     """Derive commits, one after the other here or side by side on Ray; each as it is then."""
     held: HeldPartition = lease.partition
     if executor == "ray" or (executor == "auto" and on_cluster()):

@@ -165,8 +165,7 @@ def _embedded(config: dict[str, Any]) -> Embedded | None:
     Raises:
         ValueError: it is no such config.
     """
-    settings = IdentifyConfig.model_validate(config.get("identify", {}))
-    return Embedded(settings.embedder, settings.every_us) if settings.enabled else None
+    return Embedded.of(IdentifyConfig.model_validate(config.get("identify", {})))
 
 
 def _published_runs(partition: Partition) -> Iterator[dict[str, Any]]:

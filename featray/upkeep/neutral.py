@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -59,6 +60,7 @@ class NeutralVideos:
     partition: Partition
     derivation: Derivation
     columns: set[str] = field(default_factory=set)
+    _keys: dict[str, dict[str, str]] = field(default_factory=dict)
     _sources: dict[str, list[Source]] = field(default_factory=dict)
     _commits: dict[str, Commit] = field(default_factory=dict)
     _rests: dict[str, Rest] = field(default_factory=dict)
@@ -70,10 +72,13 @@ class NeutralVideos:
         return sum(map(len, self._sources.values()))
 
     def look(self, commits: Iterable[Commit]) -> NeutralVideos:
-        """Find them in the commits of the partition; reads one small column of `videos`."""
+        """Find them in the commits of the partition; reads one small column of `videos`, and keeps whose each is."""
         for commit in commits:
             published = {video.video_id: video for video in commit.videos}
-            for video_id, mark in self._marks(commit, told=True):
+            keys = self._keys[commit.name] = {}
+            for video_id, mark in self._marks(commit):
+                if mark.key is not None:
+                    keys[video_id] = sys.intern(mark.key)
                 if mark.spans_us and mark.key is not None and video_id in published:
                     identity = _identity(published[video_id], mark.spans_us)
                     source = Source(video_id, commit.name, mark.spans_us, identity)
@@ -84,13 +89,13 @@ class NeutralVideos:
         return self
 
     def is_current(self, commit: Commit) -> bool:
-        """Whether rows of a commit under this derivation were made from the neutral videos that there are."""
+        """Whether rows of a commit that was looked at were made from the neutral videos that there are."""
         made_from = commit.derived_from.get(self.derivation.name, {})
-        return all(made_from.get(whose) == what for whose, what in self._made_from(self._keys(commit)).items())
+        return all(made_from.get(whose) == what for whose, what in self._made_from(self._keys[commit.name]).items())
 
     def derivation_of(self, commit: Commit) -> Derivation:
-        """The derivation of a commit, with the baselines of its videos; reads faces of neutral videos."""
-        keys = self._keys(commit)
+        """The derivation of a commit that was looked at, with baselines of its videos; reads faces of neutral ones."""
+        keys = self._keys[commit.name]
         of_key = {key: self._levels(key) for key in sorted(set(keys.values()))}
         levels = {video: level for video, key in keys.items() if (level := of_key[key]) is not None}
         return replace(self.derivation, neutral=levels, made_from=self._made_from(keys))
@@ -100,10 +105,6 @@ class NeutralVideos:
             _digest(key): _digest(*(source.identity for source in self._sources.get(key, [])))
             for key in sorted(set(keys.values()))
         }
-
-    def _keys(self, commit: Commit) -> dict[str, str]:
-        """Whose the videos of a commit are; without those of which it is not said."""
-        return {video_id: mark.key for video_id, mark in self._marks(commit) if mark.key is not None}
 
     def _levels(self, key: str) -> Levels | None:
         sources = self._sources.get(key, [])
@@ -124,7 +125,7 @@ class NeutralVideos:
                 self._rests |= read_rest(Rows(files["faces"]), spans, self.derivation.config.gap_s)
         self._read.add(name)
 
-    def _marks(self, commit: Commit, *, told: bool = False) -> Iterator[tuple[str, Mark]]:
+    def _marks(self, commit: Commit) -> Iterator[tuple[str, Mark]]:
         config = self.derivation.config.neutral
         assert config is not None
         for file in commit.files:
@@ -133,17 +134,16 @@ class NeutralVideos:
                 with open_parquet(self.partition.output.root.child(file.path)) as opened:
                     for video_id, extra in _extras(opened):
                         columns = {**fields, **extra}
-                        self.columns |= columns.keys() if told and not self._sources else set()
-                        yield video_id, _mark(video_id, columns, config, told=told)
+                        self.columns |= columns.keys() if not self._sources else set()
+                        yield video_id, _mark(video_id, columns, config)
 
 
-def _mark(video_id: str, columns: Mapping[str, Any], config: NeutralConfig, *, told: bool) -> Mark:
+def _mark(video_id: str, columns: Mapping[str, Any], config: NeutralConfig) -> Mark:
     try:
         return read_mark(video_id, columns, config)
     except ValueError as error:
-        if told:
-            what = f"{printable(config.marked_by)} is {printable(str(error)[:80])!r}"
-            log.warning("video %s: %s, neither yes or no nor spans such as 2.5-10; it counts as no", video_id, what)
+        what = f"{printable(config.marked_by)} is {printable(str(error)[:80])!r}"
+        log.warning("video %s: %s, neither yes or no nor spans such as 2.5-10; it counts as no", video_id, what)
         return read_mark(video_id, {**columns, config.marked_by: None}, config)
 
 

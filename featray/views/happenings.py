@@ -45,12 +45,17 @@ class Event:
     @property
     def name(self) -> str:
         """What it is called in a picture."""
-        return self.kind.removeprefix("emotion_").replace("_", " ")
+        return kind_name(self.kind)
 
     @property
     def colour(self) -> Colour:
         """Of its kind."""
         return COLOURS.get(self.kind, _OWN_COLOUR)
+
+
+def kind_name(kind: str) -> str:
+    """What a kind of event is called in a picture."""
+    return kind.removeprefix("emotion_").replace("_", " ")
 
 
 def read_video_events(connection: duckdb.DuckDBPyConnection, video: VideoRow) -> list[Event]:

@@ -91,32 +91,40 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
     if suffix not in (*CLIPS, *SHEETS):
         raise UsageError(f"--out {path}: must end in {', '.join((*CLIPS, *SHEETS))}")
     check_columns(settings.columns)
-    video, layers, sampled, events = read_steadily(
+    read = read_steadily(
         output, lambda published: _read(connect(output, published=published), settings), settings.release
     )
-    look = Look(video, layers, settings.blur, _track(sampled, settings.track_id))
+    video = read.video
+    look = Look(video, read.layers, settings.blur, _track(read.sampled, settings.track_id))
     source = Source(video, find_source(video, settings.source, settings.storage_options), settings.storage_options)
     target = locate_beside(path, output.root)
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / f"preview{suffix}"
         if suffix in CLIPS:
-            pictures = _write_clip(local, source, sampled, look, settings, events)
+            pictures = _write_clip(local, source, read, look, settings)
         else:
-            pictures = _write_sheet(local, source, sampled, look, settings, events)
+            pictures = _write_sheet(local, source, read, look, settings)
         upload(str(local), target)
     return Preview(pictures, video)
 
 
-def _read(
-    connection: duckdb.DuckDBPyConnection, settings: PreviewSettings
-) -> tuple[VideoRow, frozenset[str], list[SampledFrame], list[Event]]:
-    """What the tables say of the video, what to draw of it, its frames, and its events."""
+@dataclass(frozen=True)
+class _Read:
+    """What the tables say of a video: its row, what to draw of it, its frames in the range, and its events."""
+
+    video: VideoRow
+    layers: frozenset[str]
+    sampled: list[SampledFrame]
+    events: list[Event]
+
+
+def _read(connection: duckdb.DuckDBPyConnection, settings: PreviewSettings) -> _Read:
     video = find_video(connection, settings.video, settings.dataset)
     layers = frozenset(settings.layers or meaningful_layers(video))
     sampled = read_frames(connection, video, settings.start_us, settings.end_us, mesh="mesh" in layers)
     if not sampled:
         raise UsageError(f"--video {settings.video}: {_why_none(connection, video)}")
-    return video, layers, sampled, read_video_events(connection, video)
+    return _Read(video, layers, sampled, read_video_events(connection, video))
 
 
 def meaningful_layers(video: VideoRow) -> list[str]:
@@ -125,14 +133,8 @@ def meaningful_layers(video: VideoRow) -> list[str]:
     return [layer for layer in LAYERS if layer in MEASURED or (video.weights_trained and layer not in left_out)]
 
 
-def _write_clip(
-    path: Path,
-    source: Source,
-    sampled: list[SampledFrame],
-    look: Look,
-    settings: PreviewSettings,
-    events: list[Event],
-) -> int:
+def _write_clip(path: Path, source: Source, read: _Read, look: Look, settings: PreviewSettings) -> int:
+    sampled = read.sampled
     only_sampled = settings.only_sampled or settings.blur
     shown = source.run(sampled, settings.start_us, settings.end_us, only_sampled=only_sampled)
     hidden = hidden_squares(sampled) if settings.blur else {}
@@ -140,7 +142,7 @@ def _write_clip(
     begin_us = first.frame.time_us
     size = (first.frame.width_px, first.frame.height_px)
     span_us = (min(begin_us, sampled[0].pts_us), sampled[-1].pts_us)
-    pages = Pages(look, sampled, settings.columns, size, settings.height_px, span_us, events)
+    pages = Pages(look, sampled, settings.columns, size, settings.height_px, span_us, read.events)
 
     def drawn() -> Iterator[tuple[int, Any]]:
         for item in _and_rest(first, shown):
@@ -149,16 +151,10 @@ def _write_clip(
     return write_mp4(path, drawn(), pages.size_px)
 
 
-def _write_sheet(
-    path: Path,
-    source: Source,
-    sampled: list[SampledFrame],
-    look: Look,
-    settings: PreviewSettings,
-    events: list[Event],
-) -> int:
+def _write_sheet(path: Path, source: Source, read: _Read, look: Look, settings: PreviewSettings) -> int:
+    sampled = read.sampled
     # Half of them, so that the usual has room beside the strongest.
-    peaks = strongest_peaks(sampled, events, look.track_id, (settings.frames + 1) // 2)
+    peaks = strongest_peaks(sampled, read.events, look.track_id, (settings.frames + 1) // 2)
     chosen = choose_frames(sampled, settings.frames, look.track_id, look.video.unusable, peaks)
     hidden = hidden_squares(sampled) if settings.blur else {}
     shown = source.pick(chosen)

@@ -5,9 +5,10 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from featray.faces.embedder import unit
 from featray.persons import cluster as module
 from featray.persons.agreement import agreement
-from featray.persons.cluster import Tracks, cluster, fit, unit
+from featray.persons.cluster import Tracks, cluster, fit
 
 
 def crowd(seed, people, each, noise):
