@@ -67,6 +67,7 @@ def test_a_new_child_is_the_same_servers_and_takes_no_second(decoder, task):
 
 
 def test_a_child_started_anew_gives_the_same(decoder, task, monkeypatch):
+    """As where nothing can be forked. It cannot show that macOS starts it: that takes a Mac."""
     forked = faces(decoder, task)
     decoder.close()
     monkeypatch.setattr(isolation, "CAN_FORK", False)
@@ -129,6 +130,8 @@ def test_nothing_outlives_a_killed_parent(short_clip):
 
 
 def test_a_system_without_room_for_another_process_costs_the_unit(decoder, task, monkeypatch):
+    """The refusal is made up, since root has no limit of processes: how a full system refuses is not shown."""
+
     def refuses(*_):
         raise OSError(11, "Resource temporarily unavailable")
 

@@ -24,6 +24,7 @@ from featray.tables.layout import Output, Partition, open_output
 from featray.tables.lease import UnheldPartition
 from featray.tables.query import connect, run_sql
 from featray.tables.writer import TableWriter
+from tests.fixtures.columns import table_of
 from tests.fixtures.page import Page
 
 VIDEOS, SHARDS, FRAMES = 1000, 10, 200
@@ -127,25 +128,9 @@ def _shard(rng: np.random.Generator, numbers: range, run_id: str, address: str) 
                "message": "no media file", "attempt": 1, "at": START} for number in broken]  # fmt: skip
     run = {**known, "started_at": START, "finished_at": START + timedelta(minutes=9), "status": "done_with_failures",
            "config": "made: up", "weights_trained": True, "faces": n}  # fmt: skip
-    columns = {"faces": _table("faces", faces), "frames": _table("frames", frames)}
+    columns = {"faces": table_of("faces", faces), "frames": table_of("frames", frames)}
     lists = {"videos": videos, "errors": errors, "runs": [run]}
     return columns | {name: pa.Table.from_pylist(rows, schema=arrow_schema(name)) for name, rows in lists.items()}
-
-
-def _table(name: str, columns: dict[str, object]) -> pa.Table:
-    """Columns or single values for all rows; what is not given is null."""
-    rows = len(columns["pts_us"])
-    return pa.table(
-        [
-            pa.repeat(columns[field.name], rows).cast(field.type)
-            if isinstance(columns.get(field.name), str)
-            else pa.array(columns[field.name]).cast(field.type)
-            if field.name in columns
-            else pa.nulls(rows, field.type)
-            for field in arrow_schema(name)
-        ],
-        schema=arrow_schema(name),
-    )
 
 
 def _rows(output: Output, sql: str):

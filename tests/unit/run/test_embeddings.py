@@ -19,7 +19,7 @@ from featray.upkeep.compact import compact_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.finish import finish_partition
 from featray.upkeep.verify import verify
-from tests.fixtures.outputs import ids, rows, tables_of
+from tests.fixtures.outputs import bytes_of, ids, rows, tables_of
 from tests.fixtures.runs import run_here, run_killed, small_config
 
 ON = {"enabled": True, "accept_biometric": True, "every_s": 0.5}
@@ -115,11 +115,7 @@ def traces_of(vectors, root, *, besides, video):
     wanted = [one for one in vectors if tuple(one) not in kept]
     found = []
     for path in (path for path in Path(root).rglob("*") if path.is_file()):
-        data = path.read_bytes()
-        if path.suffix == ".parquet" and "embedding" in pq.read_schema(path).names:
-            data += b"".join(
-                np.array(one, np.float32).tobytes() for one in pq.read_table(path)["embedding"].to_pylist()
-            )
+        data = bytes_of(path)
         found += [path for one in wanted if np.array(one, np.float32).tobytes() in data]
     return found
 

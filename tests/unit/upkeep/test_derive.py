@@ -28,7 +28,7 @@ from featray.upkeep.finish import finish_partition
 from featray.upkeep.verify import verify
 from tests.fixtures.outputs import ids, rows
 from tests.fixtures.published import SPARSE
-from tests.fixtures.runs import Killed, run_here, small_config
+from tests.fixtures.runs import Killed, dies_after, run_here, small_config
 from tests.fixtures.tampering import tamper
 
 OTHER = Derivation(DeriveConfig(smooth_s=0.1, events=[{
@@ -95,17 +95,7 @@ def test_killed_anywhere_and_run_again_the_tables_are_equal(out, partition, afte
     shutil.copytree(out.root.path, tmp_path / "undisturbed")
     (undisturbed,) = list_partitions(open_output(str(tmp_path / "undisturbed")))
     derive_partition(undisturbed, OTHER)
-    left = [after]
-
-    def die(do):
-        def dying(*arguments):
-            if not left[0]:
-                raise Killed
-            left[0] -= 1
-            return do(*arguments)
-
-        return dying
-
+    die = dies_after(after)
     with (
         mock.patch.object(writer, "upload", die(upload)),
         mock.patch("featray.tables.derived.write_commit", die(write_commit)),

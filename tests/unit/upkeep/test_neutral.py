@@ -26,7 +26,7 @@ from featray.upkeep.rederive import Rederive, differences
 from featray.upkeep.verify import verify
 from tests.fixtures.people import FRAMES, add_shard, derived_files, derived_rows, open_people, video_id
 from tests.fixtures.published import SPARSE
-from tests.fixtures.runs import Killed, run_here, small_config
+from tests.fixtures.runs import Killed, dies_after, run_here, small_config
 
 UNIT = {"on_at": 0.3, "off_at": 0.2, "least_s": 0.1, "merge_s": 0.1, "relative": True}
 REST = Derivation(
@@ -179,17 +179,7 @@ def test_killed_anywhere_and_run_again_the_tables_are_equal(root, tmp_path, afte
     add_shard(root, "late", {"anna rests": (extra("p1", "yes"), np.full(FRAMES, 0.2))})
     shutil.copytree(root, tmp_path / "undisturbed")
     derive_partition(open_people(tmp_path / "undisturbed")[1], REST)
-    left = [after]
-
-    def die(do):
-        def dying(*arguments):
-            if not left[0]:
-                raise Killed
-            left[0] -= 1
-            return do(*arguments)
-
-        return dying
-
+    die = dies_after(after)
     with (
         mock.patch.object(writer, "upload", die(writer.upload)),
         mock.patch.object(derived_module, "write_commit", die(write_commit)),

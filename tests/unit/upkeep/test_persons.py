@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -18,7 +17,7 @@ from featray.upkeep.compact import compact_partition
 from featray.upkeep.finish import finish_partition
 from featray.upkeep.persons import find_persons
 from tests.fixtures.crowd import Crowd, video_of
-from tests.fixtures.outputs import everything, rows
+from tests.fixtures.outputs import bytes_of, everything, rows
 
 FIRST = {f"{i}.mp4": [i % 5, (i + 1) % 5, i % 5, (5, 6 + i % 2)] for i in range(8)}
 LATER = {f"later-{i}.mp4": [7 + i, (i % 5, 5)] for i in range(3)}
@@ -128,11 +127,7 @@ def test_a_person_is_erased_everywhere(crowd):
         assert not [row for row in rows(root, table) if (row["video_id"], row["track_id"]) in tracks]
     for path, text in everything(root):
         assert gone not in text, path
-        data = path.read_bytes()
-        if path.suffix == ".parquet" and "embedding" in pq.read_schema(path).names:
-            data += b"".join(
-                np.array(one, np.float32).tobytes() for one in pq.read_table(path)["embedding"].to_pylist()
-            )
+        data = bytes_of(path)
         assert not any(vector in data for vector in vectors), path
     audit = rows(root, "erasures")
     assert len(audit) == len(tracks) and {row["persons_removed"] for row in audit} == {1}
