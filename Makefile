@@ -92,6 +92,19 @@ fuzz: $(VENV)/.installed-dev  ## ten minutes of records, manifests, tars and che
 	  FEATRAY_TEST_LONG=1 FEATRAY_FUZZ=1 $(BIN)/python -m pytest -q -x -k "$(FUZZED)" tests/unit/tables/test_hostile_records.py \
 	    tests/unit/sources/test_fuzz.py tests/unit/model/test_checkpoint.py || exit 1; done
 
+# The wheel is tried in an environment that has nothing else of this tree; `make dist TORCH=cpu` spares the gigabytes of CUDA.
+dist: $(VENV)/.installed-dev  ## build wheel and sdist into dist/, install the wheel into an empty environment, run its demo
+	rm -rf dist
+	$(BIN)/uv build --quiet --out-dir dist
+	! tar -tzf dist/*.tar.gz | grep -E '^[^/]+/(tests|docs|infra)/'
+	! $(BIN)/python -m zipfile -l dist/*.whl | grep -E '^(tests|docs|infra)/'
+	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && $(PYTHON) -m venv "$$tmp/env" && 	  UV_HTTP_TIMEOUT=300 $(BIN)/uv pip install --quiet --python "$$tmp/env/bin/python" -c constraints.txt 	    $(if $(TORCH),--torch-backend=$(TORCH)) dist/*.whl && \
+	  cd "$$tmp" && env/bin/featray demo --out demo-output && env/bin/featray verify demo-output
+
+docs: $(VENV)/.installed-dev  ## renew the generated pages of docs/ and build the site into site/
+	$(BIN)/python docs/generate.py
+	NO_COLOR=1 $(BIN)/zensical build --strict --clean
+
 parity: $(PARITY)/.installed  ## the real py-feat beside featray, from frame and box to final columns
 	$(PARITY)/bin/python -m pytest -q tests/parity
 
@@ -110,6 +123,6 @@ constraints:  ## write constraints.txt from what is installed and tested
 	mv constraints.tmp constraints.txt
 
 clean:  ## remove .venv, caches and the demo's output
-	rm -rf $(VENV) $(VENV)-3.* $(PARITY) demo-output bench-*.json .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-3.* $(PARITY) demo-output site bench-*.json .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test test-long unit-newest test-ray test-ray-then-parity test-local lint unit suite fuzz parity bench bench-peers constraints clean
+.PHONY: help install demo test test-long unit-newest test-ray test-ray-then-parity test-local lint unit suite fuzz parity docs dist bench bench-peers constraints clean

@@ -87,7 +87,9 @@ class OutputConfig(Section):
     """Where the tables go."""
 
     uri: Annotated[str, Field(min_length=1)]
+    """A folder or a URI; empty, or an output of featray. Several datasets and releases share it."""
     storage_options: dict[str, Any] = {}
+    """Passed to fsspec for `output.uri`; secrets are redacted wherever the config is printed or stored."""
     tables: list[Table] = ["faces", "blendshapes", "mesh"]
     """Which feature tables to write; frames, videos, errors and runs are always written."""
 
@@ -103,12 +105,14 @@ class EveryNth(Section):
     """Sample every n-th frame of the presentation order, counted over the whole video."""
 
     every: Annotated[int, Field(ge=1)]
+    """Take one frame of so many, the first included."""
 
 
 class FramesPerSecond(Section):
     """Sample by true time: the first frame at or after each tick of 1/fps seconds."""
 
     fps: Annotated[float, Field(gt=0, le=1000)]
+    """Frames a second at most; a video with fewer is taken whole."""
 
 
 class DecodeConfig(Section):
@@ -117,6 +121,7 @@ class DecodeConfig(Section):
     backend: Literal["pyav", "decord"] = "pyav"
     """decord is an extra, decodes every unit from the start, and refuses what it is known to decode wrongly."""
     sample: Literal["all"] | EveryNth | FramesPerSecond = "all"
+    """Which frames are worked on. `{fps: 5}` costs a sixth of a 30 fps video and is often enough."""
     unit_frames: Annotated[int, Field(ge=16, le=100_000)] = 512
     """Sampled frames a unit at most: some 20 s of video, small enough to retry, large enough to amortise a seek."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 300
@@ -233,7 +238,9 @@ class NegatedConventions(Section):
     """Conventions with the signs of some columns turned, where `featray models check` found them opposed."""
 
     of: ConventionsName
+    """The conventions to begin with."""
     negate: Annotated[list[SignedColumn], Field(min_length=1)]
+    """The columns whose sign is turned."""
 
 
 class ModelConfig(Section):
@@ -244,16 +251,22 @@ class ModelConfig(Section):
     `hf://owner/repo/file.safetensors`; or a local path. What comes from the hub is kept in `$FEATRAY_CACHE` or
     `~/.cache/featray`."""
     revision: str | None = None
+    """Of a checkpoint on the hub: a commit, tag or branch. None: main."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """What the checkpoint's bytes have to be; a run with others ends before it starts."""
     conventions: Literal["auto"] | ConventionsName | NegatedConventions = "auto"
     """Signs of head pose and gaze. `auto` are those of the checkpoint's record, for an unknown file the newest.
     `{of: py-feat-2.1.2, negate: [gaze_yaw]}` turns some; other signs than the newest make another release."""
     recipe: Literal["pyfeat", "card-center-crop"] = "pyfeat"
+    """How a chip becomes the network's input: as py-feat does it, or cropped at the centre as the model card says."""
     engine: Literal["auto", "torch", "openvino"] = "auto"
+    """`auto` is torch on a GPU and OpenVINO on a CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` is bf16 on a GPU and fp32 on a CPU; bf16 is faster on a CPU with AMX. It is part of the release."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 256
     """Faces a batch on a GPU at most, of the 256 that a chunk has; engines on a CPU run their own small batches."""
     accept_license: Literal["research-noncommercial"] | None = None
+    """The licence of the published weights, which you accept by naming it; without it they are not fetched."""
 
 
 class ClusterConfig(Section):
@@ -271,11 +284,15 @@ class ClusterConfig(Section):
     gpus: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     """As `cpus`; also decides what `engine` and `precision` mean by `auto`, so that no release hangs on a late node."""
     decode_workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Workers that decode and detect. `auto`: all CPUs that inference leaves."""
     infer_workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Workers that run the network. `auto`: one a GPU; without GPUs a share of the CPUs."""
     gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    """GPUs that an inference worker asks Ray for. `auto`: one where the cluster has GPUs, else none."""
     decode_cpus: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    """Logical CPUs that a decode worker asks Ray for. `auto`: one, or less where that lets all workers fit."""
     infer_cpus: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
-    """Logical CPUs that a worker asks Ray for. `auto`: one, or less where that lets all workers fit."""
+    """As `decode_cpus`, of an inference worker."""
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     """That each decode and inference worker asks Ray for. None: workers are placed by CPUs and GPUs alone."""
     lost_node_patience_s: Annotated[float, Field(gt=0)] = 600
@@ -295,7 +312,9 @@ class RunConfig(Section):
     """Attempts, and what else counts as work."""
 
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """How often a unit is tried whose failure may come from the moment: a crash, a timeout, a failed request."""
     retry_failed: bool = False
+    """Whether videos are tried again that an earlier run left failed or only partly read."""
     drop_deleted: bool = False
     """Off, since a source may be gone because it was archived: deleted videos are reported, their rows stay."""
 

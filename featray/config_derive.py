@@ -56,6 +56,7 @@ class EventConfig(EpisodeConfig):
     """A kind of event of your own."""
 
     name: Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+    """What `events.kind` says; no kind of featray's own."""
     expression: Annotated[str, Field(min_length=1, max_length=1000)]
     """Arithmetic over the columns of `faces` and `blendshapes`, such as `(AU12 + AU25) / 2` or
     `max(mouthSmileLeft, mouthSmileRight)`: numbers, `+ - * / **`, comparisons (1 or 0), `and or not`, and
@@ -85,6 +86,7 @@ class MovementConfig(Section):
     least_rad: Annotated[float, Field(gt=0, le=1.5)] = 0.035
     """Amplitude of each swing, 2 degrees: what moves less is posture, speech and the network's noise."""
     low_hz: Annotated[float, Field(gt=0, le=10)] = 0.5
+    """Lower end of the band; see `high_hz`."""
     high_hz: Annotated[float, Field(gt=0, le=60)] = 5.0
     """The band: head movements in conversation have 0.2 to 1.8 Hz (slow, posture among them), 1.8 to 3.7 Hz (ordinary)
     and more (rapid), by Hadar, Steiner, Grant and Rose, Human Movement Science 2, 1983."""

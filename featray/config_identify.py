@@ -19,6 +19,7 @@ class IdentifyConfig(Section):
     """Embeddings: which faces get one."""
 
     enabled: bool = False
+    """Whether a run writes the table `embeddings`. It makes another release."""
     accept_biometric: bool = False
     """Has to be true where `enabled` is: whoever sets it says that there is a ground to process biometric data."""
     embedder: Literal["face-api"] = "face-api"

@@ -73,7 +73,30 @@ ERROR_MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.INFERENCE_FAILED: "the network failed on this unit's chips",
     ErrorCode.LOST: "the unit was scheduled but gave no result in any attempt",
 }
-"""One plain sentence a code, for the data dictionary and for messages."""
+"""One plain sentence a code, for the docs and for messages."""
+
+
+ERROR_FIXES: dict[ErrorCode, str] = {
+    ErrorCode.NOT_A_VIDEO: "Leave it out of `input.uris`, or upload it again.",
+    ErrorCode.NO_VIDEO_STREAM: "Leave it out.",
+    ErrorCode.UNSUPPORTED_CONTAINER: "Convert it to mp4 or mkv.",
+    ErrorCode.UNSUPPORTED_CODEC: "Convert it.",
+    ErrorCode.TRUNCATED: "Upload it again. What is there was processed.",
+    ErrorCode.DECODE_FAILED: "Look at it in a player; upload it again.",
+    ErrorCode.DECODER_CRASHED: "If it fails again, convert the video and report it to featray.",
+    ErrorCode.TIMEOUT: "Raise `decode.timeout_seconds`, or lower `decode.unit_frames`.",
+    ErrorCode.OUT_OF_MEMORY: "Raise `decode.memory_limit_gib`, or the pod's memory if the node killed it.",
+    ErrorCode.TOO_LARGE: "Raise `decode.max_pixels` if you trust the source.",
+    ErrorCode.FETCH_FAILED: "Look for throttling and network trouble at the storage.",
+    ErrorCode.ACCESS_DENIED: "Give the role the right to read it, then run with `--retry-failed`.",
+    ErrorCode.ARCHIVED: "Restore it, then run with `--retry-failed`.",
+    ErrorCode.BAD_SHARD: "Write the shard again.",
+    ErrorCode.BAD_MANIFEST_ROW: "Fix the row. If it may name that place, add the place to `input.manifest_places`.",
+    ErrorCode.BAD_BOXES: "Fix the file of `detect.boxes`.",
+    ErrorCode.INFERENCE_FAILED: "Out of GPU memory: lower `model.batch_size`. Else read the worker's log.",
+    ErrorCode.LOST: "Workers died again and again: read the logs of killed pods, and give them more memory.",
+}
+"""What to do about each code, for the docs."""
 
 
 RETRYABLE: frozenset[ErrorCode] = frozenset(

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featray.cli.console import open_console
-from featray.errors import ERROR_MEANINGS, UsageError, one_line, printable
+from featray.errors import UsageError, one_line, printable
 from featray.schema import ALL_TABLES, TABLE_MEANINGS
 from featray.tables.query import read_tuples
 
@@ -160,19 +160,15 @@ def schema_markdown(table: str | None) -> str:
             cells = (f"`{column.name}`", _type_name(column.type), column.unit, column.range, column.meaning)
             parts.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "\\<") for cell in cells) + " |")
         parts.append("")
-    if table is None:
-        parts.append("## Error codes\n\n| `error_code` | meaning |\n| --- | --- |")
-        parts += [f"| `{code}` | {meaning} |" for code, meaning in ERROR_MEANINGS.items()]
-        parts.append("")
     return "\n".join(parts)
 
 
-_MARKDOWN_HEAD = """# The tables, column by column
+_MARKDOWN_HEAD = """# Tables
 
-<!-- Written by `featray schema --format markdown`; a test holds it to the schemas. -->
+<!-- Written by docs/generate.py from the code; `make docs` renews it. -->
 
-Every column's type, unit, range and meaning. What the numbers can bear is said in
-[What the numbers mean](MEANING.md).
+Every column's type, unit, range and meaning; `featray schema TABLE` prints the same. Read
+[What the numbers mean](../explanation/numbers.md) before you draw conclusions from a column.
 """
 
 

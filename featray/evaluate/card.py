@@ -1,8 +1,8 @@
 """Evaluate. The figures of the model card, to stand beside an evaluation on the same data.
 
-They are the authors' own, for their v2.5 checkpoint and their own chain; `MEANING.md` has the same table, and a test
-holds the two together. What the card does not state has no figure here: DISFA, BP4D, EYEDIAP, head pose, and which 8
-of DISFA+'s units its second figure is of.
+They are the authors' own, for their v2.5 checkpoint and their own chain. `docs/explanation/numbers.md` has the same
+table, and a test compares the two. What the card does not state has no figure here: DISFA, BP4D, EYEDIAP, head pose,
+and which 8 of DISFA+'s units its second figure is of.
 """
 
 from __future__ import annotations

@@ -90,14 +90,7 @@ def _printed(walked, start: str) -> str:
 
 def test_the_section_goes_from_a_clone_to_a_picture_and_a_report():
     starts = ["git clone", "make demo", ". .venv/bin/activate", "featray preview", "featray report", "featray query"]
-    assert [next(i for i, line in enumerate(_LINES) if line.startswith(start)) for start in starts] == [
-        0,
-        1,
-        2,
-        3,
-        5,
-        6,
-    ]
+    assert [next(i for i, line in enumerate(_LINES) if line.startswith(start)) for start in starts] == [*range(6)]
 
 
 def test_what_ran_is_the_clone(walked):
@@ -119,19 +112,13 @@ def test_the_demo_finishes_and_says_what_to_do_next(walked):
 
 def test_the_picture_is_that_of_the_readme(walked):
     found = Image.open(walked[0] / "faces.jpg").convert("RGB")
-    shown = Image.open(_REPOSITORY / "infra" / "readme" / "faces.jpg").convert("RGB")
+    shown = Image.open(_REPOSITORY / "docs" / "pictures" / "faces.jpg").convert("RGB")
     assert found.size == shown.size
     # The band at the bottom names the video's id, which is of its path, and the release.
     seen, expected = (np.asarray(one, np.float32)[: found.height - 40] for one in (found, shown))
     assert seen.std() > 40
     # One frame chosen otherwise, since numbers differ between processors, moves this by some 3.
     assert np.abs(seen - expected).mean() < 5
-
-
-def test_the_clip_plays(walked):
-    with av.open(str(walked[0] / "clip.mp4")) as clip:
-        frames = [frame.to_ndarray(format="rgb24") for frame in clip.decode(video=0)]
-        assert len(frames) == 48 and min(frame.std() for frame in frames) > 20
 
 
 def test_the_report_is_about_the_demo(walked):

@@ -16,7 +16,7 @@ from PIL import Image
 from featray.tables.layout import open_output
 from featray.tables.query import connect
 
-_TUTORIAL = Path(__file__).parents[2] / "configs" / "tutorial.md"
+_TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 _BLOCK = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
 _SPARK = importlib.util.find_spec("pyspark") is not None and shutil.which("java") is not None
 

@@ -13,7 +13,7 @@ from featray.model.known import KNOWN_CHECKPOINTS, V25, V28, full_spec, known_by
 from featray.model.synth import SYNTHETIC_VARIANTS
 from featray.schema import FACES
 
-MEANING = Path(module.__file__).parents[1] / "tables" / "MEANING.md"
+MEANING = Path(module.__file__).parents[2] / "docs" / "explanation" / "numbers.md"
 
 
 def trained(atto, variant="atto"):

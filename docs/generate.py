@@ -1,0 +1,210 @@
+"""Write the pages of docs/reference that follow from the code: configuration, command line, tables, errors, metrics.
+
+`make docs` runs this before it builds the site; a test holds the committed pages to it.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel
+
+from featray.cli import main
+from featray.cli.show import schema_markdown
+from featray.config import Config
+from featray.errors import ERROR_FIXES, ERROR_MEANINGS, RETRYABLE, ErrorCode
+from featray.graph import metrics
+
+REFERENCE = Path(__file__).parent / "reference"
+_WRITTEN = "<!-- Written by docs/generate.py from the code; `make docs` renews it. -->"
+
+
+def pages() -> dict[str, str]:
+    """Return the Markdown of each generated page, by file name."""
+    return {
+        "configuration.md": configuration(),
+        "cli.md": command_line(),
+        "tables.md": schema_markdown(None),
+        "errors.md": errors(),
+        "metrics.md": exported_metrics(),
+    }
+
+
+def configuration() -> str:
+    """Return the page with every key of a config: type, default, meaning."""
+    parts = [
+        "# Configuration",
+        _WRITTEN,
+        "A config is a YAML file. `dataset`, `input.uris` and `output.uri` have no default; all else has. Unknown and "
+        "repeated keys are refused. `--set section.key=value` overrides a key on the command line. "
+        "[configs/s3.yaml](https://github.com/featray/featray/blob/main/configs/s3.yaml) is a commented file with all "
+        "keys.",
+        "## dataset",
+        _described(Config)["dataset"],
+    ]
+    for name, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            parts += _section(name, field.annotation, level=2)
+    return "\n\n".join(parts) + "\n"
+
+
+def _section(path: str, model: type[BaseModel], *, level: int) -> list[str]:
+    schema = model.model_json_schema()
+    described = _described(model)
+    parts = [f"{'#' * level} {path}", inspect.getdoc(model) or ""]
+    rows: list[str] = []
+    nested: dict[type[BaseModel], list[str]] = {}
+    for name, field in model.model_fields.items():
+        inner = list(_models(field.annotation))
+        for one in inner:
+            nested.setdefault(one, []).append(f"{path}.{name}")
+        meaning = described[name] if name in described or not inner else "See below."
+        default = "required" if field.is_required() else f"`{_yaml(field.default)}`"
+        if any(isinstance(field.default, one) and field.default == _all_defaults(one) for one in inner):
+            default = "as below"
+        rows.append(f"| `{name}` | {_type(schema['properties'][name], schema)} | {default} | {meaning} |")
+    parts.append("| key | type | default | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows))
+    for one, names in nested.items():
+        key = f".{next(iter(one.model_fields))}" if len(one.model_fields) == 1 else ""
+        parts += _section(", ".join(names) + key, one, level=level + 1)
+    return parts
+
+
+def _all_defaults(model: type[BaseModel]) -> BaseModel | None:
+    return None if any(field.is_required() for field in model.model_fields.values()) else model()
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models(inner)
+
+
+def _described(model: type[BaseModel]) -> dict[str, str]:
+    """Return the text below each attribute of a class, those of its parents included, in one line each."""
+    found: dict[str, str] = {}
+    for cls in reversed(model.__mro__):
+        if not issubclass(cls, BaseModel) or cls is BaseModel:
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for before, after in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(before, ast.AnnAssign)
+                and isinstance(before.target, ast.Name)
+                and isinstance(after, ast.Expr)
+            ):
+                found[before.target.id] = _cell(inspect.cleandoc(ast.literal_eval(after.value)))
+    return found
+
+
+def _type(schema: dict[str, Any], root: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return "section" if len(root["$defs"][schema["$ref"].rpartition("/")[2]]["properties"]) > 1 else "mapping"
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_type(one, root) for one in schema["anyOf"]))
+    if "allOf" in schema:
+        return _type(schema["allOf"][0], root)
+    if "enum" in schema or "const" in schema:
+        return ", ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    kind = {"null": "`null`", "boolean": "bool", "array": "list", "object": "mapping"}.get(
+        schema.get("type", ""), schema.get("type", "any")
+    )
+    if schema.get("type") == "array" and "items" in schema:
+        kind = f"list of {_type(schema['items'], root)}"
+    bounds = {"minimum": "≥ ", "exclusiveMinimum": "> ", "maximum": "≤ ", "exclusiveMaximum": "< "}
+    said = [f"{sign}{schema[key]:,}".replace(",", " ") for key, sign in bounds.items() if key in schema]
+    return kind + (f" {', '.join(said)}" if said else "")
+
+
+def _yaml(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return "{" + ", ".join(f"{key}: {_yaml(inner)}" for key, inner in value.model_dump(mode="json").items()) + "}"
+    return value if isinstance(value, str) else json.dumps(value).replace('"', "")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def command_line() -> str:
+    """Return the page with every command, its help and its options."""
+    parts = ["# Command line", _WRITTEN, "`featray COMMAND --help` prints the same."]
+    for path, command in _commands(main, ["featray"]):
+        parts += _command(path, command)
+    return "\n\n".join(parts) + "\n"
+
+
+def _commands(group: click.Group, path: list[str]) -> Iterator[tuple[list[str], click.Command]]:
+    for name in sorted(group.commands):
+        command = group.commands[name]
+        yield [*path, name], command
+        if isinstance(command, click.Group):
+            yield from _commands(command, [*path, name])
+
+
+def _command(path: list[str], command: click.Command) -> list[str]:
+    context = click.Context(command, info_name=path[-1])
+    usage = " ".join([*path, *command.collect_usage_pieces(context)])
+    parts = [f"{'#' * len(path)} {' '.join(path)}", f"```text\n{usage}\n```", *_help(command.help or "")]
+    rows = []
+    for parameter in command.params:
+        record = parameter.get_help_record(context)
+        if record is not None and record[1]:
+            rows.append(f"| `{_cell(record[0])}` | {_cell(record[1]).replace('<', '&lt;')} |")
+    return [*parts, *(["| option | meaning |\n| --- | --- |\n" + "\n".join(rows)] if rows else [])]
+
+
+def _help(text: str) -> Iterator[str]:
+    """Yield paragraphs; those that click leaves as they are (a line of \\b before them) become code."""
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        if paragraph.startswith("\b\n"):
+            yield f"```text\n{textwrap.dedent(paragraph[2:])}\n```"
+        else:
+            yield paragraph.replace("<", "&lt;")
+
+
+def errors() -> str:
+    """Return the page with every error code: meaning, whether it is retried, what to do."""
+    rows = [
+        f"| `{code}` | {ERROR_MEANINGS[code]} | {'yes' if code in RETRYABLE else ''} | {ERROR_FIXES[code]} |"
+        for code in ErrorCode
+    ]
+    head = (
+        "A video or unit that fails is a row of the table `errors`, with a code of this list:\n"
+        '`featray query OUT "SELECT error_code, count(*) FROM errors GROUP BY ALL"`. The list is closed. A unit whose '
+        "code is marked *retried* is tried `run.max_attempts` times within a run, and again with `--retry-failed`."
+    )
+    table = "| code | meaning | retried | what to do |\n| --- | --- | --- | --- |\n" + "\n".join(rows)
+    return "\n\n".join(["# Error codes", _WRITTEN, head, table]) + "\n"
+
+
+def exported_metrics() -> str:
+    """Return the page with every metric that a run on Ray exports."""
+    found = sorted((m for m in vars(metrics).values() if isinstance(m, metrics.Metric)), key=lambda m: m.name)
+    rows = [
+        f"| `{metric.exported[0]}` | {metric.kind} | {metric.unit} | {', '.join(f'`{tag}`' for tag in metric.tags)} "
+        f"| {_cell(metric.description)} |"
+        for metric in found
+    ]
+    head = (
+        "Ray exports these from every node, for Prometheus, every ten seconds; the local executor exports none. Of a "
+        "histogram the row names the buckets; `_sum` and `_count` stand beside them. "
+        "[infra/grafana](https://github.com/featray/featray/tree/main/infra/grafana) has a dashboard that draws them."
+    )
+    table = "| metric | kind | unit | tags | meaning |\n| --- | --- | --- | --- | --- |\n" + "\n".join(rows)
+    return "\n\n".join(["# Metrics", _WRITTEN, head, table]) + "\n"
+
+
+if __name__ == "__main__":
+    REFERENCE.mkdir(exist_ok=True)
+    for name, text in pages().items():
+        (REFERENCE / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,93 @@
+"""The guides' commands and code are run as they stand, page by page, beside a folder of clips and its tables.
+
+A block that needs what is not here says so in a comment before it, `<!-- needs: ... -->`, which the page does not
+show. `featray` lines are run in this process, since starting Python for each takes longer than most of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from featray.cli import main
+from featray.config import parse_config
+
+_DOCS = Path(__file__).parents[2] / "docs"
+_BLOCK = re.compile(
+    r"(?:<!-- (?P<mark>file|needs): (?P<what>[^>]+?) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL
+)
+# The tutorial has a test of its own, in an empty folder.
+_PAGES = sorted(
+    page for page in [*_DOCS.glob("guides/*.md"), *_DOCS.glob("explanation/*.md")] if _BLOCK.search(page.read_text())
+)
+
+
+@pytest.fixture(scope="module")
+def place(short_clip, kept_cache, tmp_path_factory) -> Path:
+    """A folder with `my_clips/`, one clip of a second, and its tables `my_tables`."""
+    folder = tmp_path_factory.mktemp("guides")
+    (folder / "my_clips").mkdir()
+    shutil.copy(short_clip, folder / "my_clips" / "face.mp4")
+    with contextlib.chdir(folder):
+        made = ["run", "my_clips/", "--out", "my_tables", "--set", "decode.sample={every: 8}"]
+        assert CliRunner().invoke(main, made, catch_exceptions=False).exit_code == 0
+    return folder
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.stem)
+def test_what_a_page_says_works(page, place):
+    with contextlib.chdir(place):
+        for block in _BLOCK.finditer(page.read_text("utf-8")):
+            if block["mark"] == "needs":
+                continue
+            if block["mark"] == "file":
+                Path(block["what"]).write_text(block["text"])
+            if run := _RUN.get(block["language"]):
+                run(block["text"])
+
+
+def _shell(text: str) -> None:
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if not words:
+            continue
+        if words[0] != "featray" or {">", "|", ">>"} & set(words):
+            _process(["bash", "-euo", "pipefail", "-c", line.replace("featray ", f"{sys.executable} -m featray ", 1)])
+            continue
+        done = CliRunner().invoke(main, words[1:])
+        assert done.exit_code == 0, f"{line}\n{done.output}"
+
+
+def _python(text: str) -> None:
+    _process([sys.executable, "-W", "ignore", "-c", text])
+
+
+def _process(command: list[str]) -> None:
+    env = {**os.environ, "PYTHONPATH": str(_DOCS.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+    assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
+
+
+def _yaml(text: str) -> None:
+    """Parse a config, or some sections of one."""
+    data = yaml.safe_load(text)
+    given = {"dataset": "a", "output": {"uri": "b"}} | data | {"input": {"uris": ["c/"]} | data.get("input", {})}
+    parse_config(given)
+
+
+def _sql(text: str) -> None:
+    done = CliRunner().invoke(main, ["query", "my_tables", text])
+    assert done.exit_code == 0, f"{text}\n{done.output}"
+
+
+_RUN = {"sh": _shell, "python": _python, "yaml": _yaml, "sql": _sql}
