@@ -25,7 +25,7 @@ from featray.cli.report import diff, report
 from featray.cli.status import status
 from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import compact, erase, publish, verify
-from featray.cli.views import export, preview, safe_csv_flag
+from featray.cli.views import export, preview, safe_csv_flag, view
 from featray.errors import FeatrayError, UsageError, printable
 from featray.redaction import redact_logs, redact_text
 from featray.unloaded import hide_pandas
@@ -289,6 +289,7 @@ _COMMANDS = (
     persons,
     preview,
     export,
+    view,
 )
 for command in _COMMANDS:
     main.add_command(command)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
 from featray.errors import UsageError, counted, printable
+
+if TYPE_CHECKING:
+    from featray.views.selection import VideoRow
 
 safe_csv_flag = click.option(
     "--safe-csv", is_flag=True, help="Put ' before texts that a spreadsheet would take for a formula."
@@ -114,10 +117,74 @@ def preview(
         return
     name = printable(video_row.uri).replace("\n", "\\n")
     click.echo(f"{path}  {counted(made.pictures, 'frame')} of {name}")
-    if not made.video.weights_trained:
+    _about_numbers(made.video)
+
+
+def _about_numbers(video: VideoRow) -> None:
+    if not video.weights_trained:
         click.echo("The weights are synthetic: boxes, landmarks and times are real, facial numbers carry no meaning.")
-    if made.video.unusable:
-        click.echo(f"These weights do not estimate {', '.join(made.video.unusable)}, whatever the tables hold there.")
+    if video.unusable:
+        click.echo(f"These weights do not estimate {', '.join(video.unusable)}, whatever the tables hold there.")
+
+
+@click.command(short_help="Scrub through a video with its rows, in Rerun.")
+@click.argument("out")
+@click.option("--video", required=True, help=_VIDEO_HELP)
+@click.option(
+    "--save", "path", metavar="FILE", help="Write the recording, recording.rrd, and open nothing; may be a URI."
+)
+@click.option("--web", is_flag=True, help="Show it in a browser, until Ctrl-C.")
+@click.option("--from", "start", metavar="TIME", help="Begin at 12, 12s, 1:02.5 or 00:01:02 of the stream's time.")
+@click.option("--to", "end", metavar="TIME", help="End there.")
+@click.option("--release", help="A release; default: the latest.")
+@click.option("--dataset", help="A dataset, if the video is in several.")
+@click.option("--source", metavar="URI", help="Where the video is now, if it is not where it was.")
+@click.option("--blur", is_flag=True, help="Hide heads and names, as in `featray preview`.")
+@storage_flags
+def view(
+    out: str,
+    video: str,
+    path: str | None,
+    web: bool,
+    start: str | None,
+    end: str | None,
+    config: Path | None,
+    options: tuple[str, ...],
+    **same: Any,
+) -> None:
+    """Scrub through a video with what the output OUT says of it: boxes, mesh, curves and events on one clock.
+
+    Opens the viewer of Rerun, which `pip install 'featray[view]'` brings. Boxes carry track and person ids. The frames
+    are encoded anew, upright and with square pixels, as featray sees them.
+
+    \b
+    featray view OUT --video face.mp4
+    featray view OUT --video face.mp4 --web
+    featray view OUT --video face.mp4 --from 10s --to 20s --save face.rrd     # later: rerun face.rrd
+    """
+    from featray.tables.layout import open_output
+    from featray.views.preview import PreviewSettings
+    from featray.views.recording import save_recording, show_recording
+    from featray.views.times import parse_time_us
+
+    if path is not None and web:
+        raise UsageError("--web shows the recording and --save writes it: name one of the two")
+    input_options, output_options = read_storage_flags(config, options)
+    settings = PreviewSettings(
+        video=video,
+        start_us=None if start is None else parse_time_us(start),
+        end_us=None if end is None else parse_time_us(end),
+        storage_options=input_options,
+        layers=("boxes", "mesh"),
+        **same,
+    )
+    output = open_output(out, output_options)
+    if path is None:
+        show_recording(output, settings, web=web)
+        return
+    made = save_recording(output, path, settings)
+    click.echo(f"{path}  {counted(made.frames, 'frame')} of {printable(made.video.uri)}")
+    _about_numbers(made.video)
 
 
 @click.command(short_help="Write time series, events or a summary for other tools.")

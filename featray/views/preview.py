@@ -23,7 +23,7 @@ from featray.views.clip import write_mp4
 from featray.views.happenings import Event, read_video_events, strongest_peaks
 from featray.views.overlay import LAYERS, MEASURED, Square, cut_square
 from featray.views.page import Look, Pages
-from featray.views.selection import SampledFrame, VideoRow, find_video, prominent_track, read_frames
+from featray.views.selection import SampledFrame, VideoRow, find_video, prominent_track, read_frames, read_persons
 from featray.views.sheet import choose_frames, draw_sheet
 from featray.views.source import Shown, Source, find_source
 from featray.views.timeline import check_columns
@@ -91,9 +91,7 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
     if suffix not in (*CLIPS, *SHEETS):
         raise UsageError(f"--out {path}: must end in {', '.join((*CLIPS, *SHEETS))}")
     check_columns(settings.columns)
-    read = read_steadily(
-        output, lambda published: _read(connect(output, published=published), settings), settings.release
-    )
+    read = read_video(output, settings)
     video = read.video
     look = Look(video, read.layers, settings.blur, _track(read.sampled, settings.track_id))
     source = Source(video, find_source(video, settings.source, settings.storage_options), settings.storage_options)
@@ -109,22 +107,39 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
 
 
 @dataclass(frozen=True)
-class _Read:
-    """What the tables say of a video: its row, what to draw of it, its frames in the range, and its events."""
+class VideoRead:
+    """What the tables say of a video: its row, what to draw of it, its frames in the range, and its events.
+
+    Attributes:
+        persons: `person_id` by `track_id`, of the tracks that `featray persons` has seen.
+    """
 
     video: VideoRow
     layers: frozenset[str]
     sampled: list[SampledFrame]
     events: list[Event]
+    persons: dict[int, str]
 
 
-def _read(connection: duckdb.DuckDBPyConnection, settings: PreviewSettings) -> _Read:
+def read_video(output: Output, settings: PreviewSettings) -> VideoRead:
+    """Read what the tables say of the video and the range that the settings name.
+
+    Raises:
+        UsageError: no such video, or no frame of it in the range.
+        StorageError: the tables cannot be read.
+    """
+    return read_steadily(
+        output, lambda published: _read(connect(output, published=published), settings), settings.release
+    )
+
+
+def _read(connection: duckdb.DuckDBPyConnection, settings: PreviewSettings) -> VideoRead:
     video = find_video(connection, settings.video, settings.dataset)
     layers = frozenset(settings.layers or meaningful_layers(video))
     sampled = read_frames(connection, video, settings.start_us, settings.end_us, mesh="mesh" in layers)
     if not sampled:
         raise UsageError(f"--video {settings.video}: {_why_none(connection, video)}")
-    return _Read(video, layers, sampled, read_video_events(connection, video))
+    return VideoRead(video, layers, sampled, read_video_events(connection, video), read_persons(connection, video))
 
 
 def meaningful_layers(video: VideoRow) -> list[str]:
@@ -133,7 +148,7 @@ def meaningful_layers(video: VideoRow) -> list[str]:
     return [layer for layer in LAYERS if layer in MEASURED or (video.weights_trained and layer not in left_out)]
 
 
-def _write_clip(path: Path, source: Source, read: _Read, look: Look, settings: PreviewSettings) -> int:
+def _write_clip(path: Path, source: Source, read: VideoRead, look: Look, settings: PreviewSettings) -> int:
     sampled = read.sampled
     only_sampled = settings.only_sampled or settings.blur
     shown = source.run(sampled, settings.start_us, settings.end_us, only_sampled=only_sampled)
@@ -151,7 +166,7 @@ def _write_clip(path: Path, source: Source, read: _Read, look: Look, settings: P
     return write_mp4(path, drawn(), pages.size_px)
 
 
-def _write_sheet(path: Path, source: Source, read: _Read, look: Look, settings: PreviewSettings) -> int:
+def _write_sheet(path: Path, source: Source, read: VideoRead, look: Look, settings: PreviewSettings) -> int:
     sampled = read.sampled
     # Half of them, so that the usual has room beside the strongest.
     peaks = strongest_peaks(sampled, read.events, look.track_id, (settings.frames + 1) // 2)

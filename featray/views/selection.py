@@ -175,6 +175,12 @@ def read_frames(
     return [SampledFrame(**frame, faces=tuple(by_frame.get(frame["frame_index"], ()))) for frame in frames]
 
 
+def read_persons(connection: duckdb.DuckDBPyConnection, video: VideoRow) -> dict[int, str]:
+    """Return the `person_id` of each track that has one."""
+    rows = _rows(connection, f"SELECT track_id, person_id FROM persons WHERE {video.where} AND person_id IS NOT NULL")
+    return {row["track_id"]: row["person_id"] for row in rows}
+
+
 def _faces_by_frame(faces: pa.Table, meshes: pa.Table | None) -> dict[int, list[Face]]:
     xyz = None
     if meshes is not None:

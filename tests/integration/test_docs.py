@@ -21,6 +21,7 @@ from click.testing import CliRunner
 
 from featray.cli import main
 from featray.config import parse_config
+from tests.fixtures.corpus import run_ffmpeg
 
 _DOCS = Path(__file__).parents[2] / "docs"
 _BLOCK = re.compile(
@@ -33,19 +34,21 @@ _PAGES = sorted(
 
 
 @pytest.fixture(scope="module")
-def place(short_clip, kept_cache, tmp_path_factory) -> Path:
+def prepared(face_clip, kept_cache, tmp_path_factory) -> Path:
     """A folder with `my_clips/`, one clip of a second, and its tables `my_tables`."""
     folder = tmp_path_factory.mktemp("guides")
     (folder / "my_clips").mkdir()
-    shutil.copy(short_clip, folder / "my_clips" / "face.mp4")
+    run_ffmpeg("-i", str(face_clip), "-vf", "fps=12", "-t", "1", "-an", str(folder / "my_clips" / "face.mp4"))
     with contextlib.chdir(folder):
-        made = ["run", "my_clips/", "--out", "my_tables", "--set", "decode.sample={every: 8}"]
-        assert CliRunner().invoke(main, made, catch_exceptions=False).exit_code == 0
+        made = CliRunner().invoke(main, ["run", "my_clips/", "--out", "my_tables"], catch_exceptions=False)
+    assert made.exit_code == 0, made.output
     return folder
 
 
 @pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.stem)
-def test_what_a_page_says_works(page, place):
+def test_what_a_page_says_works(page, prepared, tmp_path):
+    """Each page has a copy of the folder: one of them erases the clip."""
+    place = shutil.copytree(prepared, tmp_path / "place")
     with contextlib.chdir(place):
         for block in _BLOCK.finditer(page.read_text("utf-8")):
             if block["mark"] == "needs":
