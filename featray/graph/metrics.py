@@ -58,6 +58,13 @@ VIDEOS: Final = Metric(
 VIDEOS_OPEN: Final = Metric(
     "featray_videos_open", "gauge", "videos that were listed and are not complete", "videos", ("dataset",)
 )
+LEASE_RENEWED: Final = Metric(
+    "featray_lease_renewed_seconds",
+    "gauge",
+    "when the run last found that it holds its lease",
+    "seconds since 1970",
+    ("dataset",),
+)
 QUEUE_DEPTH: Final = Metric(
     "featray_queue_depth", "gauge", "pages of up to 16 listed videos that wait to be planned", "pages"
 )
@@ -94,6 +101,7 @@ METRICS: Final = (
     UNITS,
     VIDEOS,
     VIDEOS_OPEN,
+    LEASE_RENEWED,
     QUEUE_DEPTH,
     BYTES_READ,
     STAGE_SECONDS,

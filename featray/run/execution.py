@@ -7,6 +7,7 @@ pages of videos -> session -> receipts -> publish complete shards -> try again w
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -21,6 +22,7 @@ from featray.run.session import Session
 from featray.run.shards import open_shards, unfinished_first
 from featray.run.tally import Tally
 from featray.tables.commits import Commit, write_manifest
+from featray.tables.holder import Standing
 from featray.tables.lease import Lease
 from featray.tables.ledger import land_lost
 from featray.tables.provenance import footer
@@ -91,7 +93,8 @@ class Execution:
         """
         pages = open_shards(todo, self._partition, self._job.run_id, self._tally)
         self._progress.start(self._tally, self._session.workers, self._job.gpu)
-        self._lease.standing = self._progress.standing
+        self._lease.standing = self._standing
+        self._standing()
         last = self._job.config.run.max_attempts
         for attempt in range(1, last + 1):
             self._attempt(pages, is_last=attempt == last)
@@ -122,6 +125,11 @@ class Execution:
         metrics.record_receipt(receipt, dataset)
         metrics.record(metrics.VIDEOS_OPEN, self._tally.videos_open, dataset=dataset)
         self._progress.update()
+
+    def _standing(self) -> Standing:
+        """How far the run is; asked at each renewal of the lease, which is noted."""
+        metrics.record(metrics.LEASE_RENEWED, time.time(), dataset=self._partition.dataset)
+        return self._progress.standing()
 
     def _give_up_the_rest(self) -> None:
         """Land failures for videos without a complete result, and publish what is open."""

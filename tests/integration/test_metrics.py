@@ -15,7 +15,8 @@ from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from tests.fixtures.runs import make_config, silent
 
-_SAMPLE = re.compile(r"^(ray_featray_\w+)\{(.*)\} (\S+)$")
+_SAMPLE = re.compile(r"^(ray_\w+)\{(.*)\} (\S+)$")
+_TAGS = ("dataset", "stage", "status", "Location", "Name", "State")
 
 
 def scrape():
@@ -26,7 +27,7 @@ def scrape():
         for line in answer.read().decode().splitlines():
             if found := _SAMPLE.match(line):
                 labels = dict(re.findall(r'(\w+)="([^"]*)"', found[2]))
-                own = tuple(labels[name] for name in ("dataset", "stage", "status") if name in labels)
+                own = tuple(labels[name] for name in _TAGS if name in labels)
                 values[found[1], *own] += float(found[3])
     return values
 
@@ -84,5 +85,21 @@ def test_every_stage_was_timed(measured):
 
 def test_every_metric_is_exported_under_the_name_it_says(measured):
     _, _, values = measured
-    found = {key[0] for key in values}
+    found = {key[0] for key in values if key[0].startswith("ray_featray_")}
     assert found == {name for metric in METRICS for name in metric.exported}
+
+
+def test_what_alerts_and_dashboard_ask_of_ray_is_there(measured):
+    _, _, values = measured
+    assert {key[0] for key in values} >= {
+        "ray_node_cpu_utilization", "ray_node_mem_used", "ray_node_disk_usage", "ray_node_disk_free"
+    }  # fmt: skip
+    places = {key[1] for key in values if key[0] == "ray_object_store_memory"}
+    assert places == {"MMAP_SHM", "MMAP_DISK", "SPILLED", "WORKER_HEAP"}
+    assert ("ray_resources", "object_store_memory", "USED") in values
+    assert values["ray_resources", "object_store_memory", "AVAILABLE"] > 0
+
+
+def test_the_lease_is_seen_to_be_renewed(measured):
+    _, _, values = measured
+    assert 0 < time.time() - values["ray_featray_lease_renewed_seconds", "measured"] < 600
