@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -61,7 +63,7 @@ VIDEOS_OPEN: Final = Metric(
 LEASE_RENEWED: Final = Metric(
     "featray_lease_renewed_seconds",
     "gauge",
-    "when the run last found that it holds its lease",
+    "when the run last renewed its lease",
     "seconds since 1970",
     ("dataset",),
 )
@@ -110,6 +112,9 @@ METRICS: Final = (
 )
 """All of them: what a run may export, and what the dashboard may draw."""
 
+_KEPT_SECONDS: Final = 5.0
+"""Half of Ray's report interval. Ray 2.60 exports a gauge for two reports after it was set, and then no more."""
+
 _open: dict[str, Any] = {}
 
 
@@ -126,6 +131,32 @@ def record(metric: Metric, value: float, **tags: str) -> None:
         instrument.set(value, tags)
     else:
         instrument.observe(value, tags)
+
+
+@contextmanager
+def kept(read: Callable[[], Iterable[tuple[Metric, float]]], **tags: str) -> Iterator[None]:
+    """Set gauges now and every few seconds, so that a run that stands still is still seen.
+
+    Args:
+        read: gauges and their values; called from a thread.
+        tags: of all of them.
+    """
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while True:
+            for metric, value in read():
+                record(metric, value, **tags)
+            if ended.wait(_KEPT_SECONDS):
+                return
+
+    thread = threading.Thread(target=repeat, name="featray-gauges", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _instrument(metric: Metric) -> Any:

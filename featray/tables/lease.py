@@ -128,6 +128,7 @@ class Lease:
 
     Attributes:
         partition: what is held.
+        renewed_us: when it was last taken or renewed, by this machine's clock, in microseconds since 1970.
         standing: asked at each renewal how far the run is, for `featray status`; None for what is no run.
     """
 
@@ -137,6 +138,7 @@ class Lease:
         self.partition = HeldPartition(
             partition.output, partition.dataset, partition.release, holder.number, holder.token
         )
+        self.renewed_us = holder.renewed_us
         self._holder = holder
         self._lost: LeaseError | None = None
         self._stopped = threading.Event()
@@ -195,6 +197,7 @@ class Lease:
         standing = self.standing() if self.standing else None
         record = replace(self._holder, renewed_us=time.time_ns() // 1000, released=released, standing=standing)
         write_bytes(self.partition.lease(record.number), dump(record))
+        self.renewed_us = record.renewed_us
 
 
 def hold(partition: Partition, run_id: str) -> Lease:
