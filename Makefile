@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 PARITY := .venv-parity
 NEWER  := 3.12 3.13
 SUITE  := tests/faults tests/integration tests/unit
+# Of Debian, for `make infra-check`: a line for each kind of check.
+INFRA_PACKAGES := iproute2 util-linux \
+  slurmctld slurmd slurm-client munge
 FUZZED := changed_record or jsonl or csv or parquet or tar or junk or any_kind
 
 # Two beside each other, each printed in one piece where make can do that (GNU make 4). Not three: on two cores, what a
@@ -77,9 +80,16 @@ test-ray-then-parity: test-ray
 test-local: $(VENV)/.installed-dev  ## the part of the suite that needs no Ray
 	$(BIN)/python -m pytest -q -m "not ray" -n 2 --dist loadfile --no-loadscope-reorder $(SUITE)
 
-test-long: $(VENV)/.installed-dev  ## the suite with every kill point and every seed, and on the newest Python: hours
+test-long: $(VENV)/.installed-dev  ## the suite with every kill point and every seed, infra-check, and the newest Python: hours
 	FEATRAY_TEST_LONG=1 $(MAKE) suite
+	$(MAKE) infra-check
 	$(MAKE) unit-newest
+
+# A check that finds no program of its packages, or no root, is skipped and says so.
+infra-check: $(VENV)/.installed-dev  ## what infra/ describes, started for real: root and Debian packages, half an hour
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=600 $(INFRA_PACKAGES); fi
+	FEATRAY_INFRA=1 $(BIN)/python -m pytest -v tests/infra
 
 # The newest of NEWER whose command is there; `make unit-newest NEWER=3.14` tries another.
 unit-newest:  ## the unit tests on the newest Python there is, in an environment of its own
@@ -112,4 +122,4 @@ constraints:  ## write constraints.txt from what is installed and tested
 clean:  ## remove .venv, caches and the demo's output
 	rm -rf $(VENV) $(VENV)-3.* $(PARITY) demo-output bench-*.json .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test test-long unit-newest test-ray test-ray-then-parity test-local lint unit suite fuzz parity bench bench-peers constraints clean
+.PHONY: help install demo test test-long infra-check unit-newest test-ray test-ray-then-parity test-local lint unit suite fuzz parity bench bench-peers constraints clean
