@@ -4,6 +4,7 @@ What it cannot show: GPUs, a node's cgroups, a file system
 that tells nodes of each other's files late.
 """
 
+import re
 import shutil
 import time
 
@@ -14,14 +15,14 @@ from featray.tables.layout import open_output
 from featray.tables.status import read_status
 from featray.upkeep.verify import verify
 from tests.fixtures.hosts import wait_for
-from tests.fixtures.infra_files import INFRA
+from tests.fixtures.infra_files import INFRA, REPOSITORY
 from tests.fixtures.outputs import rows, tables_of
 from tests.fixtures.runs import make_config, run_here
 from tests.fixtures.slurm import PROGRAMS, Slurm, give_to_user
 
 pytestmark = [pytest.mark.infra(*PROGRAMS), pytest.mark.timeout(3600)]
 
-DECODE = {"sample": {"every": 6}, "unit_frames": 16}
+DECODE = {"sample": {"every": 12}, "unit_frames": 16}
 MINUTES = "--time=60"
 
 
@@ -30,7 +31,7 @@ def slurm(kept_cache, clips, tmp_path_factory):
     with Slurm() as slurm:
         folder = slurm.shared / "clips"
         folder.mkdir()
-        for number in range(5):
+        for number in range(4):
             shutil.copy(clips / "face.mp4", folder / f"{number}.mp4")
         shutil.copy(clips / "no_face.mp4", folder)
         for script in ("run.sbatch", "array.sbatch"):
@@ -79,9 +80,11 @@ def check(slurm, out):
     assert not list(slurm.shared.glob(".featray-*")) and not list(slurm.hosts.folder.glob("node*/tmp/ray-*"))
 
 
-def last_frames(out):
-    """Frames that the run that finished has done itself."""
-    return max(rows(out, "runs"), key=lambda row: row["started_at"])["frames"]
+def frames_of_last_run(out):
+    """Frames that the run that finished has done itself, and all there are."""
+    last = max(rows(out, "runs"), key=lambda row: row["started_at"])["run_id"]
+    made_by = [row["run_id"] for row in rows(out, "frames")]
+    return made_by.count(last), len(made_by)
 
 
 def log_of(slurm, job):
@@ -113,11 +116,9 @@ def test_a_run_that_comes_to_its_time_limit_goes_on(slurm, out, report):
     slurm.at_once(job)
     slurm.wait(job)
     check(slurm, out)
-    whole = sum(row["frames_sampled"] for row in rows(out, "videos"))
-    assert slurm.field(job, "Restarts") == "1" and 0 < last_frames(out) < whole
-    report(
-        f"slurm: stopped {stopped:.0f} s after SIGTERM; {kept} units kept, {whole - last_frames(out)} of {whole} frames"
-    )
+    again, whole = frames_of_last_run(out)
+    assert slurm.field(job, "Restarts") == "1" and 0 < again < whole
+    report(f"slurm: stopped {stopped:.0f} s after SIGTERM; {kept} units kept, {whole - again} of {whole} frames")
 
 
 def test_a_preempted_run_goes_on(slurm, out, report):
@@ -132,7 +133,8 @@ def test_a_preempted_run_goes_on(slurm, out, report):
     slurm.at_once(job)
     slurm.wait(job)
     check(slurm, out)
-    assert slurm.field(job, "Restarts") == "1" and 0 < last_frames(out)
+    again, whole = frames_of_last_run(out)
+    assert slurm.field(job, "Restarts") == "1" and 0 < again < whole
     report(f"slurm: preempted, the nodes were free after {stopped:.0f} s")
 
 
@@ -175,7 +177,7 @@ def test_ray_that_does_not_start_on_a_node_is_no_success(slurm, out):
 
 
 def test_an_array_lands_parts_beside_each_other_and_a_job_publishes_them(slurm, out, report):
-    options = [MINUTES, "--cpus-per-task=1", "--mem=2500M"]
+    options = [MINUTES, "--cpus-per-task=1"]
     tasks = slurm.submit(*options, "--array=1-3", "array.sbatch", f"{out.name}.yaml")
     publishes = slurm.submit(*options, f"--dependency=afterany:{tasks}", "array.sbatch", f"{out.name}.yaml")
     wait_for(lambda: landed(out), 900, "the tasks to land something")
@@ -190,5 +192,31 @@ def test_an_array_lands_parts_beside_each_other_and_a_job_publishes_them(slurm, 
     slurm.wait(publishes)
     assert "1 decode + detect (CPU), 1 infer (CPU)" in log_of(slurm, publishes)  # CPUs of the task, not of the node
     check(slurm, out)
-    assert last_frames(out) == 0  # all of it had landed
+    assert frames_of_last_run(out)[0] == 0  # all of it had landed
     report(f"slurm: the array's publishing job took {slurm.field(publishes, 'RunTime')}")
+
+
+def test_the_guide_word_for_word(slurm, clips):
+    """What docs/slurm.md tells users to type, but for installing, weights and Apptainer; on nodes of one CPU."""
+    study = slurm.shared / "study"
+    (study / "clips").mkdir(parents=True)
+    for name in ("face", "no_face"):
+        shutil.copy(clips / f"{name}.mp4", study / "clips")
+    (study / "featray").symlink_to(REPOSITORY)
+    give_to_user(study)
+    told = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "docs/slurm.md").read_text(), re.S)
+    done = [block for block in told if "pip install" not in block and "apptainer" not in block]
+    assert len(done) == len(told) - 2
+    said = []
+    for block in done:
+        said.append(slurm.run("bash", "-e", "-c", block, folder=study))
+        if "cp featray/infra" in block:
+            small = (study / "array.sbatch").read_text().replace("--cpus-per-task=8", "--cpus-per-task=1")
+            (study / "array.sbatch").write_text(small)
+        wait_for(lambda: not slurm.run("squeue", "-h"), 1800, "all jobs of a block")
+    plan, one, _, _, status, results = said
+    assert "2 videos" in plan and "face.mp4" in one
+    logs = "\n".join(path.read_text() for path in study.glob("featray-*.log"))
+    assert "1 of them failed" not in logs and "Nothing to do: all 2 videos are published" in logs
+    assert "2 ok" in status and "no problems" in results and "no_face.mp4" not in results, said
+    assert (study / "summary.csv").stat().st_size and (study / "report.html").stat().st_size

@@ -1,9 +1,11 @@
 """A run in parts that know nothing of each other, and the run that publishes what they have landed."""
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from featray.cli import main
@@ -54,8 +56,10 @@ def test_parts_beside_each_other_and_a_run_give_the_tables_of_one_run(config, tm
     made = {(row["status"], row["videos_ok"]) for row in rows(tmp_path / "out", "runs")}
     assert made == {("done", None), ("done", 4)}  # of the parts, and of the run that published
 
-    again = land_part(config, Part(1, 1), silent())
-    assert (again.videos, again.already_published) == (0, 4)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_unset=True)))
+    told = CliRunner().invoke(main, ["run", str(tmp_path / "my.yaml"), "--part", "1/1", "--log-line"])
+    facts = json.loads(told.stdout)
+    assert told.exit_code == 0 and (facts["part"], facts["videos"], facts["already_published"]) == ("1/1", 0, 4)
 
 
 def test_what_a_part_has_landed_is_done_no_more_whatever_the_number_of_parts(config):
