@@ -7,7 +7,8 @@ NEWER  := 3.12 3.13
 SUITE  := tests/faults tests/integration tests/unit
 # Of Debian, for `make infra-check`: a line for each kind of check.
 INFRA_PACKAGES := iproute2 util-linux \
-  slurmctld slurmd slurm-client munge
+  slurmctld slurmd slurm-client munge \
+  debootstrap
 FUZZED := changed_record or jsonl or csv or parquet or tar or junk or any_kind
 
 # Two beside each other, each printed in one piece where make can do that (GNU make 4). Not three: on two cores, what a
