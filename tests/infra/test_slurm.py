@@ -91,6 +91,15 @@ def log_of(slurm, job):
     return (slurm.shared / f"featray-{job}.log").read_text()
 
 
+@pytest.mark.parametrize("bound", ["--cpu-bind=cores", "--cpu-bind=none"])
+def test_a_job_has_the_cpus_that_slurm_gave_it(slurm, bound):
+    """Bound to them or not, and without `--cpus-per-task`, which is when SLURM_CPUS_PER_TASK is not there."""
+    told = "import os; from featray.graph.machine import local_cpus; print(len(os.sched_getaffinity(0)), local_cpus())"
+    affinity, counted = slurm.run("srun", "--ntasks=1", bound, "python", "-c", told).split()
+    assert counted == "1"
+    assert affinity == "1" or bound == "--cpu-bind=none"
+
+
 def test_a_run_on_two_nodes(slurm, out, report):
     start = time.monotonic()
     job = submit_run(slurm, out)
