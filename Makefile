@@ -8,6 +8,7 @@ SUITE  := tests/faults tests/integration tests/unit
 # Of Debian, for `make infra-check`: a line for each kind of check.
 INFRA_PACKAGES := iproute2 util-linux \
   slurmctld slurmd slurm-client munge \
+  debootstrap \
   prometheus bubblewrap
 FUZZED := changed_record or jsonl or csv or parquet or tar or junk or any_kind
 

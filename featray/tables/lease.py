@@ -31,6 +31,9 @@ the write lies a moment in which it could be paused. What then gets through is h
   the next run; landed parts are the same whoever lands them; a run's own commit, published twice
   by a retried task, is found there and finished.
 
+Nobody needs a lease to land results, since those are the same whoever lands them: a run's parts (`run/part.py`) work
+beside each other without one, and publish nothing.
+
 What is left: without conditional PUT a commit may arrive between cancelling and publishing again
 (the next run finds videos twice and drops the older rows), and a rewrite of an older commit that
 was held up for over 90 s between question and PUT may undo a newer one (`featray verify` tells).

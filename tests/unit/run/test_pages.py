@@ -19,6 +19,8 @@ PAGES = [
     "featray/tables/DICTIONARY.md",
     "featray/tables/MEANING.md",
     "configs/tutorial.md",
+    "docs/slurm.md",
+    "infra/README.md",
 ]
 
 
