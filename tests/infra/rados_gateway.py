@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("ceph-common", "ceph-mon", "ceph-osd", "radosgw")
+PACKAGES = ("ceph-common", "ceph-mon", "ceph-osd", "libfaketime", "radosgw")
 START_SECONDS = 120
 
 CONFIG = """
@@ -84,7 +84,7 @@ class Gateway:
 
     def admin(self, *arguments: str) -> Any:
         """What `radosgw-admin` answers, as JSON."""
-        done = _command(self.folder, "radosgw-admin", "-n", "client.rgw", *arguments)
+        done = _command(self.folder, "radosgw-admin", "-n", "client.rgw", "--admin-socket=", *arguments)
         return json.loads(done) if done.strip().startswith(("{", "[")) else done
 
     def user(self, name: str, *arguments: str) -> dict[str, str]:
@@ -96,12 +96,26 @@ class Gateway:
 
 def install() -> None:
     """Install the packages that are missing, which takes root and minutes."""
-    if all(shutil.which(name) for name in ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph")):
+    commands = ("ceph", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin")
+    if all(map(shutil.which, commands)) and any(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")):
         return
     quiet = {"stdout": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
     subprocess.run(["apt-get", "update"], check=True, timeout=300, **quiet)
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES]
     subprocess.run(command, check=True, timeout=1200, **quiet)
+
+
+@contextmanager
+def behind(gateway: Gateway, seconds: int) -> Iterator[str]:
+    """Another gateway of the same store whose clock is so many seconds behind: what it gives expires so much earlier."""
+    (port,) = _free_ports(1)
+    (preload,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
+    clock = {"LD_PRELOAD": str(preload), "FAKETIME": f"-{seconds}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    options = [f"--rgw-frontends=beast endpoint=127.0.0.1:{port}", "--admin-socket=", "--pid-file="]
+    with ExitStack() as stack:
+        _start(stack, gateway.folder, "radosgw", "-n", "client.rgw", *options, environment=clock, log="behind.out")
+        _wait_for(port, gateway.folder)
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
@@ -132,10 +146,12 @@ def gateway(folder: Path) -> Iterator[Gateway]:
         yield Gateway(f"http://127.0.0.1:{ports[1]}", folder, _command(folder, "radosgw", "--version").strip())
 
 
-def _start(stack: ExitStack, folder: Path, name: str, *arguments: str) -> None:
-    log = stack.enter_context((folder / f"{name}.out").open("wb"))
+def _start(
+    stack: ExitStack, folder: Path, name: str, *arguments: str, environment: dict[str, str] | None = None, log: str = ""
+) -> None:
+    out = stack.enter_context((folder / (log or f"{name}.out")).open("wb"))
     command = [name, "-f", "-c", str(folder / "ceph.conf"), *arguments]
-    process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env={**os.environ, **(environment or {})})
 
     def end() -> None:
         process.kill()  # nothing of the store is kept
