@@ -53,10 +53,10 @@ def content_id(info: dict[str, Any]) -> str:
     for key in ("blob_id", "xet_hash"):  # of the Hugging Face hub: git's object id of a repository, else of a bucket
         if info.get(key):
             return f"{key.partition('_')[0]}:{info[key]}:{size}"
-    for key in ("ETag", "etag", "md5", "content_md5"):
+    for key in ("ETag", "etag", "md5", "content_md5", "Content-MD5", "Digest"):
         if info.get(key):
             return f"etag:{str(info[key]).strip(chr(34))}:{size}"
-    for key in ("mtime", "LastModified", "last_modified", "updated"):
+    for key in ("mtime", "LastModified", "last_modified", "Last-Modified", "updated"):
         if info.get(key) is not None:
             return f"mtime:{info[key]}:{size}"
     return f"size:{size}"

@@ -11,6 +11,9 @@ from featray.sources.places import place_of
 from featray.store.exclusive import create_bytes
 from featray.store.storage import locate, unreadable_code, write_bytes
 from featray.tables.layout import open_output
+from featray.tables.query import connect, run_sql
+from featray.tables.status import read_status
+from tests.fixtures.handmade import write_output
 from tests.fixtures.hub_server import serving
 
 REPOSITORY = "datasets/lab/clips"
@@ -99,6 +102,16 @@ def test_tables_are_not_written_to_the_hub(hub):
     with pytest.raises(OutputError, match=r"hf://datasets/lab/new.*run `hf upload`"):
         open_output(f"hf://{REPOSITORY.replace('clips', 'new')}/out", options, create=True)
     assert not [request for request in hub.requests if not request.startswith("GET")]
+
+
+def test_tables_on_the_hub_are_read(hub, tmp_path):
+    rows = write_output(tmp_path / "out")
+    files = (path for path in (tmp_path / "out").rglob("*") if path.is_file())
+    hub.files = {f"{REPOSITORY}/{path.relative_to(tmp_path)}": path.read_bytes() for path in files}
+    output = open_output(f"hf://{REPOSITORY}/out", {"endpoint": hub.url, "token": False})
+    assert read_status(output)["videos"] == {"ok": 2, "partial": 2, "failed": 1}
+    found = run_sql(connect(output, tables=["faces"]), "SELECT count(*) AS n FROM faces").read_all().to_pylist()
+    assert found == [{"n": len(rows["faces"])}]
 
 
 def test_options_are_for_the_repository_that_the_config_names():
