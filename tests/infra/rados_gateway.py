@@ -43,7 +43,9 @@ class Gateway:
     def admin(self, *arguments: str) -> Any:
         """What `radosgw-admin` answers, as JSON."""
         command = ["radosgw-admin", "-c", str(self.folder / "ceph.conf"), "-n", "client.rgw", "--admin-socket="]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=START_SECONDS, check=False)
+        done = subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, timeout=START_SECONDS, check=False
+        )
         if done.returncode:
             raise RuntimeError(f"radosgw-admin {' '.join(arguments)}: {done.stderr[-2000:]}")
         return json.loads(done.stdout) if done.stdout.strip() else None
@@ -83,7 +85,7 @@ def gateway(folder: Path) -> Iterator[Gateway]:
 
 @contextmanager
 def behind(gateway: Gateway, seconds: int) -> Iterator[str]:
-    """Another gateway of the same store whose clock is so many seconds behind: what it gives expires so much earlier."""
+    """Another gateway of the same store, so many seconds behind: what it gives expires that much earlier."""
     port = free_port()
     (preload,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
     clock = {"LD_PRELOAD": str(preload), "FAKETIME": f"-{seconds}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}

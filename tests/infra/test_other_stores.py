@@ -1,7 +1,7 @@
-"""The job on a web server, on Google's storage and on Azure's, once each: run, run again, verify, query; and who creates.
+"""The job on a web server, Google's storage and Azure's, once each: run, run again, verify, query; and who creates.
 
-What is installed beside featray here is what `featray[gcs]` and `featray[azure]` name. The servers are fakes of their
-vendors' (Azurite) or of users (fake-gcs-server): they show what the libraries ask for, not what the real ones let through.
+What is installed beside featray here is what `featray[gcs]` and `featray[azure]` name. The servers are fakes, of
+the vendor (Azurite) or of users (fake-gcs-server): they show what the libraries ask for, not what the real ones do.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def google(installed):
 def azure(tmp_path):
     if shutil.which("npm") is None:
         pytest.skip("Azurite comes from npm, which is not installed")
-    subprocess.run(["npm", "install", "--silent", "--prefix", str(tmp_path / "npm"), "azurite"], check=True, timeout=900)
+    subprocess.run(
+        ["npm", "install", "--silent", "--prefix", str(tmp_path / "npm"), "azurite"], check=True, timeout=900
+    )
     port = free_port()
     program = str(tmp_path / "npm/node_modules/azurite/dist/src/blob/main.js")
     quiet = ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck"]

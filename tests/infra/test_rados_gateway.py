@@ -180,7 +180,15 @@ def test_what_was_written_is_listed_at_once_beyond_a_page(options, videos):
         assert f"pool/{key}" not in list_files(place)
 
 
-ODD = ["odd/a.mp4", "odd/a.mp4/", "odd/a.mp4/b.mp4", "odd//c.mp4", "odd/d e+f&g=h%20#?.mp4", "odd/ü/é.mp4", "odd/e.mp4/"]
+ODD = [
+    "odd/a.mp4",
+    "odd/a.mp4/",
+    "odd/a.mp4/b.mp4",
+    "odd//c.mp4",
+    "odd/d e+f&g=h%20#?.mp4",
+    "odd/ü/é.mp4",
+    "odd/e.mp4/",
+]
 
 
 def test_keys_that_look_like_folders(options, videos):
@@ -304,7 +312,7 @@ def test_credentials_expire_in_the_middle_and_are_renewed(ceph, options, videos,
 
 def test_a_wrong_signature_is_refused(ceph, options, videos):
     """Or none of the above would show anything."""
-    with pytest.raises(ClientError, match="AccessDenied|SignatureDoesNotMatch"):
+    with pytest.raises(ClientError, match=r"AccessDenied|SignatureDoesNotMatch"):
         client({**options, "secret": "other"}).list_objects_v2(Bucket="pool")
 
 

@@ -92,7 +92,10 @@ def test_compose_is_quiet():
         assert SERVICES[name]["environment"].items() >= QUIET.items(), name
     assert "--disable-usage-stats" in SERVICES["head"]["command"]
     grafana = SERVICES["grafana"]["environment"]
-    assert grafana["GF_SECURITY_ALLOW_EMBEDDING"] == "true" and "RAY_GRAFANA_IFRAME_HOST" in SERVICES["head"]["environment"]
+    assert (
+        grafana["GF_SECURITY_ALLOW_EMBEDDING"] == "true"
+        and "RAY_GRAFANA_IFRAME_HOST" in SERVICES["head"]["environment"]
+    )
     assert {v for k, v in grafana.items() if k.startswith("GF_ANALYTICS_")} == {"false"}
 
 

@@ -1,4 +1,4 @@
-"""Videos in a repository of the Hugging Face hub: `HfFileSystem` itself, over a server that speaks the hub's protocol."""
+"""Videos in a repository of the Hugging Face hub, by `HfFileSystem` itself over a server that speaks its protocol."""
 
 import pytest
 
