@@ -20,7 +20,7 @@ from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold, read_holder
 from tests.fixtures import s3
 
-KEYS = {"key": "test", "secret": "test"}
+KEYS = s3.KEYS
 
 
 @pytest.fixture(scope="module")
