@@ -19,8 +19,8 @@ from featray.errors import FeatrayError, ModelError, one_line
 HEADROOM_GIB: Final = 6
 """What a decoding process with a GPU may have over `decode.memory_limit_gib`. The limit counts private memory that can
 be written (`RLIMIT_DATA`), not address space, of which CUDA reserves more than there is memory: that is mapped without
-access, or shared with the driver. What counts is torch's and CUDA's own data and the driver's tables, some 2 GB by what
-is known of CUDA processes; not measured on a GPU."""
+access, or shared with the driver. What counts is torch's own data (1 GB with the detector, measured on a CPU), and that
+of CUDA, its libraries and the driver (some 2 GB by what is known of CUDA processes, not measured on a GPU)."""
 
 OPEN_FILES: Final = 1024
 """In place of 256: the driver opens its devices several times, and an event each."""

@@ -215,8 +215,9 @@ class GpuCutter:
 
     def _mix(self, pixels: Tensor, taps: _Taps, origin: int, axis: int) -> Tensor:
         """Interpolate along an axis: `(b - a) * weight + a`, each step a kernel of its own, so that none is fused."""
-        first, second, weight = (torch.from_numpy(one).to(self._device) for one in taps)
-        a, b = pixels.index_select(axis, first - origin), pixels.index_select(axis, second - origin)
+        given = (taps[0] - origin, taps[1] - origin, taps[2])
+        first, second, weight = (torch.from_numpy(one).to(self._device) for one in given)
+        a, b = pixels.index_select(axis, first), pixels.index_select(axis, second)
         mixed = (b - a).mul_(weight.view((-1, 1, 1) if axis == 0 else (1, -1, 1)))
         return mixed.add_(a)
 
