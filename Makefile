@@ -116,12 +116,15 @@ bench: $(PARITY)/.installed  ## stages, network, chips and the whole job: CPU ms
 bench-peers: $(PARITY)/.installed  ## the job beside py-feat alone and in a short Ray Data script, in turns
 	$(PARITY)/bin/python -m tests.benchmarks.bench_peers --json bench-peers.json
 
+gpu-check: $(VENV)/.installed  ## on a machine with a CUDA GPU, in eight minutes: what only that can show
+	$(BIN)/python tests/benchmarks/gpu_check.py --json gpu-check.json
+
 constraints:  ## write constraints.txt from what is installed and tested
 	( echo '# What featray is tested with; `make constraints` renews it. Passed to pip by the Makefile.'; \
 	  $(BIN)/python -m pip freeze --all --exclude pip --exclude-editable --disable-pip-version-check | sort -f ) > constraints.tmp
 	mv constraints.tmp constraints.txt
 
 clean:  ## remove .venv, caches and the demo's output
-	rm -rf $(VENV) $(VENV)-3.* $(PARITY) demo-output bench-*.json .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-3.* $(PARITY) demo-output bench-*.json gpu-check.json .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test test-long infra-check unit-newest test-ray test-ray-then-parity test-local lint unit suite fuzz parity bench bench-peers constraints clean
+.PHONY: help install demo test test-long infra-check unit-newest test-ray test-ray-then-parity test-local lint unit suite fuzz parity bench bench-peers gpu-check constraints clean

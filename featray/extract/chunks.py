@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from featray.config import DecodeConfig
 from featray.errors import ErrorCode, VideoError
 from featray.extract.plan import Failure, Outcome, UnitTask
-from featray.faces.crop import crop_squares, cut_chip, share_in_frame, sharpness
+from featray.faces.crop import Cutter, crop_squares, cut_chip, share_in_frame, sharpness
 from featray.faces.detector import Detector, Faces
 from featray.faces.stride import SeenFrame, find_faces
 from featray.names import CHIP_PX
@@ -105,7 +105,12 @@ class _Collector:
 
 
 def extract_chunks(
-    task: UnitTask, open_file: Callable[[], Any], settings: DecodeConfig, detector: Detector, every: int = 1
+    task: UnitTask,
+    open_file: Callable[[], Any],
+    settings: DecodeConfig,
+    detector: Detector,
+    every: int = 1,
+    cut: Cutter = cut_chip,
 ) -> Iterator[Chunk]:
     """The chunks of a unit; the last one always comes, whatever happens to the video.
 
@@ -115,6 +120,7 @@ def extract_chunks(
         settings: of decoding.
         detector: finds faces.
         every: `detect.every`.
+        cut: cuts chips.
     """
     outcome = Outcome(failures=[task.failure] if task.failure else [])
     account = DecodeAccount()
@@ -141,7 +147,7 @@ def extract_chunks(
             if not collector.has_room(len(seen.faces)):
                 yield collector.take(_so_far(outcome, account), last=False)
             with clock.measure("crop"):
-                collector.add(_frame_row(seen, len(seen.faces)), list(_cut_faces(seen, seen.faces)))
+                collector.add(_frame_row(seen, len(seen.faces)), list(_cut_faces(seen, seen.faces, cut)))
             outcome.frames_sampled += 1
             last = seen
     if last is not None and last.thumbnail is not None:
@@ -184,14 +190,14 @@ def _noting_failures(task: UnitTask, outcome: Outcome, stage: Callable[[], str] 
         outcome.failures.append(Failure(stage(), unreadable_code(error), message))
 
 
-def _cut_faces(seen: SeenFrame, faces: Faces) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
+def _cut_faces(seen: SeenFrame, faces: Faces, cut: Cutter) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
     if not len(faces):
         return
     frame = seen.frame
     image = frame.coded_rgb()
     squares = crop_squares(faces.box_xyxy)
     for i, square in enumerate(squares):
-        chip = frame.to_sdr(cut_chip(image, square))
+        chip = frame.to_sdr(cut(image, square))
         x1, y1, x2, y2 = faces.box_xyxy[i].tolist()
         yield (
             chip,

@@ -28,10 +28,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from featray.errors import ErrorCode, VideoError, one_line
+from featray.errors import ErrorCode, ModelError, VideoError, one_line
 from featray.extract.ahead import PicturesAhead
 from featray.extract.child import ChildSettings
 from featray.extract.chunks import CHUNK_CHIPS, Chunk, failed_chunk
+from featray.extract.devices import HEADROOM_GIB, NO_GPU
 from featray.extract.forkserver import CAN_FORK, Process, fork_child
 from featray.extract.plan import Failure, Outcome, UnitTask, VideoPlan, plan_video
 from featray.extract.wire import MAX_MESSAGE_BYTES, READ, VIDEO, FilesForChild, Nonsense, read_chunk, read_plan
@@ -158,7 +159,8 @@ class IsolatedDecoder:
         self._timed_out = False  # a timer may have gone off over the child before, just after its last word
         ours, theirs = socket.socketpair()
         level = logging.getLogger("featray").getEffectiveLevel()
-        memory_bytes = int(self.settings.decode.memory_limit_gib * 2**30)
+        headroom_gib = HEADROOM_GIB if self.settings.needs_gpu else 0
+        memory_bytes = int((self.settings.decode.memory_limit_gib + headroom_gib) * 2**30)
         environment = {**_environment(), "PYTHONPATH": _import_path()}
         start = fork_child if CAN_FORK else _start_anew
         try:
@@ -227,7 +229,7 @@ class IsolatedDecoder:
         if self._process is not None:
             self._process.kill()
 
-    def _death(self) -> VideoError:
+    def _death(self) -> VideoError | ModelError:
         """Why the child is gone, as an error; a new one is started for the next request."""
         assert self._process is not None
         try:
@@ -241,6 +243,8 @@ class IsolatedDecoder:
         if timed_out:
             limit = f"decode.timeout_seconds ({self.settings.decode.timeout_seconds:g} s)"
             return VideoError(f"took longer than {limit}{waited_for}", code=ErrorCode.TIMEOUT)
+        if status == NO_GPU:
+            return ModelError("a decoding process cannot use its GPU; its log says why")
         if status == -signal.SIGKILL:
             return VideoError("the system killed the decoder, most likely for memory", code=ErrorCode.OUT_OF_MEMORY)
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
@@ -274,12 +278,13 @@ def _import_path() -> str:
 
 _FOR_CHILD: Final = frozenset("HOME LANG LANGUAGE LD_LIBRARY_PATH PATH TEMP TMP TMPDIR TZ".split())
 _FOR_CHILD_PREFIXES: Final = (
-    "DNNL_", "FEATRAY_", "KMP_", "LC_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "OV_", "PYTHON",
+    "CUDA_", "DNNL_", "FEATRAY_", "KMP_", "LC_", "MKL_", "NVIDIA_", "OMP_", "ONEDNN_", "OPENBLAS_", "OV_", "PYTHON",
+    "PYTORCH_",
 )  # fmt: skip
 
 
 def _environment() -> dict[str, str]:
-    """What of the environment Python and the libraries of numbers need; credentials are no part of it."""
+    """What of the environment Python, CUDA and the libraries of numbers need; credentials are no part of it."""
     return {
         name: value for name, value in os.environ.items() if name in _FOR_CHILD or name.startswith(_FOR_CHILD_PREFIXES)
     }

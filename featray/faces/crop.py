@@ -9,6 +9,7 @@ checkpoints were trained and what py-feat 2.1.5 does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from featray.names import CHIP_PX
 
 CROP_SCALE: Final = 1.2
+
+Cutter = Callable[[NDArray[Any], NDArray[np.float64]], NDArray[Any]]
+"""`cut_chip`, or what gives the same."""
 
 _CENTRES = (np.arange(CHIP_PX) + 0.5) / CHIP_PX
 _RGB = np.arange(3)
@@ -41,8 +45,8 @@ def cut_chip(frame_rgb: NDArray[Any], square: NDArray[np.float64]) -> NDArray[An
     """
     x, y, side = (float(value) for value in square)
     height_px, width_px, _ = frame_rgb.shape
-    top, bottom, down = _taps(y, side, height_px)
-    left, right, across = _taps(x, side, width_px)
+    top, bottom, down = taps(y, side, height_px)
+    left, right, across = taps(x, side, width_px)
     first, last = int(min(left.min(), right.min())), int(max(left.max(), right.max())) + 1
     strip = frame_rgb.reshape(height_px, -1)[:, 3 * first : 3 * last]
     left, right, across = _channels(left - first), _channels(right - first), np.repeat(across, 3)
@@ -87,8 +91,8 @@ def _channels(pixels: NDArray[np.intp]) -> NDArray[np.intp]:
     return (3 * pixels[:, None] + _RGB).ravel()
 
 
-def _taps(origin: float, side: float, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """For each of 256 samples along an axis: the two pixels it lies between, and the weight of the second."""
+def taps(origin: float, side: float, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """Return, for each of 256 samples along an axis, the two pixels it lies between and the weight of the second."""
     position = origin + _CENTRES * side
     if position[0] < 0 or position[-1] > length - 1:
         position = _reflect(position, length)

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featray.config import cache_dir
-from featray.store.storage import Location
-from featray.video.frame import Frame
+
+if TYPE_CHECKING:  # so that networks and boxes can be had without PyAV and fsspec
+    from featray.store.storage import Location
+    from featray.video.frame import Frame
 
 
 @dataclass(frozen=True)

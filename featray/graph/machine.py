@@ -83,8 +83,10 @@ def local_gpus() -> float:
     return usable_gpus()
 
 
-def gpu_model() -> str:
-    """Return the name of the first GPU, as its driver gives it."""
+def gpu_model() -> str | None:
+    """Return the name of the first GPU, as its driver gives it; None if torch sees none."""
     import torch
 
+    if not torch.cuda.is_available():
+        return None
     return str(torch.cuda.get_device_name(0))

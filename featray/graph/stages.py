@@ -23,6 +23,7 @@ from featray.config import ModelConfig, cache_dir
 from featray.config_identify import IdentifyConfig
 from featray.errors import RETRYABLE, ErrorCode, ModelError, one_line
 from featray.extract.child import ChildSettings
+from featray.extract.devices import check_devices
 from featray.extract.isolation import IsolatedDecoder
 from featray.extract.plan import Outcome, UnitTask, VideoPlan, VideoTask
 from featray.faces.detectors import detector_sha256, prepare_detector
@@ -147,14 +148,30 @@ class PlanVideos:
         return plan
 
 
+def _raise_model_error(message: str) -> None:
+    raise ModelError(message)
+
+
 class DecodeDetect:
     """UnitTask rows in, chunk rows out. Frames never leave the child process that decodes them.
 
+    Args:
+        decoder: whose child does the work.
+        starting: watches over it while it starts.
+        give_up: called with a message if its GPU is lost; raises it where nobody starts a worker anew.
+
     Raises:
-        FeatrayError: as it starts, if the detector's files are not on this node, or are others than the run's.
+        FeatrayError: as it starts, if the detector's files are not on this node, or are others than the run's, or the
+            GPU that it needs is not there.
     """
 
-    def __init__(self, decoder: IsolatedDecoder, starting: Starting = nullcontext) -> None:
+    def __init__(
+        self,
+        decoder: IsolatedDecoder,
+        starting: Starting = nullcontext,
+        give_up: Callable[[str], None] = _raise_model_error,
+    ) -> None:
+        self._give_up = give_up
         with starting("a decode worker"):
             child = decoder.settings
             if child.detector_sha256 not in (None, detector_sha256(child.detect, child.detector_files)):
@@ -163,6 +180,7 @@ class DecodeDetect:
                     "sync them to every node"
                 )
             prepare_detector(child.detect, child.detector_files)
+            check_devices(child.detect.device, child.decode.hwaccel)
             self._decoder = decoder
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
@@ -172,14 +190,13 @@ class DecodeDetect:
             if task.landed_parts:
                 yield landed_row(text)
                 continue
-            for chunk in self._decoder.chunks(task):
-                if chunk.last:
-                    metrics.record_outcome(chunk.outcome)
-                yield chunk_row(text, chunk)
-
-
-def _raise_model_error(message: str) -> None:
-    raise ModelError(message)
+            try:
+                for chunk in self._decoder.chunks(task):
+                    if chunk.last:
+                        metrics.record_outcome(chunk.outcome)
+                    yield chunk_row(text, chunk)
+            except ModelError as error:
+                self._give_up(f"{platform.node()}: {error}")
 
 
 class Infer:

@@ -149,7 +149,7 @@ class _Repeat:
         # On this machine's CPU.
         self._infer = Infer(InferSettings.of(self._config.model, **recorded, gpu=False, conventions=conventions))
         self._bounds = repeat_bounds(self._infer.checkpoint_config, row["precision"])
-        child = ChildSettings.of(self._config)
+        child = ChildSettings.of(self._config).without_gpu()
         settings = result_settings(
             self._config,
             weights_sha256=row["weights_sha256"],
@@ -160,7 +160,7 @@ class _Repeat:
         if settings_hash(settings) != row["config_hash"]:
             raise ModelError("its settings give other results in this version of featray; use the one in `runs`")
         prepare_detector(child.detect, child.detector_files)
-        self._decoder = IsolatedDecoder(replace(child, decode=decode))
+        self._decoder = IsolatedDecoder(replace(child, decode=decode).without_gpu())
 
     def __enter__(self) -> _Repeat:
         return self
