@@ -46,6 +46,7 @@ class ChildSettings:
         cache_dir: where pulled weights and converted networks are.
         detector_sha256: of the detector the run was planned with; None: whichever is here.
         boxes_options: storage options of the file of boxes, for the parent; no other place gets those of the videos.
+        compare: whether frames that repeat are looked for; no setting, as the tables are the same without.
     """
 
     decode: DecodeConfig
@@ -54,6 +55,7 @@ class ChildSettings:
     cache_dir: Path = field(default_factory=cache_dir)
     detector_sha256: str | None = None
     boxes_options: dict[str, Any] = field(default_factory=dict)
+    compare: bool = True
 
     @classmethod
     def of(cls, config: Config, detector_sha256: str | None = None) -> ChildSettings:
@@ -121,7 +123,8 @@ class _Child:
         detector = self._detector_for(task.video)
         open_file = partial(open_source, task.video, {}, self._location(task.video))
         settings = self._settings
-        for chunk in extract_chunks(task, open_file, settings.decode, detector, settings.detect.every):
+        every, compare = settings.detect.every, settings.compare
+        for chunk in extract_chunks(task, open_file, settings.decode, detector, every, compare):
             send_chunk(self._connection, chunk)
             del chunk  # 50 MB, or they would be kept while the next one is made
 
