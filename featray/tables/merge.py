@@ -177,7 +177,7 @@ def _with_constants(rows: pa.Table, constants: dict[str, str | None]) -> pa.Tabl
 
 
 class _Borders:
-    """Says whether there is a cut between units, and whether a picture goes on; inside them it is known when they land."""
+    """Says whether there is a cut between units, or a picture goes on; inside them that is known when they land."""
 
     def __init__(self) -> None:
         self._before: bytes | None = None

@@ -2,7 +2,7 @@
 
 What must stay true: frames that are taken for the same give the same pixels, whatever is asked of them. So all that the
 conversion to RGB reads is compared, and nothing else: what lies beyond the visible end of a row differs from frame to
-frame. PyAV does not tell where chroma samples lie, so a stream that changes that between two equal frames is not noticed.
+frame. PyAV does not tell where chroma samples lie: that a stream changes it between two equal frames is not noticed.
 """
 
 from __future__ import annotations
