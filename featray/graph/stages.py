@@ -271,7 +271,7 @@ class Infer:
             return feature_row(row, None, 0.0, problem)
         end = time.perf_counter()
         metrics.record_inference(
-            faces.num_rows,
+            len(chips),
             self._settings.batch_size,
             end - start,
             end - self._waiting_since,

@@ -147,14 +147,14 @@ def test_tables_are_those_of_frames_that_are_each_computed(publish, clip, rememb
             again = sum(ANSWER[of_unit[0].frames["frame_index"][0].as_py()] is not None for of_unit in chunks.values())
             assert len(remembered.asked) == chips(chunks) == alone + again
         else:
-            assert chips(chunks) < chips(all_chunks) - 20
+            assert chips(chunks) <= chips(all_chunks) - 15
 
 
 def test_where_other_frames_are_sampled_others_repeat(publish, clip, remembered) -> None:
     sampled = NUMBERS[::2]
     tables, _ = publish(clip, remembered, sample=EveryNth(every=2), unit_frames=16)
     answer = [2 * sampled.index(n) if i and sampled[i - 1] == n else None for i, n in enumerate(sampled)]
-    assert repeats(tables) == answer and len(set(answer)) == 3
+    assert repeats(tables) == answer and len(set(answer)) == 4
 
 
 def test_chunks_do_not_depend_on_what_repeats_and_a_retry_repeats_them(publish, pictures, remembered, tmp_path) -> None:
