@@ -196,11 +196,9 @@ def test_damage_in_a_run_of_repeats(publish, pictures, remembered, tmp_path) -> 
     middle = len(data) // 2
     data[middle : middle + 400] = bytes(400)
     place.write_bytes(data)
-    expected, _ = publish(place, remembered, compare=lambda unit: False)
-    assert expected["errors"], "the damage is noticed"
     for unit_frames in (512, 16):
+        expected, _ = publish(place, remembered, unit_frames=unit_frames, compare=lambda unit: False)
+        assert expected["errors"], "the damage is noticed"
         tables, _ = publish(place, remembered, unit_frames=unit_frames)
-        if unit_frames == 512:
-            assert without_repeats(tables) == without_repeats(expected)
-        assert tables["faces"] == expected["faces"]
+        assert without_repeats(tables) == without_repeats(expected)
         assert sum(one is not None for one in repeats(tables)) > 20
