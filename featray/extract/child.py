@@ -54,6 +54,7 @@ class ChildSettings:
         cache_dir: where pulled weights and converted networks are.
         detector_sha256: of the detector the run was planned with; None: whichever is here.
         boxes_options: storage options of the file of boxes, for the parent; no other place gets those of the videos.
+        compare: whether frames that repeat are looked for; no setting, as the tables are the same without.
     """
 
     decode: DecodeConfig
@@ -62,6 +63,7 @@ class ChildSettings:
     cache_dir: Path = field(default_factory=cache_dir)
     detector_sha256: str | None = None
     boxes_options: dict[str, Any] = field(default_factory=dict)
+    compare: bool = True
 
     @classmethod
     def of(cls, config: Config, detector_sha256: str | None = None) -> ChildSettings:
@@ -157,8 +159,8 @@ class _Child:
         detector = self._detector_for(task.video)
         open_file = partial(open_source, task.video, {}, self._location(task.video))
         settings = self._settings
-        every, cut = settings.detect.every, self._cut
-        for chunk in extract_chunks(task, open_file, settings.decode, detector, every, cut):
+        every, compare = settings.detect.every, settings.compare
+        for chunk in extract_chunks(task, open_file, settings.decode, detector, every, compare, self._cut):
             send_chunk(self._connection, chunk)
             del chunk  # 50 MB, or they would be kept while the next one is made
 

@@ -83,7 +83,7 @@ def read_chunk(receive: Callable[[], bytes], receive_into: Callable[[memoryview]
     Args:
         receive: gives the next message.
         receive_into: puts the next one into memory; its size.
-        max_chips: of a chunk.
+        max_chips: of a chunk, and its faces.
     """
     try:
         head = load(_ChunkHead, receive())
@@ -91,8 +91,10 @@ def read_chunk(receive: Callable[[], bytes], receive_into: Callable[[memoryview]
     except ValueError as error:
         raise Nonsense("no head of a chunk") from error
     faces, frames = _table(receive(), DETECTED_SCHEMA), _table(receive(), FRAMES_SCHEMA)
-    if not 0 <= head.chips <= max_chips or faces.num_rows != head.chips:
+    if not 0 <= head.chips <= faces.num_rows <= max_chips:
         raise Nonsense("a number of chips that cannot be")
+    if set(faces["chip"].to_pylist()) != set(range(head.chips)):
+        raise Nonsense("chips that are not those of its faces")
     chips = np.empty((head.chips, CHIP_PX, CHIP_PX, 3), np.uint8)
     if head.chips and receive_into(chips.data.cast("B")) != chips.nbytes:
         raise Nonsense("less chips than it said")

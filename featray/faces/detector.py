@@ -51,9 +51,11 @@ class Detector(Protocol):
 
     Attributes:
         batch_frames: how many frames it likes to be given together; 1 on a CPU, where batches gain nothing.
+        by_picture: whether its answer follows from a frame's picture alone, so that none is asked for twice.
     """
 
     batch_frames: int
+    by_picture: bool
 
     def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
         """The faces of each frame; which frames share a call never changes the answer."""

@@ -37,6 +37,7 @@ class RetinaFaceMobileNet:
     """Detects faces on the frame shrunk to `input_px`; one thread."""
 
     batch_frames = 1
+    by_picture = True
 
     def __init__(self, settings: DetectConfig) -> None:
         assert settings.long_side_px is not None

@@ -44,6 +44,7 @@ class RetinaFaceResNet34:
     """Detects faces on whole frames; one thread."""
 
     batch_frames = 1
+    by_picture = True
 
     def __init__(self, settings: DetectConfig, weights: DetectorFile, cache_dir: Path) -> None:
         self._settings = settings

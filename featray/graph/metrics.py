@@ -196,9 +196,9 @@ def record_outcome(outcome: Outcome) -> None:
         record(STAGE_SECONDS, seconds, stage=stage)
 
 
-def record_inference(faces: int, batch_size: int, busy_seconds: float, elapsed_seconds: float, device: str) -> None:
+def record_inference(chips: int, batch_size: int, busy_seconds: float, elapsed_seconds: float, device: str) -> None:
     """What an inference worker measured of a chunk; `elapsed_seconds` since the end of the chunk before it."""
     record(STAGE_SECONDS, busy_seconds, stage="infer")
-    if faces:
-        record(BATCH_FILL, faces / (math.ceil(faces / batch_size) * batch_size))
+    if chips:
+        record(BATCH_FILL, chips / (math.ceil(chips / batch_size) * batch_size))
     record(INFER_BUSY, min(1.0, busy_seconds / max(elapsed_seconds, 1e-6)), device=device)

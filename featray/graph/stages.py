@@ -278,7 +278,8 @@ class Infer:
             chips = chips_of(row)
             landed = landed_faces(faces, self.columns(faces, chips))
             if self._embed is not None:
-                landed = self._embed(landed, read_stream(row["frames"][0].as_buffer()), chips)
+                frames = read_stream(row["frames"][0].as_buffer())
+                landed = self._embed(landed, frames, chips, faces["chip"].to_numpy())
         except (ModelError, RuntimeError, MemoryError) as error:  # of torch and OpenVINO as well
             problem = f"{type(error).__name__}: {one_line(error)}"
             _log.warning("the network failed on %d faces: %s", faces.num_rows, problem)
@@ -287,7 +288,7 @@ class Infer:
             return feature_row(row, None, 0.0, problem)
         end = time.perf_counter()
         metrics.record_inference(
-            faces.num_rows,
+            len(chips),
             self._settings.batch_size,
             end - start,
             end - self._waiting_since,
@@ -297,13 +298,16 @@ class Infer:
         return feature_row(row, landed, end - start)
 
     def columns(self, faces: pa.Table, chips: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Return the network's columns for faces of DETECTED_SCHEMA and their chips, one row a face."""
+        """Return the network's columns for faces of DETECTED_SCHEMA, one row a face, from the chips of their chunk."""
         from featray.model.outputs import to_columns
 
-        squares = np.column_stack([faces[name].to_numpy() for name in ("crop_x", "crop_y", "crop_side")])
-        return to_columns(
+        chip_of = faces["chip"].to_numpy()
+        _, of_chip = np.unique(chip_of, return_index=True)  # the first face that each chip shows
+        squares = np.column_stack([faces[name].to_numpy()[of_chip] for name in ("crop_x", "crop_y", "crop_side")])
+        columns = to_columns(
             self.engine(chips), squares.astype(np.float64), self.checkpoint_config, self._settings.conventions
         )
+        return columns if len(chips) == len(chip_of) else {name: of[chip_of] for name, of in columns.items()}
 
 
 class LandParts:

@@ -20,6 +20,7 @@ from featray.extract.plan import Outcome, VideoPlan, check_failures, parse_plan
 from featray.records import Count, Micros, RecordName, SmallCount, VideoId, WorkKey, dump, load
 from featray.schema import EMBEDDED_SCHEMA, FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
+from featray.video.repeats import DIGEST_BYTES
 from featray.video.shots import THUMBNAIL_BYTES
 
 _HEADER = b"featray.landing"
@@ -158,8 +159,9 @@ def _checked(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _checked_frames(frames: pa.Table) -> pa.Table:
     frames = _checked(frames, FRAMES_SCHEMA)
-    if set(pc.unique(pc.binary_length(frames["thumbnail"])).to_pylist()) - {None, THUMBNAIL_BYTES}:
-        raise ValueError("a thumbnail of another size")
+    for name, size in (("thumbnail", THUMBNAIL_BYTES), ("digest", DIGEST_BYTES)):
+        if set(pc.unique(pc.binary_length(frames[name])).to_pylist()) - {None, size}:
+            raise ValueError(f"a {name} of another size")
     if pc.any(pc.and_(pc.is_null(frames["pts_us"]), pc.is_null(frames["source_name"]))).as_py():
         raise ValueError("pts_us is null")  # but of a picture, which need not have a time
     return frames

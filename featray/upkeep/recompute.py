@@ -223,7 +223,7 @@ class _Repeat:
         indices = [i for i, key in enumerate(keys) if key in wanted]
         if not indices:
             return
-        fewer = replace(chunk, chips=np.ascontiguousarray(chunk.chips[indices]), faces=chunk.faces.take(indices))
+        fewer = chunk.of_faces(np.asarray(indices))
         (result,) = self._infer(chunk_row("", fewer))
         faces: pa.Table = read_stream(result["faces"][0].as_buffer())
         yield from zip((keys[i] for i in indices), faces.to_pylist(), strict=True)

@@ -158,6 +158,14 @@ connection.send_bytes(b"A" + json.dumps({"part": 0, "last": True, "chips": 0, "o
 connection.send_bytes(b'A[{"a": 1}]')
 connection.send_bytes(b"A[]")
 """,
+    "a face of a chip that is not there": """
+import json
+from featray.schema import DETECTED_SCHEMA
+row = dict.fromkeys(DETECTED_SCHEMA.names) | {"chip": 3}
+connection.send_bytes(b"A" + json.dumps({"part": 0, "last": True, "chips": 0, "outcome": {}}).encode())
+connection.send_bytes(b"A" + json.dumps([row]).encode())
+connection.send_bytes(b"A[]")
+""",
     "a part that does not follow": """
 import json
 connection.send_bytes(b"A" + json.dumps({"part": 7, "last": True, "chips": 0, "outcome": {}}).encode())
