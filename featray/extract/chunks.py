@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from featray.config import DecodeConfig
 from featray.errors import ErrorCode, VideoError
 from featray.extract.plan import Failure, Outcome, UnitTask
-from featray.faces.crop import crop_squares, cut_chip, share_in_frame, sharpness
+from featray.faces.crop import crop_squares, cut_chips, share_in_frame, sharpness
 from featray.faces.detector import Detector, Faces
 from featray.faces.stride import SeenFrame, find_faces
 from featray.names import CHIP_PX
@@ -188,10 +188,8 @@ def _cut_faces(seen: SeenFrame, faces: Faces) -> Iterator[tuple[NDArray[np.uint8
     if not len(faces):
         return
     frame = seen.frame
-    image = frame.coded_rgb()
     squares = crop_squares(faces.box_xyxy)
-    for i, square in enumerate(squares):
-        chip = frame.to_sdr(cut_chip(image, square))
+    for i, (square, chip) in enumerate(zip(squares, cut_chips(frame, squares), strict=True)):
         x1, y1, x2, y2 = faces.box_xyxy[i].tolist()
         yield (
             chip,
