@@ -31,7 +31,7 @@ from featray.extract.devices import NO_GPU, OPEN_FILES, open_devices
 from featray.extract.plan import UnitTask, VideoPlan, open_source, plan_video
 from featray.extract.sandbox import confine
 from featray.extract.wire import VIDEO, ServedFiles, send_chunk, send_plan
-from featray.faces.crop import Cutter, cut_chip
+from featray.faces.crop import Cutter, Sampled
 from featray.faces.detector import Detector, DetectorFiles
 from featray.faces.detectors import detector_for_videos, open_cutter
 from featray.redaction import redact_logs, redact_uri
@@ -105,7 +105,7 @@ class _Child:
         self._connection, self._settings = connection, settings
         self._files = ServedFiles(connection)
         self._detector_for: Callable[[Video], Detector] | None = None
-        self._cut: Cutter = cut_chip
+        self._cut: Cutter | None = None
         if self._settings.needs_gpu:
             self._open_gpu()
 
@@ -119,7 +119,7 @@ class _Child:
         try:
             open_devices(settings.decode, settings.detect)
             self._detector_for, self._cut = self._open_detector(), open_cutter(settings.detect)
-            self._cut(np.zeros((1, 1, 3), np.uint8), np.array([0.0, 0.0, 1.0]))
+            self._cut(np.zeros((1, 1, 3), np.uint8), Sampled.of(np.array([0.0, 0.0, 1.0]), 1, 1))
         except (FeatrayError, RuntimeError) as error:
             _log.error("the decoding process cannot use the GPU: %s", one_line(error))
             os._exit(NO_GPU)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from featray.config import DecodeConfig
 from featray.errors import ErrorCode, VideoError
 from featray.extract.plan import Failure, Outcome, UnitTask
-from featray.faces.crop import Cutter, crop_squares, cut_chip, share_in_frame, sharpness
+from featray.faces.crop import Cutter, crop_squares, cut_chips, share_in_frame, sharpness
 from featray.faces.detector import Detector, Faces
 from featray.faces.stride import Run, SeenFrame, find_faces
 from featray.names import CHIP_PX
@@ -76,7 +76,7 @@ class _Collector:
     copied together in the end, and lie between frames in the meantime, whose memory then is not given back.
     """
 
-    def __init__(self, cut: Cutter) -> None:
+    def __init__(self, cut: Cutter | None) -> None:
         self.part = 0
         self._cutter = cut
         self._start()
@@ -139,7 +139,7 @@ def extract_chunks(
     detector: Detector,
     every: int = 1,
     compare: bool = True,
-    cut: Cutter = cut_chip,
+    cut: Cutter | None = None,
 ) -> Iterator[Chunk]:
     """The chunks of a unit; the last one always comes, whatever happens to the video.
 
@@ -150,7 +150,7 @@ def extract_chunks(
         detector: finds faces.
         every: `detect.every`.
         compare: whether to look for frames that repeat; the tables are the same without, but for `frames.repeats`.
-        cut: cuts chips.
+        cut: cuts chips; None for the CPU's way.
     """
     outcome = Outcome(failures=[task.failure] if task.failure else [])
     account = DecodeAccount()
@@ -231,14 +231,12 @@ def _noting_failures(task: UnitTask, outcome: Outcome, stage: Callable[[], str] 
         outcome.failures.append(Failure(stage(), unreadable_code(error), message))
 
 
-def _cut_faces(seen: SeenFrame, faces: Faces, cut: Cutter) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
+def _cut_faces(seen: SeenFrame, faces: Faces, cut: Cutter | None) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
     if not len(faces):
         return
     frame = seen.frame
-    image = frame.coded_rgb()
     squares = crop_squares(faces.box_xyxy)
-    for i, square in enumerate(squares):
-        chip = frame.to_sdr(cut(image, square))
+    for i, (square, chip) in enumerate(zip(squares, cut_chips(frame, squares, cut), strict=True)):
         x1, y1, x2, y2 = faces.box_xyxy[i].tolist()
         yield (
             chip,

@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from multiprocessing import BufferTooShort
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -35,7 +34,16 @@ from featray.extract.chunks import CHUNK_CHIPS, Chunk, failed_chunk
 from featray.extract.devices import HEADROOM_GIB, NO_GPU
 from featray.extract.forkserver import CAN_FORK, Process, fork_child
 from featray.extract.plan import Failure, Outcome, UnitTask, VideoPlan, plan_video
-from featray.extract.wire import MAX_MESSAGE_BYTES, READ, VIDEO, FilesForChild, Nonsense, read_chunk, read_plan
+from featray.extract.wire import (
+    MAX_MESSAGE_BYTES,
+    READ,
+    VIDEO,
+    FilesForChild,
+    Nonsense,
+    read_chunk,
+    read_plan,
+    receive_into,
+)
 from featray.sources.listing import Video
 from featray.store.storage import is_on_disk, locate
 from featray.video.units import WHOLE_VIDEO
@@ -202,13 +210,10 @@ class IsolatedDecoder:
             raise found
         return found
 
-    def _receive_into(self, budget: _Budget, memory: memoryview) -> int:
-        """As `_receive`, bare bytes, straight into memory; how many."""
+    def _receive_into(self, budget: _Budget, memory: memoryview) -> None:
+        """As `_receive`, bare bytes, straight into memory."""
         with self._waiting(budget) as connection:
-            try:
-                return connection.recv_bytes_into(memory)
-            except BufferTooShort:
-                raise Nonsense("more than it said") from None
+            receive_into(connection, memory)
 
     @contextmanager
     def _waiting(self, budget: _Budget) -> Iterator[Connection]:

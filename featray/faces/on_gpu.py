@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from featray.config import DetectConfig
 from featray.errors import ModelError, one_line
-from featray.faces.crop import taps
+from featray.faces.crop import Sampled
 from featray.faces.detector import DetectorFile, Faces
 from featray.faces.retinaface import RawOutputs, decode_outputs
 from featray.model.gpu import free_unused, lacks_memory, open_gpu
@@ -59,6 +59,8 @@ def open_device() -> torch.device:
 
 class GpuDetector:
     """`Detector` on a GPU: RetinaFace with either backbone."""
+
+    by_picture = True
 
     def __init__(self, settings: DetectConfig, weights: DetectorFile | None) -> None:
         self._settings = settings
@@ -183,25 +185,22 @@ class BatchedNetwork:
 
 
 class GpuCutter:
-    """`crop.cut_chip` on a GPU; only the part of the frame that a chip shows goes there."""
+    """`crop.interpolate` on a GPU; only the part of the frame that a chip shows goes there."""
 
     def __init__(self, device: torch.device | None = None) -> None:
         self._device = open_device() if device is None else device
 
-    def __call__(self, frame_rgb: NDArray[Any], square: NDArray[np.float64]) -> NDArray[Any]:
-        """One chip, `[256, 256, 3]`, of a frame, `[height, width, 3]`, both uint8 or both uint16.
+    def __call__(self, part_rgb: NDArray[Any], sampled: Sampled) -> NDArray[Any]:
+        """Return one chip, `[256, 256, 3]`, of a part of a frame, `[height, width, 3]`, both uint8 or both uint16.
 
         Raises:
             ModelError: the GPU fails.
         """
-        x, y, side = (float(value) for value in square)
-        height_px, width_px, _ = frame_rgb.shape
-        rows, columns = taps(y, side, height_px), taps(x, side, width_px)
-        (top, bottom), (left, right) = _span(rows), _span(columns)
-        part = np.ascontiguousarray(frame_rgb[top:bottom, left:right])
+        part = np.ascontiguousarray(part_rgb)
         try:
             with torch.inference_mode():
-                mixed = self._mix(self._mix(self._upload(part), rows, top, 0), columns, left, 1)
+                rows = self._mix(self._upload(part), (sampled.top, sampled.bottom, sampled.down), 0)
+                mixed = self._mix(rows, (sampled.left, sampled.right, sampled.across), 1)
                 chip = torch.round(mixed).to(torch.uint8 if part.dtype == np.uint8 else torch.int32).cpu().numpy()
         except RuntimeError as error:
             raise ModelError(f"a chip could not be cut on the GPU ({one_line(error)})") from error
@@ -213,16 +212,9 @@ class GpuCutter:
             return torch.from_numpy(part).to(self._device).float()
         return (torch.from_numpy(part.view(np.int16)).to(self._device).int() & 0xFFFF).float()
 
-    def _mix(self, pixels: Tensor, taps: _Taps, origin: int, axis: int) -> Tensor:
+    def _mix(self, pixels: Tensor, taps: _Taps, axis: int) -> Tensor:
         """Interpolate along an axis: `(b - a) * weight + a`, each step a kernel of its own, so that none is fused."""
-        given = (taps[0] - origin, taps[1] - origin, taps[2])
-        first, second, weight = (torch.from_numpy(one).to(self._device) for one in given)
+        first, second, weight = (torch.from_numpy(one).to(self._device) for one in taps)
         a, b = pixels.index_select(axis, first), pixels.index_select(axis, second)
         mixed = (b - a).mul_(weight.view((-1, 1, 1) if axis == 0 else (1, -1, 1)))
         return mixed.add_(a)
-
-
-def _span(taps: _Taps) -> tuple[int, int]:
-    """From the first pixel that is looked at to behind the last one."""
-    first, second, _ = taps
-    return int(min(first.min(), second.min())), int(max(first.max(), second.max())) + 1

@@ -51,6 +51,15 @@ def still_screen(place: Path) -> Path:
     return _ffmpeg(place, [], ["-vf", still, "-frames:v", "96", "-c:v", "libx264", "-qp", "0", "-preset", "ultrafast"])
 
 
+def small_face_from_camera(place: Path, width_px: int = 1920, *, frames: int = 96) -> Path:
+    """A face a sixth of the picture wide, with a sensor's noise: 16 Mbit/s at 1920 px, 64 at 3840."""
+    across = width_px // 3
+    height_px = width_px * 9 // 16
+    noisy = f"scale={across}:-2,pad={width_px}:{height_px}:-1:-1:color=0x707880,noise=alls=7:allf=t"
+    rate = ["-b:v", f"{16 * width_px**2 // 1920**2}M"]
+    return _ffmpeg(place, [], ["-vf", noisy, "-frames:v", str(frames), "-c:v", "libx264", *rate])
+
+
 def five_faces(place: Path) -> Path:
     """Five copies of the face side by side in 1920x1080, 96 frames."""
     face = "[0:v]crop=360:360:240:0,scale=384:384,split=5[a][b][c][d][e]"

@@ -481,9 +481,9 @@ def detection(check: Check) -> dict[str, Any]:
     for name, (height, width) in {"360p": (360, 640), "1080p": (1080, 1920)}.items():
         frame = rng.integers(0, 256, (height, width, 3), np.uint8)
         (square,) = crop_squares(np.array([[0.4 * width, -9.5, 0.4 * width + 0.3 * height, 0.4 * height]]))
-        if not np.array_equal(cutter(frame, square), cut_chip(frame, square)):
+        if not np.array_equal(cut_chip(frame, square, cutter), cut_chip(frame, square)):
             failed.append(f"a chip of {name} differs from the CPU's")
-        found[f"cut_ms {name}"] = 1e3 * check.seconds(lambda f=frame, s=square: cutter(f, s))
+        found[f"cut_ms {name}"] = 1e3 * check.seconds(lambda f=frame, s=square: cut_chip(f, s, cutter))
         found[f"cut_cpu_ms {name}"] = 1e3 * check.seconds(lambda f=frame, s=square: cut_chip(f, s))
         print(f"  a chip of {name}: {found[f'cut_ms {name}']:.2f} ms, on the CPU {found[f'cut_cpu_ms {name}']:.2f} ms")
     for batch in (1,) if check.quick else (1, 4, 16, 64):
