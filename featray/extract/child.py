@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
-import os
 import resource
 import signal
 import sys
@@ -27,7 +26,7 @@ import numpy as np
 from featray.config import Config, DecodeConfig, DetectConfig, cache_dir
 from featray.errors import FeatrayError, one_line
 from featray.extract.chunks import extract_chunks
-from featray.extract.devices import NO_GPU, OPEN_FILES, open_devices
+from featray.extract.devices import OPEN_FILES, open_devices
 from featray.extract.plan import UnitTask, VideoPlan, open_source, plan_video
 from featray.extract.sandbox import confine
 from featray.extract.wire import VIDEO, ServedFiles, send_chunk, send_plan
@@ -39,8 +38,6 @@ from featray.sources.listing import Video
 from featray.sources.places import options_for
 from featray.store.storage import Location, is_on_disk
 from featray.unloaded import hide_pandas
-
-_log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 
@@ -113,16 +110,18 @@ class _Child:
         """Open the GPU, and all that runs on it, before this process is confined.
 
         CUDA's start makes a socket and may start a program, which later is refused; nothing of a video was met yet.
-        What it loads for the detector's first batch comes then as well, out of the time of a unit.
+        What it loads for the detector's first batch comes then as well, out of the time of a unit. The parent is told
+        when that is done, or in one line why it cannot be.
         """
         settings = self._settings
         try:
-            open_devices(settings.decode, settings.detect)
+            self._devices = open_devices(settings.decode, settings.detect)
             self._detector_for, self._cut = self._open_detector(), open_cutter(settings.detect)
             self._cut(np.zeros((1, 1, 3), np.uint8), Sampled.of(np.array([0.0, 0.0, 1.0]), 1, 1))
         except (FeatrayError, RuntimeError) as error:
-            _log.error("the decoding process cannot use the GPU: %s", one_line(error))
-            os._exit(NO_GPU)
+            self._connection.send_bytes(one_line(error, 500).encode())
+            raise SystemExit(1) from None
+        self._connection.send_bytes(b"")
         gc.freeze()
 
     def serve(self) -> None:

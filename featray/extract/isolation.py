@@ -31,7 +31,7 @@ from featray.errors import ErrorCode, ModelError, VideoError, one_line
 from featray.extract.ahead import PicturesAhead
 from featray.extract.child import ChildSettings
 from featray.extract.chunks import CHUNK_CHIPS, Chunk, failed_chunk
-from featray.extract.devices import HEADROOM_GIB, NO_GPU
+from featray.extract.devices import HEADROOM_GIB, START_SECONDS
 from featray.extract.forkserver import CAN_FORK, Process, fork_child
 from featray.extract.plan import Failure, Outcome, UnitTask, VideoPlan, plan_video
 from featray.extract.wire import (
@@ -73,6 +73,15 @@ class IsolatedDecoder:
     def process_id(self) -> int | None:
         """Of the child; None while there is none."""
         return self._process.pid if self._process else None
+
+    def open(self) -> None:
+        """Start the child if it needs a GPU, so that what is missing is known before there is work.
+
+        Raises:
+            ModelError: it has none that it can use.
+        """
+        if self.settings.needs_gpu and self._process is None:
+            self._start()
 
     def plan(self, video: Video) -> VideoPlan:
         """`plan_video`, isolated; of a sequence here, as only a listing is read for it."""
@@ -182,6 +191,24 @@ class IsolatedDecoder:
         if name := self.settings.remote_boxes:
             boxes = str(self.settings.detect.boxes)
             self._files.give(name, partial(locate, boxes, self.settings.boxes_options))
+        if self.settings.needs_gpu:
+            self._wait_for_gpu(self._connection)
+
+    def _wait_for_gpu(self, connection: Connection) -> None:
+        """Read the child's word on its GPU, which it sends before it has met a video.
+
+        Raises:
+            ModelError: it cannot use it.
+        """
+        problem = f"a decoding process did not start its GPU in {START_SECONDS} s; see what `nvidia-smi` says"
+        try:
+            if connection.poll(START_SECONDS):
+                problem = connection.recv_bytes(MAX_MESSAGE_BYTES).decode()
+        except (EOFError, OSError):
+            problem = f"a decoding process ended as it started its GPU: {self._death()}"
+        if problem:
+            self.close()
+            raise ModelError(problem)
 
     def _receive(self, budget: _Budget) -> bytes:
         """The child's next answer; files are read for it meanwhile. A child that does not send it in time is killed."""
@@ -234,7 +261,7 @@ class IsolatedDecoder:
         if self._process is not None:
             self._process.kill()
 
-    def _death(self) -> VideoError | ModelError:
+    def _death(self) -> VideoError:
         """Why the child is gone, as an error; a new one is started for the next request."""
         assert self._process is not None
         try:
@@ -248,8 +275,6 @@ class IsolatedDecoder:
         if timed_out:
             limit = f"decode.timeout_seconds ({self.settings.decode.timeout_seconds:g} s)"
             return VideoError(f"took longer than {limit}{waited_for}", code=ErrorCode.TIMEOUT)
-        if status == NO_GPU:
-            return ModelError("a decoding process cannot use its GPU; its log says why")
         if status == -signal.SIGKILL:
             return VideoError("the system killed the decoder, most likely for memory", code=ErrorCode.OUT_OF_MEMORY)
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"

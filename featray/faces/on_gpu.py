@@ -66,8 +66,7 @@ class GpuDetector:
         self._settings = settings
         device = open_device()
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        if device.type == "cpu":
-            torch.set_num_threads(1)
+        torch.set_num_threads(1)  # a machine is filled by workers, not by threads of one
         self.batch_frames = BATCH_FRAMES[settings.detector] if settings.every == 1 else 1
         self._network = BatchedNetwork(_load(settings, weights), device, self.batch_frames)
         # What CUDA's libraries load at first use is loaded here, before the process is confined and a unit's time runs.

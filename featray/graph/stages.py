@@ -23,7 +23,6 @@ from featray.config import ModelConfig, cache_dir
 from featray.config_identify import IdentifyConfig
 from featray.errors import RETRYABLE, ErrorCode, ModelError, one_line
 from featray.extract.child import ChildSettings
-from featray.extract.devices import check_devices
 from featray.extract.isolation import IsolatedDecoder
 from featray.extract.plan import Outcome, UnitTask, VideoPlan, VideoTask
 from featray.faces.detectors import detector_sha256, prepare_detector
@@ -180,7 +179,7 @@ class DecodeDetect:
                     "sync them to every node"
                 )
             prepare_detector(child.detect, child.detector_files)
-            check_devices(child.detect.device, child.decode.hwaccel)
+            decoder.open()
             self._decoder = decoder
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:

@@ -48,15 +48,15 @@ def make_hwaccel() -> Any:
     return HWAccel(_DEVICE, allow_software_fallback=True)
 
 
-def check_nvdec() -> None:
-    """Open the GPU as every video does.
+def check_nvdec() -> Any:
+    """Open the GPU as every video does, and return what holds it open.
 
     Raises:
         ConfigError: this PyAV has no NVDEC.
         ModelError: FFmpeg cannot open a CUDA device.
     """
     try:
-        make_hwaccel().create(av.Codec("h264", "r"))
+        return make_hwaccel().create(av.Codec("h264", "r"))
     except av.error.FFmpegError as error:
         raise ModelError(
             f"decode.hwaccel: cuda, but FFmpeg opens no CUDA device on {platform.node()} ({error.strerror}); it needs "
