@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import os
 import resource
 import signal
 import sys
@@ -120,7 +121,7 @@ class _Child:
             self._cut(np.zeros((1, 1, 3), np.uint8), Sampled.of(np.array([0.0, 0.0, 1.0]), 1, 1))
         except (FeatrayError, RuntimeError) as error:
             self._connection.send_bytes(one_line(error, 500).encode())
-            raise SystemExit(1) from None
+            os._exit(1)
         self._connection.send_bytes(b"")
         gc.freeze()
 
