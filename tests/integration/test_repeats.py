@@ -29,13 +29,8 @@ def inputs(props, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def config(inputs, tmp_path):
-    def config(name: str):
-        decode = {"unit_frames": 16}
-        return make_config([f"{inputs}/*"], tmp_path / name, decode=decode, identify=IDENTIFY, derive={"enabled": True})
-
-    return config
+def config(inputs, out):
+    return make_config([f"{inputs}/*"], out, decode={"unit_frames": 16}, identify=IDENTIFY, derive={"enabled": True})
 
 
 def split(root):
@@ -48,27 +43,40 @@ def split(root):
     return {**tables, "frames": tables["frames"].drop_columns(["repeats"])}, repeats
 
 
-def test_tables_are_those_of_frames_that_are_each_computed(cluster, config, tmp_path, monkeypatch) -> None:
-    with monkeypatch.context() as without:
+@pytest.fixture(scope="module")
+def expected(inputs, tmp_path_factory):
+    """The tables of a run that looks for no repeats."""
+    out = tmp_path_factory.mktemp("each") / "out"
+    with pytest.MonkeyPatch.context() as without:
         of = ChildSettings.of
         without.setattr(ChildSettings, "of", lambda *told: replace(of(*told), compare=False))
-        run_here(config("each"))
-    expected, none = split(tmp_path / "each")
-    assert {one for repeats in none.values() for one in repeats} == {None}
-    assert expected["faces"].num_rows > 100
-    run_here(config("here"))
-    run(config("ray"), silent())
-    run_killed(config("killed"))
-    run_here(config("killed"))
-    for name in ("here", "ray", "killed"):
-        tables, repeats = split(tmp_path / name)
-        assert tables.keys() == expected.keys()
-        for table, rows in expected.items():
-            assert tables[table].equals(rows), (name, table)
-        assert repeats["all.mp4"] == ANSWER
-        assert sum(one is not None for one in repeats["webcam.avi"]) == len(DOUBLED) // 2 + 23
-        assert set(repeats["none.mp4"]) == {None}
-    output = open_output(str(tmp_path / "ray"))
+        run_here(config(inputs, out))
+    tables, repeats = split(out)
+    assert {one for of_video in repeats.values() for one in of_video} == {None}
+    assert tables["faces"].num_rows > 100
+    return tables
+
+
+def check(root, expected):
+    tables, repeats = split(root)
+    assert tables.keys() == expected.keys()
+    for table, rows in expected.items():
+        assert tables[table].equals(rows), table
+    assert repeats["all.mp4"] == ANSWER
+    assert sum(one is not None for one in repeats["webcam.avi"]) == len(DOUBLED) // 2 + 23
+    assert set(repeats["none.mp4"]) == {None}
+
+
+def test_a_run_that_is_killed_and_goes_on(inputs, expected, tmp_path) -> None:
+    run_killed(config(inputs, tmp_path / "out"))
+    run_here(config(inputs, tmp_path / "out"))
+    check(tmp_path / "out", expected)
+    output = open_output(str(tmp_path / "out"))
     assert verify(output).problems == []
     again = recompute(output, 40, seed=1, release=None, storage_options=None)
     assert (again.checked, again.differing, again.unverifiable) == (40, [], [])
+
+
+def test_a_run_on_ray(cluster, inputs, expected, tmp_path) -> None:
+    run(config(inputs, tmp_path / "out"), silent())
+    check(tmp_path / "out", expected)
