@@ -1,4 +1,4 @@
-"""`ray up infra/ray/aws.yaml` to its end, against an EC2 server (moto); then the head's rights, by its node provider.
+"""`ray up infra/ray/aws.yaml`, to its end, against an EC2 server (moto); then the head's rights, by its own calls.
 
 What runs over SSH is written down and not carried out: neither Docker, nor the image, nor a machine is tried here.
 """
@@ -67,7 +67,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def up(server, tmp_path_factory):
-    """What `ray up` said, and what it asked of the machine: commands as a shell gets them; files land in the folder."""
+    """What `ray up` said, and the commands that it had for the machine; files land in the folder."""
     folder = tmp_path_factory.mktemp("up")
     (folder / "bin").mkdir()
     for name, text in (("ssh", SSH), ("rsync", RSYNC)):
@@ -161,7 +161,7 @@ def policy(without=None):
 
 @pytest.fixture(scope="module")
 def head(up, server):
-    """A session of the head, whose rights are checked from here on: what sets its policy, and the node provider."""
+    """The head, from here on by its rights: a function that sets its policy, the node provider, and kinds of nodes."""
     folder, _ = up
     iam = boto3.client("iam", endpoint_url=server, **ADMIN)
     iam.create_user(UserName="admin")

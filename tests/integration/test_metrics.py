@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from featray.graph import metrics
-from featray.graph.metrics import METRICS, VIDEOS_OPEN, kept, record
+from featray.graph.metrics import METRICS, QUEUE_DEPTH, VIDEOS_OPEN, kept, record
 from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
@@ -123,14 +123,16 @@ def test_the_lease_is_seen_to_be_renewed(measured):
 def test_a_run_that_stands_still_is_still_seen(cluster, monkeypatch):
     """Ray exports a gauge that is set once for two of its reports, here of a second each; those of a run are kept."""
     monkeypatch.setattr(metrics, "_KEPT_SECONDS", 0.5)
-    record(VIDEOS_OPEN, 7, dataset="once")
+    record(QUEUE_DEPTH, 7)
+    once, again = ("ray_featray_queue_depth",), ("ray_featray_videos_open", "kept")
     with kept(lambda: [(VIDEOS_OPEN, 7)], dataset="kept"):
-        for _ in range(60):
-            time.sleep(0.5)
-            values = scrape()
-            if ("ray_featray_videos_open", "kept") in values:
-                break
-        time.sleep(6)
-        values = scrape()
-    assert values["ray_featray_videos_open", "kept"] == 7
-    assert ("ray_featray_videos_open", "once") not in values, "kept() can go"
+        assert _comes_to(lambda values: once in values and values.get(again) == 7)
+        assert _comes_to(lambda values: once not in values and values.get(again) == 7), "kept() can go"
+
+
+def _comes_to(there):
+    for _ in range(60):
+        if there(scrape()):
+            return True
+        time.sleep(0.5)
+    return False
