@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from featray.config import DetectConfig
 from featray.errors import ConfigError, ModelError
-from featray.faces.crop import Cutter, cut_chip
+from featray.faces.crop import Cutter, interpolate
 from featray.faces.detector import Detector, DetectorFile, DetectorFiles
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ def detector_for_videos(settings: DetectConfig, files: DetectorFiles) -> Callabl
 
 
 def open_cutter(settings: DetectConfig) -> Cutter:
-    """Return what cuts chips, `crop.cut_chip` or the same on a GPU.
+    """Return what cuts chips, `crop.interpolate` or the same on a GPU.
 
     Raises:
         ModelError: there is no GPU.
     """
     if settings.device == "cpu":
-        return cut_chip
+        return interpolate
     from featray.faces.on_gpu import GpuCutter
 
     return GpuCutter()
