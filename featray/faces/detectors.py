@@ -44,7 +44,7 @@ def detector_for_videos(settings: DetectConfig, files: DetectorFiles) -> Callabl
 
 
 def open_cutter(settings: DetectConfig) -> Cutter:
-    """Return what interpolates chips, `crop.interpolate` or the same on a GPU.
+    """Return what cuts chips, `crop.interpolate` or the same on a GPU.
 
     Raises:
         ModelError: there is no GPU.
