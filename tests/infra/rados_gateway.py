@@ -41,14 +41,14 @@ class Gateway:
         return {"endpoint_url": self.url, **KEYS}
 
     def admin(self, *arguments: str) -> Any:
-        """What `radosgw-admin` answers, as JSON."""
+        """What `radosgw-admin` answers, read as JSON; None if it says something else, or nothing."""
         command = ["radosgw-admin", "-c", str(self.folder / "ceph.conf"), "-n", "client.rgw", "--admin-socket="]
         done = subprocess.run(
             [*command, *arguments], capture_output=True, text=True, timeout=START_SECONDS, check=False
         )
         if done.returncode:
             raise RuntimeError(f"radosgw-admin {' '.join(arguments)}: {done.stderr[-2000:]}")
-        return json.loads(done.stdout) if done.stdout.strip() else None
+        return json.loads(done.stdout) if done.stdout.startswith(("{", "[")) else None
 
     def user(self, name: str) -> dict[str, str]:
         """A new user, as fsspec's options."""
