@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,9 +67,15 @@ assert age_seconds(place("race/0")) is None, "then it tells its clock, and docs/
 
 
 @contextmanager
-def running(*command: str) -> Iterator[None]:
+def running(*command: str, port: int) -> Iterator[None]:
+    """A server for the time of the block, which begins when it listens."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
+        for _ in range(600):
+            with socket.socket() as one:
+                if not one.connect_ex(("127.0.0.1", port)):
+                    break
+            time.sleep(0.2)
         yield
     finally:
         process.kill()
@@ -91,7 +99,7 @@ def google(installed):
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     here = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory", "-external-url", url]
-    with running(str(program), *here):
+    with running(str(program), *here, port=port):
         yield {"endpoint_url": url, "token": "anon", "project": "featray"}
 
 
@@ -107,7 +115,7 @@ def azure(tmp_path):
     quiet = ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck"]
     url = f"http://127.0.0.1:{port}/devstoreaccount1"
     known = f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={AZURITE_KEY};BlobEndpoint={url};"
-    with running("node", program, "--blobHost", "127.0.0.1", "--blobPort", str(port), *quiet):
+    with running("node", program, "--blobHost", "127.0.0.1", "--blobPort", str(port), *quiet, port=port):
         yield {"connection_string": known}
 
 
