@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -70,7 +71,9 @@ def install() -> None:
 @contextmanager
 def gateway(folder: Path) -> Iterator[Gateway]:
     """A gateway for the time of the block; `folder` has a short name, since sockets lie in it."""
-    port = free_port()
+    conf = folder / "ceph.conf"
+    before = re.search(r"endpoint=\S+:(\d+)", conf.read_text()) if conf.exists() else None
+    port = int(before[1]) if before else free_port()  # what was started here once keeps its ports
     variables = {
         "AWS_ACCESS_KEY_ID": KEYS["key"],
         "AWS_SECRET_ACCESS_KEY": KEYS["secret"],
