@@ -9,6 +9,7 @@ SUITE  := tests/faults tests/integration tests/unit
 INFRA_PACKAGES := iproute2 util-linux \
   slurmctld slurmd slurm-client munge \
   debootstrap \
+  ceph-common ceph-mon ceph-osd libfaketime radosgw docker-compose \
   prometheus bubblewrap
 FUZZED := changed_record or jsonl or csv or parquet or tar or junk or any_kind
 

@@ -210,7 +210,7 @@ def opened_as(uri: str) -> str:
 
 
 def _check_hub_name(uri: str, clean: str) -> None:
-    from huggingface_hub.utils import parse_hf_uri  # after fsspec, which imports it for this protocol alone
+    from huggingface_hub import parse_hf_uri  # after fsspec, which imports it for this protocol alone
 
     try:
         parse_hf_uri(uri)

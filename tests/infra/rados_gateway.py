@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -41,14 +42,14 @@ class Gateway:
         return {"endpoint_url": self.url, **KEYS}
 
     def admin(self, *arguments: str) -> Any:
-        """What `radosgw-admin` answers, as JSON."""
+        """What `radosgw-admin` answers, read as JSON; None if it says something else, or nothing."""
         command = ["radosgw-admin", "-c", str(self.folder / "ceph.conf"), "-n", "client.rgw", "--admin-socket="]
         done = subprocess.run(
             [*command, *arguments], capture_output=True, text=True, timeout=START_SECONDS, check=False
         )
         if done.returncode:
             raise RuntimeError(f"radosgw-admin {' '.join(arguments)}: {done.stderr[-2000:]}")
-        return json.loads(done.stdout) if done.stdout.strip() else None
+        return json.loads(done.stdout) if done.stdout.startswith(("{", "[")) else None
 
     def user(self, name: str) -> dict[str, str]:
         """A new user, as fsspec's options."""
@@ -70,7 +71,9 @@ def install() -> None:
 @contextmanager
 def gateway(folder: Path) -> Iterator[Gateway]:
     """A gateway for the time of the block; `folder` has a short name, since sockets lie in it."""
-    port = free_port()
+    conf = folder / "ceph.conf"
+    before = re.search(r"endpoint=\S+:(\d+)", conf.read_text()) if conf.exists() else None
+    port = int(before[1]) if before else free_port()  # what was started here once keeps its ports
     variables = {
         "AWS_ACCESS_KEY_ID": KEYS["key"],
         "AWS_SECRET_ACCESS_KEY": KEYS["secret"],
