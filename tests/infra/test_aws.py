@@ -17,6 +17,7 @@ import pytest
 import yaml
 from botocore.exceptions import ClientError
 from click import ClickException
+from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 
 from tests.fixtures import s3
@@ -161,7 +162,7 @@ def policy(without=None):
 
 @pytest.fixture(scope="module")
 def head(up, server):
-    """The head, from here on by its rights: a function that sets its policy, the node provider, and kinds of nodes."""
+    """The head, from here on by its rights: a function that sets its policy, and the config that `ray up` gave it."""
     folder, _ = up
     iam = boto3.client("iam", endpoint_url=server, **ADMIN)
     iam.create_user(UserName="admin")
@@ -182,14 +183,13 @@ def head(up, server):
         patch.setenv("AWS_ENDPOINT_URL", server)
         patch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
         patch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
-        from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
-
-        provider = AWSNodeProvider(config["provider"], config["cluster_name"])
-        yield allow, provider, config["available_node_types"]
+        yield allow, config
 
 
-def grow_and_shrink(provider, kinds):
+def grow_and_shrink(config):
     """What the autoscaler does in a run: start a worker, look, mark it, end it."""
+    provider = AWSNodeProvider(config["provider"], config["cluster_name"])  # one that failed to tag waits forever
+    kinds = config["available_node_types"]
     tags = {"ray-node-type": "worker", "ray-node-status": "uninitialized", "ray-user-node-type": "infer"}
     (worker,) = provider.create_node(kinds["infer"]["node_config"], tags, 1)
     assert worker in provider.non_terminated_nodes({"ray-node-type": "worker"})
@@ -198,23 +198,24 @@ def grow_and_shrink(provider, kinds):
 
 
 def test_the_head_s_policy_is_enough(head):
-    allow, provider, kinds = head
+    allow, config = head
     allow(policy())
-    grow_and_shrink(provider, kinds)
+    grow_and_shrink(config)
 
 
 @pytest.mark.parametrize("call", ["DescribeInstances", "RunInstances", "CreateTags", "TerminateInstances"])
 def test_each_of_its_rights_is_needed(call, head, capsys):
-    allow, provider, kinds = head
+    allow, config = head
     allow(policy(without=f"ec2:{call}"))
     with pytest.raises((ClientError, ClickException, NodeLaunchException)) as stopped:
-        grow_and_shrink(provider, kinds)
+        grow_and_shrink(config)
     told = capsys.readouterr()
     assert f"not authorized to perform: ec2:{call}" in f"{stopped.value}{told.out}{told.err}"
 
 
 def test_a_worker_started_by_the_head_has_the_worker_s_role(head):
-    _, _, kinds = head
+    _, config = head
+    kinds = config["available_node_types"]
     profiles = {name: kind["node_config"]["IamInstanceProfile"]["Name"] for name, kind in kinds.items()}
     assert profiles == {"head": "featray-head", "decode": "featray-worker", "infer": "featray-worker"}
     statements = json.loads((INFRA / "iam/head-policy.json").read_text())["Statement"]

@@ -33,12 +33,13 @@ HEAD = """
 set -u
 {{ touch /x || touch /usr/x || touch $HOME/x; }} 2> /dev/null && echo "the root is not read-only" && exit 9
 featray models list > /dev/null || exit 8
-for attempt in 1 2 3; do  # on a busy machine Ray's dashboard may come too late for Ray
+for attempt in $(seq 6); do  # on a busy machine Ray's dashboard may come too late for Ray
   ray start --head --num-cpus=2 --port={gcs} --dashboard-host=127.0.0.1 --dashboard-port={dashboard} \\
     --metrics-export-port={metrics} --object-store-memory=300000000 --object-spilling-directory=/spill \\
-    --disable-usage-stats > /tmp/start.log 2>&1 && break
+    --disable-usage-stats > /tmp/start.log 2>&1 && started=yes && break
   ray stop --force > /dev/null 2>&1
 done
+[ "${{started:-}}" ] || {{ cat /tmp/start.log; exit 7; }}
 for attempt in $(seq 20); do bash /tmp/submitter.sh > /tmp/submitted.log 2>&1 && break; sleep 5; done
 bash /tmp/submitter.sh > /tmp/again.log 2>&1
 python -c "
