@@ -5,6 +5,12 @@ BIN    := $(VENV)/bin
 PARITY := .venv-parity
 NEWER  := 3.12 3.13
 SUITE  := tests/faults tests/integration tests/unit
+# Of Debian, for `make infra-check`: a line for each kind of check.
+INFRA_PACKAGES := iproute2 util-linux \
+  slurmctld slurmd slurm-client munge \
+  debootstrap \
+  ceph-common ceph-mon ceph-osd libfaketime radosgw docker-compose \
+  prometheus bubblewrap
 FUZZED := changed_record or jsonl or csv or parquet or tar or junk or any_kind
 
 # Two beside each other, each printed in one piece where make can do that (GNU make 4). Not three: on two cores, what a
@@ -77,9 +83,16 @@ test-ray-then-parity: test-ray
 test-local: $(VENV)/.installed-dev  ## the part of the suite that needs no Ray
 	$(BIN)/python -m pytest -q -m "not ray" -n 2 --dist loadfile --no-loadscope-reorder $(SUITE)
 
-test-long: $(VENV)/.installed-dev  ## the suite with every kill point and every seed, and on the newest Python: hours
+test-long: $(VENV)/.installed-dev  ## the suite with every kill point and every seed, infra-check, and the newest Python: hours
 	FEATRAY_TEST_LONG=1 $(MAKE) suite
+	$(MAKE) infra-check
 	$(MAKE) unit-newest
+
+# A check that finds no program of its packages, or no root, is skipped and says so.
+infra-check: $(VENV)/.installed-dev  ## what infra/ describes, started for real: root and Debian packages, half an hour
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends -o DPkg::Lock::Timeout=600 $(INFRA_PACKAGES); fi
+	FEATRAY_INFRA=1 $(BIN)/python -m pytest -v tests/infra
 
 # The newest of NEWER whose command is there; `make unit-newest NEWER=3.14` tries another.
 unit-newest:  ## the unit tests on the newest Python there is, in an environment of its own
@@ -117,12 +130,15 @@ bench: $(PARITY)/.installed  ## stages, network, chips and the whole job: CPU ms
 bench-peers: $(PARITY)/.installed  ## the job beside py-feat alone and in a short Ray Data script, in turns
 	$(PARITY)/bin/python -m tests.benchmarks.bench_peers --json bench-peers.json
 
+gpu-check: $(VENV)/.installed  ## on a machine with a CUDA GPU, in eight minutes: what only that can show
+	$(BIN)/python tests/benchmarks/gpu_check.py --json gpu-check.json
+
 constraints:  ## write constraints.txt from what is installed and tested
 	( echo '# What featray is tested with; `make constraints` renews it. Passed to pip by the Makefile.'; \
 	  $(BIN)/python -m pip freeze --all --exclude pip --exclude-editable --disable-pip-version-check | sort -f ) > constraints.tmp
 	mv constraints.tmp constraints.txt
 
 clean:  ## remove .venv, caches and the demo's output
-	rm -rf $(VENV) $(VENV)-3.* $(PARITY) demo-output site bench-*.json .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-3.* $(PARITY) demo-output site bench-*.json gpu-check.json .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test test-long unit-newest test-ray test-ray-then-parity test-local lint unit suite fuzz parity docs dist bench bench-peers constraints clean
+.PHONY: help install demo test test-long infra-check unit-newest test-ray test-ray-then-parity test-local lint unit suite fuzz parity docs dist bench bench-peers gpu-check constraints clean

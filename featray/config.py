@@ -133,9 +133,19 @@ class DecodeConfig(Section):
     tone_map: Literal["auto", "off"] = "auto"
     """HDR video (transfer HLG or PQ) is mapped to BT.709 SDR, which detectors and the network have seen; off takes it
     as it is coded, dull and grey. decord cannot, and refuses such video."""
+    hwaccel: Literal["none", "cuda"] = "none"
+    """cuda has NVIDIA's video decoder reconstruct pictures, where PyAV is built with it and the GPU has one for the
+    codec, and each decode worker takes a share of a GPU. Off, since H.264 of 1080p decodes on a CPU core at 50 to 180
+    frames/s, every frame is copied back over the bus, and it has not been run on a GPU yet."""
     square_pixels: Literal["auto", "off"] = "auto"
     """Video whose pixels are not square (DV, DVD, broadcasts, anamorphic lenses) is stretched to square ones; boxes and
     meshes are in pixels of that frame. off takes them as they are stored: faces come out narrow or wide."""
+
+    @model_validator(mode="after")
+    def _gpu_decodes_with_pyav(self) -> DecodeConfig:
+        if self.hwaccel != "none" and self.backend != "pyav":
+            raise ValueError("hwaccel must be none with backend decord, which decodes on CPUs")
+        return self
 
     @field_validator("tone_map", "square_pixels", mode="before")
     @classmethod
@@ -151,6 +161,8 @@ class DecodeConfig(Section):
         there were these settings, and keep the release they had.
         """
         settings = self.model_dump(mode="json", include={"backend", "sample", "max_pixels"})
+        if self.hwaccel != "none":  # decoders differ in what they make of damage; else pictures should be equal
+            settings["hwaccel"] = self.hwaccel
         return settings | {name: "off" for name in WHERE_THEY_ACT if getattr(self, name) == "off"}
 
 
@@ -195,14 +207,11 @@ class DetectConfig(Section):
     """Shorter box side in the original frame; below 20 px a 256 px chip is mostly interpolation."""
     max_faces: Annotated[int, Field(ge=1, le=1000)] = 32
     """Faces kept a frame, best scores first."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_the_device(cls, data: Any) -> Any:
-        """Configs once said `device: cpu`, its only value; those that outputs recorded still do."""
-        if isinstance(data, dict) and data.get("device") == "cpu":
-            return {key: value for key, value in data.items() if key != "device"}
-        return data
+    device: Literal["cpu", "gpu"] = "cpu"
+    """`gpu` runs the detector and cuts chips on the share of a GPU that each decode worker then takes
+    (`cluster.decode_gpus`): for `retinaface-mnv1` and `retinaface-r34`. Its boxes differ by rounding, so it is another
+    release. `cpu`, since CPU cores that decode are mostly there anyway, and it has not been run on a GPU yet. There is
+    no `auto`: a release would hang on where a run happens to start."""
 
     @model_validator(mode="after")
     def _settings_fit_the_detector(self) -> DetectConfig:
@@ -216,6 +225,8 @@ class DetectConfig(Section):
             raise ValueError(
                 f"weights is set, but {self.detector} takes none; it is for retinaface-r34 and retina-face"
             )
+        if self.device == "gpu" and self.detector not in ("retinaface-mnv1", "retinaface-r34"):
+            raise ValueError(f"device must be cpu with detector {self.detector}: gpu runs the two RetinaFaces alone")
         return self
 
     @property
@@ -226,6 +237,8 @@ class DetectConfig(Section):
     def result_settings(self) -> dict[str, Any]:
         """What changes the detector's results, as plain data; files, told apart by their sha256, are not among it."""
         ignored = {"retina-face": {"nms_iou"}, "boxes": {"input_px", "nms_iou"}}.get(self.detector, set())
+        if self.device == "cpu":  # releases from before there was a choice keep their names
+            ignored = ignored | {"device"}
         settings = self.model_dump(mode="json", exclude={"boxes", "weights", "revision"})
         return {key: value for key, value in {**settings, "input_px": self.long_side_px}.items() if key not in ignored}
 
@@ -289,6 +302,10 @@ class ClusterConfig(Section):
     """Workers that run the network. `auto`: one a GPU; without GPUs a share of the CPUs."""
     gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
     """GPUs that an inference worker asks Ray for. `auto`: one where the cluster has GPUs, else none."""
+    decode_gpus: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Share of a GPU that a decode worker asks Ray for, with `detect.device: gpu` or `decode.hwaccel: cuda`. Ten of
+    them and one inference worker, which then takes a half, share a GPU: each holds some 0.5 GB of its memory for CUDA
+    and up to 0.5 GB for a batch (estimated), so all fit on a card of 16 GB."""
     decode_cpus: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
     """Logical CPUs that a decode worker asks Ray for. `auto`: one, or less where that lets all workers fit."""
     infer_cpus: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
@@ -333,6 +350,11 @@ class Config(Section):
     run: RunConfig = RunConfig()
     derive: DeriveConfig = DeriveConfig()
     identify: IdentifyConfig = IdentifyConfig()
+
+    @property
+    def decodes_on_gpu(self) -> bool:
+        """Whether decode workers need a GPU."""
+        return self.detect.device == "gpu" or self.decode.hwaccel != "none"
 
     @model_validator(mode="after")
     def _pictures_can_be_worked_on(self) -> Config:

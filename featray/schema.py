@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from featray.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """2 added `frames.shot_cut`; 3 the tables `tracks` and `events`, `frames.source_name`, `runs.conventions`, `runs.unusable`,
-`videos.transfer`, `tone_mapped`, `squared` and `other_streams`; 4 the tables `embeddings` and `persons`."""
+`videos.transfer`, `tone_mapped`, `squared` and `other_streams`; 4 the tables `embeddings` and `persons`; 5 `frames.repeats`."""
 
 STRING, BOOL, INT32, INT64 = pa.string(), pa.bool_(), pa.int32(), pa.int64()
 FLOAT, DOUBLE = pa.float32(), pa.float64()
@@ -112,6 +112,7 @@ FRAMES = (
     Column("keyframe", BOOL, "whether it is a keyframe of the stream"),
     Column("source_name", STRING, "name of the picture in its folder or tar, where the video is a sequence of pictures, else null"),
     Column("shot_cut", BOOL, "whether it is the first sampled frame after a cut; null if the sampled frame before it is not known"),
+    Column("repeats", INT32, "frame_index of the first of the sampled frames in a row whose decoded pictures are equal to the bit, up to this one; null for that first one, so where the picture before is another or not known, and in rows older than this column", "frames", ">= 0"),
 )  # fmt: skip
 
 VIDEOS = (
@@ -402,8 +403,11 @@ def _landed(columns: Iterator[Column]) -> pa.Schema:
     return pa.schema(list(fields.values()))
 
 
-DETECTED_SCHEMA = pa.schema([pa.field(name, arrow_schema("faces").field(name).type) for name in _DETECTED])
-"""What is known of a face before inference."""
+DETECTED_SCHEMA = pa.schema(
+    [*(pa.field(name, arrow_schema("faces").field(name).type) for name in _DETECTED), pa.field("chip", INT32)]
+)
+"""What is known of a face before inference; `chip` says which of its chunk's chips shows it. Faces share one where frames
+repeat."""
 
 LANDED_SCHEMA = _landed(iter((*FACES, *BLENDSHAPES, *MESH)))
 """A face with everything the network says, before it is split over the tables."""
@@ -411,6 +415,7 @@ LANDED_SCHEMA = _landed(iter((*FACES, *BLENDSHAPES, *MESH)))
 EMBEDDED_SCHEMA = pa.schema([("embedding", FLOATS), ("embedding_quality", FLOAT)])
 """What landed faces have beside LANDED_SCHEMA where embeddings are made; null in rows without one."""
 
-FRAMES_SCHEMA = _landed(iter(FRAMES)).append(pa.field("thumbnail", pa.binary()))
-"""A frame; `thumbnail` (shots.py) is given with a unit's first and last frame. The first one's `shot_cut` is null:
-whether there is a cut between two units is seen when both have landed."""
+FRAMES_SCHEMA = pa.schema([*_landed(iter(FRAMES)), pa.field("thumbnail", pa.binary()), pa.field("digest", pa.binary())])
+"""A frame; `thumbnail` (shots.py) and `digest` (repeats.py) are given with a unit's first and last frame. The first one's
+`shot_cut` is null, and its `repeats`: whether there is a cut between two units, and whether one goes on with the picture of
+the other, is seen when both have landed."""

@@ -96,6 +96,11 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
         f"{sample['stretches']}; "
         f"rates {found['rates']['origin']}"
     )
+    if found["decoded_without_gpu"]:
+        yield (
+            "gpu      no GPU is here for detect.device or decode.hwaccel: what a run does there was tried and timed on "
+            "this machine's CPU, and takes less than that"
+        )
     if found["stand_in"]:
         yield (
             f"weights  {config.model.checkpoint} was not pulled, and plan downloads nothing: {found['stand_in']}, of "

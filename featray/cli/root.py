@@ -136,6 +136,9 @@ def main(debug: bool) -> None:
 @click.option("--executor", type=click.Choice(["auto", "ray", "local"]), help="As cluster.executor: who does the work.")
 @click.option("--retry-failed", is_flag=True, help="Also try videos again that failed or were only partly readable.")
 @click.option("--drop-deleted", is_flag=True, help="Take videos whose source is gone out of the tables.")
+@click.option(
+    "--part", metavar="I/N", help="Only land the results of part I of N, without Ray; a run without it publishes them."
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but the summary.")
 @click.option("--log-line", is_flag=True, help="Print nothing but the summary as one line of JSON, for schedules.")
 def run(
@@ -146,6 +149,7 @@ def run(
     executor: str | None,
     retry_failed: bool,
     drop_deleted: bool,
+    part: str | None,
     quiet: bool,
     log_line: bool,
 ) -> None:
@@ -172,20 +176,24 @@ def run(
     config = read_inputs(inputs, out, overrides)
     if save_config is not None:
         save_settings(config, save_config)
-    sys.exit(run_config(config, quiet=quiet, log_line=log_line))
+    sys.exit(run_config(config, quiet=quiet, log_line=log_line, part=part))
 
 
-def run_config(config: Any, *, quiet: bool = False, log_line: bool = False) -> int:
+def run_config(config: Any, *, quiet: bool = False, log_line: bool = False, part: str | None = None) -> int:
     """Run a config with progress and summary on the terminal, or one line at the end; the exit status."""
     from featray.cli.console import open_console
-    from featray.cli.summary import as_log_line, exit_status, print_summary
+    from featray.cli.summary import as_log_line, exit_status, print_landed, print_summary
     from featray.graph.stop import terminable
+    from featray.run.part import Part, land_part
     from featray.run.progress import Progress
     from featray.run.runner import run as run_job
 
     console = open_console()
     with terminable():
-        summary = run_job(config, Progress(console, quiet=quiet or log_line))
+        progress = Progress(console, quiet=quiet or log_line)
+        if part is not None:
+            return print_landed(land_part(config, Part.parse(part), progress), console, log_line=log_line)
+        summary = run_job(config, progress)
     if log_line:
         click.echo(as_log_line(summary))
     else:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 
+import click
 from rich.console import Console
 from rich.text import Text
 
 from featray.errors import counted, printable
 from featray.redaction import redact_uri
+from featray.run.part import Landed
 from featray.run.runner import Summary
 
 NOT_TRAINED = (
@@ -46,6 +48,33 @@ def as_log_line(summary: Summary) -> str:
             "seconds": round(summary.seconds, 1),
         }
     )
+
+
+def print_landed(landed: Landed, console: Console, *, log_line: bool) -> int:
+    """Print what a part has landed, for people or as one line of JSON; the exit status."""
+    facts = {
+        "run_id": landed.job.run_id,
+        "dataset": landed.job.config.dataset,
+        "release": landed.job.release,
+        "part": str(landed.part),
+        "videos": landed.videos,
+        "failed": landed.failed,
+        "missing": landed.missing,
+        "already_published": landed.already_published,
+        "frames": landed.frames,
+        "faces": landed.faces,
+        "seconds": round(landed.seconds, 1),
+    }
+    if log_line:
+        click.echo(json.dumps(facts))
+    else:
+        console.print(
+            f"Part {landed.part}: {counted(landed.videos, 'video')} landed, {landed.failed} of them failed, "
+            f"{landed.missing} without a complete result; {counted(landed.frames, 'frame')}, "
+            f"{counted(landed.faces, 'face')} in {landed.seconds:.0f} s. Run the same without --part to publish, "
+            f"release {landed.job.release}."
+        )
+    return EXIT_SOME_FAILED if landed.failed or landed.missing else 0
 
 
 def print_summary(summary: Summary, console: Console) -> None:

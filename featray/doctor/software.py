@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from featray.doctor.check import Check, State
-from featray.errors import FeatrayError
+from featray.errors import ConfigError, FeatrayError, ModelError
 
 if TYPE_CHECKING:
     from featray.meaning.check import KeptCheck
@@ -71,8 +71,23 @@ def decoding() -> Iterator[Check]:
     words = "libx264, for previews" if encodes else "no libx264: no clips from `featray preview`"
     mend = "" if encodes else "pip install --force-reinstall --only-binary av av"
     yield Check("decoding", "PyAV encodes", "ok" if encodes else "absent", words, mend)
+    yield _nvdec()
     frame = _first_frame()
     yield Check("decoding", "a bundled clip", "ok", f"first frame {frame.width_px}x{frame.height_px}")
+
+
+def _nvdec() -> Check:
+    from featray.video.nvdec import check_nvdec
+
+    name = "PyAV decodes on a GPU"
+    try:
+        check_nvdec()
+    except ConfigError:
+        return Check("decoding", name, "absent", "built without NVDEC", "only for decode.hwaccel: cuda; a PyAV with it")
+    except ModelError:
+        mend = "only for decode.hwaccel: cuda; NVIDIA's driver, in containers NVIDIA_DRIVER_CAPABILITIES=compute,video"
+        return Check("decoding", name, "absent", "built with NVDEC; no GPU that it can open", mend)
+    return Check("decoding", name, "ok", "NVDEC")
 
 
 def _has_codec(av: Any, name: str, mode: str) -> bool:
@@ -170,9 +185,14 @@ def _cuda(np: Any) -> Check:
         return Check(
             "engines", name, "missing", _first_line(error), "a driver as new as torch's CUDA; see `nvidia-smi`"
         )
-    devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    found = ", ".join(f"{device.name} ({device.total_memory / 2**30:.0f} GiB)" for device in devices)
+    found = ", ".join(_described_gpu(torch, i) for i in range(torch.cuda.device_count()))
     return Check("engines", name, "ok" if right else "missing", found if right else "computes wrongly")
+
+
+def _described_gpu(torch: Any, i: int) -> str:
+    """Name, and memory free now of what it has: other processes' share is gone."""
+    free, total = torch.cuda.mem_get_info(i)
+    return f"{torch.cuda.get_device_name(i)} ({free / 2**30:.0f} of {total / 2**30:.0f} GiB free)"
 
 
 def weights() -> Iterator[Check]:

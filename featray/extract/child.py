@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import os
 import resource
 import signal
 import sys
@@ -21,13 +22,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featray.config import Config, DecodeConfig, DetectConfig, cache_dir
+from featray.errors import FeatrayError, one_line
 from featray.extract.chunks import extract_chunks
+from featray.extract.devices import OPEN_FILES, open_devices
 from featray.extract.plan import UnitTask, VideoPlan, open_source, plan_video
 from featray.extract.sandbox import confine
 from featray.extract.wire import VIDEO, ServedFiles, send_chunk, send_plan
+from featray.faces.crop import Cutter, Sampled
 from featray.faces.detector import Detector, DetectorFiles
-from featray.faces.detectors import detector_for_videos
+from featray.faces.detectors import detector_for_videos, open_cutter
 from featray.redaction import redact_logs, redact_uri
 from featray.sources.listing import Video
 from featray.sources.places import options_for
@@ -46,6 +52,7 @@ class ChildSettings:
         cache_dir: where pulled weights and converted networks are.
         detector_sha256: of the detector the run was planned with; None: whichever is here.
         boxes_options: storage options of the file of boxes, for the parent; no other place gets those of the videos.
+        compare: whether frames that repeat are looked for; no setting, as the tables are the same without.
     """
 
     decode: DecodeConfig
@@ -54,12 +61,23 @@ class ChildSettings:
     cache_dir: Path = field(default_factory=cache_dir)
     detector_sha256: str | None = None
     boxes_options: dict[str, Any] = field(default_factory=dict)
+    compare: bool = True
 
     @classmethod
     def of(cls, config: Config, detector_sha256: str | None = None) -> ChildSettings:
         """Return what the decoding processes of a run with this config are told."""
         options, boxes_options = config.input.storage_options, options_for(config.detect.boxes, config.input)
         return cls(config.decode, config.detect, options, cache_dir(), detector_sha256, boxes_options)
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether decoding, detecting or cutting runs on a GPU."""
+        return self.detect.device == "gpu" or self.decode.hwaccel != "none"
+
+    def without_gpu(self) -> ChildSettings:
+        """These settings for a process that only plans, or that does on the CPU what the run did on a GPU."""
+        decode = self.decode.model_copy(update={"hwaccel": "none"})
+        return replace(self, decode=decode, detect=self.detect.model_copy(update={"device": "cpu"}))
 
     @property
     def detector_files(self) -> DetectorFiles:
@@ -81,11 +99,31 @@ class ChildSettings:
 
 
 class _Child:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._settings: ChildSettings = connection.recv()
+    def __init__(self, connection: Connection, settings: ChildSettings) -> None:
+        self._connection, self._settings = connection, settings
         self._files = ServedFiles(connection)
         self._detector_for: Callable[[Video], Detector] | None = None
+        self._cut: Cutter | None = None
+        if self._settings.needs_gpu:
+            self._open_gpu()
+
+    def _open_gpu(self) -> None:
+        """Open the GPU, and all that runs on it, before this process is confined.
+
+        CUDA's start makes a socket and may start a program, which later is refused; nothing of a video was met yet.
+        What it loads for the detector's first batch comes then as well, out of the time of a unit. The parent is told
+        when that is done, or in one line why it cannot be.
+        """
+        settings = self._settings
+        try:
+            self._devices = open_devices(settings.decode, settings.detect)
+            self._detector_for, self._cut = self._open_detector(), open_cutter(settings.detect)
+            self._cut(np.zeros((1, 1, 3), np.uint8), Sampled.of(np.array([0.0, 0.0, 1.0]), 1, 1))
+        except (FeatrayError, RuntimeError) as error:
+            self._connection.send_bytes(one_line(error, 500).encode())
+            os._exit(1)
+        self._connection.send_bytes(b"")
+        gc.freeze()
 
     def serve(self) -> None:
         """Answer requests until the parent is gone."""
@@ -121,7 +159,8 @@ class _Child:
         detector = self._detector_for(task.video)
         open_file = partial(open_source, task.video, {}, self._location(task.video))
         settings = self._settings
-        for chunk in extract_chunks(task, open_file, settings.decode, detector, settings.detect.every):
+        every, compare = settings.detect.every, settings.compare
+        for chunk in extract_chunks(task, open_file, settings.decode, detector, every, compare, self._cut):
             send_chunk(self._connection, chunk)
             del chunk  # 50 MB, or they would be kept while the next one is made
 
@@ -137,10 +176,14 @@ def _give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _limit(memory_bytes: int) -> None:
+def _limit(memory_bytes: int, open_files: int) -> None:
     # Private writable memory only: address space would count what libraries map and never touch.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-    for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 256), (resource.RLIMIT_FSIZE, 1 << 30)):
+    for kind, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, open_files),
+        (resource.RLIMIT_FSIZE, 1 << 30),
+    ):
         hard = resource.getrlimit(kind)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (most, most))
@@ -163,9 +206,12 @@ def serve(descriptor: int, memory_bytes: int, level: int) -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of pictures that are odd: what cannot be read is accounted for
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("featray").setLevel(level)
-    _limit(memory_bytes)
+    connection = Connection(descriptor)
+    settings: ChildSettings = connection.recv()
+    _limit(memory_bytes, OPEN_FILES if settings.needs_gpu else 256)
+    child = _Child(connection, settings)
     confine()
-    _Child(Connection(descriptor)).serve()
+    child.serve()
 
 
 if __name__ == "__main__":

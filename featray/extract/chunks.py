@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -20,15 +20,16 @@ from numpy.typing import NDArray
 from featray.config import DecodeConfig
 from featray.errors import ErrorCode, VideoError
 from featray.extract.plan import Failure, Outcome, UnitTask
-from featray.faces.crop import crop_squares, cut_chip, share_in_frame, sharpness
+from featray.faces.crop import Cutter, crop_squares, cut_chips, share_in_frame, sharpness
 from featray.faces.detector import Detector, Faces
-from featray.faces.stride import SeenFrame, find_faces
+from featray.faces.stride import Run, SeenFrame, find_faces
 from featray.names import CHIP_PX
 from featray.schema import DETECTED_SCHEMA, FRAMES_SCHEMA
 from featray.store.storage import explain, fetched_bytes, transport_errors, unreadable_code
 from featray.video.decode import DecodeAccount
 from featray.video.decoders import open_decoder
 from featray.video.frame import Frame
+from featray.video.repeats import digest
 from featray.video.stills import decode_stills
 
 CHUNK_CHIPS: Final = 256
@@ -42,8 +43,8 @@ class Chunk:
     Attributes:
         part: position among the unit's chunks.
         last: whether it is the unit's last one.
-        chips: uint8 `[n, 256, 256, 3]`, RGB.
-        faces: table of DETECTED_SCHEMA, one row a chip.
+        chips: uint8 `[m, 256, 256, 3]`, RGB; the same face of frames that repeat has one.
+        faces: table of DETECTED_SCHEMA, `n >= m` rows, each of which says which chip is its own.
         frames: table of FRAMES_SCHEMA, the sampled frames that these faces are from, and those without.
         outcome: the unit's account up to here.
     """
@@ -54,6 +55,12 @@ class Chunk:
     faces: pa.Table
     frames: pa.Table
     outcome: Outcome
+
+    def of_faces(self, rows: NDArray[np.intp]) -> Chunk:
+        """Return the chunk with some of its faces only, by their positions in `faces`, each with a chip of its own."""
+        faces, place = self.faces.take(rows), self.faces.schema.get_field_index("chip")
+        chips = np.ascontiguousarray(self.chips[faces["chip"].to_numpy()])
+        return replace(self, chips=chips, faces=faces.set_column(place, "chip", pa.array(range(len(rows)), pa.int32())))
 
 
 def failed_chunk(part: int, outcome: Outcome) -> Chunk:
@@ -69,33 +76,46 @@ class _Collector:
     copied together in the end, and lie between frames in the meantime, whose memory then is not given back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cut: Cutter | None) -> None:
         self.part = 0
+        self._cutter = cut
         self._start()
 
     def _start(self) -> None:
         self._chips = np.empty((CHUNK_CHIPS, CHIP_PX, CHIP_PX, 3), np.uint8)
+        self._cut = 0
         self._faces: list[dict[str, Any]] = []
         self._frames: list[dict[str, Any]] = []
+        self._last: tuple[Run, Faces] | None = None
 
     def has_room(self, faces: int) -> bool:
         return not self._faces or len(self._faces) + faces <= CHUNK_CHIPS
 
-    def add(self, frame: dict[str, Any], faces: list[tuple[NDArray[np.uint8], dict[str, Any]]]) -> None:
-        self._frames.append(frame)
+    def add(self, seen: SeenFrame, faces: Faces) -> None:
+        """Add a frame and its faces; they have the chips of the frame before if they and the picture are the same."""
+        self._frames.append(_frame_row(seen, len(faces)))
+        if self._last is not None and self._last[0] is seen.run and _equal(self._last[1], faces):
+            of_frame = {"frame_index": seen.frame.index, "pts_us": seen.frame.pts_us, "interpolated": seen.interpolated}
+            self._faces += [row | of_frame for row in self._faces[len(self._faces) - len(faces) :]]
+        else:
+            self._cut_chips(seen, faces)
+        self._last = seen.run, faces
+
+    def _cut_chips(self, seen: SeenFrame, faces: Faces) -> None:
         if len(self._faces) + len(faces) > len(self._chips):  # a frame alone has more faces than a chunk should
             self._chips = np.empty((len(faces), CHIP_PX, CHIP_PX, 3), np.uint8)
-        for chip, row in faces:
-            self._chips[len(self._faces)] = chip
-            self._faces.append(row)
+        for chip, row in _cut_faces(seen, faces, self._cutter):
+            self._chips[self._cut] = chip
+            self._faces.append({**row, "chip": self._cut})
+            self._cut += 1
 
-    def describe_last(self, thumbnail: NDArray[np.uint8]) -> None:
-        """What the frame that was added last looks like, for the cut between this unit and the next."""
+    def describe_last(self, **looks: bytes | None) -> None:
+        """Add to the row of the frame that was added last what is looked at between this unit and its neighbours."""
         if self._frames:
-            self._frames[-1]["thumbnail"] = thumbnail.tobytes()
+            self._frames[-1] |= looks
 
     def take(self, outcome: Outcome, *, last: bool) -> Chunk:
-        chips = self._chips[: len(self._faces)]
+        chips = self._chips[: self._cut]
         faces = pa.Table.from_pylist(self._faces, schema=DETECTED_SCHEMA)
         frames = pa.Table.from_pylist(self._frames, schema=FRAMES_SCHEMA)
         chunk = Chunk(self.part, last, chips, faces, frames, outcome)
@@ -104,8 +124,22 @@ class _Collector:
         return chunk
 
 
+def _equal(one: Faces, other: Faces) -> bool:
+    return one is other or (
+        np.array_equal(one.box_xyxy, other.box_xyxy)
+        and np.array_equal(one.score, other.score)
+        and np.array_equal(one.landmarks5, other.landmarks5, equal_nan=True)
+    )
+
+
 def extract_chunks(
-    task: UnitTask, open_file: Callable[[], Any], settings: DecodeConfig, detector: Detector, every: int = 1
+    task: UnitTask,
+    open_file: Callable[[], Any],
+    settings: DecodeConfig,
+    detector: Detector,
+    every: int = 1,
+    compare: bool = True,
+    cut: Cutter | None = None,
 ) -> Iterator[Chunk]:
     """The chunks of a unit; the last one always comes, whatever happens to the video.
 
@@ -115,10 +149,12 @@ def extract_chunks(
         settings: of decoding.
         detector: finds faces.
         every: `detect.every`.
+        compare: whether to look for frames that repeat; the tables are the same without, but for `frames.repeats`.
+        cut: cuts chips; None for the CPU's way.
     """
     outcome = Outcome(failures=[task.failure] if task.failure else [])
     account = DecodeAccount()
-    collector = _Collector()
+    collector = _Collector(cut)
     clock = _Clock(outcome.seconds)
     stage = "decode"
 
@@ -134,18 +170,29 @@ def extract_chunks(
     last: SeenFrame | None = None
     with _noting_failures(task, outcome, lambda: stage):
         decoded = clock.each("decode", _decoded(task, open_file, settings, every, account, outcome))
-        alone = task.unit.unrelated
-        found = find_faces(decoded, detect, every=every, batch_frames=detector.batch_frames, unrelated=alone)
+        found = find_faces(
+            decoded,
+            detect,
+            every=every,
+            batch_frames=detector.batch_frames,
+            unrelated=task.unit.unrelated,
+            compare=compare,
+            by_picture=detector.by_picture,
+        )
         for seen in found:
             assert seen.faces is not None
             if not collector.has_room(len(seen.faces)):
                 yield collector.take(_so_far(outcome, account), last=False)
             with clock.measure("crop"):
-                collector.add(_frame_row(seen, len(seen.faces)), list(_cut_faces(seen, seen.faces)))
+                collector.add(seen, seen.faces)
+            if compare and last is None and task.unit.index > 0:
+                collector.describe_last(digest=digest(seen.frame))
             outcome.frames_sampled += 1
             last = seen
     if last is not None and last.thumbnail is not None:
-        collector.describe_last(last.thumbnail)
+        collector.describe_last(thumbnail=last.thumbnail.tobytes())
+    if last is not None and compare and not task.unit.is_last:
+        collector.describe_last(digest=digest(last.frame))
     outcome.failures += [Failure("decode", code, message) for code, message in account.errors]
     yield collector.take(_so_far(outcome, account), last=True)
 
@@ -184,14 +231,12 @@ def _noting_failures(task: UnitTask, outcome: Outcome, stage: Callable[[], str] 
         outcome.failures.append(Failure(stage(), unreadable_code(error), message))
 
 
-def _cut_faces(seen: SeenFrame, faces: Faces) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
+def _cut_faces(seen: SeenFrame, faces: Faces, cut: Cutter | None) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
     if not len(faces):
         return
     frame = seen.frame
-    image = frame.coded_rgb()
     squares = crop_squares(faces.box_xyxy)
-    for i, square in enumerate(squares):
-        chip = frame.to_sdr(cut_chip(image, square))
+    for i, (square, chip) in enumerate(zip(squares, cut_chips(frame, squares, cut), strict=True)):
         x1, y1, x2, y2 = faces.box_xyxy[i].tolist()
         yield (
             chip,
@@ -226,6 +271,7 @@ def _frame_row(seen: SeenFrame, faces: int) -> dict[str, Any]:
         "keyframe": seen.frame.keyframe,
         "source_name": seen.frame.name,
         "shot_cut": seen.shot_cut,
+        "repeats": seen.repeats,
         "thumbnail": None if seen.thumbnail is None or seen.shot_cut is not None else seen.thumbnail.tobytes(),
     }
 

@@ -22,19 +22,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from multiprocessing import BufferTooShort
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from featray.errors import ErrorCode, VideoError, one_line
+from featray.errors import ErrorCode, ModelError, VideoError, one_line
 from featray.extract.ahead import PicturesAhead
 from featray.extract.child import ChildSettings
 from featray.extract.chunks import CHUNK_CHIPS, Chunk, failed_chunk
+from featray.extract.devices import HEADROOM_GIB, START_SECONDS
 from featray.extract.forkserver import CAN_FORK, Process, fork_child
 from featray.extract.plan import Failure, Outcome, UnitTask, VideoPlan, plan_video
-from featray.extract.wire import MAX_MESSAGE_BYTES, READ, VIDEO, FilesForChild, Nonsense, read_chunk, read_plan
+from featray.extract.wire import (
+    MAX_MESSAGE_BYTES,
+    READ,
+    VIDEO,
+    FilesForChild,
+    Nonsense,
+    read_chunk,
+    read_plan,
+    receive_into,
+)
 from featray.sources.listing import Video
 from featray.store.storage import is_on_disk, locate
 from featray.video.units import WHOLE_VIDEO
@@ -64,6 +73,15 @@ class IsolatedDecoder:
     def process_id(self) -> int | None:
         """Of the child; None while there is none."""
         return self._process.pid if self._process else None
+
+    def open(self) -> None:
+        """Start the child if it needs a GPU, so that what is missing is known before there is work.
+
+        Raises:
+            ModelError: it has none that it can use.
+        """
+        if self.settings.needs_gpu and self._process is None:
+            self._start()
 
     def plan(self, video: Video) -> VideoPlan:
         """`plan_video`, isolated; of a sequence here, as only a listing is read for it."""
@@ -158,7 +176,8 @@ class IsolatedDecoder:
         self._timed_out = False  # a timer may have gone off over the child before, just after its last word
         ours, theirs = socket.socketpair()
         level = logging.getLogger("featray").getEffectiveLevel()
-        memory_bytes = int(self.settings.decode.memory_limit_gib * 2**30)
+        headroom_gib = HEADROOM_GIB if self.settings.needs_gpu else 0
+        memory_bytes = int((self.settings.decode.memory_limit_gib + headroom_gib) * 2**30)
         environment = {**_environment(), "PYTHONPATH": _import_path()}
         start = fork_child if CAN_FORK else _start_anew
         try:
@@ -172,6 +191,24 @@ class IsolatedDecoder:
         if name := self.settings.remote_boxes:
             boxes = str(self.settings.detect.boxes)
             self._files.give(name, partial(locate, boxes, self.settings.boxes_options))
+        if self.settings.needs_gpu:
+            self._wait_for_gpu(self._connection)
+
+    def _wait_for_gpu(self, connection: Connection) -> None:
+        """Read the child's word on its GPU, which it sends before it has met a video.
+
+        Raises:
+            ModelError: it cannot use it.
+        """
+        problem = f"a decoding process did not start its GPU in {START_SECONDS} s; see what `nvidia-smi` says"
+        try:
+            if connection.poll(START_SECONDS):
+                problem = connection.recv_bytes(MAX_MESSAGE_BYTES).decode()
+        except (EOFError, OSError):
+            problem = f"a decoding process ended as it started its GPU: {self._death()}"
+        if problem:
+            self.close()
+            raise ModelError(problem)
 
     def _receive(self, budget: _Budget) -> bytes:
         """The child's next answer; files are read for it meanwhile. A child that does not send it in time is killed."""
@@ -200,13 +237,10 @@ class IsolatedDecoder:
             raise found
         return found
 
-    def _receive_into(self, budget: _Budget, memory: memoryview) -> int:
-        """As `_receive`, bare bytes, straight into memory; how many."""
+    def _receive_into(self, budget: _Budget, memory: memoryview) -> None:
+        """As `_receive`, bare bytes, straight into memory."""
         with self._waiting(budget) as connection:
-            try:
-                return connection.recv_bytes_into(memory)
-            except BufferTooShort:
-                raise Nonsense("more than it said") from None
+            receive_into(connection, memory)
 
     @contextmanager
     def _waiting(self, budget: _Budget) -> Iterator[Connection]:
@@ -274,12 +308,13 @@ def _import_path() -> str:
 
 _FOR_CHILD: Final = frozenset("HOME LANG LANGUAGE LD_LIBRARY_PATH PATH TEMP TMP TMPDIR TZ".split())
 _FOR_CHILD_PREFIXES: Final = (
-    "DNNL_", "FEATRAY_", "KMP_", "LC_", "MKL_", "OMP_", "ONEDNN_", "OPENBLAS_", "OV_", "PYTHON",
+    "CUDA_", "DNNL_", "FEATRAY_", "KMP_", "LC_", "MKL_", "NVIDIA_", "OMP_", "ONEDNN_", "OPENBLAS_", "OV_", "PYTHON",
+    "PYTORCH_",
 )  # fmt: skip
 
 
 def _environment() -> dict[str, str]:
-    """What of the environment Python and the libraries of numbers need; credentials are no part of it."""
+    """What of the environment Python, CUDA and the libraries of numbers need; credentials are no part of it."""
     return {
         name: value for name, value in os.environ.items() if name in _FOR_CHILD or name.startswith(_FOR_CHILD_PREFIXES)
     }

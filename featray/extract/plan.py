@@ -139,7 +139,7 @@ class Outcome:
 
     Attributes:
         frames_decoded, frames_sampled: counts of the unit.
-        frames_detected: frames that the detector saw; with detect.every fewer than were sampled.
+        frames_detected: frames that the detector saw: fewer than were sampled with detect.every, and where they repeat.
         bytes_read: fetched from the storage.
         picture: of its first frame, and whether any was squared or tone-mapped; empty if none was decoded.
         failures: what went wrong, in order.

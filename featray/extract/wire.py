@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import struct
 import threading
 from collections.abc import Callable
@@ -69,21 +70,35 @@ def read_plan(data: bytes) -> VideoPlan:
 
 
 def send_chunk(connection: Connection, chunk: Chunk) -> None:
-    """Send a chunk to the parent; chips as they lie in memory."""
+    """Send a chunk to the parent; chips as they lie in memory, without a length, which the head tells."""
     connection.send_bytes(ANSWER + dump(_ChunkHead(chunk.part, chunk.last, len(chunk.chips), chunk.outcome)))
     connection.send_bytes(ANSWER + _rows(chunk.faces))
     connection.send_bytes(ANSWER + _rows(chunk.frames))
-    if len(chunk.chips):
-        connection.send_bytes(chunk.chips.data.cast("B"))
+    left = chunk.chips.data.cast("B") if len(chunk.chips) else memoryview(b"")
+    while left:
+        left = left[os.write(connection.fileno(), left) :]
 
 
-def read_chunk(receive: Callable[[], bytes], receive_into: Callable[[memoryview], int], max_chips: int) -> Chunk:
+def receive_into(connection: Connection, memory: memoryview) -> None:
+    """Fill memory with bare bytes: from the socket straight to where they stay, so that chips are copied once.
+
+    Raises:
+        EOFError: the socket closed before that.
+    """
+    while memory:
+        count = os.readv(connection.fileno(), [memory])
+        if not count:
+            raise EOFError
+        memory = memory[count:]
+
+
+def read_chunk(receive: Callable[[], bytes], receive_into: Callable[[memoryview], None], max_chips: int) -> Chunk:
     """The chunk that `send_chunk` sent. Nonsense if it is none.
 
     Args:
         receive: gives the next message.
-        receive_into: puts the next one into memory; its size.
-        max_chips: of a chunk.
+        receive_into: fills memory with the bare bytes that follow.
+        max_chips: of a chunk, and its faces.
     """
     try:
         head = load(_ChunkHead, receive())
@@ -91,11 +106,13 @@ def read_chunk(receive: Callable[[], bytes], receive_into: Callable[[memoryview]
     except ValueError as error:
         raise Nonsense("no head of a chunk") from error
     faces, frames = _table(receive(), DETECTED_SCHEMA), _table(receive(), FRAMES_SCHEMA)
-    if not 0 <= head.chips <= max_chips or faces.num_rows != head.chips:
+    if not 0 <= head.chips <= faces.num_rows <= max_chips:
         raise Nonsense("a number of chips that cannot be")
+    if set(faces["chip"].to_pylist()) != set(range(head.chips)):
+        raise Nonsense("chips that are not those of its faces")
     chips = np.empty((head.chips, CHIP_PX, CHIP_PX, 3), np.uint8)
-    if head.chips and receive_into(chips.data.cast("B")) != chips.nbytes:
-        raise Nonsense("less chips than it said")
+    if head.chips:
+        receive_into(chips.data.cast("B"))
     return Chunk(head.part, head.last, chips, faces, frames, head.outcome)
 
 

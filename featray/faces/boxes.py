@@ -143,6 +143,7 @@ class BoxesOfVideo:
     """`Detector` of one video."""
 
     batch_frames = 1
+    by_picture = False
 
     def __init__(self, file: BoxesFile, video: Video, settings: DetectConfig) -> None:
         self._file, self._video, self._settings = file, video, settings

@@ -9,12 +9,17 @@ checkpoints were trained and what py-feat 2.1.5 does.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featray.names import CHIP_PX
+from featray.video.part import Window
+
+if TYPE_CHECKING:
+    from featray.video.frame import Frame
 
 CROP_SCALE: Final = 1.2
 
@@ -31,22 +36,80 @@ def crop_squares(box_xyxy: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.concatenate([centre - side[:, None] / 2, side[:, None]], axis=1)
 
 
-def cut_chip(frame_rgb: NDArray[Any], square: NDArray[np.float64]) -> NDArray[Any]:
-    """One chip, `[256, 256, 3]`, of a frame, `[height, width, 3]`, both uint8 or both uint16.
+def cut_chips(frame: Frame, squares: NDArray[np.float64], cut: Cutter | None = None) -> Iterator[NDArray[np.uint8]]:
+    """Yield the chips of a frame, uint8 `[256, 256, 3]`, RGB of SDR.
+
+    Of a frame with few faces, only the parts around them are converted.
+
+    Args:
+        frame: of a video.
+        squares: as `crop_squares` gives them.
+        cut: what interpolates; None for `interpolate`.
+    """
+    cut = cut or interpolate
+    sampled = [Sampled.of(square, frame.width_px, frame.height_px) for square in squares]
+    looked_at = sum(one.window.area_px for one in sampled)
+    image = None
+    if looked_at > frame.width_px * frame.height_px or not frame.has_parts:
+        image = frame.coded_rgb()
+    for one in sampled:
+        if image is None:
+            chip = cut(frame.coded_part(one.window), one)
+        else:
+            x1, y1, x2, y2 = one.window
+            chip = cut(image[y1:y2, x1:x2], one)
+        yield frame.to_sdr(chip)
+
+
+def cut_chip(frame_rgb: NDArray[Any], square: NDArray[np.float64], cut: Cutter | None = None) -> NDArray[Any]:
+    """Return one chip, `[256, 256, 3]`, of a frame, `[height, width, 3]`, both uint8 or both uint16."""
+    height_px, width_px, _ = frame_rgb.shape
+    sampled = Sampled.of(square, width_px, height_px)
+    x1, y1, x2, y2 = sampled.window
+    return (cut or interpolate)(frame_rgb[y1:y2, x1:x2], sampled)
+
+
+class Sampled(NamedTuple):
+    """Where a chip's pixels are taken: the pixels that each lies between, in the window, and the weight of the second.
+
+    Attributes:
+        window: the part of the frame that is looked at.
+        left, right, across: of the 256 columns.
+        top, bottom, down: of the 256 rows.
+    """
+
+    window: Window
+    left: NDArray[np.intp]
+    right: NDArray[np.intp]
+    across: NDArray[np.float32]
+    top: NDArray[np.intp]
+    bottom: NDArray[np.intp]
+    down: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, square: NDArray[np.float64], width_px: int, height_px: int) -> Sampled:
+        """Of a square, in a frame of this size."""
+        x, y, side = (float(value) for value in square)
+        left, right, across = _taps(x, side, width_px)
+        top, bottom, down = _taps(y, side, height_px)
+        # Reflection turns the order round, so that a second pixel may come before all first ones.
+        x1, y1 = int(min(left.min(), right.min())), int(min(top.min(), bottom.min()))
+        x2, y2 = int(max(left.max(), right.max())) + 1, int(max(top.max(), bottom.max())) + 1
+        return cls(Window(x1, y1, x2, y2), left - x1, right - x1, across, top - y1, bottom - y1, down)
+
+
+def interpolate(part_rgb: NDArray[Any], sampled: Sampled) -> NDArray[Any]:
+    """Return the chip, from the pixels of the window.
 
     The square is parallel to the axes, so bilinear sampling is two one-dimensional
     interpolations: between rows, over the columns that are needed, then between columns.
     Only what the square covers is converted to floats, and a few rows at a time, so that
     all stays in the processor's nearest cache: that makes it two to three times as fast.
     """
-    x, y, side = (float(value) for value in square)
-    height_px, width_px, _ = frame_rgb.shape
-    top, bottom, down = _taps(y, side, height_px)
-    left, right, across = _taps(x, side, width_px)
-    first, last = int(min(left.min(), right.min())), int(max(left.max(), right.max())) + 1
-    strip = frame_rgb.reshape(height_px, -1)[:, 3 * first : 3 * last]
-    left, right, across = _channels(left - first), _channels(right - first), np.repeat(across, 3)
-    chip = np.empty((CHIP_PX, 3 * CHIP_PX), frame_rgb.dtype)
+    strip = part_rgb.reshape(len(part_rgb), -1)
+    left, right, across = _channels(sampled.left), _channels(sampled.right), np.repeat(sampled.across, 3)
+    top, bottom, down = sampled.top, sampled.bottom, sampled.down
+    chip = np.empty((CHIP_PX, 3 * CHIP_PX), part_rgb.dtype)
     for start in range(0, CHIP_PX, _ROWS_TOGETHER):
         part = slice(start, start + _ROWS_TOGETHER)
         rows = _mix(strip[top[part]], strip[bottom[part]], down[part, None])
@@ -54,6 +117,10 @@ def cut_chip(frame_rgb: NDArray[Any], square: NDArray[np.float64]) -> NDArray[An
         mixed = _mix(rows.take(left, axis=1, mode="clip"), rows.take(right, axis=1, mode="clip"), across)
         chip[part] = np.rint(mixed, out=mixed)
     return chip.reshape(CHIP_PX, CHIP_PX, 3)
+
+
+Cutter = Callable[[NDArray[Any], Sampled], NDArray[Any]]
+"""`interpolate`, or what gives the same."""
 
 
 def share_in_frame(square: NDArray[np.float64], width_px: int, height_px: int) -> float:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featray.config import cache_dir
-from featray.store.storage import Location
-from featray.video.frame import Frame
+
+if TYPE_CHECKING:  # so that networks and boxes can be had without PyAV and fsspec
+    from featray.store.storage import Location
+    from featray.video.frame import Frame
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,11 @@ class Detector(Protocol):
 
     Attributes:
         batch_frames: how many frames it likes to be given together; 1 on a CPU, where batches gain nothing.
+        by_picture: whether its answer follows from a frame's picture alone, so that none is asked for twice.
     """
 
     batch_frames: int
+    by_picture: bool
 
     def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
         """The faces of each frame; which frames share a call never changes the answer."""

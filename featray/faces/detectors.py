@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from featray.config import DetectConfig
 from featray.errors import ConfigError, ModelError
+from featray.faces.crop import Cutter, interpolate
 from featray.faces.detector import Detector, DetectorFile, DetectorFiles
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def open_detector(settings: DetectConfig, files: DetectorFiles | None = None) ->
     """
     if settings.detector not in _NETWORKS:
         raise ConfigError(f"detect.detector: {settings.detector} is no network")
+    if settings.device == "gpu":
+        return _open_on_gpu(settings, files or DetectorFiles())
     return _NETWORKS[settings.detector](settings, files or DetectorFiles())
 
 
@@ -40,13 +43,26 @@ def detector_for_videos(settings: DetectConfig, files: DetectorFiles) -> Callabl
     return lambda video: network
 
 
+def open_cutter(settings: DetectConfig) -> Cutter:
+    """Return what cuts chips, `crop.interpolate` or the same on a GPU.
+
+    Raises:
+        ModelError: there is no GPU.
+    """
+    if settings.device == "cpu":
+        return interpolate
+    from featray.faces.on_gpu import GpuCutter
+
+    return GpuCutter()
+
+
 def prepare_detector(settings: DetectConfig, files: DetectorFiles) -> None:
     """Do what has to be done once a machine, before `open_detector` is called in the time of a unit.
 
     Raises:
         FeatrayError: as `open_detector` does.
     """
-    if settings.detector == "retinaface-r34":
+    if settings.detector == "retinaface-r34" and settings.device == "cpu":
         from featray.faces.retinaface_r34 import prepare
         from featray.faces.weights import find_weights
 
@@ -65,6 +81,12 @@ def detector_sha256(settings: DetectConfig, files: DetectorFiles | None = None) 
         ModelError: weights that are not those of the detector.
     """
     return _SHA256[settings.detector](settings, files or DetectorFiles())
+
+
+def _open_on_gpu(settings: DetectConfig, files: DetectorFiles) -> Detector:
+    from featray.faces.on_gpu import GpuDetector
+
+    return GpuDetector(settings, None if settings.detector == "retinaface-mnv1" else _planned_weights(settings, files))
 
 
 def _open_mnv1(settings: DetectConfig, files: DetectorFiles) -> Detector:

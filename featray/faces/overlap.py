@@ -20,7 +20,10 @@ def iou_matrix(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating]) -> ND
 
 def best_pairs(overlap: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows and columns that belong together, each at most once, so that their overlaps sum to the most."""
-    # Not at the top: loading it takes a third of a second, and each of a run's ten processes would.
+    if min(overlap.shape) <= 1:  # no choice but the largest; scipy is not even loaded where all videos have one face
+        best = np.array([overlap.argmax()] if overlap.size else [], np.intp)
+        return np.divmod(best, max(1, overlap.shape[1]))
+    # Not at the top: loading it takes up to a second of CPU, and each of a run's ten processes would.
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(overlap, maximize=True)

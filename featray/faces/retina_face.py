@@ -42,6 +42,7 @@ class RetinaFacePackage:
     """Detects faces as the package does; one thread."""
 
     batch_frames = 1
+    by_picture = True
 
     def __init__(self, settings: DetectConfig, weights: DetectorFile) -> None:
         check_installed()

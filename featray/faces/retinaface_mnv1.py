@@ -37,14 +37,12 @@ class RetinaFaceMobileNet:
     """Detects faces on the frame shrunk to `input_px`; one thread."""
 
     batch_frames = 1
+    by_picture = True
 
     def __init__(self, settings: DetectConfig) -> None:
         assert settings.long_side_px is not None
         self._settings, self._long_side_px = settings, settings.long_side_px
-        weights = WEIGHTS.read_bytes()
-        if hashlib.sha256(weights).hexdigest() != WEIGHTS_SHA256:
-            raise ModelError(f"{WEIGHTS.name}: damaged (sha256 differs); install featray again")
-        self._network_for = network_by_size(weights)
+        self._network_for = network_by_size(read_weights())
 
     def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
         """The faces of each frame."""
@@ -65,6 +63,18 @@ class RetinaFaceMobileNet:
             frame_wh_px=(frame.width_px, frame.height_px),
             settings=self._settings,
         )
+
+
+def read_weights() -> bytes:
+    """Return the shipped ONNX file.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    weights = WEIGHTS.read_bytes()
+    if hashlib.sha256(weights).hexdigest() != WEIGHTS_SHA256:
+        raise ModelError(f"{WEIGHTS.name}: damaged (sha256 differs); install featray again")
+    return weights
 
 
 def network_by_size(weights: bytes) -> Callable[[int, int], Callable[[NDArray[np.uint8]], RawOutputs]]:

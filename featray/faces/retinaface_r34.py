@@ -44,6 +44,7 @@ class RetinaFaceResNet34:
     """Detects faces on whole frames; one thread."""
 
     batch_frames = 1
+    by_picture = True
 
     def __init__(self, settings: DetectConfig, weights: DetectorFile, cache_dir: Path) -> None:
         self._settings = settings
@@ -55,11 +56,7 @@ class RetinaFaceResNet34:
         return [self._detect(frame) for frame in frames]
 
     def _detect(self, frame: Frame) -> Faces:
-        long_side_px = self._settings.long_side_px
-        if long_side_px is None or long_side_px >= max(frame.width_px, frame.height_px):
-            image = frame.rgb()
-        else:
-            image = np.ascontiguousarray(frame.shrunk_bgr(long_side_px)[..., ::-1])
+        image = input_picture(frame, self._settings.long_side_px)
         loc, score, landmarks = self._network(image)
         return decode_outputs(
             loc,
@@ -69,6 +66,13 @@ class RetinaFaceResNet34:
             frame_wh_px=(frame.width_px, frame.height_px),
             settings=self._settings,
         )
+
+
+def input_picture(frame: Frame, long_side_px: int | None) -> NDArray[np.uint8]:
+    """Return what the network sees of a frame, uint8 `[H, W, 3]` RGB: all of it, unless it is to be shrunk."""
+    if long_side_px is None or long_side_px >= max(frame.width_px, frame.height_px):
+        return frame.rgb()
+    return np.ascontiguousarray(frame.shrunk_bgr(long_side_px)[..., ::-1])
 
 
 def open_torch(weights: DetectorFile) -> Network:

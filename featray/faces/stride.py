@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from featray.faces.detector import Faces
 from featray.faces.overlap import best_pairs, iou_matrix
 from featray.video.frame import Frame
+from featray.video.repeats import same_picture
 from featray.video.shots import is_cut, thumbnail
 
 MIN_IOU: Final = 0.5
@@ -40,6 +41,19 @@ Detect = Callable[[Sequence[Frame]], list[Faces]]
 
 
 @dataclass
+class Run:
+    """Sampled frames in a row that show the same picture; a run of one is the rule.
+
+    Attributes:
+        first_index: of its first frame.
+        found: the faces of the picture, once it was detected.
+    """
+
+    first_index: int
+    found: Faces | None = None
+
+
+@dataclass
 class SeenFrame:
     """A frame and its faces.
 
@@ -48,6 +62,7 @@ class SeenFrame:
         thumbnail: its own, uint8 `[3, 36, 64]`; None if it is missing.
         shot_cut: whether a shot begins with it; None for the first frame, which nothing is known before, and for one
             that is missing.
+        run: the frames that show the same picture up to this one; of one frame where it was not compared.
         faces: in it; None as long as they are not known.
         interpolated: whether they come from its neighbours.
     """
@@ -55,12 +70,25 @@ class SeenFrame:
     frame: Frame
     thumbnail: NDArray[np.uint8] | None
     shot_cut: bool | None
+    run: Run
     faces: Faces | None = None
     interpolated: bool = False
 
+    @property
+    def repeats(self) -> int | None:
+        """Index of the first frame of its run; None if it is that frame."""
+        return None if self.run.first_index == self.frame.index else self.run.first_index
+
 
 def find_faces(
-    frames: Iterable[Frame], detect: Detect, *, every: int, batch_frames: int = 1, unrelated: bool = False
+    frames: Iterable[Frame],
+    detect: Detect,
+    *,
+    every: int,
+    batch_frames: int = 1,
+    unrelated: bool = False,
+    compare: bool = False,
+    by_picture: bool = True,
 ) -> Iterator[SeenFrame]:
     """The frames in their order, all with their faces.
 
@@ -71,20 +99,23 @@ def find_faces(
         every: detect on every n-th frame, and on the last.
         batch_frames: how many frames to hand to the detector together, if all are.
         unrelated: whether each frame is a shot of its own.
+        compare: whether to look which frames repeat the picture before them.
+        by_picture: whether the detector's answer follows from the picture alone, so that one is enough for a run.
     """
-    seen = _shots_of_their_own(frames) if unrelated else _with_cuts(frames)
+    seen = _shots_of_their_own(_runs(frames, compare)) if unrelated else _with_cuts(_runs(frames, compare))
+    look = _once_a_run(detect) if by_picture else _for_each(detect)
     if every == 1:
         for batch in _batches(seen, batch_frames):
-            _detect(batch, detect)
+            _detect(batch, look)
             yield from batch
         return
     held: list[SeenFrame] = []
     for position, one in enumerate(seen):
         held.append(one)
         if position % every == 0 or sum(_picture_bytes(item.frame) for item in held) > HELD_BYTES:
-            yield from _close(held, detect)
+            yield from _close(held, look)
             held = held[-1:]
-    yield from _close(held, detect)
+    yield from _close(held, look)
     if held and not held[-1].frame.beyond:
         yield held[-1]
 
@@ -95,22 +126,55 @@ def _batches(items: Iterable[SeenFrame], size: int) -> Iterator[list[SeenFrame]]
         yield batch
 
 
-def _with_cuts(frames: Iterable[Frame]) -> Iterator[SeenFrame]:
-    before: NDArray[np.uint8] | None = None
+def _runs(frames: Iterable[Frame], compare: bool) -> Iterator[tuple[Frame, Run]]:
+    before: tuple[Frame, Run] | None = None
     for frame in frames:
+        if not compare or before is None or not same_picture(before[0], frame):
+            before = frame, Run(frame.index)
+        yield frame, before[1]
+
+
+def _with_cuts(frames: Iterable[tuple[Frame, Run]]) -> Iterator[SeenFrame]:
+    before: NDArray[np.uint8] | None = None
+    for frame, run in frames:
+        if run.first_index != frame.index:
+            yield SeenFrame(frame, before, False, run)
+            continue
         after = None if frame.is_missing else thumbnail(frame)
-        yield SeenFrame(frame, after, None if before is None or after is None else is_cut(before, after))
+        yield SeenFrame(frame, after, None if before is None or after is None else is_cut(before, after), run)
         before = before if after is None else after
 
 
-def _shots_of_their_own(frames: Iterable[Frame]) -> Iterator[SeenFrame]:
-    for frame in frames:
-        yield SeenFrame(frame, None, frame.index > 0)
+def _shots_of_their_own(frames: Iterable[tuple[Frame, Run]]) -> Iterator[SeenFrame]:
+    for frame, run in frames:
+        yield SeenFrame(frame, None, frame.index > 0, run)
 
 
-def _close(held: list[SeenFrame], detect: Detect) -> list[SeenFrame]:
+_Look = Callable[[Sequence[SeenFrame]], list[Faces]]
+
+
+def _for_each(detect: Detect) -> _Look:
+    return lambda items: detect([item.frame for item in items])
+
+
+def _once_a_run(detect: Detect) -> _Look:
+    def look(items: Sequence[SeenFrame]) -> list[Faces]:
+        fresh: dict[int, SeenFrame] = {}
+        for item in items:
+            if item.run.found is None:
+                fresh.setdefault(item.run.first_index, item)
+        if fresh:
+            found = detect([item.frame for item in fresh.values()])
+            for item, faces in zip(fresh.values(), found, strict=True):
+                item.run.found = faces
+        return [item.run.found for item in items if item.run.found is not None]
+
+    return look
+
+
+def _close(held: list[SeenFrame], look: _Look) -> list[SeenFrame]:
     """Find the faces of all frames held, of which the first's are known; give all but the last."""
-    _detect([item for item in held[-1:] if item.faces is None], detect)
+    _detect([item for item in held[-1:] if item.faces is None], look)
     spans = [held]
     while spans:
         span = spans.pop()
@@ -118,19 +182,19 @@ def _close(held: list[SeenFrame], detect: Detect) -> list[SeenFrame]:
             continue
         cut = next((i for i in range(1, len(span)) if span[i].shot_cut), None)
         if cut is not None:
-            _detect([item for item in span[cut - 1 : cut + 1] if item.faces is None], detect)
+            _detect([item for item in span[cut - 1 : cut + 1] if item.faces is None], look)
             spans += [span[:cut], span[cut:]]
         elif not _interpolate(span):
             middle = len(span) // 2
-            _detect([span[middle]], detect)
+            _detect([span[middle]], look)
             spans += [span[: middle + 1], span[middle:]]
     return held[:-1]
 
 
-def _detect(items: Sequence[SeenFrame], detect: Detect) -> None:
+def _detect(items: Sequence[SeenFrame], look: _Look) -> None:
     there = [item for item in items if not item.frame.is_missing]
     if there:
-        for item, faces in zip(there, detect([item.frame for item in there]), strict=True):
+        for item, faces in zip(there, look(there), strict=True):
             item.faces = faces
     for item in items:
         if item.frame.is_missing:

@@ -79,7 +79,9 @@ class Capacity:
         if waited < patience:
             return None
         after = f"{len(lost)} node{'s' * (len(lost) > 1)} lost, nothing has landed for {waited:.0f} s"
-        if workers := choose_again(list(nodes.values()), self._config, self.workers.infer_gpus):
+        if workers := choose_again(
+            list(nodes.values()), self._config, self.workers.infer_gpus, self.workers.decode_gpus
+        ):
             log.warning(
                 "%s: going on with %d decode and %d inference workers on %d nodes",
                 *(after, workers.decode, workers.infer, len(nodes)),

@@ -23,13 +23,16 @@ class EmbedFaces:
         self._settings = settings
         self._embedder = open_embedder(settings.embedder)
 
-    def __call__(self, landed: pa.Table, frames: pa.Table, chips: NDArray[np.uint8]) -> pa.Table:
+    def __call__(
+        self, landed: pa.Table, frames: pa.Table, chips: NDArray[np.uint8], chip_of: NDArray[np.int32]
+    ) -> pa.Table:
         """Return landed faces with the columns of EMBEDDED_SCHEMA.
 
         Args:
             landed: the faces of a chunk, rows of LANDED_SCHEMA.
             frames: all frames of the chunk, rows of FRAMES_SCHEMA.
-            chips: uint8 `[n, 256, 256, 3]` RGB, a chip a face.
+            chips: uint8 `[m, 256, 256, 3]` RGB, of the chunk.
+            chip_of: `[n]`, which of them shows each face; faces of one chip are the same in all but their time.
 
         Raises:
             ModelError: the embedder fails.
@@ -37,6 +40,8 @@ class EmbedFaces:
         quality = qualities(landed, self._settings)
         taken = taken_frames(frames, Cadence(self._settings.every_us))
         rows = np.flatnonzero((quality > 0) & np.isin(landed["frame_index"].to_numpy(), taken))
-        squares = np.column_stack([landed[name].to_numpy()[rows] for name in ("crop_x", "crop_y", "crop_side")])
-        found = embed_chips(self._embedder, chips[rows], landmarks_of(landed)[rows], squares.astype(np.float64))
-        return with_embeddings(landed, found, quality[rows], rows)
+        shown, first, same = np.unique(chip_of[rows], return_index=True, return_inverse=True)
+        some = rows[first]
+        squares = np.column_stack([landed[name].to_numpy()[some] for name in ("crop_x", "crop_y", "crop_side")])
+        found = embed_chips(self._embedder, chips[shown], landmarks_of(landed)[some], squares.astype(np.float64))
+        return with_embeddings(landed, found[same], quality[rows], rows)

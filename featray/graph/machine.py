@@ -25,12 +25,13 @@ def on_cluster() -> bool:
 def local_cpus() -> int:
     """Return the CPUs that this process may use: by its affinity, its container's quota, and Slurm's share; 1 or more.
 
-    Slurm binds a task to its CPUs only where an administrator has set that up; its variable is always there.
+    Slurm binds a task to its CPUs only where an administrator has set that up. Its variables are there in any job, the
+    first one of them only if the job was given CPUs a task.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shares = [float(allowed), cgroup_quota()]
-    if (told := os.environ.get("SLURM_CPUS_PER_TASK", "")).isdigit():
-        shares.append(float(told))
+    told = (os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"))
+    shares += [float(cpus) for cpus in told if cpus.isdigit()]
     return max(1, math.floor(min(shares)))
 
 
@@ -82,8 +83,10 @@ def local_gpus() -> float:
     return usable_gpus()
 
 
-def gpu_model() -> str:
-    """Return the name of the first GPU, as its driver gives it."""
+def gpu_model() -> str | None:
+    """Return the name of the first GPU, as its driver gives it; None if torch sees none."""
     import torch
 
+    if not torch.cuda.is_available():
+        return None
     return str(torch.cuda.get_device_name(0))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -58,6 +60,13 @@ VIDEOS: Final = Metric(
 VIDEOS_OPEN: Final = Metric(
     "featray_videos_open", "gauge", "videos that were listed and are not complete", "videos", ("dataset",)
 )
+LEASE_RENEWED: Final = Metric(
+    "featray_lease_renewed_seconds",
+    "gauge",
+    "when the run last renewed its lease",
+    "seconds since 1970",
+    ("dataset",),
+)
 QUEUE_DEPTH: Final = Metric(
     "featray_queue_depth", "gauge", "pages of up to 16 listed videos that wait to be planned", "pages"
 )
@@ -94,6 +103,7 @@ METRICS: Final = (
     UNITS,
     VIDEOS,
     VIDEOS_OPEN,
+    LEASE_RENEWED,
     QUEUE_DEPTH,
     BYTES_READ,
     STAGE_SECONDS,
@@ -101,6 +111,9 @@ METRICS: Final = (
     INFER_BUSY,
 )
 """All of them: what a run may export, and what the dashboard may draw."""
+
+_KEPT_SECONDS: Final = 5.0
+"""Half of Ray's report interval. Ray 2.60 exports a gauge for two reports after it was set, and then no more."""
 
 _open: dict[str, Any] = {}
 
@@ -118,6 +131,32 @@ def record(metric: Metric, value: float, **tags: str) -> None:
         instrument.set(value, tags)
     else:
         instrument.observe(value, tags)
+
+
+@contextmanager
+def kept(read: Callable[[], Iterable[tuple[Metric, float]]], **tags: str) -> Iterator[None]:
+    """Set gauges now and every few seconds, so that a run that stands still is still seen.
+
+    Args:
+        read: gauges and their values; called from a thread.
+        tags: of all of them.
+    """
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while True:
+            for metric, value in read():
+                record(metric, value, **tags)
+            if ended.wait(_KEPT_SECONDS):
+                return
+
+    thread = threading.Thread(target=repeat, name="featray-gauges", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _instrument(metric: Metric) -> Any:
@@ -157,9 +196,9 @@ def record_outcome(outcome: Outcome) -> None:
         record(STAGE_SECONDS, seconds, stage=stage)
 
 
-def record_inference(faces: int, batch_size: int, busy_seconds: float, elapsed_seconds: float, device: str) -> None:
+def record_inference(chips: int, batch_size: int, busy_seconds: float, elapsed_seconds: float, device: str) -> None:
     """What an inference worker measured of a chunk; `elapsed_seconds` since the end of the chunk before it."""
     record(STAGE_SECONDS, busy_seconds, stage="infer")
-    if faces:
-        record(BATCH_FILL, faces / (math.ceil(faces / batch_size) * batch_size))
+    if chips:
+        record(BATCH_FILL, chips / (math.ceil(chips / batch_size) * batch_size))
     record(INFER_BUSY, min(1.0, busy_seconds / max(elapsed_seconds, 1e-6)), device=device)

@@ -49,7 +49,8 @@ def receipts(stages: StageSettings, workers: Workers, feed: Any) -> Iterator[Rec
 
 
 def _build(stages: StageSettings, workers: Workers, feed: Any) -> ray.data.Dataset:
-    decoder = IsolatedDecoder(stages.child)  # has no process yet: each actor's copy starts its own
+    # They have no processes yet: each actor's copy starts its own. Planners have no GPU.
+    planner, decoder = IsolatedDecoder(stages.child.without_gpu()), IsolatedDecoder(stages.child)
     dataset: ray.data.Dataset = (
         ray.data.read_datasource(
             VideoFeed(feed),
@@ -60,7 +61,7 @@ def _build(stages: StageSettings, workers: Workers, feed: Any) -> ray.data.Datas
         )
         .map_batches(
             PlanVideos,
-            fn_constructor_args=(stages.partition, decoder, watch_start),
+            fn_constructor_args=(stages.partition, planner, watch_start),
             num_cpus=LIGHT_CPUS,
             compute=_pool(workers.plan),
             **_ONE_ROW,
@@ -68,8 +69,9 @@ def _build(stages: StageSettings, workers: Workers, feed: Any) -> ray.data.Datas
         )
         .map_batches(
             DecodeDetect,
-            fn_constructor_args=(decoder, watch_start),
+            fn_constructor_args=(decoder, watch_start, end_worker),
             num_cpus=workers.decode_cpus,
+            num_gpus=workers.decode_gpus,
             memory=workers.memory_bytes,
             compute=_pool(workers.decode),
             **_ONE_ROW,

@@ -78,7 +78,8 @@ class RaySession:
 
     def _choose(self, there: dict[str, Node], workers: Workers | None = None) -> None:
         cluster, self._nodes = self._cluster, list(there.values())
-        self._capacity = Capacity(workers or choose_workers(self._nodes, cluster), there, cluster)
+        decode_gpus = cluster.decode_gpus if self._stages.child.needs_gpu else 0.0
+        self._capacity = Capacity(workers or choose_workers(self._nodes, cluster, decode_gpus), there, cluster)
 
     def stream(self, pages: Pages, unfinished: Callable[[Pages], Pages]) -> Iterator[Receipt]:
         """Feed pages of videos to the graph and yield receipts as parts land.

@@ -4,8 +4,8 @@ One row is one block, so a row is what Ray schedules, retries and counts. Its co
 
     task    string        UnitTask as JSON
     part    int32         which chunk of the unit; -1: the unit had landed already
-    chips   large_binary  n x 196,608 bytes, uint8 [n, 256, 256, 3]; dropped by inference
-    faces   binary        Arrow stream: DETECTED_SCHEMA, after inference LANDED_SCHEMA
+    chips   large_binary  m x 196,608 bytes, uint8 [m, 256, 256, 3]; dropped by inference
+    faces   binary        Arrow stream: DETECTED_SCHEMA, n >= m rows; after inference LANDED_SCHEMA
     frames  binary        Arrow stream of FRAMES_SCHEMA: the frames that the faces are from
     last    bool          whether it is the unit's last chunk
     outcome string        Outcome as JSON: the unit's account up to here
@@ -77,7 +77,7 @@ def feature_row(row: pa.Table, faces: pa.Table | None, seconds: float, problem: 
 
 
 def chips_of(row: pa.Table) -> NDArray[np.uint8]:
-    """The chips of a row, uint8 `[n, 256, 256, 3]`, read-only, over the object store's memory."""
+    """The chips of a row, uint8 `[m, 256, 256, 3]`, read-only, over the object store's memory."""
     data = row["chips"][0].as_buffer()
     return np.frombuffer(data, np.uint8).reshape(len(data) // _CHIP_BYTES, CHIP_PX, CHIP_PX, 3)
 

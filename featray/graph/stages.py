@@ -147,14 +147,30 @@ class PlanVideos:
         return plan
 
 
+def _raise_model_error(message: str) -> None:
+    raise ModelError(message)
+
+
 class DecodeDetect:
     """UnitTask rows in, chunk rows out. Frames never leave the child process that decodes them.
 
+    Args:
+        decoder: whose child does the work.
+        starting: watches over it while it starts.
+        give_up: called with a message if its GPU is lost; raises it where nobody starts a worker anew.
+
     Raises:
-        FeatrayError: as it starts, if the detector's files are not on this node, or are others than the run's.
+        FeatrayError: as it starts, if the detector's files are not on this node, or are others than the run's, or the
+            GPU that it needs is not there.
     """
 
-    def __init__(self, decoder: IsolatedDecoder, starting: Starting = nullcontext) -> None:
+    def __init__(
+        self,
+        decoder: IsolatedDecoder,
+        starting: Starting = nullcontext,
+        give_up: Callable[[str], None] = _raise_model_error,
+    ) -> None:
+        self._give_up = give_up
         with starting("a decode worker"):
             child = decoder.settings
             if child.detector_sha256 not in (None, detector_sha256(child.detect, child.detector_files)):
@@ -163,6 +179,7 @@ class DecodeDetect:
                     "sync them to every node"
                 )
             prepare_detector(child.detect, child.detector_files)
+            decoder.open()
             self._decoder = decoder
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
@@ -172,14 +189,13 @@ class DecodeDetect:
             if task.landed_parts:
                 yield landed_row(text)
                 continue
-            for chunk in self._decoder.chunks(task):
-                if chunk.last:
-                    metrics.record_outcome(chunk.outcome)
-                yield chunk_row(text, chunk)
-
-
-def _raise_model_error(message: str) -> None:
-    raise ModelError(message)
+            try:
+                for chunk in self._decoder.chunks(task):
+                    if chunk.last:
+                        metrics.record_outcome(chunk.outcome)
+                    yield chunk_row(text, chunk)
+            except ModelError as error:
+                self._give_up(f"{platform.node()}: {error}")
 
 
 class Infer:
@@ -261,7 +277,8 @@ class Infer:
             chips = chips_of(row)
             landed = landed_faces(faces, self.columns(faces, chips))
             if self._embed is not None:
-                landed = self._embed(landed, read_stream(row["frames"][0].as_buffer()), chips)
+                frames = read_stream(row["frames"][0].as_buffer())
+                landed = self._embed(landed, frames, chips, faces["chip"].to_numpy())
         except (ModelError, RuntimeError, MemoryError) as error:  # of torch and OpenVINO as well
             problem = f"{type(error).__name__}: {one_line(error)}"
             _log.warning("the network failed on %d faces: %s", faces.num_rows, problem)
@@ -270,7 +287,7 @@ class Infer:
             return feature_row(row, None, 0.0, problem)
         end = time.perf_counter()
         metrics.record_inference(
-            faces.num_rows,
+            len(chips),
             self._settings.batch_size,
             end - start,
             end - self._waiting_since,
@@ -280,13 +297,16 @@ class Infer:
         return feature_row(row, landed, end - start)
 
     def columns(self, faces: pa.Table, chips: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Return the network's columns for faces of DETECTED_SCHEMA and their chips, one row a face."""
+        """Return the network's columns for faces of DETECTED_SCHEMA, one row a face, from the chips of their chunk."""
         from featray.model.outputs import to_columns
 
-        squares = np.column_stack([faces[name].to_numpy() for name in ("crop_x", "crop_y", "crop_side")])
-        return to_columns(
+        chip_of = faces["chip"].to_numpy()
+        _, of_chip = np.unique(chip_of, return_index=True)  # the first face that each chip shows
+        squares = np.column_stack([faces[name].to_numpy()[of_chip] for name in ("crop_x", "crop_y", "crop_side")])
+        columns = to_columns(
             self.engine(chips), squares.astype(np.float64), self.checkpoint_config, self._settings.conventions
         )
+        return columns if len(chips) == len(chip_of) else {name: of[chip_of] for name, of in columns.items()}
 
 
 class LandParts:

@@ -131,8 +131,9 @@ def _faces(video: Video, decoder: IsolatedDecoder) -> tuple[NDArray[np.uint8], p
         for chunk in chunks:
             failure = failure or next(iter(chunk.outcome.failures), None)
             largest = _largest(chunk.faces)[: _MOST_FACES - count]
-            chips.append(chunk.chips[largest])
-            rows.append(chunk.faces.take(largest))
+            some = chunk.of_faces(largest)
+            chips.append(some.chips)
+            rows.append(some.faces)
             count += len(largest)
             if count >= _MOST_FACES:
                 break

@@ -9,7 +9,6 @@ travel through pinned memory; running out of GPU memory halves the batch and goe
 from __future__ import annotations
 
 import logging
-import platform
 from typing import Final
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch import Tensor
 from featray.errors import ConfigError, ModelError
 from featray.model.checkpoint import Checkpoint
 from featray.model.engines import EngineSettings, check_chips
+from featray.model.gpu import free_unused, lacks_memory, open_gpu
 from featray.model.network import ChipTrunk, FlatHeads, load_network
 from featray.model.outputs import RawOutputs, flat_widths, split_flat
 from featray.model.recipes import make_recipe
@@ -32,9 +32,6 @@ _CPU_BATCH: Final = 4
 """The fixed batch on a CPU, whatever the configured one: larger ones fall out of the caches (15 % slower)."""
 
 _SMALLEST_BUCKET: Final = 8
-
-_NO_MEMORY: Final = ("out of memory", "_ALLOC_FAILED")
-"""As in `CUDA error: out of memory` and `CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate`."""
 
 
 class TorchEngine:
@@ -108,11 +105,14 @@ class _Lane:
                 try:
                     self._run(chips[start : start + count], flat[start : start + count])
                 except RuntimeError as error:
-                    if not _lacks_memory(error):
+                    if not lacks_memory(error):
                         raise
-                    self._shrink(error)
+                    if self._batch_size == 1:
+                        raise ModelError("the GPU's memory does not hold the network and one chip") from error
+                else:
+                    start += count
                     continue
-                start += count
+                self._shrink()  # not above: the error's traceback holds the batch's activations
             if self._on_gpu:
                 torch.cuda.current_stream(self._device).synchronize()
 
@@ -142,20 +142,11 @@ class _Lane:
         self._staging = [torch.zeros(shape, dtype=torch.uint8, pin_memory=self._on_gpu) for _ in range(num_slots)]
         self._copied: list[torch.cuda.Event | None] = [None] * num_slots
 
-    def _shrink(self, error: RuntimeError) -> None:
-        if self._batch_size == 1:
-            raise ModelError("the GPU's memory does not hold the network and one chip") from error
+    def _shrink(self) -> None:
         smaller = self._batch_size // 2
         _log.warning("out of GPU memory with %d chips a batch; going on with %d", self._batch_size, smaller)
-        if self._on_gpu:
-            torch.cuda.synchronize(self._device)
-            torch.cuda.empty_cache()
+        free_unused(self._device)
         self._set_batch_size(smaller)
-
-
-def _lacks_memory(error: RuntimeError) -> bool:
-    """Whether the GPU ran out of memory: its allocator says so by type, the driver, cuBLAS and cuDNN in their text."""
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 def open_torch(checkpoint: Checkpoint, settings: EngineSettings) -> TorchEngine:
@@ -171,13 +162,8 @@ def open_torch(checkpoint: Checkpoint, settings: EngineSettings) -> TorchEngine:
     torch.set_num_threads(1)  # a lane each; one operation on several would round in another order
     if not settings.gpu:
         return TorchEngine(checkpoint, settings, torch.device("cpu"))
-    if not torch.cuda.is_available():
-        raise ModelError(
-            f"a GPU is asked for, but torch {torch.__version__} sees no CUDA device on {platform.node()}; mend its "
-            "driver, or set cluster.gpus_per_worker: 0 to run on CPUs"
-        )
-    if settings.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+    device = open_gpu("a GPU is asked for", "set cluster.gpus_per_worker: 0 to run on CPUs")
+    emulated = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+    if settings.precision == "bf16" and emulated:
         raise ConfigError(f"model.precision: {torch.cuda.get_device_name(0)} has no bf16; use fp32")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    return TorchEngine(checkpoint, settings, torch.device("cuda", 0))
+    return TorchEngine(checkpoint, settings, device)

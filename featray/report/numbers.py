@@ -48,8 +48,9 @@ class Numbers:
         totals: one row over `videos`.
         failures: a row an error code: code, meaning, videos, errors, examples.
         faces_per_frame: frames by their number of faces.
+        repeats_share: share of the frames whose picture repeats the one before.
         coverage: frames by time within the video.
-        frames_share: share of the frames that the two above were counted over.
+        frames_share: share of the frames that the three above were counted over.
         formats: container, codec, size and how many videos.
         fields: per path field, its commonest values with counts.
         videos: up to VIDEOS_LISTED rows of `videos`.
@@ -62,6 +63,7 @@ class Numbers:
     totals: dict[str, Any]
     failures: list[dict[str, Any]]
     faces_per_frame: dict[int, int]
+    repeats_share: float
     coverage: Coverage
     frames_share: float
     formats: list[dict[str, Any]]
@@ -78,7 +80,8 @@ def read_numbers(scope: Scope) -> Numbers:
     totals = scope.row(_TOTALS)
     sample, share = scope.sample(totals["frames_sampled"])
     frames = scope.rows(
-        f"SELECT least(faces, {MOST_FACES_SHOWN}) AS faces, count(*) AS n FROM in_frames {sample} GROUP BY 1 ORDER BY 1"
+        f"SELECT least(faces, {MOST_FACES_SHOWN}) AS faces, count(*) AS n, count(repeats) AS repeats "
+        f"FROM in_frames {sample} GROUP BY 1 ORDER BY 1"
     )
     trained = scope.row(
         "SELECT coalesce(bool_and(weights_trained), false) AS yes, max(unusable) AS unusable, count(*) AS n "
@@ -88,6 +91,7 @@ def read_numbers(scope: Scope) -> Numbers:
         totals=totals,
         failures=_failures(scope),
         faces_per_frame={row["faces"]: row["n"] for row in frames},
+        repeats_share=sum(row["repeats"] for row in frames) / max(1, sum(row["n"] for row in frames)),
         coverage=_coverage(scope, sample),
         frames_share=share,
         formats=scope.rows(_FORMATS),

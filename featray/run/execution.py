@@ -92,6 +92,11 @@ class Execution:
         pages = open_shards(todo, self._partition, self._job.run_id, self._tally)
         self._progress.start(self._tally, self._session.workers, self._job.gpu)
         self._lease.standing = self._progress.standing
+        with metrics.kept(self._gauges, dataset=self._partition.dataset):
+            self._run(pages)
+        metrics.record(metrics.VIDEOS_OPEN, 0, dataset=self._partition.dataset)
+
+    def _run(self, pages: Pages) -> None:
         last = self._job.config.run.max_attempts
         for attempt in range(1, last + 1):
             self._attempt(pages, is_last=attempt == last)
@@ -103,7 +108,6 @@ class Execution:
             pages = iter([missing])
         self._give_up_the_rest()
         self.counts.add(self._session.published(wait=True))
-        metrics.record(metrics.VIDEOS_OPEN, 0, dataset=self._partition.dataset)
 
     def _attempt(self, pages: Pages, *, is_last: bool) -> None:
         for receipt in self._session.stream(pages, lambda rest: unfinished_first(self._tally, rest)):
@@ -118,10 +122,14 @@ class Execution:
             self.counts.add(self._session.published(wait=False))
 
     def _note(self, receipt: Receipt) -> None:
-        dataset = self._partition.dataset
-        metrics.record_receipt(receipt, dataset)
-        metrics.record(metrics.VIDEOS_OPEN, self._tally.videos_open, dataset=dataset)
+        metrics.record_receipt(receipt, self._partition.dataset)
         self._progress.update()
+
+    def _gauges(self) -> list[tuple[metrics.Metric, float]]:
+        return [
+            (metrics.VIDEOS_OPEN, self._tally.videos_open),
+            (metrics.LEASE_RENEWED, self._lease.renewed_us / 1e6),
+        ]
 
     def _give_up_the_rest(self) -> None:
         """Land failures for videos without a complete result, and publish what is open."""

@@ -103,6 +103,7 @@ def forecast(
             "faces": measured.faces,
         },
         "stand_in": stand_in,
+        "decoded_without_gpu": config.decodes_on_gpu and not local_gpus(),
     }
 
 
@@ -170,7 +171,7 @@ def _done(config: Config, job: Job) -> Done | None:
 
 def _probe(job: Job, videos: Sequence[Video]) -> tuple[list[VideoPlan], float]:
     """The plans of the sample and the seconds that took."""
-    decoder = IsolatedDecoder(job.child_settings())
+    decoder = IsolatedDecoder(job.child_settings().without_gpu())
     try:
         if videos:
             decoder.plan(videos[0])  # the first one also starts the process

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from featray.config import Config, cache_dir
-from featray.errors import StorageError
+from featray.errors import ConfigError, StorageError
 from featray.extract.child import ChildSettings
 from featray.faces.detector import DetectorFiles
 from featray.faces.detectors import detector_sha256
@@ -21,6 +21,7 @@ from featray.identity import release_name, result_settings
 from featray.model.checkpoint import Checkpoint
 from featray.model.conventions import Conventions, configured_conventions
 from featray.model.engines import choose
+from featray.model.gpu import has_stand_in
 from featray.model.known import full_spec, recognise
 from featray.model.source import resolve_checkpoint
 from featray.run.session import available_gpus
@@ -29,6 +30,7 @@ from featray.tables.lease import HeldPartition
 from featray.tables.merge import Embedded
 from featray.tables.provenance import WeightsFacts, run_row
 from featray.video.decoders import open_decoder
+from featray.video.nvdec import make_hwaccel
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +108,10 @@ def describe(config: Config, gpus: float | None = None) -> Job:
     """
     derive = Derivation(config.derive) if config.derive.enabled else None  # refuses what it cannot compute
     open_decoder(config.decode.backend)  # one that is not installed is said here, not by every video
-    gpu = expects_gpu(available_gpus(config.cluster) if gpus is None else gpus, config.cluster)
+    if gpus is None:
+        gpus = available_gpus(config.cluster)
+        _refuse_decoding_without_gpu(config, gpus)
+    gpu = expects_gpu(gpus, config.cluster)
     if gpu and config.model.engine == "openvino" and config.cluster.gpus_per_worker != "auto":
         log.warning("model.engine: openvino runs on CPUs; its workers hold cluster.gpus_per_worker GPUs and use none")
         gpu = False
@@ -142,6 +147,21 @@ def describe(config: Config, gpus: float | None = None) -> Job:
         release=release_name(checkpoint.name, settings),
         gpu=gpu,
         derive=derive,
+    )
+
+
+def _refuse_decoding_without_gpu(config: Config, gpus: float) -> None:
+    """ConfigError if decode workers need a GPU and there is none, nor will be."""
+    there = gpus if config.cluster.gpus == "auto" else config.cluster.gpus
+    if config.decode.hwaccel != "none":
+        make_hwaccel()
+    if not config.decodes_on_gpu or there or has_stand_in():
+        return
+    setting = "detect.device: gpu" if config.detect.device == "gpu" else "decode.hwaccel: cuda"
+    fix = "detect.device: cpu" if config.detect.device == "gpu" else "decode.hwaccel: none"
+    raise ConfigError(
+        f"{setting}, but no GPU was found: there is no driver's device here (/dev/nvidia0, /dev/dxg), or the cluster "
+        f"counts none; see `featray doctor`, set {fix}, or say with cluster.gpus how far the cluster grows"
     )
 
 

@@ -45,7 +45,8 @@ class LocalSession:
 
     def __init__(self, cluster: ClusterConfig, stages: StageSettings) -> None:
         self._stages = stages
-        self.workers: Workers = local_workers(local_cpus(), stages.infer.gpu, cluster)
+        decode_gpus = cluster.decode_gpus if stages.child.needs_gpu else 0.0
+        self.workers: Workers = local_workers(local_cpus(), stages.infer.gpu, cluster, decode_gpus)
         self._infer: Infer | None = None
         self._flow: _Flow | None = None
         self._publisher = ThreadPoolExecutor(1, "featray-publish")
@@ -53,8 +54,8 @@ class LocalSession:
 
     @property
     def gpus(self) -> str | None:
-        """The model of the GPU that the network runs on."""
-        return gpu_model() if self._stages.infer.gpu else None
+        """The model of the GPU that the network or decoding runs on."""
+        return gpu_model() if self._stages.infer.gpu or self._stages.child.needs_gpu else None
 
     def __enter__(self) -> Self:
         return self

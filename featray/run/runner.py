@@ -119,7 +119,7 @@ def _execute(
         executor, why = choose_executor(job.config.cluster, lambda: _count(head, rest))
         progress.announce(executor, why, weights_trained=job.checkpoint.weights_trained)
         with progress, open_session(executor, job.config.cluster, job.stage_settings(partition)) as session:
-            row["gpu"] = session.gpus if job.gpu else None
+            row["gpu"] = session.gpus if job.gpu or job.config.decodes_on_gpu else None
             execution = Execution(job, lease, session, progress)
             execution.run(chain(head, rest))
     except BaseException as error:

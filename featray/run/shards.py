@@ -59,7 +59,7 @@ def open_shards(
         manifest, tasks = following
         write_manifest(partition, manifest)
         tally.expect(manifest, tasks)
-        pages = _pages(tasks)
+        pages = in_pages(tasks)
         if not listed_all:
             yield next(pages)
         following = next(shards, None)
@@ -72,13 +72,14 @@ def unfinished_first(tally: Tally, rest: Iterator[list[VideoTask]]) -> Iterator[
     """Videos of open shards that have no complete result, and then what was not listed yet, in pages."""
     tasks = tally.unfinished()
     known = {(task.shard, task.video.video_id) for task in tasks}
-    yield from _pages(tasks)
+    yield from in_pages(tasks)
     for page in rest:  # what is left of the shard that was open last is known already
         if fresh := [task for task in page if (task.shard, task.video.video_id) not in known]:
             yield fresh
 
 
-def _pages(tasks: list[VideoTask]) -> Iterator[list[VideoTask]]:
+def in_pages(tasks: list[VideoTask]) -> Iterator[list[VideoTask]]:
+    """Hand videos on as executors take them, a few at a time."""
     return (tasks[i : i + _PAGE] for i in range(0, len(tasks), _PAGE))
 
 

@@ -24,6 +24,7 @@ from featray.config import Config
 from featray.errors import ModelError
 from featray.extract.isolation import IsolatedDecoder
 from featray.extract.plan import VideoPlan, VideoTask
+from featray.graph.machine import local_gpus
 from featray.graph.rows import Receipt
 from featray.graph.stages import StageSettings
 from featray.identity import work_keys
@@ -85,7 +86,10 @@ def measure(job: Job, good: Sequence[tuple[Video, VideoPlan]]) -> Measured:
         out = Path(folder, "out")
         partition = Partition(open_output(str(out), create=True), job.config.dataset, job.release)
         stages = job.stage_settings(UnheldPartition(partition))
-        stages = replace(stages, child=replace(stages.child, decode=decode))
+        child = stages.child if local_gpus() else stages.child.without_gpu()  # then its time is a CPU's
+        stages = replace(
+            stages, child=replace(child, decode=decode.model_copy(update={"hwaccel": child.decode.hwaccel}))
+        )
         tasks = _stretches(job, stages, [video for video, _ in picked], chosen)
         measured = _work(job, stages, tasks, {v.video_id: frames_promised(plan, job.config) for v, plan in picked})
         _weigh(out, measured)

@@ -48,12 +48,15 @@ class Entry:
 
 
 def content_id(info: dict[str, Any]) -> str:
-    """Name the bytes of a file as far as its storage's listing tells: by etag, or time of modification, and size."""
+    """Name the bytes of a file as far as its storage's listing tells: by hash, etag, or modification time, and size."""
     size = info.get("size")
-    for key in ("ETag", "etag", "md5", "content_md5"):
+    for key in ("blob_id", "xet_hash"):  # of the Hugging Face hub: git's object id of a repository, else of a bucket
+        if info.get(key):
+            return f"{key.partition('_')[0]}:{info[key]}:{size}"
+    for key in ("ETag", "etag", "md5", "content_md5", "Content-MD5", "Digest"):
         if info.get(key):
             return f"etag:{str(info[key]).strip(chr(34))}:{size}"
-    for key in ("mtime", "LastModified", "last_modified", "updated"):
+    for key in ("mtime", "LastModified", "last_modified", "Last-Modified", "updated"):
         if info.get(key) is not None:
             return f"mtime:{info[key]}:{size}"
     return f"size:{size}"

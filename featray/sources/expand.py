@@ -56,6 +56,7 @@ def expand(
         StorageError: the place cannot be listed.
     """
     here, passed = locate(uri, options), passed or PassedOver()
+    here.fs.invalidate_cache()  # of an earlier listing in this process
     for location, info in _files(here, passed, pictures is not None):
         if pictures is None or not is_picture(location.path):
             yield location, info

@@ -15,13 +15,15 @@ from featray.store.storage import Location, locate, opened_as
 _ALIASES: Final = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "local": "file"}
 _PORTS: Final = {"http": ":80", "https": ":443"}
 
+_HUB_TYPES: Final = frozenset({"datasets", "spaces", "models", "buckets"})
+
 
 class Place(NamedTuple):
     """Where a URI leads.
 
     Attributes:
         scheme: one for each kind of storage.
-        host: or bucket; empty for files of this machine.
+        host: or bucket, or repository of the Hugging Face hub; empty for files of this machine.
     """
 
     scheme: str
@@ -35,7 +37,10 @@ def place_of(uri: str) -> Place:
     if not separator:
         return Place("file", "")
     scheme = _ALIASES.get(scheme.lower(), scheme.lower())
-    host = rest.partition("/")[0].lower().removesuffix(_PORTS.get(scheme, "\0"))
+    parts = 1 if scheme != "hf" else 3 if rest.partition("/")[0] in _HUB_TYPES else 2
+    host = "/".join(rest.split("/")[:parts]).lower().removesuffix(_PORTS.get(scheme, "\0"))
+    if scheme == "hf":
+        host = host.partition("@")[0]  # of any revision
     return Place(scheme, "" if scheme == "file" else host)
 
 

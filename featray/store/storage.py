@@ -78,9 +78,17 @@ class Location:
         """`check_parent_inside`, and that the output is there: nothing makes a new one of a part.
 
         Raises:
-            OutputError: a link leads out of it; it was deleted, or never was on this node of a cluster.
+            OutputError: a link leads out of it; it was deleted, or never was on this node of a cluster; it is on a hub
+                or a web server, where nothing can be created on the condition that it is not there.
         """
         self.check_parent_inside()
+        if "hf" in _protocols(self.fs):
+            raise OutputError(
+                f"{self.uri}: tables cannot be written to the Hugging Face hub, where each file is a commit and no run "
+                "can hold a place; write them to a disk or to S3, then run `hf upload`"
+            )
+        if self.is_web:
+            raise OutputError(f"{self.uri}: a web server takes no tables; write them to a disk or to S3")
         if self.root is not None and self.is_local and not os.path.isdir(self.root):
             raise OutputError(
                 f"file://{self.root}: is gone, or is not on this machine ({socket.gethostname()}); it has to be on "
@@ -151,6 +159,8 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
         fs, path = fsspec.core.url_to_fs(opened, **{**_DEFAULT_OPTIONS.get(protocol, {}), **given})
         if opened != uri:
             path = fs._strip_protocol(uri)
+        if protocol == "hf":
+            _check_hub_name(opened, clean)
         if "s3" in _protocols(fs):
             fs.connect()  # asks nobody; without it, wrong options would only come out at the first read
     except ImportError as error:
@@ -199,6 +209,18 @@ def opened_as(uri: str) -> str:
     return uri if head.partition("://")[0] in _CHAINING else head
 
 
+def _check_hub_name(uri: str, clean: str) -> None:
+    from huggingface_hub import parse_hf_uri  # after fsspec, which imports it for this protocol alone
+
+    try:
+        parse_hf_uri(uri)
+    except ValueError:
+        raise StorageError(
+            f"{clean}: names no repository; write hf://datasets/OWNER/NAME/... or, at one of its branches, tags or "
+            "commits, hf://datasets/OWNER/NAME@REVISION/..."
+        ) from None
+
+
 def _is_url(uri: str) -> bool:
     try:
         urlsplit(uri).port  # noqa: B018 - asking for it is what checks it
@@ -224,6 +246,8 @@ _LIBRARIES_ERRORS = (
     ("botocore.exceptions", "BotoCoreError"),
     ("gcsfs.retry", "HttpError"),
     ("google.auth.exceptions", "GoogleAuthError"),
+    ("httpx", "HTTPError"),  # of huggingface_hub, before 2
+    ("httpx2", "HTTPError"),
 )
 
 
@@ -236,6 +260,8 @@ def explain(error: BaseException) -> str:
         return known.text
     if isinstance(error, PermissionError) and error.filename and not error.__cause__:  # of a disk
         return f"access denied; this user (uid {os.getuid()}) lacks the rights: change its owner or mode"
+    if _is_of_hub(error) and _is_denied(error):
+        return "access denied, or there is no such repository; set HF_TOKEN, and accept the terms on its page, if any"
     if _is_denied(error):
         return f"access denied; check the credentials {_WHERE}, and that they have not expired"
     if type(error).__name__ == _NO_CREDENTIALS:
@@ -275,7 +301,16 @@ def unreadable_code(error: BaseException) -> ErrorCode:
 def _is_denied(error: BaseException | None) -> bool:
     """Whether access was refused; fsspec calls a link that answers 403 not found, and keeps the reason as its cause."""
     while error is not None:
-        if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
+        answer = getattr(getattr(error, "response", None), "status_code", None)  # of the hub, of Azure
+        if isinstance(error, PermissionError) or {getattr(error, "status", None), answer} & {401, 403}:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _is_of_hub(error: BaseException | None) -> bool:
+    while error is not None:
+        if type(error).__module__.startswith("huggingface_hub"):
             return True
         error = error.__cause__
     return False
@@ -381,7 +416,7 @@ def list_versions(location: Location, *, suffix: str) -> dict[str, object]:
     return {path: [str(found[path].get(name)) for name in _VERSION] for path in sorted(found) if path.endswith(suffix)}
 
 
-_VERSION = ("size", "ino", "mtime", "created", "ETag", "etag", "generation", "LastModified", "last_modified")
+_VERSION = tuple("size ino mtime created ETag etag generation LastModified last_modified blob_id xet_hash".split())
 """What the filesystems of fsspec tell of an object that changes when it is written; each tells some of them."""
 
 

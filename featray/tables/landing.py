@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,9 +21,12 @@ from featray.extract.plan import Outcome, VideoPlan, check_failures, parse_plan
 from featray.records import Count, Micros, RecordName, SmallCount, VideoId, WorkKey, dump, load
 from featray.schema import EMBEDDED_SCHEMA, FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
+from featray.video.repeats import DIGEST_BYTES
 from featray.video.shots import THUMBNAIL_BYTES
 
 _HEADER = b"featray.landing"
+
+_COMPRESSED_FROM_BYTES: Final = 128 << 10
 _NEVER_NULL = {"frame_index", "faces", "box_x1", "box_y1", "box_x2", "box_y2"}
 _DAMAGED = "damaged; delete its folder, and the next run does this video again"
 
@@ -104,7 +108,9 @@ def write_part(folder: Location, header: PartHeader, faces: pa.Table, frames: pa
         lost: whether it stands for a unit that gave no result and was given up.
     """
     sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    # Each column is compressed on its own, and of a few rows of 200 columns that takes most of the time to land them.
+    small = faces.nbytes + frames.nbytes < _COMPRESSED_FROM_BYTES
+    options = pa.ipc.IpcWriteOptions(compression=None if small else "zstd")
     described = faces.schema.with_metadata({_HEADER: dump(header)})
     with pa.ipc.new_stream(sink, described, options=options) as stream:
         stream.write_table(faces.cast(described))
@@ -146,8 +152,9 @@ def _whole_schema(faces: pa.Table) -> pa.Schema:
 def _checked(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """The rows, if they are what a schema says; ValueError if they are not. Columns that came later are null."""
     rows.validate(full=True)  # offsets and lengths, which nothing checks as they are read
+    there = set(rows.column_names)  # a list that Arrow makes each time
     for column in schema:
-        if column.name not in rows.column_names:
+        if column.name not in there:
             rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
     rows = rows.select(schema.names).cast(schema).replace_schema_metadata(None)
     for name in _NEVER_NULL.intersection(schema.names):
@@ -158,8 +165,9 @@ def _checked(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def _checked_frames(frames: pa.Table) -> pa.Table:
     frames = _checked(frames, FRAMES_SCHEMA)
-    if set(pc.unique(pc.binary_length(frames["thumbnail"])).to_pylist()) - {None, THUMBNAIL_BYTES}:
-        raise ValueError("a thumbnail of another size")
+    for name, size in (("thumbnail", THUMBNAIL_BYTES), ("digest", DIGEST_BYTES)):
+        if set(pc.unique(pc.binary_length(frames[name])).to_pylist()) - {None, size}:
+            raise ValueError(f"a {name} of another size")
     if pc.any(pc.and_(pc.is_null(frames["pts_us"]), pc.is_null(frames["source_name"]))).as_py():
         raise ValueError("pts_us is null")  # but of a picture, which need not have a time
     return frames

@@ -189,6 +189,8 @@ def _begin(output: Output, marker: Location, create: bool) -> None:
     if not create:
         missing = f"is no featray output (no {INTERNAL}/output.json)"
         raise OutputError(f"{output.root.uri}: {missing}; name the output.uri of a run")
+    if occupied and exists(marker):  # of several that begin the same output at once, another was faster
+        return
     if occupied:
         raise OutputError(f"{output.root.uri}: is not empty and no featray output; name an empty folder or prefix")
     if marker.is_local:

@@ -31,6 +31,9 @@ the write lies a moment in which it could be paused. What then gets through is h
   the next run; landed parts are the same whoever lands them; a run's own commit, published twice
   by a retried task, is found there and finished.
 
+Nobody needs a lease to land results, since those are the same whoever lands them: a run's parts (`run/part.py`) work
+beside each other without one, and publish nothing.
+
 What is left: without conditional PUT a commit may arrive between cancelling and publishing again
 (the next run finds videos twice and drops the older rows), and a rewrite of an older commit that
 was held up for over 90 s between question and PUT may undo a newer one (`featray verify` tells).
@@ -128,6 +131,7 @@ class Lease:
 
     Attributes:
         partition: what is held.
+        renewed_us: when it was last taken or renewed, by this machine's clock, in microseconds since 1970.
         standing: asked at each renewal how far the run is, for `featray status`; None for what is no run.
     """
 
@@ -137,6 +141,7 @@ class Lease:
         self.partition = HeldPartition(
             partition.output, partition.dataset, partition.release, holder.number, holder.token
         )
+        self.renewed_us = holder.renewed_us
         self._holder = holder
         self._lost: LeaseError | None = None
         self._stopped = threading.Event()
@@ -195,6 +200,7 @@ class Lease:
         standing = self.standing() if self.standing else None
         record = replace(self._holder, renewed_us=time.time_ns() // 1000, released=released, standing=standing)
         write_bytes(self.partition.lease(record.number), dump(record))
+        self.renewed_us = record.renewed_us
 
 
 def hold(partition: Partition, run_id: str) -> Lease:

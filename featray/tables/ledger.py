@@ -106,9 +106,9 @@ def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str, problem
 
 def landed_faces(faces: pa.Table, columns: dict[str, NDArray[np.float32]]) -> pa.Table:
     """Detected faces with the network's columns; a checkpoint without blendshapes leaves theirs null."""
-    arrays = []
+    arrays, known = [], set(faces.column_names)
     for field in LANDED_SCHEMA:
-        if field.name in faces.column_names:
+        if field.name in known:
             arrays.append(faces[field.name])
         elif field.name not in columns:
             arrays.append(pa.nulls(faces.num_rows, field.type))

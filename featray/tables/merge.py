@@ -177,17 +177,18 @@ def _with_constants(rows: pa.Table, constants: dict[str, str | None]) -> pa.Tabl
 
 
 class _Borders:
-    """Says whether there is a cut between units; within them it is known when they land."""
+    """Says whether there is a cut between units, or a picture goes on; inside them that is known when they land."""
 
     def __init__(self) -> None:
         self._before: bytes | None = None
+        self._runs = _Runs()
 
     def complete(self, part: Part) -> Part:
-        """The part with the `shot_cut` of its unit's first frame; parts come in order.
+        """The part with its unit's first `shot_cut`, and `repeats` as of the whole video; parts come in order.
 
-        It stays null behind a unit that broke off.
+        `shot_cut` stays null behind a unit that broke off, and no picture goes on there.
         """
-        frames = part.frames
+        frames = self._runs.complete(part)
         # The pictures of an unrelated sequence say themselves that they are cuts.
         if frames.num_rows and part.header.part == 0 and frames["shot_cut"][0].as_py() is None:
             cuts = [
@@ -208,6 +209,37 @@ class _Borders:
         if self._before is None or thumbnail is None:
             return None
         return is_cut(read_thumbnail(self._before), read_thumbnail(thumbnail))
+
+
+class _Runs:
+    """Joins runs of frames with one picture where a unit begins with the picture that the one before it ends with."""
+
+    def __init__(self) -> None:
+        self._digest: bytes | None = None
+        self._first_index = -1
+        """Of the run that the frame before belongs to."""
+        self._joined = -1, -1
+        """The unit's first frame, and the first one of its run."""
+
+    def complete(self, part: Part) -> pa.Table:
+        """The frames of a part with `repeats` over the whole video; parts come in order."""
+        frames = part.frames
+        if not frames.num_rows:
+            if part.header.outcome is not None and part.outcome.failures:
+                self._digest = None
+            return frames
+        indices, repeats = frames["frame_index"].to_numpy(), frames["repeats"]
+        if part.header.part == 0:
+            digest = frames["digest"][0].as_py()
+            goes_on = digest is not None and digest == self._digest
+            self._joined = indices[0], self._first_index if goes_on else indices[0]
+        first, joined = self._joined
+        firsts = repeats.fill_null(-1).to_numpy()
+        firsts = np.where(firsts < 0, indices, firsts)
+        firsts = np.where(firsts == first, joined, firsts)
+        self._digest, self._first_index = frames["digest"][-1].as_py(), firsts[-1]
+        place = frames.schema.get_field_index("repeats")
+        return frames.set_column(place, "repeats", pa.array(firsts, pa.int32(), mask=firsts == indices))
 
 
 def _track(part: Part, tracker: Tracker) -> NDArray[np.int32]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from featray.errors import OutputError
+from featray.errors import NotFound, OutputError
 from featray.records import RecordName
 from featray.schema import arrow_schema
 from featray.store.scratch import scratch_folder
@@ -40,6 +41,12 @@ def write_marker(partition: Partition, row: dict[str, Any]) -> None:
     write_bytes(marker(partition, row["run_id"]), text.encode())
 
 
+def end_part(partition: Partition, run_id: str, facts: dict[str, Any]) -> None:
+    """Note how a part ended, in its marker; nothing if a run that published meanwhile has written its row."""
+    with suppress(NotFound):
+        write_marker(partition, {**parse_marker(partition, run_id, read_bytes(marker(partition, run_id))), **facts})
+
+
 def end_run(partition: HeldPartition, row: dict[str, Any]) -> None:
     """Write the final row of a run, in a file of its own: until its commit is there, the first one counts."""
     _write_row(partition, row, final=True)
@@ -54,14 +61,14 @@ def _forget(partition: HeldPartition, run_id: str) -> None:
 
 
 def close_killed_runs(partition: HeldPartition) -> int:
-    """Give runs that ended without a word their final row; how many there were."""
+    """Give parts, and runs that ended without a word, their final row; how many there were."""
     rows = running_rows(partition)
     for row in rows:
         commit = read_commit(partition, f"run-{row['run_id']}")
         if commit is not None and any(f"part-{row['run_id']}-end-" in file.path for file in commit.files):
             _forget(partition, row["run_id"])  # it ended, and was killed while it tidied up
         else:
-            end_run(partition, {**row, "status": "interrupted"})
+            end_run(partition, row if row["finished_at"] else {**row, "status": "interrupted"})
     return len(rows)
 
 
@@ -73,7 +80,8 @@ def parse_marker(partition: Partition, run_id: str, text: bytes) -> dict[str, An
     """
     try:
         row = json.loads(text)
-        row["started_at"] = datetime.fromisoformat(row["started_at"])
+        for name in ("started_at", "finished_at"):
+            row[name] = datetime.fromisoformat(row[name]) if row.get(name) else None
         (row,) = pa.Table.from_pylist([row], schema=arrow_schema("runs")).to_pylist()
     except (RecursionError, TypeError, KeyError, AttributeError, OverflowError, pa.ArrowException) as error:
         raise ValueError("is no row of `runs`") from error

@@ -217,6 +217,14 @@ _FACES_OF_FRAMES = """
            AND (n.first_us IS DISTINCT FROM f.pts_us OR n.last_us IS DISTINCT FROM f.pts_us))
 """
 
+_REPEATS = """
+    SELECT f.video_id, f.frame_index, NULL AS face_index,
+           'frames.repeats is ' || f.repeats || ', which is no earlier frame whose own is null' AS text
+    FROM frames f LEFT JOIN frames first ON (first.video_id, first.frame_index) = (f.video_id, f.repeats)
+    WHERE f.repeats IS NOT NULL
+      AND (first.video_id IS NULL OR first.repeats IS NOT NULL OR first.frame_index >= f.frame_index)
+"""
+
 _STATUS = """
     SELECT video_id, NULL AS frame_index, NULL AS face_index,
            'status ' || v.status || ', error_code ' || coalesce(v.error_code, 'null') || ', '
@@ -299,6 +307,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _per_video("faces", "faces", "count(*)", "rows in faces"),
     _per_video("tracks", "faces", "count(DISTINCT track_id)", "tracks in faces"),
     Rule(("frames", "faces"), _FACES_OF_FRAMES),
+    Rule(("frames",), _REPEATS),
     _same_faces("blendshapes"),
     _same_faces("mesh"),
     *(_known_video(table) for table in ("faces", "frames", "errors")),

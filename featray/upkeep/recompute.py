@@ -149,7 +149,7 @@ class _Repeat:
         # On this machine's CPU.
         self._infer = Infer(InferSettings.of(self._config.model, **recorded, gpu=False, conventions=conventions))
         self._bounds = repeat_bounds(self._infer.checkpoint_config, row["precision"])
-        child = ChildSettings.of(self._config)
+        child = ChildSettings.of(self._config).without_gpu()
         settings = result_settings(
             self._config,
             weights_sha256=row["weights_sha256"],
@@ -160,7 +160,7 @@ class _Repeat:
         if settings_hash(settings) != row["config_hash"]:
             raise ModelError("its settings give other results in this version of featray; use the one in `runs`")
         prepare_detector(child.detect, child.detector_files)
-        self._decoder = IsolatedDecoder(replace(child, decode=decode))
+        self._decoder = IsolatedDecoder(replace(child, decode=decode).without_gpu())
 
     def __enter__(self) -> _Repeat:
         return self
@@ -223,7 +223,7 @@ class _Repeat:
         indices = [i for i, key in enumerate(keys) if key in wanted]
         if not indices:
             return
-        fewer = replace(chunk, chips=np.ascontiguousarray(chunk.chips[indices]), faces=chunk.faces.take(indices))
+        fewer = chunk.of_faces(np.asarray(indices))
         (result,) = self._infer(chunk_row("", fewer))
         faces: pa.Table = read_stream(result["faces"][0].as_buffer())
         yield from zip((keys[i] for i in indices), faces.to_pylist(), strict=True)

@@ -20,6 +20,7 @@ from pydantic import Field
 from featray.errors import ErrorCode, VideoError
 from featray.records import Count
 from featray.video.ending import end_of_packets, missing_end
+from featray.video.nvdec import check_nvdec, make_hwaccel
 from featray.video.reader import Reader
 from featray.video.sniff import sniff
 from featray.video.structure import has_fragments
@@ -77,26 +78,32 @@ class Header:
 
 
 @contextmanager
-def open_video(file: IO[bytes], *, num_threads: int = 1, max_pixels: int | None = None) -> Iterator[tuple[Any, Any]]:
+def open_video(
+    file: IO[bytes], *, num_threads: int = 1, max_pixels: int | None = None, hwaccel: str = "none"
+) -> Iterator[tuple[Any, Any]]:
     """Open a container and its main video stream.
 
     Args:
         file: seekable binary file; only ever read.
         num_threads: of the decoder. One: a machine is filled by workers, not by threads of one.
         max_pixels: frame area above which a video is refused, before and while it is decoded; None for FFmpeg's limit.
+        hwaccel: `cuda` reconstructs pictures on the GPU; see nvdec.py.
 
     Yields:
         PyAV's container and stream.
 
     Raises:
         VideoError: not a video, no video stream, too large, or a codec that this FFmpeg lacks.
+        ModelError: the GPU cannot be used any more.
     """
     reader = Reader(file)
     reader.size_bytes = end_of_packets(reader)
     limits = {"max_pixels": str(max_pixels)} if max_pixels else {}
     try:
-        container = _open(reader, limits)
+        container = _open(reader, limits, hwaccel)
     except VideoError as error:
+        if hwaccel != "none":
+            check_nvdec()  # or a GPU that is lost would pass for videos that are none
         raise _explained(reader, error) from None
     with container:
         try:
@@ -189,9 +196,10 @@ def unread_tail(container: Any, stream: Any) -> str | None:
     return missing_end(reader, name, landmark)
 
 
-def _open(reader: Reader, options: dict[str, str]) -> Any:
+def _open(reader: Reader, options: dict[str, str], hwaccel: str = "none") -> Any:
+    on_gpu = None if hwaccel == "none" else make_hwaccel()
     with video_errors("opening"):
-        return av.open(reader, mode="r", options={**_OPTIONS, **options}, metadata_errors="replace")
+        return av.open(reader, mode="r", options={**_OPTIONS, **options}, metadata_errors="replace", hwaccel=on_gpu)
 
 
 def _size(file: IO[bytes], stream: Any) -> tuple[int, int]:

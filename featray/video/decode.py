@@ -21,6 +21,7 @@ from featray.errors import ErrorCode
 from featray.video.clock import Clock
 from featray.video.container import open_video, refuse_huge, unread_tail, video_errors
 from featray.video.frame import Frame
+from featray.video.nvdec import as_from_cpu
 from featray.video.pictures import Pictures, damage_report
 from featray.video.shape import SQUARE, PixelShapes
 from featray.video.tone import ToneMap, transfer_name
@@ -115,13 +116,15 @@ class _StartNotMetError(Exception):
 def _decode_opened(
     file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount, stride: int, *, seek: bool
 ) -> Iterator[Frame]:
-    with open_video(file, max_pixels=settings.max_pixels) as (container, stream), video_errors("decoding"):
+    opened = open_video(file, max_pixels=settings.max_pixels, hwaccel=settings.hwaccel)
+    with opened as (container, stream), video_errors("decoding"):
         context, shapes = stream.codec_context, PixelShapes(stream)
         begin = _from_keyframe if seek else _from_beginning
         pictures, source = begin(container, stream, unit, shapes)
         sampler, bounds = Sampler(settings.sample, stream.time_base, unit), Bounds(unit, stride)
         begun, beyond = False, None
-        for index, ticks, picture in _numbered(source, stream, unit):
+        for index, ticks, given in _numbered(source, stream, unit):
+            picture = given if settings.hwaccel == "none" else as_from_cpu(given)
             taken = sampler.takes(index, ticks)
             place = bounds.place(index, ticks, sampled=taken)
             pts_us = round(ticks * stream.time_base * 1_000_000)

@@ -17,7 +17,7 @@ import numpy as np
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
-from featray.video.frame import Frame
+from featray.video.frame import Frame, reformat
 
 WIDTH_PX: Final = 64
 HEIGHT_PX: Final = 36
@@ -48,9 +48,7 @@ _NOISE_VARIANCE = 25.0
 
 def thumbnail(frame: Frame) -> NDArray[np.uint8]:
     """Luma and chroma of a frame as it is stored, uint8 `[3, 36, 64]`, each pixel the mean of what it covers."""
-    small = frame.picture.reformat(
-        width=WIDTH_PX, height=HEIGHT_PX, format="yuv444p", interpolation=Interpolation.AREA, threads=1
-    )
+    small = reformat(frame.picture, "yuv444p", Interpolation.AREA, width=WIDTH_PX, height=HEIGHT_PX)
     image: NDArray[np.uint8] = small.to_ndarray()
     return image
 

@@ -134,6 +134,6 @@ def transport_layout(reader: Reader) -> TransportLayout | None:
     head = reader.read_at(0, 204 * 6)
     for length, lead in ((188, 0), (192, 4), (204, 0)):
         for offset in range(length):
-            if len(head) > offset + 4 * length and all(head[offset + i * length] == 0x47 for i in range(5)):
+            if head[offset : offset + 4 * length + 1 : length] == b"\x47" * 5:
                 return TransportLayout(length, lead, offset)
     return None

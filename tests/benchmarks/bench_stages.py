@@ -43,6 +43,8 @@ from featray.tables.layout import Partition, open_output
 from featray.tables.lease import UnheldPartition
 from featray.tables.publish import PublishSettings, publish_shard
 from featray.video.decode import DecodeAccount, decode_pyav
+from featray.video.frame import Frame
+from featray.video.repeats import same_picture
 from tests.benchmarks import clips
 
 _ROUNDS = 3
@@ -57,8 +59,14 @@ _PUBLISHED_FACES_PER_S = {"RTX 3090": 202.0, "RTX PRO 6000": 355.0}
 the least that a GPU takes."""
 
 
-def measure(clip: Path, every: int) -> dict[str, Any]:
-    """Stages up to the chips; the middle of some rounds, in each of which decoding alone and all of it take turns."""
+def measure(clip: Path, every: int, compare: bool = True) -> dict[str, Any]:
+    """Stages up to the chips; the middle of some rounds, in each of which decoding alone and all of it take turns.
+
+    Args:
+        clip: of which all frames are taken.
+        every: `detect.every`.
+        compare: whether frames that repeat are looked for.
+    """
     settings = DecodeConfig()
     (video,) = list_videos(InputConfig(uris=[str(clip)]))
     plan = plan_video(video, settings, {}, every)
@@ -73,26 +81,45 @@ def measure(clip: Path, every: int) -> dict[str, Any]:
         start = time.process_time()
         chunks: list[tuple[UnitTask, Chunk]] = []
         for task in VideoTask(video, "key" * 20, "shard").units(plan, {}):
-            for chunk in extract_chunks(task, partial(open_source, video, {}), settings, detector, every):
+            for chunk in extract_chunks(task, partial(open_source, video, {}), settings, detector, every, compare):
                 chunks.append((task, chunk))
         whole = time.process_time() - start
         outcomes = [chunk.outcome for _, chunk in chunks if chunk.last]
         seconds = {stage: sum(o.seconds.get(stage, 0) for o in outcomes) for stage in ("detect", "crop")}
         rounds.append({"decode": decode, "whole": whole, **seconds, "times_decode": sum(seconds.values()) / decode})
+    least = {name: min(one[name] for one in rounds) for name in ("decode", "whole")}
     middle = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-    faces = sum(len(chunk.chips) for _, chunk in chunks)
+    faces = sum(chunk.faces.num_rows for _, chunk in chunks)
     rows = [chunk_row(dump(task).decode(), chunk) for task, chunk in chunks]
     return {
         "frames": frames,
         "faces": faces,
         "detected_share": sum(outcome.frames_detected for outcome in outcomes) / frames,
+        "chips_a_face": sum(len(chunk.chips) for _, chunk in chunks) / max(1, faces),
         "decode_ms_a_frame": 1000 * middle["decode"] / frames,
         "detect_ms_a_frame": 1000 * middle["detect"] / frames,
         "crop_ms_a_face": 1000 * middle["crop"] / max(1, faces),
         "decode_detect_crop_ms_a_frame": 1000 * middle["whole"] / frames,
         "detect_and_crop_times_decode": middle["times_decode"],
+        "least_decode_detect_crop_times_decode": least["whole"] / least["decode"],
         "bytes_a_face_through_the_object_store": sum(row.nbytes for row in rows) / max(1, faces),
     }
+
+
+def measure_comparing(clip: Path) -> dict[str, float]:
+    """What it costs to look whether a frame repeats the one before."""
+    (video,) = list_videos(InputConfig(uris=[str(clip)]))
+    (unit, *_) = plan_video(video, DecodeConfig(), {}).units
+    before: Frame | None = None
+    taken, repeats = [], 0
+    with clip.open("rb") as file:
+        for frame in decode_pyav(file, unit, DecodeConfig(), DecodeAccount()):
+            if before is not None:
+                start = time.process_time()
+                repeats += same_picture(before, frame)
+                taken.append(time.process_time() - start)
+            before = frame
+    return {"repeat_share": repeats / len(taken), "compare_us_a_frame": 1e6 * statistics.median(taken)}
 
 
 def synthetic() -> Checkpoint:
@@ -139,7 +166,7 @@ def measure_tables(clip: Path, folder: Path) -> dict[str, float]:
     detector, land, landing, faces = open_detector(DetectConfig()), LandParts(partition, "run", 1), 0.0, 0
     for unit in task.units(plan, {}):
         for chunk in extract_chunks(unit, partial(open_source, video, {}), settings, detector):
-            faces += len(chunk.chips)
+            faces += chunk.faces.num_rows
             for row in infer(chunk_row(dump(unit).decode(), chunk)):
                 start = time.process_time()
                 land(row)
@@ -158,15 +185,32 @@ def cores_per_gpu(stages: dict[str, Any]) -> dict[str, dict[str, float]]:
     return cores
 
 
+def measure_repeats(folder: Path, made: dict[str, Path]) -> dict[str, Any]:
+    """What frames that repeat save, and what looking for them costs where none does."""
+    repeating = {
+        "360p MJPEG, each picture twice": clips.doubled(folder / "doubled.avi"),
+        "720p, a still screen": clips.still_screen(folder / "still.mp4"),
+    }
+    found: dict[str, Any] = {}
+    for name, clip in {**repeating, **made}.items():
+        found[name] = measure_comparing(clip)
+        if name in repeating:
+            found[name] |= {f"compare {on}": measure(clip, 1, on) for on in (False, True)}
+    return found
+
+
 def measure_all(folder: Path, *, of_job: bool) -> dict[str, Any]:
     """Every stage on every clip; `of_job`: on the one that bench_job runs, with the engines that it runs."""
     made = {"360p, 1 face": clips.plain(folder / "plain.mp4")}
     if not of_job:
         made["1080p, 1 face"] = clips.full_hd(folder / "hd.mp4")
         made["1080p from a camera, 1 face"] = clips.full_hd_from_camera(folder / "camera.mp4")
+        made["1080p from a camera, 1 small face"] = clips.small_face_from_camera(folder / "small.mp4")
+        made["4K from a camera, 1 small face"] = clips.small_face_from_camera(folder / "uhd.mp4", 3840, frames=32)
         made["1080p, 5 faces"] = clips.five_faces(folder / "five.mp4")
     return {
         "stages": {f"{name}, every {every}": measure(clip, every) for name, clip in made.items() for every in (1, 5)},
+        "repeats": {} if of_job else measure_repeats(folder, made),
         "infer_ms_a_face": measure_engines(made["360p, 1 face"], _OF_JOB if of_job else (*_OF_JOB, ("torch", "fp32"))),
         "tables": measure_tables(made["360p, 1 face"], folder),
     }
@@ -185,6 +229,12 @@ def main() -> None:
         print(name)
         for key in keys:
             print(f"    {key:40} {stage[key]:12,.2f}")
+    for name, repeats in found["repeats"].items():
+        print(f"{name}: {repeats['repeat_share']:.0%} repeat, looking {repeats['compare_us_a_frame']:.0f} µs a frame")
+        for on in ("compare False", "compare True"):
+            if on in repeats:
+                ms, chips = (repeats[on][key] for key in ("decode_detect_crop_ms_a_frame", "chips_a_face"))
+                print(f"    {on}: decode, detect and crop {ms:.2f} ms a frame, {chips:.2f} chips a face")
     for key, value in {**found["infer_ms_a_face"], **found["tables"]}.items():
         print(f"{key:44} {value:12,.2f} {'ms a face' if ' ' in key else ''}")
     found["cores_per_gpu_predicted"] = cores_per_gpu(found["stages"])

@@ -40,6 +40,26 @@ def full_hd_from_camera(place: Path) -> Path:
     return _ffmpeg(place, [], ["-vf", noisy, "-frames:v", "96", "-c:v", "libx264", "-b:v", "12M"])
 
 
+def doubled(place: Path) -> Path:
+    """The bundled clip as MJPEG, 48 frames a second of its 24, 192 frames: each picture comes twice."""
+    return _ffmpeg(place, [], ["-vf", "fps=48", "-frames:v", "192", "-c:v", "mjpeg", "-q:v", "3"])
+
+
+def still_screen(place: Path) -> Path:
+    """One picture of it at 1280x720 for 96 frames, as a lossless screen recording has it."""
+    still = "select=eq(n\\,40),loop=95:1,setpts=N/24/TB,scale=1280:720"
+    return _ffmpeg(place, [], ["-vf", still, "-frames:v", "96", "-c:v", "libx264", "-qp", "0", "-preset", "ultrafast"])
+
+
+def small_face_from_camera(place: Path, width_px: int = 1920, *, frames: int = 96) -> Path:
+    """A face a sixth of the picture wide, with a sensor's noise: 16 Mbit/s at 1920 px, 64 at 3840."""
+    across = width_px // 3
+    height_px = width_px * 9 // 16
+    noisy = f"scale={across}:-2,pad={width_px}:{height_px}:-1:-1:color=0x707880,noise=alls=7:allf=t"
+    rate = ["-b:v", f"{16 * width_px**2 // 1920**2}M"]
+    return _ffmpeg(place, [], ["-vf", noisy, "-frames:v", str(frames), "-c:v", "libx264", *rate])
+
+
 def five_faces(place: Path) -> Path:
     """Five copies of the face side by side in 1920x1080, 96 frames."""
     face = "[0:v]crop=360:360:240:0,scale=384:384,split=5[a][b][c][d][e]"

@@ -132,6 +132,15 @@ def test_it_holds_no_secret_and_reaches_nobody(attack, web, monkeypatch):
     assert found["core"] == [0, 0] and found["files"] <= 256 and found["file_bytes"] <= 1 << 30
 
 
+FOUR_CHIPS = """
+import json, os
+from featray.schema import DETECTED_SCHEMA
+connection.send_bytes(b"A" + json.dumps({"part": 0, "last": False, "chips": 4, "outcome": {}}).encode())
+rows = [dict.fromkeys(DETECTED_SCHEMA.names) | {"chip": chip} for chip in range(4)]
+connection.send_bytes(b"A" + json.dumps(rows).encode())
+connection.send_bytes(b"A[]")
+"""
+
 ANSWERS = {
     "a pickle": "import os, pickle\n"
     "class Evil:\n"
@@ -152,10 +161,19 @@ connection.send_bytes(b"A" + json.dumps({"part": 0, "last": True, "chips": 10**9
 connection.send_bytes(b"A[]")
 connection.send_bytes(b"A[]")
 """,
+    "less chips than it said": FOUR_CHIPS + "os.write(connection.fileno(), bytes(3 * 196608))\nos._exit(0)",
     "rows of other columns": """
 import json
 connection.send_bytes(b"A" + json.dumps({"part": 0, "last": True, "chips": 0, "outcome": {}}).encode())
 connection.send_bytes(b'A[{"a": 1}]')
+connection.send_bytes(b"A[]")
+""",
+    "a face of a chip that is not there": """
+import json
+from featray.schema import DETECTED_SCHEMA
+row = dict.fromkeys(DETECTED_SCHEMA.names) | {"chip": 3}
+connection.send_bytes(b"A" + json.dumps({"part": 0, "last": True, "chips": 0, "outcome": {}}).encode())
+connection.send_bytes(b"A" + json.dumps([row]).encode())
 connection.send_bytes(b"A[]")
 """,
     "a part that does not follow": """
@@ -180,3 +198,15 @@ def test_what_it_sends_costs_its_unit_and_not_the_next(answer, attack, face_clip
     (good,) = next(units)
     assert not good.outcome.failures and len(good.chips) == 4
     assert not attack.with_name("attack.py.ran").exists()
+
+
+def test_more_chips_than_it_said_are_not_taken(attack, face_clip):
+    """It says four, and goes on for as long as anybody listens."""
+    attack.write_text(FOUR_CHIPS + "while True:\n    os.write(connection.fileno(), bytes(1 << 20))")
+    units = decoded(str(face_clip), {}, times=2)
+    *said, bad = next(units)
+    assert [len(chunk.chips) for chunk in said] == [4] and not len(bad.chips)
+    assert [code for _, code, _ in bad.outcome.failures] == [ErrorCode.DECODER_CRASHED]
+    attack.unlink()
+    (good,) = next(units)
+    assert not good.outcome.failures and len(good.chips) == 4

@@ -21,7 +21,7 @@ from tests.fixtures import s3
 from tests.fixtures.runs import make_config, run_here
 from tests.fixtures.web import Ranges, served
 
-KEYS = {"key": "test", "secret": "test"}
+KEYS = s3.KEYS
 IMPATIENT = {"connect_timeout": 5, "read_timeout": 3, "retries": {"max_attempts": 8, "mode": "standard"}}
 VIDEOS = 5
 

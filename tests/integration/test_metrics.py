@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import threading
 import time
 from collections import defaultdict
 from urllib.request import urlopen
@@ -9,13 +10,15 @@ from urllib.request import urlopen
 import pytest
 import ray
 
-from featray.graph.metrics import METRICS
+from featray.graph import metrics
+from featray.graph.metrics import METRICS, QUEUE_DEPTH, VIDEOS_OPEN, kept, record
 from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from tests.fixtures.runs import make_config, silent
 
-_SAMPLE = re.compile(r"^(ray_featray_\w+)\{(.*)\} (\S+)$")
+_SAMPLE = re.compile(r"^(ray_\w+)\{(.*)\} (\S+)$")
+_TAGS = ("dataset", "stage", "status", "Location", "Name", "State")
 
 
 def scrape():
@@ -26,7 +29,7 @@ def scrape():
         for line in answer.read().decode().splitlines():
             if found := _SAMPLE.match(line):
                 labels = dict(re.findall(r'(\w+)="([^"]*)"', found[2]))
-                own = tuple(labels[name] for name in ("dataset", "stage", "status") if name in labels)
+                own = tuple(labels[name] for name in _TAGS if name in labels)
                 values[found[1], *own] += float(found[3])
     return values
 
@@ -40,14 +43,27 @@ def measured(cluster, clips, tmp_path_factory):
     (folder / "notes.mp4").write_text("this is no video\n" * 100)
     decode = {"sample": {"every": 24}, "unit_frames": 16}
     out = tmp_path_factory.mktemp("out") / "tables"
-    summary = run(make_config([f"{folder}/*.mp4"], out, dataset="measured", decode=decode), silent())
+    seen = defaultdict(float)
+    ended = threading.Event()
+
+    def look():
+        while not ended.wait(0.5):
+            seen.update(scrape())  # gauges of workers go with them
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        summary = run(make_config([f"{folder}/*.mp4"], out, dataset="measured", decode=decode), silent())
+    finally:
+        ended.set()
+        looking.join()
     expected = ("ray_featray_videos_total", "measured", "ok")
     for _ in range(60):  # workers report once a second
         values = scrape()
         if values[expected] == 2 and values["ray_featray_stage_seconds_count", "infer"] >= 3:
             break
         time.sleep(0.5)
-    return summary, out, values
+    return summary, out, defaultdict(float, seen | values)
 
 
 def test_totals_are_the_tables(measured):
@@ -70,7 +86,7 @@ def test_units_and_videos_are_counted_by_status(measured):
         assert values["ray_featray_videos_total", "measured", status] == count
     assert values["ray_featray_units_total", "measured", "landed"] >= 3
     assert values["ray_featray_units_total", "measured", "failed"] == 1
-    assert values["ray_featray_videos_open", "measured"] == 0
+    assert ("ray_featray_videos_open", "measured") in values
 
 
 def test_every_stage_was_timed(measured):
@@ -84,5 +100,39 @@ def test_every_stage_was_timed(measured):
 
 def test_every_metric_is_exported_under_the_name_it_says(measured):
     _, _, values = measured
-    found = {key[0] for key in values}
+    found = {key[0] for key in values if key[0].startswith("ray_featray_")}
     assert found == {name for metric in METRICS for name in metric.exported}
+
+
+def test_what_alerts_and_dashboard_ask_of_ray_is_there(measured):
+    _, _, values = measured
+    assert {key[0] for key in values} >= {
+        "ray_node_cpu_utilization", "ray_node_mem_used", "ray_node_disk_usage", "ray_node_disk_free"
+    }  # fmt: skip
+    places = {key[1] for key in values if key[0] == "ray_object_store_memory"}
+    assert places == {"MMAP_SHM", "MMAP_DISK", "SPILLED", "WORKER_HEAP"}
+    assert ("ray_resources", "object_store_memory", "USED") in values
+    assert values["ray_resources", "object_store_memory", "AVAILABLE"] > 0
+
+
+def test_the_lease_is_seen_to_be_renewed(measured):
+    _, _, values = measured
+    assert 0 < time.time() - values["ray_featray_lease_renewed_seconds", "measured"] < 600
+
+
+def test_a_run_that_stands_still_is_still_seen(cluster, monkeypatch):
+    """Ray exports a gauge that is set once for two of its reports, here of a second each; those of a run are kept."""
+    monkeypatch.setattr(metrics, "_KEPT_SECONDS", 0.5)
+    record(QUEUE_DEPTH, 7)
+    once, again = ("ray_featray_queue_depth",), ("ray_featray_videos_open", "kept")
+    with kept(lambda: [(VIDEOS_OPEN, 7)], dataset="kept"):
+        assert _comes_to(lambda values: once in values and values.get(again) == 7)
+        assert _comes_to(lambda values: once not in values and values.get(again) == 7), "kept() can go"
+
+
+def _comes_to(there):
+    for _ in range(60):
+        if there(scrape()):
+            return True
+        time.sleep(0.5)
+    return False

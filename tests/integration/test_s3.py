@@ -31,7 +31,7 @@ def endpoint():
 
 @pytest.fixture(scope="module")
 def options(endpoint):
-    return {"endpoint_url": endpoint, "key": "test", "secret": "hunter2"}
+    return {"endpoint_url": endpoint, **s3.KEYS}
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_an_index_at_the_end_costs_few_requests_and_a_unit_few_bytes(bucket, end
     bucket.put_file(str(long_clip), "long/long.mp4")
     size = long_clip.stat().st_size
     proxy = s3.Proxy(endpoint, every=1 << 30, stall_seconds=0)
-    options = {"endpoint_url": proxy.url, "key": "test", "secret": "hunter2"}
+    options = {"endpoint_url": proxy.url, **s3.KEYS}
     settings = DecodeConfig(unit_frames=64)
     try:
         (video,) = list_videos(InputConfig(uris=["s3://long/long.mp4"], storage_options=options))

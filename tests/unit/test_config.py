@@ -46,7 +46,15 @@ def test_sample_takes_three_forms(written, parsed):
         ("inputs", {}, "inputs: unknown key, did you mean input?; allowed here: dataset, input"),
         ("min_score", 0.4, "min_score: unknown key, did you mean detect.min_score?; allowed here: dataset"),
         ("decode.min_scor", 0.4, "decode.min_scor: unknown key, did you mean detect.min_score?; allowed here: backend"),
-        ("detect.device", "cuda", "detect.device: unknown key; allowed here: detector"),
+        ("detect.device", "cuda", "detect.device: input should be 'cpu' or 'gpu'"),
+        (
+            "detect",
+            {"detector": "retina-face", "device": "gpu"},
+            "detect: device must be cpu with detector retina-face",
+        ),
+        ("decode.hwaccel", "vaapi", "decode.hwaccel: input should be 'none' or 'cuda'"),
+        ("decode", {"backend": "decord", "hwaccel": "cuda"}, "decode: hwaccel must be none with backend decord"),
+        ("cluster.decode_gpus", 2, "cluster.decode_gpus: input should be less than or equal to 1"),
         ("decode.sample", {"fps": -1}, "decode.sample: allowed is all, {every: n}"),
         ("decode.sample", "some", "decode.sample: allowed is all, {every: n}"),
         ("decode.sample", {"every": 2, "fps": 3}, "decode.sample: allowed is all"),
@@ -144,7 +152,7 @@ def test_a_list_that_holds_itself_is_refused(tmp_path):
         load_config(path)
 
 
-def test_configs_that_name_the_only_device_there_was_are_taken():
+def test_configs_that_name_the_default_device_are_the_default():
     """As the runs of older outputs recorded it; `verify --recompute` reads those."""
     assert parse_config(with_value("detect.device", "cpu")) == parse_config(MINIMAL)
 

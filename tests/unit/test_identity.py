@@ -19,15 +19,15 @@ def test_video_id_is_a_fixed_function_of_the_uri():
 
 def test_the_release_of_the_default_settings_stays():
     """What is published is found by it: another name means that all work is done again."""
-    for detect in ({}, {"device": "cpu"}):
-        settings = result_settings(parse_config({**BASE, "detect": detect}), **WEIGHTS)
+    for sections in ({}, {"detect": {"device": "cpu"}}, {"decode": {"hwaccel": "none"}}):
+        settings = result_settings(parse_config({**BASE, **sections}), **WEIGHTS)
         assert release_name("m", settings) == "m-811445b4"
 
 
 @pytest.mark.parametrize(
     "same",
     [
-        {"cluster": {"decode_workers": 7, "infer_workers": 3}},
+        {"cluster": {"decode_workers": 7, "infer_workers": 3, "decode_gpus": 0.2}},
         {"model": {"batch_size": 8}},
         {"model": {"engine": "torch"}},
         {"decode": {"unit_frames": 64, "timeout_seconds": 5}},
@@ -50,6 +50,8 @@ def test_settings_that_do_not_change_results_keep_the_work_key(same):
         {"detect": {"min_score": 0.6}},
         {"detect": {"input_px": 320}},
         {"detect": {"every": 5}},
+        {"detect": {"device": "gpu"}},
+        {"decode": {"hwaccel": "cuda"}},
         {"model": {"recipe": "card-center-crop"}},
         {"output": {"uri": "o", "tables": ["faces"]}},
     ],

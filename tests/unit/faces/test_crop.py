@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from featray.config import DetectConfig
 from featray.faces.crop import crop_squares, cut_chip, share_in_frame, sharpness
+from featray.faces.detectors import open_cutter
 from featray.names import CHIP_PX
 from tests.fixtures.plugin import DATA
 
@@ -54,3 +56,8 @@ def test_sharpness_falls_with_blur():
     blurred = (noise.astype(float) + np.roll(noise, 1, 0) + np.roll(noise, 1, 1)) / 3
     assert sharpness(blurred.astype(np.uint8)) < sharpness(noise) / 2
     assert sharpness(np.full((CHIP_PX, CHIP_PX, 3), 7, np.uint8)) == pytest.approx(0, abs=1e-6)
+
+
+def test_what_cuts_on_a_cpu_is_what_cuts_there_by_default():
+    frame, square = np.random.default_rng(0).integers(0, 256, (83, 131, 3), np.uint8), np.asarray((3.3, 4.7, 60.1))
+    np.testing.assert_array_equal(cut_chip(frame, square, open_cutter(DetectConfig())), cut_chip(frame, square))

@@ -25,17 +25,20 @@ def test_a_process_bound_to_one_cpu_has_one():
     assert counted("taskset", "--cpu-list", str(first)) == 1
 
 
-def test_slurms_share_counts_where_it_is_the_least(monkeypatch):
+@pytest.mark.parametrize("name", ["SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"])
+def test_slurms_share_counts_where_it_is_the_least(monkeypatch, name):
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
     most = local_cpus()
     for told, found in (("1", 1), ("0", 1), (str(most + 7), most), ("", most), ("two", most)):
-        monkeypatch.setenv("SLURM_CPUS_PER_TASK", told)
+        monkeypatch.setenv(name, told)
         assert local_cpus() == found, told
 
 
 def test_a_real_quota(monkeypatch):
     """Of the kernel here, whichever version its control groups have."""
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
     root = Path("/sys/fs/cgroup")
     first = (root / "cpu") if (root / "cpu").is_dir() else root
     group = first / f"featray-{uuid.uuid4().hex[:8]}"

@@ -1,11 +1,15 @@
 import json
 import re
 import sys
+import threading
+import time
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from featray.graph.metrics import FRAMES, METRICS, record
+from featray.graph import metrics
+from featray.graph.metrics import FRAMES, METRICS, VIDEOS_OPEN, kept, record
 
 DASHBOARD = Path(__file__).parents[3] / "infra" / "grafana" / "featray.json"
 
@@ -60,6 +64,18 @@ def test_definitions_are_whole():
 def test_recording_without_ray_does_nothing_and_needs_nothing(monkeypatch):
     monkeypatch.delitem(sys.modules, "ray", raising=False)
     record(FRAMES, 3, dataset="d")
+
+
+def test_gauges_are_kept_for_as_long_as_a_run_lasts(monkeypatch):
+    recorded = []
+    monkeypatch.setattr(metrics, "record", lambda metric, value, **tags: recorded.append((metric, value, tags)))
+    monkeypatch.setattr(metrics, "_KEPT_SECONDS", 0.01)
+    values = count()
+    with kept(lambda: [(VIDEOS_OPEN, next(values))], dataset="d"):
+        while len(recorded) < 3:
+            time.sleep(0.005)
+    assert recorded[:3] == [(VIDEOS_OPEN, value, {"dataset": "d"}) for value in range(3)]
+    assert not [thread for thread in threading.enumerate() if thread.name == "featray-gauges"]
 
 
 @pytest.mark.parametrize("broken", ["ray_featray_frame_total", "ray_featray_frames"])

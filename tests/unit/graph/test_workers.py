@@ -2,7 +2,7 @@ import pytest
 
 from featray.config import ClusterConfig
 from featray.errors import ConfigError
-from featray.graph.workers import Node, choose_workers
+from featray.graph.workers import Node, choose_again, choose_workers, local_workers
 
 GIB = 2**30
 
@@ -84,3 +84,40 @@ def test_cpus_and_memory_of_workers_can_be_set():
     config = ClusterConfig(decode_cpus=2, infer_cpus=0.5, memory_gib=1.5, decode_workers=2, infer_workers=2)
     workers = choose_workers(one(8), config)
     assert (workers.decode_cpus, workers.infer_cpus, workers.memory_bytes) == (2, 0.5, 3 * GIB // 2)
+
+
+def test_decode_workers_with_a_gpu_share_it_with_one_that_infers():
+    for cpus, decode in ((4, 3), (8, 7), (64, 10)):
+        workers = choose_workers(one(cpus, 1), ClusterConfig(), 0.05)
+        assert (workers.infer, workers.infer_gpus, workers.decode, workers.decode_gpus) == (1, 0.5, decode, 0.05)
+    workers = choose_workers([Node(32, 2, 16 * GIB), Node(64, 0, 16 * GIB)], ClusterConfig(), 0.05)
+    assert (workers.infer, workers.decode) == (2, 20), "two halves hold ten shares each, and CPUs without GPU none"
+
+
+def test_shares_of_two_gpus_are_not_added_up():
+    workers = choose_workers(one(32, 2), ClusterConfig(), 0.3)
+    assert (workers.infer, workers.decode) == (2, 2)
+
+
+def test_decode_workers_may_have_the_gpus_to_themselves():
+    """With the network on CPUs, as tests have it, and on cards that are too old for it."""
+    workers = choose_workers(one(64, 1), ClusterConfig(gpus_per_worker=0), 0.05)
+    assert (workers.infer_gpus, workers.decode_gpus, workers.decode) == (0.0, 0.05, 9)
+    assert choose_workers(one(640, 1), ClusterConfig(gpus_per_worker=0), 0.05).decode == 20
+
+
+@pytest.mark.parametrize("asked", [{"gpus_per_worker": 1}, {"decode_workers": 11}])
+def test_gpus_that_do_not_hold_both_kinds_are_refused(asked):
+    with pytest.raises(ConfigError, match=r"cluster.decode_workers: .*, 0.05 GPUs find no place"):
+        choose_workers(one(16, 1), ClusterConfig(**asked), 0.05)
+
+
+def test_workers_that_need_a_gpu_to_decode_are_not_built_again_without():
+    assert choose_again(one(8), ClusterConfig(), 0.0, 0.05) is None
+    assert choose_again(one(8, 1), ClusterConfig(), 0.5, 0.05).decode_gpus == 0.05
+
+
+def test_workers_of_one_process_share_its_gpu():
+    assert local_workers(32, True, ClusterConfig(), 0.05).decode == 10
+    assert local_workers(32, True, ClusterConfig()).decode == 31
+    assert local_workers(2, False, ClusterConfig(), 0.05).decode == 1

@@ -47,7 +47,8 @@ def test_every_install_is_under_the_lock_or_without_dependencies():
     installs = [text for keyword, text in instructions() if keyword == "RUN" and "pip install" in text]
     assert len(installs) == 2
     with_dependencies, without = (shlex.split(text) for text in installs)
-    assert with_dependencies[with_dependencies.index("-c") + 1] == "constraints.txt" and with_dependencies[-1] == "."
+    assert with_dependencies[with_dependencies.index("-c") + 1] == "constraints.txt"
+    assert with_dependencies[-1] == ".[aws]"
     assert "--no-deps" in without and without[-1] == "."
     assert all("--no-cache-dir" in text for text in installs)
     assert not [text for keyword, text in instructions(-1) if keyword == "RUN" and "pip" in text]

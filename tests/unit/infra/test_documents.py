@@ -70,17 +70,35 @@ def commands(text):
             yield match[1]
 
 
+def check_command(words):
+    """That these words after `featray` are a command, with options that it has."""
+    text, words = shlex.join(words), list(words)
+    command: click.Command = main
+    while words and isinstance(command, click.Group):
+        name = words.pop(0)
+        assert name in command.commands, f"featray {text}"
+        command = command.commands[name]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, f"featray {text}"
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, **ids)
 def test_commands_exist(path):
     for text in commands(path.read_text()):
-        words = shlex.split(text.split("#")[0])
-        command: click.Command = main
-        while words and isinstance(command, click.Group):
-            name = words.pop(0)
-            assert name in command.commands, f"featray {text}"
-            command = command.commands[name]
-        known = {option for parameter in command.params for option in parameter.opts}
-        assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, f"featray {text}"
+        check_command(shlex.split(text.split("#")[0]))
+
+
+def test_commands_in_manifests_exist():
+    """Those that are commented too: a user takes them in."""
+    aws = re.findall(r"^  (?:# )?- featray (.*)$", (INFRA / "ray/aws.yaml").read_text(), re.MULTILINE)
+    assert len(aws) == 2
+    for text in aws:
+        check_command(shlex.split(text))
+    pull = re.search(r"- featray\n((?: +(?:# )?- .*\n)+)", (INFRA / "kuberay/job/rayjob.yaml").read_text())[1]
+    words = re.findall(r"- (.*)", pull)
+    assert words == ["models", "list", "pull", "v2.8", "--no-check", "--accept-license=research-noncommercial"]
+    check_command(words[:2])
+    check_command([words[0], *words[2:]])
 
 
 def test_the_commands_of_the_runbook_were_found():

@@ -1,10 +1,12 @@
 """The Ray cluster on AWS and the compose setup: fields, files and settings."""
 
+import copy
 import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,12 +14,13 @@ import boto3
 import jsonschema
 import pytest
 import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
 
 from featray import __version__
 from featray.config import load_config
 from featray.graph.workers import choose_workers
 from tests.fixtures import s3
-from tests.fixtures.infra_files import INFRA, QUIET, REPOSITORY, image_environment, instructions
+from tests.fixtures.infra_files import INFRA, QUIET, REPOSITORY, image_environment, instructions, locked
 
 AWS = yaml.safe_load((INFRA / "ray/aws.yaml").read_text())
 COMPOSE = yaml.safe_load((INFRA / "compose/compose.yaml").read_text())
@@ -30,6 +33,51 @@ def test_ray_takes_the_cluster_file():
     jsonschema.validate(AWS, schema)
     with pytest.raises(jsonschema.ValidationError, match="idle_timeout"):
         jsonschema.validate(AWS | {"idle_timeout": 5}, schema)
+
+
+def test_ray_prepares_the_cluster_file():
+    """Its own steps before it asks EC2 anything; tests/infra/test_aws.py goes on from there."""
+    config = prepare_config(copy.deepcopy(AWS))
+    validate_config(config)
+    assert config["available_node_types"]["head"]["max_workers"] == 0
+    assert config["available_node_types"].keys() == AWS["available_node_types"].keys()
+
+
+def test_the_machines_image_is_said_and_its_driver_fits_what_torch_brings():
+    text = (INFRA / "ray/aws.yaml").read_text()
+    images = {kind["node_config"]["ImageId"] for kind in AWS["available_node_types"].values()}
+    (image,) = images  # not left to Ray, whose default has the driver of CUDA 11.2
+    assert re.fullmatch(r"ami-\w{8,17}|resolve:ssm:/aws/service/[\w./-]+", image)
+    assert image.removeprefix("resolve:ssm:") in text.partition("ImageId:")[0], "how to look it up"
+    cuda, driver = re.search(r"CUDA (\d+\.\d+) .* needs driver (\d+) or newer", text).groups()
+    assert locked()["nvidia-cuda-runtime"].startswith(f"{cuda}.")
+    assert int(driver) >= {"12": 525, "13": 580}[cuda.partition(".")[0]], "NVIDIA's table of CUDA and drivers"
+
+
+def test_the_image_has_what_ray_up_runs_in_it():
+    """Ray copies files into the container by rsync, and the head starts the others from within it: by boto3 and ssh."""
+    install = " ".join(text for keyword, text in instructions(-1) if keyword == "RUN" and "apt-get install" in text)
+    assert {"openssh-client", "rsync"} <= set(install.split())
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert [re.split("[<>=]", text)[0] for text in extras["aws"]] == ["boto3"] and "boto3" in locked()
+
+
+def test_profiles_are_those_of_the_policies():
+    kinds = AWS["available_node_types"]
+    profiles = {name: kind["node_config"]["IamInstanceProfile"]["Name"] for name, kind in kinds.items()}
+    assert profiles == {"head": "featray-head", "decode": "featray-worker", "infer": "featray-worker"}
+    statements = json.loads((INFRA / "iam/head-policy.json").read_text())["Statement"]
+    by_action = {str(one["Action"]): one for one in statements}
+    assert by_action["iam:PassRole"]["Resource"].endswith(":role/featray-worker"), "and no other role"
+    tag = AWS["cluster_name"]
+    for statement in statements:
+        conditions = statement.get("Condition", {}).get("StringEquals", {})
+        changes = {"ec2:RunInstances", "ec2:TerminateInstances", "ec2:CreateTags"} & set(
+            re.findall(r"\w+:\w+", str(statement["Action"]))
+        )
+        if changes and "instance/*" in str(statement["Resource"]):
+            assert tag in conditions.values() or conditions == {"ec2:CreateAction": "RunInstances"}, statement["Sid"]
+        assert statement["Resource"] != "*" or statement["Action"] == "ec2:DescribeInstances"
 
 
 def test_the_cluster_s_groups_grow_from_nothing_within_its_limit():
@@ -65,7 +113,7 @@ def test_images_are_of_one_version():
     assert AWS["docker"]["image"] == f"registry.example.org/featray:{__version__}"
     assert {SERVICES[name]["image"] for name in OWN} == {f"featray:{__version__}"}
     for name in set(SERVICES) - set(OWN):
-        assert re.search(r":(v?\d+\.\d+\.\d+|RELEASE\.\d{4}-\d\d-\d\dT[\d-]+Z)$", SERVICES[name]["image"]), name
+        assert re.search(r":(v?\d+\.\d+\.\d+)$", SERVICES[name]["image"]), name
 
 
 def test_what_compose_mounts_and_builds_is_there():
@@ -92,6 +140,10 @@ def test_compose_is_quiet():
         assert SERVICES[name]["environment"].items() >= QUIET.items(), name
     assert "--disable-usage-stats" in SERVICES["head"]["command"]
     grafana = SERVICES["grafana"]["environment"]
+    assert (
+        grafana["GF_SECURITY_ALLOW_EMBEDDING"] == "true"
+        and "RAY_GRAFANA_IFRAME_HOST" in SERVICES["head"]["environment"]
+    )
     assert {v for k, v in grafana.items() if k.startswith("GF_ANALYTICS_")} == {"false"}
 
 

@@ -1,5 +1,6 @@
 import errno
 import os
+from importlib.util import find_spec
 
 import fsspec
 import pytest
@@ -106,3 +107,11 @@ def test_what_is_moved_to_its_place_is_on_the_disk_before_it_has_its_name(tmp_pa
     write_bytes(locate(str(tmp_path / "out" / "commit.json")), b"names it")
     assert placed == [True, True]
     assert (tmp_path / "out" / "part.parquet").read_bytes() == b"rows"
+
+
+@pytest.mark.parametrize("scheme, extra", [(s, "gcs") for s in ("gs", "gcs")] + [(s, "azure") for s in ("az", "abfs")])
+def test_a_store_whose_package_is_missing_is_one_line_with_the_fix(scheme, extra):
+    if find_spec({"gcs": "gcsfs", "azure": "adlfs"}[extra]):
+        pytest.skip("its package is installed here")
+    with pytest.raises(StorageError, match=rf"^{scheme}://b/x: .*pip install 'featray\[{extra}\]'$"):
+        locate(f"{scheme}://b/x")

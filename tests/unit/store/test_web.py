@@ -1,5 +1,6 @@
 """Videos behind links, from a real server over HTTP."""
 
+import os
 import tarfile
 
 import pytest
@@ -119,3 +120,15 @@ def test_a_manifest_without_a_length_is_read(tmp_path, clips):
     with served(tmp_path, NoLength) as web:
         (video,) = list_videos(InputConfig(uris=[f"{web}/list.csv"]))
         assert (video.uri, video.problem) == (f"{web}/face.mp4", None)
+
+
+def test_a_changed_file_of_the_same_size_is_another_by_its_date(tmp_path):
+    """As Python's server tells it, which sends no ETag."""
+    (tmp_path / "a.mp4").write_bytes(b"one")
+    with served(tmp_path) as url:
+        config = InputConfig(uris=[f"{url}/"])
+        (before,) = list_videos(config)
+        (tmp_path / "a.mp4").write_bytes(b"two")
+        os.utime(tmp_path / "a.mp4", (1, 1))
+        (after,) = list_videos(config)
+    assert after.size_bytes == before.size_bytes and after.content_id != before.content_id

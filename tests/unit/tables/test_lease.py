@@ -20,7 +20,7 @@ from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold, read_holder
 from tests.fixtures import s3
 
-KEYS = {"key": "test", "secret": "test"}
+KEYS = s3.KEYS
 
 
 @pytest.fixture(scope="module")
@@ -195,10 +195,12 @@ def test_a_holder_that_lost_its_lease_finds_out_and_leaves_it_alone(partition, m
 
 def test_a_lease_is_renewed_while_it_is_held(partition, monkeypatch):
     monkeypatch.setattr(module, "RENEW_SECONDS", 0.2)
-    with hold(partition, "run-1"):
+    with hold(partition, "run-1") as lease:
         before = stored(partition, 1)["renewed_us"]
+        assert lease.renewed_us == before
         for _ in range(50):
-            if stored(partition, 1)["renewed_us"] > before:
+            if lease.renewed_us > before:
+                assert stored(partition, 1)["renewed_us"] >= lease.renewed_us
                 return
             time.sleep(0.1)
     raise AssertionError("it was never renewed")

@@ -13,7 +13,7 @@ from tests.fixtures.handmade import frames
 def test_columns_that_were_added_since_are_null(tmp_path):
     out = tmp_path / "out"
     partition = UnheldPartition(Partition(open_output(str(out), create=True), "d", "r"))
-    old = frames(6).drop_columns(["shot_cut"])
+    old = frames(6).drop_columns(["shot_cut", "repeats"])
     old = old.set_column(old.schema.get_field_index("video_id"), "video_id", pa.array(["gone", "kept"] * 3))
     folder = out / "frames" / "dataset=d" / "release=r"
     folder.mkdir(parents=True)
@@ -24,4 +24,4 @@ def test_columns_that_were_added_since_are_null(tmp_path):
     (file,) = rewritten.files
     table = pq.read_table(out / file.path)
     assert table["video_id"].to_pylist() == ["kept"] * 3
-    assert table["shot_cut"].to_pylist() == [None] * 3
+    assert table["shot_cut"].to_pylist() == table["repeats"].to_pylist() == [None] * 3

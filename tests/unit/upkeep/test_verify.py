@@ -113,6 +113,7 @@ def test_a_row_too_few(out, partition):
         ("mesh", "mesh_xyz", [0.0] * 1433),
         ("frames", "status", "fine"),
         ("frames", "faces", -1),
+        ("frames", "repeats", 10**6),
         ("videos", "rotation", 45),
         ("errors", "stage", "somewhere"),
         ("faces", "dataset", "other"),
