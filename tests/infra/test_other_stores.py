@@ -62,7 +62,7 @@ assert len(list_files(place("race"))) == 10
 for number in range(20):
     write_bytes(place(f"listed/{number}"), b"x")
     assert len(list_files(place("listed"))) == number + 1, "what is written is listed at once"
-assert age_seconds(place("race/0")) is None, "then it tells its clock, and docs/stores.md should say so"
+assert age_seconds(place("race/0")) is None, "then it tells its clock, and docs/guides/stores.md should say so"
 """
 
 

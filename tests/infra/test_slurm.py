@@ -206,14 +206,14 @@ def test_an_array_lands_parts_beside_each_other_and_a_job_publishes_them(slurm, 
 
 
 def test_the_guide_word_for_word(slurm, clips):
-    """What docs/slurm.md tells users to type, but for installing, weights and Apptainer; on nodes of one CPU."""
+    """What docs/guides/slurm.md tells users to type, but for installing, weights and Apptainer; on nodes of one CPU."""
     study = slurm.shared / "study"
     (study / "clips").mkdir(parents=True)
     for name in ("face", "no_face"):
         shutil.copy(clips / f"{name}.mp4", study / "clips")
     (study / "featray").symlink_to(REPOSITORY)
     give_to_user(study)
-    told = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "docs/slurm.md").read_text(), re.S)
+    told = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "docs/guides/slurm.md").read_text(), re.S)
     done = [block for block in told if "pip install" not in block and "apptainer" not in block]
     assert len(done) == len(told) - 2
     said = []
