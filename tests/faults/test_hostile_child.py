@@ -136,7 +136,8 @@ FOUR_CHIPS = """
 import json, os
 from featray.schema import DETECTED_SCHEMA
 connection.send_bytes(b"A" + json.dumps({"part": 0, "last": False, "chips": 4, "outcome": {}}).encode())
-connection.send_bytes(b"A" + json.dumps(4 * [dict.fromkeys(DETECTED_SCHEMA.names)]).encode())
+rows = [dict.fromkeys(DETECTED_SCHEMA.names) | {"chip": chip} for chip in range(4)]
+connection.send_bytes(b"A" + json.dumps(rows).encode())
 connection.send_bytes(b"A[]")
 """
 
