@@ -23,6 +23,10 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 
+LONG = pytest.mark.long
+"""Of what is refused as the others are, by one parser."""
+
+
 @pytest.fixture
 def house(published, tmp_path) -> House:
     shutil.copytree(published, tmp_path / "out")
@@ -47,14 +51,13 @@ def put(house: House, table: str, column: str, value: str) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        f"{BOMB}input: {{uris: [a], column: *a11}}\noutput: {{tables: [faces]}}",
-        f"{BOMB}input: {{uris: *a11, column: b}}\noutput: {{tables: *a11}}",
-        "[" * 100_000,
-        "input: {uris: [a]}\noutput: {tables: [../../x]}",
-        "!!python/object/apply:os.system ['touch pwned']",
-        "",
+        pytest.param(f"{BOMB}input: {{uris: [a], column: *a11}}\noutput: {{tables: [faces]}}", id="bomb"),
+        pytest.param(f"{BOMB}input: {{uris: *a11, column: b}}\noutput: {{tables: *a11}}", id="larger bomb", marks=LONG),
+        pytest.param("[" * 100_000, id="deep"),
+        pytest.param("input: {uris: [a]}\noutput: {tables: [../../x]}", id="no table", marks=LONG),
+        pytest.param("!!python/object/apply:os.system ['touch pwned']", id="code"),
+        pytest.param("", id="empty", marks=LONG),
     ],
-    ids=["bomb", "larger bomb", "deep", "no table", "code", "empty"],
 )
 def test_a_config_that_is_none(house, config):
     put(house, "runs", "config", config)
