@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from featray.errors import ErrorCode
+from featray.errors import ErrorCode, counted
 from featray.sources.entry import MAX_ENTRIES, Entry
 from featray.sources.manifests import BYTES_COLUMNS, MAX_ROW_CHARS, bad_row, choose_column, named, no_column, shown
 
@@ -52,7 +52,7 @@ def read_table(file: IO[bytes], column: str | None) -> Iterator[Entry]:
     if chosen is None or chosen not in kinds:
         yield no_column(list(kinds), "videos")
     elif rows > _MAX_ROWS_PER_BYTE * size:
-        yield Entry(problem=(ErrorCode.BAD_SHARD, f"a file of {size} bytes that says it has {rows} rows"))
+        yield Entry(problem=(ErrorCode.BAD_SHARD, f"a file of {size:,} bytes that says it has {counted(rows, 'row')}"))
     elif chosen not in holders:
         yield from _uris(table, chosen, [name for name, kind in kinds.items() if not _is_bytes(kind)])
     elif _is_media(kinds[chosen]) and _has_only_paths(table.metadata, chosen):

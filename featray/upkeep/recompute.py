@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featray.config import WHERE_THEY_ACT, Config, DecodeConfig, parse_config
-from featray.errors import ErrorCode, FeatrayError, ModelError, NotFound, OutputError, StorageError
+from featray.errors import ErrorCode, FeatrayError, ModelError, NotFound, OutputError, StorageError, counted
 from featray.extract.child import ChildSettings
 from featray.extract.chunks import Chunk
 from featray.extract.isolation import IsolatedDecoder
@@ -70,7 +70,7 @@ class Recomputed:
 
     def cannot(self, rows: list[dict[str, Any]], why: str) -> None:
         """Note rows that cannot be computed again."""
-        self.unverifiable.append(f"{len(rows)} rows of video {rows[0]['video_id']}: {why}")
+        self.unverifiable.append(f"{counted(len(rows), 'row')} of video {rows[0]['video_id']}: {why}")
 
 
 def recompute(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from featray.config_derive import DERIVE_EPOCH, DeriveConfig
-from featray.errors import ConfigError, OutputError
+from featray.errors import ConfigError, OutputError, counted
 from featray.findings.derive import Derivation
 from featray.schema import DERIVED_TABLES, SORT_KEYS, TABLES
 from featray.tables.commits import Commit, CommittedFile
@@ -122,7 +122,7 @@ def _compare(
     path = files[0].path if len(files) == 1 else None
     again = pa.concat_tables(derived) if derived else stored.slice(0, 0)
     if again.num_rows != stored.num_rows:
-        yield f"{table}: has {stored.num_rows} rows, derived again there are {again.num_rows}", path, None
+        yield f"{table}: has {counted(stored.num_rows, 'row')}, derived again there are {again.num_rows:,}", path, None
         return
     order = [(name, "ascending") for name in SORT_KEYS[table]]
     again, stored = again.sort_by(order), stored.sort_by(order)

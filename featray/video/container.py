@@ -17,7 +17,7 @@ import av
 import av.error
 from pydantic import Field
 
-from featray.errors import ErrorCode, VideoError
+from featray.errors import ErrorCode, VideoError, counted
 from featray.records import Count
 from featray.video.ending import end_of_packets, missing_end
 from featray.video.nvdec import check_nvdec, make_hwaccel
@@ -223,7 +223,9 @@ def _other_streams(container: Any, stream: Any) -> str | None:
     for other in _video_streams(container):
         context = other.codec_context
         size = f"{context.name} {context.width}x{context.height}" if context else "of an unknown codec"
-        frames = f", {other.frames} frames" if other.frames else ""  # Matroska gives all streams the longest's seconds
+        frames = (
+            f", {counted(other.frames, 'frame')}" if other.frames else ""
+        )  # Matroska gives all streams the longest's seconds
         if other.index != stream.index:
             found.append(f"stream {other.index}: {size}{frames}")
     more = f"; {len(found) - _NAMED_STREAMS} more" if len(found) > _NAMED_STREAMS else ""
