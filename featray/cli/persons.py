@@ -12,7 +12,7 @@ import click
 
 from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import in_each
-from featray.errors import counted
+from featray.errors import UsageError, counted, printable
 
 if TYPE_CHECKING:
     from featray.persons.naming import Key
@@ -50,12 +50,17 @@ def persons(
 
     settings, output = PersonsSettings(threshold), open_told(out, config, options)
     labels = None if truth is None else _labels(output, truth)
+    compared = []
 
     def work(partition: Partition) -> tuple[Persons | None, Truth | None]:
         done = find_persons(partition, settings)
-        return done, None if labels is None or done is None else _compare(partition, labels)
+        agreement = None if labels is None or done is None else _compare(partition, labels)
+        compared.append(agreement)
+        return done, agreement
 
     in_each(output, work, as_json, _found)
+    if labels is not None and not any(compared):
+        raise UsageError("--truth: none of its tracks has a person here; do its videos and track_ids belong to OUT?")
 
 
 def _labels(output: Output, truth: Path) -> dict[Key, str]:
@@ -65,7 +70,7 @@ def _labels(output: Output, truth: Path) -> dict[Key, str]:
     return read_truth(truth, lambda name: find_video_id(output, name))
 
 
-def _compare(partition: Partition, labels: dict[Key, str]) -> Truth:
+def _compare(partition: Partition, labels: dict[Key, str]) -> Truth | None:
     from featray.persons.truth import compare
     from featray.upkeep.persons import read_persons
 
@@ -76,7 +81,10 @@ def _found(found: tuple[Persons | None, Truth | None]) -> tuple[dict[str, Any], 
     """Who is who in a release, for machines and for people."""
     done, truth = found
     if done is None:
-        nothing = "has no embeddings; run it with identify.enabled and identify.accept_biometric set to true"
+        nothing = (
+            "has no embeddings; run it with identify.enabled and identify.accept_biometric set to true; if it was, no "
+            "face was seen well enough"
+        )
         return {"persons": None}, iter([nothing])
     if truth is None:
         return asdict(done), _lines(done)
@@ -100,7 +108,9 @@ def _lines(done: Persons) -> Iterator[str]:
         yield f"{done.renamed:,} tracks have another person than before; see `previous` in the table persons"
     if done.doubtful:
         yield f"{done.doubtful:,} tracks are doubtful: another person is nearly as close (margin below 0.01)"
-    most = ", ".join(f"{name} ({count})" for name, count in done.largest[:5])
+    if not done.tracks:
+        return
+    most = ", ".join(f"{printable(name[:60])} ({count})" for name, count in done.largest[:5])
     yield f"most tracks: {most}"
     yield f"similarity of tracks to their person's centre (two are one from {done.threshold:g} on):"
     widest = max(done.histogram.values())

@@ -82,7 +82,8 @@ def _times(video: Video, count: int) -> tuple[Sequence[int], Fraction | None]:
     if times is None:
         return range(count), None if sequence.fps is None else 1 / Fraction(str(sequence.fps))
     if len(times) != count:
-        text = f"{video.uri}: its row of the manifest has {counted(len(times), 'time')} in {PTS_COLUMN} for {counted(count, 'picture')}"
+        has = f"{counted(len(times), 'time')} in {PTS_COLUMN} for {counted(count, 'picture')}"
+        text = f"{video.uri}: its row of the manifest has {has}"
         raise VideoError(text, code=ErrorCode.BAD_MANIFEST_ROW)
     return times, Fraction(1, 1_000_000)
 

@@ -89,7 +89,8 @@ class KeptCheck:
     def summary(self) -> str:
         """One phrase for people."""
         verdict = "columns mean what they say" if self.passed else self.advice
-        counts = f"{counted(self.agreeing, 'pair')} in agreement, {len(self.opposed)} opposed, {self.no_evidence} without evidence"
+        agreeing = f"{counted(self.agreeing, 'pair')} in agreement"
+        counts = f"{agreeing}, {len(self.opposed)} opposed, {self.no_evidence} without evidence"
         return f"{counts}; {verdict}"
 
 
