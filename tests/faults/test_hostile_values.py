@@ -38,7 +38,7 @@ def put(house: House, table: str, column: str, value: str) -> None:
         values = pa.array([value] * rows.num_rows, pa.string())
         if column not in rows.column_names:
             return rows.append_column(column, values)
-        return rows.set_column(rows.column_names.index(column), rows.schema.field(column), values)
+        return rows.set_column(rows.column_names.index(column), column, values)
 
     house.edit_table(table, edit, every=True)
 
@@ -67,6 +67,42 @@ def test_a_config_that_is_none(house, config):
 
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe"
+
+
+@pytest.mark.parametrize("kind", [None, "a\nb", "\x1b[31m", "<script>"])
+def test_kinds_of_events_that_are_none(house, kind, tmp_path):
+    """In strips of the report, in a clip's time line and in what is exported."""
+    house.edit_table(
+        "events",
+        lambda rows: rows.set_column(
+            rows.column_names.index("kind"), "kind", pa.array([kind] * len(rows), pa.string())
+        ),
+    )
+    assert featray("report", house.out, "--out", tmp_path / "a.html", "--no-thumbnails").exit_code == 0
+    assert "<script>a" not in (tmp_path / "a.html").read_text() and "\x1b" not in (tmp_path / "a.html").read_text()
+    clip = "preview", house.out, "--video", "anna.mp4", "--to", "2s", "--height", 360, "--out", tmp_path / "a.mp4"
+    assert featray(*clip).exit_code == 0
+
+
+@pytest.mark.parametrize("extra", ["{", "[1]", '{"pts_us": [[]]}', '{"a":' * 100_000])
+def test_columns_of_a_manifest_that_are_none(house, extra, tmp_path):
+    put(house, "videos", "extra", extra)
+    sheet = "preview", house.out, "--video", "anna.mp4", "--frames", 1, "--out", tmp_path / "a.png"
+    assert featray(*sheet).exit_code == 0
+    assert (
+        "problem" not in featray("verify", house.out, "--recompute", 1, "--rederive", 0).stdout.split("recomputed")[-1]
+    )
+
+
+def test_a_file_with_another_type_changes_no_column(house):
+    """Text that is a number is read as one; other text is said, and is the table's fault, not of what was asked."""
+    sql = "SELECT DISTINCT typeof(face_index) AS kind FROM faces"
+    put(house, "faces", "face_index", "0")
+    assert json.loads(featray("query", house.out, sql, "--format", "json").stdout) == [{"kind": "INTEGER"}]
+    put(house, "faces", "face_index", "x")
+    done = featray("query", house.out, "SELECT sum(face_index) FROM faces")
+    assert done.exit_code == 2 and "Conversion Error" in done.stderr
+    assert featray("report", house.out, "--out", house.root / "a.html").exit_code in (1, 2)
 
 
 def test_no_command_reaches_the_terminal(house, small_network, tmp_path):

@@ -1,6 +1,7 @@
 """Baselines from neutral videos: of the same key, wherever they are published, whenever they came, and no longer."""
 
 import json
+import re
 import shutil
 from unittest import mock
 
@@ -208,6 +209,12 @@ def test_killed_anywhere_and_run_again_the_tables_are_equal(root, tmp_path, afte
 )  # fmt: skip
 def test_marks(text, spans):
     assert read_mark("v", {"rest": text}, NeutralConfig(marked_by="rest")).spans_us == spans
+
+
+@pytest.mark.parametrize("text", ["maybe", "5-5", "5-", f"0-{'9' * 400}", f"0-{'9' * 30}", [[]], {"a": 1}])
+def test_marks_that_are_none(text):
+    with pytest.raises(ValueError, match=re.escape(str(text))):
+        read_mark("v", {"rest": text}, NeutralConfig(marked_by="rest"))
 
 
 def test_marks_by_value_and_key():
