@@ -188,7 +188,8 @@ def unread_tail(container: Any, stream: Any) -> str | None:
         ends = [entry.pos + entry.size for entry in stream.index_entries if not entry.flags & _DISCARD]
         outside = sum(end > reader.size_bytes for end in ends)
         if outside:
-            return f"{outside} of {len(ends)} frames in the index lie behind the file's end, byte {reader.size_bytes}"
+            lost = f"{outside} of {counted(len(ends), 'frame')} in the index"
+            return f"{lost} lie behind the file's end, byte {reader.size_bytes}"
         if has_fragments(reader):
             landmark = max((entry.pos + entry.size for entry in last), default=0)
     elif name in ("matroska", "flv"):  # their index says where some clusters or tags begin
