@@ -93,9 +93,9 @@ def _found(found: tuple[Persons | None, Truth | None]) -> tuple[dict[str, Any], 
 
 def _lines_of_truth(truth: Truth) -> Iterator[str]:
     yield (
-        f"against {truth.labelled:,} labelled tracks ({truth.without:,} without a person): B-cubed F "
+        f"against {counted(truth.labelled, 'labelled track')} ({truth.without:,} without a person): B-cubed F "
         f"{truth.b_cubed_f:.3f}, pairs: precision {truth.precision:.3f}, recall {truth.recall:.3f}; "
-        f"{truth.switches:,} switches of identity"
+        f"{counted(truth.switches, 'switch', 'switches')} of identity"
     )
 
 
@@ -103,11 +103,11 @@ def _lines(done: Persons) -> Iterator[str]:
     how = "found" if done.fresh else "had been found already"
     yield f"{counted(done.persons, 'person')} {how} in {counted(done.tracks, 'track')} (clustering {done.clustering})"
     if done.without_embedding > 0:
-        yield f"{done.without_embedding:,} tracks have no person: no face of theirs was seen well enough"
+        yield f"without a person: {counted(done.without_embedding, 'track')}; no face was seen well enough"
     if done.renamed:
-        yield f"{done.renamed:,} tracks have another person than before; see `previous` in the table persons"
+        yield f"of another person than before: {counted(done.renamed, 'track')}; see `previous` in the table persons"
     if done.doubtful:
-        yield f"{done.doubtful:,} tracks are doubtful: another person is nearly as close (margin below 0.01)"
+        yield f"doubtful: {counted(done.doubtful, 'track')}; another person is nearly as close (margin below 0.01)"
     if not done.tracks:
         return
     most = ", ".join(f"{printable(name[:60])} ({count})" for name, count in done.largest[:5])

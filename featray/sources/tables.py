@@ -8,7 +8,7 @@ the bytes of the file.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 from typing import IO, Any, Final
 
@@ -153,8 +153,10 @@ def _values(table: Any, column: str, others: list[str], field: dict[str, str]) -
         problem = _unfolds(table.metadata, group, others)
         if problem:
             yield bad_row(f"row group {group}: its videos are read without their other columns: {problem}")
-        rows = repeat({}, table.metadata.row_group(group).num_rows)
-        for row, values in enumerate(rows if problem or not others else _each_row(table, group, others)):
+        rows: Iterable[dict[str, Any] | str] = repeat({}, table.metadata.row_group(group).num_rows)
+        if others and not problem:
+            rows = _each_row(table, group, others)
+        for row, values in enumerate(rows):
             if number >= MAX_ENTRIES:
                 text = f"more than {MAX_ENTRIES} rows; the rest is left out"
                 yield Entry(problem=(ErrorCode.BAD_SHARD, text))

@@ -54,7 +54,7 @@ def test_one_is_not_counted_in_the_plural():
 
 _COUNTED = re.compile(
     r" (?:more )?(videos|faces|frames|rows|tracks|files|persons|units|shards|commits|labels|problems|pictures|attempts"
-    r"|workers|nodes|CPUs|GPUs|thumbnails|entries|switches|events|embedders)\b"
+    r"|workers|nodes|CPUs|GPUs|thumbnails|entries|switches|events|embedders)\b(?!/)"
 )
 
 
