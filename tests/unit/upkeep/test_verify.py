@@ -73,7 +73,7 @@ def test_a_file_that_breaks_off(out, partition):
     file = file_of(partition, "blendshapes")
     data = path_of(partition, file).read_bytes()
     path_of(partition, file).write_bytes(data[: len(data) // 2])
-    assert f"has {len(data) // 2} bytes, the commit says {len(data)}" in found(out, file.path, "bytes")
+    assert f"has {len(data) // 2:,} bytes, the commit says {len(data):,}" in found(out, file.path, "bytes")
     assert "no readable Parquet" in found(out, file.path, "Parquet")
 
 
