@@ -63,7 +63,10 @@ def read_video_events(connection: duckdb.DuckDBPyConnection, video: VideoRow) ->
     """The events of a video, of the derivation that views show, by track and start; none in older outputs."""
     columns = ", ".join(Event.__annotations__)
     sql = f"SELECT {columns} FROM events WHERE {video.where} ORDER BY track_id, start_us, kind"
-    return [Event(**{**row, "kind": printable(row["kind"] or "")}) for row in read_rows(run_sql(connection, sql))]
+    return [
+        Event(**{**row, "kind": " ".join(printable(row["kind"] or "").split())})
+        for row in read_rows(run_sql(connection, sql))
+    ]
 
 
 def _rank(event: Event) -> tuple[int, float, int, str]:
