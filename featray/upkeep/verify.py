@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featray.errors import NotFound, StorageError, UsageError
+from featray.errors import NotFound, StorageError, UsageError, counted
 from featray.schema import (
     DERIVED_TABLES,
     FACE_TABLES,
@@ -240,7 +240,7 @@ class _Partition:
             if not quiet:
                 size, digest = _digest(place)
                 if size != file.size_bytes:
-                    say(f"has {size} bytes, the commit says {file.size_bytes}", file.path)
+                    say(f"has {counted(size, 'byte')}, the commit says {file.size_bytes:,}", file.path)
                 if digest != file.sha256:
                     say(f"has sha256 {digest[:12]}…, the commit says {file.sha256[:12]}…: it was changed", file.path)
                     self._changed.add(file.path)
@@ -258,7 +258,7 @@ class _Partition:
 
     def _check_footer(self, file: CommittedFile, opened: pq.ParquetFile) -> None:
         if opened.metadata.num_rows != file.rows:
-            self._problem(f"has {opened.metadata.num_rows} rows, the commit says {file.rows}", file.path)
+            self._problem(f"has {counted(opened.metadata.num_rows, 'row')}, the commit says {file.rows:,}", file.path)
         footer = footer_of(opened)
         version = footer.get("schema_version", "")
         if not version.isdigit() or not 1 <= int(version) <= SCHEMA_VERSION:
@@ -346,7 +346,7 @@ class _Partition:
             where = path or self._file_of(row, files or [], tables)
             self._problem(row["text"], where, row.get("video_id"), place)
         if rows and rows[0]["of"] > len(rows):
-            self._problem(f"{rows[0]['of'] - len(rows)} more rows like these: {rows[0]['text']}", path)
+            self._problem(f"{counted(rows[0]['of'] - len(rows), 'more row')} like these: {rows[0]['text']}", path)
 
     def _file_of(self, row: dict[str, Any], files: list[CommittedFile], tables: tuple[str, ...]) -> str | None:
         """The file with the rows that an accounting rule names; of its last table, else of the ones before."""

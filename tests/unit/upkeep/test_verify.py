@@ -78,7 +78,7 @@ def test_a_file_that_breaks_off(out, partition):
     data = path_of(partition, file).read_bytes()
     path_of(partition, file).write_bytes(data[: len(data) // 2])
     every = lines(out)
-    assert f"has {len(data) // 2} bytes, the commit says {len(data)}" in found(every, file.path, "bytes")
+    assert f"has {len(data) // 2:,} bytes, the commit says {len(data):,}" in found(every, file.path, "bytes")
     assert "no readable Parquet" in found(every, file.path, "Parquet")
 
 
