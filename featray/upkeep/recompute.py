@@ -24,6 +24,7 @@ from featray.extract.chunks import Chunk
 from featray.extract.isolation import IsolatedDecoder
 from featray.extract.plan import Failure, UnitTask, VideoPlan, VideoTask
 from featray.faces.detectors import detector_sha256, prepare_detector
+from featray.faces.embedder import embedder_sha256
 from featray.graph.rows import chunk_row, read_stream
 from featray.graph.stages import Infer, InferSettings
 from featray.identity import result_settings, settings_hash
@@ -150,12 +151,14 @@ class _Repeat:
         self._infer = Infer(InferSettings.of(self._config.model, **recorded, gpu=False, conventions=conventions))
         self._bounds = repeat_bounds(self._infer.checkpoint_config, row["precision"])
         child = ChildSettings.of(self._config).without_gpu()
+        identify = self._config.identify
         settings = result_settings(
             self._config,
             weights_sha256=row["weights_sha256"],
             detector_sha256=detector_sha256(child.detect, child.detector_files),
             precision=row["precision"],
             conventions=conventions.setting,
+            embedder_sha256=embedder_sha256(identify.embedder) if identify.enabled else None,
         )
         if settings_hash(settings) != row["config_hash"]:
             raise ModelError("its settings give other results in this version of featray; use the one in `runs`")
