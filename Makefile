@@ -59,8 +59,9 @@ install: $(VENV)/.installed  ## make .venv with what the main job needs
 demo: $(VENV)/.installed  ## run the main job on two bundled clips, into demo-output/
 	$(BIN)/featray demo
 
-test: lint $(PARITY)/.installed  ## everything that has to pass
-	$(BESIDE) test-local test-ray-then-parity
+# What Ray waits for leaves time to lint; the rest of the tests, on two cores, comes after that.
+test: $(PARITY)/.installed  ## everything that has to pass
+	$(BESIDE) lint test-ray-then-parity test-local
 
 lint: $(VENV)/.installed-dev  ## ruff, mypy, and that imports keep to the rooms
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from featray.config_derive import DeriveConfig
 from featray.config_identify import IdentifyConfig
 from featray.config_section import Section
 from featray.config_text import MAY_HOLD_SECRETS, describe_problems, read_yaml
-from featray.errors import ConfigError
+from featray.errors import ConfigError, counted
 
 Table = Literal["faces", "blendshapes", "mesh"]
 ExecutorSetting = Literal["auto", "ray", "local"]
@@ -493,7 +493,7 @@ def parse_config(data: dict[str, Any], *, origin: str = "config") -> Config:
 def _invalid(problems: list[str], origin: str) -> ConfigError:
     if len(problems) == 1:
         return ConfigError(f"{origin}: {problems[0]}")
-    return ConfigError("\n  ".join([f"{origin}: {len(problems)} problems", *problems]))
+    return ConfigError("\n  ".join([f"{origin}: {counted(len(problems), 'problem')}", *problems]))
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:

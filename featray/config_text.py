@@ -41,7 +41,7 @@ def read_yaml(text: str) -> Any:
         raise ConfigError(f"not valid YAML{where}: {problem}") from None
     except RecursionError:
         raise ConfigError("not valid YAML: nested too deeply") from None
-    except ValueError:
+    except (ValueError, AttributeError, KeyError, TypeError, OverflowError):  # what PyYAML's own converters raise
         raise ConfigError(
             "not valid YAML: a value looks like a date or a number and is none; put it in quotes"
         ) from None

@@ -158,13 +158,14 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
 """All but tabs and line breaks; and halves of surrogate pairs, which no terminal takes."""
 
 
-def counted(count: int, noun: str) -> str:
+def counted(count: float, noun: str, plural: str = "") -> str:
     """Return a number and what it counts, in the plural unless it is one.
 
-    >>> counted(1, "video"), counted(1234, "face")
-    ('1 video', '1,234 faces')
+    >>> counted(1, "video"), counted(1234, "face"), counted(0.5, "GPU"), counted(2, "entry", "entries")
+    ('1 video', '1,234 faces', '0.5 GPUs', '2 entries')
     """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    number = f"{count:,}" if isinstance(count, int) else f"{count:,.12g}"
+    return f"{number} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def one_line(error: BaseException, most: int = 300) -> str:

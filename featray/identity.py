@@ -76,8 +76,8 @@ def result_settings(
     weights_sha256: str,
     detector_sha256: str,
     precision: str,
+    embedder_sha256: str | None,
     conventions: str | None = None,
-    embedder_sha256: str | None = None,
 ) -> dict[str, Any]:
     """Everything that decides what the tables say, as plain JSON data.
 
@@ -86,9 +86,9 @@ def result_settings(
         weights_sha256: of the multitask checkpoint.
         detector_sha256: of the detector's weights, or of its file of boxes.
         precision: `fp32` or `bf16`, after `auto` was resolved.
+        embedder_sha256: of the embedder's weights; None where no embeddings are made, which adds nothing.
         conventions: `Conventions.setting`, the signs of angles; None for those that all outputs once had, whose
             releases keep their names.
-        embedder_sha256: of the embedder's weights; None where no embeddings are made, which adds nothing.
     """
     return {
         "epoch": RESULTS_EPOCH,

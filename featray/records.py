@@ -56,6 +56,15 @@ def load(kind: type[_Record], text: str | bytes) -> _Record:
     return record
 
 
+def read_extra(text: str | None) -> dict[str, Any]:
+    """Return the columns that stand in a row's `videos.extra`; none if it is no JSON object."""
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     made = _made.get(kind)
     if made is None:

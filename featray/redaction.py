@@ -31,9 +31,15 @@ _NAMES_IN_TEXT: Final = (
 )
 """Narrower than `_SECRET_NAME`, for text in which `key` and `account` are words."""
 
+_LOGIN: Final = re.compile(r"(?<=://)[^\s'\"?<>]*:[^\s'\"?<>]*@")
+"""User and password; `@` in a path goes with them."""
+
+_QUERY: Final = re.compile(r"\?[^\s'\"?<>=]*=[^\s'\"<>]*")
+_SIGNATURE: Final = re.compile(rf"(?i){_NAMES_IN_TEXT}=|[?&;](?:sig|key|auth)=|[?&;]x-(?:amz|goog)-")
+
 _IN_TEXT: Final = (
-    (re.compile(r"(?<=://)[^\s'\"?<>]*:[^\s'\"?<>]*@"), ""),  # user and password; `@` in a path goes with them
-    (re.compile(r"\?[^\s'\"?<>=]*=[^\s'\"<>]*"), "?***"),
+    (_LOGIN, ""),
+    (_QUERY, "?***"),
     (re.compile(r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)(\s*[:=]\s*)[^\s'\"][^\n'\"]*"), r"\1\2***"),
     (re.compile(rf"(?i)(<{_NAMES_IN_TEXT}>|<\w*{_NAMES_IN_TEXT}>)[^<]*"), r"\1***"),
     (
@@ -103,6 +109,15 @@ def redact_text(text: str) -> str:
     for pattern, instead in _IN_TEXT:
         text = pattern.sub(instead, text)
     return text
+
+
+def redact_links(text: str) -> str:
+    """Data of a user's, whose links lose logins, and queries that sign; `?v=abc` stays.
+
+    >>> redact_links("https://host/watch?v=abc"), redact_links("https://me:pw@host/a.mp4?X-Amz-Signature=abc")
+    ('https://host/watch?v=abc', 'https://host/a.mp4?***')
+    """
+    return _QUERY.sub(lambda found: "?***" if _SIGNATURE.search(found[0]) else found[0], _LOGIN.sub("", text))
 
 
 def remember_secrets(options: dict[str, Any]) -> None:

@@ -162,11 +162,11 @@ def _print(found: Evaluation) -> None:
     if found.unmatched:
         click.echo(printable(f"not met  {found.unmatched}"))
     if found.several_faces:
-        click.echo(f"faces    {found.several_faces:,} labels took the face with the best score of several")
+        click.echo(f"faces    {counted(found.several_faces, 'label')} took the face with the best score of several")
     if found.tuned_on:
         click.echo(f"tuned    on {counted(found.tuned_on, 'row')}, not measured: {', '.join(found.chosen) or 'none'}")
     if found.other_emotions:
-        click.echo(f"emotions {found.other_emotions:,} labels are none of the seven and are not measured")
+        click.echo(f"emotions not measured: {counted(found.other_emotions, 'label')} with none of the seven")
     click.echo(f"interval {100 * found.level:.0f} %, over {found.subject_kind}")
     _print_values(found)
     for warning in found.warnings:
@@ -196,7 +196,7 @@ def _print_values(found: Evaluation) -> None:
                 f"{measure_name(v.what, v.measure)} {_value(v)}" for v in group.values if v.measure in _SHORT
             )
             lost = f", {group.missed:,} not found" if group.missed else ""
-            click.echo(printable(f"  {group.name:<22}{group.rows:>8,} faces{lost}   {heads}"))
+            click.echo(printable(f"  {group.name:<22}{counted(group.rows, 'face'):>14}{lost}   {heads}"))
 
 
 _SHORT = ("macro_f1", "accuracy", "ccc", "angular_error", "mae")

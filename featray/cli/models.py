@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featray.cli.models_check import check, check_pulled, find_checkpoint
-from featray.errors import ModelError, UsageError, printable
+from featray.errors import ModelError, UsageError, counted, printable
 
 if TYPE_CHECKING:
     from featray.faces.detector import DetectorFile
@@ -233,7 +233,7 @@ def _gaze(config: CheckpointConfig) -> list[str]:
         "6D pose": config.gaze_pose_6d,
         "head frame": config.gaze_head_frame,
         f"hidden layer of {config.gaze_hidden}": config.gaze_hidden,
-        f"{config.gaze_bins} bins": config.gaze_bins,
+        counted(config.gaze_bins, "bin"): config.gaze_bins,
     }
     return [name for name, used in options.items() if used]
 

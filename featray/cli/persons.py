@@ -12,7 +12,7 @@ import click
 
 from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import in_each
-from featray.errors import counted
+from featray.errors import UsageError, counted, printable
 
 if TYPE_CHECKING:
     from featray.persons.naming import Key
@@ -50,12 +50,17 @@ def persons(
 
     settings, output = PersonsSettings(threshold), open_told(out, config, options)
     labels = None if truth is None else _labels(output, truth)
+    compared = []
 
     def work(partition: Partition) -> tuple[Persons | None, Truth | None]:
         done = find_persons(partition, settings)
-        return done, None if labels is None or done is None else _compare(partition, labels)
+        agreement = None if labels is None or done is None else _compare(partition, labels)
+        compared.append(agreement)
+        return done, agreement
 
     in_each(output, work, as_json, _found)
+    if labels is not None and not any(compared):
+        raise UsageError("--truth: none of its tracks has a person here; do its videos and track_ids belong to OUT?")
 
 
 def _labels(output: Output, truth: Path) -> dict[Key, str]:
@@ -65,7 +70,7 @@ def _labels(output: Output, truth: Path) -> dict[Key, str]:
     return read_truth(truth, lambda name: find_video_id(output, name))
 
 
-def _compare(partition: Partition, labels: dict[Key, str]) -> Truth:
+def _compare(partition: Partition, labels: dict[Key, str]) -> Truth | None:
     from featray.persons.truth import compare
     from featray.upkeep.persons import read_persons
 
@@ -76,7 +81,10 @@ def _found(found: tuple[Persons | None, Truth | None]) -> tuple[dict[str, Any], 
     """Who is who in a release, for machines and for people."""
     done, truth = found
     if done is None:
-        nothing = "has no embeddings; run it with identify.enabled and identify.accept_biometric set to true"
+        nothing = (
+            "has no embeddings; run it with identify.enabled and identify.accept_biometric set to true; if it was, no "
+            "face was seen well enough"
+        )
         return {"persons": None}, iter([nothing])
     if truth is None:
         return asdict(done), _lines(done)
@@ -85,9 +93,9 @@ def _found(found: tuple[Persons | None, Truth | None]) -> tuple[dict[str, Any], 
 
 def _lines_of_truth(truth: Truth) -> Iterator[str]:
     yield (
-        f"against {truth.labelled:,} labelled tracks ({truth.without:,} without a person): B-cubed F "
+        f"against {counted(truth.labelled, 'labelled track')} ({truth.without:,} without a person): B-cubed F "
         f"{truth.b_cubed_f:.3f}, pairs: precision {truth.precision:.3f}, recall {truth.recall:.3f}; "
-        f"{truth.switches:,} switches of identity"
+        f"{counted(truth.switches, 'switch', 'switches')} of identity"
     )
 
 
@@ -95,12 +103,14 @@ def _lines(done: Persons) -> Iterator[str]:
     how = "found" if done.fresh else "had been found already"
     yield f"{counted(done.persons, 'person')} {how} in {counted(done.tracks, 'track')} (clustering {done.clustering})"
     if done.without_embedding > 0:
-        yield f"{done.without_embedding:,} tracks have no person: no face of theirs was seen well enough"
+        yield f"without a person: {counted(done.without_embedding, 'track')}; no face was seen well enough"
     if done.renamed:
-        yield f"{done.renamed:,} tracks have another person than before; see `previous` in the table persons"
+        yield f"of another person than before: {counted(done.renamed, 'track')}; see `previous` in the table persons"
     if done.doubtful:
-        yield f"{done.doubtful:,} tracks are doubtful: another person is nearly as close (margin below 0.01)"
-    most = ", ".join(f"{name} ({count})" for name, count in done.largest[:5])
+        yield f"doubtful: {counted(done.doubtful, 'track')}; another person is nearly as close (margin below 0.01)"
+    if not done.tracks:
+        return
+    most = ", ".join(f"{printable(name[:60])} ({count})" for name, count in done.largest[:5])
     yield f"most tracks: {most}"
     yield f"similarity of tracks to their person's centre (two are one from {done.threshold:g} on):"
     widest = max(done.histogram.values())

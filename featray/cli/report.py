@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
-from featray.errors import UsageError, printable
+from featray.errors import UsageError, counted, printable
 
 if TYPE_CHECKING:
     from featray.report.diff import Diff
@@ -65,7 +65,7 @@ def report(
     if as_json:
         click.echo(json.dumps({"path": path, **asdict(made)}, indent=2))
         return
-    pictures = "" if no_thumbnails else f", {made.thumbnails} of {made.moments} thumbnails"
+    pictures = "" if no_thumbnails else f", {made.thumbnails} of {counted(made.moments, 'thumbnail')}"
     click.echo(f"{path}  {made.dataset}, release {made.release}: {made.size_bytes / 1e6:.1f} MB{pictures}")
     if not made.weights_trained:
         click.echo("The weights are synthetic: boxes, times and counts are real, facial numbers carry no meaning.")
@@ -112,7 +112,9 @@ def _print(found: Diff) -> None:
     click.echo(f"videos   {found.videos_a:,} and {found.videos_b:,}; {found.videos_both:,} in both{changed}")
     if found.videos_compared < found.videos_both:
         click.echo(f"sample   {found.videos_compared:,} of them, drawn at random")
-    click.echo(f"frames   {found.frames_both:,} sampled by both, with {found.faces_a:,} and {found.faces_b:,} faces")
+    click.echo(
+        f"frames   {found.frames_both:,} sampled by both, with {found.faces_a:,} and {counted(found.faces_b, 'face')}"
+    )
     if not found.matched:
         click.echo("faces    none matched")
         _print_derived(found)
@@ -147,7 +149,7 @@ def _print_derived(found: Diff) -> None:
         return
     same = f"both {derived.a}" if derived.a == derived.b else f"{derived.a} and {derived.b}: settings differ"
     seen = f"{derived.seen_s_a / 60:,.1f} and {derived.seen_s_b / 60:,.1f} minutes of faces"
-    click.echo(f"\nderived  {same}; {derived.tracks_a:,} and {derived.tracks_b:,} tracks, {seen}")
+    click.echo(f"\nderived  {same}; {derived.tracks_a:,} and {counted(derived.tracks_b, 'track')}, {seen}")
     click.echo(f"{'event':<17}{'in A':>9}{'in B':>9}{'A also in B':>13}{'B also in A':>13}")
     for kind in derived.kinds:
         shares = [f"{100 * met / n:.1f} %" if n else "" for met, n in ((kind.a_met, kind.a), (kind.b_met, kind.b))]

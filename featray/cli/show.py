@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from featray.cli.console import open_console
-from featray.errors import UsageError, one_line, printable
+from featray.errors import UsageError, counted, one_line, printable
 from featray.schema import ALL_TABLES, TABLE_MEANINGS
 from featray.tables.query import read_tuples
 
@@ -190,7 +190,7 @@ def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
         shown.add_row(*row)
     console.print(shown, no_wrap=True, crop=False, overflow="ignore")
     more = ", the first of more" if len(rows) > _ROWS_SHOWN else ""
-    console.print(f"({_row_count(min(len(rows), _ROWS_SHOWN))}{more})", style="dim")
+    console.print(f"({counted(min(len(rows), _ROWS_SHOWN), 'row')}{more})", style="dim")
 
 
 _LEAST_PLACE = 16
@@ -220,11 +220,7 @@ def _print_lines(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
         padded = (set_cell_size(cell, max(width, cell_len(cell))) for cell, width in zip(cells, widths, strict=True))
         print("  ".join(padded).rstrip())
         count += 1
-    print(f"({_row_count(count - 1)})")  # the heading is none
-
-
-def _row_count(count: int) -> str:
-    return f"{count} row{'' if count == 1 else 's'}"
+    print(f"({counted(count - 1, 'row')})")  # the heading is none
 
 
 def _printable(text: str) -> str:

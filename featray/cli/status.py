@@ -44,10 +44,11 @@ def status(
     run says how far it is every 15 s.
     """
     from featray.tables.status import read_status
+    from featray.upkeep.rederive import stale_shards
 
     output = open_told(out, config, options)
     with suppress(KeyboardInterrupt):  # nothing was begun that could be gone on with
-        _show(lambda: read_status(output, release), as_json=as_json, watch=watch)
+        _show(lambda: read_status(output, release, stale_shards), as_json=as_json, watch=watch)
 
 
 def _show(read: Callable[[], dict[str, Any]], *, as_json: bool, watch: bool) -> None:
@@ -98,7 +99,11 @@ def _lines(found: dict[str, Any], most_runs: int) -> Iterator[tuple[str, list[st
         yield "run", [row["run_id"], f"{row['dataset']}/{row['release']}", state, f"{row['started_at'][:19]}Z"]
     for one in found["derived"]:
         shards = "all shards" if one["shards"] == one["of"] else f"{one['shards']} of {counted(one['of'], 'shard')}"
-        yield "derived", [one["derivation"], f"{one['dataset']}/{one['release']}", shards, f"{one['made'][:19]}Z"]
+        stale = [f"{counted(one['stale'], 'shard')} stale: neutral videos have changed"] if one["stale"] else []
+        yield (
+            "derived",
+            [one["derivation"], f"{one['dataset']}/{one['release']}", shards, f"{one['made'][:19]}Z", *stale],
+        )
     for run in found["live"]:
         yield from _live_lines(run)
 

@@ -84,7 +84,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     console.print()
     if summary.status == "nothing_to_do":
         done = sum(n for status, n in summary.already_published.items() if status != "erased")
-        all_done = f"all {done:,} videos are" if done != 1 else "the video is"
+        all_done = f"all {counted(done, 'video')} are" if done != 1 else "the video is"
         console.print(f"Nothing to do: {all_done} published in {out}, release {summary.job.release}.")
     else:
         videos = summary.videos

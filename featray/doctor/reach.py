@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from featray.doctor.check import Check
-from featray.errors import FeatrayError
+from featray.errors import FeatrayError, counted
 from featray.store.storage import Location, delete, exists, locate, read_bytes, storage_errors, write_bytes
 
 _MEND = "check the address, and the credentials in the environment or --storage-option"
@@ -22,7 +22,7 @@ def reach(uri: str, storage_options: dict[str, Any], *, write: bool) -> Iterator
         yield Check("reach", "list", "missing", str(error), _MEND)
         return
     more = " or more" if len(entries) >= _LISTED else ""
-    yield Check("reach", "list", "ok", f"{place.uri}: {len(entries)}{more} entries")
+    yield Check("reach", "list", "ok", f"{place.uri}: {counted(len(entries), 'entry', 'entries')}{more}")
     objects = [entry for entry in entries if entry["type"] == "file"]
     if objects:
         yield _read(place, objects[0])
@@ -50,7 +50,7 @@ def _read(place: Location, entry: dict[str, Any]) -> Check:
             first = source.fs.cat_file(source.path, start=0, end=min(16, int(entry.get("size") or 16)))
     except FeatrayError as error:
         return Check("reach", "read", "missing", str(error), _MEND)
-    return Check("reach", "read", "ok", f"{source.uri}: its first {len(first)} bytes")
+    return Check("reach", "read", "ok", f"{source.uri}: its first {counted(len(first), 'byte')}")
 
 
 def _write(place: Location) -> Check:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featray.errors import UsageError
+from featray.errors import UsageError, counted
 from featray.evaluate.labels import Labels
 from featray.evaluate.matching import (
     BY_FRAME,
@@ -150,7 +150,7 @@ def _read(scope: Scope, labels: Labels) -> Joined:
     )
     if not set(fates) & {Fate.FOUND, *MISSED}:
         raise UsageError(
-            f"{labels.where}: none of its {len(labels):,} rows meets a frame: {in_words(joined)}{_others(scope)}"
+            f"{labels.where}: none of {counted(len(labels), 'row')} meets a frame: {in_words(joined)}{_others(scope)}"
         )
     return joined
 

@@ -169,7 +169,7 @@ def _csv(data: bytes, where: str) -> pa.Table:
                 column_types=dict.fromkeys(names, pa.string()), null_values=_NULLS, strings_can_be_null=True
             ),
         )
-    except (pa.ArrowException, UnicodeError) as error:
+    except (pa.ArrowException, UnicodeError, csv.Error) as error:
         raise UsageError(f"{where}: no CSV file that can be read: {one_line(error)}") from None
 
 
@@ -200,7 +200,7 @@ class _Reader:
         if pa.types.is_floating(column.type):  # 3.0 is what pandas makes of 3 where one is missing
             values = column.to_numpy(zero_copy_only=False)
             found = [
-                None if np.isnan(value) else f"{value:.0f}" if value == int(value) else str(value) for value in values
+                None if np.isnan(value) else f"{value:.0f}" if value.is_integer() else str(value) for value in values
             ]
             return np.asarray(found, object)
         try:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO, Final, Self
 
 from featray.config import DecodeConfig, FramesPerSecond
-from featray.errors import ErrorCode, StorageError, VideoError
+from featray.errors import ErrorCode, StorageError, VideoError, counted
 from featray.sources.entry import suffix
 from featray.sources.listing import Video
 from featray.sources.picture_times import PTS_COLUMN, read_times
@@ -82,7 +82,8 @@ def _times(video: Video, count: int) -> tuple[Sequence[int], Fraction | None]:
     if times is None:
         return range(count), None if sequence.fps is None else 1 / Fraction(str(sequence.fps))
     if len(times) != count:
-        text = f"{video.uri}: its row of the manifest has {len(times)} times in {PTS_COLUMN} for {count} pictures"
+        has = f"{counted(len(times), 'time')} in {PTS_COLUMN} for {counted(count, 'picture')}"
+        text = f"{video.uri}: its row of the manifest has {has}"
         raise VideoError(text, code=ErrorCode.BAD_MANIFEST_ROW)
     return times, Fraction(1, 1_000_000)
 
@@ -189,6 +190,6 @@ def checked(picture: Picture, read: Callable[[Picture], bytes]) -> bytes:
         except transport_errors() as error:
             raise VideoError(explain(error), code=unreadable_code(error)) from None
     if max(picture.size_bytes, len(data)) > MAX_FILE_BYTES:
-        text = f"a file of {max(picture.size_bytes, len(data))} bytes; {MAX_FILE_BYTES} are read of a picture"
+        text = f"a file of {max(picture.size_bytes, len(data)):,} bytes; {MAX_FILE_BYTES} are read of a picture"
         raise VideoError(text, code=ErrorCode.TOO_LARGE)
     return data

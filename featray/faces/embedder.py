@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from featray.config_identify import IdentifyConfig
 from featray.faces.alignment import align_chip
 
 
@@ -52,10 +53,9 @@ def open_embedder(name: str) -> Embedder:
     return embedder
 
 
-def embedder_sha256(name: str) -> str:
-    """Return the sha256 of an embedder's weights, 64 hex digits; part of the work key."""
-    digest: str = _class_of(name).sha256
-    return digest
+def embedder_of(config: IdentifyConfig) -> str | None:
+    """Return the sha256 of the embedder's weights, 64 hex digits, part of the work key; None if there is to be none."""
+    return str(_class_of(config.embedder).sha256) if config.enabled else None
 
 
 def _class_of(name: str) -> Any:

@@ -29,6 +29,8 @@ WHOLE: Final[SpansUs] = ((-(1 << 62), 1 << 62),)
 
 _YES: Final = frozenset({"yes", "true", "1", "y", "all"})
 _NO: Final = frozenset({"", "no", "false", "0", "n", "none"})
+_MOST_S: Final = 1e12
+"""So late no stream is: its time is 64 bits of µs."""
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)")
 
 
@@ -62,7 +64,7 @@ def read_mark(video_id: str, columns: Mapping[str, Any], config: NeutralConfig) 
     spans = []
     for part in re.split("[;,]", text):
         found = _SPAN.fullmatch(part.strip())
-        if found is None or float(found[1]) >= float(found[2]):
+        if found is None or not float(found[1]) < float(found[2]) < _MOST_S:
             raise ValueError(text)
         spans.append((round(float(found[1]) * 1e6), round(float(found[2]) * 1e6)))
     return Mark(key, tuple(sorted(spans)))

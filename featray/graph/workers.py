@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from featray.config import ClusterConfig
-from featray.errors import ConfigError
+from featray.errors import ConfigError, counted
 
 log = logging.getLogger(__name__)
 
@@ -243,12 +243,12 @@ def unplaced(workers: Workers, nodes: Sequence[Node], *, light: bool = False) ->
                 node.memory_bytes - here * asked.memory_bytes,
             )
         if missing:
-            wants = f"{asked.cpus:g} CPUs, {asked.gpus:g} GPUs"
+            wants = f"{counted(asked.cpus, 'CPU')}, {counted(asked.gpus, 'GPU')}"
             wants += f", {asked.memory_bytes / 2**30:g} GiB" if asked.memory_bytes else ""
             has = "; ".join(sorted({_described(node) for node in nodes})[:_NODES_SHOWN])
             return (
-                f"{name}: {missing} of {count} workers of {wants} find no place on the cluster's "
-                f"{len(nodes)} nodes ({has})"
+                f"{name}: {missing} of {counted(count, 'worker')} of {wants} find no place on the cluster's "
+                f"{counted(len(nodes), 'node')} ({has})"
             )
     return None
 
@@ -260,7 +260,7 @@ def _room(node: Node, asked: Node) -> int:
 
 
 def _described(node: Node) -> str:
-    return f"{node.cpus:g} CPUs, {node.gpus:g} GPUs, {node.memory_bytes / 2**30:.1f} GiB"
+    return f"{counted(node.cpus, 'CPU')}, {counted(node.gpus, 'GPU')}, {node.memory_bytes / 2**30:.1f} GiB"
 
 
 def _plan_workers(decode: int) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from featray.config import ModelConfig
+from featray.errors import counted
 from featray.meaning.examine import Examination, examine
 from featray.meaning.footage import bundled_clip, network, watch
 from featray.meaning.watched import Watched
@@ -88,7 +89,8 @@ class KeptCheck:
     def summary(self) -> str:
         """One phrase for people."""
         verdict = "columns mean what they say" if self.passed else self.advice
-        counts = f"{self.agreeing} pairs agree, {len(self.opposed)} opposed, {self.no_evidence} without evidence"
+        agreeing = f"{counted(self.agreeing, 'pair')} in agreement"
+        counts = f"{agreeing}, {len(self.opposed)} opposed, {self.no_evidence} without evidence"
         return f"{counts}; {verdict}"
 
 

@@ -27,18 +27,24 @@ class Templates:
         self._sums: dict[Key, NDArray[np.float64]] = {}
         self._weights: dict[Key, float] = {}
         self._spans: dict[Key, tuple[int, int]] = {}
+        self._width = 0
 
     def add_embeddings(self, rows: pa.Table) -> None:
         """Add rows with EMBEDDING_COLUMNS.
 
         Raises:
-            ValueError: their embeddings are not all of one width.
+            ValueError: their embeddings are not all of one width, or no numbers.
         """
         if not rows.num_rows:
             return
         vectors = rows["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         vectors = vectors.reshape(rows.num_rows, -1).astype(np.float64)
         quality = rows["quality"].to_numpy().astype(np.float64)
+        if not (np.isfinite(vectors).all() and np.isfinite(quality).all()):
+            raise ValueError("an embedding or its quality is no number")
+        self._width = self._width or vectors.shape[1]
+        if vectors.shape[1] != self._width:
+            raise ValueError(f"embeddings of {vectors.shape[1]} numbers, where others have {self._width}")
         keys = list(zip(rows["video_id"].to_pylist(), rows["track_id"].to_pylist(), strict=True))
         known = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         place = np.array([known[key] for key in keys])

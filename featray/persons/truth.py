@@ -15,6 +15,8 @@ from featray.persons.agreement import agreement
 from featray.persons.naming import Key
 
 _COLUMNS: Final = ("video", "track_id", "person")
+_MOST_DIGITS: Final = 18
+"""Of a number of 64 bits; Python reads none of more than 4300."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def read_truth(path: Path, find_video: Callable[[str], str]) -> dict[Key, str]:
     known: dict[str, str] = {}
     for number, row in enumerate(rows, 2):
         video, track, person = (row.get(name) or "" for name in _COLUMNS)
-        if not (video and person and track.isdecimal()):
+        if not (video and person and track.isdecimal() and len(track) <= _MOST_DIGITS):
             raise UsageError(f"--truth {path}, line {number}: needs {', '.join(_COLUMNS)}, the second a number")
         if video not in known:
             known[video] = find_video(video)
@@ -66,15 +68,14 @@ def read_truth(path: Path, find_video: Callable[[str], str]) -> dict[Key, str]:
     return found
 
 
-def compare(persons: Mapping[Key, str], truth: Mapping[Key, str]) -> Truth:
-    """Compare the persons of tracks with labels; tracks follow each other in the order of `track_id`.
+def compare(persons: Mapping[Key, str], truth: Mapping[Key, str]) -> Truth | None:
+    """Compare the persons of tracks with labels; None if no labelled track has a person.
 
-    Raises:
-        UsageError: no labelled track has a person.
+    Tracks follow each other in the order of `track_id`.
     """
     keys = sorted(key for key in truth if key in persons)
     if not keys:
-        raise UsageError("--truth: none of its tracks has a person here; do its videos and track_ids belong to OUT?")
+        return None
     result = agreement(np.array([persons[key] for key in keys]), np.array([truth[key] for key in keys]))
     last: dict[tuple[str, str], str] = {}
     switches = 0

@@ -64,6 +64,10 @@ class Happened:
     videos: int
 
 
+_KIND = "regexp_replace(coalesce(kind, ''), '[[:cntrl:]]', ' ', 'g')"
+"""Somebody else's may be null, or hold what no page does."""
+
+
 def read_happened(scope: Scope, *, blur: bool) -> Happened | None:
     """What is derived from the release, of the derivation that was made last; None if nothing is."""
     totals = scope.row(
@@ -73,9 +77,9 @@ def read_happened(scope: Scope, *, blur: bool) -> Happened | None:
     if not totals["videos"]:
         return None
     kinds = scope.rows(
-        "SELECT kind, count(*) AS events, count(DISTINCT video_id) AS videos, "
+        f"SELECT {_KIND} AS kind, count(*) AS events, count(DISTINCT video_id) AS videos, "
         "median((end_us - start_us) / 1e6) FILTER (NOT open_start AND NOT open_end) AS seconds, "
-        "count(*) FILTER (open_start OR open_end) AS cut_off FROM in_events GROUP BY kind ORDER BY events DESC, kind"
+        "count(*) FILTER (open_start OR open_end) AS cut_off FROM in_events GROUP BY ALL ORDER BY events DESC, kind"
     )
     chosen = scope.rows(
         "SELECT t.video_id, any_value(coalesce(v.member, v.uri)) AS place, min(start_us) AS start_us, "
@@ -84,7 +88,8 @@ def read_happened(scope: Scope, *, blur: bool) -> Happened | None:
     )
     ids = ", ".join(literal(row["video_id"]) for row in chosen)
     events = scope.rows(
-        "SELECT video_id, track_id, kind, start_us, end_us, peak, count(*) OVER (PARTITION BY video_id) AS n "
+        f"SELECT video_id, track_id, {_KIND} AS kind, start_us, end_us, peak, "
+        "count(*) OVER (PARTITION BY video_id) AS n "
         f"FROM in_events WHERE video_id IN ({ids}) QUALIFY row_number() OVER "
         f"(PARTITION BY video_id ORDER BY end_us - start_us DESC, start_us, kind, track_id) <= {_SHOWN}"
     )

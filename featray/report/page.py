@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, Final
 
+from featray.errors import counted
 from featray.redaction import redact_uri
 from featray.report.diff import Diff, diff_releases
 from featray.report.distributions import MEASURED, Distribution, read_distributions
@@ -197,8 +198,8 @@ def _shown(moments: list[Moment], blur: bool) -> list[Any]:
 
 def _shift(diff: Diff) -> dict[str, Any]:
     words = (
-        f"{diff.videos_both:,} videos are in both with the same content; {diff.videos_compared:,} were compared. "
-        f"Of the frames that both sampled, {diff.matched:,} faces were matched by their boxes: "
+        f"In both with the same content: {counted(diff.videos_both, 'video')}; compared: {diff.videos_compared:,}. "
+        f"Matched by their boxes, of the frames that both sampled: {counted(diff.matched, 'face')}, "
         f"{_share(diff.matched, diff.faces_a)} of those before and {_share(diff.matched, diff.faces_b)} of those now."
     )
     return {"before": diff.release_a, "words": words, "features": diff.features}

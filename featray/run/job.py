@@ -13,7 +13,7 @@ from featray.errors import ConfigError, StorageError
 from featray.extract.child import ChildSettings
 from featray.faces.detector import DetectorFiles
 from featray.faces.detectors import detector_sha256
-from featray.faces.embedder import embedder_sha256
+from featray.faces.embedder import embedder_of
 from featray.findings.derive import Derivation
 from featray.graph.stages import InferSettings, StageSettings
 from featray.graph.workers import expects_gpu
@@ -133,7 +133,7 @@ def describe(config: Config, gpus: float | None = None) -> Job:
         detector_sha256=_detector_sha256(config),
         precision=precision,
         conventions=conventions.setting,
-        embedder_sha256=embedder_sha256(config.identify.embedder) if config.identify.enabled else None,
+        embedder_sha256=embedder_of(config.identify),
     )
     return Job(
         config=config,

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, Literal, Protocol, Self
 
 from featray.config import ClusterConfig
+from featray.errors import counted
 from featray.extract.plan import Pages
 from featray.graph.machine import local_gpus, on_cluster
 from featray.graph.rows import Receipt
@@ -78,10 +79,10 @@ def choose_executor(cluster: ClusterConfig, count: Callable[[], int]) -> tuple[E
     if on_cluster():
         return "ray", "a Ray cluster is there"
     if (gpus := local_gpus()) > 1:
-        return "ray", f"{gpus:g} GPUs"
+        return "ray", counted(gpus, "GPU")
     if (videos := count()) > LOCAL_VIDEOS:
         return "ray", f"more than {LOCAL_VIDEOS} videos to do"
-    return "local", f"{videos} video{'s' * (videos != 1)} to do on this machine"
+    return "local", f"{counted(videos, 'video')} to do on this machine"
 
 
 def available_gpus(cluster: ClusterConfig) -> float:

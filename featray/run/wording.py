@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from featray.errors import counted
+
 
 def duration(seconds: float) -> str:
     """A span of time in the unit that people would use.
@@ -28,4 +30,4 @@ def size(num_bytes: float) -> str:
         value = num_bytes / 10**power
         if value >= 1:
             return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
-    return f"{num_bytes:.0f} bytes"
+    return counted(round(num_bytes), "byte")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, Final
 
 from featray.errors import ErrorCode
-from featray.redaction import readable_name
+from featray.redaction import readable_name, redact_links
 from featray.sources.entry import Entry
 
 URI_COLUMNS: Final = ("uri", "url", "path", "file", "video_uri", "video_path")
@@ -89,10 +89,25 @@ def named(row: dict[str, Any], column: str, name: str) -> Entry:
         return bad_row(f"{name} has a URI of {len(value)} characters; {MAX_URI_CHARS} are read")
     uri = value.strip() if "://" in value else value  # else spaces may be part of a file's name
     try:
-        extra = _plain({k: v for k, v in row.items() if k != column}, _MAX_DEPTH)
+        return Entry(uri=uri, extra=_plain({k: v for k, v in row.items() if k != column}, _MAX_DEPTH))
     except _BadRow as error:
         return bad_row(f"{name} {error}")
-    return Entry(uri=uri, extra=extra)
+
+
+def held(row: dict[str, Any] | str, name: str, place: dict[str, Any]) -> Entry:
+    """Return the entry of a row that holds its video.
+
+    Args:
+        row: its other columns, or in words what is wrong with them.
+        name: of the row, for people, and of the video in its file.
+        place: as in `Entry.place`.
+    """
+    if isinstance(row, str):
+        return bad_row(f"{name} {row}")
+    try:
+        return Entry(name, place=place, extra=_plain(row, _MAX_DEPTH))
+    except _BadRow as error:
+        return bad_row(f"{name} {error}")
 
 
 def bad_row(text: str) -> Entry:
@@ -225,7 +240,10 @@ def _of_json(line: str, column: str | None, name: str) -> Entry:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """A value as JSON can hold it: without bytes, infinities and NaN as null, dates and decimals as text."""
+    """A value as JSON can hold it: without bytes, infinities and NaN as null, dates and decimals as text.
+
+    Links lose their signatures and credentials, since tables hold none.
+    """
     if depth < 0:
         raise _BadRow("is nested too deeply")
     if isinstance(value, dict):
@@ -234,4 +252,6 @@ def _plain(value: Any, depth: int) -> Any:
         return [_plain(inner, depth - 1) for inner in value if not isinstance(inner, bytes)]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str) and "://" in value:
+        return redact_links(value)
     return value if value is None or isinstance(value, str | int) else str(value)

@@ -8,7 +8,8 @@ the bytes of the file.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import IO, Any, Final
 
 import numpy as np
@@ -17,9 +18,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from featray.errors import ErrorCode
+from featray.errors import ErrorCode, counted
 from featray.sources.entry import MAX_ENTRIES, Entry
-from featray.sources.manifests import BYTES_COLUMNS, MAX_ROW_CHARS, bad_row, choose_column, named, no_column, shown
+from featray.sources.manifests import (
+    BYTES_COLUMNS,
+    MAX_ROW_CHARS,
+    bad_row,
+    choose_column,
+    held,
+    named,
+    no_column,
+    shown,
+)
 
 _BATCH_ROWS: Final = 1024
 _BUFFER_BYTES: Final = 1 << 20
@@ -52,13 +62,14 @@ def read_table(file: IO[bytes], column: str | None) -> Iterator[Entry]:
     if chosen is None or chosen not in kinds:
         yield no_column(list(kinds), "videos")
     elif rows > _MAX_ROWS_PER_BYTE * size:
-        yield Entry(problem=(ErrorCode.BAD_SHARD, f"a file of {size} bytes that says it has {rows} rows"))
+        yield Entry(problem=(ErrorCode.BAD_SHARD, f"a file of {size:,} bytes that says it has {counted(rows, 'row')}"))
     elif chosen not in holders:
         yield from _uris(table, chosen, [name for name, kind in kinds.items() if not _is_bytes(kind)])
     elif _is_media(kinds[chosen]) and _has_only_paths(table.metadata, chosen):
         yield from _uris(table, chosen, [chosen])
     else:
-        yield from _values(table, chosen, {"field": "bytes"} if _is_media(kinds[chosen]) else {})
+        others = [name for name in kinds if name != chosen and name not in holders]
+        yield from _values(table, chosen, others, {"field": "bytes"} if _is_media(kinds[chosen]) else {})
 
 
 def read_value(file: IO[bytes], place: dict[str, Any], max_bytes: int) -> bytes:
@@ -135,18 +146,29 @@ def _has_only_paths(metadata: Any, column: str) -> bool:
     return bool(metadata.num_rows)
 
 
-def _values(table: Any, column: str, field: dict[str, str]) -> Iterator[Entry]:
-    """One entry a row; the values themselves are read where they are decoded."""
+def _values(table: Any, column: str, others: list[str], field: dict[str, str]) -> Iterator[Entry]:
+    """One entry a row, with its other columns; the values themselves are read where they are decoded."""
     number = 0
     for group in range(table.num_row_groups):
-        for row in range(table.metadata.row_group(group).num_rows):
+        problem = _unfolds(table.metadata, group, others)
+        if problem:
+            yield bad_row(f"row group {group}: its videos are read without their other columns: {problem}")
+        rows: Iterable[dict[str, Any] | str] = repeat({}, table.metadata.row_group(group).num_rows)
+        if others and not problem:
+            rows = _each_row(table, group, others)
+        for row, values in enumerate(rows):
             if number >= MAX_ENTRIES:
                 text = f"more than {MAX_ENTRIES} rows; the rest is left out"
                 yield Entry(problem=(ErrorCode.BAD_SHARD, text))
                 return
             place = {"row_group": group, "row": row, "column": column, **field}
-            yield Entry(member=f"row {number}", place=place)
+            yield held(values, _name(number), place)
             number += 1
+
+
+def _each_row(table: Any, group: int, columns: list[str]) -> Iterator[dict[str, Any] | str]:
+    for batch in table.iter_batches(_batch_rows(table.metadata, group, columns), [group], columns):
+        yield from _rows(batch)
 
 
 def _uris(table: Any, column: str, columns: list[str]) -> Iterator[Entry]:
@@ -157,15 +179,14 @@ def _uris(table: Any, column: str, columns: list[str]) -> Iterator[Entry]:
             yield bad_row(f"row group {group} is not read: {problem}")
             number += table.metadata.row_group(group).num_rows
             continue
-        for batch in table.iter_batches(_batch_rows(table.metadata, group, columns), [group], columns):
-            for row in _rows(batch):
-                if isinstance(row, dict):
-                    if isinstance(row.get(column), dict):
-                        row = {**row, column: row[column]["path"]}
-                    yield named(row, column, _name(number))
-                else:
-                    yield bad_row(f"{_name(number)} {row}")
-                number += 1
+        for row in _each_row(table, group, columns):
+            if isinstance(row, dict):
+                if isinstance(row.get(column), dict):
+                    row = {**row, column: row[column]["path"]}
+                yield named(row, column, _name(number))
+            else:
+                yield bad_row(f"{_name(number)} {row}")
+            number += 1
 
 
 def _name(number: int) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featray.errors import RETRYABLE, ErrorCode, OutputError
+from featray.errors import RETRYABLE, ErrorCode, OutputError, counted
 from featray.extract.plan import Failure, Outcome, UnitTask, VideoPlan, VideoTask
 from featray.schema import EMBEDDED_SCHEMA, FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.sources.listing import Video
@@ -97,7 +97,7 @@ def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str, problem
         for task in video.units(plan, {}):
             if task.unit.index not in done:
                 problem = problems.get((video.video.video_id, task.unit.index))
-                text = problem or f"no result in {video.attempt} attempts; the workers' logs say more"
+                text = problem or f"no result in {counted(video.attempt, 'attempt')}; the workers' logs say more"
                 stage, code = ("infer", ErrorCode.INFERENCE_FAILED) if problem else ("reconcile", ErrorCode.LOST)
                 outcome = Outcome(failures=[Failure(stage, code, text)])
                 nothing = LANDED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table()

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from featray.config_identify import IdentifyConfig
-from featray.errors import ErrorCode, RunError
+from featray.errors import ErrorCode, RunError, counted
 from featray.extract.plan import Picture, VideoPlan
 from featray.faces.cadence import Cadence, taken_frames
 from featray.faces.tracks import Tracker
@@ -107,7 +107,7 @@ def merge_video(
     plan = read_plan(folder)
     landed = landed_units(folder, with_lost=True) if plan else {}
     if plan is None or len(landed) != len(plan.units):
-        raise RunError(f"{video.uri}: {len(landed)} units landed; the shard cannot be published yet")
+        raise RunError(f"{video.uri}: {counted(len(landed), 'unit')} landed; the shard cannot be published yet")
     constant: dict[str, str | None] = {
         "dataset": partition.dataset,
         "release": partition.release,

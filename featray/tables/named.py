@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from featray.errors import UsageError
+from featray.errors import UsageError, counted
 from featray.identity import video_id
 from featray.store.storage import locate
 from featray.tables.layout import Output
@@ -47,7 +47,7 @@ def find_video_id(output: Output, name: str) -> str:
     found = read_steadily(output, read, "all")
     if len(found) > 1:
         places = ", ".join(f"{place} ({one})" for one, place in sorted(found.items())[:5])
-        raise UsageError(f"--video {name}: is {len(found)} videos: {places}; name one by its id")
+        raise UsageError(f"--video {name}: is {counted(len(found), 'video')}: {places}; name one by its id")
     if found:
         return str(next(iter(found)))
     if "://" in name or name.startswith("/"):

@@ -10,6 +10,7 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -176,6 +177,7 @@ def _decoder(backend: str) -> str:
     return " ".join([backend, *(f"{name} {_version(name)}" for name in names if _version(name))])
 
 
+@cache
 def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)
@@ -193,8 +195,9 @@ def _ffmpeg_versions() -> str:
     return " ".join(f"{name} {'.'.join(map(str, av.library_versions[name]))}" for name in sorted(av.library_versions))
 
 
+@cache
 def _git_commit() -> str | None:
-    """The commit of the checkout that this package is imported from, with `+` if it was changed."""
+    """The commit of the checkout that this package is imported from, with `+` if it was changed: at the first run."""
     folder = Path(__file__).parents[1]
     if not (folder.parent / ".git").exists():
         return None

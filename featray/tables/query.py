@@ -242,11 +242,15 @@ def _for_duckdb(place: Location) -> str:
 def table_view(table: str, source: str) -> str:
     """SQL of a table's rows from what `read_files` gave, if anything, with all columns of today's schema.
 
-    Files of an older schema lack some of them.
+    Files of an older schema lack some of them. A file with another type in a column is converted, or refused: without
+    that the column would be text, for the rows of all files.
     """
-    columns = ", ".join(f"CAST(NULL AS {_DUCKDB_TYPES[field.type]}) AS {field.name}" for field in arrow_schema(table))
-    empty = f"SELECT {columns} WHERE false"
-    return f"{empty} UNION ALL BY NAME SELECT * FROM {source}" if source else empty
+    types = {field.name: _DUCKDB_TYPES[field.type] for field in arrow_schema(table)}
+    empty = f"SELECT {', '.join(f'CAST(NULL AS {kind}) AS {name}' for name, kind in types.items())} WHERE false"
+    if not source:
+        return empty
+    typed = ", ".join(f"CAST({identifier(name)} AS {kind}) AS {identifier(name)}" for name, kind in types.items())
+    return f"SELECT * REPLACE ({typed}) FROM ({empty} UNION ALL BY NAME SELECT * FROM {source})"
 
 
 _DUCKDB_TYPES = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from featray.errors import printable
@@ -15,20 +16,30 @@ from featray.tables.lease import read_holder
 from featray.tables.published import Published, read_steadily
 from featray.tables.query import connect, literal, read_rows, run_sql
 
+Stale = Callable[[Published], Mapping[str, int]]
 
-def read_status(output: Output, release: str | None = None) -> dict[str, Any]:
+
+def read_status(
+    output: Output, release: str | None = None, stale: Stale = lambda published: MappingProxyType({})
+) -> dict[str, Any]:
     """Counts of videos by status, frames and faces, and the runs; of the latest release of each dataset.
+
+    Args:
+        output: whose tables.
+        release: a release, or `all`.
+        stale: says of derivations how many shards are to be derived again.
 
     Returns:
         `{"videos": {"ok": n, "partial": n, "failed": n}, "frames": n, "faces": n, "runs": [...], "derived": [...],
         "live": [...]}`;
-        `derived` says of each derivation when it was last made, and of how many of the published shards it is;
+        `derived` says of each derivation when it was last made, of how many of the published shards it is, and how
+        many of them are stale;
         `live` is who holds a dataset and release now, mostly a run, and how far it was at its last renewal.
     """
-    return read_steadily(output, lambda published: _read(output, release, published), release)
+    return read_steadily(output, lambda published: _read(output, release, published, stale), release)
 
 
-def _read(output: Output, release: str | None, published: list[Published]) -> dict[str, Any]:
+def _read(output: Output, release: str | None, published: list[Published], stale: Stale) -> dict[str, Any]:
     connection = connect(output, release, ("videos", "runs"), published=published)
 
     def rows(sql: str) -> list[dict[str, Any]]:
@@ -58,8 +69,10 @@ def _read(output: Output, release: str | None, published: list[Published]) -> di
                 "made": _utc(made_us),
                 "shards": shards,
                 "of": one.with_videos,
+                "stale": changed.get(name, 0),
             }
             for one in published
+            for changed in [stale(one)]
             for name, (made_us, shards) in sorted(one.derived.items())
         ],
         "live": list(_live(output, rows)),

@@ -10,7 +10,6 @@ in which it was.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +24,7 @@ from featray.findings.batch import Levels
 from featray.findings.derive import Derivation
 from featray.findings.neutral import Mark, Rest, SpansUs, pooled, read_mark, read_rest
 from featray.findings.rows import Rows
+from featray.records import read_extra
 from featray.tables.commits import Commit, CommittedVideo
 from featray.tables.derived import open_sources
 from featray.tables.layout import Partition
@@ -152,11 +152,7 @@ def _extras(file: pq.ParquetFile) -> Iterator[tuple[str, dict[str, Any]]]:
     names = [name for name in ("video_id", "extra") if name in file.schema_arrow.names]
     for group in range(file.num_row_groups):
         for row in file.read_row_group(group, columns=names).to_pylist():
-            try:
-                found = json.loads(row.get("extra") or "{}")
-            except (ValueError, RecursionError):
-                found = {}
-            yield row["video_id"], found if isinstance(found, dict) else {}
+            yield row["video_id"], read_extra(row.get("extra"))
 
 
 def _identity(video: CommittedVideo, spans_us: SpansUs) -> str:

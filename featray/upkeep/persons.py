@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from featray.errors import UsageError
+from featray.errors import OutputError, counted, printable
 from featray.persons.cluster import Fit, cluster, fit
 from featray.persons.naming import Key, name_persons
 from featray.persons.settings import PersonsSettings
 from featray.persons.templates import EMBEDDING_COLUMNS, FACE_COLUMNS, Templates
+from featray.schema import arrow_schema
 from featray.store.scratch import scratch_folder
 from featray.tables.commits import Commit, CommittedFile, read_commits, write_commit
 from featray.tables.layout import Partition
@@ -64,7 +67,7 @@ def find_persons(partition: Partition, settings: PersonsSettings) -> Persons | N
 
     Raises:
         LeaseError: a run is on.
-        UsageError: embeddings of several embedders.
+        OutputError: embeddings of several embedders, or a damaged file.
     """
     with hold(partition, f"{PERSONS_PREFIX}{secrets.token_hex(4)}") as lease:
         held = lease.partition
@@ -108,9 +111,10 @@ def _embedder(partition: HeldPartition, files: list[CommittedFile]) -> tuple[str
     for file in files:
         with open_parquet(partition.output.root.child(file.path)) as opened:
             footers.append(footer_of(opened))
-            names |= set(opened.read(columns=["embedder"])["embedder"].unique().to_pylist())
+            names |= set(_typed(opened.read(columns=["embedder"]), "embeddings", ["embedder"])["embedder"].to_pylist())
     if len(names) != 1:
-        raise UsageError(f"{partition.release}: its embeddings are of several embedders: {', '.join(sorted(names))}")
+        shown = ", ".join(map(printable, sorted(names)))
+        raise OutputError(f"{partition.release}: its embeddings are of {counted(len(names), 'embedder')}: {shown}")
     return names.pop(), merged_footer(footers)
 
 
@@ -123,8 +127,27 @@ def _templates(partition: HeldPartition, commits: list[Commit]) -> Templates:
         for file in _files(commits, table):
             with open_parquet(partition.output.root.child(file.path)) as opened:
                 for group in range(opened.num_row_groups):
-                    add(opened.read_row_group(group, columns=list(columns)))
+                    add(_typed(opened.read_row_group(group, columns=list(columns)), table, columns))
     return templates
+
+
+def _typed(rows: pa.Table, table: str, columns: Sequence[str]) -> pa.Table:
+    """These columns, in the types of the table's schema.
+
+    Raises:
+        pa.ArrowException: a value does not fit its type.
+        KeyError: a column is missing.
+        ValueError: a value is null that names a track, or is needed for it.
+    """
+    schema = arrow_schema(table)
+    typed = rows.select(list(columns)).cast(pa.schema([schema.field(name) for name in columns]))
+    for name in columns:
+        if name not in _MAY_BE_NULL and typed[name].null_count:
+            raise ValueError(f"{name} is null")
+    return typed
+
+
+_MAY_BE_NULL = ("margin", "previous")
 
 
 def _read(partition: Partition, commits: list[Commit]) -> list[dict[str, Any]]:
@@ -132,8 +155,11 @@ def _read(partition: Partition, commits: list[Commit]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for file in _files(commits, "persons"):
         with open_parquet(partition.output.root.child(file.path)) as opened:
-            rows += opened.read().to_pylist()
+            rows += _typed(opened.read(columns=list(_PERSON_COLUMNS)), "persons", _PERSON_COLUMNS).to_pylist()
     return rows
+
+
+_PERSON_COLUMNS = ("video_id", "track_id", "person_id", "similarity", "margin", "previous")
 
 
 def _rows(keys: list[Key], names: list[str], found: Fit, had: dict[Key, str]) -> list[dict[str, Any]]:

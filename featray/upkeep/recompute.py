@@ -8,7 +8,6 @@ and counted, and is not a failure: it tells nothing about the rows.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,16 +17,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from featray.config import WHERE_THEY_ACT, Config, DecodeConfig, parse_config
-from featray.errors import ErrorCode, FeatrayError, ModelError, NotFound, OutputError, StorageError
+from featray.errors import ErrorCode, FeatrayError, ModelError, NotFound, OutputError, StorageError, counted
 from featray.extract.child import ChildSettings
 from featray.extract.chunks import Chunk
 from featray.extract.isolation import IsolatedDecoder
 from featray.extract.plan import Failure, UnitTask, VideoPlan, VideoTask
 from featray.faces.detectors import detector_sha256, prepare_detector
+from featray.faces.embedder import embedder_of
 from featray.graph.rows import chunk_row, read_stream
 from featray.graph.stages import Infer, InferSettings
 from featray.identity import result_settings, settings_hash
 from featray.model.conventions import parse_conventions
+from featray.records import read_extra
 from featray.sources.listing import Video, find_video
 from featray.tables.layout import Output
 from featray.tables.provenance import read_config
@@ -70,7 +71,7 @@ class Recomputed:
 
     def cannot(self, rows: list[dict[str, Any]], why: str) -> None:
         """Note rows that cannot be computed again."""
-        self.unverifiable.append(f"{len(rows)} rows of video {rows[0]['video_id']}: {why}")
+        self.unverifiable.append(f"{counted(len(rows), 'row')} of video {rows[0]['video_id']}: {why}")
 
 
 def recompute(
@@ -156,6 +157,7 @@ class _Repeat:
             detector_sha256=detector_sha256(child.detect, child.detector_files),
             precision=row["precision"],
             conventions=conventions.setting,
+            embedder_sha256=embedder_of(self._config.identify),
         )
         if settings_hash(settings) != row["config_hash"]:
             raise ModelError("its settings give other results in this version of featray; use the one in `runs`")
@@ -189,7 +191,7 @@ class _Repeat:
         uri, member = rows[0]["uri"], rows[0]["member"]
         named = uri if member is None else f"{uri}#{member}"
         try:
-            video = find_video(uri, member, self._config.input, json.loads(rows[0]["extra"] or "{}"))
+            video = find_video(uri, member, self._config.input, read_extra(rows[0]["extra"]))
         except FeatrayError as error:
             hint = "; the tables keep no credentials and no signature: give --storage-option or --config"
             gone = isinstance(error, NotFound)

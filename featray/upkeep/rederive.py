@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from featray.config_derive import DERIVE_EPOCH, DeriveConfig
-from featray.errors import ConfigError, OutputError
+from featray.errors import ConfigError, OutputError, counted
 from featray.findings.derive import Derivation
 from featray.schema import DERIVED_TABLES, SORT_KEYS, TABLES
-from featray.tables.commits import Commit, CommittedFile
+from featray.tables.commits import Commit, CommittedFile, read_commits
 from featray.tables.derived import derivation_of, open_sources
 from featray.tables.layout import Partition
+from featray.tables.published import Published
 from featray.tables.rewrite import complete, footer_of, open_parquet
 from featray.upkeep.neutral import NeutralVideos
 
@@ -53,6 +55,23 @@ class Rederive:
         what = f"commit {commit.name}: neutral videos have changed since derivation {derivation.name} was made"
         self.unfinished.append(f"{what}; the next run, or `featray derive` with its settings, derives it again")
         return None
+
+
+def stale_shards(published: Published) -> dict[str, int]:
+    """Return, of each derivation with neutral videos, how many shards rest on others than are published now.
+
+    A file or commit that is damaged leaves its derivation out; `verify` names it.
+    """
+    found = {}
+    for name in published.derived:
+        files = (file for file in published.committed if derivation_of(file.path) == name)
+        with suppress(OutputError, StopIteration):
+            derivation = _derivation(published.partition, next(files))
+            if derivation is not None and derivation.crosses_shards:
+                commits = read_commits(published.partition)
+                neutral = NeutralVideos(published.partition, derivation).look(commits)
+                found[name] = sum(not neutral.is_current(commit) for commit in commits if name in commit.derived)
+    return found
 
 
 def differences(
@@ -122,7 +141,7 @@ def _compare(
     path = files[0].path if len(files) == 1 else None
     again = pa.concat_tables(derived) if derived else stored.slice(0, 0)
     if again.num_rows != stored.num_rows:
-        yield f"{table}: has {stored.num_rows} rows, derived again there are {again.num_rows}", path, None
+        yield f"{table}: has {counted(stored.num_rows, 'row')}, derived again there are {again.num_rows:,}", path, None
         return
     order = [(name, "ascending") for name in SORT_KEYS[table]]
     again, stored = again.sort_by(order), stored.sort_by(order)

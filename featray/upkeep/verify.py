@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featray.errors import NotFound, StorageError, UsageError
+from featray.errors import NotFound, StorageError, UsageError, counted
 from featray.schema import (
     DERIVED_TABLES,
     FACE_TABLES,
@@ -240,7 +240,7 @@ class _Partition:
             if not quiet:
                 size, digest = _digest(place)
                 if size != file.size_bytes:
-                    say(f"has {size} bytes, the commit says {file.size_bytes}", file.path)
+                    say(f"has {counted(size, 'byte')}, the commit says {file.size_bytes:,}", file.path)
                 if digest != file.sha256:
                     say(f"has sha256 {digest[:12]}…, the commit says {file.sha256[:12]}…: it was changed", file.path)
                     self._changed.add(file.path)
@@ -258,7 +258,7 @@ class _Partition:
 
     def _check_footer(self, file: CommittedFile, opened: pq.ParquetFile) -> None:
         if opened.metadata.num_rows != file.rows:
-            self._problem(f"has {opened.metadata.num_rows} rows, the commit says {file.rows}", file.path)
+            self._problem(f"has {counted(opened.metadata.num_rows, 'row')}, the commit says {file.rows:,}", file.path)
         footer = footer_of(opened)
         version = footer.get("schema_version", "")
         if not version.isdigit() or not 1 <= int(version) <= SCHEMA_VERSION:
@@ -299,7 +299,7 @@ class _Partition:
         kept = " AND ".join(f"coalesce({condition}, false)" for condition in rules.values())
         key = [name for name in ("video_id", "frame_index", "face_index") if name in names]
         columns = ", ".join([*key, "file_row_number", f"concat_ws(', ', {broken}) AS text"])
-        self._report_rows(f"SELECT {columns} FROM one_file WHERE NOT ({kept})", file.path)
+        self._report_rows(f"SELECT {columns} FROM one_file WHERE NOT ({kept})", file.path, unless=kept)
         return True
 
     def _account(self, commits: list[Commit], index: CommitIndex) -> None:
@@ -320,9 +320,21 @@ class _Partition:
                 self._report_rows(rule.sql, None, [file for c in commits for file in c.files], rule.needs)
 
     def _report_rows(
-        self, sql: str, path: str | None, files: list[CommittedFile] | None = None, tables: tuple[str, ...] = ()
+        self,
+        sql: str,
+        path: str | None,
+        files: list[CommittedFile] | None = None,
+        tables: tuple[str, ...] = (),
+        *,
+        unless: str = "",
     ) -> None:
+        """Report the rows that a query finds; not asked where all rows of the file keep the rules in `unless`.
+
+        To say how each of a hundred columns breaks its rule takes DuckDB longer to plan than a small file to read.
+        """
         try:
+            if unless and not self._rows(f"SELECT 1 AS broken FROM one_file WHERE NOT ({unless}) LIMIT 1"):
+                return
             rows = self._rows(f"SELECT *, count(*) OVER () AS of FROM ({sql}) LIMIT {SHOWN}")
         except duckdb.Error as error:
             self._problem(f"cannot be read: {_first_line(error)}", path)
@@ -334,7 +346,7 @@ class _Partition:
             where = path or self._file_of(row, files or [], tables)
             self._problem(row["text"], where, row.get("video_id"), place)
         if rows and rows[0]["of"] > len(rows):
-            self._problem(f"{rows[0]['of'] - len(rows)} more rows like these: {rows[0]['text']}", path)
+            self._problem(f"{counted(rows[0]['of'] - len(rows), 'more row')} like these: {rows[0]['text']}", path)
 
     def _file_of(self, row: dict[str, Any], files: list[CommittedFile], tables: tuple[str, ...]) -> str | None:
         """The file with the rows that an accounting rule names; of its last table, else of the ones before."""

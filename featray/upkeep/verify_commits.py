@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 import duckdb
 import pyarrow as pa
 
+from featray.errors import counted
 from featray.records import load
 from featray.tables.commits import Commit, read_manifests, stored_commits
 from featray.tables.layout import Partition
@@ -89,7 +90,7 @@ def load_commits(partition: Partition, db: duckdb.DuckDBPyConnection) -> CommitI
         pending += commit.rewrites
         _store(db, commit)
     if pending:
-        index.unfinished.append(f"{len(pending)} commits are still to be rewritten; the next run does it")
+        index.unfinished.append(f"{counted(len(pending), 'commit')} still to be rewritten; the next run does it")
     for rewritten in pending:
         db.execute("DELETE FROM commits WHERE name = ?", [rewritten.name])
         db.execute("DELETE FROM committed_videos WHERE commit = ?", [rewritten.name])

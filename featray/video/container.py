@@ -17,7 +17,7 @@ import av
 import av.error
 from pydantic import Field
 
-from featray.errors import ErrorCode, VideoError
+from featray.errors import ErrorCode, VideoError, counted
 from featray.records import Count
 from featray.video.ending import end_of_packets, missing_end
 from featray.video.nvdec import check_nvdec, make_hwaccel
@@ -188,7 +188,8 @@ def unread_tail(container: Any, stream: Any) -> str | None:
         ends = [entry.pos + entry.size for entry in stream.index_entries if not entry.flags & _DISCARD]
         outside = sum(end > reader.size_bytes for end in ends)
         if outside:
-            return f"{outside} of {len(ends)} frames in the index lie behind the file's end, byte {reader.size_bytes}"
+            lost = f"{outside} of {counted(len(ends), 'frame')} in the index"
+            return f"{lost} lie behind the file's end, byte {reader.size_bytes}"
         if has_fragments(reader):
             landmark = max((entry.pos + entry.size for entry in last), default=0)
     elif name in ("matroska", "flv"):  # their index says where some clusters or tags begin
@@ -223,7 +224,9 @@ def _other_streams(container: Any, stream: Any) -> str | None:
     for other in _video_streams(container):
         context = other.codec_context
         size = f"{context.name} {context.width}x{context.height}" if context else "of an unknown codec"
-        frames = f", {other.frames} frames" if other.frames else ""  # Matroska gives all streams the longest's seconds
+        frames = (
+            f", {counted(other.frames, 'frame')}" if other.frames else ""
+        )  # Matroska gives all streams the longest's seconds
         if other.index != stream.index:
             found.append(f"stream {other.index}: {size}{frames}")
     more = f"; {len(found) - _NAMED_STREAMS} more" if len(found) > _NAMED_STREAMS else ""

@@ -30,7 +30,7 @@ import av
 import numpy as np
 
 from featray.config import DecodeConfig
-from featray.errors import ConfigError, ErrorCode, VideoError
+from featray.errors import ConfigError, ErrorCode, VideoError, counted
 from featray.video.container import open_video, refuse_huge
 from featray.video.decode import DecodeAccount, Decoder, decode_pyav
 from featray.video.frame import Frame
@@ -116,7 +116,9 @@ def _images(file: IO[bytes], index: PacketIndex, first: Frame) -> Iterator[Any]:
     except decord.DECORDError:
         raise VideoError("decord cannot open it", code=ErrorCode.UNSUPPORTED_CONTAINER) from None
     if frames != len(index.pts):
-        text = f"decord gives {frames} frames where the file shows {len(index.pts)}; set decode.backend to pyav"
+        text = (
+            f"decord gives {counted(frames, 'frame')} where the file shows {len(index.pts)}; set decode.backend to pyav"
+        )
         raise VideoError(text, code=ErrorCode.UNSUPPORTED_CONTAINER)
     for i in range(frames):
         try:

@@ -25,7 +25,7 @@ from PIL import (
 )
 
 from featray.config import DecodeConfig
-from featray.errors import ErrorCode, VideoError, one_line
+from featray.errors import ErrorCode, VideoError, counted, one_line
 from featray.video.container import refuse_huge
 from featray.video.decode import DecodeAccount
 from featray.video.frame import Frame
@@ -93,7 +93,7 @@ def decode_stills(
             account.note_frame(frame, SQUARE, _SRGB)
         yield frame
     if unread > _SHOWN:
-        account.errors.append((ErrorCode.DECODE_FAILED, f"{unread - _SHOWN} more pictures cannot be read"))
+        account.errors.append((ErrorCode.DECODE_FAILED, f"{counted(unread - _SHOWN, 'more picture')} cannot be read"))
     if unit.problem is not None:
         account.errors.append((ErrorCode(unit.problem[0]), unit.problem[1]))
 

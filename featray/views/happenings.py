@@ -8,6 +8,7 @@ from typing import Final
 
 import duckdb
 
+from featray.errors import printable
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.tables.query import read_rows, run_sql
 from featray.views.canvas import MUTED, WARNING, Colour
@@ -62,7 +63,10 @@ def read_video_events(connection: duckdb.DuckDBPyConnection, video: VideoRow) ->
     """The events of a video, of the derivation that views show, by track and start; none in older outputs."""
     columns = ", ".join(Event.__annotations__)
     sql = f"SELECT {columns} FROM events WHERE {video.where} ORDER BY track_id, start_us, kind"
-    return [Event(**row) for row in read_rows(run_sql(connection, sql))]
+    return [
+        Event(**{**row, "kind": " ".join(printable(row["kind"] or "").split())})
+        for row in read_rows(run_sql(connection, sql))
+    ]
 
 
 def _rank(event: Event) -> tuple[int, float, int, str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featray.errors import UsageError
+from featray.errors import UsageError, counted
 from featray.names import MESH_VERTICES
 from featray.tables.named import is_named, not_named
 from featray.tables.provenance import StoredConfig, read_config, read_unusable
@@ -128,7 +128,9 @@ def find_video(connection: duckdb.DuckDBPyConnection, name: str, dataset: str | 
         raise not_named(name)
     if len(rows) > 1:
         found = ", ".join(f"{row['dataset']}/{row['release']}/{row['video_id']}" for row in rows[:5])
-        raise UsageError(f"--video {name}: is {len(rows)} videos: {found}; name one by id, --dataset and --release")
+        raise UsageError(
+            f"--video {name}: is {counted(len(rows), 'video')}: {found}; name one by id, --dataset and --release"
+        )
     row = rows[0]
     runs = _rows(
         connection, f"SELECT weights_trained, unusable, config FROM runs WHERE run_id = {literal(row['run_id'])}"

@@ -6,7 +6,6 @@ as its storage tells, and every sampled frame must be found at its exact time.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -20,6 +19,7 @@ import numpy as np
 from featray.config import DecodeConfig, InputConfig
 from featray.errors import StorageError, Unreachable, UsageError, VideoError
 from featray.extract.plan import open_source, plan_video
+from featray.records import read_extra
 from featray.sources.listing import Video, find_video
 from featray.video.container import parse_time_base
 from featray.video.decode import DecodeAccount, decode_pyav
@@ -58,7 +58,7 @@ def find_source(row: VideoRow, source: str | None, storage_options: dict[str, An
     places = [source] if source else list(row.input_places) or ["/"]
     config = InputConfig(uris=places, storage_options=storage_options, column=row.column, **row.sequences)
     try:
-        video = find_video(source or row.uri, row.member, config, json.loads(row.extra or "{}"))
+        video = find_video(source or row.uri, row.member, config, read_extra(row.extra))
     except (StorageError, UsageError, VideoError) as error:
         text = f"{row.uri}: the source of {row.video_id} cannot be opened ({error}); {_NAME_IT}"
         raise UsageError(text, unreachable=isinstance(error, Unreachable)) from None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 from urllib.parse import quote, unquote
 
-from featray.errors import ConfigError, ModelError, WeightsMissing, one_line
+from featray.errors import ConfigError, ModelError, WeightsMissing, counted, one_line
 from featray.records import dump, load
 from featray.weights.cache import locked, make_entry, sha256_of_file
 
@@ -248,7 +248,9 @@ def _download(hub_file: HubFile, path: Path) -> tuple[str, str]:
         metadata = huggingface_hub.get_hf_file_metadata(url)
         commit, etag, size_bytes = metadata.commit_hash or "", metadata.etag or "", metadata.size or 0
         if not _COMMIT.fullmatch(commit) or not 0 < size_bytes <= _MAX_FILE_BYTES:
-            raise ModelError(f"{hub_file.spec}: the hub's answer makes no sense ({commit!r}, {size_bytes} bytes)")
+            raise ModelError(
+                f"{hub_file.spec}: the hub's answer makes no sense ({commit!r}, {counted(size_bytes, 'byte')})"
+            )
         _log.info("pulling %s at %s (%.0f MB)", hub_file.spec, commit, size_bytes / 1e6)
         pulled = huggingface_hub.hf_hub_download(
             hub_file.repo,

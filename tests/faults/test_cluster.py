@@ -197,7 +197,7 @@ def test_a_run_that_has_lost_its_last_gpu_ends_with_the_reason(nodes, hook_folde
         with Hurt(out, hook_folder, job) as hurt:
             hurt.wait_for_landed(1)
             cluster.remove_node(inferring.pop(), allow_graceful=False)
-            with pytest.raises(RunError, match=r"^1 node lost, .* 1 of 1 workers of 0 CPUs, 1 GPUs find no place"):
+            with pytest.raises(RunError, match=r"^1 node lost, .* 1 of 1 worker of 0 CPUs, 1 GPU find no place"):
                 job.result(timeout=400)
     assert re.search(r"nothing has landed for \d+ s: waiting \d+ s for nodes: cluster\.infer_workers", caplog.text)
     runs = run_sql(connect(open_output(str(out))), "SELECT status FROM runs").read_all().to_pylist()

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -84,15 +85,25 @@ with open(os.environ["FEATRAY_ATTACK"] + ".found", "w") as file:
 """
 
 
+@pytest.fixture(scope="module")
+def hooked(tmp_path_factory):
+    """One environment for all these tests, so that one fork server does for them."""
+    folder = tmp_path_factory.mktemp("hooked")
+    (folder / "hook").mkdir()
+    (folder / "hook" / "sitecustomize.py").write_text(HOOK)
+    paths = [str(folder / "hook"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths), "FEATRAY_ATTACK": str(folder / "attack.py")}
+
+
 @pytest.fixture
-def attack(tmp_path, monkeypatch):
+def attack(hooked, monkeypatch):
     """Where the code is put that the child is to run."""
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
-    paths = [str(tmp_path / "hook"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-    monkeypatch.setenv("FEATRAY_ATTACK", str(tmp_path / "attack.py"))
-    return tmp_path / "attack.py"
+    for name, value in hooked.items():
+        monkeypatch.setenv(name, value)
+    place = Path(hooked["FEATRAY_ATTACK"])
+    yield place
+    for left in place.parent.glob("attack.py*"):
+        left.unlink()
 
 
 @pytest.fixture

@@ -23,6 +23,10 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 
+LONG = pytest.mark.long
+"""Of what is refused as the others are, by one parser."""
+
+
 @pytest.fixture
 def house(published, tmp_path) -> House:
     shutil.copytree(published, tmp_path / "out")
@@ -38,7 +42,7 @@ def put(house: House, table: str, column: str, value: str) -> None:
         values = pa.array([value] * rows.num_rows, pa.string())
         if column not in rows.column_names:
             return rows.append_column(column, values)
-        return rows.set_column(rows.column_names.index(column), rows.schema.field(column), values)
+        return rows.set_column(rows.column_names.index(column), column, values)
 
     house.edit_table(table, edit, every=True)
 
@@ -47,14 +51,13 @@ def put(house: House, table: str, column: str, value: str) -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        f"{BOMB}input: {{uris: [a], column: *a11}}\noutput: {{tables: [faces]}}",
-        f"{BOMB}input: {{uris: *a11, column: b}}\noutput: {{tables: *a11}}",
-        "[" * 100_000,
-        "input: {uris: [a]}\noutput: {tables: [../../x]}",
-        "!!python/object/apply:os.system ['touch pwned']",
-        "",
+        pytest.param(f"{BOMB}input: {{uris: [a], column: *a11}}\noutput: {{tables: [faces]}}", id="bomb"),
+        pytest.param(f"{BOMB}input: {{uris: *a11, column: b}}\noutput: {{tables: *a11}}", id="larger bomb", marks=LONG),
+        pytest.param("[" * 100_000, id="deep"),
+        pytest.param("input: {uris: [a]}\noutput: {tables: [../../x]}", id="no table", marks=LONG),
+        pytest.param("!!python/object/apply:os.system ['touch pwned']", id="code"),
+        pytest.param("", id="empty", marks=LONG),
     ],
-    ids=["bomb", "larger bomb", "deep", "no table", "code", "empty"],
 )
 def test_a_config_that_is_none(house, config):
     put(house, "runs", "config", config)
@@ -67,6 +70,40 @@ def test_a_config_that_is_none(house, config):
 
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe"
+
+
+def test_kinds_of_events_that_are_none(house, tmp_path):
+    """In strips of the report, and in a clip's time line."""
+
+    def edit(rows: pa.Table) -> pa.Table:
+        kinds = [(None, "a\nb", "\x1b[31m", "<script>alert(1)")[i % 4] for i in range(rows.num_rows)]
+        return rows.set_column(rows.column_names.index("kind"), "kind", pa.array(kinds, pa.string()))
+
+    house.edit_table("events", edit)
+    report = featray("report", house.out, "--out", tmp_path / "a.html", "--no-thumbnails")
+    assert report.exit_code == 0, report.output
+    page = (tmp_path / "a.html").read_text()
+    assert "<script>alert" not in page and "\x1b" not in page
+    shown = featray("preview", house.out, "--video", "anna.mp4", "--to", "2s", "--out", tmp_path / "a.mp4")
+    assert shown.exit_code == 0, shown.output
+
+
+@pytest.mark.parametrize("extra", ['{"pts_us": [[]]}', '{"a":' * 100_000])
+def test_columns_of_a_manifest_that_are_none(house, extra, tmp_path):
+    put(house, "videos", "extra", extra)
+    shown = featray("preview", house.out, "--video", "anna.mp4", "--frames", 1, "--out", tmp_path / "a.png")
+    assert shown.exit_code == 0, shown.output
+
+
+def test_a_file_with_another_type_changes_no_column(house):
+    """Text that is a number is read as one; other text is said, and is the table's fault, not of what was asked."""
+    sql = "SELECT DISTINCT typeof(face_index) AS kind FROM faces"
+    put(house, "faces", "face_index", "0")
+    assert json.loads(featray("query", house.out, sql, "--format", "json").stdout) == [{"kind": "INTEGER"}]
+    put(house, "faces", "face_index", "x")
+    done = featray("query", house.out, "SELECT sum(face_index) FROM faces")
+    assert done.exit_code == 2 and "Conversion Error" in done.stderr
+    assert featray("report", house.out, "--out", house.root / "a.html").exit_code in (1, 2)
 
 
 def test_no_command_reaches_the_terminal(house, small_network, tmp_path):

@@ -224,8 +224,8 @@ def changed(scene):
 
 
 def points(scene, phase):
-    """Every twelfth, of S3 every thirtieth, for time's sake; all of them in `make test-long`."""
-    every = 1 if LONG else 12 if scene.uri.startswith("/") else 30
+    """Every twentieth, of S3 every fortieth, for time's sake; all of them in `make test-long`."""
+    every = 1 if LONG else 20 if scene.uri.startswith("/") else 40
     return range(1, scene.steps[phase] + 1, every)
 
 
@@ -265,7 +265,7 @@ def test_a_process_that_publishes_dies_and_its_task_is_started_again(changed):
     if not scene.uri.startswith("/"):
         pytest.skip("processes that talk to S3 cannot be forked; the driver's deaths above cover these writes")
     log = []
-    for step in range(1, 40, 1 if LONG else 13):
+    for step in range(1, 40, 1 if LONG else 19):
         scene.killed_and_again("second", worker_dies_at=step)
         log += [line for line in scene.log.read_text().splitlines() if line.startswith("died")]
     assert len(log) >= 3, log

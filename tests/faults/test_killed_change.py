@@ -32,7 +32,7 @@ OTHER = Derivation(DeriveConfig(gap_s=0.7))
 """As `killed_change` derives with."""
 PER_VIDEO = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
 MOST_STEPS = 80
-EVERY = 1 if LONG else 7
+EVERY = 1 if LONG else 13
 """The change is killed before every so many of its steps, on an output of its own each time."""
 
 
@@ -161,7 +161,7 @@ def options():
 def test_an_erasure_in_a_bucket(published, options):
     store = fsspec.filesystem("s3", **options)
     store.mkdir("tables")
-    uris = [f"s3://tables/{n}" for n in range(18 if LONG else 4)]
+    uris = [f"s3://tables/{n}" for n in range(18 if LONG else 3)]
     for uri in uris:
         store.put(f"{published}/", f"{uri}/", recursive=True)
     video = ids(open_output(str(published)))["anna"]

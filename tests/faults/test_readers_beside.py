@@ -80,6 +80,7 @@ def test_duckdb(busy):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(2400)  # Java, and a question after the other beside a run: ten minutes where CPUs are shared
 def test_spark(busy, spark):
     """It reads the files that `Tables.files` names. A file that goes in the middle is its error: then it asks again."""
     from py4j.protocol import Py4JJavaError

@@ -216,6 +216,23 @@ def test_engines_open_only_the_partitions_that_are_asked_for(out, spark, tmp_pat
         frames.selectExpr("max(pts_us)").collect()
 
 
+def test_the_tutorials_spark_says_the_same_as_its_duckdb(out, spark, tmp_path, monkeypatch, capsys):
+    """Both of its blocks as they stand; but the Spark of all tests goes on, and its folder is where it was started."""
+    text = (Path(__file__).parents[2] / "configs" / "tutorial.md").read_text("utf-8")
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "pts_us // 5_000_000" in block]
+    blocks += [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "pyspark" in block]
+    with_duckdb, with_spark = blocks
+    (tmp_path / "tables").symlink_to(out)
+    monkeypatch.chdir(tmp_path)
+    exec(with_duckdb, {})
+    expected = re.findall(r"^\w{16} +(\d+)(?:\.0)? s (\d\.\d{3})$", capsys.readouterr().out, re.MULTILINE)
+    monkeypatch.setattr(type(spark), "stop", lambda self: None)
+    exec(with_spark.replace('"tables/faces"', repr(f"{out}/faces")), {})
+    found = re.findall(r"^\|\w{16}\| +(\d+)\| *(\d\.\d+)", capsys.readouterr().out, re.MULTILINE)
+    assert len(expected) >= 4
+    assert [(second, f"{float(value):.3f}") for second, value in found] == expected
+
+
 def test_what_engines_make_of_partition_names(out, spark):
     """By default they guess types from names; the settings that the README gives keep them as written."""
     for guess, expected in (("true", 7), ("false", "007")):

@@ -7,7 +7,9 @@ import time
 
 import pytest
 from ray.data import DataContext
+from ray.data._internal.execution.operators.map_operator import MapOperator
 
+from featray.graph.ray_internals import _Running
 from featray.run.runner import run
 from featray.run.tally import Tally
 from featray.sources.listing import list_videos
@@ -57,6 +59,9 @@ def test_the_listing_keeps_a_bounded_way_ahead_of_the_work_and_may_take_its_time
     monkeypatch.setattr(Tally, "take", taken)
     monkeypatch.setattr(DataContext.get_current(), "execution_no_progress_timeout_s", 1)
     assert run(config, silent()).videos["failed"] == VIDEOS
+    operators = [operator for operator in _Running.executor._topology if isinstance(operator, MapOperator)]
+    kept = sum(len(operator._output_blocks_stats) for operator in operators)
+    assert operators and kept < VIDEOS, "the driver's memory stays flat: each of these videos is a block or more"
     # Beside those that wait: pages that are listed, opened, fed and planned, and what workers are at.
     assert max(leads) <= _AHEAD + 6 * _PAGE < VIDEOS, leads
 

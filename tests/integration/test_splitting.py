@@ -5,18 +5,15 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
-from ray.data._internal.execution.operators.map_operator import MapOperator
 
 from featray.config import DecodeConfig, DetectConfig, EveryNth
 from featray.extract.child import ChildSettings
 from featray.extract.isolation import IsolatedDecoder
 from featray.extract.plan import VideoTask
-from featray.graph.ray_internals import _Running
-from featray.run.runner import run
 from featray.sources.listing import list_videos
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
-from tests.fixtures.runs import make_config, silent
+from tests.fixtures.runs import make_config, run_here
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 FRAMES_A_LOOP = 118  # 19.7 s at 6 frames a second
@@ -46,15 +43,12 @@ def rows(out, table):
     return run_sql(connect(open_output(str(out))), sql).read_all()
 
 
-def test_units_give_the_table_of_the_whole(cluster, loop, tmp_path):
-    """The whole on the local executor, units on Ray."""
+def test_units_give_the_table_of_the_whole(loop, tmp_path):
+    """On the local executor; test_main_job.py has units on Ray beside the whole."""
     clip = minutes(loop, 6, tmp_path / "six.mp4")
-    for name, unit_frames, executor in (("whole", 100_000, "local"), ("units", 16, "ray")):
+    for name, unit_frames in (("whole", 100_000), ("units", 16)):
         settings = {"sample": {"every": 31}, "unit_frames": unit_frames}
-        config = make_config([clip], tmp_path / name, decode=settings, cluster={"executor": executor})
-        assert run(config, silent()).videos == {"ok": 1, "partial": 0, "failed": 0}
-    operators = [operator for operator in _Running.executor._topology if isinstance(operator, MapOperator)]
-    assert sum(len(operator._output_blocks_stats) for operator in operators) < 20, "the driver's memory stays flat"
+        assert run_here(make_config([clip], tmp_path / name, decode=settings)).videos["ok"] == 1
     assert rows(tmp_path / "whole", "frames").num_rows > 60
     for table in ("frames", "faces", "blendshapes", "mesh"):
         assert rows(tmp_path / "units", table) == rows(tmp_path / "whole", table)

@@ -108,6 +108,8 @@ def test_all_problems_are_shown_at_once():
         ("decode: {sample: {fps: 1, fps: 2}}", "decode.sample.fps: is given twice, at line 1 and at line 1"),
         ("a: 1\nb: 1\na: 2\nb: 2\n", "b: is given twice, at line 2 and at line 4"),
         ("dataset: 2026-13-45", "looks like a date or a number and is none; put it in quotes"),
+        ("dataset: !!bool hunter2", "looks like a date or a number and is none"),
+        ("dataset: !!timestamp hunter2", "looks like a date or a number and is none"),
         ("dataset: !!float hunter2", "looks like a date or a number and is none"),
         ("[" * 5000, "nested too deeply"),
         ("dataset: a\x07b", "special characters are not allowed"),

@@ -1,4 +1,8 @@
+import ast
 import pickle
+import re
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +50,25 @@ def test_every_code_has_a_meaning():
 
 def test_one_is_not_counted_in_the_plural():
     assert [counted(n, "video") for n in (0, 1, 2, 1234)] == ["0 videos", "1 video", "2 videos", "1,234 videos"]
+
+
+_COUNTED = re.compile(
+    r" (?:more )?(videos|faces|frames|rows|tracks|files|persons|units|shards|commits|labels|problems|pictures|attempts"
+    r"|workers|nodes|CPUs|GPUs|thumbnails|entries|switches|events|embedders)\b(?!/)"
+)
+
+
+def test_what_messages_count_is_in_the_plural_only_where_it_is_more():
+    """A number right before a noun in the plural comes from `counted`, unless it is a constant."""
+    found = []
+    for path in sorted(Path(errors.__file__).parent.rglob("*.py")):
+        for text in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.JoinedStr)):
+            for value, then in pairwise(text.values):
+                if isinstance(value, ast.FormattedValue) and isinstance(then, ast.Constant):
+                    number = ast.unparse(value.value)
+                    is_number = (
+                        value.conversion == -1 and not number.isupper() and not isinstance(value.value, ast.IfExp)
+                    )
+                    if is_number and _COUNTED.match(str(then.value)):
+                        found.append(f"{path.name}:{text.lineno}: {number}{then.value}")
+    assert found == []

@@ -4,7 +4,7 @@ from featray.config import parse_config
 from featray.identity import release_name, result_settings, video_id, work_key
 
 BASE = {"dataset": "d", "input": {"uris": ["a"]}, "output": {"uri": "o"}}
-WEIGHTS = {"weights_sha256": "w", "detector_sha256": "d", "precision": "fp32"}
+WEIGHTS = {"weights_sha256": "w", "detector_sha256": "d", "precision": "fp32", "embedder_sha256": None}
 
 
 def key(**sections):

@@ -89,17 +89,17 @@ def test_pull_says_what_it_pulled(pull, atto, cache):
     assert read_checkpoint(Path(found["path"])).sha256 == atto.sha256
 
 
-def test_pull_goes_on_after_a_dropped_connection(pull, hub, atto):
+def test_pull_goes_on_after_a_dropped_connection(models, hub, atto):
     hub.drop_after_bytes = 15_000_000
-    assert facts(pull(HUB_SPEC).stdout)["sha256"] == atto.sha256
+    assert facts(models("pull", HUB_SPEC).stdout)["sha256"] == atto.sha256
     assert any("bytes=" in request for request in hub.requests)
 
 
-def test_interrupted_and_corrupted_pulls_leave_nothing(pull, hub, models):
+def test_interrupted_and_corrupted_pulls_leave_nothing(hub, models):
     hub.short = True
-    check_refused(pull(HUB_SPEC), 1, HUB_SPEC)
+    check_refused(models("pull", HUB_SPEC), 1, HUB_SPEC)
     hub.short, hub.corrupt = False, True
-    check_refused(pull(HUB_SPEC), 1, HUB_SPEC, "corrupt")
+    check_refused(models("pull", HUB_SPEC), 1, HUB_SPEC, "corrupt")
     assert "Nothing pulled" in models("list").stdout
 
 
@@ -111,25 +111,25 @@ def test_pulled_file_is_used_offline(pull, hub):
     assert hub.requests == []
 
 
-def test_pull_is_held_to_revision_and_hash(pull, hub, atto):
-    assert facts(pull(HUB_SPEC, "--revision", COMMIT, "--sha256", atto.sha256).stdout)["revision"] == COMMIT
+def test_pull_is_held_to_revision_and_hash(models, hub, atto):
+    assert facts(models("pull", HUB_SPEC, "--revision", COMMIT, "--sha256", atto.sha256).stdout)["revision"] == COMMIT
     assert all(f"/{COMMIT}/" in request for request in hub.requests if "/resolve/" in request)
-    check_refused(pull(HUB_SPEC, "--sha256", "0" * 64), 1, "0" * 64, atto.sha256)
-    check_refused(pull(HUB_SPEC, "--sha256", "abc"), 2, "sha256")
-    check_refused(pull(HUB_SPEC, "--revision", "no-such-branch"), 1, "no such file")
+    check_refused(models("pull", HUB_SPEC, "--sha256", "0" * 64), 1, "0" * 64, atto.sha256)
+    check_refused(models("pull", HUB_SPEC, "--sha256", "abc"), 2, "sha256")
+    check_refused(models("pull", HUB_SPEC, "--revision", "no-such-branch"), 1, "no such file")
 
 
 @pytest.mark.parametrize("by_name", [True, False])
-def test_published_weights_need_consent(by_name, pull, hub, atto):
+def test_published_weights_need_consent(by_name, models, hub, atto):
     known = KNOWN_CHECKPOINTS[0]
     spec = known.name if by_name else known.spec
     hub.files[known.spec.removeprefix("hf://")] = hub.files[HUB_FILE]
-    refused = pull(spec)
+    refused = models("pull", spec)
     check_refused(refused, 2, "research, non-commercial", "--accept-license research-noncommercial")
     assert all(words in refused.stderr for words in ("CC BY-NC 4.0", "ConvNeXt-V2", "Gaze360", "ETH-XGaze", "img2pose"))
-    check_refused(pull(spec, "--accept-license", "MIT"), 2, "research-noncommercial")
+    check_refused(models("pull", spec, "--accept-license", "MIT"), 2, "research-noncommercial")
     assert hub.requests == []
-    assert facts(pull(spec, "--accept-license", "research-noncommercial").stdout)["sha256"] == atto.sha256
+    assert facts(models("pull", spec, "--accept-license", "research-noncommercial").stdout)["sha256"] == atto.sha256
 
 
 def test_only_hub_files_can_be_pulled(models, atto):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -135,6 +137,7 @@ FAULTS = {
     "empty": ("", "is empty"),
     "no rows": ("video,frame,AU12\n", "has no rows"),
     "nothing said": ("video,frame,AU12\na,0,\n", "AU12: no row has a value"),
+    "a heading without end": (f"video,{'x' * 200_000},AU12\na,0,1\n", "no CSV file that can be read"),
     "ragged": ("video,frame,AU12\na,0,1,5\n", "no CSV file that can be read"),
 }
 
@@ -158,6 +161,12 @@ def test_what_is_odd_is_said(read):
 def test_a_file_that_is_not_there_or_no_parquet(tmp_path):
     with pytest.raises(NotFound, match=r"nope\.csv"):
         read_labels(str(tmp_path / "nope.csv"), LabelSettings())
+    odd = pa.table(
+        {"video": ["a"], "frame": [0], "AU12": [1], "age": [math.inf], "site": pa.array([0.1], pa.float32())}
+    )
+    pq.write_table(odd, tmp_path / "odd.parquet")
+    read = read_labels(str(tmp_path / "odd.parquet"), LabelSettings())
+    assert (*read.labels["age"], *read.labels["site"]) == ("inf", "0.1")
     (tmp_path / "x.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(UsageError, match=r"x\.parquet: no Parquet file"):
         read_labels(str(tmp_path / "x.parquet"), LabelSettings())

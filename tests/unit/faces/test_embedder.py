@@ -5,11 +5,12 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from featray.config_identify import IdentifyConfig
 from featray.errors import ModelError
 from featray.faces import embedder_face_api
 from featray.faces.alignment import align_chip, landmarks_in_chip, similarity_to
 from featray.faces.crop import crop_squares, cut_chip
-from featray.faces.embedder import embed_chips, embedder_sha256, open_embedder
+from featray.faces.embedder import embed_chips, embedder_of, open_embedder
 from tests.fixtures.found_faces import all_frames
 from tests.fixtures.golden import DATA
 
@@ -48,7 +49,8 @@ def test_damaged_weights_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(embedder_face_api, "WEIGHTS", damaged)
     with pytest.raises(ModelError, match="install featray again"):
         open_embedder("face-api")
-    assert embedder_sha256("face-api") == embedder_face_api.WEIGHTS_SHA256
+    assert embedder_of(IdentifyConfig(enabled=True, accept_biometric=True)) == embedder_face_api.WEIGHTS_SHA256
+    assert embedder_of(IdentifyConfig()) is None
 
 
 def test_a_similarity_is_found_again():

@@ -63,7 +63,7 @@ def test_a_run_that_nothing_is_left_for_waits_and_then_ends(caplog):
     for clock.now in (0, 60, 200, 359):
         assert capacity.look(left) is None
     assert len(caplog.records) == 1
-    assert "waiting 300 s for nodes: cluster.infer_workers: 1 of 1 workers of 0 CPUs, 1 GPUs" in caplog.text
+    assert "waiting 300 s for nodes: cluster.infer_workers: 1 of 1 worker of 0 CPUs, 1 GPU" in caplog.text
     assert capacity.look(left | {"c": GPU}) is None
     assert capacity.look(left) is None
     clock.now = 359 + 360

@@ -57,7 +57,11 @@ def test_the_doctor_shows_what_a_pull_kept(hub, models, atto, cache):
     (weights,) = cache.glob("checkpoints/*/*/*.safetensors")
     checkpoint = replace(read_checkpoint(weights), weights_trained=True)
     for change, state, words in (
-        (lambda columns: columns, "ok", "52 pairs agree, 0 opposed, 0 without evidence; columns mean what they say"),
+        (
+            lambda columns: columns,
+            "ok",
+            "52 pairs in agreement, 0 opposed, 0 without evidence; columns mean what they say",
+        ),
         (lambda columns: {**columns, "gaze_yaw": -columns["gaze_yaw"]}, "missing", "wrong: the sign of gaze_yaw"),
     ):
         examination = examine([watched(change)], NEWEST)

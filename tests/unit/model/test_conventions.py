@@ -20,7 +20,7 @@ from featray.model.outputs import RawOutputs, to_columns
 from featray.model.synth import SYNTHETIC_VARIANTS
 
 BASE = {"dataset": "test", "input": {"uris": ["a.mp4"]}, "output": {"uri": "out"}}
-FILES = {"weights_sha256": "a" * 64, "detector_sha256": "b" * 64, "precision": "fp32"}
+FILES = {"weights_sha256": "a" * 64, "detector_sha256": "b" * 64, "precision": "fp32", "embedder_sha256": None}
 TURNED = NEWEST.negated("gaze_yaw", "pose_roll")
 
 

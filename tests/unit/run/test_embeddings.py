@@ -11,6 +11,7 @@ import pytest
 
 from featray.config import parse_config
 from featray.errors import ConfigError
+from featray.faces.embedder import embedder_of
 from featray.identity import result_settings
 from featray.tables.layout import Partition, list_partitions, open_output
 from featray.tables.lease import UnheldPartition
@@ -18,6 +19,7 @@ from featray.tables.opened import open_tables
 from featray.upkeep.compact import compact_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.finish import finish_partition
+from featray.upkeep.recompute import recompute
 from featray.upkeep.verify import verify
 from tests.fixtures.outputs import bytes_of, ids, rows, tables_of
 from tests.fixtures.runs import run_here, run_killed, small_config
@@ -82,8 +84,13 @@ def test_off_nothing_of_it_is_there_and_all_else_is_equal(identified, people, sm
     for name, found in plain.items():
         for column in set(found.column_names) - {"release", "work_key", "uri"}:
             assert found[column].equals(told[name][column]), (name, column)
-    settings = result_settings(config, weights_sha256="w", detector_sha256="d", precision="fp32")
-    assert "identify" not in settings
+    files = {"weights_sha256": "w", "detector_sha256": "d", "precision": "fp32"}
+    assert "identify" not in result_settings(config, **files, embedder_sha256=embedder_of(config.identify))
+
+
+def test_with_them_numbers_can_be_computed_again(out):
+    found = recompute(out, 2, seed=0, release=None, storage_options=None)
+    assert (found.checked, found.differing, found.unverifiable) == (2, [], [])
 
 
 def test_they_are_in_no_view(identified):

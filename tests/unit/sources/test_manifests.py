@@ -275,3 +275,28 @@ def test_the_size_of_a_row_is_that_of_what_it_unfolds_to():
 
 def test_the_limits_of_a_row_hold_for_a_line():
     assert manifests.MAX_ROW_CHARS == 1 << 20 and manifests.MAX_URI_CHARS < manifests.MAX_ROW_CHARS
+
+
+def test_the_other_columns_of_a_table_that_holds_videos(folder):
+    """As of one that names them: plain values; of links neither logins nor signatures."""
+    data = (folder / "a.mp4").read_bytes()
+    media = pa.array([{"bytes": data, "path": "a.mp4"}] * 2, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    link = "https://me:pw@host/a.mp4?X-Amz-Signature=abc"
+    others = {"label": [0, 1], "note": [{"who": "é"}, None], "url": [link, "https://host/watch?v=abc"]}
+    for name, column in (("struct", media), ("bytes", pa.array([data] * 2, pa.binary()))):
+        path = write(folder / f"{name}.parquet", video=column, thumbnail=pa.array([b"x"] * 2, pa.binary()), **others)
+        found = [video.extra for video in videos(path)]
+        assert found[0] == {"label": 0, "note": {"who": "é"}, "url": "https://host/a.mp4?***"}
+        assert found[1] == {"label": 1, "note": None, "url": "https://host/watch?v=abc"}
+
+
+def test_columns_that_unfold_leave_the_videos_of_a_table(folder, monkeypatch):
+    data = pa.array([(folder / "a.mp4").read_bytes()] * 2, pa.binary())
+    days = pa.array([0, 2**60], pa.timestamp("ms"))
+    first, second = videos(write(folder / "days.parquet", video=data, day=days))
+    assert first.extra == {"day": "1970-01-01 00:00:00"} and first.problem is None
+    assert second.problem is not None and "row 1 has a value that Python does not know" in second.problem[1]
+    monkeypatch.setattr(tables, "_MAX_REPEATED", 1000)
+    lists = pa.array([[0] * 5000, [1]], pa.list_(pa.int8()))
+    said, *read = videos(write(folder / "list.parquet", video=data, n=lists))
+    assert "read without their other columns" in said.problem[1] and [video.extra for video in read] == [{}, {}]

@@ -55,7 +55,10 @@ def test_a_video_is_gone_and_nothing_else(out, partition):
     assert len(rows(out.root.path, "erasures")) == 1
 
 
-@pytest.mark.parametrize("named", ["anna.mp4", "./anna.mp4", "../in/anna.mp4", "file:anna.mp4"])
+@pytest.mark.parametrize(
+    "named",
+    ["anna.mp4", "../in/anna.mp4", *(pytest.param(n, marks=pytest.mark.long) for n in ("./anna.mp4", "file:anna.mp4"))],
+)
 def test_a_config_that_named_the_file_from_where_the_run_was_started_forgets_it(
     named, inputs, small_network, tmp_path, monkeypatch
 ):

@@ -1,6 +1,7 @@
 """Baselines from neutral videos: of the same key, wherever they are published, whenever they came, and no longer."""
 
 import json
+import re
 import shutil
 from unittest import mock
 
@@ -118,6 +119,10 @@ def test_whatever_came_first_the_rows_are_the_same_and_made_again_where_they_mus
         assert rows and rows == [row for row in derived_rows(output)[table] if row[3] in mine]
 
 
+def told_by_status(root):
+    return CliRunner().invoke(main, ["status", str(root)], catch_exceptions=False).stdout
+
+
 def test_an_erased_neutral_video_counts_no_longer(root):
     output, partition = open_people(root)
     derive_partition(partition, REST)
@@ -126,7 +131,9 @@ def test_an_erased_neutral_video_counts_no_longer(root):
     for commit in read_commits(partition):
         assert list(differences(partition, commit, again)) == []
     assert any("neutral videos have changed since" in line for line in again.unfinished)
+    assert "2 shards stale: neutral videos have changed" in told_by_status(root)
     done = derive_partition(partition, REST)
+    assert "stale" not in told_by_status(root)
     assert (done.shards, done.again, done.neutral_videos) == (2, 2, 2)
     assert of_unit(root, "AU12_baseline")["anna"] == [None]
     assert derive_partition(partition, REST).already == 2
@@ -202,6 +209,12 @@ def test_killed_anywhere_and_run_again_the_tables_are_equal(root, tmp_path, afte
 )  # fmt: skip
 def test_marks(text, spans):
     assert read_mark("v", {"rest": text}, NeutralConfig(marked_by="rest")).spans_us == spans
+
+
+@pytest.mark.parametrize("text", ["maybe", "5-5", "5-", f"0-{'9' * 400}", f"0-{'9' * 30}", [[]], {"a": 1}])
+def test_marks_that_are_none(text):
+    with pytest.raises(ValueError, match=re.escape(str(text))):
+        read_mark("v", {"rest": text}, NeutralConfig(marked_by="rest"))
 
 
 def test_marks_by_value_and_key():

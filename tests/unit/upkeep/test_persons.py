@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
@@ -17,6 +18,7 @@ from featray.upkeep.compact import compact_partition
 from featray.upkeep.finish import finish_partition
 from featray.upkeep.persons import find_persons
 from tests.fixtures.crowd import Crowd, video_of
+from tests.fixtures.hostile import House
 from tests.fixtures.outputs import bytes_of, everything, rows
 
 FIRST = {f"{i}.mp4": [i % 5, (i + 1) % 5, i % 5, (5, 6 + i % 2)] for i in range(8)}
@@ -190,6 +192,7 @@ def test_labels_say_how_good_it_is(crowd, tmp_path):
         ("video,track_id,person\n", "has no row"),
         ("video,person\n0.mp4,a\n", "line 2: needs video, track_id, person"),
         ("video,track_id,person\n0.mp4,77,a\n", "none of its tracks has a person"),
+        (f"video,track_id,person\n0.mp4,{'9' * 5000},a\n", "line 2: needs video, track_id, person"),
     ],
 )
 def test_labels_that_are_none_are_refused(crowd, tmp_path, text, message):
@@ -204,3 +207,62 @@ def test_an_output_without_embeddings_says_how_to_make_them(out):
     result = CliRunner().invoke(main, ["persons", out.root.path], catch_exceptions=False)
     assert "has no embeddings; run it with identify.enabled" in result.output
     assert not Path(out.root.path, "persons").exists()
+
+
+def damage(crowd, table, edit):
+    """Write a table's largest file anew, as somebody else would, with its commit to match."""
+    house = House(Path(crowd.output.root.path).parent, Path(crowd.output.root.path), Path(), "")
+    house.edit_table(table, edit)
+
+
+def replaced(name, values, kind=None):
+    def edit(rows):
+        column = pa.array([values] * rows.num_rows, kind or rows.schema.field(name).type)
+        return rows.set_column(rows.column_names.index(name), name, column)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("table", "edit"),
+    [
+        ("embeddings", replaced("embedding", [float("nan")] * 128)),
+        ("embeddings", replaced("embedding", "x", pa.string())),
+        ("embeddings", replaced("embedding", [1.0] * 5)),
+        ("embeddings", replaced("quality", float("inf"))),
+        ("embeddings", replaced("video_id", None)),
+        ("embeddings", replaced("track_id", 2**40, pa.int64())),
+        ("embeddings", lambda rows: rows.drop_columns(["embedder"])),
+        ("embeddings", replaced("embedder", "another")),
+        ("faces", replaced("track_id", "x", pa.string())),
+        ("persons", lambda rows: rows.drop_columns(["person_id"])),
+        ("persons", replaced("person_id", None)),
+        ("persons", replaced("similarity", "x", pa.string())),
+    ],
+)
+def test_damaged_rows_are_one_line(crowd, table, edit):
+    crowd.publish(LATER)
+    find_persons(crowd.partition, PersonsSettings())
+    damage(crowd, table, edit)
+    result = CliRunner().invoke(main, ["persons", crowd.output.root.path])
+    (line,) = result.stderr.splitlines()
+    assert result.exit_code == 1 and line.startswith("featray: ") and len(line) < 400
+
+
+def test_names_of_somebody_elses_reach_no_terminal(crowd):
+    find_persons(crowd.partition, PersonsSettings())
+    damage(crowd, "persons", replaced("person_id", "p\x1b[31m"))
+    result = CliRunner().invoke(main, ["persons", crowd.output.root.path], catch_exceptions=False)
+    assert "had been found already" in result.output and "\x1b" not in result.output
+
+
+def test_a_release_without_labelled_tracks_stops_no_other(crowd, tmp_path):
+    """Two datasets in an output, labels of one of them."""
+    other = Crowd(tmp_path / "out", dataset="aaa")
+    other.publish(LATER)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("video,track_id,person\n0.mp4,0,a\n0.mp4,2,a\n")
+    arguments = ["persons", crowd.output.root.path, "--truth", str(labels), "--json"]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    first, second = json.loads(result.stdout)["releases"]
+    assert result.exit_code == 0 and "truth" not in first and second["truth"]["labelled"] == 2

@@ -78,7 +78,7 @@ def featray(store, options):
 
 def test_a_report_with_thumbnails_from_the_bucket(featray, store, tmp_path):
     printed = featray("report", OUT, "--out", tmp_path / "r.html")
-    assert "far, release atto-" in printed and ", 1 of 1 thumbnails" in printed
+    assert "far, release atto-" in printed and ", 1 of 1 thumbnail" in printed
     page = (tmp_path / "r.html").read_text()
     assert "s3://videos/raw/face.mp4" in page and OUT in page and SECRET not in page
     # Into the bucket that the tables are in, by a run's config.
