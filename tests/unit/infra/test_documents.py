@@ -128,7 +128,7 @@ def test_settings_exist(path):
         assert key in model.annotation.model_fields, f"{section_name}.{key}"
 
 
-_FILES = {"model.py", "model.safetensors"}
+_FILES = {"model.py", "model.safetensors", "run.sbatch"}
 
 
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("configs/*.yaml")), **ids)
