@@ -78,7 +78,7 @@ class InputConfig(Section):
         return value
 
     def result_settings(self) -> dict[str, Any]:
-        """What changes the frames of sequences, as plain data; empty if nothing is set: no release changes its name."""
+        """Return the settings that change frames of sequences, as plain data; empty if none is set."""
         settings = {"sequence_fps": self.sequence_fps, "related": self.related}
         return {"sequences": settings} if settings != {"sequence_fps": None, "related": True} else {}
 
@@ -154,7 +154,7 @@ class DecodeConfig(Section):
         return "off" if value is False else value
 
     def result_settings(self) -> dict[str, Any]:
-        """What changes the frames, as plain data.
+        """Return what changes the frames, as plain data.
 
         `tone_map` and `square_pixels` are part of it only if they are off. With `auto` they act on videos that show
         themselves to be HDR, or of other than square pixels, when they are opened; all others are what they were before
@@ -231,11 +231,11 @@ class DetectConfig(Section):
 
     @property
     def long_side_px(self) -> int | None:
-        """What frames are shrunk to before they are detected on; None: nothing."""
+        """Return what frames are shrunk to before they are detected on; None: nothing."""
         return self.input_px or (640 if self.detector == "retinaface-mnv1" else None)
 
     def result_settings(self) -> dict[str, Any]:
-        """What changes the detector's results, as plain data; files, told apart by their sha256, are not among it."""
+        """Return the settings that change the detector's results, as plain data, without files: those have a sha256."""
         ignored = {"retina-face": {"nms_iou"}, "boxes": {"input_px", "nms_iou"}}.get(self.detector, set())
         if self.device == "cpu":  # releases from before there was a choice keep their names
             ignored = ignored | {"device"}
@@ -321,7 +321,7 @@ class ClusterConfig(Section):
 
     @property
     def grows(self) -> bool:
-        """Whether nodes come when workers wait for them: what does not fit yet is then a warning, and no error."""
+        """Return whether nodes come when workers wait for them: what does not fit yet is then only a warning."""
         return self.cpus != "auto" or self.gpus != "auto"
 
 
@@ -353,7 +353,7 @@ class Config(Section):
 
     @property
     def decodes_on_gpu(self) -> bool:
-        """Whether decode workers need a GPU."""
+        """Return whether decode workers need a GPU."""
         return self.detect.device == "gpu" or self.decode.hwaccel != "none"
 
     @model_validator(mode="after")

@@ -64,7 +64,7 @@ class EventConfig(EpisodeConfig):
 
 
 class BlinkConfig(Section):
-    """What counts as a blink; per eye, of the signals `eyeBlinkLeft` and `eyeBlinkRight`, else of AU43."""
+    """Thresholds of a blink, per eye, on the signals `eyeBlinkLeft` and `eyeBlinkRight`, else on AU43."""
 
     rise: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Above the track's own median, which is its open eye: lids and glasses differ more than blinks do. It stays above
@@ -81,7 +81,7 @@ class BlinkConfig(Section):
 
 
 class MovementConfig(Section):
-    """What counts as a nod (of `pose_pitch`) or a shake of the head (of `pose_yaw`)."""
+    """Thresholds of a nod (on `pose_pitch`) and a shake of the head (on `pose_yaw`)."""
 
     least_rad: Annotated[float, Field(gt=0, le=1.5)] = 0.035
     """Amplitude of each swing, 2 degrees: what moves less is posture, speech and the network's noise."""
@@ -173,7 +173,7 @@ class DeriveConfig(Section):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """What decides derived rows, as plain data."""
+        """Return what decides derived rows, as plain data."""
         unused = {"enabled"} if self.neutral is not None else {"enabled", "neutral"}  # names of derivations stay
         return {"epoch": DERIVE_EPOCH, **self.model_dump(mode="json", exclude=unused)}
 

@@ -51,7 +51,7 @@ class IdentifyConfig(Section):
         return round(self.every_s * 1e6)
 
     def result_settings(self, embedder_sha256: str) -> dict[str, Any]:
-        """What decides the rows of `embeddings`, as plain data."""
+        """Return what decides the rows of `embeddings`, as plain data."""
         return {
             "epoch": IDENTIFY_EPOCH,
             "embedder_sha256": embedder_sha256,

@@ -130,7 +130,7 @@ OF_THE_VIDEO: frozenset[ErrorCode] = frozenset(
 
 
 class FeatrayError(Exception):
-    """Root of the tree. `str(error)` is one line that names the thing and the mend, and is safe to print.
+    """Root of the tree. `str(error)` is one line that names the thing and the fix, and is safe to print.
 
     Keyword details stay available as `error.details`. Instances survive pickling,
     so that they cross process and Ray boundaries with type, text and details.
@@ -169,7 +169,7 @@ def counted(count: float, noun: str, plural: str = "") -> str:
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
-    """What another library complains of, on one line of at most `most` characters."""
+    """Return what another library complains of, on one line of at most `most` characters."""
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
@@ -192,7 +192,7 @@ class StorageError(FeatrayError):
 
 
 class NotFound(StorageError):
-    """What was to be read is not there, or the bucket that it lies in."""
+    """The object, or its bucket, does not exist."""
 
 
 class AccessDenied(StorageError):

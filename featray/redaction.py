@@ -81,7 +81,7 @@ def redact_uri(uri: str) -> str:
 
 
 def has_query(uri: str) -> bool:
-    """Whether a `?` in this URI begins a query, which `redact_uri` leaves out."""
+    """Return whether a `?` in this URI begins a query, which `redact_uri` leaves out."""
     return "://" in uri and any(_scheme(link) not in _KEEPS_QUERY for link in _CHAINED.split(uri) if "://" in link)
 
 
@@ -208,7 +208,7 @@ def _redact_value(value: Any, *, secret: bool) -> Any:
 
 
 def _holds_secret(text: str) -> bool:
-    """Whether a text is a header or a list of settings with a secret: `Cookie: ...`, `...;AccountKey=...`."""
+    """Return whether a text is a header or a list of settings with a secret: `Cookie: ...`, `...;AccountKey=...`."""
     if "://" in text:  # its port follows a name as well
         return False
     return bool(_SECRET_TEXT.match(text)) or any(_names_secret(match[1]) for match in _NAMED_TEXT.finditer(text))

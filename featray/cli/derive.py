@@ -59,7 +59,7 @@ def derive(
 
 
 def _derived(done: Derived) -> tuple[dict[str, Any], Iterator[str]]:
-    """What was derived in a release, for machines and for people."""
+    """Return what was derived in a release, for machines and for people."""
     already = f", {done.already} were already" if done.already else ""
     rows = f"{counted(done.tracks, 'track')}, {counted(done.events, 'event')}"
     again = f", {done.again} of them since their neutral videos have changed" if done.again else ""

@@ -215,7 +215,7 @@ def _synthetic_config(variant: str | None, config_json: str | None) -> Checkpoin
 
 
 def _heads(config: CheckpointConfig) -> list[str]:
-    """What the network estimates, a phrase a head."""
+    """Return what the network estimates, a phrase a head."""
     mesh = "shares of the chip" if config.mesh_normalized else "pixels of the 224-pixel image"
     heads = [
         f"action units: {config.n_au}, {'without' if config.drop_mefl else 'with'} MEFL",

@@ -81,14 +81,14 @@ _FIXES = {
 
 
 def _of_machine(error: OSError) -> str:
-    """What this machine lacks, in one line."""
+    """Return what this machine lacks, in one line."""
     what = ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error)
     fix = _FIXES.get(error.errno or 0, "`featray --debug ...` shows where, `featray doctor` looks for what is wrong")
     return f"{printable(redact_text(what))}; {fix}"
 
 
 def _limited() -> str:
-    """What to say where the shell allows little: lack of memory or of files comes out as anything, in any library."""
+    """Return what to say where `ulimit` allows little: lacking memory or files shows as any error of any library."""
     limits = []
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     if most != resource.RLIM_INFINITY:

@@ -210,7 +210,7 @@ def publish(out: str, as_json: bool, config: Path | None, options: tuple[str, ..
 
 
 def _finished(done: Finished) -> tuple[dict[str, Any], Iterator[str]]:
-    """What was finished in a release, for machines and for people."""
+    """Return what was finished in a release, for machines and for people."""
     published: list[dict[str, Any]] = [
         {
             "shard": commit.name,
@@ -255,7 +255,7 @@ def compact(out: str, as_json: bool, config: Path | None, options: tuple[str, ..
 
 
 def _compacted(done: Compacted) -> tuple[dict[str, Any], Iterator[str]]:
-    """What was merged in a release, for machines and for people."""
+    """Return what was merged in a release, for machines and for people."""
     before = f"{counted(done.files_before, 'file')} in {counted(done.commits_before, 'commit')}"
     line = f"left as it is: {done.refused}" if done.refused else f"{before}, now {done.files} in {done.commits}"
     return asdict(done), iter([line])

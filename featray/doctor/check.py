@@ -27,5 +27,5 @@ class Check:
     mend: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return it as plain values."""
         return asdict(self)

@@ -21,7 +21,7 @@ _NEEDED: Final = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})
 
 
 def packages() -> Iterator[Check]:
-    """What featray requires, by its own metadata, then its extras."""
+    """Return what featray requires, by its own metadata, then its extras."""
     from packaging.requirements import Requirement
 
     requirements = [Requirement(text) for text in metadata.requires("featray") or ()]
@@ -218,7 +218,7 @@ def weights() -> Iterator[Check]:
 
 
 def _meaning(name: str, kept: KeptCheck | None) -> Check:
-    """What the check of a checkpoint's columns came to. Wrong signs end no run, but spoil what it is for."""
+    """Return what the check of a checkpoint's columns came to. Wrong signs end no run, but spoil what it is for."""
     command = f"featray models check {name}"
     title = f"{name}, what its columns mean"
     if kept is None:

@@ -1,1 +1,1 @@
-"""What an output's numbers are worth: labels of people held against them."""
+"""Compare an output's numbers with labels made by people."""

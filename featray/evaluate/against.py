@@ -76,7 +76,7 @@ class Against:
     warnings: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return it as plain values."""
         return {"format": FORMAT, **asdict(self)}
 
 

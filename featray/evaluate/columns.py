@@ -52,7 +52,7 @@ _ALIKE: Final = 0.85
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a file are, as the file calls them.
+    """The columns of a file of labels, by the names that the file gives them.
 
     Attributes:
         video: names the video; None if pictures alone do.

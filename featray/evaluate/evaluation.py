@@ -52,7 +52,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a release's numbers are worth on these labels; everything in it is plain values.
+    """How a release agrees with labels; everything in it is plain values.
 
     Attributes:
         dataset, release: what was measured.
@@ -101,7 +101,7 @@ class Evaluation:
     warnings: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return it as plain values."""
         return {"format": FORMAT, **asdict(self)}
 
 

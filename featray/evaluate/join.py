@@ -168,7 +168,7 @@ def _examples(labels: Labels, chosen: NDArray[np.bool_]) -> list[str]:
 
 
 def in_words(joined: Joined) -> str:
-    """What became of those labels that met no face, on one line."""
+    """Return what became of those labels that met no face, on one line."""
     parts = []
     for fate, count in joined.counts.items():
         if fate != Fate.FOUND:

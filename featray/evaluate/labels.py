@@ -39,7 +39,7 @@ class LabelSettings:
 
 @dataclass(frozen=True)
 class Labels:
-    """What people said, a row a face; all arrays are `[n]`.
+    """Labels made by people, one row per face; all arrays are `[n]`.
 
     Attributes:
         where: the file.
@@ -180,7 +180,7 @@ class _Reader:
         self._table, self._where = table, where
 
     def numbers(self, name: str) -> Floats:
-        """As float64, NaN where there is none."""
+        """Return a column as float64, NaN where it has no value."""
         column = self._column(name)
         if pa.types.is_string(column.type):
             column = pc.utf8_trim_whitespace(column)
@@ -195,7 +195,7 @@ class _Reader:
         return values
 
     def text(self, name: str) -> NDArray[np.object_]:
-        """As text, None where there is none."""
+        """Return a column as text, None where it has no value."""
         column = self._column(name)
         if pa.types.is_floating(column.type):  # 3.0 is what pandas makes of 3 where one is missing
             values = column.to_numpy(zero_copy_only=False)

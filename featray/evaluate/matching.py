@@ -10,7 +10,7 @@ from typing import Final
 
 
 class Fate(StrEnum):
-    """What became of a label."""
+    """The fate of a label: matched, or why not."""
 
     FOUND = "found"
     NO_FACE = "no_face"

@@ -40,7 +40,7 @@ MEASURES: Final[dict[str, str]] = {
 
 
 def measure_name(what: str, measure: str) -> str:
-    """What a measure is called for people: `AU12 F1`, `valence CCC`."""
+    """Return what a measure is called for people: `AU12 F1`, `valence CCC`."""
     return f"{what.removeprefix('emotion_')} {MEASURES[measure]}"
 
 

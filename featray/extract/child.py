@@ -45,7 +45,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class ChildSettings:
-    """What the child needs to know; sent to it first.
+    """Settings of the decoding child, sent to it first.
 
     Attributes:
         storage_options: for the parent, which reads what is not on this machine's disk; the child is told none.
@@ -71,7 +71,7 @@ class ChildSettings:
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether decoding, detecting or cutting runs on a GPU."""
+        """Return whether decoding, detecting or cutting runs on a GPU."""
         return self.detect.device == "gpu" or self.decode.hwaccel != "none"
 
     def without_gpu(self) -> ChildSettings:
@@ -86,7 +86,7 @@ class ChildSettings:
 
     @property
     def remote_boxes(self) -> str | None:
-        """What the child calls the file of boxes, if the parent has to read it; its suffix says its format."""
+        """Return what the child calls the file of boxes, if the parent has to read it; its suffix says its format."""
         boxes = self.detect.boxes
         return None if boxes is None or is_on_disk(boxes) else f"boxes{Path(redact_uri(boxes)).suffix}"
 

@@ -37,7 +37,7 @@ CHILD_NAME: Final = "featray.child"
 
 
 class Process(Protocol):
-    """What `subprocess.Popen` has, of a child that is or is not one of this process."""
+    """The part of `subprocess.Popen` that is used, also for a child of another process."""
 
     @property
     def pid(self) -> int:
@@ -140,7 +140,7 @@ class ForkServer:
         self._socket.close()
 
     def is_alive(self) -> bool:
-        """Whether it can fork."""
+        """Return whether it can fork."""
         return self._process.poll() is None
 
 

@@ -71,7 +71,7 @@ class IsolatedDecoder:
 
     @property
     def process_id(self) -> int | None:
-        """Of the child; None while there is none."""
+        """Return the child's process id; None while there is no child."""
         return self._process.pid if self._process else None
 
     def open(self) -> None:
@@ -238,7 +238,7 @@ class IsolatedDecoder:
         return found
 
     def _receive_into(self, budget: _Budget, memory: memoryview) -> None:
-        """As `_receive`, bare bytes, straight into memory."""
+        """Receive bare bytes straight into memory, like `_receive`."""
         with self._waiting(budget) as connection:
             receive_into(connection, memory)
 
@@ -284,7 +284,7 @@ class IsolatedDecoder:
 def _start_anew(
     environment: dict[str, str], connection: socket.socket, memory_bytes: int, level: int
 ) -> subprocess.Popen[bytes]:
-    """As `fork_child`, where a process cannot be forked without a new program."""
+    """Start a child like `fork_child`, where a process cannot be forked without a new program."""
     return subprocess.Popen(
         [sys.executable, "-m", "featray.extract.child", *map(str, (connection.fileno(), memory_bytes, level))],
         pass_fds=[connection.fileno()],
@@ -314,7 +314,7 @@ _FOR_CHILD_PREFIXES: Final = (
 
 
 def _environment() -> dict[str, str]:
-    """What of the environment Python, CUDA and the libraries of numbers need; credentials are no part of it."""
+    """Return what of the environment Python, CUDA and the libraries of numbers need; credentials are no part of it."""
     return {
         name: value for name, value in os.environ.items() if name in _FOR_CHILD or name.startswith(_FOR_CHILD_PREFIXES)
     }

@@ -36,7 +36,7 @@ MAX_VALUE_BYTES: Final = 1 << 30
 
 
 class Failure(NamedTuple):
-    """What went wrong with a video or a unit; becomes a row of `errors`."""
+    """A failure of a video or a unit; becomes a row of `errors`."""
 
     stage: str
     code: str
@@ -45,7 +45,7 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class VideoPlan:
-    """What planning found out about a video.
+    """The plan of a video: its header and its units, or why there is none.
 
     Attributes:
         header: what the file's header says; None if it could not be opened.
@@ -135,7 +135,7 @@ class Picture(TypedDict, total=False):
 
 @dataclass
 class Outcome:
-    """What a unit came to, or has come to so far; lands with its last part.
+    """The outcome of a unit, final or so far; lands with its last part.
 
     Attributes:
         frames_decoded, frames_sampled: counts of the unit.

@@ -76,7 +76,7 @@ class BoxesFile:
         return self._location.uri
 
     def sha256(self) -> str:
-        """What tells its content apart, 64 hex digits; opens the file first, to find out whether it can be used.
+        """Return what tells its content apart, 64 hex digits; opens the file first, to find out whether it can be used.
 
         Of its etag and size, where the storage has etags; else of its bytes.
         """
@@ -169,7 +169,7 @@ class BoxesOfVideo:
         return found
 
     def _load(self) -> tuple[str, NDArray[np.int64], Faces]:
-        """What the times are; the time of each box that is good enough, ascending; the boxes in that order."""
+        """Return what the times are; the time of each box that is good enough, ascending; the boxes in that order."""
         rows = self._file.rows(self._video)
         time = next(name for name in _TIMES if name in rows.column_names)
         if rows[time].null_count or any(rows[name].null_count for name in _CORNERS):
@@ -256,7 +256,7 @@ def _fits(found: pa.DataType, ours: pa.DataType) -> bool:
 
 
 def _names(video: Video) -> list[str]:
-    """What a row may call a video."""
+    """Return what a row may call a video."""
     whole = video.uri if video.member is None else f"{video.uri}#{video.member}"
     name = (video.member or video.uri).rsplit("/", 1)[-1]
     names = [video.video_id, whole, name]

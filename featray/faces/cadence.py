@@ -34,7 +34,7 @@ class Cadence:
         self._faces = -1
 
     def take(self, pts_us: int | None, faces: int, shot_cut: bool | None) -> bool:
-        """Whether the next frame's faces count: it begins a slot or a shot, has no time, or shows more faces.
+        """Return whether the next frame's faces count: it begins a slot or a shot, has no time, or shows more faces.
 
         Args:
             pts_us: its time; None for a picture without one.

@@ -88,7 +88,7 @@ class Sampled(NamedTuple):
 
     @classmethod
     def of(cls, square: NDArray[np.float64], width_px: int, height_px: int) -> Sampled:
-        """Of a square, in a frame of this size."""
+        """Return where a square's chip is taken from, in a frame of this size."""
         x, y, side = (float(value) for value in square)
         left, right, across = _taps(x, side, width_px)
         top, bottom, down = _taps(y, side, height_px)

@@ -70,7 +70,7 @@ def prepare_detector(settings: DetectConfig, files: DetectorFiles) -> None:
 
 
 def detector_sha256(settings: DetectConfig, files: DetectorFiles | None = None) -> str:
-    """What tells the detector's weights or boxes apart, 64 hex digits; part of the work key.
+    """Return what tells the detector's weights or boxes apart, 64 hex digits; part of the work key.
 
     It is also where a run finds out, before it starts, that they cannot be used.
 

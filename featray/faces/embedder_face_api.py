@@ -64,7 +64,7 @@ class FaceApiEmbedder:
             raise ModelError(f"{WEIGHTS.name}: OpenVINO cannot compile it ({one_line(error)})") from error
 
     def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As `Embedder`.
+        """Compute embeddings; see `Embedder`.
 
         Raises:
             ModelError: OpenVINO fails.

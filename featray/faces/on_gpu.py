@@ -94,7 +94,7 @@ class GpuDetector:
         ]
 
     def _picture(self, frame: Frame) -> NDArray[np.uint8]:
-        """What the detector sees on a CPU too, to the bit."""
+        """Return what the detector sees on a CPU too, to the bit."""
         if self._settings.detector == "retinaface-r34":
             from featray.faces.retinaface_r34 import input_picture
 
@@ -206,7 +206,7 @@ class GpuCutter:
         return chip if part.dtype == np.uint8 else chip.astype(np.uint16)
 
     def _upload(self, part: NDArray[Any]) -> Tensor:
-        """As float32, in which numbers of 16 bits are exact; torch does little with uint16 itself."""
+        """Upload it as float32, in which numbers of 16 bits are exact; torch does little with uint16 itself."""
         if part.dtype == np.uint8:
             return torch.from_numpy(part).to(self._device).float()
         return (torch.from_numpy(part.view(np.int16)).to(self._device).int() & 0xFFFF).float()

@@ -71,7 +71,7 @@ class RetinaFacePackage:
     def detect_image(
         self, image_bgr: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """What `detect_faces` finds in an image, `[H, W, 3]` uint8 BGR, in its order.
+        """Return what `detect_faces` finds in an image, `[H, W, 3]` uint8 BGR, in its order.
 
         Returns boxes in whole px, `[n, 4]`; scores, `[n]`; landmarks, `[n, 5, 2]`: right eye, left eye,
         nose, right and left mouth corner, the subject's; all float32.
@@ -156,7 +156,7 @@ def _open_session(path: Path, weights: bytes) -> Any:
 
 
 def _onnx_errors() -> tuple[type[Exception], ...]:
-    """What onnxruntime raises: classes without a root of their own."""
+    """Return what onnxruntime raises: classes without a root of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))

@@ -1,1 +1,1 @@
-"""What the numbers of single faces come to: tracks, events, baselines. Pure functions over published rows."""
+"""Tracks, events and baselines from the numbers of single faces. Pure functions over published rows."""

@@ -56,12 +56,12 @@ class Derivation:
 
     @property
     def crosses_shards(self) -> bool:
-        """Whether rows follow from videos of other shards too, so that it cannot be done as a shard is published."""
+        """Return whether rows depend on videos of other shards, so that a shard cannot be derived at publishing."""
         return self.config.baseline == "neutral"
 
     @property
     def footer(self) -> dict[str, str]:
-        """What stands in the footers of derived files: the settings, from which their rows can be derived again."""
+        """Return the footer of derived files: the settings, from which their rows can be derived again."""
         facts = {"derivation": self.name, "derive": json.dumps(self.config.settings(), sort_keys=True)}
         if self.made_from:  # whose it was stays in the commit: a footer outlives the erasure of a video
             made_from = json.dumps(dict(self.made_from), sort_keys=True)

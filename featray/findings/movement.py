@@ -13,7 +13,7 @@ from featray.findings.smoothing import smooth
 
 
 def band(angle_rad: Floats, samples: Samples, config: MovementConfig) -> Floats:
-    """What of an angle moves within the band, float32 `[n]`, rad: a fast filter's result without a slow one's."""
+    """Return an angle's movement within the band, float32 `[n]`, rad: a fast filter's result less a slow one's."""
     fast = smooth(angle_rad, samples, 1 / (2 * math.pi * config.high_hz))
     slow = smooth(angle_rad, samples, 1 / (2 * math.pi * config.low_hz))
     return fast - slow

@@ -36,7 +36,7 @@ _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)")
 
 @dataclass(frozen=True)
 class Mark:
-    """What the manifest says of a video: whose it is, None if that is not said, and which parts are neutral."""
+    """A manifest's marks on a video: whose it is, None if unknown, and which parts are neutral."""
 
     key: str | None
     spans_us: SpansUs
@@ -81,7 +81,7 @@ def _text(value: object) -> str:
 
 @dataclass(frozen=True)
 class Rest:
-    """What a neutral video gives.
+    """The levels at rest that a neutral video gives.
 
     Attributes:
         cells: how long its face was seen in the neutral parts, half µs.
@@ -93,7 +93,7 @@ class Rest:
 
 
 def read_rest(faces: Rows, spans: Mapping[str, SpansUs], gap_s: float) -> dict[str, Rest]:
-    """What neutral videos give, by video id; nothing of those without a face in the neutral parts.
+    """Return what neutral videos give, by video id; nothing of those without a face in the neutral parts.
 
     Of each video the track counts that has the most time in them, the first of equals.
 

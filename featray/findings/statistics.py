@@ -17,7 +17,7 @@ PERCENTS: Final = (5, 10, 50, 95)
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one column, float32 `[t]` each; NaN for tracks of which the column is null.
+    """Statistics of one column, float32 `[t]` each; NaN for tracks in which the column is null.
 
     Attributes:
         mean, sd: over time: each sample counts for as long as it stands for; the standard deviation of a population.

@@ -1,7 +1,7 @@
 """Graph. Noticing that a run waits for nodes that were lost. No Ray in here: the nodes are looked at by the caller.
 
 Ray Data's pools are fixed in size and their actors restart without limit. When a node is lost, its actors start
-again on others, or wait for room, each with the task it was on: without a new node, for ever. Those that are left
+again on others, or wait for room, each with the task it was on: without a new node, forever. Those that are left
 go on meanwhile, so there is no hurry; once nothing lands any more, the stream is built again for the nodes there are.
 """
 
@@ -25,7 +25,7 @@ _LOOK_EVERY_S: Final = 5.0
 
 
 class Capacity:
-    """What a run was planned for, against what is there.
+    """The workers that a run was planned for, compared with the nodes that are there.
 
     Args:
         workers: of the run.

@@ -99,7 +99,7 @@ def _raise_limit_of_files() -> None:
 
 
 def _what_helps() -> str:
-    """What to do if Ray does not start: what is most commonly the reason can be looked at."""
+    """Return what to do if Ray does not start: what is most commonly the reason can be looked at."""
     if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
         return "its address space is limited (`ulimit -v`), which it takes much of: lift that, or --executor local"
     folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
@@ -204,7 +204,7 @@ def cluster_gpus() -> float:
 
 
 def nodes() -> dict[str, Node]:
-    """What the nodes of the cluster that are alive have, by id."""
+    """Return what the nodes of the cluster that are alive have, by id."""
     alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
     return {
         i: Node(one.get("CPU", 0.0), one.get("GPU", 0.0), one.get("memory", 0.0), _gpu_model(one))
@@ -213,6 +213,6 @@ def nodes() -> dict[str, Node]:
 
 
 def _gpu_model(resources: dict[str, float]) -> str | None:
-    """As Ray names it, which makes a resource of it."""
+    """Return the GPU's model as Ray names it in its resources."""
     names = [name.removeprefix(_MODEL) for name in resources if name.startswith(_MODEL)]
     return names[0] if names and resources.get("GPU") else None

@@ -69,7 +69,7 @@ class Feeder:
                 fed += len(page)
         except ray.exceptions.RayError:
             return  # the queue is gone, and what reads it finds that out
-        except Exception as error:  # noqa: BLE001 - whatever it is, a stream whose feed has no end waits for ever
+        except Exception as error:  # noqa: BLE001 - whatever it is, a stream whose feed has no end waits forever
             self._error = error
         self._is_done = True
         with suppress(ray.exceptions.RayError):
@@ -92,7 +92,7 @@ class Feeder:
         return False
 
     def is_taken(self) -> bool:
-        """Whether all pages were fed, and taken by the stream.
+        """Return whether all pages were fed, and taken by the stream.
 
         If they were not when the stream has ended, what reads them has died with its process: Ray Data goes on
         without it, as if there had been no more.
@@ -145,6 +145,6 @@ class VideoFeed(Datasource):
 def beside_driver() -> NodeAffinitySchedulingStrategy:
     """Keeps on the driver's node what must not be lost without it.
 
-    The feed gives each page once: read again after the loss of another node, it would wait for ever.
+    The feed gives each page once: read again after the loss of another node, it would wait forever.
     """
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

@@ -13,8 +13,8 @@ Settings for faults, each measured on Ray 2.60:
 * what is known of a finished task's rows is fetched at once. Ray Data's default is a thread of its own: then a task is
   found to be done one look or two later, and an actor with one task in flight waits (units of four frames: 166
   milliseconds instead of 122 each). Of a process that dies after it gave a row and before it said what that row is,
-  Ray Data's own way asks for that again ten times a second and for ever, since the error budget is without limit;
-* an actor whose node is lost starts again where there is room. Where there is none it waits for ever, and its task
+  Ray Data's own way asks for that again ten times a second and forever, since the error budget is without limit;
+* an actor whose node is lost starts again where there is room. Where there is none it waits forever, and its task
   with it: then the stream is ended from outside (`end_stream`), and built again for the nodes there are;
 * an actor that raises as it starts ends the run at once. One that dies as it starts would be started again
   without end, so its starts are counted, and the third death in a row is raised (`watch_start`).

@@ -210,7 +210,7 @@ class _Running(ExecutionCallback):
 
 
 def lead() -> Lead:
-    """Of the stream that was built last, a tenth of a second ago."""
+    """Return the operator statistics of the last built stream, a tenth of a second old."""
     return _Running.lead
 
 
@@ -238,7 +238,7 @@ def configure_context() -> None:
     if _Running not in context.custom_execution_callback_classes:
         context.custom_execution_callback_classes.append(_Running)
     context.print_on_execution_start = False
-    # Of one video, say, a worker stands by; nothing that users could mend.
+    # Of one video, say, a worker stands by; nothing that users could fix.
     warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)
     dropping = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
     if _error_dropped not in dropping.filters:
@@ -270,7 +270,7 @@ def _error_dropped(record: logging.LogRecord) -> bool:
 
 
 def _traceback_as_text(record: logging.LogRecord) -> bool:
-    """Of an error's log record: its frames refer to the actors of the stream.
+    """Turn a log record's traceback into text, since its frames keep the stream's actors alive.
 
     Whatever handler keeps the record (pytest's does) would keep them too, and their CPUs from the next stream, which
     would then wait forever.

@@ -68,7 +68,7 @@ class RaySession:
 
     @property
     def workers(self) -> Workers:
-        """Of the stream that runs, or runs next."""
+        """Return the workers of the stream that runs, or runs next."""
         return self._capacity.workers
 
     @property

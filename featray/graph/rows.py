@@ -99,7 +99,7 @@ def read_stream(data: Any) -> pa.Table:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What the driver hears of a landed part; small on purpose.
+    """The driver's receipt for a landed part; small on purpose.
 
     Attributes:
         shard, video_id, unit, units, attempt, part, last: which part of what.

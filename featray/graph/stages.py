@@ -53,7 +53,7 @@ Starting = Callable[[str], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class InferSettings:
-    """What an inference worker needs to open the network.
+    """Settings with which an inference worker opens the network.
 
     Attributes:
         spec: `model.checkpoint` of the config; each node resolves it once into its own cache.
@@ -109,7 +109,7 @@ class InferSettings:
 
 @dataclass(frozen=True)
 class StageSettings:
-    """What the stages of a run are made from, whatever executes them.
+    """Settings of all stages of a run, under either executor.
 
     Attributes:
         partition: where parts land, and shards are published.

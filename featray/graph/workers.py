@@ -37,7 +37,7 @@ _NODES_SHOWN = 3
 
 @dataclass(frozen=True)
 class Node:
-    """What a node of the cluster has; `memory_bytes` is what Ray gives to workers."""
+    """A node's resources; `memory_bytes` is what Ray gives to workers."""
 
     cpus: float
     gpus: float
@@ -67,7 +67,7 @@ class Workers:
 
 
 def expects_gpu(gpus: float, config: ClusterConfig) -> bool:
-    """Whether the network runs on GPUs: the cluster has some, or will, and the config does not forbid it."""
+    """Return whether the network runs on GPUs: the cluster has some, or will, and the config does not forbid it."""
     there = gpus if config.gpus == "auto" else config.gpus
     return there > 0 and config.gpus_per_worker != 0
 
@@ -184,7 +184,7 @@ def _made_to_fit(
     """The workers, with the largest CPU share up to `each` that lets every one be placed on some node.
 
     A worker with a GPU asks for no CPU (one fewer decodes for it): else decode workers could fill the
-    nodes with GPUs, and both would wait for ever.
+    nodes with GPUs, and both would wait forever.
     """
     infer_gpus, decode_gpus = gpus_each
 
@@ -219,7 +219,7 @@ def _made_to_fit(
 
 
 def unplaced(workers: Workers, nodes: Sequence[Node], *, light: bool = False) -> str | None:
-    """What finds no place on the nodes, as a message; None if all do. Inference is placed first.
+    """Return what finds no place on the nodes, as a message; None if all do. Inference is placed first.
 
     Args:
         workers: to be placed.

@@ -1,1 +1,1 @@
-"""Whether a checkpoint's columns mean what they say: heads of the network against each other and against geometry."""
+"""Check that a checkpoint's columns mean what they say: heads against each other and against geometry."""

@@ -33,7 +33,7 @@ class Checked:
     examination: Examination
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return it as plain data."""
         return {
             "path": str(self.checkpoint.path),
             "sha256": self.checkpoint.sha256,
@@ -72,7 +72,7 @@ def check_checkpoint(
 
 @dataclass(frozen=True)
 class KeptCheck:
-    """What of a check lies beside pulled weights, as JSON."""
+    """The record of a check that is kept beside pulled weights, as JSON."""
 
     sha256: str
     conventions: str

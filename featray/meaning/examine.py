@@ -18,7 +18,7 @@ ENOUGH: Final = {"mesh": 2, "head pose": 2, "gaze": 1, "expression": 2}
 
 @dataclass(frozen=True)
 class Examination:
-    """What came out.
+    """The result of an examination.
 
     Attributes:
         rows: every pair.
@@ -40,7 +40,7 @@ class Examination:
         return Counter(row.verdict for row in self.rows)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return it as plain data."""
         rows = [{"pair": row.name, **asdict(row)} for row in self.rows]
         return {
             "passed": self.passed,

@@ -49,7 +49,7 @@ class Conventions:
 
     @property
     def setting(self) -> str | None:
-        """What work settings say; None for the signs that every output had before there was a choice."""
+        """Return what work settings say; None for the signs that every output had before there was a choice."""
         return None if self.signs == NEWEST.signs else self.formulas
 
     def negated(self, *columns: str) -> Conventions:

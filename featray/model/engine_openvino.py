@@ -79,11 +79,11 @@ class OpenVinoEngine:
         return split_flat(flat, self._config)
 
     def stop(self) -> None:
-        """As `Engine`."""
+        """See `Engine`."""
         self._streams.stop()
 
     def is_usable(self) -> bool:
-        """As `Engine`: a failed request leaves nothing behind."""
+        """Return whether it is usable; see `Engine`. A failed request leaves nothing behind."""
         return True
 
 

@@ -76,11 +76,11 @@ class TorchEngine:
         return split_flat(flat.numpy().copy() if self._on_gpu else flat.numpy(), self._config)
 
     def stop(self) -> None:
-        """As `Engine`."""
+        """See `Engine`."""
         self._streams.stop()
 
     def is_usable(self) -> bool:
-        """As `Engine`: a small sum is tried on the device."""
+        """Return whether it is usable; see `Engine`. A small sum is tried on the device."""
         try:
             return bool((torch.ones(2, device=self._torch_device) + 1).sum().item() == 4)
         except RuntimeError:

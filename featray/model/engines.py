@@ -73,13 +73,13 @@ class Engine(Protocol):
         ...
 
     def is_usable(self) -> bool:
-        """Whether it can still compute, asked after an error: what broke a GPU's context broke it for the process."""
+        """Return whether it can still compute after an error: a GPU's context, once broken, is so for the process."""
         ...
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What an engine is opened with; `cache_dir` None means that nothing is kept on disk."""
+    """Settings of an engine; `cache_dir` None keeps nothing on disk."""
 
     precision: str
     recipe: str

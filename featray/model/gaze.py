@@ -75,7 +75,7 @@ class RoiAlign(nn.Module):
 
 
 class EyeEncoder(nn.Module):
-    """What the stride-16 map shows around each eye, as a vector."""
+    """Encode the stride-16 map around each eye as a vector."""
 
     def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()

@@ -54,7 +54,7 @@ def open_gpu(setting: str, mend: str) -> torch.device:
 
 
 def lacks_memory(error: RuntimeError) -> bool:
-    """Whether the GPU ran out of memory: its allocator says so by type, the driver, cuBLAS and cuDNN in their text."""
+    """Return whether the GPU ran out of memory: the allocator says so by type, the driver, cuBLAS and cuDNN by text."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)

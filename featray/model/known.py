@@ -194,7 +194,7 @@ def full_spec(spec: str) -> str:
 
 @dataclass(frozen=True)
 class Recognised:
-    """What is known of a checkpoint: its record, if it has one, and what told; how, as a phrase for people."""
+    """A recognised checkpoint: its record, if it has one, and a phrase that says how it was recognised."""
 
     known: KnownCheckpoint | None
     how: str

@@ -30,7 +30,7 @@ POSE_COLUMNS: Final = ("pose_pitch", "pose_roll", "pose_yaw", "pose_x", "pose_y"
 
 @dataclass(frozen=True)
 class RawOutputs:
-    """What the network says about N chips, before any convention is applied. All float32.
+    """Raw outputs of the network for N chips, before any convention is applied. All float32.
 
     Attributes:
         au: `[N, n_au]` action unit probabilities in [0, 1].

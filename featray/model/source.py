@@ -90,7 +90,7 @@ def find_stand_in(spec: str, revision: str | None, accept_license: str | None, c
 
 
 def is_on_hub(spec: str) -> bool:
-    """Whether a spec names a file on the hub, by its address or by the short name of a known checkpoint."""
+    """Return whether a spec names a file on the hub, by its address or by the short name of a known checkpoint."""
     return full_spec(spec).startswith(HUB_PREFIX)
 
 

@@ -70,7 +70,7 @@ class _Clusters:
         return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
     def may_join(self, one: int, other: int) -> bool:
-        """Whether no track of the one is on screen at the same time as one of the other."""
+        """Return whether no track of the one is on screen at the same time as one of the other."""
         here, there = self._spans[one], self._spans[other]
         if len(here) > len(there):
             here, there = there, here

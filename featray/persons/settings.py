@@ -21,7 +21,7 @@ EPOCH: Final = 1
 
 @dataclass(frozen=True)
 class PersonsSettings:
-    """What decides who is who.
+    """Settings of the clustering of tracks into persons.
 
     Attributes:
         threshold: cosine in (0, 1); None for the embedder's own.

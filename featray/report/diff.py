@@ -80,7 +80,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Derivations:
-    """What the derived tables of two releases come to, over the compared videos.
+    """Events and tracks of two releases, compared over the same videos.
 
     Attributes:
         a, b: derivations; where they differ, events differ by their settings too.
@@ -100,7 +100,7 @@ class Derivations:
 
 @dataclass(frozen=True)
 class Diff:
-    """What two releases have in common and how they differ.
+    """The comparison of two releases.
 
     Attributes:
         dataset, release_a, release_b: what was compared.
@@ -133,7 +133,7 @@ class Diff:
     derived: Derivations | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return it as plain values."""
         return asdict(self)
 
 

@@ -69,7 +69,7 @@ _KIND = "regexp_replace(coalesce(kind, ''), '[[:cntrl:]]', ' ', 'g')"
 
 
 def read_happened(scope: Scope, *, blur: bool) -> Happened | None:
-    """What is derived from the release, of the derivation that was made last; None if nothing is."""
+    """Return what is derived from the release, of the derivation that was made last; None if nothing is."""
     totals = scope.row(
         "SELECT coalesce(sum(seen_s), 0) / 60 AS minutes, count(DISTINCT video_id) AS videos, "
         "max(derivation) AS derivation FROM in_tracks"

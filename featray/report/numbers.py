@@ -25,7 +25,7 @@ _COVERAGE_BINS: Final = 48
 
 @dataclass(frozen=True)
 class Coverage:
-    """What became of the sampled frames, by their time within the video.
+    """Shares of sampled frames by status, by their time within the video.
 
     Attributes:
         seconds: start of each bin, seconds from the start of the stream's time.

@@ -38,7 +38,7 @@ _NOTES: Final = {
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What goes into a report.
+    """Settings of a report.
 
     Attributes:
         release, dataset: which; None for the latest, the only one.

@@ -86,7 +86,7 @@ class Backlog:
             yield VideoTask(video, key, shard="", resume=resume, replaces=shard)
 
     def _resumes(self, video_id: str, wanted: str | None) -> bool:
-        """Whether this work has landed in parts; what landed of other work on the video is deleted."""
+        """Return whether this work has landed in parts; what landed of other work on the video is deleted."""
         begun = self._begun.pop(video_id, [])
         for name in begun:
             if name != wanted:

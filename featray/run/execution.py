@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Counts:
-    """What a run has published: videos by status, frames, faces, and videos with more video streams than one."""
+    """Counts of what a run has published: videos by status, frames, faces, videos with several video streams."""
 
     videos_ok: int = 0
     videos_partial: int = 0

@@ -35,7 +35,7 @@ _GPU_FACES_PER_S: Final = 202.0
 
 @dataclass
 class Listed:
-    """What the input holds, and a random sample of what is to be done."""
+    """The listed input, and a random sample of the work."""
 
     videos: int = 0
     bytes: int = 0

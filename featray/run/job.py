@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What a run knows about itself before it starts: weights, engine, release.
+    """Facts of a run that are known before it starts: weights, engine, release.
 
     `unusable` are columns that the checkpoint is known not to estimate.
     """

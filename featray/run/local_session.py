@@ -69,7 +69,7 @@ class LocalSession:
         self._publisher.shutdown(wait=True, cancel_futures=True)
 
     def stream(self, pages: Pages, unfinished: Callable[[Pages], Pages]) -> Iterator[Receipt]:
-        """As `Session`; no stream here has to begin again."""
+        """See `Session`; a stream never has to begin again here."""
         self._flow = flow = _Flow()
         stages = self._stages
         work, land = _Work(pages, flow), LandParts(stages.partition, stages.run_id, stages.max_attempts)
@@ -113,13 +113,13 @@ class LocalSession:
             self._infer.stop()
 
     def publish(self, manifest: ShardManifest, settings: PublishSettings) -> None:
-        """As `Session`; one shard at a time."""
+        """See `Session`; one shard at a time."""
         settings = replace(settings, published_at_us=time.time_ns() // 1000)
         partition = self._stages.partition
         self._publishing.append(self._publisher.submit(publish_shard, partition, manifest, settings))
 
     def published(self, *, wait: bool) -> list[Commit]:
-        """As `Session`."""
+        """See `Session`."""
         commits = []
         while self._publishing and (wait or self._publishing[0].done()):
             commits.append(self._publishing.popleft().result())
@@ -127,7 +127,7 @@ class LocalSession:
 
 
 class _Work:
-    """What decode workers take from: the units of planned videos, and once there are none the next video."""
+    """The work list of decode workers: units of planned videos, and once there are none the next video."""
 
     def __init__(self, pages: Pages, flow: _Flow) -> None:
         self._videos = (task for page in pages for task in page)

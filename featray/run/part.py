@@ -66,7 +66,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Landed:
-    """What a part came to.
+    """The result of a part.
 
     Attributes:
         job: whose release the results are of.

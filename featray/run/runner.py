@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run came to.
+    """The summary of a run.
 
     Attributes:
         status: `done`, `done_with_failures` or `nothing_to_do`.

@@ -47,7 +47,7 @@ _STRETCH_FRAMES: Final = 32
 
 @dataclass
 class Measured:
-    """What stretches of a few videos took.
+    """Measured costs of stretches of a few videos.
 
     Attributes:
         seconds: by stage but inference, over all stretches.

@@ -33,7 +33,7 @@ _KINDS: Final = frozenset((".tar", ".parquet", ".csv", ".tsv", ".jsonl", ".ndjso
 
 
 def is_container(location: Location) -> bool:
-    """Whether a file holds or names videos rather than being one, by its suffix."""
+    """Return whether a file holds or names videos rather than being one, by its suffix."""
     return suffix(location.uri) in _KINDS  # not of the path, behind which a link may be signed
 
 

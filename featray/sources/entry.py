@@ -69,5 +69,5 @@ def suffix(path: str) -> str:
 
 
 def is_apple_double(path: str) -> bool:
-    """Whether a file is what macOS writes beside another one on foreign disks and into tars, under the same suffix."""
+    """Return whether macOS wrote this file beside another one, on foreign disks and in tars, under the same suffix."""
     return path.rsplit("/", 1)[-1].startswith("._")

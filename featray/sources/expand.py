@@ -98,7 +98,7 @@ def _files(here: Location, passed: PassedOver, with_pictures: bool) -> Iterator[
 
 
 def _literal(here: Location) -> dict[str, Any] | None:
-    """What the storage says of a name, taken as it is written; None if there is no such file or folder."""
+    """Return what the storage says of a name, taken as it is written; None if there is no such file or folder."""
     try:
         with storage_errors(here.uri):
             info: dict[str, Any] = here.fs.info(here.path)
@@ -161,12 +161,12 @@ def _covers_prefix(prefix: str, *, folders: bool) -> Callable[[str], bool]:
 
 
 def _is_listed(path: str) -> bool:
-    """Whether a prefix means this file too: a video or a tar by its name."""
+    """Return whether a prefix means this file too: a video or a tar by its name."""
     return suffix(path) in _LISTED_SUFFIXES and not is_apple_double(path)
 
 
 def is_picture(path: str) -> bool:
-    """Whether a file is taken for a picture, by its suffix."""
+    """Return whether a file is taken for a picture, by its suffix."""
     return suffix(path.partition("?")[0]) in PICTURE_SUFFIXES and not is_apple_double(path)
 
 
@@ -222,7 +222,7 @@ def _below(here: Location, folder: str, passed: PassedOver, links: _Links | None
 
 
 def _unless_denied(uri: str, passed: PassedOver, found: Iterator[_Found]) -> Iterator[_Found]:
-    """What lies in a folder; nothing, and that is said, if it may not be listed."""
+    """Return what lies in a folder; nothing, and that is said, if it may not be listed."""
     try:
         first = next(found, None)
     except AccessDenied:
@@ -247,7 +247,7 @@ class _Links:
     left: tuple[Path, ...] = ()
 
     def followed(self, path: str) -> _Links | None:
-        """What holds below this link; None if it leads round in circles, or to what is listed under its own name."""
+        """Return what holds below this link; None if it leads in circles, or to what is listed under its own name."""
         folder, target = Path(path).parent.resolve(), Path(path).resolve()
         left = (*self.left, folder)
         if self.root is not None and target.is_relative_to(self.root):

@@ -43,7 +43,7 @@ class PassedOver:
             raise StorageError(f"{uri}: access denied, as to {_MAX_FOLDERS} more folders of the input")
 
     def hides(self, uri: str) -> bool:
-        """Whether a file may be there although it was not listed."""
+        """Return whether a file may be there although it was not listed."""
         return any(uri.startswith(folder) for folder in self.folders)
 
     def in_words(self) -> str:

@@ -59,7 +59,7 @@ def options_for(uri: str | None, config: InputConfig) -> dict[str, Any]:
 
 
 def options_apply(uri: str, config: InputConfig) -> bool:
-    """Whether `storage_options` are meant for this place.
+    """Return whether `storage_options` are meant for this place.
 
     They are for the hosts and buckets that the config names. Where they name the server themselves (`endpoint_url`),
     it gets them whichever bucket is asked for.

@@ -77,7 +77,7 @@ def natural_key(name: str) -> tuple[Any, ...]:
 
 @dataclass
 class Digest:
-    """What a listing says of a sequence, whatever its order.
+    """A digest of a sequence's listing that does not depend on its order.
 
     Attributes:
         count: pictures.
@@ -207,7 +207,7 @@ def _in_folder(location: Location, pattern: str | None) -> list[Still]:
 
 
 def digest_of(stills: list[Still]) -> Digest:
-    """What a listing says of these pictures."""
+    """Return what a listing says of these pictures."""
     digest = Digest()
     for still in stills:
         digest.add(still.name, still.size_bytes, still.content)

@@ -113,7 +113,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _is_media(kind: pa.DataType) -> bool:
-    """Whether a column is what the datasets library makes of videos: a struct of bytes and path."""
+    """Return whether a column is what the datasets library makes of videos: a struct of bytes and path."""
     if not pa.types.is_struct(kind):
         return False
     fields: dict[str, pa.DataType] = {field.name: field.type for field in kind}
@@ -128,7 +128,7 @@ def _choose(names: list[str], holders: list[str]) -> str | None:
 
 
 def _chunks(metadata: Any, group: int, columns: list[str]) -> Iterator[Any]:
-    """What the footer says of the columns' leaves in one row group."""
+    """Return what the footer says of the columns' leaves in one row group."""
     row_group = metadata.row_group(group)
     for i in range(metadata.num_columns):
         chunk = row_group.column(i)
@@ -137,7 +137,7 @@ def _chunks(metadata: Any, group: int, columns: list[str]) -> Iterator[Any]:
 
 
 def _has_only_paths(metadata: Any, column: str) -> bool:
-    """Whether a column of structs has no bytes at all: then the files are elsewhere, under their paths."""
+    """Return whether a column of structs has no bytes at all: then the files are elsewhere, under their paths."""
     for group in range(metadata.num_row_groups):
         for chunk in _chunks(metadata, group, [f"{column}.bytes"]):
             statistics = chunk.statistics

@@ -48,7 +48,7 @@ def create_bytes(location: Location, data: bytes) -> bool:
 
 
 def enforces(location: Location, data: bytes) -> bool:
-    """Whether the store refuses to create what is there; `location` holds `data`, which we wrote just now."""
+    """Return whether the store refuses to create what is there; `location` holds `data`, which we wrote just now."""
     return not create_bytes(location, data)
 
 

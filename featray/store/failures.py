@@ -8,7 +8,7 @@ from featray.errors import ErrorCode
 
 
 class Meaning(NamedTuple):
-    """What became of a request, as a code of the `errors` table and in words."""
+    """The meaning of a failed request, as a code of the `errors` table and in words."""
 
     code: ErrorCode
     text: str

@@ -106,17 +106,17 @@ class Location:
 
     @property
     def is_local(self) -> bool:
-        """Whether this is a path on this machine's disk."""
+        """Return whether this is a path on this machine's disk."""
         return "file" in _protocols(self.fs)
 
     @property
     def is_s3(self) -> bool:
-        """Whether this is in a store that speaks S3."""
+        """Return whether this is in a store that speaks S3."""
         return "s3" in _protocols(self.fs)
 
     @property
     def is_web(self) -> bool:
-        """Whether this is a link to a web server."""
+        """Return whether this is a link to a web server."""
         return not {"http", "https"}.isdisjoint(_protocols(self.fs))
 
 
@@ -199,7 +199,7 @@ def locate_beside(uri: str, known: Location) -> Location:
 
 
 def is_on_disk(uri: str) -> bool:
-    """Whether this names a file of this machine, by its scheme alone."""
+    """Return whether this names a file of this machine, by its scheme alone."""
     return "://" not in uri or uri.partition("://")[0].lower() in ("file", "local")
 
 
@@ -230,7 +230,7 @@ def _is_url(uri: str) -> bool:
 
 
 def transport_errors() -> tuple[type[Exception], ...]:
-    """What storage libraries raise when a place cannot be reached or read.
+    """Return what storage libraries raise when a place cannot be reached or read.
 
     s3fs and gcsfs translate most failures to `OSError`; those of the layers below are
     added when their module is loaded, so that none is imported for its exceptions alone.
@@ -291,7 +291,7 @@ def _silence(error: BaseException | None) -> str | None:
 
 
 def unreadable_code(error: BaseException) -> ErrorCode:
-    """What it means for a video that its storage raised this: we may not read it, or could not."""
+    """Return what it means for a video that its storage raised this: we may not read it, or could not."""
     if known := meaning(error):
         return known.code
     denied = isinstance(error, AccessDenied) or _is_denied(error)
@@ -299,7 +299,7 @@ def unreadable_code(error: BaseException) -> ErrorCode:
 
 
 def _is_denied(error: BaseException | None) -> bool:
-    """Whether access was refused; fsspec calls a link that answers 403 not found, and keeps the reason as its cause."""
+    """Return whether access was refused; fsspec calls a link that answers 403 not found, with the reason as cause."""
     while error is not None:
         answer = getattr(getattr(error, "response", None), "status_code", None)  # of the hub, of Azure
         if isinstance(error, PermissionError) or {getattr(error, "status", None), answer} & {401, 403}:
@@ -331,7 +331,7 @@ def storage_errors(uri: str, *, missing: str = "does not exist") -> Iterator[Non
 
 
 def _typed(error: BaseException, uri: str, missing: str = "does not exist") -> StorageError:
-    """What a storage raised, as featray's own error."""
+    """Return what a storage raised, as featray's own error."""
     if _is_denied(error):
         return AccessDenied(f"{uri}: {explain(error)}")
     if _silence(error) or type(error).__name__ == _NO_CREDENTIALS:
@@ -349,7 +349,7 @@ def read_bytes(location: Location) -> bytes:
 
 
 def exists(location: Location) -> bool:
-    """Whether there is an object or folder, asked afresh."""
+    """Return whether there is an object or folder, asked afresh."""
     with storage_errors(location.uri):
         location.fs.invalidate_cache()
         return bool(location.fs.exists(location.path))

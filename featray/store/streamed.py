@@ -13,7 +13,7 @@ _CHUNK_BYTES: Final = 1 << 20
 
 
 def takes_ranges(file: Any) -> bool:
-    """Whether a link's file, as fsspec opened it, can be read anywhere: asks for its last byte if it has many."""
+    """Return whether a link's file, as fsspec opened it, can be read anywhere: asks for its last byte if it is long."""
     if file.size is None:
         return False
     if file.size <= _CHUNK_BYTES:  # it comes whole with the first block

@@ -64,7 +64,7 @@ class CommittedVideo:
 
 @dataclass(frozen=True)
 class Commit:
-    """What one shard, or one run's row in `runs`, has published.
+    """The record that publishes one shard, or one run's row in `runs`.
 
     Attributes:
         run_id: empty where no run wrote it, but an erasure.
@@ -89,7 +89,7 @@ class Commit:
 
     @property
     def cancelled(self) -> bool:
-        """Whether this is a shard that was given up before it was published."""
+        """Return whether this is a shard that was given up before it was published."""
         return not self.published_at_us
 
 

@@ -41,12 +41,12 @@ class Derive(Protocol):
 
     @property
     def footer(self) -> dict[str, str]:
-        """What stands in the footers of its files beside where the faces come from."""
+        """Return what stands in the footers of its files beside where the faces come from."""
         ...
 
     @property
     def made_from(self) -> Mapping[str, str]:
-        """What the rows of a shard are made from beside its own; see `Commit.derived_from`."""
+        """Return what the rows of a shard are made from beside its own; see `Commit.derived_from`."""
         ...
 
     def __call__(self, files: Mapping[str, Sequence[pq.ParquetFile]]) -> Iterator[tuple[str, pa.Table]]:
@@ -164,7 +164,7 @@ def derive_commit(partition: HeldPartition, commit: Commit, derive: Derive) -> C
 
 
 def _generation(derive: Derive, old: Sequence[CommittedFile]) -> str:
-    """What tells the new files' names from those of the rows that they take the place of."""
+    """Return what tells the new files' names from those of the rows that they take the place of."""
     facts = [f"{whose} {what}" for whose, what in sorted(derive.made_from.items())] + [file.sha256 for file in old]
     return f"-{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:8]}" if facts else ""
 

@@ -57,7 +57,7 @@ class Done:
         return _position(self._ids, video_id)
 
     def is_done(self, record: int, work_key: str) -> bool:
-        """Whether the published work is this one; of its key the first 16 digits will do."""
+        """Return whether the published work is this one; of its key the first 16 digits will do."""
         high, low = self.records["work"][record]
         return f"{int(high):016x}{int(low):016x}".startswith(work_key[:32])
 

@@ -100,12 +100,12 @@ class Holder:
         )
 
     def is_this_process(self) -> bool:
-        """Whether it was this process."""
+        """Return whether it was this process."""
         me = os.getpid()
         return (self.machine, self.pid, self.pid_started) == (_machine(), me, _started(me))
 
     def is_gone(self) -> bool:
-        """Whether the process is known to be dead; False if it cannot be known from here."""
+        """Return whether the process is known to be dead; False if it cannot be known from here."""
         if self.machine != _machine():
             return False
         if self.pid_started:

@@ -33,7 +33,7 @@ _DAMAGED = "damaged; delete its folder, and the next run does this video again"
 
 @dataclass(frozen=True)
 class PartHeader:
-    """What stands at the head of a landed part.
+    """The header of a landed part.
 
     Attributes:
         video_id, work_key: of the video.
@@ -143,7 +143,7 @@ def read_part(location: Location) -> Part:
 
 
 def _whole_schema(faces: pa.Table) -> pa.Schema:
-    """What the faces of a part have to have: with embeddings where it has some."""
+    """Return what the faces of a part have to have: with embeddings where it has some."""
     if "embedding" not in faces.column_names:
         return LANDED_SCHEMA
     return pa.schema([*LANDED_SCHEMA, *EMBEDDED_SCHEMA])

@@ -160,7 +160,7 @@ def _named_folders(output: Output, odd: list[str] | None, *above: str) -> list[s
 
 
 def _is_name(folder: str) -> bool:
-    """Whether a dataset or a release, which begins with the name of a checkpoint's file, may be called so."""
+    """Return whether a dataset or a release, which begins with the name of a checkpoint's file, may be called so."""
     return folder not in (".", "..") and not any(unicodedata.category(one) in ("Cc", "Cs") for one in folder)
 
 
@@ -169,7 +169,7 @@ _OF_A_BEGINNING: Final = frozenset({"landing", "leases", "running", "shards"})
 
 
 def _is_occupied(output: Output, marker: Location) -> bool:
-    """Whether anything lies there but what a first run leaves that is killed, or whose output is deleted under it."""
+    """Return whether anything lies there but what a first run leaves if it is killed, or its output deleted."""
     fs, name = output.root.fs, marker.path.rsplit("/", 1)[-1]
     entries = [path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(output.root.path, detail=False)]
     if entries == [INTERNAL]:

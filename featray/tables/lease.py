@@ -173,7 +173,7 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether the last renewal found that another run has taken over. Asks nobody."""
+        """Return whether the last renewal found that another run has taken over. Asks nobody."""
         return self._lost is not None
 
     def check(self) -> None:
@@ -293,12 +293,12 @@ def _refuse_if_held(partition: Partition, number: int) -> None:
 
 
 def _is_left_over(holder: Holder) -> bool:
-    """Whether it is of a run of this process that has ended, and could not give it back: the storage had failed."""
+    """Return whether it is of a run of this process that ended and could not give it back, as the storage failed."""
     return holder.is_this_process() and holder.token not in _held_here
 
 
 def _is_still(partition: Partition, number: int) -> bool:
-    """Whether a lease is not renewed in the time of two renewals: what clocks of other hosts say is no proof."""
+    """Return whether a lease is not renewed in the time of two renewals: what clocks of other hosts say is no proof."""
     before = _read(partition, number)
     time.sleep(2 * RENEW_SECONDS)
     return _read(partition, number) == before

@@ -29,7 +29,7 @@ _OF_DETECTOR = {"retina-face": ("retina-face", "onnxruntime", "opencv-contrib-py
 
 @dataclass(frozen=True)
 class WeightsFacts:
-    """What a run says about its checkpoint."""
+    """Facts about the checkpoint of a run."""
 
     model_name: str
     model_file: str
@@ -104,7 +104,7 @@ class _Stored(_Section):
 
 @dataclass(frozen=True)
 class StoredConfig:
-    """What `runs.config` says, as far as it is read again.
+    """The part of `runs.config` that is read again.
 
     Attributes:
         places: what `input.uris` and `input.manifest_places` name.

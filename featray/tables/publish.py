@@ -38,7 +38,7 @@ from featray.tables.writer import TableWriter
 
 @dataclass(frozen=True)
 class PublishSettings:
-    """What publishing needs to know beside the shard.
+    """Settings of publishing that are not of the shard.
 
     Attributes:
         run_id: the run that publishes.

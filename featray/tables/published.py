@@ -61,7 +61,7 @@ class Published:
 def read_published(
     output: Output, release: str | tuple[str, ...] | None = None, derivation: str | None = None
 ) -> list[Published]:
-    """What is published, per dataset and release; of each dataset the latest release unless some are named.
+    """Return what is published, per dataset and release; of each dataset the latest release unless some are named.
 
     Of derived tables it is the derivation that was made last in a release, unless one is named, or `all`.
 
@@ -135,7 +135,7 @@ def read_steadily(
 
 
 def _may_be_of_files(error: Exception) -> bool:
-    """Whether a file that is gone can be behind an error, as far as that is known without asking the storage."""
+    """Return whether a file that is gone can be behind an error, as far as that is known without asking the storage."""
     if isinstance(error, UsageError):  # of SQL that fails, or of what a user asked for
         behind = error.__context__
         return isinstance(behind, duckdb.Error | OSError | pa.ArrowInvalid) and not isinstance(behind, _OF_SQL)
@@ -150,7 +150,7 @@ def _paths(published: list[Published]) -> set[str]:
 
 
 def _read(partition: Partition) -> Published:
-    """What a partition has published, with rewrites that are still to be carried out applied."""
+    """Return what a partition has published, with rewrites that are still to be carried out applied."""
     stored: dict[str, Commit] = {}
     damaged: dict[str, str] = {}
     _read_until_settled(partition, stored, damaged)
@@ -197,5 +197,5 @@ def _read_until_settled(partition: Partition, stored: dict[str, Commit], damaged
 
 
 def _without_videos(commit: Commit) -> Commit:
-    """What is kept of a commit; what it says of videos is most of it."""
+    """Return what is kept of a commit; what it says of videos is most of it."""
     return replace(commit, videos=[], rewrites=[])

@@ -204,14 +204,14 @@ def run_safe_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBa
 
 
 def _only_selects(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
-    """Whether SQL cannot write. EXPLAIN can: with ANALYZE it executes what it explains."""
+    """Return whether SQL cannot write. EXPLAIN can: with ANALYZE it executes what it explains."""
     with one_line_complaints():
         return all(statement.type == StatementType.SELECT for statement in connection.extract_statements(sql))
 
 
 @contextmanager
 def one_line_complaints() -> Iterator[None]:
-    """What DuckDB has to say about the SQL of the block becomes a one-line UsageError."""
+    """Return what DuckDB has to say about the SQL of the block becomes a one-line UsageError."""
     try:
         yield
     except duckdb.Error as error:

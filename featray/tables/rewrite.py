@@ -106,7 +106,7 @@ def without(videos: set[str]) -> Edit:
 
 
 def holds_videos(place: Location, videos: set[str]) -> bool:
-    """Whether a file has rows of any of these videos; reads one small column.
+    """Return whether a file has rows of any of these videos; reads one small column.
 
     Raises:
         OutputError: it is no Parquet file with videos.

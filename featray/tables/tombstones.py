@@ -43,17 +43,17 @@ class Erasure:
     done: bool = False
 
     def same_as(self, other: Erasure) -> bool:
-        """Whether it asks for the same."""
+        """Return whether it asks for the same."""
         return (self.track_id, self.release) == (other.track_id, other.release)
 
     def blocks(self, release: str) -> bool:
-        """Whether the video may not be worked on in a release; without a track it may not in any: track ids change."""
+        """Return whether the video may not be worked on in a release; after an erased track in none, as ids change."""
         return self.track_id is not None or self.release in (None, release)
 
 
 @dataclass(frozen=True)
 class _Erasures:
-    """What is stored of a video."""
+    """The stored erasures of a video."""
 
     video_id: VideoId
     erasures: list[Erasure]
@@ -72,7 +72,7 @@ def parse_erasures(video_id: str, text: bytes) -> list[Erasure]:
 
 
 def read_erasures(output: Output, video_id: str) -> list[Erasure]:
-    """What has been erased of a video, oldest first.
+    """Return what has been erased of a video, oldest first.
 
     Raises:
         OutputError: the record is damaged.

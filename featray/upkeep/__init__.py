@@ -1,1 +1,1 @@
-"""What is done to an output that is there: verify, recompute, erase, compact, finish, recover."""
+"""Operations on an existing output: verify, recompute, erase, compact, finish, recover."""

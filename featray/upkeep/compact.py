@@ -46,7 +46,7 @@ _BATCH_BYTES: Final = 4 << 20
 
 @dataclass(frozen=True)
 class Compacted:
-    """What happened in a partition: numbers of commits and files before and after, or why nothing could."""
+    """The result of compacting a partition: commits and files before and after, or why nothing was done."""
 
     commits_before: int
     files_before: int
@@ -147,7 +147,7 @@ def _merge_group(partition: HeldPartition, group: list[Commit]) -> None:
 
 
 def _made_from(derivation: str, group: list[Commit]) -> dict[str, str]:
-    """What rows of all these commits were made from; not where that differs: then they are to be made again."""
+    """Return what rows of all these commits were made from; not where that differs: then they are to be made again."""
     merged: dict[str, str] = {}
     differs = set()
     for whose, what in (item for commit in group for item in commit.derived_from.get(derivation, {}).items()):

@@ -25,7 +25,7 @@ from featray.upkeep.neutral import NeutralVideos
 
 @dataclass(frozen=True)
 class Derived:
-    """What was done in a partition.
+    """The result of deriving a partition.
 
     Attributes:
         derivation: under which settings.
@@ -68,7 +68,7 @@ def derive_partition(partition: Partition, derivation: Derivation, executor: Exe
 
 
 def derive_held(lease: Lease, derivation: Derivation, executor: ExecutorSetting = "local") -> Derived:
-    """As `derive_partition`, of a partition that is held, and in which no change is unfinished."""
+    """Derive rows as `derive_partition` does, in a partition that is held and has no unfinished change."""
     held = lease.partition
     commits = [commit for commit in read_commits(held) if any(file.table == "videos" for file in commit.files)]
     neutral = NeutralVideos(held, derivation).look(commits) if derivation.crosses_shards else None

@@ -48,7 +48,7 @@ _INTERNAL_FOLDERS = ("landing", "shards", "commits", "running")
 
 @dataclass
 class ErasedHere:
-    """What was removed from one partition.
+    """Counts of what was removed from one partition.
 
     Attributes:
         rows: removed, by table.
@@ -63,7 +63,7 @@ class ErasedHere:
 
     @property
     def anything(self) -> bool:
-        """Whether there was anything to remove."""
+        """Return whether there was anything to remove."""
         return bool(any(self.rows.values()) or self.landed or self.uncommitted)
 
 

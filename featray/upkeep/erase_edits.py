@@ -146,7 +146,7 @@ def forget_uri(config: str, uris: set[str], video_id: str) -> str:
 
 
 def _names(given: str, uris: set[str]) -> bool:
-    """Whether an entry of `input.uris` is one of these URIs, or may be.
+    """Return whether an entry of `input.uris` is one of these URIs, or may be.
 
     A relative path counts from a folder that is not known any more, where the run was started or the user's home. It
     is taken to name every file whose path ends in it: the person's name may stay nowhere, and if it was another file
@@ -163,7 +163,7 @@ def _names(given: str, uris: set[str]) -> bool:
 
 
 def _has_id(given: str, wanted: str) -> bool:
-    """Whether an entry of `input.uris` is the file whose id this is; says so where its URI stands nowhere any more."""
+    """Return whether an entry of `input.uris` is the file with this id, also where its URI is no longer stored."""
     path = re.sub("^(file|local):(//)?", "", given)
     return wanted in map(identity.video_id, (given, f"file://{path}", f"file://{posixpath.normpath(path)}"))
 

@@ -32,7 +32,7 @@ from featray.upkeep.orphans import open_stems, uncommitted_files
 
 @dataclass(frozen=True)
 class Finished:
-    """What was done in a partition.
+    """The result of finishing a partition.
 
     Attributes:
         changes: erasures, compactions and replacements that were carried out to their end.
@@ -143,7 +143,7 @@ def _settings(partition: HeldPartition, manifest: ShardManifest) -> PublishSetti
 
 
 def _derivation(config: dict[str, Any]) -> Derivation | None:
-    """What a run's config says of derived rows; one of an older version says nothing, and there are none.
+    """Return what a run's config says of derived rows; one of an older version says nothing, and there are none.
 
     Raises:
         ValueError: it is no such config.

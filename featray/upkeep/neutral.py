@@ -89,7 +89,7 @@ class NeutralVideos:
         return self
 
     def is_current(self, commit: Commit) -> bool:
-        """Whether rows of a commit that was looked at were made from the neutral videos that there are."""
+        """Return whether rows of a commit that was looked at were made from the neutral videos that there are."""
         made_from = commit.derived_from.get(self.derivation.name, {})
         return all(made_from.get(whose) == what for whose, what in self._made_from(self._keys[commit.name]).items())
 

@@ -25,7 +25,7 @@ class Problem:
     row: dict[str, int] = field(default_factory=dict)
 
     def line(self) -> str:
-        """As printed."""
+        """Return the problem as one printed line."""
         row = " ".join(f"{name} {value}" for name, value in self.row.items())
         parts = [self.where if not self.file else "", self.file, self.video_id and f"video {self.video_id}", row]
         return printable(": ".join([" ".join(part for part in parts if part) or "output", self.text]))
@@ -33,7 +33,7 @@ class Problem:
 
 @dataclass
 class Report:
-    """What was found.
+    """The problems that were found.
 
     Attributes:
         files, bytes, rows, videos: what was looked at.

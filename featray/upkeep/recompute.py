@@ -53,7 +53,7 @@ class Worst:
 
 @dataclass
 class Recomputed:
-    """What came of it.
+    """The result of recomputing rows.
 
     Attributes:
         asked: rows that were drawn.

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recovered:
-    """What was found: runs that were killed, shards that had been committed, shards that had not, and what is stray."""
+    """Findings of recovery: killed runs, shards that were committed, shards that were not, and stray files."""
 
     runs: int
     finished_shards: int

@@ -112,7 +112,7 @@ def _verify_partition(partition: Partition, report: Report, scratch: str, rederi
 def _find_uncommitted(
     output: Output, partitions: list[Partition], committed: set[str], report: Report, *, everything: bool
 ) -> None:
-    """As `find_uncommitted`, without what has been committed, or deleted, since the commits were read."""
+    """Find uncommitted files, less those that were committed or deleted since the commits were read."""
     found = Report()
     find_uncommitted(output, partitions, committed, found, everything=everything)
     if found.problems:

@@ -31,7 +31,7 @@ _VIDEOS = pa.schema(
 
 @dataclass
 class CommitIndex:
-    """What commits say, with rewrites that are still to be carried out applied.
+    """An index of commits, with pending rewrites applied.
 
     Attributes:
         damaged: records that cannot be read, one line each.
@@ -74,7 +74,7 @@ class CommitIndex:
         return found
 
     def has_video(self, video_id: str) -> bool:
-        """Whether a commit holds it."""
+        """Return whether a commit holds it."""
         return bool(self.db.execute("SELECT 1 FROM committed_videos WHERE video_id = ?", [video_id]).fetchall())
 
 

@@ -54,7 +54,7 @@ TimeBase = Annotated[str, Field(pattern="^[0-9]{1,10}/[1-9][0-9]{0,9}$")]
 
 @dataclass(frozen=True)
 class Header:
-    """What a file's header says. It may lie: counts and durations are promises.
+    """The header of a file. It may lie: counts and durations are promises.
 
     Attributes:
         container: FFmpeg's name of the format, first of its synonyms, such as `mov`.

@@ -33,7 +33,7 @@ _BACK_OFF_SECONDS = (0, 1, 4, 16)
 
 @dataclass
 class DecodeAccount:
-    """What a unit's decoding came to; filled while its frames are consumed.
+    """The account of a unit's decoding; filled while its frames are consumed.
 
     Attributes:
         frames_decoded: frames of the unit that the decoder gave, sampled or not.

@@ -83,7 +83,7 @@ class Frame:
 
     @property
     def is_missing(self) -> bool:
-        """Whether it has no pixels."""
+        """Return whether it has no pixels."""
         return self.picture is None
 
     @classmethod
@@ -107,12 +107,12 @@ class Frame:
 
     @property
     def damaged(self) -> bool:
-        """Whether the decoder says that the picture is not what was coded: patched up, or leaning on lost ones."""
+        """Return whether the decoder says that the picture is not what was coded: patched, or based on lost ones."""
         return self.is_missing or bool(self.picture.is_corrupt)
 
     @property
     def squared(self) -> bool:
-        """Whether its pixels were not square, and are made so."""
+        """Return whether its pixels were not square, and are made so."""
         return self._stored_size() != (self.picture.width, self.picture.height)
 
     def rgb(self) -> NDArray[np.uint8]:
@@ -129,7 +129,7 @@ class Frame:
 
     @property
     def has_parts(self) -> bool:
-        """Whether `coded_part` costs less than the whole frame."""
+        """Return whether `coded_part` costs less than the whole frame."""
         return self.tone_map is None and not self.squared and has_parts(self.picture)
 
     def coded_part(self, window: Window) -> NDArray[Any]:
@@ -198,7 +198,7 @@ _UNSPECIFIED: Final = 2
 
 
 class _Contexts(threading.local):
-    """What swscale has set up in this thread, by format and filter, for pictures of the sizes it had last."""
+    """Contexts that swscale has set up in this thread, by format and filter, for pictures of the sizes it had last."""
 
     def __init__(self) -> None:
         self.by_use: defaultdict[tuple[str, Interpolation], VideoReformatter] = defaultdict(VideoReformatter)
@@ -208,7 +208,7 @@ _contexts = _Contexts()
 
 
 def reformat(picture: Any, pixel_format: str, interpolation: Interpolation, **options: Any) -> Any:
-    """As a PyAV frame's own `reformat`, which sets swscale up anew for each frame: filters for 4K take 0.2 ms.
+    """Convert like a PyAV frame's own `reformat`, which sets swscale up anew for each frame: filters for 4K take 0.2 ms.
 
     Args:
         picture: PyAV's frame.
@@ -232,7 +232,7 @@ def pixels_of(picture: Any) -> NDArray[Any]:
 
 
 def _orientation(picture: Any) -> tuple[bool, int]:
-    """Whether to mirror and how far to turn, as the display matrix says; other angles go to the nearest right one.
+    """Return whether to mirror and how far to turn, by the display matrix; odd angles go to the nearest right one.
 
     The matrix `[[a, b], [c, d]]` sends a stored point `(x, y)` to `(a x + c y, b x + d y)`.
     """

@@ -14,7 +14,7 @@ _RECOVERY_POINT = 6  # an SEI payload type
 
 
 def starts_exactly(packet: bytes, extradata: bytes | None) -> bool:
-    """Whether the packet is an IDR picture, or a recovery point that needs no frame to recover.
+    """Return whether the packet is an IDR picture, or a recovery point that needs no frame to recover.
 
     Args:
         packet: of a stream whose keyframe flag is set.

@@ -64,7 +64,7 @@ class Holes:
         return (self._before[0] + max(1, self._before[1]),)
 
     def _passed_over(self, first: tuple[int, int], end: int | None) -> bool:
-        """Whether something is amiss from one packet (place and size) to the place of another, or to the file's end."""
+        """Return whether something is missing between one packet (place and size) and another, or the file's end."""
         position, size = first
         if self._container == "mpegts":
             return end is not None and _transport_breaks(self._reader, position, end)
@@ -77,7 +77,7 @@ class Holes:
 
 
 def _stands_between(places: Iterable[int], delivered: Collection[int], end: int | None) -> bool:
-    """Whether there is a packet that was not delivered, or the structure does not lead to `end`."""
+    """Return whether there is a packet that was not delivered, or the structure does not lead to `end`."""
     for place in places:
         if place == end:
             return False
@@ -100,7 +100,7 @@ def _flv_places(reader: Reader, start: int) -> Iterator[int]:
 
 
 def _transport_breaks(reader: Reader, start: int, end: int) -> bool:
-    """Whether a transport packet of the same elementary stream, or the rhythm of all, is missing."""
+    """Return whether a transport packet of the same elementary stream, or the rhythm of all, is missing."""
     layout = transport_layout(reader)
     if layout is None or start >= end:
         return False

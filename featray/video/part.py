@@ -75,7 +75,7 @@ class Window(NamedTuple):
 
 
 def has_parts(picture: Any) -> bool:
-    """Whether a part of a PyAV frame becomes the same RGB pixels, of the same size, as in the whole.
+    """Return whether a part of a PyAV frame becomes the same RGB pixels, of the same size, as in the whole.
 
     At an odd height swscale interpolates chroma between rows, and of interlaced pictures it converts each field.
     """

@@ -29,7 +29,7 @@ _JOINED_ANYWHERE = ("mpegts", "mpeg")
 
 @dataclass
 class Losses:
-    """What was lost.
+    """Counts of lost pictures.
 
     Attributes:
         refused: places of packets that the decoder refused, or behind which the demuxer gave up.
@@ -42,7 +42,7 @@ class Losses:
     silent: dict[int, int | None] = field(default_factory=dict)
 
     def forget(self) -> None:
-        """What was refused and patched so far belongs to another unit."""
+        """Return what was refused and patched so far belongs to another unit."""
         self.refused.clear()
         self.patched.clear()
 

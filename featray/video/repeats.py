@@ -24,7 +24,7 @@ _BLOCK_BYTES: Final = 1 << 16
 
 
 def same_picture(one: Frame, other: Frame) -> bool:
-    """Whether two frames show the same picture. False if one is missing, or lies in a GPU's memory."""
+    """Return whether two frames show the same picture. False if one is missing, or lies in a GPU's memory."""
     if not (_is_readable(one) and _is_readable(other)) or _form(one) != _form(other):
         return False
     return all(map(_same, _planes(one.picture), _planes(other.picture)))

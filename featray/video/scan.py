@@ -107,7 +107,7 @@ def read_packets(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def starts_decoding(packet: Any, stream: Any) -> bool:
-    """Whether decoding from this packet on gives the very pictures of a full decode."""
+    """Return whether decoding from this packet on gives the very pictures of a full decode."""
     if not packet.is_keyframe or not packet.size:
         return False
     context = stream.codec_context
@@ -115,7 +115,7 @@ def starts_decoding(packet: Any, stream: Any) -> bool:
 
 
 def is_shown(packet: Any, stream: Any) -> bool:
-    """Whether a frame comes of the packet; a packet outside the edit list or without a picture gives none."""
+    """Return whether a frame comes of the packet; a packet outside the edit list or without a picture gives none."""
     if not packet.size or packet.is_discard:
         return False
     if stream.codec_context.name == "vp8":

@@ -59,7 +59,7 @@ def read_thumbnail(data: bytes) -> NDArray[np.uint8]:
 
 
 def is_cut(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
-    """Whether a new shot begins between two frames, given their thumbnails."""
+    """Return whether a new shot begins between two frames, given their thumbnails."""
     a, b = before[0].astype(np.float64), after[0].astype(np.float64)
     if np.abs(before[1:].mean(axis=(1, 2)) - after[1:].mean(axis=(1, 2))).max() > MAX_TINT_CHANGE:
         return True

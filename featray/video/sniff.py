@@ -91,7 +91,7 @@ def sniff(head: bytes) -> Kind:
 
 
 def _raw_stream(head: bytes) -> Kind | None:
-    """What a camera's recorder writes without a container: it has no times, so it would be guesswork to decode it."""
+    """Return the name of a raw stream without a container: it has no times, so decoding it would be guesswork."""
     start = head[:5].find(b"\0\0\1")
     if start < 0 or head[:start].strip(b"\0") or len(head) < start + 5:
         return None

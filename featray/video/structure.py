@@ -30,7 +30,7 @@ _MATROSKA_IDS = frozenset(
 
 
 def has_fragments(reader: Reader) -> bool:
-    """Whether an mp4 file holds fragments, whose packets no single index lists."""
+    """Return whether an mp4 file holds fragments, whose packets no single index lists."""
     for position, kind, size in mp4_boxes(reader, 0, MP4_BOXES):
         if kind == b"moof":
             return True

@@ -77,7 +77,7 @@ class Unit:
 
     @property
     def is_last(self) -> bool:
-        """Whether it reaches to the end of the video."""
+        """Return whether it reaches to the end of the video."""
         return self.end_pts is None and self.end_index is None
 
 
@@ -99,7 +99,7 @@ class Sampler:
         self._last_tick = None if unit.previous_pts is None else self._tick(unit.previous_pts)
 
     def takes(self, index: int, pts: int) -> bool:
-        """Whether the frame with this presentation index and time (stream ticks) is sampled."""
+        """Return whether the frame with this presentation index and time (stream ticks) is sampled."""
         if self._ticks is None:
             return index % self._every == 0
         if self._origin_pts is None:
@@ -146,7 +146,7 @@ class Bounds:
 
 
 def needs_scan(header: Header, sample: Sample, unit_frames: int) -> bool:
-    """Whether a video may be longer than one unit, so that its packets have to be listed."""
+    """Return whether a video may be longer than one unit, so that its packets have to be listed."""
     if header.frames_estimated is None:
         return True
     return sampled_estimate(header, sample) > unit_frames

@@ -95,7 +95,7 @@ def _tiers(events: pa.Table) -> dict[str, list[tuple[int, int, str]]]:
 
 
 def _text(row: dict[str, Any]) -> str:
-    """What is written in an interval."""
+    """Return what is written in an interval."""
     peak = f"peak {row['peak']:.3g}"
     opened = [
         words for words, is_open in (("begins unseen", row["open_start"]), ("ends unseen", row["open_end"])) if is_open

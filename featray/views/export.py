@@ -33,7 +33,7 @@ _LANDMARKS: Final = ("right_eye", "left_eye", "nose_tip", "right_mouth_corner", 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What to write.
+    """Settings of an export.
 
     Attributes:
         video: id, URI or end of a URI; of events, empty for all videos.

@@ -45,17 +45,17 @@ class Event:
 
     @property
     def name(self) -> str:
-        """What it is called in a picture."""
+        """Return what it is called in a picture."""
         return kind_name(self.kind)
 
     @property
     def colour(self) -> Colour:
-        """Of its kind."""
+        """The colour of its kind."""
         return COLOURS.get(self.kind, _OWN_COLOUR)
 
 
 def kind_name(kind: str) -> str:
-    """What a kind of event is called in a picture."""
+    """Return what a kind of event is called in a picture."""
     return kind.removeprefix("emotion_").replace("_", " ")
 
 

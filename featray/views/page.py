@@ -32,7 +32,7 @@ _WIDEST_PX: Final = 3840
 
 @dataclass(frozen=True)
 class Look:
-    """What pictures show.
+    """The appearance of pictures.
 
     Attributes:
         video: which video.
@@ -48,7 +48,7 @@ class Look:
 
     @property
     def title(self) -> str:
-        """What the picture is of; a file's name may name a person, so it goes with the face."""
+        """Return what the picture is of; a file's name may name a person, so it goes with the face."""
         return self.video.video_id if self.blur else f"{self.video.name}  ({self.video.video_id})"
 
 

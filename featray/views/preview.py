@@ -38,7 +38,7 @@ _HELD_US: Final = 1_000_000
 
 @dataclass(frozen=True)
 class PreviewSettings:
-    """What to draw.
+    """Settings of a preview.
 
     Attributes:
         video: id, URI or end of a URI.
@@ -73,7 +73,7 @@ class PreviewSettings:
 
 @dataclass(frozen=True)
 class Preview:
-    """What came of it: how many pictures, of which video, and whether its numbers carry meaning."""
+    """A preview that was drawn: how many pictures, and of which video."""
 
     pictures: int
     video: VideoRow
@@ -108,7 +108,7 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
 
 @dataclass(frozen=True)
 class VideoRead:
-    """What the tables say of a video: its row, what to draw of it, its frames in the range, and its events.
+    """A video's rows: its own, its frames in the range, its events, and the layers to draw.
 
     Attributes:
         persons: `person_id` by `track_id`, of the tracks that `featray persons` has seen.
@@ -143,7 +143,7 @@ def _read(connection: duckdb.DuckDBPyConnection, settings: PreviewSettings) -> V
 
 
 def meaningful_layers(video: VideoRow) -> list[str]:
-    """What is drawn unless something else is asked for: no directions of angles that the weights do not estimate."""
+    """Return the layers that are drawn by default: no directions of angles that the weights do not estimate."""
     left_out = {"gaze" if column.startswith("gaze") else "pose" for column in video.unusable}
     return [layer for layer in LAYERS if layer in MEASURED or (video.weights_trained and layer not in left_out)]
 
@@ -189,7 +189,7 @@ def _why_none(connection: duckdb.DuckDBPyConnection, video: VideoRow) -> str:
 
 
 def hidden_squares(frames: list[SampledFrame]) -> dict[int, list[Square]]:
-    """What to hide in each frame, by `frame_index`: its faces, and those missed in it but seen within a second."""
+    """Return what to hide in each frame, by `frame_index`: its faces, and those missed but seen within a second."""
     places: dict[int, list[tuple[int, Square]]] = {}
     for frame in frames:
         for face in frame.faces:

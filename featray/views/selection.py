@@ -59,7 +59,7 @@ class VideoRow:
 
     @property
     def name(self) -> str:
-        """What people call it: the last part of its place."""
+        """Return what people call it: the last part of its place."""
         return (self.member or self.uri).rstrip("/").rsplit("/", 1)[-1]
 
     @property
@@ -95,7 +95,7 @@ class Face:
 
     @property
     def area_px(self) -> float:
-        """Of the box."""
+        """The area of the box, px²."""
         x1, y1, x2, y2 = self.box_xyxy
         return (x2 - x1) * (y2 - y1)
 

@@ -179,7 +179,7 @@ class Source:
 
 
 def _start_us(unit: Unit, time_base: Fraction) -> int | None:
-    """Of a unit's first frame; None if it is not known."""
+    """Return the time of a unit's first frame; None if unknown."""
     if unit.pictures:
         return unit.pictures[0].pts_us
     return None if unit.start_pts is None else math.floor(unit.start_pts * time_base * 1_000_000)

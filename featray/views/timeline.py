@@ -47,7 +47,7 @@ _STEPS_S: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 
 
 
 def timeline_height(events: Sequence[Event]) -> int:
-    """Of a time line with these events, in units."""
+    """Return the height of a time line with these events, in units."""
     return HEIGHT + (_EVENT_ROWS * _EVENT_ROW + 6 if events else 0)
 
 

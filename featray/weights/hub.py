@@ -65,12 +65,12 @@ class HubFile:
 
     @property
     def restricted(self) -> bool:
-        """Whether its licence has to be accepted: py-feat's weights may be used for research only, others' for more."""
+        """Return whether its licence has to be accepted: py-feat's weights may be used for research only."""
         return self.setting == "model.checkpoint" and self.repo.split("/")[0].lower() == _RESTRICTED_OWNER
 
 
 class Weights(Protocol):
-    """What is known of a file with weights once it was read."""
+    """Facts about a file of weights that was read."""
 
     @property
     def sha256(self) -> str:
@@ -88,7 +88,7 @@ _Read = TypeVar("_Read", bound=Weights)
 
 @dataclass(frozen=True)
 class PullRecord:
-    """What is known about a pulled file; kept beside it as JSON. `revision` is a commit."""
+    """The record of a pulled file, kept beside it as JSON. `revision` is a commit."""
 
     repo: str
     file: str

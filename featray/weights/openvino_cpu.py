@@ -18,7 +18,7 @@ def import_openvino() -> ModuleType:
 
 
 def has_bf16(core: Any) -> bool:
-    """Whether this CPU has instructions for bf16 that OpenVINO uses."""
+    """Return whether this CPU has instructions for bf16 that OpenVINO uses."""
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 

@@ -67,7 +67,7 @@ def test_the_listing_keeps_a_bounded_way_ahead_of_the_work_and_may_take_its_time
 
 
 def test_what_reads_the_feed_may_die(cluster, config, small_pages, monkeypatch, caplog):
-    """With SIGKILL, when most videos are not listed yet: nothing is lost, and nothing waits for ever.
+    """With SIGKILL, when most videos are not listed yet: nothing is lost, and nothing waits forever.
 
     Nor does it hang on when Python happens to collect what the first stream has left.
     """
