@@ -46,7 +46,7 @@ def open_gpu(setting: str, mend: str) -> torch.device:
         shown = "" if visible is None else f" (with CUDA_VISIBLE_DEVICES={visible!r})"
         raise ModelError(
             f"{setting}, but torch {torch.__version__}{shown} sees no CUDA device on {platform.node()}; "
-            f"mend its driver, or {mend}"
+            f"fix its driver, or {mend}"
         )
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -243,7 +243,7 @@ def _layout(read: VideoRead) -> Any:
     import rerun.blueprint as rrb
 
     curves = [rrb.TimeSeriesView(origin=f"signals/{group}", name=group.replace("_", " ")) for group in GROUPS]
-    left = [rrb.Spatial2DView(origin="video", name=read.video.video_id)]
+    left: list[Any] = [rrb.Spatial2DView(origin="video", name=read.video.video_id)]
     left += [rrb.StateTimelineView(origin="events", name="events")] if read.events else []
     heads = rrb.Spatial3DView(origin="head", name="mesh")
     right = [rrb.Tabs(*curves), rrb.Tabs(heads, rrb.TextDocumentView(origin="notes", name="notes"), active_tab=1)]
