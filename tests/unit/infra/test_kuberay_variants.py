@@ -196,8 +196,8 @@ def test_alerts_watch_metrics_and_tags_that_exist():
 
 
 def test_alerts_name_pages_and_settings_that_are_there():
-    runbook = (INFRA / "RUNBOOK.md").read_text()
-    assert {rule["alert"] for rule in rules()} == set(re.findall(r"`(Featray[A-Z]\w+)`", runbook))
+    guide = (INFRA.parent / "docs/guides/operating.md").read_text()
+    assert {rule["alert"] for rule in rules()} == set(re.findall(r"`(Featray[A-Z]\w+)`", guide))
     for rule in rules():
-        for heading in re.findall(r'RUNBOOK\.md, "([^"]+)"', rule["annotations"]["description"]):
-            assert f"\n## {heading}\n" in runbook
+        for heading in re.findall(r'docs/guides/operating\.md, "([^"]+)"', rule["annotations"]["description"]):
+            assert f"\n## {heading}\n" in guide

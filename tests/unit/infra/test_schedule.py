@@ -171,9 +171,11 @@ def test_the_role_allows_that_and_nothing_else():
     assert document("kuberay/schedule.yaml", "CronJob")["spec"]["concurrencyPolicy"] == "Forbid"
 
 
-def test_the_commands_of_the_runbook(home, tmp_path):
+def test_the_commands_of_the_guide(home, tmp_path):
     """Those of "Start" for Kubernetes, by an administrator, from the repository's root."""
-    (block,) = re.findall(r"```sh\n(.*?apply -k infra/kuberay\b.*?)```", (INFRA / "RUNBOOK.md").read_text(), re.S)
+    (block,) = re.findall(
+        r"```sh\n(.*?apply -k infra/kuberay\b.*?)```", (INFRA.parent / "docs/guides/kubernetes.md").read_text(), re.S
+    )
     commands = [line for line in block.replace("\\\n", " ").splitlines() if "secret" not in line]
     cluster = kube_api.Cluster(unknown=unknown_fields)
     with kube_api.serve(cluster) as url:
