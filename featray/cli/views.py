@@ -110,14 +110,17 @@ def preview(
     made = make_preview(open_output(out, output_options), path, settings)
     video_row = made.video
     if as_json:
-        found = {"path": path, "frames": made.pictures, "video_id": video_row.video_id, "uri": video_row.uri}
-        found |= {"dataset": video_row.dataset, "release": video_row.release}
-        found |= {"weights_trained": video_row.weights_trained, "unusable": list(video_row.unusable)}
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(_written(path, made.pictures, video_row), indent=2))
         return
     name = printable(video_row.uri).replace("\n", "\\n")
     click.echo(f"{path}  {counted(made.pictures, 'frame')} of {name}")
     _about_numbers(made.video)
+
+
+def _written(path: str, frames: int, video: VideoRow) -> dict[str, Any]:
+    found = {"path": path, "frames": frames, "video_id": video.video_id, "uri": video.uri}
+    found |= {"dataset": video.dataset, "release": video.release}
+    return found | {"weights_trained": video.weights_trained, "unusable": list(video.unusable)}
 
 
 def _about_numbers(video: VideoRow) -> None:
@@ -140,6 +143,7 @@ def _about_numbers(video: VideoRow) -> None:
 @click.option("--dataset", help="A dataset, if the video is in several.")
 @click.option("--source", metavar="URI", help="Where the video is now, if it is not where it was.")
 @click.option("--blur", is_flag=True, help="Hide heads and names, as in `featray preview`.")
+@click.option("--json", "as_json", is_flag=True, help="With --save: say as JSON what was written.")
 @storage_flags
 def view(
     out: str,
@@ -148,6 +152,7 @@ def view(
     web: bool,
     start: str | None,
     end: str | None,
+    as_json: bool,
     config: Path | None,
     options: tuple[str, ...],
     **same: Any,
@@ -169,6 +174,8 @@ def view(
 
     if path is not None and web:
         raise UsageError("--web shows the recording and --save writes it: name one of the two")
+    if as_json and path is None:
+        raise UsageError("view --json: needs --save FILE; without it the recording is shown")
     input_options, output_options = read_storage_flags(config, options)
     settings = PreviewSettings(
         video=video,
@@ -183,6 +190,9 @@ def view(
         show_recording(output, settings, web=web)
         return
     made = save_recording(output, path, settings)
+    if as_json:
+        click.echo(json.dumps(_written(path, made.frames, made.video), indent=2))
+        return
     click.echo(f"{path}  {counted(made.frames, 'frame')} of {printable(made.video.uri)}")
     _about_numbers(made.video)
 

@@ -218,7 +218,7 @@ def test_engines_open_only_the_partitions_that_are_asked_for(out, spark, tmp_pat
 
 def test_the_tutorials_spark_says_the_same_as_its_duckdb(out, spark, tmp_path, monkeypatch, capsys):
     """Both of its blocks as they stand; but the Spark of all tests goes on, and its folder is where it was started."""
-    text = (Path(__file__).parents[2] / "configs" / "tutorial.md").read_text("utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text("utf-8")
     blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "pts_us // 5_000_000" in block]
     blocks += [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "pyspark" in block]
     with_duckdb, with_spark = blocks

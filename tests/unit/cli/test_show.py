@@ -76,7 +76,7 @@ def test_a_pipe_gets_whole_cells_and_all_rows(out):
     long = "x" * 300
     printed = query(out, f"SELECT '{long}' AS a, '{long}' AS b, range(9) AS c FROM range(1500)").splitlines()
     assert printed[1] == f"{long}  {long}  [0, 1, 2, 3, 4, 5, 6, 7, 8]"
-    assert len(printed) == 1502 and printed[-1] == "(1500 rows)"
+    assert len(printed) == 1502 and printed[-1] == "(1,500 rows)"
     shown = on_a_terminal(out, f"SELECT '{long}' AS a, range(9) AS c FROM range(1500)")
     assert "…" in shown and "[0, 1, 2, ... 9]" in shown and "(1000 rows, the first of more)" in shown
 

@@ -284,7 +284,7 @@ def test_labels_go_through_the_command(tmp_path, monkeypatch):
 
 
 def test_the_page_of_recipes_names_every_script():
-    page = (Path(__file__).parents[3] / "docs" / "evaluate.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "guides" / "evaluating.md").read_text()
     scripts = {path.name for path in SCRIPTS.glob("*.py")} - {"labels_file.py"}
     assert scripts == {f"{name}.py" for name in TREES if "," not in name}
     assert all(f"jobs/labels/{name}" in page for name in scripts)
