@@ -78,7 +78,7 @@ def test_a_pipe_gets_whole_cells_and_all_rows(out):
     assert printed[1] == f"{long}  {long}  [0, 1, 2, 3, 4, 5, 6, 7, 8]"
     assert len(printed) == 1502 and printed[-1] == "(1,500 rows)"
     shown = on_a_terminal(out, f"SELECT '{long}' AS a, range(9) AS c FROM range(1500)")
-    assert "…" in shown and "[0, 1, 2, ... 9]" in shown and "(1000 rows, the first of more)" in shown
+    assert "…" in shown and "[0, 1, 2, ... 9]" in shown and "(1,000 rows, the first of more)" in shown
 
 
 def test_of_a_place_too_long_for_the_terminal_the_end_is_shown(out):
