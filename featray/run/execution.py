@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 from featray.config import path_field_names
-from featray.errors import RunError, counted
 from featray.extract.plan import Pages, VideoTask
 from featray.graph import metrics
 from featray.graph.rows import Receipt
@@ -144,14 +143,9 @@ class Execution:
         """End the run if too many videos failed; `incomplete` ones, which are not done, count as failed too."""
         limit = self._job.config.cluster.max_failed_fraction
         if found := self._tally.too_many_failed(limit, incomplete):
-            common = found.common
             self._publish_complete()
-            raise RunError(
-                f"{found.failed} of {counted(found.of, 'video')} failed, more than cluster.max_failed_fraction "
-                f"({limit:g}), most often with {common.code} ({common.message}), such as "
-                f"{', '.join(common.examples)}; those that are complete are published, with their rows in "
-                "`errors`. Fix that and run again with --retry-failed, or set the limit to 1"
-            )
+            kept = "those that are complete are published, with their rows in `errors`"
+            raise found.error(limit, f"{kept}. Fix that and run again with --retry-failed")
 
     def _publish_complete(self) -> None:
         """Publish the videos of open shards that are complete."""

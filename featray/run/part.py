@@ -16,7 +16,7 @@ from itertools import chain, islice
 from typing import Self
 
 from featray.config import Config
-from featray.errors import RunError, UsageError, counted
+from featray.errors import UsageError
 from featray.extract.plan import Pages, VideoTask
 from featray.run.backlog import Backlog
 from featray.run.job import Job, describe
@@ -156,14 +156,9 @@ def _work(session: LocalSession, pages: Pages, tally: Tally, config: Config, pro
         for receipt in session.stream(pages, lambda rest: rest):
             tally.take(receipt)
             progress.update()
-            if found := tally.too_many_failed(config.cluster.max_failed_fraction):
-                common = found.common
-                raise RunError(
-                    f"{found.failed} of {counted(found.of, 'video')} failed, more than cluster.max_failed_fraction "
-                    f"({config.cluster.max_failed_fraction:g}), most often with {common.code} ({common.message}), "
-                    f"such as {', '.join(common.examples)}; what has landed is kept. Fix that and run again, or set "
-                    "the limit to 1"
-                )
+            limit = config.cluster.max_failed_fraction
+            if found := tally.too_many_failed(limit):
+                raise found.error(limit, "what has landed is kept. Fix that and run again")
         missing = tally.missing()
         if not missing or attempt == config.run.max_attempts:
             return

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Final, NamedTuple
 
-from featray.errors import ERROR_MEANINGS, OF_THE_VIDEO, ErrorCode
+from featray.errors import ERROR_MEANINGS, OF_THE_VIDEO, ErrorCode, RunError, counted
 from featray.extract.plan import VideoTask
 from featray.graph.rows import Receipt
 from featray.tables.commits import ShardManifest
@@ -42,6 +42,15 @@ class TooManyFailed(NamedTuple):
     failed: int
     of: int
     common: CommonFailure
+
+    def error(self, limit: float, kept: str) -> RunError:
+        """Return the error that ends the run; `limit` is the share that was allowed, `kept` what is not lost."""
+        common = self.common
+        return RunError(
+            f"{self.failed} of {counted(self.of, 'video')} failed, more than cluster.max_failed_fraction ({limit:g}), "
+            f"most often with {common.code} ({common.message}), such as {', '.join(common.examples)}; {kept}, or set "
+            "the limit to 1"
+        )
 
 
 @dataclass
@@ -161,11 +170,11 @@ class Tally:
         """
         done, failed = self.videos_done + incomplete, self.videos_failed + incomplete
         all_failed = failed == done
-        counted = failed if all_failed else failed - self.videos_damaged
+        judged = failed if all_failed else failed - self.videos_damaged
         known = done if all_failed else max(done, self.videos_expected)
-        if done < _ENOUGH_TO_JUDGE or counted <= limit * known:
+        if done < _ENOUGH_TO_JUDGE or judged <= limit * known:
             return None
-        return TooManyFailed(counted, known, self.common_failure(beyond_videos=not all_failed))
+        return TooManyFailed(judged, known, self.common_failure(beyond_videos=not all_failed))
 
     def common_failure(self, *, beyond_videos: bool = False) -> CommonFailure:
         """The error code that most failures of units have; `beyond_videos`, but for those of damaged videos."""
