@@ -91,7 +91,18 @@ def test_the_site_builds_without_a_warning(tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert 'id="featray.tables.opened.open_tables"' in (tmp_path / "site/reference/python.html").read_text("utf-8")
+    api = (tmp_path / "site/reference/python/index.html").read_text("utf-8")
+    assert 'id="featray.tables.opened.open_tables"' in api
+    loaded = {
+        link
+        for page in tmp_path.glob("site/**/*.html")
+        for found in _LOADED.findall(page.read_text("utf-8"))
+        for link in found
+    }
+    assert not {link for link in loaded if "//" in link}, "pages load nothing from elsewhere"
+
+
+_LOADED = re.compile(r"<(?:script|img|iframe)[^>]* src=[\"']?([^\"' >]+)|<link rel=\"?stylesheet\"? href=\"([^\"]+)")
 
 
 def test_the_columns_that_the_page_on_meaning_names_exist():
