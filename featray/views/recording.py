@@ -243,7 +243,9 @@ def _layout(read: VideoRead) -> Any:
     import rerun.blueprint as rrb
 
     curves = [rrb.TimeSeriesView(origin=f"signals/{group}", name=group.replace("_", " ")) for group in GROUPS]
-    left: list[Any] = [rrb.Spatial2DView(origin="video", name=read.video.video_id)]
+    # The mesh of synthetic weights is noise, many pictures wide. It is in the recording, and can be switched on.
+    contents = ["$origin/**", *([] if read.video.weights_trained else ["- $origin/mesh"])]
+    left: list[Any] = [rrb.Spatial2DView(origin="video", contents=contents, name=read.video.video_id)]
     left += [rrb.StateTimelineView(origin="events", name="events")] if read.events else []
     heads = rrb.Spatial3DView(origin="head", name="mesh")
     right = [rrb.Tabs(*curves), rrb.Tabs(heads, rrb.TextDocumentView(origin="notes", name="notes"), active_tab=1)]
