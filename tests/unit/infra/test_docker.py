@@ -60,9 +60,10 @@ def test_no_index_is_named():
     assert set(re.findall(r"https?://[^\s\"]+", text)) == {"https://github.com/featray/featray", "http://127.0.0.1:9"}
 
 
-def test_python_is_the_one_that_the_project_is_tested_with():
+def test_python_is_the_oldest_that_featray_takes():
+    """On which all tests run; others have the unit tests."""
     arguments = dict(text.split("=", 1) for keyword, text in instructions() if keyword == "ARG" and "=" in text)
-    assert arguments["PYTHON"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert f'requires-python = ">={arguments["PYTHON"]}"' in (REPOSITORY / "pyproject.toml").read_text()
     assert [text.split()[0] for keyword, text in instructions() if keyword == "FROM"] == [
         "python:${PYTHON}-slim-bookworm",
         "dependencies",
