@@ -70,7 +70,7 @@ def _section(path: str, model: type[BaseModel], *, level: int) -> list[str]:
         if any(isinstance(field.default, one) and field.default == _all_defaults(one) for one in inner):
             default = "as below"
         rows.append(f"| `{name}` | {_type(schema['properties'][name], schema)} | {default} | {meaning} |")
-    parts.append("| key | type | default | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(rows))
+    parts.append(_table("key | type | default | meaning", rows))
     for one, names in nested.items():
         key = f".{next(iter(one.model_fields))}" if len(one.model_fields) == 1 else ""
         parts += _section(", ".join(names) + key, one, level=level + 1)
@@ -160,7 +160,7 @@ def _command(path: list[str], command: click.Command) -> list[str]:
         record = parameter.get_help_record(context)
         if record is not None and record[1]:
             rows.append(f"| `{_cell(record[0])}` | {_cell(record[1]).replace('<', '&lt;')} |")
-    return [*parts, *(["| option | meaning |\n| --- | --- |\n" + "\n".join(rows)] if rows else [])]
+    return [*parts, *([_table("option | meaning", rows)] if rows else [])]
 
 
 def _help(text: str) -> Iterator[str]:
@@ -183,8 +183,7 @@ def errors() -> str:
         '`featray query OUT "SELECT error_code, count(*) FROM errors GROUP BY ALL"`. The list is closed. A unit whose '
         "code is marked *retried* is tried `run.max_attempts` times within a run, and again with `--retry-failed`."
     )
-    table = "| code | meaning | retried | what to do |\n| --- | --- | --- | --- |\n" + "\n".join(rows)
-    return "\n\n".join(["# Error codes", _WRITTEN, head, table]) + "\n"
+    return "\n\n".join(["# Error codes", _WRITTEN, head, _table("code | meaning | retried | what to do", rows)]) + "\n"
 
 
 def exported_metrics() -> str:
@@ -200,8 +199,11 @@ def exported_metrics() -> str:
         "histogram the row names the buckets; `_sum` and `_count` stand beside them. "
         "[infra/grafana](https://github.com/featray/featray/tree/main/infra/grafana) has a dashboard that draws them."
     )
-    table = "| metric | kind | unit | tags | meaning |\n| --- | --- | --- | --- | --- |\n" + "\n".join(rows)
-    return "\n\n".join(["# Metrics", _WRITTEN, head, table]) + "\n"
+    return "\n\n".join(["# Metrics", _WRITTEN, head, _table("metric | kind | unit | tags | meaning", rows)]) + "\n"
+
+
+def _table(columns: str, rows: list[str]) -> str:
+    return "\n".join([f"| {columns} |", "| --- " * (columns.count("|") + 1) + "|", *rows])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Imported by the command line at every start, so only click is imported here at t
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,22 @@ safe_csv_flag = click.option(
 _VIDEO_HELP = "Its video_id, URI, or the end of its URI, such as face.mp4."
 
 
+def _range_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of a command that shows a video: which release of it, from when to when, and where it is now."""
+    for option in reversed(_RANGE_FLAGS):
+        command = option(command)
+    return command
+
+
+_RANGE_FLAGS = (
+    click.option("--from", "start", metavar="TIME", help="Begin at 12, 12s, 1:02.5 or 00:01:02 of the stream's time."),
+    click.option("--to", "end", metavar="TIME", help="End there."),
+    click.option("--release", help="A release; default: the latest."),
+    click.option("--dataset", help="A dataset, if the video is in several."),
+    click.option("--source", metavar="URI", help="Where the video is now, if it is not where it was."),
+)
+
+
 def _listed(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -31,11 +48,7 @@ def _listed(text: str | None) -> tuple[str, ...] | None:
 @click.argument("out")
 @click.option("--video", required=True, help=_VIDEO_HELP)
 @click.option("--out", "path", required=True, metavar="FILE", help="clip.mp4, or sheet.png or .jpg; may be a URI.")
-@click.option("--from", "start", metavar="TIME", help="Begin at 12, 12s, 1:02.5 or 00:01:02 of the stream's time.")
-@click.option("--to", "end", metavar="TIME", help="End there.")
-@click.option("--release", help="A release; default: the latest.")
-@click.option("--dataset", help="A dataset, if the video is in several.")
-@click.option("--source", metavar="URI", help="Where the video is now, if it is not where it was.")
+@_range_flags
 @storage_flags
 @click.option("--blur", is_flag=True, help="Hide who it is: heads become 8 x 8 cells, for good.")
 @click.option("--sampled-only", is_flag=True, help="Leave out frames that were not sampled.")
@@ -108,22 +121,19 @@ def preview(
         **same,
     )
     made = make_preview(open_output(out, output_options), path, settings)
-    video_row = made.video
+    _tell(path, made.pictures, made.video, as_json=as_json)
+
+
+def _tell(path: str, frames: int, video: VideoRow, *, as_json: bool) -> None:
+    """Say what was written, and what its numbers can bear."""
     if as_json:
-        click.echo(json.dumps(_written(path, made.pictures, video_row), indent=2))
+        found = {"path": path, "frames": frames, "video_id": video.video_id, "uri": video.uri}
+        found |= {"dataset": video.dataset, "release": video.release}
+        found |= {"weights_trained": video.weights_trained, "unusable": list(video.unusable)}
+        click.echo(json.dumps(found, indent=2))
         return
-    name = printable(video_row.uri).replace("\n", "\\n")
-    click.echo(f"{path}  {counted(made.pictures, 'frame')} of {name}")
-    _about_numbers(made.video)
-
-
-def _written(path: str, frames: int, video: VideoRow) -> dict[str, Any]:
-    found = {"path": path, "frames": frames, "video_id": video.video_id, "uri": video.uri}
-    found |= {"dataset": video.dataset, "release": video.release}
-    return found | {"weights_trained": video.weights_trained, "unusable": list(video.unusable)}
-
-
-def _about_numbers(video: VideoRow) -> None:
+    name = printable(video.uri).replace("\n", "\\n")
+    click.echo(f"{path}  {counted(frames, 'frame')} of {name}")
     if not video.weights_trained:
         click.echo("The weights are synthetic: boxes, landmarks and times are real, facial numbers carry no meaning.")
     if video.unusable:
@@ -137,11 +147,7 @@ def _about_numbers(video: VideoRow) -> None:
     "--save", "path", metavar="FILE", help="Write the recording, recording.rrd, and open nothing; may be a URI."
 )
 @click.option("--web", is_flag=True, help="Show it in a browser, until Ctrl-C.")
-@click.option("--from", "start", metavar="TIME", help="Begin at 12, 12s, 1:02.5 or 00:01:02 of the stream's time.")
-@click.option("--to", "end", metavar="TIME", help="End there.")
-@click.option("--release", help="A release; default: the latest.")
-@click.option("--dataset", help="A dataset, if the video is in several.")
-@click.option("--source", metavar="URI", help="Where the video is now, if it is not where it was.")
+@_range_flags
 @click.option("--blur", is_flag=True, help="Hide heads and names, as in `featray preview`.")
 @click.option("--json", "as_json", is_flag=True, help="With --save: say as JSON what was written.")
 @storage_flags
@@ -190,11 +196,7 @@ def view(
         show_recording(output, settings, web=web)
         return
     made = save_recording(output, path, settings)
-    if as_json:
-        click.echo(json.dumps(_written(path, made.frames, made.video), indent=2))
-        return
-    click.echo(f"{path}  {counted(made.frames, 'frame')} of {printable(made.video.uri)}")
-    _about_numbers(made.video)
+    _tell(path, made.frames, made.video, as_json=as_json)
 
 
 @click.command(short_help="Write time series, events or a summary for other tools.")

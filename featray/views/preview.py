@@ -111,7 +111,7 @@ class VideoRead:
     """A video's rows: its own, its frames in the range, its events, and the layers to draw.
 
     Attributes:
-        persons: `person_id` by `track_id`, of the tracks that `featray persons` has seen.
+        persons: `person_id` by `track_id`, of the tracks that `featray persons` has seen; empty unless asked for.
     """
 
     video: VideoRow
@@ -121,7 +121,7 @@ class VideoRead:
     persons: dict[int, str]
 
 
-def read_video(output: Output, settings: PreviewSettings) -> VideoRead:
+def read_video(output: Output, settings: PreviewSettings, *, persons: bool = False) -> VideoRead:
     """Read what the tables say of the video and the range that the settings name.
 
     Raises:
@@ -129,17 +129,18 @@ def read_video(output: Output, settings: PreviewSettings) -> VideoRead:
         StorageError: the tables cannot be read.
     """
     return read_steadily(
-        output, lambda published: _read(connect(output, published=published), settings), settings.release
+        output, lambda published: _read(connect(output, published=published), settings, persons), settings.release
     )
 
 
-def _read(connection: duckdb.DuckDBPyConnection, settings: PreviewSettings) -> VideoRead:
+def _read(connection: duckdb.DuckDBPyConnection, settings: PreviewSettings, persons: bool) -> VideoRead:
     video = find_video(connection, settings.video, settings.dataset)
     layers = frozenset(settings.layers or meaningful_layers(video))
     sampled = read_frames(connection, video, settings.start_us, settings.end_us, mesh="mesh" in layers)
     if not sampled:
         raise UsageError(f"--video {settings.video}: {_why_none(connection, video)}")
-    return VideoRead(video, layers, sampled, read_video_events(connection, video), read_persons(connection, video))
+    known = read_persons(connection, video) if persons else {}
+    return VideoRead(video, layers, sampled, read_video_events(connection, video), known)
 
 
 def meaningful_layers(video: VideoRow) -> list[str]:

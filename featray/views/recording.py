@@ -85,7 +85,6 @@ def show_recording(output: Output, settings: PreviewSettings, *, web: bool) -> N
     Raises:
         UsageError, VideoError, StorageError: as `save_recording`.
     """
-    _import_rerun()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recording.rrd"
         _write(output, path, settings)
@@ -96,7 +95,7 @@ def show_recording(output: Output, settings: PreviewSettings, *, web: bool) -> N
 
 def _write(output: Output, path: Path, settings: PreviewSettings) -> Recording:
     rr = _import_rerun()
-    read = read_video(output, settings)
+    read = read_video(output, settings, persons=True)
     found = find_source(read.video, settings.source, settings.storage_options)
     source = Source(read.video, found, settings.storage_options)
     stream = rr.RecordingStream("featray", recording_id=f"{read.video.video_id}-{read.video.release}")
