@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from featray.errors import ModelError
+from featray.faces.retinaface_head import Head
 
 MEAN_BGR: Final = (104.0, 117.0, 127.0)
 _SLOPE: Final = 0.1
 _CHANNELS: Final = 64
-_ANCHORS: Final = 2
 
 
 def _conv(
@@ -53,19 +53,6 @@ class _Ssh(nn.Module):
         return functional.relu(torch.cat([self.near(x), self.middle(shared), self.wide(shared)], dim=1))
 
 
-class _Head(nn.Module):
-    """`width` numbers an anchor, anchors in the order of `retinaface.priors_px`."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self._width = width
-        self._convs = nn.ModuleList(nn.Conv2d(_CHANNELS, _ANCHORS * width, 1) for _ in range(3))
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        outputs = [conv(x).permute(0, 2, 3, 1) for conv, x in zip(self._convs, maps, strict=True)]
-        return torch.cat([output.reshape(output.shape[0], -1, self._width) for output in outputs], dim=1)
-
-
 class RetinaFaceMnv1(nn.Module):
     """From pictures to raw outputs.
 
@@ -86,7 +73,7 @@ class RetinaFaceMnv1(nn.Module):
         self.lateral8, self.lateral16, self.lateral32 = (_conv(c, _CHANNELS, 1) for c in (64, 128, 256))
         self.merge16, self.merge8 = _conv(_CHANNELS, _CHANNELS), _conv(_CHANNELS, _CHANNELS)
         self.ssh8, self.ssh16, self.ssh32 = _Ssh(), _Ssh(), _Ssh()
-        self.classes, self.boxes, self.landmarks = _Head(2), _Head(4), _Head(10)
+        self.classes, self.boxes, self.landmarks = (Head(_CHANNELS, width) for width in (2, 4, 10))
         self.register_buffer("mean", torch.tensor(MEAN_BGR).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,11 +17,11 @@ from torch.nn import functional
 from torchvision.models import resnet34
 
 from featray.errors import ModelError, one_line
+from featray.faces.retinaface_head import Head
 from featray.weights.cache import read_hashed
 
 _MEAN_RGB: Final = (123.0, 117.0, 104.0)
 _FPN_CHANNELS: Final = 128
-_ANCHORS: Final = 2
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, *, active: bool = True) -> nn.Sequential:
@@ -78,19 +78,6 @@ class _Ssh(nn.Module):
         return functional.relu(torch.cat(branches, dim=1))
 
 
-class _Head(nn.Module):
-    """`width` numbers an anchor, anchors in the order of `retinaface.priors_px`."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self._width = width
-        self._convs = nn.ModuleList(nn.Conv2d(_FPN_CHANNELS, _ANCHORS * width, 1) for _ in range(3))
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        outputs = [conv(x).permute(0, 2, 3, 1) for conv, x in zip(self._convs, maps, strict=True)]
-        return torch.cat([output.reshape(output.shape[0], -1, self._width) for output in outputs], dim=1)
-
-
 class RetinaFaceR34(nn.Module):
     """From frames to raw outputs.
 
@@ -104,7 +91,11 @@ class RetinaFaceR34(nn.Module):
         super().__init__()
         self.body, self.fpn = _Body(), _Fpn()
         self.ssh1, self.ssh2, self.ssh3 = _Ssh(), _Ssh(), _Ssh()
-        self.ClassHead, self.BboxHead, self.LandmarkHead = _Head(2), _Head(4), _Head(10)
+        self.ClassHead, self.BboxHead, self.LandmarkHead = (
+            Head(_FPN_CHANNELS, 2),
+            Head(_FPN_CHANNELS, 4),
+            Head(_FPN_CHANNELS, 10),
+        )
         self.register_buffer("mean", torch.tensor(_MEAN_RGB).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:

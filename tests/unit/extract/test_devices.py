@@ -7,33 +7,17 @@ import pyarrow as pa
 import pytest
 import torch
 
-from featray.config import DecodeConfig, DetectConfig, EveryNth, InputConfig
+from featray.config import DecodeConfig, DetectConfig, EveryNth
 from featray.errors import ModelError
 from featray.extract.child import ChildSettings
 from featray.extract.devices import HEADROOM_GIB, OPEN_FILES
 from featray.extract.isolation import IsolatedDecoder
-from featray.extract.plan import UnitTask
 from featray.graph.stages import DecodeDetect
 from featray.model.gpu import STAND_IN
 from featray.records import dump
-from featray.sources.listing import list_videos
-from featray.video.units import Unit
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 SETTINGS = ChildSettings(DecodeConfig(sample=EveryNth(every=24)), DetectConfig(device="gpu"), {})
-
-
-@pytest.fixture
-def task(short_clip):
-    (video,) = list_videos(InputConfig(uris=[str(short_clip)]))
-    return UnitTask(video, "key", "shard", Unit(0), 1, 1)
-
-
-@pytest.fixture
-def decoder():
-    decoder = IsolatedDecoder(SETTINGS)
-    yield decoder
-    decoder.close()
 
 
 def limit_of(pid, name):

@@ -9,30 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from featray.config import DecodeConfig, DetectConfig, EveryNth, InputConfig
+from featray.config import DecodeConfig, DetectConfig, EveryNth
 from featray.errors import ErrorCode
 from featray.extract import forkserver, isolation
 from featray.extract.child import ChildSettings
 from featray.extract.isolation import IsolatedDecoder
-from featray.extract.plan import UnitTask
-from featray.sources.listing import list_videos
-from featray.video.units import Unit
 
 pytestmark = pytest.mark.skipif(not forkserver.CAN_FORK, reason="children are forked on Linux only")
 SETTINGS = ChildSettings(DecodeConfig(sample=EveryNth(every=32)), DetectConfig(), {})
-
-
-@pytest.fixture
-def task(short_clip):
-    (video,) = list_videos(InputConfig(uris=[str(short_clip)]))
-    return UnitTask(video, "key", "shard", Unit(0), 1, 1)
-
-
-@pytest.fixture
-def decoder():
-    decoder = IsolatedDecoder(SETTINGS)
-    yield decoder
-    decoder.close()
 
 
 def faces(decoder, task):
@@ -116,6 +100,7 @@ def test_another_environment_is_another_servers_and_runs_meanwhile_go_on(decoder
 def test_nothing_outlives_a_killed_parent(short_clip):
     code = (
         "import sys, time; sys.path.insert(0, '.')\n"
+        "from tests.unit.extract.conftest import *\n"
         "from tests.unit.extract.test_forkserver import *\n"
         "decoder = IsolatedDecoder(SETTINGS)\n"
         f"(video,) = list_videos(InputConfig(uris=[{str(short_clip)!r}]))\n"
