@@ -21,7 +21,7 @@ _NEEDED: Final = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})
 
 
 def packages() -> Iterator[Check]:
-    """Return what featray requires, by its own metadata, then its extras."""
+    """Yield a check of each package that featray requires, by its own metadata, then its extras."""
     from packaging.requirements import Requirement
 
     requirements = [Requirement(text) for text in metadata.requires("featray") or ()]

@@ -190,14 +190,14 @@ def record_commits(commits: Iterable[Commit], dataset: str) -> None:
 
 
 def record_outcome(outcome: Outcome) -> None:
-    """Return what a decode worker measured of a unit, with its last chunk."""
+    """Record what a decode worker measured of a unit, with its last chunk."""
     record(BYTES_READ, outcome.bytes_read, stage="decode")
     for stage, seconds in outcome.seconds.items():
         record(STAGE_SECONDS, seconds, stage=stage)
 
 
 def record_inference(chips: int, batch_size: int, busy_seconds: float, elapsed_seconds: float, device: str) -> None:
-    """Return what an inference worker measured of a chunk; `elapsed_seconds` since the end of the chunk before it."""
+    """Record what an inference worker measured of a chunk; `elapsed_seconds` since the end of the chunk before it."""
     record(STAGE_SECONDS, busy_seconds, stage="infer")
     if chips:
         record(BATCH_FILL, chips / (math.ceil(chips / batch_size) * batch_size))

@@ -222,7 +222,7 @@ def _below(here: Location, folder: str, passed: PassedOver, links: _Links | None
 
 
 def _unless_denied(uri: str, passed: PassedOver, found: Iterator[_Found]) -> Iterator[_Found]:
-    """Return what lies in a folder; nothing, and that is said, if it may not be listed."""
+    """Yield what lies in a folder; nothing, and that is said, if it may not be listed."""
     try:
         first = next(found, None)
     except AccessDenied:

@@ -107,7 +107,7 @@ def list_videos(config: InputConfig, passed: PassedOver | None = None) -> Iterat
 
 
 def _listed(uri: str, config: InputConfig, passed: PassedOver) -> Iterator[Video]:
-    """Return what one URI of the input names: videos, then sequences, if those are taken."""
+    """Yield what one URI of the input names: videos, then sequences, if those are taken."""
     pictures = None if config.kind == "videos" else Gathered(passed)
     for video in _ahead(expand(uri, config.storage_options, passed, pictures), config):
         if pictures is not None and video.sequence is None and video.problem is None:

@@ -128,7 +128,7 @@ def _choose(names: list[str], holders: list[str]) -> str | None:
 
 
 def _chunks(metadata: Any, group: int, columns: list[str]) -> Iterator[Any]:
-    """Return what the footer says of the columns' leaves in one row group."""
+    """Yield what the footer says of the columns' leaves in one row group."""
     row_group = metadata.row_group(group)
     for i in range(metadata.num_columns):
         chunk = row_group.column(i)

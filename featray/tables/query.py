@@ -211,7 +211,7 @@ def _only_selects(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
 
 @contextmanager
 def one_line_complaints() -> Iterator[None]:
-    """Return what DuckDB has to say about the SQL of the block becomes a one-line UsageError."""
+    """Turn DuckDB's complaints about the SQL of the block into a one-line UsageError."""
     try:
         yield
     except duckdb.Error as error:

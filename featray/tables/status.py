@@ -80,7 +80,7 @@ def _read(output: Output, release: str | None, published: list[Published], stale
 
 
 def _live(output: Output, rows: Callable[[str], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """Return what the leases say, and what those runs have published by now."""
+    """Yield what the leases say, and what those runs have published by now."""
     for dataset in list_folders(output.internal("leases")):
         for release in list_folders(output.internal("leases", dataset)):
             holder = read_holder(Partition(output, dataset, release))

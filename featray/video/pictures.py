@@ -42,7 +42,7 @@ class Losses:
     silent: dict[int, int | None] = field(default_factory=dict)
 
     def forget(self) -> None:
-        """Return what was refused and patched so far belongs to another unit."""
+        """Forget what was refused and patched so far: it belongs to another unit."""
         self.refused.clear()
         self.patched.clear()
 
