@@ -11,4 +11,5 @@ pytest_plugins = [
     "tests.fixtures.disks",
     "tests.fixtures.spark",
     "tests.fixtures.fitted",
+    "tests.fixtures.main_job",
 ]

@@ -39,7 +39,13 @@ NODE = {"object_store_memory": STORE_BYTES}
 SECTIONS = {
     "decode": {"sample": {"every": 12}, "timeout_seconds": 8},
     "model": {"checkpoint": "synthetic:atto", "engine": "openvino"},
-    "cluster": {"gpus_per_worker": 1, "decode_workers": 2, "lost_node_patience_s": 6, "max_failed_fraction": 1},
+    "cluster": {
+        "gpus_per_worker": 1,
+        "decode_workers": 2,
+        "infer_workers": "auto",
+        "lost_node_patience_s": 6,
+        "max_failed_fraction": 1,
+    },
 }
 
 
@@ -140,7 +146,7 @@ def rows(out, table):
 
 def test_gpus_that_are_not_there_end_the_run_with_one_line(nodes, folder, tmp_path):
     with pytest.raises(FeatrayError, match=r"a GPU is asked for, but torch .* sees no CUDA device on \S+;") as raised:
-        run(make_config([folder / "00.mp4"], tmp_path / "out", model={"checkpoint": "synthetic:atto"}), silent())
+        run(make_config([folder / "00.mp4"], tmp_path / "out", cluster={"gpus_per_worker": "auto"}), silent())
     assert "\n" not in str(raised.value)
 
 

@@ -4,9 +4,6 @@ Of Ray it tests that decode workers get their share of a GPU, and that it reache
 """
 
 import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -83,38 +80,25 @@ def test_plan_tries_on_the_cpu_what_a_gpu_will_do_and_says_so(clips, tmp_path):
     assert json.loads(answer.stdout)["decoded_without_gpu"] is True
 
 
-@pytest.mark.ray
 def test_on_ray_a_decode_worker_gets_its_share_and_the_tables_are_those_of_one_process(
-    no_ray, stand_in, kept_cache, face_clip, tmp_path, monkeypatch
+    cluster, stand_in, face_clip, tmp_path
 ):
     import ray
 
-    monkeypatch.setenv("FEATRAY_CACHE", str(kept_cache))
-    monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
-    folder = tempfile.mkdtemp(prefix="fr-")
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        ray.init(num_cpus=2, num_gpus=1, _temp_dir=folder, **quiet)
+    @ray.remote(num_gpus=0.05)
+    def visible_to_child(path):
+        (video,) = list_videos(InputConfig(uris=[path]))
+        settings = ChildSettings(DecodeConfig(sample=EveryNth(every=96)), DetectConfig(device="gpu"), {})
+        decoder = IsolatedDecoder(settings)
+        (chunk,) = decoder.chunks(UnitTask(video, "key", "shard", Unit(0), 1, 1))
+        environment = Path(f"/proc/{decoder.process_id}/environ").read_bytes().split(b"\0")
+        decoder.close()
+        return len(chunk.chips), b"CUDA_VISIBLE_DEVICES=0" in environment
 
-        @ray.remote(num_gpus=0.05)
-        def visible_to_child(path):
-            (video,) = list_videos(InputConfig(uris=[path]))
-            settings = ChildSettings(DecodeConfig(sample=EveryNth(every=96)), DetectConfig(device="gpu"), {})
-            decoder = IsolatedDecoder(settings)
-            (chunk,) = decoder.chunks(UnitTask(video, "key", "shard", Unit(0), 1, 1))
-            environment = Path(f"/proc/{decoder.process_id}/environ").read_bytes().split(b"\0")
-            decoder.close()
-            return len(chunk.chips), b"CUDA_VISIBLE_DEVICES=0" in environment
-
-        chips, visible = ray.get(visible_to_child.remote(str(face_clip)))
-        assert chips > 0 and visible
-        cluster = {"executor": "ray", "gpus_per_worker": 0}
-        found = run(make_config([face_clip], tmp_path / "ray", cluster=cluster, **SECTIONS), silent())
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    chips, visible = ray.get(visible_to_child.remote(str(face_clip)))
+    assert chips > 0 and visible
+    found = run(make_config([face_clip], tmp_path / "ray", **SECTIONS), silent())
     here = run_here(make_config([face_clip], tmp_path / "here", **SECTIONS))
     assert found.videos == here.videos == {"ok": 1, "partial": 0, "failed": 0}
     assert found.job.release == here.job.release
     assert rows(tmp_path / "ray") == rows(tmp_path / "here")
-    assert os.environ[STAND_IN] == "cpu"

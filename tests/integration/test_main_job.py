@@ -18,31 +18,18 @@ TABLES = ("faces", "blendshapes", "mesh", "frames", "videos", "errors", "runs")
 
 
 @pytest.fixture(scope="module")
-def inputs(clips, tmp_path_factory):
-    """The two clips, a text file that calls itself a video, and a clip that breaks off."""
-    folder = tmp_path_factory.mktemp("in") / "lab=1" / "day one"
-    folder.mkdir(parents=True)
-    for name in ("face.mp4", "no_face.mp4"):
-        shutil.copy(clips / name, folder / name)
-    (folder / "notes.mp4").write_text("this is no video\n" * 100)
-    whole = (clips / "face.mp4").read_bytes()
-    (folder / "broken.mp4").write_bytes(whole[: len(whole) // 2])
-    return folder
+def first(main_job):
+    return main_job.summary
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    return tmp_path_factory.mktemp("out") / "tables"
+def out(main_job):
+    return main_job.out
 
 
 @pytest.fixture(scope="module")
-def config(inputs, out):
-    return make_config([f"{inputs}/*.mp4"], out, decode={"sample": {"every": 24}, "unit_frames": 16})
-
-
-@pytest.fixture(scope="module")
-def first(cluster, config):
-    return run(config, silent())
+def inputs(main_job):
+    return main_job.inputs
 
 
 def sql(out, query, **options):
@@ -139,9 +126,9 @@ def test_nothing_is_left_but_tables_and_commits(first, out):
         assert {path.suffix for path in (out / table).rglob("*") if path.is_file()} == {".parquet"}
 
 
-def test_a_second_run_does_nothing(first, config, out):
+def test_a_second_run_does_nothing(first, main_job, out):
     before = times(out)
-    again = run(config, silent())
+    again = run(main_job.config, silent())
     assert again.status == "nothing_to_do"
     assert again.already_published == {"ok": 2, "partial": 1, "failed": 1}
     assert times(out) == before
@@ -152,7 +139,7 @@ def test_both_executors_give_the_same_tables(first, inputs, out, tmp_path):
     expected = tables_of(out)
     for unit_frames in (16, 512):
         decode = {"sample": {"every": 24}, "unit_frames": unit_frames}
-        config = make_config([f"{inputs}/*.mp4"], tmp_path / f"{unit_frames}", decode=decode)
+        config = make_config([f"{inputs}/*.mp4"], tmp_path / f"{unit_frames}", dataset="main", decode=decode)
         here = run_here(config)
         assert here.job.release == first.job.release and here.videos == first.videos
         found = tables_of(tmp_path / f"{unit_frames}")
@@ -168,9 +155,10 @@ def times(out):
     return {path: path.stat().st_mtime_ns for path in files}
 
 
-def test_other_settings_make_a_new_release_beside_the_old(first, inputs, out):
+def test_other_settings_make_a_new_release_beside_the_old(first, inputs, out, tmp_path):
     settings = {"decode": {"sample": {"every": 118}}, "detect": {"min_score": 0.9}}
-    other = run_here(make_config([inputs / "face.mp4"], out, **settings))
+    out = shutil.copytree(out, tmp_path / "out")
+    other = run_here(make_config([inputs / "face.mp4"], out, dataset="main", **settings))
     assert other.job.release != first.job.release
     assert other.status == "done"
     counts = sql(out, "SELECT release, count(*) AS n FROM faces GROUP BY release", release="all")

@@ -1,96 +1,43 @@
 """What Prometheus finds at Ray's own endpoint after a run: the metrics of metrics.py, with the tables' totals."""
 
-import re
-import shutil
-import threading
 import time
-from collections import defaultdict
-from urllib.request import urlopen
 
 import pytest
-import ray
 
 from featray.graph import metrics
 from featray.graph.metrics import METRICS, QUEUE_DEPTH, VIDEOS_OPEN, kept, record
-from featray.run.runner import run
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
-from tests.fixtures.runs import make_config, silent
-
-_SAMPLE = re.compile(r"^(ray_\w+)\{(.*)\} (\S+)$")
-_TAGS = ("dataset", "stage", "status", "Location", "Name", "State")
-
-
-def scrape():
-    """Values by metric and by those labels that are ours, summed over processes."""
-    (node,) = ray.nodes()
-    values = defaultdict(float)
-    with urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics") as answer:
-        for line in answer.read().decode().splitlines():
-            if found := _SAMPLE.match(line):
-                labels = dict(re.findall(r'(\w+)="([^"]*)"', found[2]))
-                own = tuple(labels[name] for name in _TAGS if name in labels)
-                values[found[1], *own] += float(found[3])
-    return values
+from tests.fixtures.main_job import scrape
 
 
 @pytest.fixture(scope="module")
-def measured(cluster, clips, tmp_path_factory):
-    """A run, the tables' totals, and what the endpoint says of it."""
-    folder = tmp_path_factory.mktemp("in")
-    for name in ("face.mp4", "no_face.mp4"):
-        shutil.copy(clips / name, folder / name)
-    (folder / "notes.mp4").write_text("this is no video\n" * 100)
-    decode = {"sample": {"every": 24}, "unit_frames": 16}
-    out = tmp_path_factory.mktemp("out") / "tables"
-    seen = defaultdict(float)
-    ended = threading.Event()
-
-    def look():
-        while not ended.wait(0.5):
-            seen.update(scrape())  # gauges of workers go with them
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    try:
-        summary = run(make_config([f"{folder}/*.mp4"], out, dataset="measured", decode=decode), silent())
-    finally:
-        ended.set()
-        looking.join()
-    expected = ("ray_featray_videos_total", "measured", "ok")
-    for _ in range(60):  # workers report once a second
-        values = scrape()
-        if values[expected] == 2 and values["ray_featray_stage_seconds_count", "infer"] >= 3:
-            break
-        time.sleep(0.5)
-    return summary, out, defaultdict(float, seen | values)
+def values(main_job):
+    return main_job.metrics
 
 
-def test_totals_are_the_tables(measured):
-    _, out, values = measured
+def test_totals_are_the_tables(main_job, values):
     sql = (
         "SELECT (SELECT count(*) FROM faces) AS faces, (SELECT count(*) FROM frames) AS frames, "
         "(SELECT sum(bytes_read) FROM videos) AS bytes"
     )
-    (totals,) = run_sql(connect(open_output(str(out))), sql).read_all().to_pylist()
-    assert values["ray_featray_frames_total", "measured"] == totals["frames"] > 20
-    assert values["ray_featray_faces_total", "measured"] == totals["faces"] > 10
+    (totals,) = run_sql(connect(open_output(str(main_job.out))), sql).read_all().to_pylist()
+    assert values["ray_featray_frames_total", "main"] == totals["frames"] > 20
+    assert values["ray_featray_faces_total", "main"] == totals["faces"] > 10
     read = sum(values["ray_featray_bytes_read_total", stage] for stage in ("plan", "decode"))
     assert read == totals["bytes"]
 
 
-def test_units_and_videos_are_counted_by_status(measured):
-    summary, _, values = measured
-    assert summary.videos == {"ok": 2, "partial": 0, "failed": 1}
-    for status, count in (("ok", 2), ("failed", 1)):
-        assert values["ray_featray_videos_total", "measured", status] == count
-    assert values["ray_featray_units_total", "measured", "landed"] >= 3
-    assert values["ray_featray_units_total", "measured", "failed"] == 1
-    assert ("ray_featray_videos_open", "measured") in values
+def test_units_and_videos_are_counted_by_status(main_job, values):
+    assert main_job.summary.videos == {"ok": 2, "partial": 1, "failed": 1}
+    for status, count in main_job.summary.videos.items():
+        assert values["ray_featray_videos_total", "main", status] == count
+    assert values["ray_featray_units_total", "main", "landed"] >= 3
+    assert values["ray_featray_units_total", "main", "failed"] == 1
+    assert ("ray_featray_videos_open", "main") in values
 
 
-def test_every_stage_was_timed(measured):
-    _, _, values = measured
+def test_every_stage_was_timed(values):
     for stage in ("plan", "decode", "detect", "infer"):
         count, seconds = (values[f"ray_featray_stage_seconds_{kind}", stage] for kind in ("count", "sum"))
         assert count >= 3 and seconds > 0
@@ -98,14 +45,12 @@ def test_every_stage_was_timed(measured):
     assert 0 < filled[0] / filled[1] < 0.2, "16 faces at most, in batches of 256"
 
 
-def test_every_metric_is_exported_under_the_name_it_says(measured):
-    _, _, values = measured
+def test_every_metric_is_exported_under_the_name_it_says(values):
     found = {key[0] for key in values if key[0].startswith("ray_featray_")}
     assert found == {name for metric in METRICS for name in metric.exported}
 
 
-def test_what_alerts_and_dashboard_ask_of_ray_is_there(measured):
-    _, _, values = measured
+def test_what_alerts_and_dashboard_ask_of_ray_is_there(values):
     assert {key[0] for key in values} >= {
         "ray_node_cpu_utilization", "ray_node_mem_used", "ray_node_disk_usage", "ray_node_disk_free"
     }  # fmt: skip
@@ -115,9 +60,8 @@ def test_what_alerts_and_dashboard_ask_of_ray_is_there(measured):
     assert values["ray_resources", "object_store_memory", "AVAILABLE"] > 0
 
 
-def test_the_lease_is_seen_to_be_renewed(measured):
-    _, _, values = measured
-    assert 0 < time.time() - values["ray_featray_lease_renewed_seconds", "measured"] < 600
+def test_the_lease_is_seen_to_be_renewed(values):
+    assert 0 < time.time() - values["ray_featray_lease_renewed_seconds", "main"] < 600
 
 
 def test_a_run_that_stands_still_is_still_seen(cluster, monkeypatch):

@@ -1,7 +1,11 @@
-"""Runs over frames that repeat: both executors, and one that was killed, give what computing each frame gives."""
+"""Runs over frames that repeat and over pictures: both executors, and one that was killed, give the same tables.
+
+Those are the tables of computing each frame. One run on Ray, which takes long to start, serves both.
+"""
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,22 +19,42 @@ from featray.upkeep.verify import verify
 from tests.fixtures.outputs import tables_of
 from tests.fixtures.repeated import ANSWER, DOUBLED, FROZEN, NUMBERS, moving, write_pictures
 from tests.fixtures.runs import make_config, run_here, run_killed, silent
+from tests.fixtures.sequences import bad_pictures, clip_pictures, write_tar
 
 IDENTIFY = {"enabled": True, "accept_biometric": True, "min_face_px": 8, "every_s": 0.1}
 
 
 @pytest.fixture(scope="module")
-def inputs(props, tmp_path_factory) -> Path:
-    """A clip of all kinds of repeats; MJPEG in which each picture comes twice and one stays; a clip without."""
+def inputs(props, face_clip, tmp_path_factory) -> Path:
+    """A clip of all kinds of repeats; MJPEG whose pictures come twice and one stays; a clip without; pictures."""
     folder, pictures = tmp_path_factory.mktemp("in"), moving(props)
     write_pictures(folder / "all.mp4", pictures, NUMBERS)
     write_pictures(folder / "webcam.avi", pictures, [*DOUBLED, *FROZEN], codec="mjpeg")
     write_pictures(folder / "none.mp4", pictures, range(18))
+    _write_list(folder, face_clip)
     return folder
 
 
+def _write_list(folder, face_clip):
+    """List the videos, a folder of pictures of two units, and a tar of one; a picture is bad; times are the list's."""
+    files = []
+    for i, image in enumerate(clip_pictures(face_clip, 18, 320)):
+        image.save(file := io.BytesIO(), "PNG", compress_level=1)
+        files.append((f"{i}.png", file.getvalue()))
+    files[3] = ("3.png", bad_pictures()["half.png"])
+    (folder / "faces").mkdir()
+    for name, data in files:
+        (folder / "faces" / name).write_bytes(data)
+    write_tar(folder / "faces.tar", files[:4])
+    times = " ".join(str(33_000 * i + i % 2) for i in range(18))
+    listed = ["path,pts_us", "all.mp4,", "webcam.avi,", "none.mp4,", f'faces,"{times}"', 'faces.tar,"0 10 20 30"']
+    (folder / "list.csv").write_text("\n".join(listed))
+
+
 def config(inputs, out):
-    return make_config([f"{inputs}/*"], out, decode={"unit_frames": 16}, identify=IDENTIFY, derive={"enabled": True})
+    return make_config(
+        [inputs / "list.csv"], out, decode={"unit_frames": 16}, identify=IDENTIFY, derive={"enabled": True}
+    )
 
 
 def split(root):
@@ -55,6 +79,17 @@ def expected(inputs, tmp_path_factory):
     assert {one for of_video in repeats.values() for one in of_video} == {None}
     assert tables["faces"].num_rows > 100
     return tables
+
+
+def test_pictures_have_the_times_of_the_list(expected):
+    names = {row["video_id"]: row["uri"].rsplit("/", 1)[-1] for row in expected["videos"].to_pylist()}
+    times: dict[str, list[int]] = {"faces": [], "faces.tar": []}
+    for row in expected["frames"].to_pylist():
+        if (name := names[row["video_id"]]) in times:
+            times[name].append(row["pts_us"])
+    assert times["faces.tar"] == [0, 10, 20, 30] and times["faces"][:3] == [0, 33_001, 66_000]
+    of = [names[row["video_id"]] for row in expected["faces"].to_pylist()]
+    assert (of.count("faces"), of.count("faces.tar")) == (17, 3), "a face in each picture but the bad ones"
 
 
 def check(root, expected):
