@@ -38,11 +38,17 @@ def small_pages(monkeypatch):
     monkeypatch.setattr("featray.graph.feed._AHEAD_OF_EACH", 1)
 
 
-def test_the_listing_keeps_a_bounded_way_ahead_of_the_work_and_may_take_its_time(
-    cluster, config, small_pages, monkeypatch
+def test_the_listing_keeps_ahead_may_take_its_time_and_ends_the_run_and_its_reader_may_die(
+    cluster, config, small_pages, monkeypatch, caplog
 ):
-    """Ray Data would end a stream in which nothing happens; how long a run may wait is its own to say."""
-    listed, leads, take = [], [], Tally.take
+    """Four things of one run, since each starts a graph, for half a minute of CPU.
+
+    The listing keeps a bounded way ahead of the work. It pauses, which Ray Data would take for the end of a stream in
+    which nothing happens. What reads the feed dies with SIGKILL, when most videos are not listed yet: nothing is lost,
+    nothing waits forever, and nothing hangs when Python happens to collect what the first stream has left. At last the
+    listing fails: what it gave is done, and the run ends with the error.
+    """
+    listed, leads, done, killed, take = [], [], [], [], Tally.take
 
     def listing(settings, passed=None):
         for video in list_videos(settings):
@@ -50,52 +56,41 @@ def test_the_listing_keeps_a_bounded_way_ahead_of_the_work_and_may_take_its_time
             if len(listed) == VIDEOS:
                 time.sleep(5)
             yield video
+        raise ZeroDivisionError("of the listing")
 
     def taken(tally, receipt):
         leads.append(len(listed) - tally.videos_done)
-        return take(tally, receipt)
+        if tally.videos_done == 2 * _PAGE and not killed:
+            killed.extend(processes(cluster, b"ray::ReadVideoFeed"))
+            os.kill(killed[0], signal.SIGKILL)
+        answer = take(tally, receipt)
+        done.append(tally.videos_done)
+        return answer
 
     monkeypatch.setattr("featray.run.runner.list_videos", listing)
     monkeypatch.setattr(Tally, "take", taken)
     monkeypatch.setattr(DataContext.get_current(), "execution_no_progress_timeout_s", 1)
-    assert run(config, silent()).videos["failed"] == VIDEOS
+    gc.disable()
+    try:
+        with pytest.raises(ZeroDivisionError, match="of the listing"):
+            run(config, silent())
+    finally:
+        gc.enable()
+    assert done[-1] == VIDEOS
+    assert len(killed) == 1
+    assert "what reads the list of videos died with its process: going on behind it" in caplog.text
     operators = [operator for operator in _Running.executor._topology if isinstance(operator, MapOperator)]
     kept = sum(len(operator._output_blocks_stats) for operator in operators)
     assert operators and kept < VIDEOS, "the driver's memory stays flat: each of these videos is a block or more"
-    # Beside those that wait: pages that are listed, opened, fed and planned, and what workers are at.
+    # Besides those that wait: pages that are listed, opened, fed and planned, and what workers are at.
     assert max(leads) <= _AHEAD + 6 * _PAGE < VIDEOS, leads
 
 
-def test_what_reads_the_feed_may_die(cluster, config, small_pages, monkeypatch, caplog):
-    """With SIGKILL, when most videos are not listed yet: nothing is lost, and nothing waits forever.
-
-    Nor does it hang on when Python happens to collect what the first stream has left.
-    """
-    killed, take = [], Tally.take
-
-    def taken(tally, receipt):
-        if tally.videos_done == 2 * _PAGE and not killed:
-            killed.extend(processes(cluster, b"ray::ReadVideoFeed"))
-            os.kill(killed[0], signal.SIGKILL)
-        return take(tally, receipt)
-
-    monkeypatch.setattr(Tally, "take", taken)
-    gc.disable()
-    try:
-        assert run(config, silent()).videos["failed"] == VIDEOS
-    finally:
-        gc.enable()
-    assert len(killed) == 1
-    assert "what reads the list of videos died with its process: going on behind it" in caplog.text
-
-
-@pytest.mark.parametrize("videos", [pytest.param(1, marks=pytest.mark.long), 3 * _PAGE])
-def test_whatever_ends_the_listing_ends_the_run(cluster, config, small_pages, monkeypatch, videos):
+@pytest.mark.long
+def test_a_listing_that_ends_at_once_ends_the_run(cluster, config, small_pages, monkeypatch):
     def listing(settings, passed=None):
-        for number, video in enumerate(list_videos(settings)):
-            if number == videos:
-                raise ZeroDivisionError("of the listing")
-            yield video
+        yield next(list_videos(settings))
+        raise ZeroDivisionError("of the listing")
 
     monkeypatch.setattr("featray.run.runner.list_videos", listing)
     with pytest.raises(ZeroDivisionError, match="of the listing"):
