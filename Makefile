@@ -60,7 +60,7 @@ demo: $(VENV)/.installed  ## run the main job on two bundled clips, into demo-ou
 	$(BIN)/featray demo
 
 # What Ray waits for leaves time to lint; the rest of the tests, on two cores, comes after that.
-test: $(PARITY)/.installed  ## everything that has to pass
+test: $(VENV)/.installed-dev  ## everything that has to pass
 	$(BESIDE) lint test-ray-then-parity test-local
 
 lint: $(VENV)/.installed-dev  ## ruff, mypy, and that imports keep to the rooms

@@ -29,10 +29,9 @@ from tests.fixtures.runs import make_config, run_here, silent
 
 pytestmark = pytest.mark.ray
 
-VIDEOS = 16
-POISONED = {4: "abort", 12: "hang"}
+VIDEOS, POISONED = (16, {4: "abort", 12: "hang"}) if LONG else (10, {2: "abort", 7: "hang"})
 KILL_EVERY_S = 10
-MOST_KILLS = 100 if LONG else 3
+MOST_KILLS = 100 if LONG else 2
 """On a busy machine a worker takes long to start: killed without end, none would get far."""
 STORE_BYTES = 80 << 20
 NODE = {"object_store_memory": STORE_BYTES}
@@ -51,7 +50,7 @@ SECTIONS = {
 
 @pytest.fixture(scope="module")
 def nodes(no_ray, kept_cache, hook_folder):
-    """A head, two nodes with a CPU, and one with two GPUs that are not there."""
+    """A head and another node with a CPU, and one with two GPUs that are not there."""
     paths = [str(hook_folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEATRAY_CACHE", str(kept_cache))
@@ -59,7 +58,7 @@ def nodes(no_ray, kept_cache, hook_folder):
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         head = {"num_cpus": 1, "include_dashboard": False, **NODE}
         cluster = Cluster(initialize_head=True, head_node_args=head)
-        decoding = [cluster.add_node(num_cpus=1, **NODE) for _ in range(2)]
+        decoding = cluster.add_node(num_cpus=1, **NODE)
         inferring = cluster.add_node(num_cpus=0, num_gpus=2, **NODE)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         yield cluster, decoding, [inferring]
@@ -160,21 +159,21 @@ def test_a_run_survives_the_loss_of_workers_and_nodes_and_poisoned_videos(
         marked(folder / "00.mp4", folder / f"{i:02d}.mp4", fault)
     fillers = [
         Filler.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)).remote()
-        for node in (*decoding, *inferring)
+        for node in (decoding, *inferring)
     ]
     ray.get([filler.fill.remote() for filler in fillers])
     caplog.clear()
     with ThreadPoolExecutor(1) as pool:
         config = make_config([f"{folder}/*.mp4"], tmp_path / "hurt", **SECTIONS)
         with Hurt(tmp_path / "hurt", hook_folder, pool.submit(run, config, silent())) as hurt:
-            hurt.wait_for_landed(4)
+            hurt.wait_for_landed(VIDEOS // 4)
             cluster.remove_node(inferring.pop(), allow_graceful=False)
             inferring.append(cluster.add_node(num_cpus=0, num_gpus=1, **NODE))
-            hurt.wait_for_landed(9)
-            cluster.remove_node(decoding[0], allow_graceful=False)
+            hurt.wait_for_landed(VIDEOS // 2)
+            cluster.remove_node(decoding, allow_graceful=False)
             summary = hurt.job.result(timeout=900)
-    assert sorted(node["Alive"] for node in ray.nodes()) == [False, False, True, True, True]
-    assert hurt.killed >= 2
+    assert sorted(node["Alive"] for node in ray.nodes()) == [False, False, True, True]
+    assert hurt.killed >= 1
     assert "going on with" in caplog.text
 
     assert summary.videos == {"ok": VIDEOS - 2, "partial": 0, "failed": 2}
@@ -189,8 +188,8 @@ def test_a_run_survives_the_loss_of_workers_and_nodes_and_poisoned_videos(
     rebuilt = [record.getMessage() for record in caplog.records if "going on with" in record.getMessage()]
     report(
         f"{VIDEOS} short videos: {calm.seconds:.0f} s on the local executor; {summary.seconds:.0f} s on a cluster with "
-        f"{hurt.killed} decode workers killed, two of four nodes lost, full object stores, a video that aborts and one "
-        f"that hangs; {'; '.join(rebuilt)}"
+        f"{hurt.killed} decode workers killed, two of three nodes lost, full object stores, a video that aborts and "
+        f"one that hangs; {'; '.join(rebuilt)}"
     )
 
 
