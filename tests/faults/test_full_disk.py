@@ -44,7 +44,7 @@ def run(videos, out, executor, options=None):
         [videos],
         out,
         output={"uri": str(out), "storage_options": options or {}},
-        decode={"sample": {"every": 6}, "unit_frames": 16},
+        decode={"sample": {"every": 12}, "unit_frames": 16},
         cluster={"executor": executor},
     )
     return runner.run(config, silent())
@@ -76,7 +76,7 @@ def fills(disk, size_kib, videos, executor, calm):
 
 
 @pytest.mark.parametrize(
-    "size_kib", [pytest.param(200, marks=pytest.mark.long), 300, pytest.param(400, marks=pytest.mark.long)]
+    "size_kib", [pytest.param(150, marks=pytest.mark.long), 200, pytest.param(300, marks=pytest.mark.long)]
 )
 def test_an_output_that_fills(videos, calm, disk, size_kib):
     fills(disk, size_kib, videos, "local", calm)
@@ -84,13 +84,13 @@ def test_an_output_that_fills(videos, calm, disk, size_kib):
 
 def test_an_output_that_fills_under_workers_of_ray(cluster, videos, calm, disk):
     """Ray Data takes an error of a stage for one of the video's."""
-    fills(disk, 300, videos, "ray", calm)
+    fills(disk, 200, videos, "ray", calm)
 
 
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which("mkfs.btrfs") is None, reason="btrfs-progs make the file system that has quotas")
 def test_an_output_whose_quota_is_used_up(videos, calm, disk, tmp_path):
-    limited = QuotaDisk(tmp_path / "limited", 450)
+    limited = QuotaDisk(tmp_path / "limited", 350)
     try:
         with pytest.raises(StorageError, match="Disk quota exceeded"):
             run(videos, limited.place / "out", "local")
@@ -185,7 +185,7 @@ def refuses(bucket, status, code, words, videos, executor, calm):
     out = f"s3://bucket/{executor}-{status}"
     options = {"endpoint_url": proxy.url, "config_kwargs": IMPATIENT, **KEYS}
     try:
-        proxy.refusal, proxy.writes_let_through = (status, code), 12
+        proxy.refusal, proxy.writes_let_through = (status, code), 8
         with pytest.raises(StorageError, match=words):
             run(videos, out, executor, options)
         proxy.refusal = None
