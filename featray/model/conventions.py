@@ -1,4 +1,4 @@
-"""Model. Sign conventions: the signs with which raw angles become columns. Each checkpoint has its own; runs record them.
+"""Model. Sign conventions: the signs with which raw angles become columns. They differ by checkpoint and are recorded.
 
 The axes are the same for every checkpoint (numbers 0, 1, 2 of the pose head are pitch, yaw and roll of a rotation
 vector; those of the gaze head are yaw and pitch), but the signs differ. `schema.py` defines the meaning of each column;
