@@ -227,7 +227,7 @@ def _unless_denied(uri: str, passed: PassedOver, found: Iterator[_Found]) -> Ite
     try:
         first = next(found, None)
     except AccessDenied:
-        log.warning("%s: skipped, access denied", uri)
+        log.warning("%s: passed over, access denied", uri)
         passed.folder(uri)
         return
     if first is not None:
