@@ -163,7 +163,7 @@ def test_a_name_that_is_not_utf8_is_a_row_and_the_others_go_on(tmp_path):
 
 
 def test_a_url_that_is_none_is_said():
-    with pytest.raises(StorageError, match=r"^https://\[bad/x\.mp4: is no valid URL$"):
+    with pytest.raises(StorageError, match=r"^https://\[bad/x\.mp4: is not a valid URL$"):
         list(list_videos(InputConfig(uris=["https://[bad/x.mp4?sig=hunter2"])))
 
 

@@ -30,7 +30,7 @@ def test_an_archived_object_is_a_row_that_says_so(s3):
     good, archived = (plan_video(video, DecodeConfig(), s3) for video in list_videos(config))
     assert good.failure is None
     assert archived.failure.code == ErrorCode.ARCHIVED
-    assert "lies in an archive (Glacier); restore it" in archived.failure.message
+    assert "is archived (Glacier); restore it" in archived.failure.message
 
 
 def test_no_credentials_mention_anonymous_access(monkeypatch, s3):
