@@ -192,7 +192,7 @@ def _one_name(path: str) -> str:
 
 
 def locate_beside(uri: str, known: Location) -> Location:
-    """Return the location of a URI, with the filesystem and credentials of `known` if it is in the same kind of store."""
+    """Return the location of a URI, with the filesystem and credentials of `known` if both are in one kind of store."""
     if known.is_local or fsspec.utils.get_protocol(opened_as(uri)) not in _protocols(known.fs):
         return locate(uri)
     return Location(known.fs, known.fs._strip_protocol(uri), redact_uri(uri))

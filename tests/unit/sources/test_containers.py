@@ -267,7 +267,8 @@ def test_a_date_that_python_does_not_have_ends_in_a_row(tmp_path, face_clip):
     days = pa.array([2**31 - 1], pa.int32()).cast(pa.date32())
     pq.write_table(pa.table({"uri": [str(face_clip)], "day": days}), tmp_path / "list.parquet")
     (video,) = videos(tmp_path / "list.parquet")
-    assert video.problem == (ErrorCode.BAD_MANIFEST_ROW, "row 0 has a value that Python cannot represent (OverflowError)")
+    text = "row 0 has a value that Python cannot represent (OverflowError)"
+    assert video.problem == (ErrorCode.BAD_MANIFEST_ROW, text)
 
 
 def test_a_uri_among_spaces_is_that_uri(tmp_path, face_clip):

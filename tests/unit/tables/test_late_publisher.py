@@ -73,7 +73,7 @@ def files(partition):
 def test_it_is_stopped_before_it_writes_anything(partition, shard):
     late, manifest = hold(partition, "first"), shard("s1")
     taken_over(partition, late)
-    with pytest.raises(LeaseError, match="given up by run second"):
+    with pytest.raises(LeaseError, match="cancelled by run second"):
         publish_shard(late.partition, manifest, SETTINGS)
     assert files(partition) == []
 
