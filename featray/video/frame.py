@@ -107,7 +107,7 @@ class Frame:
 
     @property
     def damaged(self) -> bool:
-        """Return whether the picture is missing, or damaged as the decoder reports: concealed, or based on lost ones."""
+        """Return whether the picture is missing, or damaged (concealed, or based on lost ones)."""
         return self.is_missing or bool(self.picture.is_corrupt)
 
     @property
