@@ -121,7 +121,7 @@ Pages = Iterator[list[VideoTask]]
 
 
 class Picture(TypedDict, total=False):
-    """How the frames of a video are stored, as columns of `videos`."""
+    """The stored form of a video's frames, as columns of `videos`."""
 
     width: SmallCount
     height: SmallCount

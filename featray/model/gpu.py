@@ -27,12 +27,12 @@ def has_stand_in() -> bool:
     return os.environ.get(STAND_IN) == "cpu"
 
 
-def open_gpu(setting: str, mend: str) -> torch.device:
+def open_gpu(setting: str, fix: str) -> torch.device:
     """Return the first CUDA device of this process. TF32 is switched off, because fp32 parity would be lost.
 
     Args:
         setting: the setting that asks for a GPU, for the message.
-        mend: the setting that avoids the GPU, for the message.
+        fix: the setting that avoids the GPU, for the message.
 
     Raises:
         ModelError: torch sees no CUDA device.
@@ -46,7 +46,7 @@ def open_gpu(setting: str, mend: str) -> torch.device:
         shown = "" if visible is None else f" (with CUDA_VISIBLE_DEVICES={visible!r})"
         raise ModelError(
             f"{setting}, but torch {torch.__version__}{shown} sees no CUDA device on {platform.node()}; "
-            f"fix its driver, or {mend}"
+            f"fix its driver, or {fix}"
         )
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -27,7 +27,7 @@ _DIGITS: Final = re.compile("([0-9]+)")
 
 @dataclass(frozen=True)
 class Sequence:
-    """How a video is made of pictures.
+    """The way in which a video is made of pictures.
 
     Attributes:
         held: whether the pictures are files of a folder or members of a tar.

@@ -58,7 +58,7 @@ class _Tally:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Which embeddings are published.
+    """The choice of embeddings to publish.
 
     Attributes:
         embedder: name of the embedder that made them.

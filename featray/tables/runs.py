@@ -113,8 +113,8 @@ def running_rows(partition: Partition, damaged: list[str] | None = None) -> list
         try:
             rows.append(parse_marker(partition, run_id, read_bytes(place)))
         except ValueError:
-            mend = "delete it; the row that the run wrote at its start stays unchanged"
-            problem = f"{place.uri}: damaged marker of a running run; {mend}"
+            fix = "delete it; the row that the run wrote at its start stays unchanged"
+            problem = f"{place.uri}: damaged marker of a running run; {fix}"
             if damaged is None:
                 raise OutputError(problem) from None
             damaged.append(problem)

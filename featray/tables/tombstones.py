@@ -83,8 +83,8 @@ def read_erasures(output: Output, video_id: str) -> list[Erasure]:
     except NotFound:
         return []
     except ValueError:
-        mend = f"delete it, then run `featray erase OUT --video {video_id}`"
-        raise OutputError(f"{place.uri}: damaged record of an erasure; {mend}") from None
+        fix = f"delete it, then run `featray erase OUT --video {video_id}`"
+        raise OutputError(f"{place.uri}: damaged record of an erasure; {fix}") from None
 
 
 def note_erasure(output: Output, erasure: Erasure) -> None:

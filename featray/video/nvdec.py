@@ -18,7 +18,7 @@ from featray.errors import ConfigError, ModelError
 
 _DEVICE: Final = "cuda"
 _LAYOUTS: Final = {"nv12": "yuv420p", "p010le": "yuv420p10le"}
-_MEND: Final = "set decode.hwaccel: none"
+_FIX: Final = "set decode.hwaccel: none"
 
 
 def nvdec_is_built_in() -> bool:
@@ -45,7 +45,7 @@ def make_hwaccel() -> Any:
         ConfigError: this PyAV has no NVDEC.
     """
     if not nvdec_is_built_in():
-        raise ConfigError(f"decode.hwaccel: cuda, but PyAV {av.__version__} is built without NVDEC; {_MEND}")
+        raise ConfigError(f"decode.hwaccel: cuda, but PyAV {av.__version__} is built without NVDEC; {_FIX}")
     return HWAccel(_DEVICE, allow_software_fallback=True)
 
 
@@ -62,5 +62,5 @@ def check_nvdec() -> Any:
         raise ModelError(
             f"decode.hwaccel: cuda, but FFmpeg cannot open a CUDA device on {platform.node()} ({error.strerror}); "
             f"install the driver's libcuda.so.1 and libnvcuvid.so.1 (in containers "
-            f"NVIDIA_DRIVER_CAPABILITIES=compute,video), or {_MEND}"
+            f"NVIDIA_DRIVER_CAPABILITIES=compute,video), or {_FIX}"
         ) from None
