@@ -50,7 +50,7 @@ def cut_sequence(
         text = f"{video.uri}: its pictures changed after they were listed; run again"
         raise VideoError(text, code=ErrorCode.FETCH_FAILED)
     if not stills:
-        raise VideoError(f"{video.uri}: {problem or 'holds no picture'}", code=ErrorCode.BAD_SHARD)
+        raise VideoError(f"{video.uri}: {problem or 'has no pictures'}", code=ErrorCode.BAD_SHARD)
     ticks, tick = _times(video, len(stills))
     if tick is None and isinstance(settings.sample, FramesPerSecond):
         text = f"{video.uri}: its pictures have no times, which decode.sample fps needs; set input.sequence_fps"

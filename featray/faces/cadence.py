@@ -94,6 +94,6 @@ def qualities(faces: pa.Table, settings: IdentifyConfig) -> NDArray[np.float32]:
 
 
 def landmarks_of(faces: pa.Table) -> NDArray[np.float64]:
-    """Return `landmarks5` of rows as `[n, 5, 2]`, x and y in frame px; NaN where there are none."""
+    """Return `landmarks5` of rows as `[n, 5, 2]`, x and y in frame px; NaN if a face has none."""
     given = [one if one is not None else [np.nan] * 10 for one in faces["landmarks5"].to_pylist()]
     return np.array(given, np.float64).reshape(-1, 5, 2)

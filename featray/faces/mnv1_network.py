@@ -97,7 +97,7 @@ def load_mnv1(onnx: bytes) -> RetinaFaceMnv1:
     convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     stored = list(convolutions(onnx))
     if [tuple(conv.weight.shape) for conv in convs] != [weight.shape for weight, _ in stored]:
-        raise ModelError("the shipped detector's file holds another network; install featray again")
+        raise ModelError("the shipped detector's file has another network; install featray again")
     with torch.no_grad():
         for conv, (weight, bias) in zip(convs, stored, strict=True):
             assert conv.bias is not None

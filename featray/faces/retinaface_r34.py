@@ -115,7 +115,7 @@ def open_openvino(weights: DetectorFile, cache_dir: Path) -> Network:
 
 
 def prepare(weights: DetectorFile, cache_dir: Path) -> None:
-    """Convert the network for OpenVINO where the cache does not hold it.
+    """Convert the network for OpenVINO if it is not in the cache.
 
     Raises:
         ModelError: it cannot be converted.

@@ -73,7 +73,7 @@ class KnownCheckpoint:
 
 _GAZE_YAW: Final = Fact(
     "raw gaze yaw is positive towards the image's right, the subject's left: the network's code composes gaze with the "
-    "head's rotation in a frame whose x is the image's right, and the drawing code draws it so; a comment in "
+    "head's rotation in a frame whose x is the image's right, and the drawing code agrees; a comment in "
     "detector_v2.py says the opposite",
     "py-feat 2.1.5, feat/multitask/heads_v26.py, feat/plotting.py draw_facegaze, feat/detector_v2.py",
 )
@@ -87,9 +87,7 @@ _BACKBONE: Final = Fact(
 )
 _IMG2POSE: Final = Fact("img2pose, a teacher of the head pose, is CC BY-NC 4.0", _NOTICES)
 _DESIGNATED: Final = Fact("its authors designate the weights for non-commercial research", f"{_CARD}; {_NOTICES}")
-_NO_INVENTORY: Final = Fact(
-    "which data this file was trained on is not published; the inventory is of v2.8 alone", _NOTICES
-)
+_NO_INVENTORY: Final = Fact("the training data of this file is not published; the inventory covers only v2.8", _NOTICES)
 
 V28: Final = KnownCheckpoint(
     name="v2.8",
@@ -110,8 +108,8 @@ V28: Final = KnownCheckpoint(
         _GAZE_YAW,
         _MESH,
         Fact(
-            "chosen among six candidates by scores that include DISFA+ and EYEDIAP, which are therefore no untouched "
-            "hold-outs for it",
+            "chosen among six candidates by scores that include DISFA+ and EYEDIAP, which are therefore not untouched "
+            "hold-out sets for it",
             _NOTICES,
         ),
     ),
@@ -157,7 +155,7 @@ V25: Final = KnownCheckpoint(
     own_shape=True,
     unusable={
         "pose_pitch": Fact(
-            "models before 2.1 predict a head pitch near zero, since a flip in training scrambled its labels",
+            "models before 2.1 predict a head pitch near zero, because a flip in training scrambled its labels",
             "py-feat 2.1.2, feat/detector_v2.py",
         )
     },

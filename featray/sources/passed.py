@@ -33,7 +33,7 @@ class PassedOver:
         self.files[kind if kind in self.files or len(self.files) < _KINDS else "others"] += 1
 
     def folder(self, uri: str) -> None:
-        """Note a folder.
+        """Record a folder.
 
         Raises:
             StorageError: there are too many for the listing to be useful.
