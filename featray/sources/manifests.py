@@ -26,7 +26,7 @@ MAX_URI_CHARS: Final = 8192
 """Length limit of a URI: an S3 key has at most 1024 bytes, a signature about 2000."""
 
 _MAX_SKIPPED_CHARS: Final = 64 << 20
-"""How far to search for the end of a line that is too long. If the end is not found, reading stops."""
+"""Limit of the search for the end of a line that is too long. If the end is not found, reading stops."""
 
 _MAX_DEPTH: Final = 32
 _DELIMITERS: Final = {".csv": ",;\t|", ".tsv": "\t"}

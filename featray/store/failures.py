@@ -30,7 +30,7 @@ _MEANINGS: Final = {
     ),
     "400": Meaning(  # S3's answer to HEAD contains only its status
         ErrorCode.FETCH_FAILED,
-        "the storage refuses without a reason (400); check that the credentials have not expired and the region",
+        "the storage refuses without a reason (400); check the region, and that the credentials have not expired",
     ),
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,

@@ -99,7 +99,7 @@ def finish_erasure(output: Output, erasure: Erasure) -> None:
 
 
 def allow_again(output: Output, video_id: str) -> bool:
-    """Delete a video's erasures, so that the next run may process it; return whether there were any."""
+    """Delete the record of a video's erasures, so that the next run may process it; return whether there was one."""
     known = bool(read_erasures(output, video_id))
     delete(_place(output, video_id))
     return known
