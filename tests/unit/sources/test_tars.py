@@ -86,7 +86,7 @@ def test_names_that_are_too_long_are_counted_and_not_held(tmp_path):
         for each in (name, "b.mp4"):
             archive.addfile(tarfile.TarInfo(each))
     bad, good = videos(tmp_path / "s.tar")
-    assert "a member's name of 5004 characters" in bad.problem[1] and good.member == "b.mp4"
+    assert "a member's name has 5004 characters" in bad.problem[1] and good.member == "b.mp4"
 
 
 def test_what_macos_adds_to_a_tar_is_no_video(tmp_path):

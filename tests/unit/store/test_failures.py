@@ -71,7 +71,7 @@ class Refusing(http.server.BaseHTTPRequestHandler):
     [
         ("RequestTimeTooSkewed", "fetch_failed", "this machine's clock differs too much from the storage's; set it"),
         ("ExpiredToken", "fetch_failed", "the credentials have expired; get new ones"),
-        ("400", "fetch_failed", "the credentials may have expired, or the region may be wrong"),
+        ("400", "fetch_failed", "check the region, and that the credentials have not expired"),
     ],
 )
 def test_a_wrong_clock_and_an_expired_token_are_no_wrong_credentials(code, row, said):

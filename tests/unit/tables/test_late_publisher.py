@@ -130,7 +130,7 @@ def test_what_is_to_be_replaced_and_stands_elsewhere_is_not_published_twice(part
     lease = hold(partition, "run")
     older(partition, ["moved"])
     manifest = replacing(shard("s1"), "gone")
-    with pytest.raises(RunError, match="commit gone does not hold the videos any more"):
+    with pytest.raises(RunError, match="commit gone no longer has the videos"):
         publish_shard(lease.partition, manifest, SETTINGS)
     assert [commit.name for commit in read_commits(partition) if commit.videos] == ["moved"]
     done = recover(take_again(lease).partition, "next")
