@@ -1,1 +1,1 @@
-"""From a video to chunks of chips, in a child process that may die."""
+"""Turn a video into chunks of chips, in a child process that may die."""

@@ -1,8 +1,8 @@
-"""Extract. The process in which native code meets unknown bytes: it plans, decodes and detects.
+"""Extract. The decoding process: native code reads untrusted bytes here to plan, decode and detect.
 
-`forkserver.py` forks it. Where no process can be forked, `isolation.py` starts it as `python -m featray.extract.child`.
-It answers requests on a socket until that closes. It may crash, hang or be killed at any time: nobody else notices but
-through the socket, and nothing is left behind, since it owns no file.
+`forkserver.py` forks it. On systems that cannot fork, `isolation.py` starts it as `python -m featray.extract.child`.
+It answers requests on a socket until the socket closes. It may crash, hang or be killed at any time: the parent notices
+only through the socket, and nothing is left behind because the child owns no files.
 """
 
 from __future__ import annotations
@@ -45,14 +45,15 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class ChildSettings:
-    """Settings of the decoding child, sent to it first.
+    """Settings of the decoding process, sent to it first.
 
     Attributes:
-        storage_options: for the parent, which reads what is not on this machine's disk; the child is told none.
-        cache_dir: where pulled weights and converted networks are.
-        detector_sha256: of the detector the run was planned with; None: whichever is here.
-        boxes_options: storage options of the file of boxes, for the parent; no other place gets those of the videos.
-        compare: whether frames that repeat are looked for; no setting, as the tables are the same without.
+        storage_options: used by the parent, which reads remote files; never sent to the child.
+        cache_dir: folder of downloaded weights and converted networks.
+        detector_sha256: digest of the detector that the run was planned with; None accepts any.
+        boxes_options: storage options of the boxes file, used by the parent; the videos' options are never used for a
+            file in another place.
+        compare: whether to look for repeated frames; not in the config because it does not change the tables.
     """
 
     decode: DecodeConfig
@@ -65,33 +66,33 @@ class ChildSettings:
 
     @classmethod
     def of(cls, config: Config, detector_sha256: str | None = None) -> ChildSettings:
-        """Return what the decoding processes of a run with this config are told."""
+        """Return the settings for the decoding processes of a run with this config."""
         options, boxes_options = config.input.storage_options, options_for(config.detect.boxes, config.input)
         return cls(config.decode, config.detect, options, cache_dir(), detector_sha256, boxes_options)
 
     @property
     def needs_gpu(self) -> bool:
-        """Return whether decoding, detecting or cutting runs on a GPU."""
+        """Return whether decoding, detection or cropping runs on a GPU."""
         return self.detect.device == "gpu" or self.decode.hwaccel != "none"
 
     def without_gpu(self) -> ChildSettings:
-        """These settings for a process that only plans, or that does on the CPU what the run did on a GPU."""
+        """Return settings for a process that only plans, or that repeats on the CPU what the run did on a GPU."""
         decode = self.decode.model_copy(update={"hwaccel": "none"})
         return replace(self, decode=decode, detect=self.detect.model_copy(update={"device": "cpu"}))
 
     @property
     def detector_files(self) -> DetectorFiles:
-        """Where the detector finds its files, in the parent."""
+        """Return where the detector finds its files, in the parent."""
         return DetectorFiles(self.cache_dir, self.boxes_options, self.detector_sha256)
 
     @property
     def remote_boxes(self) -> str | None:
-        """Return what the child calls the file of boxes, if the parent has to read it; its suffix says its format."""
+        """Return the child's name for a boxes file that the parent reads, else None; the suffix gives the format."""
         boxes = self.detect.boxes
         return None if boxes is None or is_on_disk(boxes) else f"boxes{Path(redact_uri(boxes)).suffix}"
 
     def without_secrets(self) -> ChildSettings:
-        """These settings as the child may know them."""
+        """Return these settings without anything secret, for the child."""
         detect = self.detect
         if self.remote_boxes:
             detect = detect.model_copy(update={"boxes": redact_uri(str(detect.boxes))})
@@ -108,11 +109,11 @@ class _Child:
             self._open_gpu()
 
     def _open_gpu(self) -> None:
-        """Open the GPU, and all that runs on it, before this process is confined.
+        """Open the GPU and everything that runs on it, before the sandbox closes and before any video is read.
 
-        CUDA's start makes a socket and may start a program, which later is refused; nothing of a video was met yet.
-        What it loads for the detector's first batch comes then as well, out of the time of a unit. The parent is told
-        when that is done, or in one line why it cannot be.
+        CUDA opens a socket and may start a program, which the sandbox refuses. Loading the detector now also keeps that
+        time out of the first unit's. An empty message tells the parent that the GPU is ready; otherwise the message
+        gives the reason in one line.
         """
         settings = self._settings
         try:
@@ -126,7 +127,7 @@ class _Child:
         gc.freeze()
 
     def serve(self) -> None:
-        """Answer requests until the parent is gone."""
+        """Answer requests until the parent closes the socket."""
         while True:
             try:
                 request: Video | UnitTask = self._connection.recv()
@@ -143,7 +144,7 @@ class _Child:
         return plan_video(video, settings.decode, {}, settings.detect.every, self._location(video))
 
     def _location(self, video: Video) -> Location | None:
-        """Where the parent reads a video; None for one that lies on this machine's disk."""
+        """Return the location of a video that the parent reads; None for a video on the local disk."""
         return None if video.address else self._files.location(VIDEO, video.uri)
 
     def _open_detector(self) -> Callable[[Video], Detector]:
@@ -155,21 +156,21 @@ class _Child:
     def _send_chunks(self, task: UnitTask) -> None:
         if self._detector_for is None:
             self._detector_for = self._open_detector()
-            gc.freeze()  # what is loaded by now stays; collections need not look at it again
+            gc.freeze()  # everything loaded so far stays; garbage collections can skip it
         detector = self._detector_for(task.video)
         open_file = partial(open_source, task.video, {}, self._location(task.video))
         settings = self._settings
         every, compare = settings.detect.every, settings.compare
         for chunk in extract_chunks(task, open_file, settings.decode, detector, every, compare, self._cut):
             send_chunk(self._connection, chunk)
-            del chunk  # 50 MB, or they would be kept while the next one is made
+            del chunk  # frees 50 MB before the next chunk is made
 
 
 def _give_back_memory() -> None:
-    """Free what the last request left, or memory grows by a fifth over some hundred units.
+    """Free the memory of the last request; without this, memory grows by a fifth over a few hundred units.
 
-    PyAV's containers hang in reference cycles, which Python would collect long after, and the
-    allocator keeps what lies between long-lived blocks.
+    PyAV's containers sit in reference cycles, which Python would collect much later, and the
+    allocator keeps free memory between long-lived blocks.
     """
     gc.collect()
     if sys.platform == "linux":
@@ -177,7 +178,7 @@ def _give_back_memory() -> None:
 
 
 def _limit(memory_bytes: int, open_files: int) -> None:
-    # Private writable memory only: address space would count what libraries map and never touch.
+    # Limit private writable memory only: a limit on address space would count memory that libraries map but never use.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     for kind, most in (
         (resource.RLIMIT_CORE, 0),
@@ -187,8 +188,8 @@ def _limit(memory_bytes: int, open_files: int) -> None:
         hard = resource.getrlimit(kind)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (most, most))
-    # No limit of CPU seconds: those of a unit are counted by the parent, which knows when it waits.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    # No limit on CPU time: the parent measures the time of a unit, because it knows when the child waits for data.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -197,13 +198,13 @@ def serve(descriptor: int, memory_bytes: int, level: int) -> None:
     """Serve on a socket until it closes.
 
     Args:
-        descriptor: of the socket.
-        memory_bytes: that this process may have of its own.
-        level: of featray's own log.
+        descriptor: file descriptor of the socket.
+        memory_bytes: limit on this process's private memory.
+        level: log level of featray's logger.
     """
     hide_pandas()
     redact_logs()
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # of pictures that are odd: what cannot be read is accounted for
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd pictures: unreadable ones become rows
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("featray").setLevel(level)
     connection = Connection(descriptor)

@@ -1,8 +1,8 @@
-"""Extract. From a unit to chunks: decode, find faces, cut chips.
+"""Extract. Turn a unit into chunks: decode, find faces, cut chips.
 
-A chunk is what travels to inference as one row: whole frames, up to CHUNK_CHIPS chips, and
-what is known of their faces. Chunks are cut by count alone, so a unit that is done again
-gives the same chunks, and one that breaks off leaves the chunks before it consistent.
+A chunk travels to inference as one row: whole frames, up to CHUNK_CHIPS chips, and the data of
+their faces. Chunks are cut by count alone, so a repeated unit yields the same chunks, and the
+chunks of a unit that breaks off are consistent.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Chunk:
     Attributes:
         part: position among the unit's chunks.
         last: whether it is the unit's last one.
-        chips: uint8 `[m, 256, 256, 3]`, RGB; the same face of frames that repeat has one.
-        faces: table of DETECTED_SCHEMA, `n >= m` rows, each of which says which chip is its own.
-        frames: table of FRAMES_SCHEMA, the sampled frames that these faces are from, and those without.
-        outcome: the unit's account up to here.
+        chips: uint8 `[m, 256, 256, 3]`, RGB; repeated frames share the chip of a face.
+        faces: table of DETECTED_SCHEMA, `n >= m` rows; column `chip` is the position of each face's chip in `chips`.
+        frames: table of FRAMES_SCHEMA, the sampled frames of this chunk, with or without faces.
+        outcome: the unit's outcome up to this chunk.
     """
 
     part: int
@@ -57,14 +57,14 @@ class Chunk:
     outcome: Outcome
 
     def of_faces(self, rows: NDArray[np.intp]) -> Chunk:
-        """Return the chunk with some of its faces only, by their positions in `faces`, each with a chip of its own."""
+        """Return the chunk with only the faces at these positions in `faces`, each with its own chip."""
         faces, place = self.faces.take(rows), self.faces.schema.get_field_index("chip")
         chips = np.ascontiguousarray(self.chips[faces["chip"].to_numpy()])
         return replace(self, chips=chips, faces=faces.set_column(place, "chip", pa.array(range(len(rows)), pa.int32())))
 
 
 def failed_chunk(part: int, outcome: Outcome) -> Chunk:
-    """The last chunk of a unit that ended without one: nothing but the account."""
+    """Return a last chunk with only the outcome, for a unit that ended without one."""
     chips = np.empty((0, CHIP_PX, CHIP_PX, 3), np.uint8)
     return Chunk(part, True, chips, DETECTED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table(), outcome)
 
@@ -72,8 +72,8 @@ def failed_chunk(part: int, outcome: Outcome) -> Chunk:
 class _Collector:
     """Gathers whole frames until their faces fill a chunk.
 
-    Chips are cut into one array, which the system gives memory to as it fills. One by one they would have to be
-    copied together in the end, and lie between frames in the meantime, whose memory then is not given back.
+    Chips are written into one array, which the system backs with memory as it fills. Separate chips would have to be
+    copied together at the end and would fragment the memory of the frames, so that it could not be freed.
     """
 
     def __init__(self, cut: Cutter | None) -> None:
@@ -92,7 +92,7 @@ class _Collector:
         return not self._faces or len(self._faces) + faces <= CHUNK_CHIPS
 
     def add(self, seen: SeenFrame, faces: Faces) -> None:
-        """Add a frame and its faces; they have the chips of the frame before if they and the picture are the same."""
+        """Add a frame and its faces; a frame with the same picture and faces as the previous one reuses its chips."""
         self._frames.append(_frame_row(seen, len(faces)))
         if self._last is not None and self._last[0] is seen.run and _equal(self._last[1], faces):
             of_frame = {"frame_index": seen.frame.index, "pts_us": seen.frame.pts_us, "interpolated": seen.interpolated}
@@ -102,7 +102,7 @@ class _Collector:
         self._last = seen.run, faces
 
     def _cut_chips(self, seen: SeenFrame, faces: Faces) -> None:
-        if len(self._faces) + len(faces) > len(self._chips):  # a frame alone has more faces than a chunk should
+        if len(self._faces) + len(faces) > len(self._chips):  # a single frame has more faces than a chunk
             self._chips = np.empty((len(faces), CHIP_PX, CHIP_PX, 3), np.uint8)
         for chip, row in _cut_faces(seen, faces, self._cutter):
             self._chips[self._cut] = chip
@@ -110,7 +110,7 @@ class _Collector:
             self._cut += 1
 
     def describe_last(self, **looks: bytes | None) -> None:
-        """Add to the row of the frame that was added last what is looked at between this unit and its neighbours."""
+        """Add columns to the last frame's row that are compared with those of the neighbouring units."""
         if self._frames:
             self._frames[-1] |= looks
 
@@ -141,16 +141,16 @@ def extract_chunks(
     compare: bool = True,
     cut: Cutter | None = None,
 ) -> Iterator[Chunk]:
-    """The chunks of a unit; the last one always comes, whatever happens to the video.
+    """Yield the chunks of a unit; a last chunk always comes, even if the video cannot be decoded.
 
     Args:
-        task: which unit; one whose planning failed gives a single chunk with that failure.
+        task: the unit; if its planning failed, it yields one chunk with that failure.
         open_file: opens the video's bytes, as `open_source` does.
-        settings: of decoding.
+        settings: decoding settings.
         detector: finds faces.
         every: `detect.every`.
-        compare: whether to look for frames that repeat; the tables are the same without, but for `frames.repeats`.
-        cut: cuts chips; None for the CPU's way.
+        compare: whether to look for repeated frames; apart from `frames.repeats`, this does not change the tables.
+        cut: cuts chips; None cuts them on the CPU.
     """
     outcome = Outcome(failures=[task.failure] if task.failure else [])
     account = DecodeAccount()
@@ -205,7 +205,7 @@ def _decoded(
     account: DecodeAccount,
     outcome: Outcome,
 ) -> Iterator[Frame]:
-    """The unit's frames; they end where decoding fails, so that the faces of those before it are still found."""
+    """Yield the unit's frames; end where decoding fails, so that faces are still found in the frames before."""
     if task.failure:
         return
     with _noting_failures(task, outcome), open_file() as file:
@@ -219,7 +219,7 @@ def _decoded(
 
 @contextmanager
 def _noting_failures(task: UnitTask, outcome: Outcome, stage: Callable[[], str] = lambda: "decode") -> Iterator[None]:
-    """Turns what may go wrong with a video into failures of the unit, in the stage it is in then."""
+    """Record expected errors about a video as failures of the unit, in the current stage."""
     try:
         yield
     except VideoError as error:
@@ -265,7 +265,7 @@ def _frame_row(seen: SeenFrame, faces: int) -> dict[str, Any]:
     return {
         "frame_index": seen.frame.index,
         "pts_us": seen.frame.pts_us,
-        # In a picture that came out damaged nobody knows whether there was a face.
+        # A damaged picture without a detected face may still have shown one.
         "status": "ok" if faces else "decode_error" if seen.frame.damaged else "no_face",
         "faces": faces,
         "keyframe": seen.frame.keyframe,
@@ -293,7 +293,7 @@ def _so_far(outcome: Outcome, account: DecodeAccount) -> Outcome:
 
 
 class _Clock:
-    """Adds up seconds by stage."""
+    """Adds up the seconds spent in each stage."""
 
     def __init__(self, seconds: dict[str, float]) -> None:
         self._seconds = seconds

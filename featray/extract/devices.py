@@ -1,6 +1,6 @@
-"""Extract. The GPU of a decode worker, which the process that decodes opens before there is work.
+"""Extract. Open the GPU in the decoding process, before its first request.
 
-The worker itself never touches CUDA: it would hold half a gigabyte of the GPU for nothing.
+The decode worker itself never touches CUDA: a context would cost half a gigabyte of GPU memory for nothing.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ from featray.config import DecodeConfig, DetectConfig
 from featray.errors import ModelError, one_line
 
 HEADROOM_GIB: Final = 6
-"""What a decoding process with a GPU may have over `decode.memory_limit_gib`. The limit counts private memory that can
-be written (`RLIMIT_DATA`), not address space, of which CUDA reserves more than there is memory: that is mapped without
-access, or shared with the driver. What counts is torch's own data (1 GB with the detector, measured on a CPU), and that
-of CUDA, its libraries and the driver (some 2 GB by what is known of CUDA processes, not measured on a GPU)."""
+"""Memory that a decoding process with a GPU may use in addition to `decode.memory_limit_gib`. The limit
+(`RLIMIT_DATA`) counts private writable memory, not address space. CUDA reserves more address space than there is
+memory, but maps it without access or shares it with the driver, so it does not count. What counts is torch's data (1 GB
+with the detector, measured on a CPU) and that of CUDA, its libraries and the driver (about 2 GB, as is usual for CUDA
+processes; not measured on a GPU)."""
 
 OPEN_FILES: Final = 1024
-"""In place of 256: the driver opens its devices several times, and an event each."""
+"""Limit on open files, instead of 256: the driver opens each device several times, with an event file each."""
 
 START_SECONDS: Final = 600
-"""For a decoding process to load torch and start CUDA: some ten, or minutes where others keep all processors busy."""
+"""Time limit for loading torch and starting CUDA. It takes about ten seconds, or minutes on a busy machine."""
 
 
 def open_devices(decode: DecodeConfig, detect: DetectConfig) -> object:
-    """Start CUDA in this process and compute something, and open the video decoder, as far as they are wanted.
+    """Start CUDA and the hardware video decoder in this process if the settings ask for them, and test CUDA.
 
     Returns:
-        What has to be kept as long as they are used: without it CUDA might end with a video, and start with the next.
+        An object to keep while they are in use. Without it CUDA might shut down after each video and start again.
 
     Raises:
         FeatrayError: there is no GPU, or it does not work.
@@ -40,7 +41,7 @@ def open_devices(decode: DecodeConfig, detect: DetectConfig) -> object:
         device = open_device()
         try:
             if (torch.ones(2, device=device) + 1).sum().item() != 4:
-                raise ModelError("detect.device: gpu, but the GPU computes wrongly; see what `nvidia-smi` says")
+                raise ModelError("detect.device: gpu, but the GPU computes wrong results; check it with `nvidia-smi`")
         except RuntimeError as error:
             raise ModelError(f"detect.device: gpu, but the GPU does not work ({one_line(error)})") from error
     if decode.hwaccel != "none":

@@ -1,10 +1,10 @@
-"""Extract. A process that has loaded what decoding needs, and forks the children that decode.
+"""Extract. A fork server: it loads the decoding libraries once and forks the decoding processes.
 
-Loading takes a second and a half of a core and 100 MB; a fork takes milliseconds and shares that memory. So a worker
-whose child has crashed goes on at once, and sixteen workers on one machine load everything once. The standard library's
-fork server would run the user's main module again, and hand its environment on, credentials and all.
+Loading takes 1.5 s of a core and 100 MB; a fork takes milliseconds and shares that memory. A worker whose child has
+crashed therefore continues at once, and sixteen workers of one process load everything once. The standard library's
+fork server would run the user's main module again and pass on its environment, including credentials.
 
-The server knows no secrets and reads no video. It ends when the process that started it does, and its children with it.
+The server holds no secrets and reads no video. It ends with the process that started it, and its children end with it.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ from typing import Final, NoReturn, Protocol
 from featray.extract.child import serve
 
 CAN_FORK = sys.platform == "linux"
-"""Elsewhere system libraries do not take a fork without a new program, and each child is started anew."""
+"""On other systems the system libraries do not survive a fork without exec, so each child is a new program."""
 
 _REQUEST: Final = struct.Struct("=qi")
-"""Bytes of memory and level of the log. With it come the child's socket, the one for its status, its output."""
+"""Memory limit in bytes, log level. Descriptors sent with it: the child's socket, its status socket, stdout, stderr."""
 _STATUS: Final = struct.Struct("=i")
 _PR_SET_NAME: Final = 15
 CHILD_NAME: Final = "featray.child"
-"""Of a decoding process, as `top` and `ps -o comm` show it."""
+"""Name of a decoding process in `top` and `ps -o comm`."""
 
 
 class Process(Protocol):
-    """The part of `subprocess.Popen` that is used, also for a child of another process."""
+    """The part of `subprocess.Popen` that featray uses, also for a child of the fork server."""
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
 
     def poll(self) -> int | None:
-        """Return the exit status, negative for a signal; None while it lives."""
+        """Return the exit status, negative for a signal; None while the process runs."""
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return the exit status once it has ended.
+        """Wait for the process to end and return its exit status.
 
         Raises:
-            subprocess.TimeoutExpired: it has not, after so many seconds.
+            subprocess.TimeoutExpired: it has not ended within `timeout` seconds.
         """
 
     def kill(self) -> None:
-        """End it with SIGKILL, if it lives."""
+        """Send SIGKILL if the process is running."""
 
 
 class Forked:
-    """A child of the fork server, which keeps its process id taken until `wait` or `poll` has told of its end."""
+    """A child of the fork server. Its process id is not reused until `wait` or `poll` has reported its end."""
 
     def __init__(self, pid: int, status: socket.socket) -> None:
         self.pid = pid
@@ -91,17 +91,17 @@ class Forked:
                     return None
             told = self._status.recv(_STATUS.size)
             with self._lock:
-                # Without a last word the server itself is gone, and has taken its children along.
+                # A closed socket without a status: the server is gone, and its children were killed with it.
                 self._code = _STATUS.unpack(told)[0] if told else -signal.SIGKILL
                 self._status.close()
         return self._code
 
 
 class ForkServer:
-    """The server as its parent sees it.
+    """The parent's handle on a fork server.
 
     Args:
-        environment: of the server and so of its children.
+        environment: environment variables of the server and its children.
     """
 
     def __init__(self, environment: dict[str, str]) -> None:
@@ -120,7 +120,7 @@ class ForkServer:
         """Start a child that serves on a socket; see `child.serve`.
 
         Raises:
-            OSError: the server is gone, or the system has no room for another process.
+            OSError: the server is gone, or the system refuses another process.
         """
         ours, theirs = socket.socketpair()
         with theirs, self._lock:
@@ -136,11 +136,11 @@ class ForkServer:
         return Forked(pid, ours)
 
     def close(self) -> None:
-        """Fork no more; the server ends with its last child."""
+        """Stop forking; the server ends with its last child."""
         self._socket.close()
 
     def is_alive(self) -> bool:
-        """Return whether it can fork."""
+        """Return whether the server is running."""
         return self._process.poll() is None
 
 
@@ -149,10 +149,12 @@ _current_lock = threading.Lock()
 
 
 def fork_child(environment: dict[str, str], connection: socket.socket, memory_bytes: int, level: int) -> Process:
-    """Start a child, by this process's fork server, which starts with the first one and when `environment` changes.
+    """Start a child through this process's fork server.
+
+    The server starts with the first child, and again if it has ended or `environment` changes.
 
     Raises:
-        OSError: there is no room for another process, or none can be started here.
+        OSError: the system refuses another process.
     """
     global _current
     with _current_lock:
@@ -165,7 +167,7 @@ def fork_child(environment: dict[str, str], connection: socket.socket, memory_by
 
 
 class _Server:
-    """The server itself: one thread, which waits for requests, for deaths, and for the parent's letting go."""
+    """The server: one thread that waits for requests, for children that end, and for the parent to release them."""
 
     def __init__(self, requests: socket.socket) -> None:
         self._requests = requests
@@ -180,7 +182,7 @@ class _Server:
         self._ready.register(self._woken, selectors.EVENT_READ)
 
     def serve(self) -> None:
-        """Fork until nobody is there to ask for it, and then wait until the last child is gone."""
+        """Fork until the parent closes the socket, then wait until the last child is gone."""
         asked = True
         while asked or self._alive or self._dead:
             for key, _ in self._ready.select():
@@ -217,7 +219,7 @@ class _Server:
             return True
         self._alive[pid] = told
         self._ready.register(told, selectors.EVENT_READ, pid)
-        self._tell_of_the_dead()  # it may be one already
+        self._tell_of_the_dead()  # the new child may have died already
         return True
 
     def _be_child(self, connection: int, streams: list[int], memory_bytes: int, level: int) -> NoReturn:
@@ -236,7 +238,7 @@ class _Server:
             ctypes.CDLL(None).prctl(_PR_SET_NAME, CHILD_NAME.encode())
             serve(connection, memory_bytes, level)
             code = 0
-        except BaseException:  # noqa: BLE001 - it must not go on as a server
+        except BaseException:  # noqa: BLE001 - the child must not continue as a server
             traceback.print_exc()
         finally:
             sys.stdout.flush()
@@ -244,7 +246,7 @@ class _Server:
             os._exit(code)
 
     def _tell_of_the_dead(self) -> None:
-        """They are not reaped yet: their process ids stay taken, so that who kills one of them hits nobody else."""
+        """Report children that have ended. They are reaped later, so a kill cannot hit a process that reuses the id."""
         for pid in list(self._alive):
             found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if found is not None:
@@ -252,7 +254,7 @@ class _Server:
                 _send(status, found.si_status if found.si_code == os.CLD_EXITED else -found.si_status)
 
     def _reap(self, pid: int) -> None:
-        """The parent knows of its end, or wants it no more, or is gone itself."""
+        """Reap a child whose status socket the parent closed: it knows of the end, dropped the child, or is gone."""
         status = self._alive.pop(pid, None) or self._dead.pop(pid)
         self._ready.unregister(status)
         status.close()
@@ -261,17 +263,17 @@ class _Server:
 
 
 def _send(status: socket.socket, number: int) -> None:
-    with suppress(OSError):  # the parent is gone, which the next look at this socket tells
+    with suppress(OSError):  # the parent is gone; the next read from this socket reports it
         status.send(_STATUS.pack(number))
 
 
 def main() -> None:
     """Serve on the socket whose number is the argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     import featray.faces.retinaface_mnv1  # noqa: F401 - the default detector, and OpenVINO with it
 
     gc.collect()
-    gc.freeze()  # or collections in a child would copy what they look at
+    gc.freeze()  # or a garbage collection in a child would copy the pages it touches
     _Server(socket.socket(fileno=int(sys.argv[1]))).serve()
 
 

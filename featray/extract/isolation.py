@@ -1,9 +1,9 @@
-"""Extract. Keeping crashes, hangs and memory bombs of native code to the unit that caused them.
+"""Extract. Confine crashes, hangs and memory bombs of native code to the unit that caused them.
 
 A decode worker owns one child process (`child.py`) and asks it to plan videos and to turn
-units into chunks. A child that dies, or takes too long, is replaced; the unit it was on gets
-a failure with a code, after the chunks that had come through. Pools such as multiprocessing's
-or pebble's return one result a task and pickle it whole; a unit gives many chunks of 50 MB.
+units into chunks. A child that dies or takes too long is replaced; its unit gets a failure
+with a code, after the chunks that had arrived. Pools such as multiprocessing's or pebble's
+return one result per task and pickle it whole, but a unit yields many chunks of 50 MB.
 
 The child has no network and no credentials: the parent reads remote videos for it (`wire.py`).
 """
@@ -49,16 +49,16 @@ from featray.store.storage import is_on_disk, locate
 from featray.video.units import WHOLE_VIDEO
 
 _LAST_WORDS_SECONDS: Final = 10
-"""Within which a process ends that has closed its socket."""
+"""Time limit for a process to end after it has closed its socket."""
 
 
 class IsolatedDecoder:
-    """Plans videos and extracts chunks in a child process; what kills the child becomes a failure.
+    """Plans videos and extracts chunks in a child process; the death of the child becomes a failure.
 
-    Until the first request there is no child, and it can be pickled.
+    The child starts with the first request; before that, the decoder can be pickled.
 
     Attributes:
-        settings: for the child; limits are taken from `settings.decode`.
+        settings: settings for the child; limits come from `settings.decode`.
     """
 
     def __init__(self, settings: ChildSettings) -> None:
@@ -71,20 +71,20 @@ class IsolatedDecoder:
 
     @property
     def process_id(self) -> int | None:
-        """Return the child's process id; None while there is no child."""
+        """Return the child's process id, or None if there is no child."""
         return self._process.pid if self._process else None
 
     def open(self) -> None:
-        """Start the child if it needs a GPU, so that what is missing is known before there is work.
+        """Start the child if it needs a GPU, so that problems show before the first request.
 
         Raises:
-            ModelError: it has none that it can use.
+            ModelError: there is no usable GPU.
         """
         if self.settings.needs_gpu and self._process is None:
             self._start()
 
     def plan(self, video: Video) -> VideoPlan:
-        """`plan_video`, isolated; of a sequence here, as only a listing is read for it."""
+        """Run `plan_video` in the child; a sequence is planned in this process, because that only reads a listing."""
         if video.sequence is not None:
             settings = self.settings
             return plan_video(video, settings.decode, settings.storage_options, settings.detect.every)
@@ -97,7 +97,7 @@ class IsolatedDecoder:
             return VideoPlan(None, WHOLE_VIDEO, Failure("plan", error.code, f"{error} while planning"))
 
     def chunks(self, task: UnitTask) -> Iterator[Chunk]:
-        """`extract_chunks`, isolated: the last chunk always comes, with the failure if there was one."""
+        """Run `extract_chunks` in the child; always yields a last chunk, which carries the failure if there was one."""
         outcome, part = Outcome(), 0
         budget = _Budget(self.settings.decode.timeout_seconds)
         try:
@@ -110,7 +110,7 @@ class IsolatedDecoder:
                         max(CHUNK_CHIPS, self.settings.detect.max_faces),
                     )
                     if chunk.part != part:
-                        raise Nonsense("a part that does not follow")
+                        raise Nonsense("a part out of order")
                 outcome, part = chunk.outcome, chunk.part + 1
                 yield chunk
                 if chunk.last:
@@ -119,11 +119,11 @@ class IsolatedDecoder:
             failures = [*outcome.failures, Failure("decode", str(error.code), f"{error} in unit {task.unit.index}")]
             yield failed_chunk(part, replace(outcome, failures=failures))
         except GeneratorExit:
-            self.close()  # chunks that nobody wants any more would be taken for the next unit's
+            self.close()  # or the next unit would receive this unit's remaining chunks
             raise
 
     def kill(self) -> None:
-        """End the child from another thread than the one that waits for it; that one then closes."""
+        """Kill the child, from a thread other than the one that waits for it; the waiting thread then closes."""
         if (process := self._process) is not None:
             process.kill()
 
@@ -149,7 +149,7 @@ class IsolatedDecoder:
             raise self._death() from None
 
     def _for_child(self, request: Video | UnitTask) -> Video | UnitTask:
-        """The request without the address of a remote video, which the parent reads for the child."""
+        """Return the request without a remote video's address, and prepare to read the video for the child."""
         video = request.video if isinstance(request, UnitTask) else request
         if is_on_disk(video.address):
             return request
@@ -165,7 +165,7 @@ class IsolatedDecoder:
 
     @contextmanager
     def _sense(self) -> Iterator[None]:
-        """Around what reads the child's answers: a child that sends what is none is ended."""
+        """End the child and raise VideoError if the block reads an invalid answer."""
         try:
             yield
         except Nonsense as error:
@@ -173,7 +173,7 @@ class IsolatedDecoder:
             raise VideoError(f"the decoder sent {error}", code=ErrorCode.DECODER_CRASHED) from None
 
     def _start(self) -> None:
-        self._timed_out = False  # a timer may have gone off over the child before, just after its last word
+        self._timed_out = False  # the previous child's timer may have fired just after its last message
         ours, theirs = socket.socketpair()
         level = logging.getLogger("featray").getEffectiveLevel()
         headroom_gib = HEADROOM_GIB if self.settings.needs_gpu else 0
@@ -195,23 +195,23 @@ class IsolatedDecoder:
             self._wait_for_gpu(self._connection)
 
     def _wait_for_gpu(self, connection: Connection) -> None:
-        """Read the child's word on its GPU, which it sends before it has met a video.
+        """Wait for the child's message about its GPU, which it sends before it reads any video.
 
         Raises:
-            ModelError: it cannot use it.
+            ModelError: the child cannot use the GPU.
         """
-        problem = f"a decoding process did not start its GPU in {START_SECONDS} s; see what `nvidia-smi` says"
+        problem = f"a decoding process did not start its GPU in {START_SECONDS} s; check it with `nvidia-smi`"
         try:
             if connection.poll(START_SECONDS):
                 problem = connection.recv_bytes(MAX_MESSAGE_BYTES).decode()
         except (EOFError, OSError):
-            problem = f"a decoding process ended as it started its GPU: {self._death()}"
+            problem = f"a decoding process died while starting its GPU: {self._death()}"
         if problem:
             self.close()
             raise ModelError(problem)
 
     def _receive(self, budget: _Budget) -> bytes:
-        """The child's next answer; files are read for it meanwhile. A child that does not send it in time is killed."""
+        """Return the child's next answer and serve its reads until then; kill the child if it takes too long."""
         deadline = time.monotonic() + budget.left_seconds
         with self._waiting(budget) as connection:
             while True:
@@ -221,9 +221,9 @@ class IsolatedDecoder:
                 connection.send_bytes(self._answer(message[1:], deadline))
 
     def _answer(self, message: bytes, deadline: float) -> bytes:
-        """Read a file for the child, until the deadline: a storage may be silent for as long as its client allows.
+        """Read a file for the child, until the deadline: storage may hang for as long as its client's own timeout.
 
-        The read that is left behind ends with that; nobody uses its files any more.
+        An abandoned read ends with that timeout; its files are not used again.
         """
         files, answer = self._files, SimpleQueue[bytes | Exception]()
         threading.Thread(target=_put_answer, args=(files, message, answer), daemon=True).start()
@@ -238,7 +238,7 @@ class IsolatedDecoder:
         return found
 
     def _receive_into(self, budget: _Budget, memory: memoryview) -> None:
-        """Receive bare bytes straight into memory, like `_receive`."""
+        """Receive raw bytes straight into memory, with the time limit of `_receive`."""
         with self._waiting(budget) as connection:
             receive_into(connection, memory)
 
@@ -262,13 +262,13 @@ class IsolatedDecoder:
             self._process.kill()
 
     def _death(self) -> VideoError:
-        """Why the child is gone, as an error; a new one is started for the next request."""
+        """Return the reason why the child died, as an error; the next request starts a new child."""
         assert self._process is not None
         try:
             status = self._process.wait(_LAST_WORDS_SECONDS)
-        except subprocess.TimeoutExpired:  # it lives, and sent a message of no length that can be
+        except subprocess.TimeoutExpired:  # it is alive, but sent a message with an impossible length
             self.close()
-            return VideoError("the decoder sent no message", code=ErrorCode.DECODER_CRASHED)
+            return VideoError("the decoder sent an invalid message", code=ErrorCode.DECODER_CRASHED)
         timed_out, self._timed_out = self._timed_out, False
         waited_for, self._waited_for = self._waited_for, ""
         self.close()
@@ -284,7 +284,7 @@ class IsolatedDecoder:
 def _start_anew(
     environment: dict[str, str], connection: socket.socket, memory_bytes: int, level: int
 ) -> subprocess.Popen[bytes]:
-    """Start a child like `fork_child`, where a process cannot be forked without a new program."""
+    """Start a child as a new program, like `fork_child` but for systems that cannot fork."""
     return subprocess.Popen(
         [sys.executable, "-m", "featray.extract.child", *map(str, (connection.fileno(), memory_bytes, level))],
         pass_fds=[connection.fileno()],
@@ -296,12 +296,12 @@ def _start_anew(
 def _put_answer(files: FilesForChild, message: bytes, answer: SimpleQueue[bytes | Exception]) -> None:
     try:
         answer.put(files.answer(message))
-    except Exception as error:  # noqa: BLE001 - raised by who waits for it
+    except Exception as error:  # noqa: BLE001 - raised in the waiting thread
         answer.put(error)
 
 
 def _import_path() -> str:
-    """PYTHONPATH with this very package first: in a Ray job it lies in the job's working directory."""
+    """Return PYTHONPATH with this package first: in a Ray job the package is in the job's working directory."""
     here = str(Path(__file__).parents[2])
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
 
@@ -314,14 +314,14 @@ _FOR_CHILD_PREFIXES: Final = (
 
 
 def _environment() -> dict[str, str]:
-    """Return what of the environment Python, CUDA and the libraries of numbers need; credentials are no part of it."""
+    """Return the environment variables that Python, CUDA and the numerical libraries need, without credentials."""
     return {
         name: value for name, value in os.environ.items() if name in _FOR_CHILD or name.startswith(_FOR_CHILD_PREFIXES)
     }
 
 
 class _Budget:
-    """Seconds that a unit may still take; only waiting for the child counts."""
+    """The seconds left for a unit; only time spent waiting for the child counts."""
 
     def __init__(self, seconds: float) -> None:
         self.left_seconds = seconds

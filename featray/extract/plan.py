@@ -1,7 +1,7 @@
-"""Extract. From a video to its units: what is to be done, as records that travel and that land.
+"""Extract. Plan a video: read its header and cut it into units.
 
-A `VideoPlan` is made once a video and lands before its units are worked on, so that a
-resumed run cuts the video exactly as the run before it did.
+A `VideoPlan` is made once per video and lands before its units are processed, so that a
+resumed run cuts the video exactly as the previous run did.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from featray.video.scan import scan_packets
 from featray.video.units import WHOLE_VIDEO, Unit, cut_units, needs_scan
 
 MAX_VALUE_BYTES: Final = 1 << 30
-"""Of one row group's column of videos, uncompressed: it is read whole, in the decoding process."""
+"""Uncompressed size limit for the video column of one row group: the decoding process reads it whole."""
 
 
 class Failure(NamedTuple):
@@ -45,13 +45,13 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class VideoPlan:
-    """The plan of a video: its header and its units, or why there is none.
+    """The plan of a video: its header and its units, or the reason why planning failed.
 
     Attributes:
-        header: what the file's header says; None if it could not be opened.
+        header: the file's header; None if it could not be opened.
         units: at least one; a video that cannot be opened has one unit that fails.
-        failure: why it cannot be worked on, else None.
-        bytes_read: fetched from the storage to find that out.
+        failure: why planning failed, else None.
+        bytes_read: bytes fetched from storage for planning.
     """
 
     header: Header | None
@@ -66,13 +66,13 @@ class UnitTask:
 
     Attributes:
         video: which video.
-        work_key: of the video in this release.
+        work_key: work key of the video in this release.
         shard: the output shard that the video belongs to.
         unit: which part of the video.
         units: how many units the video has.
         attempt: counts from 1.
-        failure: set if planning failed: nothing is decoded, the failure lands.
-        landed_parts: parts of this unit that landed in an earlier run; if set, it is complete.
+        failure: set if planning failed; nothing is decoded and the failure lands.
+        landed_parts: number of parts that landed in an earlier run; if set, the unit is complete.
     """
 
     video: Video
@@ -90,7 +90,7 @@ class VideoTask:
     """One video on its way into the pipeline.
 
     Attributes:
-        resume: whether parts of it may have landed already, so that the ledger has to be asked.
+        resume: whether units may have landed already, so that the ledger must be read.
         replaces: the published shard that holds this video's older rows, if there are any.
     """
 
@@ -102,7 +102,7 @@ class VideoTask:
     replaces: str | None = None
 
     def units(self, plan: VideoPlan, landed: dict[int, int]) -> Iterator[UnitTask]:
-        """The unit tasks of the plan; `landed` gives the number of parts of units that are complete."""
+        """Yield the unit tasks of the plan; `landed` maps the index of a complete unit to its number of parts."""
         for unit in plan.units:
             yield UnitTask(
                 video=self.video,
@@ -117,11 +117,11 @@ class VideoTask:
 
 
 Pages = Iterator[list[VideoTask]]
-"""Videos as a listing hands them on, some at a time."""
+"""Videos in batches, as the listing yields them."""
 
 
 class Picture(TypedDict, total=False):
-    """How the frames of a video are stored, as columns of `videos`."""
+    """The stored form of a video's frames, as columns of `videos`."""
 
     width: SmallCount
     height: SmallCount
@@ -135,14 +135,15 @@ class Picture(TypedDict, total=False):
 
 @dataclass
 class Outcome:
-    """The outcome of a unit, final or so far; lands with its last part.
+    """The outcome of a unit, partial or final; lands with its last part.
 
     Attributes:
-        frames_decoded, frames_sampled: counts of the unit.
-        frames_detected: frames that the detector saw: fewer than were sampled with detect.every, and where they repeat.
-        bytes_read: fetched from the storage.
-        picture: of its first frame, and whether any was squared or tone-mapped; empty if none was decoded.
-        failures: what went wrong, in order.
+        frames_decoded, frames_sampled: frame counts of the unit.
+        frames_detected: frames given to the detector; fewer than sampled with detect.every or where frames repeat.
+        bytes_read: bytes fetched from storage.
+        picture: properties of the first frame, and whether any frame was squared or tone-mapped; empty if none was
+            decoded.
+        failures: failures, in the order they happened.
         seconds: time spent, by stage.
     """
 
@@ -156,20 +157,20 @@ class Outcome:
 
 
 def parse_plan(data: bytes) -> VideoPlan:
-    """Return the plan that `records.dump` made JSON of.
+    """Parse a plan that `records.dump` wrote as JSON.
 
     Raises:
-        ValueError: it is damaged, or its units do not follow each other, or its failure has an unknown code.
+        ValueError: it is damaged, its units are not consecutive, or its failure has an unknown code.
     """
     plan = load(VideoPlan, data)
     if not plan.units or [unit.index for unit in plan.units] != list(range(len(plan.units))):
-        raise ValueError("units that do not follow each other")
+        raise ValueError("units are not consecutive")
     check_failures([plan.failure] if plan.failure else [])
     return plan
 
 
 def check_failures(failures: list[Failure]) -> None:
-    """Check failures that were read from elsewhere; ValueError if a code is none of the closed list."""
+    """Raise ValueError if a failure from an untrusted source has a code outside the closed list."""
     if unknown := {failure.code for failure in failures} - set(ErrorCode):
         raise ValueError(f"{len(unknown)} unknown codes")
 
@@ -181,15 +182,15 @@ def plan_video(
     stride: int = 1,
     location: Location | None = None,
 ) -> VideoPlan:
-    """Read a video's header, list its packets if it may be long, and cut it into units.
+    """Read a video's header, scan its packets if it may be long, and cut it into units.
 
-    Never raises for a bad video: the plan then has one unit and says why it fails.
+    Never raises for a bad video: its plan has one unit and the reason for the failure.
 
     Args:
-        video: which one.
-        settings: of decoding.
-        storage_options: to open it with.
-        stride: units meet at sampled frames that are a multiple of this, `detect.every`.
+        video: the video to plan.
+        settings: decoding settings.
+        storage_options: options for opening the video.
+        stride: `detect.every`; units begin at sampled frames whose number is a multiple of it.
         location: as for `open_source`.
     """
     if video.problem:
@@ -225,9 +226,10 @@ def plan_video(
 def open_source(video: Video, storage_options: dict[str, Any], location: Location | None = None) -> Any:
     """Open a video's bytes as a seekable file, or a sequence as a `PictureReader`.
 
-    A storage failure becomes a VideoError about this video.
+    `location`, if given, replaces the video's address: the child reads through its parent, which has network access.
 
-    `location` is where its object is read in place of its address: by the process that may use the network.
+    Raises:
+        VideoError: the storage failed, or the video is too large.
     """
     try:
         location = location or _locate(video, storage_options)

@@ -1,7 +1,7 @@
-"""Extract. What the decoding process may not ask the system for: sockets, programs, and a look into other processes.
+"""Extract. Forbid the decoding process to open sockets, start programs or inspect other processes.
 
-A seccomp filter, which needs no rights and works in containers, where namespaces mostly do not. It holds for the
-process and all its threads until they end. Numbers and layouts: linux/seccomp.h, linux/filter.h, asm/unistd.h.
+This is a seccomp filter: it needs no privileges and works in containers, where namespaces mostly do not. It applies to
+the process and all its threads until they end. Numbers and layouts: linux/seccomp.h, linux/filter.h, asm/unistd.h.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOAD, _IF_EQUAL, _IF_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 _NUMBER_AT, _MACHINE_AT = 0, 4
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000 | 13, 0x80000000  # 13: EACCES
 _X32: Final = 0x40000000
-"""From here on x86 has a second number for each call."""
+"""x86 has a second set of system call numbers from here on."""
 
 
 class _Machine(NamedTuple):
@@ -44,13 +44,13 @@ class _Program(ctypes.Structure):
 
 
 def confine() -> None:
-    """Take from this process, for good, the calls that reach machines and other processes, or start one.
+    """Permanently deny this process the system calls that use the network or other processes, or start a program.
 
-    What is open stays open. Where it cannot be done, a debug line says so.
+    Open files and sockets stay open. If the filter cannot be installed, a debug message says so.
     """
     machine = _MACHINES.get(platform.machine()) if sys.platform == "linux" else None
     if machine is None:
-        _log.debug("the decoding process keeps the network: no filter is known for %s", platform.machine())
+        _log.debug("the decoding process keeps network access: there is no filter for %s", platform.machine())
         return
     code = _filter(machine)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -59,7 +59,7 @@ def confine() -> None:
         ctypes.c_long(machine.seccomp), ctypes.c_ulong(_SET_MODE_FILTER), ctypes.c_ulong(_ALL_THREADS),
         ctypes.byref(program),
     ):  # fmt: skip
-        _log.debug("the decoding process keeps the network: %s", os.strerror(ctypes.get_errno()))
+        _log.debug("the decoding process keeps network access: %s", os.strerror(ctypes.get_errno()))
 
 
 def _filter(machine: _Machine) -> bytes:

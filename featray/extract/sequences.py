@@ -1,6 +1,7 @@
-"""Extract. Sequences of pictures: cut into units, which carry their pictures, and read picture by picture.
+"""Extract. Cut sequences of pictures into units, and read their pictures one by one.
 
-Planning lists the folder or tar again, in the process that may use the network; no picture is opened for it.
+A unit carries the list of its pictures. Planning lists the folder or tar again, in the process with network access; it
+opens no picture.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ from featray.video.stills import MAX_FILE_BYTES
 from featray.video.units import WHOLE_VIDEO, Picture, Sampler, Unit
 
 _CODECS: Final = {".png": "png", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff", ".bmp": "bmp", ".dib": "bmp"}
-"""FFmpeg's names; all other suffixes are JPEG's."""
+"""FFmpeg's codec names; every other suffix is a JPEG."""
 
 
 def cut_sequence(
     video: Video, location: Location, settings: DecodeConfig, stride: int
 ) -> tuple[Header, tuple[Unit, ...]]:
-    """List a sequence's pictures, and cut them into units of at most `unit_frames` that are sampled.
+    """List a sequence's pictures and cut them into units of at most `unit_frames` sampled pictures.
 
     Args:
-        video: which has a `sequence`.
-        location: of its folder or tar.
-        settings: of decoding.
-        stride: units meet at pictures that are a multiple of this among those sampled.
+        video: a video with a `sequence`.
+        location: its folder or tar.
+        settings: decoding settings.
+        stride: units begin at sampled pictures whose number is a multiple of this.
 
     Raises:
-        VideoError: it has no pictures any more, others than were listed, or none that the settings can sample.
+        VideoError: the pictures are gone, changed since they were listed, or cannot be sampled with these settings.
         StorageError: the folder or tar cannot be listed.
     """
     sequence = video.sequence
@@ -49,7 +50,7 @@ def cut_sequence(
         text = f"{video.uri}: its pictures changed after they were listed; run again"
         raise VideoError(text, code=ErrorCode.FETCH_FAILED)
     if not stills:
-        raise VideoError(f"{video.uri}: {problem or 'holds no picture'}", code=ErrorCode.BAD_SHARD)
+        raise VideoError(f"{video.uri}: {problem or 'has no pictures'}", code=ErrorCode.BAD_SHARD)
     ticks, tick = _times(video, len(stills))
     if tick is None and isinstance(settings.sample, FramesPerSecond):
         text = f"{video.uri}: its pictures have no times, which decode.sample fps needs; set input.sequence_fps"
@@ -69,13 +70,13 @@ def cut_sequence(
         duration_us=None if tick is None else round((ticks[-1] - ticks[0] + (not sequence.timed)) * tick * 1_000_000),
         frames_promised=len(stills),
         frames_estimated=len(stills),
-        transfer="iec61966-2-1",  # sRGB, which they are brought to
+        transfer="iec61966-2-1",  # sRGB: pictures are converted to it
     )
     return header, tuple(units)
 
 
 def _times(video: Video, count: int) -> tuple[Sequence[int], Fraction | None]:
-    """When each picture is shown, in ticks, and the seconds of a tick; None if they have no times."""
+    """Return the time of each picture in ticks, and the length of a tick in seconds; None if there are no times."""
     sequence = video.sequence
     assert sequence is not None
     times = read_times(video.extra) if sequence.timed else None
@@ -110,10 +111,10 @@ def _cut(taken: list[Picture], length: int, stride: int, *, unrelated: bool) -> 
 
 
 class PictureReader:
-    """Reads the pictures of a sequence; a context manager, as what it reads is open.
+    """Reads the pictures of a sequence; a context manager, because it keeps a tar open.
 
     Attributes:
-        fetched_bytes: that came from a storage, not from this machine's disk.
+        fetched_bytes: bytes that came from remote storage, not from the local disk.
     """
 
     def __init__(self, video: Video, location: Location) -> None:
@@ -137,7 +138,7 @@ class PictureReader:
         """Return the bytes of a picture.
 
         Raises:
-            VideoError: they are too many, or cannot be read.
+            VideoError: the picture is too large or cannot be read.
         """
         read = self._from_tar if self._in_tar else self._from_folder
         data = checked(picture, read)
@@ -151,13 +152,13 @@ class PictureReader:
         return self._tar.read(picture.size_bytes)
 
     def _from_folder(self, picture: Picture) -> bytes:
-        if picture.name.startswith("/") or ".." in picture.name.split("/"):  # the plan may be somebody else's
-            raise VideoError("is no name of a picture in its folder", code=ErrorCode.BAD_SHARD)
+        if picture.name.startswith("/") or ".." in picture.name.split("/"):  # the plan may be forged
+            raise VideoError("the name points outside the sequence's folder", code=ErrorCode.BAD_SHARD)
         return read_whole(self._location.child(picture.name), picture.size_bytes)
 
 
 def folder_of(location: Location, pattern: str | None) -> Location:
-    """The folder that holds a sequence, without the pattern that chose among its files."""
+    """Return the folder of a sequence, without the pattern that selects its files."""
     if pattern is None:
         return location
     ends = location.path.rpartition("/")[0], location.uri.rpartition("/")[0]
@@ -165,19 +166,19 @@ def folder_of(location: Location, pattern: str | None) -> Location:
 
 
 def read_whole(location: Location, size_bytes: int) -> bytes:
-    """Return the bytes of a file, one more than are allowed at most; its size, if it is known, saves a question."""
+    """Return the bytes of a file, at most one more than allowed; a known size saves a request."""
     with open_ranges(location, size_bytes=size_bytes if size_bytes >= 0 else None, cached=False) as file:
         most = MAX_FILE_BYTES + 1
-        # Python takes as much memory as is asked for, and gives most of it back: 0.1 ms a small picture.
+        # Ask for no more than needed: Python allocates what is asked for, which costs 0.1 ms per small picture.
         data = bytes(file.read(most if size_bytes < 0 else min(size_bytes + 1, most)))
         return data if len(data) <= size_bytes or size_bytes < 0 else data + bytes(file.read(most - len(data)))
 
 
 def checked(picture: Picture, read: Callable[[Picture], bytes]) -> bytes:
-    """Return what `read` gives of a picture, if it may be read.
+    """Return the bytes that `read` gives for a picture.
 
     Raises:
-        VideoError: it has too many bytes, or they cannot be read.
+        VideoError: the picture is too large or cannot be read.
     """
     if picture.problem is not None:
         raise VideoError(picture.problem, code=ErrorCode.BAD_SHARD)
@@ -190,6 +191,6 @@ def checked(picture: Picture, read: Callable[[Picture], bytes]) -> bytes:
         except transport_errors() as error:
             raise VideoError(explain(error), code=unreadable_code(error)) from None
     if max(picture.size_bytes, len(data)) > MAX_FILE_BYTES:
-        text = f"a file of {max(picture.size_bytes, len(data)):,} bytes; {MAX_FILE_BYTES} are read of a picture"
+        text = f"a file of {max(picture.size_bytes, len(data)):,} bytes; the limit for a picture is {MAX_FILE_BYTES:,}"
         raise VideoError(text, code=ErrorCode.TOO_LARGE)
     return data

@@ -1,7 +1,7 @@
-"""Extract. What parent and child say to each other: JSON and bare bytes, checked; the parent unpickles nothing.
+"""Extract. The protocol between parent and child: validated JSON and raw bytes. The parent never unpickles.
 
-The child has met hostile bytes, so all that comes from it is taken for hostile: of bounded size, of the fields that
-are known, with counts that fit each other. It has no network either: the parent reads the video for it, range by range.
+The child has read hostile bytes, so the parent treats its messages as hostile: it checks sizes, field names and the
+consistency of counts. The child has no network: the parent reads the video for it, range by range.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from featray.schema import DETECTED_SCHEMA, FRAMES_SCHEMA
 from featray.store.storage import Location, explain, open_ranges, transport_errors, unreadable_code
 
 VIDEO: Final = "video"
-"""What the child calls the file of the video that it was asked about."""
+"""The child's name for the file of the requested video."""
 
 MAX_MESSAGE_BYTES: Final = 256 << 20
-"""Of a plan, a chunk's rows, or a range of a file."""
+"""Size limit for a plan, for a chunk's rows and for a range of a file."""
 
 READ: Final = b"R"
-"""Begins a message of the child that asks for a range of a file; any other begins with ANSWER."""
+"""First byte of the child's message that asks for a range of a file; all others start with ANSWER."""
 ANSWER: Final = b"A"
 
 _DONE, _FAILED = b"D", b"F"
@@ -45,7 +45,7 @@ _OPTIONS: Final = ("block_size", "cache_type", "size")
 
 
 class Nonsense(Exception):
-    """The child sent what is no answer."""
+    """The child sent an invalid message."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ def send_plan(connection: Connection, plan: VideoPlan) -> None:
 
 
 def read_plan(data: bytes) -> VideoPlan:
-    """The plan that `send_plan` sent. Nonsense if it is none."""
+    """Parse a plan sent by `send_plan`; raise Nonsense if it is invalid."""
     try:
         return parse_plan(data)
     except ValueError as error:
-        raise Nonsense("no plan") from error
+        raise Nonsense("an invalid plan") from error
 
 
 def send_chunk(connection: Connection, chunk: Chunk) -> None:
-    """Send a chunk to the parent; chips as they lie in memory, without a length, which the head tells."""
+    """Send a chunk to the parent. Chips are sent as raw bytes; the head gives their number."""
     connection.send_bytes(ANSWER + dump(_ChunkHead(chunk.part, chunk.last, len(chunk.chips), chunk.outcome)))
     connection.send_bytes(ANSWER + _rows(chunk.faces))
     connection.send_bytes(ANSWER + _rows(chunk.frames))
@@ -80,10 +80,10 @@ def send_chunk(connection: Connection, chunk: Chunk) -> None:
 
 
 def receive_into(connection: Connection, memory: memoryview) -> None:
-    """Fill memory with bare bytes: from the socket straight to where they stay, so that chips are copied once.
+    """Read raw bytes from the socket straight into their final memory, so that chips are copied only once.
 
     Raises:
-        EOFError: the socket closed before that.
+        EOFError: the socket closed before the memory was full.
     """
     while memory:
         count = os.readv(connection.fileno(), [memory])
@@ -93,23 +93,23 @@ def receive_into(connection: Connection, memory: memoryview) -> None:
 
 
 def read_chunk(receive: Callable[[], bytes], receive_into: Callable[[memoryview], None], max_chips: int) -> Chunk:
-    """The chunk that `send_chunk` sent. Nonsense if it is none.
+    """Read a chunk sent by `send_chunk`; raise Nonsense if it is invalid.
 
     Args:
-        receive: gives the next message.
-        receive_into: fills memory with the bare bytes that follow.
-        max_chips: of a chunk, and its faces.
+        receive: returns the next message.
+        receive_into: fills memory with the raw bytes that follow.
+        max_chips: limit on the chips and on the faces of a chunk.
     """
     try:
         head = load(_ChunkHead, receive())
         check_failures(head.outcome.failures)
     except ValueError as error:
-        raise Nonsense("no head of a chunk") from error
+        raise Nonsense("an invalid head of a chunk") from error
     faces, frames = _table(receive(), DETECTED_SCHEMA), _table(receive(), FRAMES_SCHEMA)
     if not 0 <= head.chips <= faces.num_rows <= max_chips:
-        raise Nonsense("a number of chips that cannot be")
+        raise Nonsense("an impossible number of chips")
     if set(faces["chip"].to_pylist()) != set(range(head.chips)):
-        raise Nonsense("chips that are not those of its faces")
+        raise Nonsense("chips that do not match its faces")
     chips = np.empty((head.chips, CHIP_PX, CHIP_PX, 3), np.uint8)
     if head.chips:
         receive_into(chips.data.cast("B"))
@@ -117,7 +117,7 @@ def read_chunk(receive: Callable[[], bytes], receive_into: Callable[[memoryview]
 
 
 def _rows(table: pa.Table) -> bytes:
-    """A table as JSON: unlike Arrow's own format it holds no offsets, and no compression that could be a bomb."""
+    """Return a table as JSON, which unlike Arrow's format has no offsets to forge and no compression bombs."""
     rows = table.to_pylist()
     for name in _binary(table.schema):
         for row in rows:
@@ -134,8 +134,8 @@ def _table(data: bytes, schema: pa.Schema) -> pa.Table:
             for row in rows:
                 row[name] = None if row[name] is None else base64.b64decode(row[name])
         return pa.Table.from_pylist(rows, schema=schema)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # pyarrow's own are of these kinds
-        raise Nonsense("rows that are none") from error
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # pyarrow's errors derive from these
+        raise Nonsense("invalid rows") from error
 
 
 def _binary(schema: pa.Schema) -> list[str]:
@@ -143,19 +143,19 @@ def _binary(schema: pa.Schema) -> list[str]:
 
 
 class Pictures(Protocol):
-    """The pictures of a unit, read in their order."""
+    """The pictures of a unit, read in order."""
 
     def read(self, name: str) -> bytes | None:
-        """Return a picture's bytes, or None if there is none of this name; VideoError if they cannot be read."""
+        """Return a picture's bytes, or None if there is no such picture; VideoError if it cannot be read."""
         ...
 
     def close(self) -> None:
-        """Let go of what is not read yet."""
+        """Cancel the reads that have not started."""
         ...
 
 
 class FilesForChild:
-    """The parent's side of the child's reads: of the files that it was given, and no other."""
+    """The parent's side of the child's reads, limited to the files that the child was given."""
 
     def __init__(self) -> None:
         self._given: dict[str, tuple[Callable[[], Location], int | None]] = {}
@@ -163,18 +163,18 @@ class FilesForChild:
         self._pictures: tuple[str, Pictures] | None = None
 
     def give_pictures(self, name: str, pictures: Pictures) -> None:
-        """Let the child read pictures, as files below `name`, in place of the ones or the file that had this name."""
+        """Let the child read pictures as files below `name`; they replace what had this name before."""
         self._close(name)
         self._given.pop(name, None)
         self._pictures = name, pictures
 
     def give(self, name: str, locate: Callable[[], Location], size_bytes: int | None = None) -> None:
-        """Let the child read a file, in place of the one that had this name."""
+        """Let the child read a file; it replaces the file that had this name before."""
         self._close(name)
         self._given[name] = locate, size_bytes
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close all open files."""
         for name in [*self._open, *([self._pictures[0]] if self._pictures else [])]:
             self._close(name)
 
@@ -186,16 +186,16 @@ class FilesForChild:
             file.close()
 
     def answer(self, message: bytes) -> bytes:
-        """The answer to a child's read. Nonsense if it may not read that."""
+        """Answer a read of the child; raise Nonsense if it may not read that."""
         try:
             start, end = _RANGE.unpack(message[: _RANGE.size])
             name = message[_RANGE.size :].decode()
         except (struct.error, UnicodeDecodeError) as error:
-            raise Nonsense("no range") from error
+            raise Nonsense("an invalid range") from error
         folder, _, picture = name.partition("/")
         is_picture = self._pictures is not None and self._pictures[0] == folder and picture != ""
         if not (is_picture or name in self._given) or not 0 <= end - start <= MAX_MESSAGE_BYTES:
-            raise Nonsense("a file or range that it was not given")
+            raise Nonsense("a read of a file or range that it was not given")
         try:
             return _DONE + (self._read_picture if is_picture else self._read)(picture or name, start, end)
         except VideoError as error:
@@ -204,14 +204,14 @@ class FilesForChild:
             return _failure(unreadable_code(error), str(error))
         except transport_errors() as error:
             return _failure(unreadable_code(error), explain(error), name)
-        except ValueError:  # fsspec's, of a server that gives no ranges
-            return _failure(ErrorCode.FETCH_FAILED, "its server gives no part of it alone", name)
+        except ValueError:  # fsspec's error for a server without range requests
+            return _failure(ErrorCode.FETCH_FAILED, "its server does not support range requests", name)
 
     def _read_picture(self, name: str, start: int, end: int) -> bytes:
         assert self._pictures is not None
         data = self._pictures[1].read(name)
         if data is None:
-            raise Nonsense("a picture that it was not given")
+            raise Nonsense("a read of a picture that it was not given")
         return _SIZE.pack(len(data)) if start == end else data[start:end]
 
     def _read(self, name: str, start: int, end: int) -> bytes:
@@ -230,30 +230,30 @@ def _failure(code: ErrorCode, text: str, name: str | None = None) -> bytes:
 
 
 class ServedFiles(AbstractFileSystem):  # type: ignore[misc]
-    """The child's side: a filesystem of the files that the parent reads for it."""
+    """The child's side: a filesystem with the files that the parent reads for it."""
 
     protocol = "served"
     cachable = False
 
     def __init__(self, connection: Connection) -> None:
         super().__init__()
-        self._connection, self._lock = connection, threading.Lock()  # pyarrow reads in threads of its own
+        self._connection, self._lock = connection, threading.Lock()  # pyarrow reads in its own threads
         self._uris: dict[str, str] = {}
 
     def location(self, name: str, uri: str) -> Location:
-        """A file that the parent has given; `uri` is safe to print."""
+        """Return the location of a file that the parent serves; `uri` must be safe to print."""
         self._uris[name] = uri
         return Location(self, name, uri)
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        """Name, size and type of a file."""
+        """Return name, size and type of a file."""
         return {"name": path, "size": _SIZE.unpack(self.ask(path, 0, 0))[0], "type": "file"}
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> AbstractBufferedFile:
         return _ServedFile(self, path, mode, **{name: options[name] for name in _OPTIONS if name in options})
 
     def ask(self, path: str, start: int, end: int) -> bytes:
-        """Bytes of a file; of an empty range, the packed size. VideoError if the parent cannot read it."""
+        """Return bytes of a file, or its packed size for an empty range; VideoError if the parent cannot read it."""
         with self._lock:
             self._connection.send_bytes(READ + _RANGE.pack(start, end) + path.encode())
             answer = self._connection.recv_bytes()

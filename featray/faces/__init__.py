@@ -1,1 +1,1 @@
-"""Finding faces, cutting chips, following faces over time."""
+"""Find faces, cut chips and track faces over time."""

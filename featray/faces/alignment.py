@@ -1,6 +1,6 @@
-"""Faces. Turning a chip so that its five landmarks lie where an embedder was trained to have them.
+"""Faces. Warp a chip so that its five landmarks lie where an embedder was trained to expect them.
 
-Pure functions. What is warped is the chip, which is there already: the frame never leaves the child that decodes it.
+Pure functions. They warp the chip, not the frame, because the frame never leaves the decoding process.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from featray.names import CHIP_PX
 
 
 def similarity_to(points: NDArray[np.float64], template: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the similarity that takes points closest to a template, as float64 `[2, 3]`.
+    """Return the similarity transform that maps points closest to a template, as float64 `[2, 3]`.
 
     Least squares over rotation, scale and shift, without reflection (Umeyama, PAMI 13, 1991).
 
     Args:
         points: float64 `[5, 2]`, x and y in px.
-        template: float64 `[5, 2]`, in px of the picture that is wanted.
+        template: float64 `[5, 2]`, in px of the resulting picture.
 
     Raises:
         ValueError: all points are the same.
@@ -35,7 +35,7 @@ def similarity_to(points: NDArray[np.float64], template: NDArray[np.float64]) ->
 
 
 def landmarks_in_chip(landmarks5: NDArray[np.float64], square: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return landmarks as positions in a chip, where the middle of its first pixel is (0, 0).
+    """Return landmarks as positions in a chip, where the centre of the first pixel is (0, 0).
 
     Args:
         landmarks5: `[5, 2]`, x and y in frame px.
@@ -52,9 +52,9 @@ def align_chip(
     template: NDArray[np.float64],
     size_px: int,
 ) -> NDArray[np.uint8]:
-    """Return the face of a chip with its landmarks on the template, uint8 `[size_px, size_px, 3]` RGB.
+    """Return a chip's face with its landmarks on the template, uint8 `[size_px, size_px, 3]` RGB.
 
-    Bilinear; beyond the chip its border is repeated.
+    Sampling is bilinear and repeats the chip's border outside it.
 
     Args:
         chip: uint8 `[256, 256, 3]` RGB.

@@ -1,18 +1,18 @@
-"""Faces. `boxes`: faces that were found elsewhere, read from a Parquet or CSV file.
+"""Faces. `boxes`: faces from another detector, read from a Parquet or CSV file.
 
-Columns, one row a face:
+Columns, one row per face:
 
-* `video`: which video: its `video_id`, its URI (a path where it is local; `uri#member` in a shard file), or
-  its file name, where no other video of the input has the same;
+* `video`: the video's `video_id`, its URI (a path if it is local; `uri#member` in a shard file), or its
+  file name if no other video of the input has the same;
 * `frame_index` (position in presentation order) or `pts_us` (must equal the frame's time exactly);
-  where there are both, `frame_index` counts;
+  if both are present, `frame_index` is used;
 * `x1, y1, x2, y2`: px of the upright original frame, with square pixels unless `decode.square_pixels` is off;
-* `score`, optional: in [0, 1]; 1 where it is not given;
+* `score`, optional: in [0, 1]; 1 if absent;
 * `landmarks5`, optional, Parquet only: 10 numbers, x and y of the subject's right eye, left eye, nose tip,
-  right and left mouth corner. Null where they are not given.
+  right and left mouth corner; null if absent.
 
-Only the rows of one video are held. Of a Parquet file only the row groups are read that may hold
-them: sort a large one by `video`. A CSV file is read through for every video.
+Only the rows of one video are in memory. From a Parquet file, only the row groups that may contain them
+are read, so sort a large file by `video`. A CSV file is read in full for every video.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class BoxesFile:
     """The file that `detect.boxes` names.
 
     Raises:
-        ConfigError: from the first use of it, if its name, format, columns or types are wrong.
+        ConfigError: on first use, if its name, format, columns or types are wrong.
         StorageError: it cannot be read.
     """
 
@@ -72,13 +72,13 @@ class BoxesFile:
 
     @property
     def uri(self) -> str:
-        """Where it is; safe to print."""
+        """Return the file's URI, safe to print."""
         return self._location.uri
 
     def sha256(self) -> str:
-        """Return what tells its content apart, 64 hex digits; opens the file first, to find out whether it can be used.
+        """Return a digest of the file's content, 64 hex digits; open the file first to check that it is usable.
 
-        Of its etag and size, where the storage has etags; else of its bytes.
+        The digest covers etag and size if the storage has etags, else the bytes.
         """
         self._open()
         with storage_errors(self.uri):
@@ -93,13 +93,13 @@ class BoxesFile:
                 return digest.hexdigest()
 
     def for_video(self, video: Video) -> BoxesOfVideo:
-        """The detector that serves a video; nothing is read before it meets a frame. The latest one is kept."""
+        """Return the detector for a video; it reads the file at the first frame. The latest detector is cached."""
         if self._latest is None or self._latest[0] != video.video_id:
             self._latest = video.video_id, BoxesOfVideo(self, video, self._settings)
         return self._latest[1]
 
     def rows(self, video: Video) -> pa.Table:
-        """The rows of a video, in the types of `_TYPES`.
+        """Return the rows of a video, with the types of `_TYPES`.
 
         Raises:
             VideoError: they cannot be read.
@@ -121,14 +121,14 @@ class BoxesFile:
             raise VideoError(f"{self.uri}: {explain(error)}", code=unreadable_code(error)) from None
 
     def _one_line(self, error: Exception) -> str:
-        """Pyarrow's text without the path, which may be a signed URL."""
+        """Return pyarrow's message without the path, which may be a signed URL."""
         return " ".join(str(error).replace(self._location.path, self.uri).split())[:300]
 
     def _open(self) -> Any:
         if self._dataset is None:
             suffix = self._location.path[self._location.path.rfind(".") :].lower()
             if suffix not in _FORMATS:
-                raise ConfigError(f"detect.boxes: {self.uri}: is neither .parquet nor .csv by its name")
+                raise ConfigError(f"detect.boxes: {self.uri}: the name must end in .parquet or .csv")
             with storage_errors(self.uri):
                 try:
                     self._dataset = _open_dataset(self._location, _FORMATS[suffix])
@@ -140,7 +140,7 @@ class BoxesFile:
 
 
 class BoxesOfVideo:
-    """`Detector` of one video."""
+    """`Detector` for one video."""
 
     batch_frames = 1
     by_picture = False
@@ -150,10 +150,10 @@ class BoxesOfVideo:
         self._loaded: tuple[str, NDArray[np.int64], Faces] | None = None
 
     def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
-        """The boxes of each frame.
+        """Return the boxes of each frame.
 
         Raises:
-            VideoError: the rows of the video cannot be read, or are malformed.
+            VideoError: the rows of the video cannot be read or are malformed.
         """
         if self._loaded is None:
             self._loaded = self._load()
@@ -162,14 +162,14 @@ class BoxesOfVideo:
         for frame in frames:
             key = frame.index if time == "frame_index" else frame.pts_us
             if key is None:
-                raise self._malformed("rows by pts_us, and its pictures have no times; give frame_index")
+                raise self._malformed("rows by pts_us, but the pictures have no times; give frame_index")
             first, end = np.searchsorted(keys, [key, key + 1])
             part = slice(int(first), min(int(end), int(first) + self._settings.max_faces))
             found.append(Faces(faces.box_xyxy[part], faces.score[part], faces.landmarks5[part]))
         return found
 
     def _load(self) -> tuple[str, NDArray[np.int64], Faces]:
-        """Return what the times are; the time of each box that is good enough, ascending; the boxes in that order."""
+        """Return the name of the time column, the ascending times of the boxes that pass the limits, and the boxes."""
         rows = self._file.rows(self._video)
         time = next(name for name in _TIMES if name in rows.column_names)
         if rows[time].null_count or any(rows[name].null_count for name in _CORNERS):
@@ -200,11 +200,11 @@ class BoxesOfVideo:
         return landmarks.reshape(-1, 5, 2)
 
     def _malformed(self, what: str) -> VideoError:
-        return VideoError(f"{self._file.uri}: has {what}, for {self._video.uri}", code=ErrorCode.BAD_BOXES)
+        return VideoError(f"{self._file.uri}: has {what} for {self._video.uri}", code=ErrorCode.BAD_BOXES)
 
 
 def _open_dataset(location: Location, kind: str) -> Any:
-    """The file as a pyarrow dataset whose columns are those we know, in our types."""
+    """Open the file as a pyarrow dataset with the known columns, in our types."""
     import pyarrow.csv
     import pyarrow.dataset as ds
     from pyarrow.fs import FSSpecHandler, PyFileSystem
@@ -215,29 +215,29 @@ def _open_dataset(location: Location, kind: str) -> Any:
     else:
         form = ds.ParquetFileFormat()
     files = PyFileSystem(FSSpecHandler(location.fs))
-    # A file, not a listing of folders: what is not there is an error at once.
+    # Fails at once if the file does not exist.
     location.fs.info(location.path)
     schema = _our_schema(form.inspect(location.path, files), location.uri)
     return ds.FileSystemDataset.from_paths([location.path], schema=schema, format=form, filesystem=files)
 
 
 def _our_schema(found: pa.Schema, uri: str) -> pa.Schema:
-    """The columns that we know, in our types.
+    """Return the schema of the known columns, in our types.
 
     Raises:
-        ConfigError: a column is missing or has a type that cannot be taken for ours.
+        ConfigError: a column is missing or cannot be converted to our type.
     """
     names = set(found.names)
     missing = [name for name in ("video", *_CORNERS) if name not in names]
     if missing:
         raise ConfigError(f"detect.boxes: {uri}: has no column {missing[0]}; its columns are {_listed(found.names)}")
     if not names & set(_TIMES):
-        raise ConfigError(f"detect.boxes: {uri}: has neither frame_index nor pts_us; one of them is needed")
+        raise ConfigError(f"detect.boxes: {uri}: has neither frame_index nor pts_us; add one of them")
     for name in _TYPES:
         nothing_given = name in ("score", _LANDMARKS) and name in names and pa.types.is_null(found.field(name).type)
         if name in names and not nothing_given and not _fits(found.field(name).type, _TYPES[name]):
             raise ConfigError(
-                f"detect.boxes: {uri}: column {name} is {found.field(name).type}, not {_TYPES[name]} or the like"
+                f"detect.boxes: {uri}: column {name} is {found.field(name).type}, not {_TYPES[name]} or similar"
             )
     return pa.schema([(name, type_) for name, type_ in _TYPES.items() if name in names])
 
@@ -250,13 +250,13 @@ def _fits(found: pa.DataType, ours: pa.DataType) -> bool:
     if types.is_list(ours):
         is_list = types.is_list(found) or types.is_large_list(found) or types.is_fixed_size_list(found)
         return bool(is_list and types.is_floating(found.value_type))
-    # Unsigned 64-bit numbers may be too large for ours.
+    # Unsigned 64-bit numbers may not fit in int64.
     is_whole = types.is_integer(found) and not types.is_uint64(found)
     return bool(is_whole or (types.is_floating(ours) and types.is_floating(found)))
 
 
 def _names(video: Video) -> list[str]:
-    """Return what a row may call a video."""
+    """Return the values of column `video` that refer to a video."""
     whole = video.uri if video.member is None else f"{video.uri}#{video.member}"
     name = (video.member or video.uri).rsplit("/", 1)[-1]
     names = [video.video_id, whole, name]

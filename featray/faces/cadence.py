@@ -1,9 +1,9 @@
-"""Faces. Which faces get an embedding: by time, by what happens in the frame, and by how well the face is seen.
+"""Faces. Select the faces that get an embedding: by time, by changes in the frame, and by the quality of the face.
 
 What must stay true: the rows of `embeddings` do not depend on how a video was cut into units and chunks. Whether a
-frame is taken follows from it and the sampled frame before it alone. A worker that sees a part of a video takes the
-part's first frame as well, so that it takes all that count; as the video is published, frame by frame from its start,
-the others are left out again. All functions are pure.
+frame is taken depends only on that frame and the sampled frame before it. A worker that sees part of a video also takes
+the part's first frame, so it takes every frame that counts; publishing walks the whole video from its start and drops
+the surplus. All functions are pure.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from featray.config_identify import IdentifyConfig
 
 FULL_FACE_PX = 112.0
-"""A face of this size and more shows all that an embedder takes."""
+"""Faces of this size or larger have all the detail that an embedder uses."""
 
 HALF_SHARPNESS = 20.0
-"""`sharpness` at which a face counts half; clips from the web have 20 to 400."""
+"""`sharpness` at which a face's quality is halved; web clips have 20 to 400."""
 
 
 class Cadence:
-    """Takes frames in the order of presentation, of a whole video or of a part of one.
+    """Selects frames of a video, or of a part of one, in presentation order.
 
     Args:
-        every_us: length of the slots of time, of which the first frame is taken.
+        every_us: length of a time slot; the first frame of each slot is taken.
     """
 
     def __init__(self, every_us: int) -> None:
@@ -34,12 +34,12 @@ class Cadence:
         self._faces = -1
 
     def take(self, pts_us: int | None, faces: int, shot_cut: bool | None) -> bool:
-        """Return whether the next frame's faces count: it begins a slot or a shot, has no time, or shows more faces.
+        """Return whether the next frame is taken: it begins a slot or a shot, has no time, or has more faces.
 
         Args:
-            pts_us: its time; None for a picture without one.
-            faces: how many faces it has.
-            shot_cut: whether it is known to begin a shot.
+            pts_us: time of the frame; None for a picture without one.
+            faces: number of faces.
+            shot_cut: whether the frame is known to begin a shot.
         """
         slot = None if pts_us is None else pts_us // self._every_us
         taken = slot is None or slot != self._slot or bool(shot_cut) or faces > self._faces
@@ -51,8 +51,8 @@ def taken_frames(frames: pa.Table, cadence: Cadence) -> NDArray[np.int64]:
     """Return the `frame_index` of the frames that a cadence takes, ascending.
 
     Args:
-        frames: rows of `frames` in order; the next ones that `cadence` sees.
-        cadence: which is moved on.
+        frames: rows of `frames` in order, following those that `cadence` saw before.
+        cadence: advanced by these frames.
     """
     columns = (frames[name].to_pylist() for name in ("frame_index", "pts_us", "faces", "shot_cut"))
     rows = zip(*columns, strict=True)
@@ -60,10 +60,13 @@ def taken_frames(frames: pa.Table, cadence: Cadence) -> NDArray[np.int64]:
 
 
 def turns(landmarks5: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how far faces are turned, `[n]`: nose tip from the middle of the eyes, along them, in their distances.
+    """Return how far faces are turned, `[n]`.
+
+    The measure is the offset of the nose tip from the midpoint of the eyes, along the line between them, in units of
+    the distance between the eyes.
 
     Args:
-        landmarks5: `[n, 5, 2]`, x and y in px; NaN gives NaN, eyes in one place infinity.
+        landmarks5: `[n, 5, 2]`, x and y in px; NaN gives NaN, coinciding eyes give infinity.
     """
     between = landmarks5[:, 1] - landmarks5[:, 0]
     nose = landmarks5[:, 2] - (landmarks5[:, 0] + landmarks5[:, 1]) / 2
@@ -73,13 +76,13 @@ def turns(landmarks5: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def qualities(faces: pa.Table, settings: IdentifyConfig) -> NDArray[np.float32]:
-    """Return how well faces are seen, `[n]` in [0, 1]; 0 for those that get no embedding.
+    """Return the quality of faces, `[n]` in [0, 1]; 0 for faces that get no embedding.
 
-    The product of size, sharpness, how frontal the face is and how much of it is in the frame.
+    Quality is the product of size, sharpness, frontality and the share of the face inside the frame.
 
     Args:
         faces: rows of DETECTED_SCHEMA.
-        settings: below which of its limits a face gets none.
+        settings: the limits that a face must meet to get an embedding.
     """
     marks = landmarks_of(faces)
     size, sharpness, inside = (faces[n].to_numpy().astype(np.float64) for n in ("face_px", "sharpness", "in_frame"))
@@ -91,6 +94,6 @@ def qualities(faces: pa.Table, settings: IdentifyConfig) -> NDArray[np.float32]:
 
 
 def landmarks_of(faces: pa.Table) -> NDArray[np.float64]:
-    """Return `landmarks5` of rows as `[n, 5, 2]`, x and y in frame px; NaN where there are none."""
+    """Return `landmarks5` of rows as `[n, 5, 2]`, x and y in frame px; NaN if a face has none."""
     given = [one if one is not None else [np.nan] * 10 for one in faces["landmarks5"].to_pylist()]
     return np.array(given, np.float64).reshape(-1, 5, 2)

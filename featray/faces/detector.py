@@ -1,7 +1,7 @@
-"""Faces. What a face detector is: what it is given, and what it answers.
+"""Faces. The interface of face detectors: their input and their output.
 
-Every detector answers in the same frame of reference: pixels of the upright original
-frame, x right, y down, the outer corner of the top-left pixel at (0, 0).
+Every detector returns coordinates in the same frame of reference: pixels of the upright
+original frame, x right, y down, the outer corner of the top-left pixel at (0, 0).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from featray.config import cache_dir
 
-if TYPE_CHECKING:  # so that networks and boxes can be had without PyAV and fsspec
+if TYPE_CHECKING:  # so that this module imports without PyAV and fsspec
     from featray.store.storage import Location
     from featray.video.frame import Frame
 
@@ -30,7 +30,7 @@ class Faces:
         score: float32 `[n]`, in [0, 1].
         landmarks5: float32 `[n, 5, 2]`, px: right eye, left eye, nose tip, right and left
             mouth corner. Right and left are the subject's, so the right eye of a face that
-            looks at the camera lies on the viewer's left. NaN where they are not known.
+            looks at the camera lies on the viewer's left. NaN where unknown.
     """
 
     box_xyxy: NDArray[np.float32]
@@ -42,7 +42,7 @@ class Faces:
 
     @classmethod
     def none(cls) -> Faces:
-        """No face."""
+        """Return an empty set of faces."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32))
 
 
@@ -50,21 +50,21 @@ class Detector(Protocol):
     """Finds the faces of frames.
 
     Attributes:
-        batch_frames: how many frames it likes to be given together; 1 on a CPU, where batches gain nothing.
-        by_picture: whether its answer follows from a frame's picture alone, so that none is asked for twice.
+        batch_frames: preferred number of frames per call; 1 on a CPU, where batches gain nothing.
+        by_picture: whether the answer depends only on a frame's picture, so that a repeated picture is detected once.
     """
 
     batch_frames: int
     by_picture: bool
 
     def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
-        """The faces of each frame; which frames share a call never changes the answer."""
+        """Return the faces of each frame; the answer must not depend on which frames share a call."""
         ...
 
 
 @dataclass(frozen=True)
 class DetectorFile:
-    """A detector's weights on this machine; `revision` is the hub's commit, None for the user's own file."""
+    """A detector's weights on this machine; `revision` is the hub's commit, or None for the user's own file."""
 
     path: Path
     sha256: str
@@ -77,10 +77,10 @@ class DetectorFiles:
     """Where detectors find their files.
 
     Attributes:
-        cache_dir: where `featray models pull` puts weights, and where converted networks are kept.
-        storage_options: for fsspec, to read the file of boxes.
-        boxes: where the file of boxes is read in place of its address: by a process that may use the network.
-        sha256: of the weights that the run was planned with; others are refused. None: whichever are here.
+        cache_dir: folder of pulled weights (`featray models pull`) and converted networks.
+        storage_options: fsspec options for the boxes file.
+        boxes: location that replaces the address of the boxes file, served by a process with network access.
+        sha256: digest of the weights that the run was planned with; others are refused. None accepts any.
     """
 
     cache_dir: Path = field(default_factory=cache_dir)

@@ -1,4 +1,4 @@
-"""Faces. The detectors there are: which is configured, and opening it. Each is loaded only when it is asked for."""
+"""Faces. Open the configured detector. Each detector's module is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 def open_detector(settings: DetectConfig, files: DetectorFiles | None = None) -> Detector:
-    """Load the detector that the settings name; one that serves every video, so not `boxes`.
+    """Load the detector that the settings name, if one instance serves every video (all but `boxes`).
 
     Raises:
-        ConfigError: it needs a package that is not installed.
-        WeightsMissing: its weights were never pulled; nothing is fetched here.
+        ConfigError: it is `boxes`, or needs a package that is not installed.
+        WeightsMissing: its weights were never pulled; this function does not download them.
         ModelError: its weights cannot be used.
     """
     if settings.detector not in _NETWORKS:
-        raise ConfigError(f"detect.detector: {settings.detector} is no network")
+        raise ConfigError(f"detect.detector: {settings.detector} is not a network")
     if settings.device == "gpu":
         return _open_on_gpu(settings, files or DetectorFiles())
     return _NETWORKS[settings.detector](settings, files or DetectorFiles())
 
 
 def detector_for_videos(settings: DetectConfig, files: DetectorFiles) -> Callable[[Video], Detector]:
-    """Load the detector that the settings name; the function gives the one that serves a video.
+    """Load the detector that the settings name, and return a function that gives the detector for a video.
 
     Raises:
         FeatrayError: as `open_detector` does.
@@ -44,7 +44,7 @@ def detector_for_videos(settings: DetectConfig, files: DetectorFiles) -> Callabl
 
 
 def open_cutter(settings: DetectConfig) -> Cutter:
-    """Return what cuts chips, `crop.interpolate` or the same on a GPU.
+    """Return the function that cuts chips: `crop.interpolate`, or its GPU version.
 
     Raises:
         ModelError: there is no GPU.
@@ -57,7 +57,7 @@ def open_cutter(settings: DetectConfig) -> Cutter:
 
 
 def prepare_detector(settings: DetectConfig, files: DetectorFiles) -> None:
-    """Do what has to be done once a machine, before `open_detector` is called in the time of a unit.
+    """Do the slow work that is needed once per machine, so that `open_detector` does not spend a unit's time on it.
 
     Raises:
         FeatrayError: as `open_detector` does.
@@ -70,15 +70,15 @@ def prepare_detector(settings: DetectConfig, files: DetectorFiles) -> None:
 
 
 def detector_sha256(settings: DetectConfig, files: DetectorFiles | None = None) -> str:
-    """Return what tells the detector's weights or boxes apart, 64 hex digits; part of the work key.
+    """Return the digest of the detector's weights or boxes, 64 hex digits; part of the work key.
 
-    It is also where a run finds out, before it starts, that they cannot be used.
+    A run calls this before it starts, so unusable weights or boxes are reported first.
 
     Raises:
-        ConfigError: a package that is not installed; a file of boxes that is malformed.
-        StorageError: a file of boxes that cannot be read.
-        WeightsMissing: weights that were never pulled; nothing is fetched here.
-        ModelError: weights that are not those of the detector.
+        ConfigError: a package is not installed, or the boxes file is malformed.
+        StorageError: the boxes file cannot be read.
+        WeightsMissing: the weights were never pulled; this function does not download them.
+        ModelError: the weights are not those of the detector.
     """
     return _SHA256[settings.detector](settings, files or DetectorFiles())
 
@@ -108,7 +108,7 @@ def _open_retina_face(settings: DetectConfig, files: DetectorFiles) -> Detector:
 
 
 def _planned_weights(settings: DetectConfig, files: DetectorFiles) -> DetectorFile:
-    """The detector's weights; ModelError if they are not those that the run was planned with."""
+    """Return the detector's weights; ModelError if they are not those that the run was planned with."""
     from featray.faces.weights import find_weights
 
     found = find_weights(settings, files.cache_dir)

@@ -1,6 +1,6 @@
-"""Faces. Embedders: networks whose vectors are close for pictures of the same person. One Protocol, chosen by name.
+"""Faces. Embedders: networks that give similar vectors for pictures of the same person. They are chosen by name.
 
-An embedding identifies a person: it is biometric data. Nothing here runs unless `identify.enabled` is set.
+An embedding identifies a person: it is biometric data. No embedder runs unless `identify.enabled` is set.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class Embedder(Protocol):
     """A face embedder; one thread.
 
     Attributes:
-        name: as in `identify.embedder`.
-        sha256: of its weights.
-        width: numbers in an embedding.
+        name: name in `identify.embedder`.
+        sha256: digest of the weights.
+        width: numbers per embedding.
         size_px: side of the aligned picture.
-        template: float64 `[5, 2]`, x and y in px: where the subject's right eye, left eye, nose tip, right and left
-            mouth corner lie in it.
+        template: float64 `[5, 2]`, x and y in px: positions of the subject's right eye, left eye, nose tip, right and
+            left mouth corner in the aligned picture.
     """
 
     name: str
@@ -54,7 +54,7 @@ def open_embedder(name: str) -> Embedder:
 
 
 def embedder_of(config: IdentifyConfig) -> str | None:
-    """Return the sha256 of the embedder's weights, 64 hex digits, part of the work key; None if there is to be none."""
+    """Return the sha256 of the embedder's weights, 64 hex digits, part of the work key; None if it is disabled."""
     return str(_class_of(config.embedder).sha256) if config.enabled else None
 
 
@@ -76,10 +76,10 @@ def embed_chips(
     landmarks5: NDArray[np.float64],
     squares: NDArray[np.float64],
 ) -> NDArray[np.float32]:
-    """Return embeddings `[n, width]` of faces in chips.
+    """Return the embeddings `[n, width]` of faces in chips.
 
     Args:
-        embedder: which one.
+        embedder: the embedder.
         chips: uint8 `[n, 256, 256, 3]` RGB.
         landmarks5: `[n, 5, 2]`, x and y in frame px.
         squares: `[n, 3]`: `crop_x, crop_y, crop_side` in frame px.

@@ -1,9 +1,9 @@
 """Faces. The shipped embedder: the 128-number face recognition ResNet of face-api, through OpenVINO in fp32.
 
-Weights (MIT, from the npm package @vladmandic/face-api 1.7.15) lie beside this file, as bytes with a scale and a
-minimum a tensor; how they were taken out of it is `infra/assets/extract_face_recognition.py`. They go back to
-face-api.js and to dlib's face recognition model, a ResNet with 29 convolutions (after He et al., CVPR 2016). The graph
-is built from the tensors here, so neither torch nor a converted file is needed.
+The weights (MIT, from the npm package @vladmandic/face-api 1.7.15) are in the assets folder, as bytes with a scale and
+a minimum per tensor; `infra/assets/extract_face_recognition.py` extracted them from the package. They derive from
+face-api.js and from dlib's face recognition model, a ResNet with 29 convolutions (after He et al., CVPR 2016). This
+module builds the graph from the tensors, so neither torch nor a converted file is needed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WEIGHTS_SHA256: Final = "74431a4a1114dbeae3773a5df76282bfc16fd1c05f1b855c75bf9aa
 SIZE_PX: Final = 150
 WIDTH: Final = 128
 FACES_PER_INFERENCE: Final = 4
-"""The fixed batch; the last one is padded, so that a face's numbers do not depend on how many came together."""
+"""Fixed batch size; the last batch is padded, so that an embedding does not depend on the number of faces."""
 
 _MEAN_RGB: Final = (122.782, 117.001, 104.298)
 _LAYERS: Final = (
@@ -37,10 +37,10 @@ _LAYERS: Final = (
 )  # fmt: skip
 
 _PADDING: Final = 0.25
-"""Of dlib's aligned faces: so much of the mean face's side is around it."""
+"""Margin around the mean face in dlib's aligned faces, as a share of the mean face's side."""
 
 _MEAN_FACE: Final = ((0.2255, 0.2160), (0.7548, 0.2160), (0.4901, 0.5156), (0.2541, 0.7802), (0.7261, 0.7802))
-"""Where eyes, nose tip and corners of the mouth lie in the mean face to which dlib aligns, as shares of its side."""
+"""Positions of eyes, nose tip and mouth corners in the mean face that dlib aligns to, as shares of its side."""
 
 
 class FaceApiEmbedder:
@@ -72,7 +72,7 @@ class FaceApiEmbedder:
         return unit(self.descriptors(faces))
 
     def descriptors(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the network's own output, `[n, 128]`, which is not of length 1."""
+        """Return the network's raw output, `[n, 128]`, which does not have length 1."""
         found = np.empty((len(faces), WIDTH), np.float32)
         staging = np.zeros((FACES_PER_INFERENCE, SIZE_PX, SIZE_PX, 3), np.uint8)
         for start in range(0, len(faces), FACES_PER_INFERENCE):
@@ -87,7 +87,7 @@ class FaceApiEmbedder:
 
 
 def read_weights() -> dict[str, NDArray[np.float32]]:
-    """Read the tensors by name, as they are in the package: kernels `[height, width, in, out]`.
+    """Return the tensors by name, in the package's layout: kernels `[height, width, in, out]`.
 
     Raises:
         ModelError: the file is damaged.
@@ -108,7 +108,7 @@ def read_weights() -> dict[str, NDArray[np.float32]]:
 
 
 def _graph(ov: Any, tensors: dict[str, NDArray[np.float32]]) -> Any:
-    """The network on the bytes of aligned faces, `[4, 150, 150, 3]` RGB."""
+    """Return the network for aligned faces, uint8 `[4, 150, 150, 3]` RGB."""
     ops = ov.opset13
     faces = ops.parameter([FACES_PER_INFERENCE, SIZE_PX, SIZE_PX, 3], ov.Type.u8)
     centred = ops.subtract(ops.convert(faces, ov.Type.f32), np.array(_MEAN_RGB, np.float32))
@@ -122,7 +122,7 @@ def _graph(ov: Any, tensors: dict[str, NDArray[np.float32]]) -> Any:
 
 
 def _residual(ops: Any, x: Any, tensors: dict[str, NDArray[np.float32]], layer: str) -> Any:
-    """Two convolutions beside a shortcut; a layer that goes down halves the picture and fills up with zeros."""
+    """Add two convolutions with a shortcut; a `down` layer halves the picture and pads with zeros."""
     down = "_down" in layer
     out = ops.relu(_convolution(ops, x, tensors, f"{layer}/conv1", stride=2 if down else 1, pad=0 if down else 1))
     out = _convolution(ops, out, tensors, f"{layer}/conv2", stride=1, pad=1)
@@ -139,12 +139,12 @@ def _shape(x: Any) -> list[int]:
 
 
 def _filled(ops: Any, x: Any, more: list[int]) -> Any:
-    """With so many zeros after the last value along each axis."""
+    """Append `more` zeros along each axis."""
     return ops.pad(x, [0, 0, 0, 0], more, "constant", np.float32(0)) if any(more) else x
 
 
 def _convolution(ops: Any, x: Any, tensors: dict[str, NDArray[np.float32]], name: str, *, stride: int, pad: int) -> Any:
-    """A convolution with its bias; the scale that follows is multiplied into both."""
+    """Add a convolution with its bias; the scale layer that follows is folded into both."""
     scale, shift = tensors[f"{name}/scale/weights"], tensors[f"{name}/scale/biases"]
     kernel = np.ascontiguousarray((tensors[f"{name}/conv/filters"] * scale).transpose(3, 2, 0, 1))
     bias = (tensors[f"{name}/conv/bias"] * scale + shift).reshape(1, -1, 1, 1)

@@ -1,7 +1,7 @@
 """Faces. The shipped detector as a torch module, for GPUs: the network of `retinaface_mnv1.py`, from the same file.
 
-What must stay true: convolutions are made in the order in which the file's graph uses them, which is how its weights
-find them; their names in the file say nothing. Batch norms are folded into them.
+What must stay true: convolutions are created in the order in which the file's graph uses them, because weights are
+assigned by order; their names in the file mean nothing. Batch norms are folded into the convolutions.
 
 Source: Deng et al., "RetinaFace: Single-stage Dense Face Localisation in the Wild", 2019. Format of the file:
 onnx.proto, and Protocol Buffers' wire format.
@@ -38,7 +38,7 @@ def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
 
 
 class _Ssh(nn.Module):
-    """Context at three sizes of view."""
+    """Context module with three receptive fields."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,9 +54,9 @@ class _Ssh(nn.Module):
 
 
 class RetinaFaceMnv1(nn.Module):
-    """From pictures to raw outputs.
+    """Computes raw outputs from pictures.
 
-    Takes `[N, H, W, 3]` uint8 BGR; gives box regressions `[N, A, 4]`, face probabilities `[N, A]` and
+    Takes `[N, H, W, 3]` uint8 BGR; returns box regressions `[N, A, 4]`, face probabilities `[N, A]` and
     landmark regressions `[N, A, 10]`, all float32.
     """
 
@@ -88,16 +88,16 @@ class RetinaFaceMnv1(nn.Module):
 
 
 def load_mnv1(onnx: bytes) -> RetinaFaceMnv1:
-    """The network with the weights of the shipped ONNX file, in eval mode.
+    """Load the network with the weights of the shipped ONNX file, in eval mode.
 
     Raises:
-        ModelError: the file's convolutions are not those of the network.
+        ModelError: the file's convolutions do not match the network.
     """
     network = RetinaFaceMnv1()
     convs = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     stored = list(convolutions(onnx))
     if [tuple(conv.weight.shape) for conv in convs] != [weight.shape for weight, _ in stored]:
-        raise ModelError("the shipped detector's file holds another network; install featray again")
+        raise ModelError("the shipped detector's file has another network; install featray again")
     with torch.no_grad():
         for conv, (weight, bias) in zip(convs, stored, strict=True):
             assert conv.bias is not None
@@ -107,9 +107,9 @@ def load_mnv1(onnx: bytes) -> RetinaFaceMnv1:
 
 
 def convolutions(onnx: bytes) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Yield weight and bias of each convolution of an ONNX file, in the order of its graph; shared ones once.
+    """Yield weight and bias of each convolution of an ONNX file, in graph order; shared ones once.
 
-    Reads what the shipped file has, whose sha256 was checked, and no more of the format: float32, raw and whole.
+    Supports only the part of the format that the shipped file uses (raw float32 tensors); its sha256 was checked.
     """
     graph = _one(onnx, 7)
     tensors = {_one(tensor, 8): _array(tensor) for tensor in _all(graph, 5)}
@@ -138,7 +138,7 @@ def _all(message: bytes, number: int) -> list[bytes]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field of a message; fixed-width ones, which nobody here asks for, as bytes."""
+    """Yield number and value of each field of a message; unused fixed-width fields as bytes."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)

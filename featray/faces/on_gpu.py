@@ -1,15 +1,15 @@
-"""Faces. Detecting faces and cutting chips on a GPU (`detect.device: gpu`), in the process that decodes.
+"""Faces. Detect faces and cut chips on a GPU (`detect.device: gpu`), in the decoding process.
 
-Frames are decoded and converted on the CPU, as ever: to the GPU go the detector's input, and for each face the part
-of the frame that its chip shows; boxes and chips come back. No frame travels between processes.
+Frames are decoded and converted on the CPU. The GPU receives the detector's input and, for each face, the part of the
+frame that its chip shows; it returns boxes and chips. No frame travels between processes.
 
-What must stay true: which frames share a batch changes no number. A picture's numbers hang on the shape of its batch
-alone, since the libraries choose kernels by it, and that shape is one: full batches, filled up with black pictures,
-where every frame is detected, and single frames with `detect.every` above 1, where few are. The order of additions in
-a kernel is the same for each picture of a batch; kernels that add in any order are switched off. Only where memory
-runs out the batch is halved, which moves boxes by rounding (1e-5 px on a CPU).
+What must stay true: results do not depend on which frames share a batch. A picture's results depend only on the shape
+of its batch, because libraries choose kernels by shape, and the shape is constant: full batches, padded with black
+pictures, when every frame is detected; single frames with `detect.every` above 1, where few are. The order of additions
+in a kernel is the same for each picture of a batch; kernels that add in arbitrary order are switched off. If memory
+runs out, the batch is halved, which moves boxes by rounding errors (1e-5 px on a CPU).
 
-Chips are those of `crop.cut_chip` to the bit: one float32 operation a kernel, each rounded as IEEE 754 says.
+Chips equal those of `crop.cut_chip` bit for bit: each kernel does one float32 operation, rounded as in IEEE 754.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 BATCH_FRAMES: Final = {"retinaface-mnv1": 16, "retinaface-r34": 4}
-"""At 640x360 a batch of 16 of the first holds 0.3 GB and has work for every multiprocessor of a large GPU; the second
-sees whole frames, and 4 of 1080p hold 3 GB. Estimated, not measured on a GPU."""
+"""For the first, a batch of 16 at 640x360 takes 0.3 GB and occupies every multiprocessor of a large GPU. The second
+gets whole frames, and 4 of 1080p take 3 GB. These are estimates, not measured on a GPU."""
 
 _SIZES_KEPT: Final = 4
 
 _Taps = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]
 
 Network = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-"""As `RetinaFaceMnv1` and `RetinaFaceR34`."""
+"""The signature of `RetinaFaceMnv1` and `RetinaFaceR34`."""
 
 
 def open_device() -> torch.device:
@@ -66,17 +66,17 @@ class GpuDetector:
         self._settings = settings
         device = open_device()
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-        torch.set_num_threads(1)  # a machine is filled by workers, not by threads of one
+        torch.set_num_threads(1)  # parallelism comes from workers, not from threads
         self.batch_frames = BATCH_FRAMES[settings.detector] if settings.every == 1 else 1
         self._network = BatchedNetwork(_load(settings, weights), device, self.batch_frames)
-        # What CUDA's libraries load at first use is loaded here, before the process is confined and a unit's time runs.
+        # CUDA's libraries load on first use: trigger it before the sandbox closes and a unit's time starts.
         self._network([np.zeros((64, 64, 3), np.uint8)])
 
     def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
-        """The faces of each frame.
+        """Return the faces of each frame.
 
         Raises:
-            ModelError: the GPU fails, or its memory does not hold a single frame.
+            ModelError: the GPU fails, or its memory is too small for a single frame.
         """
         pictures = [self._picture(frame) for frame in frames]
         try:
@@ -94,7 +94,7 @@ class GpuDetector:
         ]
 
     def _picture(self, frame: Frame) -> NDArray[np.uint8]:
-        """Return what the detector sees on a CPU too, to the bit."""
+        """Return the detector's input, bit for bit the same as on a CPU."""
         if self._settings.detector == "retinaface-r34":
             from featray.faces.retinaface_r34 import input_picture
 
@@ -118,9 +118,9 @@ class BatchedNetwork:
     """Runs a RetinaFace on pictures, in batches of one shape.
 
     Args:
-        network: of `[N, H, W, 3]` uint8; is moved to the device.
-        device: CUDA's, or the CPU's in tests.
-        batch_frames: pictures a batch; halved where memory runs out.
+        network: takes `[N, H, W, 3]` uint8; is moved to the device.
+        device: a CUDA device, or the CPU in tests.
+        batch_frames: pictures per batch; halved when memory runs out.
     """
 
     def __init__(self, network: nn.Module, device: torch.device, batch_frames: int) -> None:
@@ -130,10 +130,10 @@ class BatchedNetwork:
         self._staging = lru_cache(_SIZES_KEPT)(self._make_staging)
 
     def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> list[RawOutputs]:
-        """The raw outputs for each picture, uint8 `[H, W, 3]`; those of one size share batches.
+        """Return the raw outputs for each picture, uint8 `[H, W, 3]`; pictures of one size share batches.
 
         Raises:
-            ModelError: memory does not hold a single picture's activations.
+            ModelError: memory is too small for a single picture's activations.
         """
         outputs: dict[int, RawOutputs] = {}
         by_size: dict[tuple[int, ...], list[int]] = {}
@@ -149,7 +149,9 @@ class BatchedNetwork:
                     if not lacks_memory(error):
                         raise
                     if self.batch_frames == 1:
-                        raise ModelError("the GPU's memory does not hold the detector and one frame") from error
+                        raise ModelError(
+                            "the GPU's memory is too small for the detector and one frame; set detect.device: cpu"
+                        ) from error
                 else:
                     start += len(batch)
                     continue
@@ -165,7 +167,7 @@ class BatchedNetwork:
         with torch.inference_mode():
             loc, score, landmarks = self._network(staging.to(self._device, non_blocking=True))
             flat = torch.cat([loc, score[..., None], landmarks], dim=2)[: len(pictures)].contiguous()
-            # Both copies wait in one queue, and the staging is not written again before they are done.
+            # Both copies are in one stream; staging is not written again until the stream is synchronized.
             found = torch.empty(flat.shape, dtype=torch.float32, pin_memory=self._on_gpu)
             found.copy_(flat, non_blocking=True)
             if self._on_gpu:
@@ -177,20 +179,20 @@ class BatchedNetwork:
 
     def _shrink(self) -> None:
         smaller = self.batch_frames // 2
-        _log.warning("out of GPU memory with %d frames a batch; going on with %d", self.batch_frames, smaller)
+        _log.warning("out of GPU memory with %d frames per batch; continuing with %d", self.batch_frames, smaller)
         self._staging.cache_clear()
         free_unused(self._device)
         self.batch_frames = smaller
 
 
 class GpuCutter:
-    """`crop.interpolate` on a GPU; only the part of the frame that a chip shows goes there."""
+    """`crop.interpolate` on a GPU; only the part of the frame that a chip shows is uploaded."""
 
     def __init__(self, device: torch.device | None = None) -> None:
         self._device = open_device() if device is None else device
 
     def __call__(self, part_rgb: NDArray[Any], sampled: Sampled) -> NDArray[Any]:
-        """Return one chip, `[256, 256, 3]`, of a part of a frame, `[height, width, 3]`, both uint8 or both uint16.
+        """Return one chip, `[256, 256, 3]`, from a part of a frame, `[height, width, 3]`; both uint8 or both uint16.
 
         Raises:
             ModelError: the GPU fails.
@@ -206,13 +208,13 @@ class GpuCutter:
         return chip if part.dtype == np.uint8 else chip.astype(np.uint16)
 
     def _upload(self, part: NDArray[Any]) -> Tensor:
-        """Upload it as float32, in which numbers of 16 bits are exact; torch does little with uint16 itself."""
+        """Upload pixels as float32, which holds 16-bit integers exactly; torch hardly supports uint16."""
         if part.dtype == np.uint8:
             return torch.from_numpy(part).to(self._device).float()
         return (torch.from_numpy(part.view(np.int16)).to(self._device).int() & 0xFFFF).float()
 
     def _mix(self, pixels: Tensor, taps: _Taps, axis: int) -> Tensor:
-        """Interpolate along an axis: `(b - a) * weight + a`, each step a kernel of its own, so that none is fused."""
+        """Interpolate along an axis: `(b - a) * weight + a`, one kernel per step so that none is fused."""
         first, second, weight = (torch.from_numpy(one).to(self._device) for one in taps)
         a, b = pixels.index_select(axis, first), pixels.index_select(axis, second)
         mixed = (b - a).mul_(weight.view((-1, 1, 1) if axis == 0 else (1, -1, 1)))

@@ -1,4 +1,4 @@
-"""Faces. How far boxes overlap, and which belong together by that."""
+"""Faces. Measure the overlap of boxes, and pair boxes by overlap."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def iou_matrix(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Intersection over union of every box of `a` with every box of `b`, float64 `[len(a), len(b)]`."""
+    """Return the intersection over union of every box of `a` with every box of `b`, float64 `[len(a), len(b)]`."""
     a, b = np.asarray(a_xyxy, np.float64)[:, None], np.asarray(b_xyxy, np.float64)[None]
     sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
     intersection = sides[..., 0] * sides[..., 1]
@@ -19,11 +19,11 @@ def iou_matrix(a_xyxy: NDArray[np.floating], b_xyxy: NDArray[np.floating]) -> ND
 
 
 def best_pairs(overlap: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows and columns that belong together, each at most once, so that their overlaps sum to the most."""
-    if min(overlap.shape) <= 1:  # no choice but the largest; scipy is not even loaded where all videos have one face
+    """Return rows and columns paired one to one so that the sum of their overlaps is largest."""
+    if min(overlap.shape) <= 1:  # take the largest; runs whose videos have one face never load scipy
         best = np.array([overlap.argmax()] if overlap.size else [], np.intp)
         return np.divmod(best, max(1, overlap.shape[1]))
-    # Not at the top: loading it takes up to a second of CPU, and each of a run's ten processes would.
+    # Imported late: it costs each of a run's ten processes up to a second of CPU.
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(overlap, maximize=True)

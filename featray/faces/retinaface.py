@@ -1,4 +1,4 @@
-"""Faces. What every RetinaFace shares: priors, decoding of its outputs, non-maximum suppression.
+"""Faces. Code shared by all RetinaFace networks: priors, decoding of the outputs, non-maximum suppression.
 
 Source: Deng et al., "RetinaFace: Single-stage Dense Face Localisation in the Wild", 2019;
 the decoding is that of SSD with variances 0.1 and 0.2.
@@ -25,9 +25,9 @@ _VARIANCE_CENTRE, _VARIANCE_SIZE = 0.1, 0.2
 
 @lru_cache(maxsize=8)
 def priors_px(height_px: int, width_px: int) -> NDArray[np.float32]:
-    """Anchor boxes of an input of this size, float32 `[n, 4]` as (centre x, centre y, width, height) in px.
+    """Return the anchor boxes for an input size, float32 `[n, 4]` as (centre x, centre y, width, height) in px.
 
-    Two square anchors a cell, over `ceil(H/s) x ceil(W/s)` cells for the strides 8, 16, 32, row by row.
+    There are two square anchors per cell, over `ceil(H/s) x ceil(W/s)` cells for the strides 8, 16, 32, row by row.
     """
     levels = []
     for stride_px, sizes_px in _STRIDES_AND_SIZES_PX:
@@ -49,7 +49,7 @@ def decode_outputs(
     frame_wh_px: tuple[int, int],
     settings: DetectConfig,
 ) -> Faces:
-    """From the network's raw outputs for one image to faces in frame pixels.
+    """Convert the network's raw outputs for one image into faces in frame pixels.
 
     Args:
         loc: `[n, 4]` box regressions.
@@ -57,7 +57,7 @@ def decode_outputs(
         landmarks: `[n, 10]` landmark regressions.
         input_hw_px: height and width of the network's input.
         frame_wh_px: width and height of the upright original frame.
-        settings: thresholds: score, overlap, size and number of faces.
+        settings: thresholds for score, overlap, size and number of faces.
     """
     kept = np.flatnonzero(score >= settings.min_score)
     if not kept.size:
@@ -80,10 +80,10 @@ def decode_outputs(
 def non_maximum_suppression(
     boxes_xyxy: NDArray[np.floating], max_iou: float, max_boxes: int | None = None
 ) -> NDArray[np.intp]:
-    """Indices of the boxes that stay, `max_boxes` at most, given boxes in order of preference."""
+    """Return the indices of the boxes to keep, at most `max_boxes`; the boxes are in order of preference."""
     kept: list[int] = []
     left = np.arange(len(boxes_xyxy))
-    # A row at a time: a matrix over the thousands of boxes of a crowd would take gigabytes.
+    # One row at a time: a full matrix over the thousands of boxes of a crowd would take gigabytes.
     while left.size and (max_boxes is None or len(kept) < max_boxes):
         best, left = left[0], left[1:]
         kept.append(int(best))

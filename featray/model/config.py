@@ -1,8 +1,7 @@
-"""Model. The model config that a checkpoint carries: what the network is made of.
+"""Model. The model config in a checkpoint: the structure of the network.
 
-It comes out of a file that strangers can write, so every number is bounded before
-anything is allocated, and a value that this code has no meaning for is an error that
-names the key. Importable without torch.
+The file is untrusted, so every number is bounded before anything is allocated, and an
+unsupported value is an error that names the key. Importable without torch.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from featray.errors import ModelError
 _log = logging.getLogger(__name__)
 
 IMAGE_SIDE_PX: Final = 224
-"""Side of the image that the network sees, in pixels."""
+"""Side of the network's input image, in pixels."""
 
 _TRAINING_ONLY_KEYS: Final = frozenset(
     {
@@ -60,11 +59,11 @@ Degrees = Annotated[float, Field(ge=-360.0, le=360.0)]
 
 
 class CheckpointConfig(BaseModel):
-    """The `config` metadata of a checkpoint; defaults are those of the training code.
+    """The `config` metadata of a checkpoint; the defaults are those of the training code.
 
-    `n_au`, `n_emotion`, `n_blendshape` and `n_mesh` take only the values whose outputs
-    have names (`featray.names`). Angles are degrees, sizes are pixels of the
-    224-pixel image, `gaze_eye_box_frac` is a share of its side.
+    `n_au`, `n_emotion`, `n_blendshape` and `n_mesh` accept only values whose outputs
+    have names (`featray.names`). Angles are in degrees, sizes in pixels of the
+    224-pixel image; `gaze_eye_box_frac` is a share of its side.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
@@ -99,27 +98,27 @@ class CheckpointConfig(BaseModel):
 
     @property
     def backbone_arch(self) -> str:
-        """The architecture alone: timm's name without the tag that says how it was trained."""
+        """Return the architecture: timm's name without the tag for its training."""
         return self.backbone.split(".", 1)[0]
 
     @property
     def backbone_shape(self) -> BackboneShape:
-        """Depths and channels of the backbone. KeyError for a backbone that `config_from_json` would refuse."""
+        """Return depths and channels of the backbone; KeyError for a backbone that `config_from_json` refuses."""
         return BACKBONES[self.backbone_arch]
 
     @property
     def unified_dim(self) -> int:
-        """Length of the feature vector that the emotion and gaze heads share."""
+        """Return the length of the feature vector that the emotion and gaze heads share."""
         return self.backbone_shape.channels[-1] + self.unified_lmk_dim
 
 
 def config_from_mapping(values: dict[str, Any], *, source: str) -> CheckpointConfig:
     """Check a config and return it. `source` names the file in messages.
 
-    Unknown keys are ignored with one logged warning.
+    Unknown keys are ignored, with one warning in the log.
 
     Raises:
-        ModelError: a value that is malformed, out of bounds or not supported; names the key.
+        ModelError: a value is malformed, out of bounds or not supported; the message names the key.
 
     """
     unknown = sorted(set(values) - set(CheckpointConfig.model_fields) - _TRAINING_ONLY_KEYS)
@@ -137,7 +136,7 @@ def config_from_mapping(values: dict[str, Any], *, source: str) -> CheckpointCon
 
 
 def config_from_json(text: str, *, source: str) -> CheckpointConfig:
-    """Parse the JSON of a checkpoint's `config` metadata. Raises ModelError like `config_from_mapping`."""
+    """Parse the JSON of a checkpoint's `config` metadata; raise ModelError like `config_from_mapping`."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -155,7 +154,7 @@ def _check_supported(config: CheckpointConfig, source: str) -> None:
         raise refuse("use_head_v3", "must be true; the head families before v2.3 are not supported")
     if config.backbone_arch not in BACKBONES:
         known = ", ".join(BACKBONES)
-        raise refuse("backbone", f"{config.backbone!r} is not a ConvNeXt-V2 that timm has ({known})")
+        raise refuse("backbone", f"{config.backbone!r} is not one of timm's ConvNeXt-V2 models ({known})")
     if config.gaze_bins and config.gaze_head_frame:
         raise refuse("gaze_bins", "cannot be combined with gaze_head_frame")
     if config.gaze_bin_lo_deg >= config.gaze_bin_hi_deg:

@@ -1,8 +1,8 @@
-"""Model. Conventions: which sign of which raw number a column has. They belong to a checkpoint, and are recorded.
+"""Model. Sign conventions: the signs with which raw angles become columns. They differ by checkpoint and are recorded.
 
-The axes are the same for every checkpoint (the pose head's numbers 0, 1, 2 are pitch, yaw and roll of a rotation
-vector; the gaze head's are yaw and pitch); the signs are not. What a column is meant to say is in `schema.py`; whether
-the signs make it so is what `featray models check` looks at.
+The axes are the same for every checkpoint (numbers 0, 1, 2 of the pose head are pitch, yaw and roll of a rotation
+vector; those of the gaze head are yaw and pitch), but the signs differ. `schema.py` defines the meaning of each column;
+`featray models check` verifies that the signs match it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from featray.config import ModelConfig
 from featray.errors import ConfigError
 
 _RAW: Final = {"pose_pitch": "p0", "pose_roll": "p2", "pose_yaw": "p1", "gaze_yaw": "g0", "gaze_pitch": "g1"}
-"""Number of the pose head (p) or gaze head (g) that a column is made of."""
+"""The number of the pose head (p) or gaze head (g) that each column is computed from."""
 
 
 @dataclass(frozen=True)
 class Conventions:
-    """Signs, +1 or -1, that the network's raw angles are multiplied with.
+    """Signs, +1 or -1, that multiply the network's raw angles.
 
-    `name` is for people; results depend on the signs alone.
+    `name` is for display; results depend only on the signs.
     """
 
     name: str
@@ -34,42 +34,42 @@ class Conventions:
 
     @property
     def signs(self) -> dict[str, int]:
-        """The sign of each column."""
+        """Return the sign of each column."""
         return {column: getattr(self, column) for column in _RAW}
 
     @property
     def formulas(self) -> str:
-        """The signs as `pose_pitch=-p0 ...`, which is what work settings hold."""
+        """Return the signs as `pose_pitch=-p0 ...`, the form used in work settings."""
         return " ".join(f"{column}={'+-'[self.signs[column] < 0]}{raw}" for column, raw in _RAW.items())
 
     @property
     def text(self) -> str:
-        """Name and formulas, as `runs.conventions` holds them; `parse_conventions` reads it."""
+        """Return name and formulas, the form of `runs.conventions`; `parse_conventions` reads it."""
         return f"{self.name}: {self.formulas}"
 
     @property
     def setting(self) -> str | None:
-        """Return what work settings say; None for the signs that every output had before there was a choice."""
+        """Return the value for work settings; None for the signs that were fixed before they could be set."""
         return None if self.signs == NEWEST.signs else self.formulas
 
     def negated(self, *columns: str) -> Conventions:
-        """Return the same with the signs of some columns turned."""
+        """Return a copy with the signs of some columns inverted."""
         turned = {column: -getattr(self, column) for column in columns}
         return replace(self, name=f"{self.name}, {' and '.join(columns)} negated" if columns else self.name, **turned)
 
 
 PYFEAT_2_0: Final = Conventions("py-feat-2.0", pose_pitch=1, pose_roll=-1, pose_yaw=1, gaze_yaw=1, gaze_pitch=1)
-"""Of py-feat 2.0.0 to 2.1.0 (`feat/detector_v2.py` of their wheels): pitch of head and gaze as it comes."""
+"""Signs of py-feat 2.0.0 to 2.1.0 (`feat/detector_v2.py` of their wheels): raw pitch of head and gaze."""
 
 PYFEAT_2_1_2: Final = Conventions("py-feat-2.1.2", pose_pitch=-1, pose_roll=-1, pose_yaw=1, gaze_yaw=1, gaze_pitch=-1)
-"""Of py-feat 2.1.2 to 2.1.5, and of all that featray computed before conventions could be set."""
+"""Signs of py-feat 2.1.2 to 2.1.5, and of all featray results from before conventions could be set."""
 
 NEWEST: Final = PYFEAT_2_1_2
 CONVENTIONS: Final = {known.name: known for known in (PYFEAT_2_1_2, PYFEAT_2_0)}
 
 
 def configured_conventions(config: ModelConfig) -> Conventions | None:
-    """Return what `model.conventions` says; None for `auto`."""
+    """Return the conventions of `model.conventions`; None for `auto`."""
     if config.conventions == "auto":
         return None
     if isinstance(config.conventions, str):
@@ -78,10 +78,10 @@ def configured_conventions(config: ModelConfig) -> Conventions | None:
 
 
 def parse_conventions(text: str | None) -> Conventions:
-    """Read `Conventions.text` from a row of `runs`; None, from a featray that had no choice, is the newest.
+    """Parse `Conventions.text` from a row of `runs`; None, from versions without this setting, gives the newest.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: the text is not valid.
     """
     if text is None:
         return NEWEST
@@ -90,5 +90,5 @@ def parse_conventions(text: str | None) -> Conventions:
     signs = {column: -1 if found.get(column) == "-" else 1 for column in _RAW}
     read = Conventions(name, **signs)
     if read.text != text:
-        raise ConfigError(f"conventions {text[:80]!r}: are none that this version of featray knows")
+        raise ConfigError(f"conventions {text[:80]!r}: unknown to this version of featray")
     return read

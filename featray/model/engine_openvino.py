@@ -1,11 +1,11 @@
-"""Model. The OpenVINO engine: CPUs, without torch once the converted network is in the cache.
+"""Model. The OpenVINO engine for CPUs; it needs no torch once the converted network is in the cache.
 
-Chips run in batches of one small fixed shape, whatever the configured batch size, the last
-one padded: as fast here as large batches, and no kernel is chosen by how many faces happened
-to come together. A row is the same bit for bit whatever its place and neighbours.
+Chips run in batches of one small fixed shape, whatever the configured batch size; the last batch
+is padded. This is as fast on a CPU as large batches, and the choice of kernels does not depend on
+the number of faces. A row is bit for bit the same whatever its position and neighbours.
 
-The cache holds the converted network, not the compiled one: compiling takes as long as
-importing a compiled blob does, and the converted one suits every CPU and both precisions.
+The cache holds the converted network, not the compiled one: compiling takes as long as importing
+a compiled blob, and the converted network suits every CPU and both precisions.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _CODE_FILES: Final = (
 )
 
 CHIPS_PER_INFERENCE: Final = 4
-"""The fixed batch: throughput on one thread is flat from here to 16, and at most 3 chips are padding."""
+"""Fixed batch size: throughput on one thread is flat from 4 to 16, and at most 3 chips are padding."""
 
 
 class OpenVinoEngine:
@@ -83,29 +83,29 @@ class OpenVinoEngine:
         self._streams.stop()
 
     def is_usable(self) -> bool:
-        """Return whether it is usable; see `Engine`. A failed request leaves nothing behind."""
+        """See `Engine`. Always true: a failed request leaves no broken state."""
         return True
 
 
 def _fill_type_tables() -> None:
-    """Make OpenVINO fill its tables of types in this thread, before several streams need them at once.
+    """Make OpenVINO fill its type tables in this thread, before several streams need them at once.
 
-    Seen with 2026.4: they are filled by whichever thread asks first. If it lets go of the interpreter's lock meanwhile,
-    and another thread asks then, each waits for the other forever.
+    Seen with 2026.4: the first thread that needs the tables fills them. If it releases the GIL meanwhile and another
+    thread needs them, the two deadlock.
     """
     ov = import_openvino()
     ov.Tensor(np.zeros(1, np.uint8)).element_type.to_dtype()
 
 
 class _Stream:
-    """A request a part, and the memory that they read chips from."""
+    """One inference request per part, and the staging memory for chips."""
 
     def __init__(self, parts: list[Any]) -> None:
         self._requests = [part.create_infer_request() for part in parts]
         self._staging = np.zeros(tuple(parts[0].input(0).shape), np.uint8)
 
     def __call__(self, chips: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run a batch, padded to the fixed size; a row a chip."""
+        """Run a batch, padded to the fixed size; return one row per chip."""
         self._staging[: len(chips)] = chips
         arrays: list[Any] = [self._staging]
         try:
@@ -119,12 +119,12 @@ class _Stream:
 
 
 def open_openvino(checkpoint: Checkpoint, settings: EngineSettings) -> OpenVinoEngine:
-    """Open the OpenVINO engine; converts the network first where the cache does not hold it.
+    """Open the OpenVINO engine; convert the network first if it is not in the cache.
 
-    In bf16 only the trunk runs in bfloat16, as in the torch engine.
+    With bf16 only the trunk runs in bfloat16, as in the torch engine.
 
     Raises:
-        ConfigError: bf16 on a CPU that has none.
+        ConfigError: bf16 on a CPU without bf16 instructions.
         ModelError: the network cannot be converted or compiled.
     """
     try:
@@ -135,7 +135,7 @@ def open_openvino(checkpoint: Checkpoint, settings: EngineSettings) -> OpenVinoE
 
 
 def compile_parts(checkpoint: Checkpoint, settings: EngineSettings) -> list[Any]:
-    """Compile trunk and heads; RuntimeError where OpenVINO cannot."""
+    """Compile trunk and heads; RuntimeError if OpenVINO cannot."""
     ov = import_openvino()
     core = ov.Core()
     is_bf16 = settings.precision == "bf16"
@@ -177,7 +177,7 @@ def ir_key(checkpoint: Checkpoint, *, recipe: str, batch: int, openvino_version:
 
 
 def _convert(ov: ModuleType, checkpoint: Checkpoint, settings: EngineSettings, folder: Path) -> None:
-    """Convert trunk and heads and save them in `folder`. The only place here that needs torch."""
+    """Convert trunk and heads and save them in `folder`. Only this function of the engine needs torch."""
     import torch
 
     from featray.model.network import ChipTrunk, FlatHeads, load_network
@@ -191,7 +191,7 @@ def _convert(ov: ModuleType, checkpoint: Checkpoint, settings: EngineSettings, f
     for part, module in zip(_PARTS, modules, strict=True):
         with torch.no_grad():
             model = ov.convert_model(torch.export.export(module.eval(), tuple(inputs)))
-        # Conversion forgets the batch size.
+        # Conversion drops the batch size.
         for port, example in zip(model.inputs, inputs, strict=True):
             port.get_node().set_partial_shape(ov.PartialShape(list(example.shape)))
         model.validate_nodes_and_infer_types()

@@ -1,9 +1,9 @@
-"""Model. The torch engine: GPUs, and CPUs where OpenVINO is not installed.
+"""Model. The torch engine: for GPUs, and for CPUs if OpenVINO is not installed.
 
-Rows do not depend on their batch. On a CPU, where every batch has one fixed shape, a row
-moves by 2e-6 at most with its place. On a GPU the libraries pick kernels by batch shape,
-of which there are few: expect 1e-5 in fp32, and a part of bf16's own error in bf16. Chips
-travel through pinned memory; running out of GPU memory halves the batch and goes on.
+Rows do not depend on their batch. On a CPU every batch has the same shape, and a row varies
+by at most 2e-6 with its position. On a GPU the libraries choose kernels by batch shape, of
+which there are few: expect 1e-5 in fp32, and a fraction of the error of bf16 in bf16. Chips
+travel through pinned memory. If GPU memory runs out, the batch is halved.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from featray.names import CHIP_PX
 _log = logging.getLogger(__name__)
 
 _CPU_BATCH: Final = 4
-"""The fixed batch on a CPU, whatever the configured one: larger ones fall out of the caches (15 % slower)."""
+"""Fixed batch size on a CPU, whatever the configured one: larger batches exceed the caches (15 % slower)."""
 
 _SMALLEST_BUCKET: Final = 8
 
@@ -61,7 +61,7 @@ class TorchEngine:
         """Run the network on chips `[N, 256, 256, 3]` uint8 RGB, any N >= 0.
 
         Raises:
-            ModelError: the GPU's memory does not hold a single chip's activations.
+            ModelError: the GPU's memory is too small for a single chip's activations.
 
         """
         check_chips(chips)
@@ -72,7 +72,7 @@ class TorchEngine:
             lane(chips[start : start + stride], flat[start : start + stride])
 
         self._streams.run(run, range(0, len(chips), stride))
-        # Copied, so that results which live on do not keep pinned memory.
+        # Copied, so that results do not keep pinned memory alive.
         return split_flat(flat.numpy().copy() if self._on_gpu else flat.numpy(), self._config)
 
     def stop(self) -> None:
@@ -80,7 +80,7 @@ class TorchEngine:
         self._streams.stop()
 
     def is_usable(self) -> bool:
-        """Return whether it is usable; see `Engine`. A small sum is tried on the device."""
+        """See `Engine`. Computes a small sum on the device."""
         try:
             return bool((torch.ones(2, device=self._torch_device) + 1).sum().item() == 4)
         except RuntimeError:
@@ -88,7 +88,7 @@ class TorchEngine:
 
 
 class _Lane:
-    """Runs batches one after the other on one device: a CPU thread's, or a GPU's, where copies overlap with them."""
+    """Runs batches one after the other, on a CPU thread or on a GPU, where copies overlap with computation."""
 
     def __init__(self, trunk: ChipTrunk, heads: FlatHeads, device: torch.device, batch_size: int) -> None:
         self._trunk, self._heads, self._device = trunk, heads, device
@@ -97,8 +97,8 @@ class _Lane:
         self._set_batch_size(batch_size)
 
     def __call__(self, chips: NDArray[np.uint8], flat: Tensor) -> None:
-        """Fill the rows of `flat`, one a chip; ModelError if memory does not hold one chip."""
-        with torch.inference_mode():  # holds for the thread that enters it
+        """Fill the rows of `flat`, one per chip; ModelError if memory is too small for one chip."""
+        with torch.inference_mode():  # applies to the current thread only
             start = 0
             while start < len(chips):
                 count = min(self._batch_size, len(chips) - start)
@@ -108,7 +108,10 @@ class _Lane:
                     if not lacks_memory(error):
                         raise
                     if self._batch_size == 1:
-                        raise ModelError("the GPU's memory does not hold the network and one chip") from error
+                        raise ModelError(
+                            "the GPU's memory is too small for the network and one chip; free GPU memory, or set "
+                            "cluster.gpus_per_worker: 0"
+                        ) from error
                 else:
                     start += count
                     continue
@@ -117,7 +120,7 @@ class _Lane:
                 torch.cuda.current_stream(self._device).synchronize()
 
     def _run(self, chips: NDArray[np.uint8], flat: Tensor) -> None:
-        """One batch. On a GPU everything is queued; the copy of the next batch overlaps with it."""
+        """Run one batch. On a GPU everything is queued, and the copy of the next batch overlaps with it."""
         count = len(chips)
         slot = self._turn = 1 - self._turn if self._on_gpu else 0
         if (copied := self._copied[slot]) is not None:
@@ -130,7 +133,7 @@ class _Lane:
         flat.copy_(self._heads(*self._trunk(batch))[:count], non_blocking=True)
 
     def _padded(self, count: int) -> int:
-        """Give the rows that run for `count` chips: all on a CPU; on a GPU a power of two from 8 up."""
+        """Return the number of rows to run for `count` chips: the batch size on a CPU; a power of two >= 8 on a GPU."""
         if not self._on_gpu:
             return self._batch_size
         return min(max(_SMALLEST_BUCKET, 1 << (count - 1).bit_length()), self._batch_size)
@@ -144,7 +147,7 @@ class _Lane:
 
     def _shrink(self) -> None:
         smaller = self._batch_size // 2
-        _log.warning("out of GPU memory with %d chips a batch; going on with %d", self._batch_size, smaller)
+        _log.warning("out of GPU memory with %d chips per batch; continuing with %d", self._batch_size, smaller)
         free_unused(self._device)
         self._set_batch_size(smaller)
 
@@ -152,14 +155,14 @@ class _Lane:
 def open_torch(checkpoint: Checkpoint, settings: EngineSettings) -> TorchEngine:
     """Open the torch engine on the first CUDA device, or on the CPU with `num_threads` threads.
 
-    Sets process-wide torch switches: thread count, and TF32 off, which would cost fp32 its parity.
+    Sets process-wide torch options: the thread count, and TF32 off, because fp32 parity would be lost.
 
     Raises:
-        ConfigError: bf16 on a GPU that has none: what torch does instead is slow.
-        ModelError: a GPU is asked for and torch sees none, or the checkpoint cannot be loaded.
+        ConfigError: bf16 on a GPU without bf16; torch's emulation is slow.
+        ModelError: a GPU is asked for but torch sees none, or the checkpoint cannot be loaded.
 
     """
-    torch.set_num_threads(1)  # a lane each; one operation on several would round in another order
+    torch.set_num_threads(1)  # one thread per lane; an operation on several threads would round in another order
     if not settings.gpu:
         return TorchEngine(checkpoint, settings, torch.device("cpu"))
     device = open_gpu("a GPU is asked for", "set cluster.gpus_per_worker: 0 to run on CPUs")

@@ -1,6 +1,6 @@
-"""Model. Engines: what runs the network on chips. One Protocol, chosen by name, imported when opened.
+"""Model. Engines run the network on chips. They share one Protocol, are chosen by name and imported when opened.
 
-What must stay true: a face's numbers do not depend on the batch size, on its place in a
+What must stay true: a face's results do not depend on the batch size, on its position in a
 batch or on its neighbours, beyond float rounding (each engine states its bound). Opening
 the OpenVINO engine from a warm cache imports no torch.
 """
@@ -38,15 +38,16 @@ _BF16_DEVIATIONS: Final[dict[str, float]] = {
 }
 
 _BF16_GAZE_IN_HEAD_FRAME: Final = 0.35
-"""A gaze that is given in the head's frame turns with the pose, and its angles are near a pole on synthetic weights:
-0.17 at most on the four chips, on 46 of them 0.04 in the mean and 0.58 at most."""
+"""Gaze in the head's frame rotates with the pose, and with synthetic weights its angles are near a pole. The deviation
+is at most 0.17 on the four chips; on 46 chips it is 0.04 on average and 0.58 at most."""
 
 
 def bf16_deviations(config: CheckpointConfig) -> dict[str, float]:
-    """How far bf16 may be from fp32, absolute, on synthetic weights; about twice what is seen on four chips.
+    """Return the accepted absolute deviation of bf16 from fp32 by output, for synthetic weights.
 
-    The raw outputs of these weights are large (the mesh spans +-8 chips, angles several radians),
-    so trained weights, whose meshes lie within one chip, deviate less in absolute terms.
+    The bounds are about twice the deviation measured on four chips. The raw outputs of synthetic weights are
+    large (the mesh spans +-8 chips, angles several radians), so trained weights, whose meshes lie within one
+    chip, deviate less in absolute terms.
     """
     return _BF16_DEVIATIONS | ({"gaze": _BF16_GAZE_IN_HEAD_FRAME} if config.gaze_head_frame else {})
 
@@ -69,17 +70,17 @@ class Engine(Protocol):
         ...
 
     def stop(self) -> None:
-        """End a call that another thread is in, and all later ones, before their next batch: `EngineStopped`."""
+        """Make calls in other threads, and all later calls, raise `EngineStopped` before their next batch."""
         ...
 
     def is_usable(self) -> bool:
-        """Return whether it can still compute after an error: a GPU's context, once broken, is so for the process."""
+        """Return whether the engine still works after an error. A broken CUDA context cannot recover in its process."""
         ...
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Settings of an engine; `cache_dir` None keeps nothing on disk."""
+    """Settings of an engine; with `cache_dir` None nothing is cached on disk."""
 
     precision: str
     recipe: str
@@ -90,12 +91,12 @@ class EngineSettings:
 
 
 def choose(engine: str, precision: str, *, gpu: bool) -> tuple[str, str]:
-    """Engine and precision with `auto` resolved: torch and bf16 on a GPU, else OpenVINO and fp32.
+    """Return engine and precision with `auto` resolved: torch and bf16 on a GPU, else OpenVINO and fp32.
 
-    Imports neither torch nor OpenVINO; torch and fp32 where OpenVINO is not installed.
+    Without OpenVINO installed, a CPU gets torch and fp32. Imports neither torch nor OpenVINO.
 
     Raises:
-        ConfigError: an unknown name, or OpenVINO with a GPU.
+        ConfigError: a name is unknown, or OpenVINO is combined with a GPU.
 
     """
     _check("model.engine", engine, (AUTO, *_ENGINES))
@@ -106,7 +107,7 @@ def choose(engine: str, precision: str, *, gpu: bool) -> tuple[str, str]:
     if gpu and engine == "openvino":
         raise ConfigError(
             "model.engine: 'openvino' runs on CPUs only; use 'torch', or set cluster.gpus_per_worker: 0 "
-            "(over 0, its workers hold GPUs that they do not use)"
+            "(above 0, its workers hold GPUs that they do not use)"
         )
     if precision == AUTO:
         precision = "bf16" if gpu else "fp32"
@@ -131,13 +132,13 @@ def open_engine(
         engine: "auto", "torch" or "openvino".
         precision: "auto", "fp32" or "bf16".
         recipe: how chips become the network's input; see `featray.model.recipes`.
-        batch_size: most chips that are on the device at once. Results do not depend on it.
-        num_threads: CPU threads of the engine, each with a batch of its own.
+        batch_size: maximum number of chips on the device at once. Results do not depend on it.
+        num_threads: CPU threads of the engine; each runs its own batch.
         gpu: run on the process's first CUDA device.
-        cache_dir: where compiled engines are kept between runs.
+        cache_dir: folder that keeps converted networks between runs.
 
     Raises:
-        ConfigError: an unknown name or a size below 1.
+        ConfigError: a name is unknown, or a size is below 1.
         ModelError: the checkpoint cannot be loaded, or there is no such device.
 
     """
@@ -152,7 +153,7 @@ def open_engine(
 
 
 def check_chips(chips: NDArray[np.uint8]) -> None:
-    """ValueError unless chips are `[N, 256, 256, 3]` uint8."""
+    """Raise ValueError unless chips are `[N, 256, 256, 3]` uint8."""
     if chips.dtype != np.uint8 or chips.ndim != 4 or chips.shape[1:] != (CHIP_PX, CHIP_PX, 3):
         raise ValueError(f"chips are {chips.dtype} {list(chips.shape)}, not uint8 [N, 256, 256, 3]")
 

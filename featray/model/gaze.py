@@ -1,4 +1,4 @@
-"""Model. The gaze head in all its published forms, and the eye patches that some of them read."""
+"""Model. The gaze head in all published forms, and the eye patches that some of them use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SMALLEST_ANGLE_RAD = 1e-8
 
 
 def rotation_matrix(rotation_vector: Tensor) -> Tensor:
-    """Rodrigues' formula: rotation vectors `[N, 3]` (rad) to matrices `[N, 3, 3]`."""
+    """Convert rotation vectors `[N, 3]` (rad) to matrices `[N, 3, 3]` with Rodrigues' formula."""
     angle = rotation_vector.norm(dim=1, keepdim=True)
     x, y, z = (rotation_vector / angle.clamp(min=_SMALLEST_ANGLE_RAD)).split(1, dim=1)
     sin, cos = torch.sin(angle), torch.cos(angle)
@@ -30,7 +30,7 @@ def rotation_matrix(rotation_vector: Tensor) -> Tensor:
 
 
 def eye_centers(mesh: Tensor, *, normalized: bool) -> tuple[Tensor, Tensor]:
-    """Centres of both eyes, `[N, 2]` x, y each, in pixels of the 224-pixel image."""
+    """Return the centres of both eyes, each `[N, 2]` as x, y in pixels of the 224-pixel image."""
     scale = float(IMAGE_SIDE_PX) if normalized else 1.0
     first, second = ((mesh[:, a, :2] + mesh[:, b, :2]) * (0.5 * scale) for a, b in _EYE_CORNERS)
     return first, second
@@ -39,9 +39,9 @@ def eye_centers(mesh: Tensor, *, normalized: bool) -> tuple[Tensor, Tensor]:
 class RoiAlign(nn.Module):
     """torchvision's aligned `roi_align` for square boxes of one fixed size, as two matrix products.
 
-    A bilinear sample is separable and so is the mean over a bin's samples: along each axis
-    the patch is a `[size, cells]` matrix times the map. Every backend converts and
-    vectorises that, and it equals torchvision's op (tested against it).
+    Bilinear sampling is separable, and so is the mean over a bin's samples: along each axis
+    the patch is a `[size, cells]` matrix times the map. Every backend can convert and
+    vectorise that, and a test compares it with torchvision's op.
     """
 
     positions: Tensor
@@ -58,14 +58,14 @@ class RoiAlign(nn.Module):
         self.register_buffer("cells", torch.arange(num_cells).float(), persistent=False)
 
     def forward(self, features: Tensor, centers_px: Tensor) -> Tensor:
-        """Features `[N, C, H, H]`, box centres `[N, 2]` in image pixels to patches `[N, C, size, size]`."""
+        """Cut patches `[N, C, size, size]` from features `[N, C, H, H]` at box centres `[N, 2]` in image pixels."""
         along_x = self._weights(centers_px[:, :1])
         along_y = self._weights(centers_px[:, 1:])
         rows = torch.matmul(along_y.unsqueeze(1), features)
         return torch.matmul(rows, along_x.transpose(1, 2).unsqueeze(1))
 
     def _weights(self, center_px: Tensor) -> Tensor:
-        """Bilinear weights `[N, size, cells]` of each bin on each cell of one axis, for `[N, 1]` centres."""
+        """Return the bilinear weights `[N, size, cells]` of each bin on each cell of one axis, for `[N, 1]` centres."""
         start = (center_px - self.half_px) / _C4_STRIDE_PX - 0.5
         position = start.unsqueeze(-1) + self.positions
         inside = ((position >= -1.0) & (position <= float(self.num_cells))).to(position.dtype)
@@ -75,7 +75,7 @@ class RoiAlign(nn.Module):
 
 
 class EyeEncoder(nn.Module):
-    """Encode the stride-16 map around each eye as a vector."""
+    """Encodes the stride-16 map around each eye as a vector."""
 
     def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class EyeEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.gaze_eye_dim)
 
     def forward(self, c4: Tensor, mesh: Tensor) -> tuple[Tensor, Tensor]:
-        """C4 `[N, C, 14, 14]` and the mesh to `[N, gaze_eye_dim]` for each eye."""
+        """Return a vector `[N, gaze_eye_dim]` for each eye, from C4 `[N, C, 14, 14]` and the mesh."""
         first, second = (self._encode(c4, c) for c in eye_centers(mesh, normalized=self.normalized))
         return first, second
 
@@ -108,7 +108,7 @@ class EyeEncoder(nn.Module):
 
 
 class Gaze(nn.Module):
-    """Yaw and pitch of the gaze, `[N, 2]` in radians; signs are the checkpoint's, see `conventions.py`."""
+    """Yaw and pitch of the gaze, `[N, 2]` in radians; signs depend on the checkpoint, see `conventions.py`."""
 
     centers: Tensor
 
@@ -132,7 +132,7 @@ class Gaze(nn.Module):
             self.register_buffer("centers", centers.float(), persistent=False)
 
     def forward(self, unified: Tensor, eyes: tuple[Tensor, ...], pose: Tensor) -> Tensor:
-        """Shared vector `[N, D]`, per-eye vectors (none or two) and pose `[N, 6]` to `[N, 2]`."""
+        """Return `[N, 2]` from the shared vector `[N, D]`, per-eye vectors (none or two) and pose `[N, 6]`."""
         pose_6d = (rotation_matrix(pose[:, :3])[:, :, :2].flatten(1),) if self.pose_6d else ()
         left, right = (torch.cat((unified, *eyes[i : i + 1], *pose_6d), dim=1) for i in (0, 1))
         out = 0.5 * (self._side("left", left) + self._side("right", right))
@@ -157,7 +157,7 @@ def _side_head(inputs: int, hidden: int, outputs: int) -> nn.Module:
 
 
 def _angles_from_head_frame(direction: Tensor, pose: Tensor) -> Tensor:
-    """Turn directions `[N, 3]` in the head's frame into yaw and pitch `[N, 2]` in the camera's."""
+    """Convert directions `[N, 3]` in the head's frame to yaw and pitch `[N, 2]` in the camera's frame."""
     unit = nn.functional.normalize(direction, dim=1)
     rotated = torch.matmul(rotation_matrix(pose[:, :3]), unit.unsqueeze(-1)).squeeze(-1)
     x, y, z = torch.unbind(rotated, dim=1)

@@ -1,6 +1,6 @@
-"""Model. The GPU of this process: whether there is one, how torch computes on it, and how it runs out of memory.
+"""Model. The GPU of this process: open it, detect when it is out of memory, and free its memory.
 
-Torch is imported by the functions, not with the module: a run asks whether it needs a GPU long before it loads any.
+The functions import torch, not the module, because a run uses this module long before it needs torch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import torch
 
 STAND_IN: Final = "FEATRAY_GPU_STAND_IN"
-"""Set to `cpu` in tests, torch's CPU device is taken wherever a GPU is asked for. It shows everything but CUDA itself:
-not its kernels' rounding, its streams, its memory, nor what it asks of the system."""
+"""Environment variable for tests: with `cpu`, torch's CPU device replaces the GPU. This tests everything except CUDA:
+its kernels' rounding, its streams, its memory and its system calls."""
 
 _NO_MEMORY: Final = ("out of memory", "_ALLOC_FAILED")
-"""As in `CUDA error: out of memory` and `CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate`."""
+"""Parts of messages such as `CUDA error: out of memory` and `CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate`."""
 
 
 def has_stand_in() -> bool:
@@ -27,15 +27,15 @@ def has_stand_in() -> bool:
     return os.environ.get(STAND_IN) == "cpu"
 
 
-def open_gpu(setting: str, mend: str) -> torch.device:
-    """Return the first CUDA device that this process may use, with TF32 off, which would cost fp32 its parity.
+def open_gpu(setting: str, fix: str) -> torch.device:
+    """Return the first CUDA device of this process. TF32 is switched off, because fp32 parity would be lost.
 
     Args:
-        setting: that asks for it, for the message.
-        mend: what to set where there is none.
+        setting: the setting that asks for a GPU, for the message.
+        fix: the setting that avoids the GPU, for the message.
 
     Raises:
-        ModelError: torch sees none.
+        ModelError: torch sees no CUDA device.
     """
     import torch
 
@@ -46,7 +46,7 @@ def open_gpu(setting: str, mend: str) -> torch.device:
         shown = "" if visible is None else f" (with CUDA_VISIBLE_DEVICES={visible!r})"
         raise ModelError(
             f"{setting}, but torch {torch.__version__}{shown} sees no CUDA device on {platform.node()}; "
-            f"fix its driver, or {mend}"
+            f"fix its driver, or {fix}"
         )
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -54,14 +54,14 @@ def open_gpu(setting: str, mend: str) -> torch.device:
 
 
 def lacks_memory(error: RuntimeError) -> bool:
-    """Return whether the GPU ran out of memory: the allocator says so by type, the driver, cuBLAS and cuDNN by text."""
+    """Return whether the GPU ran out of memory: by type for torch's allocator, by text for driver, cuBLAS and cuDNN."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in _NO_MEMORY)
 
 
 def free_unused(device: torch.device) -> None:
-    """Give back to the GPU what torch keeps for later, once all that was queued is done."""
+    """Return torch's cached memory to the GPU, after all queued work is done."""
     import torch
 
     if device.type == "cuda":

@@ -1,7 +1,7 @@
 """Model. Heads on pooled features: mesh, pose, blendshapes, the shared vector, emotion.
 
-Module and parameter names are those of the checkpoint. All float32: they cost nothing next
-to the backbone, and angles and coordinates lose digits in bfloat16.
+Module and parameter names are the checkpoint's. All are float32: they are cheap compared
+with the backbone, and angles and coordinates would lose digits in bfloat16.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ class MlpHead(nn.Module):
         )
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """`[N, inputs]` to `[N, outputs]`."""
+        """Map `[N, inputs]` to `[N, outputs]`."""
         out: Tensor = self.mlp(pooled)
         return out
 
 
 def mesh_head(config: CheckpointConfig) -> MlpHead:
-    """`lmk`: pooled features to 478 * 3 coordinates."""
+    """Make `lmk`, which maps pooled features to 478 * 3 coordinates."""
     return MlpHead(config.afg_channels, LANDMARK_HIDDEN, 3 * config.n_mesh)
 
 
 def pose_head(config: CheckpointConfig) -> MlpHead:
-    """`pose`: pooled features to six pose numbers, the first three a rotation vector."""
+    """Make `pose`, which maps pooled features to six pose numbers; the first three are a rotation vector."""
     return MlpHead(config.afg_channels, POSE_HIDDEN, 6)
 
 
 class MeshFusion(nn.Module):
-    """Pooled features beside the mesh's x, y, each normalised by its own LayerNorm."""
+    """Concatenates pooled features and the mesh's x, y, each normalised by its own LayerNorm."""
 
     def __init__(self, pooled_dim: int, landmark_dim: int, config: CheckpointConfig) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class MeshFusion(nn.Module):
         self.norm_lmk = nn.LayerNorm(landmark_dim)
 
     def fuse(self, pooled: Tensor, mesh: Tensor) -> Tensor:
-        """Pooled `[N, C]` and mesh `[N, 478, 3]` as the network gives it, to `[N, C + landmark_dim]`."""
+        """Fuse pooled `[N, C]` and the network's raw mesh `[N, 478, 3]` into `[N, C + landmark_dim]`."""
         mesh_xy = mesh[..., :2].flatten(1) * self.mesh_scale
         return torch.cat((self.norm_bb(pooled), self.norm_lmk(self.proj_lmk(mesh_xy))), dim=1)
 
@@ -65,7 +65,7 @@ class Unified(MeshFusion):
         super().__init__(config.backbone_shape.channels[-1], config.unified_lmk_dim, config)
 
     def forward(self, pooled: Tensor, mesh: Tensor) -> Tensor:
-        """See `MeshFusion.fuse`; `pooled` is of the backbone, before `proj`."""
+        """See `MeshFusion.fuse`; `pooled` comes from the backbone, before `proj`."""
         return self.fuse(pooled, mesh)
 
 
@@ -77,7 +77,7 @@ class MeshBlendshapes(MeshFusion):
         self.mlp = _blendshape_mlp(config.afg_channels + BLENDSHAPE_LANDMARK_DIM, config)
 
     def forward(self, pooled: Tensor, mesh: Tensor) -> Tensor:
-        """Pooled `[N, C]`, mesh `[N, 478, 3]` to 52 values in [0, 1]."""
+        """Map pooled `[N, C]` and mesh `[N, 478, 3]` to 52 values in [0, 1]."""
         return torch.sigmoid(self.mlp(self.fuse(pooled, mesh)))
 
 
@@ -89,7 +89,7 @@ class PlainBlendshapes(nn.Module):
         self.mlp = _blendshape_mlp(config.afg_channels, config)
 
     def forward(self, pooled: Tensor, mesh: Tensor) -> Tensor:
-        """Pooled `[N, C]` to 52 values in [0, 1]; the mesh is not used."""
+        """Map pooled `[N, C]` to 52 values in [0, 1]; the mesh is not used."""
         return torch.sigmoid(self.mlp(pooled))
 
 
@@ -115,6 +115,6 @@ class Emotion(nn.Module):
         self.va_head = nn.Linear(inputs, 2)
 
     def forward(self, unified: Tensor, au: Tensor) -> tuple[Tensor, Tensor]:
-        """Unified `[N, D]`, AUs `[N, n_au]` to softmax `[N, n_emotion]` and `[N, 2]` in [-1, 1]."""
+        """Map unified `[N, D]` and AUs `[N, n_au]` to softmax `[N, n_emotion]` and `[N, 2]` in [-1, 1]."""
         inputs = torch.cat((unified, au), dim=1) if self.reads_au else unified
         return self.cls_head(inputs).softmax(dim=-1), torch.tanh(self.va_head(inputs))

@@ -1,7 +1,7 @@
-"""Model. The published checkpoints as records: what their numbers mean, what they cannot say, what licences rest on.
+"""Model. Records of the published checkpoints: meaning and limits of their outputs, and the basis of their licences.
 
-Every statement carries its source. Where sources disagree the record says which one it follows; `featray models check`
-looks at real faces and has the last word.
+Every statement has its source. If sources disagree, the record says which one it follows; `featray models check`
+decides by looking at real faces.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NOTICES: Final = "py-feat 2.1.5, LICENSES/PYFEAT-V2.md"
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that somebody states about a checkpoint, and where."""
+    """A statement about a checkpoint, with its source."""
 
     says: str
     source: str
@@ -32,17 +32,17 @@ class KnownCheckpoint:
     """A published checkpoint.
 
     Attributes:
-        name: its short form, as in `model.checkpoint: v2.8`.
-        file: in the hub's repository.
+        name: short name, as in `model.checkpoint: v2.8`.
+        file: file in the hub's repository.
         description: one phrase.
         conventions: signs of head pose and gaze.
-        shape: of the synthetic checkpoint that stands in for it in forecasts.
-        own_shape: whether its config is that shape's, so that a file can be recognised by it.
+        shape: variant of the synthetic checkpoint that replaces it in forecasts.
+        own_shape: whether its config equals that variant's, so that a file can be recognised by its config.
         unusable: columns that it does not estimate, with the reason.
-        facts: on what its numbers mean.
-        licence_facts: what the restriction to research rests on.
-        revision, sha256: None where they are not pinned here: they are recorded when the file is first pulled, and
-            later runs are held to the record.
+        facts: the meaning of its outputs.
+        licence_facts: the basis of the restriction to research.
+        revision, sha256: the pinned file; None if not pinned, in which case the first pull records them and later
+            runs must match the record.
     """
 
     name: str
@@ -60,12 +60,12 @@ class KnownCheckpoint:
 
     @property
     def spec(self) -> str:
-        """The file as `hf://owner/repository/file`."""
+        """Return the file as `hf://owner/repository/file`."""
         return f"{HUB_PREFIX}{_REPOSITORY}/{self.file}"
 
     @property
     def pinned(self) -> str:
-        """How the file is pinned, as a phrase for people."""
+        """Return how the file is pinned, as a phrase for display."""
         if self.revision and self.sha256:
             return f"revision {self.revision[:12]}, sha256 {self.sha256[:12]}"
         return "not pinned; recorded on first pull"
@@ -73,7 +73,7 @@ class KnownCheckpoint:
 
 _GAZE_YAW: Final = Fact(
     "raw gaze yaw is positive towards the image's right, the subject's left: the network's code composes gaze with the "
-    "head's rotation in a frame whose x is the image's right, and the drawing code draws it so; a comment in "
+    "head's rotation in a frame whose x is the image's right, and the drawing code agrees; a comment in "
     "detector_v2.py says the opposite",
     "py-feat 2.1.5, feat/multitask/heads_v26.py, feat/plotting.py draw_facegaze, feat/detector_v2.py",
 )
@@ -87,9 +87,7 @@ _BACKBONE: Final = Fact(
 )
 _IMG2POSE: Final = Fact("img2pose, a teacher of the head pose, is CC BY-NC 4.0", _NOTICES)
 _DESIGNATED: Final = Fact("its authors designate the weights for non-commercial research", f"{_CARD}; {_NOTICES}")
-_NO_INVENTORY: Final = Fact(
-    "which data this file was trained on is not published; the inventory is of v2.8 alone", _NOTICES
-)
+_NO_INVENTORY: Final = Fact("the training data of this file is not published; the inventory covers only v2.8", _NOTICES)
 
 V28: Final = KnownCheckpoint(
     name="v2.8",
@@ -110,8 +108,8 @@ V28: Final = KnownCheckpoint(
         _GAZE_YAW,
         _MESH,
         Fact(
-            "chosen among six candidates by scores that include DISFA+ and EYEDIAP, which are therefore no untouched "
-            "hold-outs for it",
+            "chosen among six candidates by scores that include DISFA+ and EYEDIAP, which are therefore not untouched "
+            "hold-out sets for it",
             _NOTICES,
         ),
     ),
@@ -129,8 +127,8 @@ V27: Final = KnownCheckpoint(
     name="v2.7",
     file="face_multitask_v27.safetensors",
     description="what py-feat 2.1.0 loads",
-    # The wheel that shipped it used +p0 and +g1; its authors later called that sign not established for the models
-    # before, and measured 2.1's as positive downwards.
+    # The wheel that shipped it used +p0 and +g1. Its authors later wrote that this sign had not been established for
+    # the earlier models, and measured that of the 2.1 models as positive downwards.
     conventions=PYFEAT_2_1_2,
     shape="v28",
     own_shape=False,
@@ -157,7 +155,7 @@ V25: Final = KnownCheckpoint(
     own_shape=True,
     unusable={
         "pose_pitch": Fact(
-            "models before 2.1 predict a head pitch near zero, since a flip in training scrambled its labels",
+            "models before 2.1 predict a head pitch near zero, because a flip in training scrambled its labels",
             "py-feat 2.1.2, feat/detector_v2.py",
         )
     },
@@ -171,13 +169,13 @@ V25: Final = KnownCheckpoint(
 )
 
 KNOWN_CHECKPOINTS: Final = (V28, V27, V25)
-"""The published multitask checkpoints, for people to choose from, the newest first; other files work too."""
+"""The published multitask checkpoints, newest first; other files work too."""
 
 NON_COMMERCIAL: Final = (
     "they start from ConvNeXt-V2 weights under CC BY-NC 4.0, Gaze360's and ETH-XGaze's terms forbid commercial use of "
     "models trained on them, and img2pose, a teacher, is CC BY-NC 4.0"
 )
-"""What the restriction rests on, in a phrase; `licence_facts` say of which file."""
+"""The basis of the restriction, as a phrase; `licence_facts` give it for each file."""
 
 _BY_NAME: Final = {known.name: known for known in KNOWN_CHECKPOINTS}
 
@@ -188,34 +186,34 @@ def known_by_spec(spec: str) -> KnownCheckpoint | None:
 
 
 def full_spec(spec: str) -> str:
-    """Return `hf://...` for a short name, all else as it is."""
+    """Return `hf://...` for a short name; return other specs unchanged."""
     return _BY_NAME[spec].spec if spec in _BY_NAME else spec
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """A recognised checkpoint: its record, if it has one, and a phrase that says how it was recognised."""
+    """A recognised checkpoint: its record, if there is one, and a phrase that says how it was recognised."""
 
     known: KnownCheckpoint | None
     how: str
 
     @property
     def conventions(self) -> Conventions:
-        """Signs that it takes by itself: the newest, where it is not known."""
+        """Return its default signs: the newest for an unknown checkpoint."""
         return NEWEST if self.known is None else self.known.conventions
 
     @property
     def unusable(self) -> dict[str, Fact]:
-        """Columns that it does not estimate, with the reason."""
+        """Return the columns that it does not estimate, with the reason."""
         return {} if self.known is None else self.known.unusable
 
 
 def recognise(checkpoint: Checkpoint, spec: str) -> Recognised:
-    """Find the record of a checkpoint: by where it comes from, by its sha256, else by its config.
+    """Find the record of a checkpoint by its origin, by its sha256, or else by its config.
 
     Args:
-        checkpoint: that was opened.
-        spec: `model.checkpoint`, by which it was found.
+        checkpoint: the opened checkpoint.
+        spec: the value of `model.checkpoint`.
     """
     known = known_by_spec(spec)
     if known is not None:

@@ -1,7 +1,7 @@
-"""Model. Names and shapes of every tensor that a checkpoint of a given config must hold.
+"""Model. Names and shapes of all tensors that a checkpoint with a given config must have.
 
-Computed from the config alone, so that a checkpoint is checked from its header, before
-a byte of weights is read and without importing torch.
+They are computed from the config alone, so a checkpoint can be checked from its header,
+before any weights are read and without importing torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COUNTER_LEAF: Final = "num_batches_tracked"
 
 
 def expected_layout(config: CheckpointConfig) -> dict[str, Shape]:
-    """Tensor name to shape, for every tensor of a checkpoint with this config."""
+    """Return the shape of every tensor of a checkpoint with this config, by name."""
     entries: dict[str, Shape] = {}
     for part in (_log_variances, _backbone, _au_heads, _mefl, _face_heads, _gaze):
         entries.update(part(config))
@@ -32,18 +32,18 @@ def expected_layout(config: CheckpointConfig) -> dict[str, Shape]:
 
 
 def expected_dtype(name: str) -> str:
-    """Give the safetensors dtype that training writes for a tensor: "F32" or, for counters, "I64"."""
+    """Return the safetensors dtype that training writes for a tensor: "F32" or, for counters, "I64"."""
     return "I64" if name.endswith("." + COUNTER_LEAF) else "F32"
 
 
 def gaze_input_dim(config: CheckpointConfig) -> int:
-    """Length of the vector that each side of the gaze head reads."""
+    """Return the length of the input vector of each side of the gaze head."""
     eye = config.gaze_eye_dim if config.gaze_eye_roi else 0
     return config.unified_dim + eye + (6 if config.gaze_pose_6d else 0)
 
 
 def gaze_output_dim(config: CheckpointConfig) -> int:
-    """Count the outputs of each side of the gaze head: 0 when four scalar heads are used instead."""
+    """Return the number of outputs of each side of the gaze head; 0 if four scalar heads are used instead."""
     if config.gaze_bins:
         return 2 * config.gaze_bins
     if config.gaze_head_frame:
@@ -62,7 +62,7 @@ def _affine(name: str, channels: int) -> Iterator[_Entry]:
 
 
 def _log_variances(config: CheckpointConfig) -> Iterator[_Entry]:
-    """Loss weights of the training run: in the file, unused here."""
+    """Yield the loss weights of the training run, which are in the file but unused."""
     yield "log_var_au", (config.n_au,)
     tasks = ["mesh", "pose", "emotion", "va", "gaze"] + (["blendshape"] if config.n_blendshape else [])
     for task in tasks:

@@ -2,7 +2,7 @@
 
 What must stay true: in float32 it reproduces py-feat 2.1.5 within 1e-4 (mesh: 1e-3 of a
 chip) for every supported config; it traces without data-dependent control flow, so that
-other engines can convert it; and a row of the output depends on that row's chip alone.
+other engines can convert it; each row of the output depends only on that row's chip.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from featray.weights.cache import read_hashed
 
 
 class MultitaskNet(nn.Module):
-    """All heads over one ConvNeXt-V2. Parameter names are the checkpoint's, but for the folded AU heads.
+    """All heads over one ConvNeXt-V2. Parameter names are the checkpoint's, except for the folded AU heads.
 
     The backbone has no weights, not even random ones, until a state dict is assigned: use `load_network`.
     """
@@ -52,11 +52,11 @@ class MultitaskNet(nn.Module):
         self.gaze = Gaze(config)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Images `[N, 3, 224, 224]`, normalised, to the outputs of `RawOutputs`, float32, by name."""
+        """Compute the outputs of `RawOutputs` by name, float32, from normalised images `[N, 3, 224, 224]`."""
         return self.heads(*self.trunk(images))
 
     def trunk(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Run what costs time: the part that may run in bfloat16. Gives float32 features for `heads`.
+        """Run the expensive part, which may run in bfloat16, and return float32 features for `heads`.
 
         In order: the backbone's last map, averaged, `[N, C5]`; the AU vectors `[N, n_au, C]`;
         with MEFL, the AU maps `[N, n_au, 49, C]` and the features `[N, 49, C]`; with
@@ -76,9 +76,9 @@ class MultitaskNet(nn.Module):
         return tuple(features)
 
     def heads(self, *features: Tensor) -> dict[str, Tensor]:
-        """Run everything behind `trunk`: cheap, and float32 whatever the trunk ran in.
+        """Run everything after `trunk`: it is cheap, and float32 whatever the precision of the trunk.
 
-        Angles and coordinates lose digits in bfloat16, and the AU graph may pick other neighbours.
+        In bfloat16 angles and coordinates would lose digits, and the AU graph might pick other neighbours.
         """
         pooled_c5, au_vectors, *maps = features
         h = self.fgg(au_vectors)
@@ -111,7 +111,7 @@ class MultitaskNet(nn.Module):
 
 
 class ChipTrunk(nn.Module):
-    """A recipe and `MultitaskNet.trunk`."""
+    """A recipe followed by `MultitaskNet.trunk`."""
 
     def __init__(self, recipe: Recipe, network: MultitaskNet) -> None:
         super().__init__()
@@ -119,19 +119,19 @@ class ChipTrunk(nn.Module):
         self.network = network
 
     def forward(self, chips: Tensor) -> tuple[Tensor, ...]:
-        """Chips `[N, 256, 256, 3]` uint8 to the features of `MultitaskNet.trunk`."""
+        """Compute the features of `MultitaskNet.trunk` from chips `[N, 256, 256, 3]` uint8."""
         return self.network.trunk(self.recipe(chips))
 
 
 class FlatHeads(nn.Module):
-    """`MultitaskNet.heads` with all outputs in one array, which is one copy off the device."""
+    """`MultitaskNet.heads` with all outputs in one array, so that the device needs only one copy."""
 
     def __init__(self, network: MultitaskNet) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, *features: Tensor) -> Tensor:
-        """Features to `[N, D]` float32, in the order of `outputs.flat_widths`."""
+        """Compute `[N, D]` float32 from features, in the order of `outputs.flat_widths`."""
         outputs = self.network.heads(*features)
         return torch.cat([outputs[name].flatten(1) for name in flat_widths(self.network.config)], dim=1)
 

@@ -1,8 +1,8 @@
-"""Model. From the network's raw numbers to table columns, in numpy.
+"""Model. Convert the network's raw outputs into table columns, in numpy.
 
-What must stay true: names follow py-feat 2.1.5, and signs the checkpoint's conventions, so
-that a column means the same whatever checkpoint it is from. Raw outputs are kept apart from
-columns: engines produce the former and parity is pinned on them.
+What must stay true: names follow py-feat 2.1.5 and signs follow the checkpoint's conventions,
+so that a column means the same for every checkpoint. Raw outputs are separate from columns:
+engines produce raw outputs, and parity tests compare them.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class RawOutputs:
         au: `[N, n_au]` action unit probabilities in [0, 1].
         emotion: `[N, n_emotion]` softmax.
         valence_arousal: `[N, 2]` in [-1, 1].
-        gaze: `[N, 2]` yaw and pitch in radians; signs are the checkpoint's, see `conventions.py`.
+        gaze: `[N, 2]` yaw and pitch in radians; signs depend on the checkpoint, see `conventions.py`.
         mesh: `[N, 478, 3]`; x, y as shares of the chip when `mesh_normalized`, else in
             pixels of the 224-pixel image.
-        pose: `[N, 6]` the pose head's own order and signs, see `to_columns`.
+        pose: `[N, 6]` in the pose head's own order and signs, see `to_columns`.
         blendshapes: `[N, 52]` in [0, 1], or None for checkpoints without them.
 
     """
@@ -57,7 +57,7 @@ class RawOutputs:
 
 
 def flat_widths(config: CheckpointConfig) -> dict[str, int]:
-    """Columns that each output takes in the one `[N, D]` array that engines move around."""
+    """Return the number of columns per output in the `[N, D]` array that engines produce."""
     widths = {
         "au": config.n_au,
         "emotion": config.n_emotion,
@@ -70,7 +70,7 @@ def flat_widths(config: CheckpointConfig) -> dict[str, int]:
 
 
 def split_flat(flat: Floats, config: CheckpointConfig) -> RawOutputs:
-    """Take the engines' `[N, D]` float32 array apart (views, no copies)."""
+    """Split the engines' `[N, D]` float32 array into outputs (views, no copies)."""
     widths = flat_widths(config)
     ends = np.cumsum(list(widths.values()))
     if flat.ndim != 2 or flat.shape[1] != ends[-1]:
@@ -93,19 +93,19 @@ def to_columns(
     config: CheckpointConfig,
     conventions: Conventions = NEWEST,
 ) -> dict[str, Floats]:
-    """Table columns of N faces, each `[N]` float32 but `mesh_xyz`, which is `[N, 1434]`.
+    """Return the table columns of N faces, each float32 `[N]`, except `mesh_xyz`, which is `[N, 1434]`.
 
     Keys: every AU of the checkpoint (`AU01`...), `emotion_*`, `valence`, `arousal`,
     `gaze_yaw`, `gaze_pitch` (rad; positive is the subject's left, and up), `gaze_angle` (rad, to the camera axis),
     `pose_pitch`, `pose_roll`, `pose_yaw` (rad; positive is up, tilt to the subject's right,
     towards the subject's right), `pose_x`, `pose_y`, `pose_z`, `mesh_xyz` (x, y in frame
-    pixels, z relative, vertex by vertex) and, where the checkpoint has them, the 52
+    pixels, z relative, vertex by vertex) and, if the checkpoint has them, the 52
     blendshapes by name.
 
     Args:
         raw: outputs of an engine.
         crops: `[N, 3]`: origin x, origin y and side of each chip in pixels of the frame.
-        config: config of the checkpoint that gave `raw`.
+        config: config of the checkpoint that produced `raw`.
         conventions: its signs.
 
     """
@@ -123,7 +123,7 @@ def to_columns(
 
 
 def mesh_in_frame(mesh: Floats, crops: NDArray[np.floating[Any]], config: CheckpointConfig) -> Floats:
-    """Mesh `[N, 478, 3]` with x, y in frame pixels. Computed in float64: frames can be wide."""
+    """Return the mesh `[N, 478, 3]` with x, y in frame pixels. Computed in float64, because frames can be wide."""
     crops64 = np.asarray(crops, np.float64)
     if crops64.shape != (len(mesh), 3):
         raise ValueError(f"crops have shape {crops64.shape}, not [{len(mesh)}, 3]")
@@ -144,6 +144,6 @@ def _gaze_columns(gaze: Floats, signs: Conventions) -> dict[str, Floats]:
 
 
 def _pose_columns(pose: Floats, signs: Conventions) -> Floats:
-    """Pitch, roll, yaw, x, y, z. The model card's tuple order is not the tensor's order."""
+    """Return pitch, roll, yaw, x, y, z. The tensor's order differs from that of the model card's tuple."""
     turned = np.asarray([signs.pose_pitch, signs.pose_roll, signs.pose_yaw, 1, 1, 1], np.float32)
     return pose[:, [0, 2, 1, 3, 4, 5]] * turned

@@ -1,7 +1,7 @@
-"""Model. From uint8 chips to the network's input, on the device that runs the network.
+"""Model. Recipes convert uint8 chips to the network's input, on the device that runs the network.
 
-A recipe is part of what a result means, so it has a name and is recorded with it. Each is
-a module whose forward takes chips `[N, 256, 256, 3]` uint8 RGB and gives
+Results depend on the recipe, so it has a name and is recorded with them. Each recipe is a
+module whose forward takes chips `[N, 256, 256, 3]` uint8 RGB and returns
 `[N, 3, 224, 224]` float32, normalised with ImageNet's mean and standard deviation.
 """
 
@@ -22,7 +22,7 @@ _STD: Final = (0.229, 0.224, 0.225)
 
 
 class Recipe(nn.Module):
-    """`rows @ chip @ rows.T` per channel, then normalisation, as one affine map and two matrix products."""
+    """Computes `rows @ chip @ rows.T` per channel, then normalises, as two matrix products and one affine map."""
 
     rows: Tensor
     rows_t: Tensor
@@ -39,30 +39,30 @@ class Recipe(nn.Module):
         self.register_buffer("shift", (-mean / std).float(), persistent=False)
 
     def forward(self, chips: Tensor) -> Tensor:
-        """Chips `[N, 256, 256, 3]` uint8 to images `[N, 3, 224, 224]` float32."""
+        """Convert chips `[N, 256, 256, 3]` uint8 to images `[N, 3, 224, 224]` float32."""
         pixels = chips.permute(0, 3, 1, 2).to(torch.float32)
         resized = torch.matmul(torch.matmul(self.rows, pixels), self.rows_t)
         return resized * self.scale + self.shift
 
 
 def make_recipe(name: str) -> Recipe:
-    """Make the recipe called `name`: `pyfeat` or `card-center-crop`. KeyError for another name.
+    """Make the recipe `pyfeat` or `card-center-crop`; KeyError for another name.
 
     `pyfeat` resizes the whole chip with an antialiased bilinear filter, as py-feat 2.1.5
-    does and as the model was trained; `card-center-crop` cuts out its centre, which is how
-    the model card reads.
+    does and as the model was trained. `card-center-crop` cuts out the chip's centre, as the
+    model card describes.
     """
     rows = {"pyfeat": antialiased_resize_matrix, "card-center-crop": center_crop_matrix}[name]
     return Recipe(rows(CHIP_PX, IMAGE_SIDE_PX))
 
 
 def antialiased_resize_matrix(side_in: int, side_out: int) -> NDArray[np.float32]:
-    """Give the `[side_out, side_in]` matrix of torch's bilinear `interpolate(antialias=True)` along one axis.
+    """Return the `[side_out, side_in]` matrix of torch's bilinear `interpolate(antialias=True)` along one axis.
 
     Each output pixel is a triangle filter around its centre, widened by the scale and
     normalised (PyTorch's UpSampleKernel; the same filter as Pillow's).
     """
-    # All in float32, as torch does it: rounding the centres moves a resized pixel by 1e-5.
+    # All in float32, as in torch: the rounding of the centres moves a resized pixel by 1e-5.
     scale = np.float32(side_in) / np.float32(side_out)
     support = max(scale, np.float32(1.0))
     centers = (np.arange(side_out, dtype=np.float32) + np.float32(0.5)) * scale
@@ -72,5 +72,5 @@ def antialiased_resize_matrix(side_in: int, side_out: int) -> NDArray[np.float32
 
 
 def center_crop_matrix(side_in: int, side_out: int) -> NDArray[np.float32]:
-    """Give the `[side_out, side_in]` matrix that picks the central pixels of one axis."""
+    """Return the `[side_out, side_in]` matrix that selects the central pixels of one axis."""
     return np.eye(side_out, side_in, (side_in - side_out) // 2, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Model. Where checkpoints come from: a local file, the hub, or made here (`synthetic`)."""
+"""Model. Resolve checkpoints: from a local file, from the hub, or synthetic."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def resolve_checkpoint(
     accept_license: str | None,
     cache_dir: Path,
 ) -> Checkpoint:
-    """Find, fetch or make the checkpoint that `spec` names, and check it.
+    """Find, download or create the checkpoint that `spec` names, and check it.
 
     Args:
-        spec: `synthetic` or `synthetic:<variant>`; the name of a known one, such as `v2.8`;
+        spec: `synthetic` or `synthetic:<variant>`; the name of a known checkpoint, such as `v2.8`;
             `hf://owner/repo/file.safetensors`; or a path.
         revision: branch, tag or commit on the hub; unused for other kinds.
         sha256: hex digest that the file must have, or None.
         accept_license: the licence that the user has agreed to, or None.
-        cache_dir: where pulled and synthetic checkpoints are kept.
+        cache_dir: folder of pulled and synthetic checkpoints.
 
     Raises:
         ConfigError: `spec`, `revision` or `sha256` is malformed.
-        LicenseError: weights whose licence `accept_license` does not name.
-        WeightsMissing: never pulled, and the hub cannot be reached.
-        ModelError: no such file, not a checkpoint, or not the one that was asked for.
+        LicenseError: `accept_license` does not name the licence of the weights.
+        WeightsMissing: the checkpoint was never pulled and the hub cannot be reached.
+        ModelError: the file does not exist, is not a checkpoint or has another sha256.
     """
     sha256 = checked_sha256(sha256)
     if spec == SYNTHETIC or spec.startswith(f"{SYNTHETIC}:"):
@@ -54,12 +54,12 @@ def resolve_checkpoint(
     else:
         checkpoint = _local(spec)
     if sha256 is not None and checkpoint.sha256 != sha256:
-        raise ModelError(f"{spec}: its sha256 is {checkpoint.sha256}, not {sha256} as model.sha256 asks")
+        raise ModelError(f"{spec}: its sha256 is {checkpoint.sha256}, not {sha256} as in model.sha256")
     return checkpoint
 
 
 def open_pulled_checkpoint(spec: str, revision: str | None, cache_dir: Path) -> Checkpoint:
-    """Open a checkpoint that was pulled; never uses the network, and asks for no licence again.
+    """Open a pulled checkpoint; never uses the network and does not check the licence again.
 
     Raises:
         ConfigError: `spec` or `revision` is malformed.
@@ -71,11 +71,11 @@ def open_pulled_checkpoint(spec: str, revision: str | None, cache_dir: Path) -> 
 
 
 def find_stand_in(spec: str, revision: str | None, accept_license: str | None, cache_dir: Path) -> str | None:
-    """Return the synthetic checkpoint in the shape of weights that a run would download; None if it would not.
+    """Return the synthetic checkpoint with the shape of weights that a run would download; None if it would not.
 
     Raises:
         ConfigError: `spec` or `revision` is malformed.
-        LicenseError: a run would end since the weights' licence has not been accepted.
+        LicenseError: the licence of the weights is not accepted, so a run would end.
         ModelError: the pulled copy is damaged.
     """
     if not is_on_hub(spec):
@@ -90,12 +90,12 @@ def find_stand_in(spec: str, revision: str | None, accept_license: str | None, c
 
 
 def is_on_hub(spec: str) -> bool:
-    """Return whether a spec names a file on the hub, by its address or by the short name of a known checkpoint."""
+    """Return whether a spec names a file on the hub, by address or by the short name of a known checkpoint."""
     return full_spec(spec).startswith(HUB_PREFIX)
 
 
 def checked_sha256(sha256: str | None) -> str | None:
-    """A digest in lower case; ConfigError if it is none."""
+    """Return a digest in lower case; ConfigError if it is malformed."""
     if sha256 is None:
         return None
     if not re.fullmatch(r"[0-9a-f]{64}", sha256.lower()):
@@ -104,7 +104,7 @@ def checked_sha256(sha256: str | None) -> str | None:
 
 
 def find_hub_file(spec: str, revision: str | None) -> tuple[HubFile, str | None]:
-    """The hub file that `hf://...` or a short name stands for, and the sha256 that it is pinned to here, if it is.
+    """Return the hub file for `hf://...` or a short name, and its pinned sha256 or None.
 
     Raises:
         ConfigError: `spec` or `revision` is malformed.
@@ -121,12 +121,12 @@ def _synthetic(spec: str, cache_dir: Path) -> Checkpoint:
     variant = spec.partition(":")[2] or DEFAULT_VARIANT
     if variant not in SYNTHETIC_VARIANTS:
         known = ", ".join(SYNTHETIC_VARIANTS)
-        raise ConfigError(f"model.checkpoint: there is no synthetic variant {variant!r} (there are {known})")
+        raise ConfigError(f"model.checkpoint: there is no synthetic variant {variant!r}; use one of {known}")
     path = cache_dir / SYNTHETIC / f"{SYNTHETIC}-{variant}-seed{_SEED}.safetensors"
     try:
         with locked(path.with_suffix(".lock")):
             if not path.exists():
-                for stale in path.parent.glob(f".{path.name}.*"):  # of a process that was killed
+                for stale in path.parent.glob(f".{path.name}.*"):  # left by a process that was killed
                     stale.unlink()
                 write_synthetic(path, config=SYNTHETIC_VARIANTS[variant], seed=_SEED)
     except OSError as error:

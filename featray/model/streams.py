@@ -1,4 +1,4 @@
-"""Model. Running batches on several streams at once: what each batch gives does not depend on how many there are."""
+"""Model. Run batches on several streams at once. Results do not depend on the number of streams."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _Stream = TypeVar("_Stream")
 
 
 class EngineStopped(Exception):
-    """An engine was told to stop while it ran."""
+    """An engine was stopped while it was running."""
 
 
 class Streams(Generic[_Stream]):
-    """Hands batches to idle streams.
+    """Distributes batches over idle streams.
 
     Args:
         streams: each runs one batch at a time, on one CPU thread.
@@ -25,17 +25,17 @@ class Streams(Generic[_Stream]):
         self._idle: SimpleQueue[_Stream] = SimpleQueue()
         for stream in streams:
             self._idle.put(stream)
-        # Native code lets go of the interpreter's lock while it computes, so threads are enough.
+        # Native code releases the GIL while it computes, so threads are enough.
         self._pool = ThreadPoolExecutor(len(streams), "featray-stream") if len(streams) > 1 else None
 
         self._stopped = False
 
     def stop(self) -> None:
-        """Let no batch begin any more."""
+        """Start no more batches."""
         self._stopped = True
 
     def run(self, batch: Callable[[_Stream, int], None], starts: Iterable[int]) -> None:
-        """Call `batch` with a stream and a start, for each start; raises what the first failing batch raised."""
+        """Call `batch` with a stream and a start, for each start; raise the error of the first batch that fails."""
 
         def on_idle(start: int) -> None:
             if self._stopped:

@@ -1,9 +1,10 @@
-"""Model. Synthetic checkpoints: every weight follows from its name and a seed.
+"""Model. Synthetic checkpoints: every weight is computed from its name and a seed.
 
-The published weights may not be redistributed, so demos, tests and parity checks run on
-these. They have the size and the wiring of the real thing; their outputs mean nothing,
-and the file says so (`weights_trained: "false"`). The file is the same byte for byte on
-every machine, because its sha256 is part of what names a release. No torch needed.
+The published weights may not be redistributed, so demos, tests and parity checks use
+synthetic ones. They have the size and structure of the published weights; their outputs
+have no meaning, and the file records that (`weights_trained: "false"`). The file is the
+same byte for byte on every machine, because its sha256 is part of the release. Needs no
+torch.
 """
 
 from __future__ import annotations
@@ -57,14 +58,14 @@ SYNTHETIC_VARIANTS: Final[dict[str, CheckpointConfig]] = {
 """Configs of the published head versions, and `atto`: a small one for tests."""
 
 DEFAULT_VARIANT: Final = "v25"
-"""Of `synthetic`: the head of the model card's file."""
+"""The variant of plain `synthetic`: the head of the model card's file."""
 
 
 def synthetic_tensor(name: str, shape: Shape, *, seed: int) -> NDArray[Any]:
-    """Draw the weights that follow from a tensor's name: float32, or zeros int64 for BatchNorm's counters.
+    """Compute the weights of a tensor from its name: float32, or int64 zeros for BatchNorm's counters.
 
-    Normal numbers from a generator seeded by CRC-32 of "<seed>:<name>", scaled so that
-    activations keep their size through the network.
+    They are normal random numbers from a generator seeded with the CRC-32 of "<seed>:<name>",
+    scaled so that activations keep their size through the network.
     """
     if expected_dtype(name) == "I64":
         return np.zeros(shape, np.int64)
@@ -97,7 +98,7 @@ def write_synthetic(path: Path, *, config: CheckpointConfig | None = None, seed:
 
     """
     config = config or SYNTHETIC_VARIANTS[DEFAULT_VARIANT]
-    # Widest items first, as safetensors' own writer does, so that every tensor is aligned.
+    # Widest items first, as in safetensors' own writer, so that every tensor is aligned.
     names = sorted(expected_layout(config).items(), key=lambda item: (expected_dtype(item[0]) != "I64", item[0]))
     header = _header(names, config)
     try:
@@ -118,10 +119,10 @@ def write_synthetic(path: Path, *, config: CheckpointConfig | None = None, seed:
 
 
 def _header(names: list[tuple[str, Shape]], config: CheckpointConfig) -> bytes:
-    """Make the safetensors header, padded to 8 bytes.
+    """Build the safetensors header, padded to 8 bytes.
 
-    Made here because safetensors' own writer orders metadata by a randomly seeded hash, which
-    would give the same weights another sha256 in every process.
+    safetensors' own writer orders metadata by a randomly seeded hash, so the same weights would
+    get another sha256 in every process.
     """
     entries: dict[str, Any] = {
         "__metadata__": {

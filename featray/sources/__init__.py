@@ -1,1 +1,1 @@
-"""Listing videos: URIs, prefixes, manifests, shard files."""
+"""List videos: URIs, prefixes, manifests and shard files."""

@@ -1,4 +1,4 @@
-"""Sources. Waiting for storage at several places at once, while results keep their order and memory its bound."""
+"""Sources. Run storage requests concurrently, with results in order and bounded memory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 REQUESTS: Final = 32
-"""At once: at 30 ms a request a thousand objects a second, which S3 serves from one prefix without complaint."""
+"""Concurrent requests: at 30 ms each, about a thousand objects per second, a rate that S3 supports for one prefix."""
 
 _ITEMS_AHEAD = 256
 _LOOK_SECONDS = 0.2
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T], threads: int = REQUESTS) -> Iterator[R]:
-    """`map`, with up to `threads` calls under way; what a call raises is raised in its turn."""
+    """Like `map`, with up to `threads` concurrent calls; an error is raised in the place of its result."""
     with ThreadPoolExecutor(threads, thread_name_prefix="featray-request") as pool:
         waiting: deque[Future[R]] = deque()
         try:
@@ -36,7 +36,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T], threads: int = REQU
 
 
 class Ahead(Generic[T]):
-    """An iterator that is run in a thread of its own, some items ahead of who takes them."""
+    """An iterator that runs in its own thread, some items ahead of its consumer."""
 
     def __init__(self, items: Iterator[T]) -> None:
         self._items = items
@@ -45,14 +45,14 @@ class Ahead(Generic[T]):
         threading.Thread(target=self._run, name="featray-ahead", daemon=True).start()
 
     def __iter__(self) -> Iterator[T]:
-        """The items; what the iterator raised is raised after those before it."""
+        """Yield the items; raise the iterator's error after the items before it."""
         while (entry := self._queue.get()) is not None:
             if isinstance(entry, BaseException):
                 raise entry
             yield entry[0]
 
     def close(self) -> None:
-        """Let the thread end; no more items are wanted."""
+        """End the thread; no more items are needed."""
         self._unwanted.set()
 
     def _run(self) -> None:
@@ -61,7 +61,7 @@ class Ahead(Generic[T]):
                 if not self._put((item,)):
                     return
             self._put(None)
-        except BaseException as error:  # noqa: BLE001 - it is raised again by whoever takes the items
+        except BaseException as error:  # noqa: BLE001 - raised again in the consumer
             self._put(error)
 
     def _put(self, entry: tuple[T] | BaseException | None) -> bool:

@@ -1,8 +1,8 @@
-"""Sources. Files that hold videos, or name them: tar shards, Parquet tables, CSV and JSONL manifests.
+"""Sources. Files that contain or name videos: tar shards, Parquet tables, CSV and JSONL manifests.
 
 Nothing is ever extracted to disk, and a member's name is never used as a path: a member is a
-byte range of its tar, a value in a Parquet column, or a URI. What cannot be read becomes one
-entry with a problem, so that it is accounted for.
+byte range of its tar, a value in a Parquet column, or a URI. A file that cannot be read becomes
+one entry with a problem, so that it is accounted for.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from featray.sources.tars import read_tar
 from featray.store.storage import Location, open_ranges, transport_errors, unreadable_code
 
 _NOT_READ: Final = {
-    ".json": "a JSON file; write one object a line and name the file .jsonl",
+    ".json": "a JSON file; write one object per line and name the file .jsonl",
     ".txt": "a text file; make its first line `path` and name the file .csv",
     ".xlsx": "a spreadsheet; save it as CSV UTF-8",
 }
-"""What people keep lists of videos in, and is not read."""
+"""Formats that people use for lists of videos but that are not supported, with the fix."""
 
 _KINDS: Final = frozenset((".tar", ".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", *_NOT_READ))
 
 
 def is_container(location: Location) -> bool:
-    """Return whether a file holds or names videos rather than being one, by its suffix."""
-    return suffix(location.uri) in _KINDS  # not of the path, behind which a link may be signed
+    """Return whether a file contains or names videos rather than being one, by its suffix."""
+    return suffix(location.uri) in _KINDS  # not of the path, which may end with a link's signature
 
 
 def read_entries(location: Location, column: str | None, *, pictures: bool = False) -> Iterator[Entry]:
-    """The entries of a tar, Parquet, CSV or JSONL file, one by one.
+    """Yield the entries of a tar, Parquet, CSV or JSONL file, one by one.
 
     Args:
         location: the file.
-        column: of a table: which column holds the bytes or URIs; None looks for the usual names.
-        pictures: of a tar: whether its pictures are wanted too.
+        column: the column of a table with the bytes or URIs; None looks for the usual names.
+        pictures: whether to yield the pictures of a tar too.
     """
     kind = suffix(location.uri)
     if kind in _NOT_READ:
@@ -64,12 +64,12 @@ def read_member(location: Location, place: dict[str, Any], max_bytes: int) -> io
     """Open a member's bytes as a seekable file.
 
     Args:
-        location: the file that holds it.
+        location: the file that contains it.
         place: as in `Entry.place`.
-        max_bytes: a Parquet value larger than this is refused before it is read.
+        max_bytes: a larger Parquet column chunk is refused before it is read.
 
     Raises:
-        MemoryError: the value is larger than that.
+        MemoryError: the column chunk is larger than `max_bytes`.
     """
     if "offset" in place:
         return io.BufferedReader(_ByteRange(open_ranges(location), place["offset"], place["size"]), 1 << 20)
@@ -86,7 +86,7 @@ def _entries(file: IO[bytes], kind: str, column: str | None, pictures: bool) -> 
 
 
 class _ByteRange(io.RawIOBase):
-    """Part of a seekable file, as a file; closing it closes that one."""
+    """Part of a seekable file, as a file; closing it closes the source."""
 
     def __init__(self, file: Any, offset: int, size: int) -> None:
         self.source = file

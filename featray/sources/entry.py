@@ -1,4 +1,4 @@
-"""Sources. An entry of a shard file or manifest, and the suffixes that say what a file is taken for."""
+"""Sources. An entry of a shard file or manifest, and the suffixes that determine the type of a file."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ VIDEO_SUFFIXES: Final = frozenset(
     .ogv .ogg .ogm .ogx .flv .wmv .wm .asf .dvr-ms
     """.split()
 )
-"""What is taken from a prefix or a tar. A glob or a plain name is taken as written, whatever its suffix."""
+"""Suffixes of the files to list below a prefix or in a tar. A glob or a plain name may match any suffix."""
 
 PICTURE_SUFFIXES: Final = frozenset(".jpg .jpeg .jpe .jfif .png .webp .tif .tiff .bmp .dib".split())
-"""What makes a sequence, where pictures are taken."""
+"""Suffixes of the pictures of sequences."""
 
 MAX_ENTRIES: Final = 1_000_000
-"""Videos or pictures in one tar, folder of pictures or table of bytes: more is a mistake or an attack, and refused."""
+"""Limit for videos or pictures in one tar, folder of pictures or table of bytes; more is a mistake or an attack."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A video inside, or named by, a file.
+    """A video that is contained in a file or named by it.
 
     Attributes:
         member: name inside the file; None if the entry names a video elsewhere.
-        uri: of a video elsewhere; None for a member.
-        place: where the member's bytes are: `{"offset": n, "size": n}` of a tar, or
-            `{"row_group": n, "row": n, "column": name}` of a Parquet file, with `"field": "bytes"` for a struct.
-        size_bytes: of the member; -1 if not known.
+        uri: URI of a video elsewhere; None for a member.
+        place: position of the member's bytes: `{"offset": n, "size": n}` in a tar, or
+            `{"row_group": n, "row": n, "column": name}` in a Parquet file, with `"field": "bytes"` for a struct.
+        size_bytes: size of the member; -1 if unknown.
         extra: the other columns of a manifest, as plain JSON data.
-        problem: error code and message of what cannot be read.
+        problem: error code and message if the entry cannot be read.
         is_picture: whether it is a picture of a sequence.
     """
 
@@ -48,9 +48,9 @@ class Entry:
 
 
 def content_id(info: dict[str, Any]) -> str:
-    """Name the bytes of a file as far as its storage's listing tells: by hash, etag, or modification time, and size."""
+    """Identify the bytes of a file from the storage's listing: by hash, etag or modification time, and size."""
     size = info.get("size")
-    for key in ("blob_id", "xet_hash"):  # of the Hugging Face hub: git's object id of a repository, else of a bucket
+    for key in ("blob_id", "xet_hash"):  # Hugging Face hub: git's object id in a repository, the hash in a bucket
         if info.get(key):
             return f"{key.partition('_')[0]}:{info[key]}:{size}"
     for key in ("ETag", "etag", "md5", "content_md5", "Content-MD5", "Digest"):
@@ -69,5 +69,5 @@ def suffix(path: str) -> str:
 
 
 def is_apple_double(path: str) -> bool:
-    """Return whether macOS wrote this file beside another one, on foreign disks and in tars, under the same suffix."""
+    """Return whether this is a `._` file, which macOS adds for each file on foreign disks and in tars."""
     return path.rsplit("/", 1)[-1].startswith("._")

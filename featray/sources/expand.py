@@ -1,8 +1,8 @@
-"""Sources. From a URI of the input to the files it names, one by one: a file, a glob, or all below a prefix.
+"""Sources. Expand a URI of the input into files, one by one: a file, a glob, or everything below a prefix.
 
-A name that is there is that file or folder, whatever characters it has; else `*`, `?` and `[` make it a pattern.
-Order is that of the storage's listing, by name, and no listing is held: of S3 a page of a
-thousand keys, of other storages a folder.
+If a file or folder with the exact name exists, the URI means that; otherwise `*`, `?` and `[` make it a pattern.
+Files come in the order of the storage's listing, by name. No complete listing is kept in memory: at most a page of a
+thousand keys on S3, and one folder on other storages.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ _GLOBBED: Final = VIDEO_SUFFIXES | PICTURE_SUFFIXES
 
 
 class Pictures(Protocol):
-    """Takes the pictures that a listing comes by."""
+    """Collects the pictures that a listing finds."""
 
     def add(self, picture: Location, info: dict[str, Any], pattern: str | None) -> None:
-        """Take one; `pattern` is the last part of the glob or name that chose it, None below a prefix."""
+        """Add a picture; `pattern` is the last part of the glob or name that matched it, None below a prefix."""
         ...
 
 
 def expand(
     uri: str, options: dict[str, Any], passed: PassedOver | None = None, pictures: Pictures | None = None
 ) -> Iterator[_Found]:
-    """The files that a URI names, with what the storage's listing says of each; none if there is nothing.
+    """Yield the files that a URI names, with the storage's listing entry of each; nothing if there is none.
 
     Args:
-        uri: of `input.uris`.
-        options: to reach it.
-        passed: notes what lies there and is not taken.
-        pictures: takes pictures, which are then not among the files; None leaves them to be what other files are.
+        uri: an entry of `input.uris`.
+        options: storage options.
+        passed: counts the files that are skipped.
+        pictures: collects pictures, which are then not yielded; None treats pictures like other files.
 
     Raises:
         StorageError: the place cannot be listed.
     """
     here, passed = locate(uri, options), passed or PassedOver()
-    here.fs.invalidate_cache()  # of an earlier listing in this process
+    here.fs.invalidate_cache()  # entries of an earlier listing in this process
     for location, info in _files(here, passed, pictures is not None):
         if pictures is None or not is_picture(location.path):
             yield location, info
@@ -65,7 +65,7 @@ def expand(
 
 
 def _pattern(here: Location, picture: Location) -> str | None:
-    """The last part of the glob or name that chose a picture; None if it lies below a prefix, or all in it is meant."""
+    """Return the last part of the glob or name that matched a picture; None for a prefix or a match of all files."""
     path = here.path.partition("?")[0] if here.is_web else here.path
     last = path.rpartition("/")[2]
     if path.rstrip("/") == picture.path.partition("?")[0] or (_has_magic(path) and last not in ("", "*", "**")):
@@ -98,23 +98,24 @@ def _files(here: Location, passed: PassedOver, with_pictures: bool) -> Iterator[
 
 
 def _literal(here: Location) -> dict[str, Any] | None:
-    """Return what the storage says of a name, taken as it is written; None if there is no such file or folder."""
+    """Return the storage's entry for a literal name; None if there is no such file or folder."""
     try:
         with storage_errors(here.uri):
             info: dict[str, Any] = here.fs.info(here.path)
     except NotFound:
         return None
     except AccessDenied:
-        if _has_magic(here.path):  # S3's answer about a key that is not there, where keys may not be listed
+        if _has_magic(here.path):  # S3's answer for a missing key if listing is not allowed
             return None
         raise
     return info
 
 
 def glob_test(pattern: str) -> Callable[[str], bool]:
-    """A test of paths; cameras write `.MP4` where people write `*.mp4`, so a video's suffix may be in either case.
+    """Return a function that tests paths against a glob.
 
-    What macOS leaves beside files matches only a pattern that begins as those names do.
+    The case of a video's suffix is ignored, because cameras write `.MP4` and people write `*.mp4`. The `._` files of
+    macOS match only a pattern that begins with `._` too.
     """
     matches = re.compile(glob_translate(pattern)).match
     ending, wants_doubles = suffix(pattern), is_apple_double(pattern)
@@ -131,10 +132,10 @@ def glob_test(pattern: str) -> Callable[[str], bool]:
 
 
 def covers(config: InputConfig) -> Callable[[str], bool]:
-    """A test of URIs: would `list_videos` have come by this file, or the shard file, if it were there?
+    """Return a function that tests whether `list_videos` would list a file or shard file with this URI if it existed.
 
-    That holds for what matches a glob or lies below a prefix, not for what a manifest names, nor for links: a
-    server's index pages are no inventory.
+    True for files that match a glob or lie below a prefix. False for files named by a manifest, and for web links,
+    because a server's index pages are not a complete inventory.
     """
     tests: list[Callable[[str], bool]] = []
     for uri in config.uris:
@@ -154,27 +155,27 @@ def _covers_glob(here: Location) -> Callable[[str], bool]:
 
 def _covers_prefix(prefix: str, *, folders: bool) -> Callable[[str], bool]:
     def test(uri: str) -> bool:
-        is_folder = folders and uri.endswith("/")  # of a sequence
+        is_folder = folders and uri.endswith("/")  # a sequence
         return uri == prefix or (uri.startswith(f"{prefix}/") and (is_folder or _is_listed(uri)))
 
     return test
 
 
 def _is_listed(path: str) -> bool:
-    """Return whether a prefix means this file too: a video or a tar by its name."""
+    """Return whether a prefix includes this file: a video or a tar, by its suffix."""
     return suffix(path) in _LISTED_SUFFIXES and not is_apple_double(path)
 
 
 def is_picture(path: str) -> bool:
-    """Return whether a file is taken for a picture, by its suffix."""
+    """Return whether a file is a picture, by its suffix."""
     return suffix(path.partition("?")[0]) in PICTURE_SUFFIXES and not is_apple_double(path)
 
 
 def files_in(here: Location, folder: str) -> Iterator[_Found]:
-    """The files right in a folder, with what the storage's listing says of each.
+    """Yield the files directly in a folder, with the storage's listing entry of each.
 
     Raises:
-        StorageError: it cannot be listed.
+        StorageError: the folder cannot be listed.
     """
     if here.is_s3:
         yield from _s3_keys(here, folder, Delimiter="/")
@@ -194,10 +195,10 @@ def files_in(here: Location, folder: str) -> Iterator[_Found]:
 
 
 def _below(here: Location, folder: str, passed: PassedOver, links: _Links | None = None) -> Iterator[_Found]:
-    """All files below a folder, depth first, in the order of their names; on a disk, links are followed.
+    """Yield all files below a folder, depth first, in the order of their names; on a disk, links are followed.
 
-    A folder in it that may not be read is passed over, with a word. Of S3 a page of a thousand keys is held at a time,
-    of other storages a folder.
+    A subfolder without read permission is skipped with a warning. Memory holds a page of a thousand keys on S3, and one
+    folder on other storages.
     """
     if here.is_s3:
         yield from _s3_keys(here, folder)
@@ -210,8 +211,8 @@ def _below(here: Location, folder: str, passed: PassedOver, links: _Links | None
     for info in sorted(entries, key=lambda entry: str(entry["name"])):
         path, below = info["name"], links
         if info.get("islink"):
-            with contextlib.suppress(OSError):  # one that leads nowhere is listed, and cannot be read
-                info = here.fs.info(path)  # of what it leads to, so that its date is that of the bytes
+            with contextlib.suppress(OSError):  # a broken link is listed and fails when it is read
+                info = here.fs.info(path)  # the entry of the target, for the date of its bytes
             below = (links or _Links()).followed(path)
             if below is None and info["type"] == "directory":
                 continue
@@ -222,7 +223,7 @@ def _below(here: Location, folder: str, passed: PassedOver, links: _Links | None
 
 
 def _unless_denied(uri: str, passed: PassedOver, found: Iterator[_Found]) -> Iterator[_Found]:
-    """Yield what lies in a folder; nothing, and that is said, if it may not be listed."""
+    """Yield the files of a folder; warn and yield nothing if it may not be listed."""
     try:
         first = next(found, None)
     except AccessDenied:
@@ -236,40 +237,40 @@ def _unless_denied(uri: str, passed: PassedOver, found: Iterator[_Found]) -> Ite
 
 @dataclass(frozen=True)
 class _Links:
-    """Links to folders, and which of them not to follow.
+    """Decides which links to folders to follow.
 
     Attributes:
-        root: real name of the folder whose files are all listed anyway; None if only some of them are.
-        left: real names of the folders that were left by following a link.
+        root: real path of the folder whose files are all listed anyway; None if only some of them are.
+        left: real paths of the folders that were left by following a link.
     """
 
     root: Path | None = None
     left: tuple[Path, ...] = ()
 
     def followed(self, path: str) -> _Links | None:
-        """Return what holds below this link; None if it leads in circles, or to what is listed under its own name."""
+        """Return the state below this link; None if it leads in circles or to files that are listed anyway."""
         folder, target = Path(path).parent.resolve(), Path(path).resolve()
         left = (*self.left, folder)
         if self.root is not None and target.is_relative_to(self.root):
             return None
         if any(place.is_relative_to(target) for place in left):
-            log.warning("file://%s: not followed, this link leads back to a folder that it lies in", path)
+            log.warning("file://%s: link not followed, it leads back to a folder that contains it", path)
             return None
         return replace(self, left=left)
 
 
 def _web_files(here: Location, passed: PassedOver, with_pictures: bool) -> Iterator[_Found]:
-    """A file behind a link; below a link that ends in `/` or is a glob, what the server's index pages link to."""
+    """Yield the file of a link; for a link that ends in `/` or is a glob, the files that index pages link to."""
     path, _, query = here.path.partition("?")
     is_name = not (_has_magic(path) or path.endswith("/"))
     if query or is_name or ("*" not in path and not path.endswith("/") and _asked(here)[1] is not None):
-        found: Iterator[Location] = iter([here])  # a `?` begins a query here: many links are signed
+        found: Iterator[Location] = iter([here])  # `?` starts a query, not a pattern: many links are signed
     else:
         folder = path if path.endswith("/") and not _has_magic(path) else re.split(r"[*\[]", path, maxsplit=1)[0]
         takes = glob_test(path) if _has_magic(path) else _is_listed_or_picture if with_pictures else _is_listed
         below = (place for place, _ in _below(here, folder.rpartition("/")[0] + "/", passed))
         found = (place for place in below if takes(place.path))
-    for place, info in in_order(_asked, found):  # index pages tell neither sizes nor etags
+    for place, info in in_order(_asked, found):  # index pages have neither sizes nor etags
         if info is not None:
             yield place, info
 
@@ -287,7 +288,7 @@ def _asked(place: Location) -> tuple[Location, dict[str, Any] | None]:
 
 
 def _s3_keys(here: Location, folder: str, **more: str) -> Iterator[_Found]:
-    """All keys below a prefix, page by page: `ls` would give those of a folder in one list, however many."""
+    """Yield all keys below a prefix, page by page; `ls` would return a folder's keys in one list, however many."""
     bucket, _, prefix = folder.partition("/")
     request = {"Bucket": bucket, "Prefix": f"{prefix.rstrip('/')}/" if prefix else "", **more}
     while True:
@@ -298,7 +299,7 @@ def _s3_keys(here: Location, folder: str, **more: str) -> Iterator[_Found]:
                 return
         for entry in page.get("Contents", []):
             path = f"{bucket}/{entry['Key']}"
-            if not path.endswith("/"):  # what consoles put there to show an empty folder
+            if not path.endswith("/"):  # placeholder of web consoles for an empty folder
                 info = {"name": path, "size": entry["Size"], "ETag": entry["ETag"]}
                 yield here.at(path), info
         if not page.get("IsTruncated"):

@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 _RECENT: Final = 1 << 16
-"""Keys that are held as Python objects, some 6 MB, before they are packed."""
+"""Number of keys kept as Python objects, about 6 MB, before they are packed."""
 
 
 class KeySet:
-    """Grows only. Recent keys are in a set, older ones in a few sorted arrays of doubling length."""
+    """A set that only grows. Recent keys are in a Python set, older ones in a few sorted arrays of doubling length."""
 
     def __init__(self) -> None:
         self._recent: set[int] = set()
         self._packed: list[NDArray[np.uint64]] = []
 
     def add(self, key: int) -> bool:
-        """Add a key (0 to 2**64 - 1); whether it is new."""
+        """Add a key (0 to 2**64 - 1); return whether it is new."""
         if key in self._recent or any(_holds(keys, key) for keys in self._packed):
             return False
         self._recent.add(key)

@@ -1,8 +1,8 @@
-"""Sources. From `input.uris` to videos, one by one, without holding the listing.
+"""Sources. List the videos of `input.uris` one by one, without keeping the listing in memory.
 
-Order is that of the configured URIs, then of the storage's listing, so that the same
-bucket gives the same order every time. A video named twice is listed once; links that differ in their query only
-are one video, since a query may be a signature, and the listing says so at its end.
+The order is that of the configured URIs, then of the storage's listing, so the same bucket
+always gives the same order. A video named twice is listed once. Links that differ only in
+their query are one video, because a query may be a signature; a warning at the end counts them.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class Video:
 
     Attributes:
         video_id: 16 hex digits, from `uri` (and `member`).
-        uri: where it is, without credentials or query; safe to print and store.
-        address: what to open; may be signed; never printed or stored in a table.
-        size_bytes: of the object.
-        content_id: names the bytes as far as the listing tells: etag, or modification time, and size.
+        uri: location without credentials or query; safe to print and store.
+        address: the URI to open; may be signed; never printed or stored in a table.
+        size_bytes: size of the object.
+        content_id: identifies the bytes as far as the listing allows: etag, or modification time, and size.
         member: the name inside a shard file, else None.
-        fields: values of `path_fields`; None for each where the path does not fit the pattern.
-        place: where a member's bytes are inside the shard file; see `containers.Entry`.
+        fields: values of `path_fields`; None for each if the path does not fit the pattern.
+        place: position of a member's bytes inside the shard file; see `entry.Entry`.
         extra: the other columns of the manifest that named it, as plain JSON data.
         problem: error code and message, if listing already found that it cannot be read.
-        takes_options: whether the storage options of the config are meant for where it is.
+        takes_options: whether the storage options of the config apply to its place.
         sequence: how it is made of pictures; None for a media file.
     """
 
@@ -70,17 +70,17 @@ class Video:
 
 
 def list_videos(config: InputConfig, passed: PassedOver | None = None) -> Iterator[Video]:
-    """All videos that the input names: files, and what tars, tables and manifests hold or name.
+    """Yield all videos of the input: files, and the videos that tars, tables and manifests contain or name.
 
     Args:
-        config: of the input.
-        passed: notes what lies there and is not taken.
+        config: the input section of the config.
+        passed: counts the files that are skipped.
 
     Raises:
         ConfigError: a URI names nothing.
         StorageError: a place cannot be listed.
     """
-    seen, links = KeySet(), KeySet()  # the listing itself is never held
+    seen, links = KeySet(), KeySet()  # only keys: the listing itself is not kept
     left_out, example = 0, ""
     misfits, misfit = 0, ""
     passed = passed or PassedOver()
@@ -99,15 +99,18 @@ def list_videos(config: InputConfig, passed: PassedOver | None = None) -> Iterat
             what = "no picture" if config.kind == "sequences" else "nothing"
             raise ConfigError(f"input.uris: {what} found at {locate(uri, config.storage_options).uri}")
     if left_out:
-        what = "only what follows the `?` tells them from links listed before, and that is no part of a video's id"
-        log.warning("%d left out of the input, such as one to %s: %s", left_out, example, what)
+        what = "they differ from links listed before only after the `?`, which is not part of a video's id"
+        log.warning("%d links left out of the input, such as one to %s: %s", left_out, example, what)
     if misfits:
         pattern = config.path_fields
-        log.warning("%d videos, such as %s: path does not fit input.path_fields %s; null", misfits, misfit, pattern)
+        log.warning(
+            "%d videos, such as %s: path does not fit input.path_fields %s; their path fields are null",
+            misfits, misfit, pattern,
+        )  # fmt: skip
 
 
 def _listed(uri: str, config: InputConfig, passed: PassedOver) -> Iterator[Video]:
-    """Yield what one URI of the input names: videos, then sequences, if those are taken."""
+    """Yield the videos that one URI of the input names, then its sequences, if the config takes sequences."""
     pictures = None if config.kind == "videos" else Gathered(passed)
     for video in _ahead(expand(uri, config.storage_options, passed, pictures), config):
         if pictures is not None and video.sequence is None and video.problem is None:
@@ -123,20 +126,20 @@ def _listed(uri: str, config: InputConfig, passed: PassedOver) -> Iterator[Video
 
 
 def _of_pictures(location: Location, sequence: Sequence, digest: Digest, config: InputConfig) -> Video:
-    """The video that the pictures of a folder are."""
+    """Return the sequence that a folder's pictures form, as a video."""
     info = {"size": digest.size_bytes, "type": "file"}
     video = replace(_to_video(location, info, config.path_fields), content_id=digest.content_id)
     return _as_sequence(video, sequence, config)
 
 
 def _as_sequence(video: Video, sequence: Sequence, config: InputConfig) -> Video:
-    """A folder or tar as a sequence, with the times that the config, or the manifest that names it, gives it."""
+    """Return a folder or tar as a sequence, with times from the config or from the manifest that names it."""
     fps, problem = config.sequence_fps, video.problem
     if (named := video.extra.get(_FPS_COLUMN)) not in (None, ""):
         try:
             fps = InputConfig(uris=["-"], sequence_fps=float(named)).sequence_fps
         except (ValueError, TypeError):
-            text = f"{video.uri}: {_FPS_COLUMN} is {str(named)[:40]!r}, and has to be a number of pictures a second"
+            text = f"{video.uri}: {_FPS_COLUMN} is {str(named)[:40]!r}; it must be a number of pictures per second"
             problem = problem or (ErrorCode.BAD_MANIFEST_ROW, readable_name(text))
     times = None
     try:
@@ -155,33 +158,33 @@ def _as_sequence(video: Video, sequence: Sequence, config: InputConfig) -> Video
 
 
 _FPS_COLUMN = "sequence_fps"
-"""Of a manifest that names folders and tars of pictures."""
+"""Column of a manifest that names folders and tars of pictures."""
 
 
 def _listed_again(location: Location, sequence: Sequence, config: InputConfig) -> Video | None:
-    """The video that the pictures of a folder are, whose listing has not been seen; None if it has none.
+    """List a folder and return the sequence that its pictures form, as a video; None if it has no pictures.
 
     Raises:
-        StorageError: it cannot be listed.
-        VideoError: it has too many.
+        StorageError: the folder cannot be listed.
+        VideoError: it has too many pictures.
     """
     stills, _ = list_stills(location, sequence)
     return _of_pictures(location, sequence, digest_of(stills), config) if stills else None
 
 
 def find_video(uri: str, member: str | None, config: InputConfig, extra: dict[str, Any] | None = None) -> Video | None:
-    """The one video that a row of `videos` names, as it is now; None if its shard file has no such member.
+    """Find the video that a row of `videos` names, in its current state; None if its shard file has no such member.
 
-    A name is a name here and no pattern.
+    Names are literal, not patterns.
 
     Args:
-        uri: as the tables give it: without credentials and query.
+        uri: URI from the table, without credentials and query.
         member: the name inside a shard file, else None.
-        config: for storage options, `column` and `path_fields`; its URIs say only what the storage options are for.
-        extra: as the tables give it; may say when the pictures of a sequence are shown.
+        config: gives storage options, `column` and `path_fields`; its URIs only decide where the options apply.
+        extra: `extra` from the table; may contain the times of a sequence's pictures.
 
     Raises:
-        StorageError: the file is not there, or may not be read.
+        StorageError: the file does not exist or may not be read.
     """
     location, owned = locate_input(uri, config)
     takes_pictures = member is None and config.kind != "videos"
@@ -190,7 +193,7 @@ def find_video(uri: str, member: str | None, config: InputConfig, extra: dict[st
         found = _listed_again(location, Sequence("folder", pattern), config)
         return None if found is None else replace(_with_extra(found, extra or {}, config), takes_options=owned)
     if takes_pictures and uri.endswith("/"):
-        info: dict[str, Any] = {"type": "directory"}  # of the web and of S3 none would say so
+        info: dict[str, Any] = {"type": "directory"}  # web servers and S3 have no entry for a folder
     else:
         with storage_errors(location.uri):
             info = location.fs.info(location.path)
@@ -203,7 +206,7 @@ def find_video(uri: str, member: str | None, config: InputConfig, extra: dict[st
 
 
 def _sequence_at(location: Location, info: dict[str, Any], config: InputConfig, extra: dict[str, Any]) -> Video | None:
-    """The sequence that a folder, tar or picture is; None if it is none of them."""
+    """Return a folder, tar or picture as a sequence; None for anything else."""
     still = still_of(location, info)
     if still is not None and info["type"] != "directory":
         video = _of_pictures(location, Sequence("folder", still.name), digest_of([still]), config)
@@ -228,7 +231,7 @@ def _as_folder(location: Location) -> Location:
 
 
 def _ahead(found: Iterator[tuple[Location, dict[str, Any]]], config: InputConfig) -> Iterator[Video]:
-    """The videos of the files found, in order; the next few containers are read while one is taken."""
+    """Yield the videos of the found files, in order, reading the next few containers ahead."""
     waiting: deque[Ahead[Video] | tuple[Video]] = deque()
     try:
         for location, info in found:
@@ -246,11 +249,11 @@ def _ahead(found: Iterator[tuple[Location, dict[str, Any]]], config: InputConfig
 
 
 _CONTAINERS_AHEAD = 8
-"""A tar is read header by header, one request each where its members are large."""
+"""A tar is read header by header, with one request per header if its members are large."""
 
 
 def _held_videos(location: Location, shard: Video, config: InputConfig) -> Iterator[Video]:
-    """The videos that a tar, table or manifest holds or names."""
+    """Yield the videos that a tar, table or manifest contains or names."""
 
     def video_of(numbered: tuple[int, Entry]) -> Video:
         number, entry = numbered
@@ -276,13 +279,13 @@ def _held_videos(location: Location, shard: Video, config: InputConfig) -> Itera
     first = next(entries, None)
     if first is None:
         return
-    # Only what is named has to be asked for; what is held was found by reading the file.
+    # Named videos need a request each; contained ones were found by reading the file.
     threads = REQUESTS if first[1].uri is not None else 1
     yield from in_order(video_of, chain([first], entries), threads)
 
 
 def _videos_of_tar(location: Location, video_of: Callable[[tuple[int, Entry]], Video]) -> Generator[Video, None, bool]:
-    """The videos of a tar that may be a sequence of pictures; whether it is, as it holds them and no video."""
+    """Yield the videos of a tar; return whether it is a sequence: it has pictures and no video."""
     pictures, videos, problems = 0, 0, []
     for numbered in enumerate(read_entries(location, None, pictures=True)):
         if numbered[1].is_picture:
@@ -294,13 +297,13 @@ def _videos_of_tar(location: Location, video_of: Callable[[tuple[int, Entry]], V
             yield from map(video_of, [*problems, numbered])
             problems.clear()
     if pictures and not videos:
-        return True  # what is wrong with it is said when it is planned
+        return True  # planning reports its problems
     yield from map(video_of, problems)
     return False
 
 
 def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
-    """The video that a row of a manifest names; one that cannot be found is kept with its problem."""
+    """Return the video that a row of a manifest names; a video that cannot be found is returned with its problem."""
     assert entry.uri is not None
     address = entry.uri
     if "://" not in address and not address.startswith("/"):
@@ -326,8 +329,8 @@ def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
             problem = unreadable_code(error), readable_name(f"{error}{hint(address, config)}")
         except VideoError as error:
             problem = error.code, str(error)
-        except ValueError:  # what a storage's library has no other word for: half a character, a NUL
-            problem = ErrorCode.FETCH_FAILED, f"{safe}: is no name that its storage takes"
+        except ValueError:  # storage libraries raise it for names with half a character or a NUL
+            problem = ErrorCode.FETCH_FAILED, f"{safe}: is not a valid name on its storage"
     fields = _path_fields(safe, config.path_fields)
     return Video(
         video_id(safe), safe, readable_name(address), -1, "unknown", fields=fields, extra=entry.extra, problem=problem
@@ -335,7 +338,7 @@ def _named_video(entry: Entry, manifest: Video, config: InputConfig) -> Video:
 
 
 def _beside(manifest: str, name: str) -> str:
-    """The address of what a manifest names without saying where: `./a.mp4` and `../x/a.mp4` are files near it."""
+    """Return the address of a relative name in a manifest: `./a.mp4` and `../x/a.mp4` are relative to its folder."""
     folder = (manifest.partition("?")[0] if has_query(manifest) else manifest).rpartition("/")[0]
     scheme, separator, rest = folder.partition("://")
     if not separator or scheme in ("file", "local") or {".", ".."}.isdisjoint(name.split("/")):
@@ -349,10 +352,10 @@ def _to_video(location: Location, info: dict[str, Any], pattern: str | None) -> 
     address = location.uri if location.uri.endswith(location.path) else location.fs.unstrip_protocol(location.path)
     problem = None
     if uri != location.uri:
-        text = f"{uri}: its name is not UTF-8, and no table can hold it; rename the file"
+        text = f"{uri}: its name is not UTF-8, so no table can store it; rename the file"
         problem = ErrorCode.FETCH_FAILED, text
     elif info.get("type") == "other" and not stat.S_ISLNK(info.get("mode", 0)):
-        problem = ErrorCode.FETCH_FAILED, f"{uri}: is no file but a pipe, socket or device"
+        problem = ErrorCode.FETCH_FAILED, f"{uri}: is a pipe, socket or device, not a file"
     return Video(
         video_id=video_id(uri),
         uri=uri,
@@ -365,7 +368,7 @@ def _to_video(location: Location, info: dict[str, Any], pattern: str | None) -> 
 
 
 def _path_fields(uri: str, pattern: str | None) -> dict[str, str | None]:
-    """The values of the last parts of a path, as its partition has them; None for each if they do not fit."""
+    """Return the values of `path_fields` as partition values; None for each if the path does not fit the pattern."""
     if pattern is None:
         return {}
     parts = pattern.strip("/").split("/")

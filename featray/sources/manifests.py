@@ -1,6 +1,6 @@
-"""Sources. CSV and JSONL manifests: a row that cannot be used is an entry with a problem, and the next is read.
+"""Sources. Read CSV and JSONL manifests. An unusable row becomes an entry with a problem, and reading continues.
 
-A manifest may come from anyone. Whatever it holds, a row is at most `MAX_ROW_CHARS` in memory.
+A manifest is untrusted: whatever it contains, a row takes at most `MAX_ROW_CHARS` in memory.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from featray.sources.entry import Entry
 
 URI_COLUMNS: Final = ("uri", "url", "path", "file", "video_uri", "video_path")
 BYTES_COLUMNS: Final = ("bytes", "video", "content", "data", "mp4")
-"""Column names that are looked for, in order, where `input.column` does not name one."""
+"""Column names to look for, in order, if `input.column` does not name one."""
 
 MAX_ROW_CHARS: Final = 1 << 20
 MAX_URI_CHARS: Final = 8192
-"""Of a URI: a key of S3 has 1024 bytes at most, a signature some 2000."""
+"""Length limit of a URI: an S3 key has at most 1024 bytes, a signature about 2000."""
 
 _MAX_SKIPPED_CHARS: Final = 64 << 20
-"""Of a line that is too long: beyond that its end is not looked for, and nothing behind it is read."""
+"""Limit of the search for the end of a line that is too long. If the end is not found, reading stops."""
 
 _MAX_DEPTH: Final = 32
 _DELIMITERS: Final = {".csv": ",;\t|", ".tsv": "\t"}
@@ -34,22 +34,22 @@ _BOMS: Final = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"),
 
 
 class _BadRow(ValueError):
-    """A row that is not read; its text says why, and which it is."""
+    """A row that cannot be read; the message names the row and the reason."""
 
 
 def read_csv(file: IO[bytes], kind: str, column: str | None) -> Iterator[Entry]:
-    """Yield what the rows of a CSV or TSV file name.
+    """Yield an entry for each row of a CSV or TSV file.
 
     Args:
-        file: its bytes: UTF-8, or UTF-16 with a byte order mark.
-        kind: `.csv`, whose delimiter is found in its first line, or `.tsv`.
-        column: which column names the videos; None looks for the usual names.
+        file: the bytes: UTF-8, or UTF-16 with a byte order mark.
+        kind: `.csv`, whose delimiter is detected from the first line, or `.tsv`.
+        column: the column that names the videos; None looks for the usual names.
     """
     with _Lines(file) as lines:
         try:
             first = next(lines, "")
         except _BadRow as error:
-            yield bad_row(f"{error}; without its first line no row can be read")
+            yield bad_row(f"{error}; no row can be read without the first line")
             return
         names, delimiter = _header(first, _DELIMITERS[kind], column)
         chosen = column or choose_column(names)
@@ -65,7 +65,7 @@ def read_csv(file: IO[bytes], kind: str, column: str | None) -> Iterator[Entry]:
 
 
 def read_jsonl(file: IO[bytes], column: str | None) -> Iterator[Entry]:
-    """Yield what the lines of a JSONL file name, as `read_csv` does."""
+    """Yield an entry for each line of a JSONL file, like `read_csv`."""
     with _Lines(file) as lines:
         for line in _each(lines, lines.begin_row):
             if isinstance(line, Entry):
@@ -75,19 +75,19 @@ def read_jsonl(file: IO[bytes], column: str | None) -> Iterator[Entry]:
 
 
 def named(row: dict[str, Any], column: str, name: str) -> Entry:
-    """Return what a row names, with its other columns as `extra`.
+    """Return the entry of a row that names its video, with the other columns as `extra`.
 
     Args:
         row: values by column.
-        column: that with the URI.
-        name: of the row, for people: `line 3`.
+        column: the column with the URI.
+        name: the row's name in messages, such as `line 3`.
     """
     value = row.get(column)
     if not isinstance(value, str) or not value.strip():
         return bad_row(f"{name} has no URI in column {shown(column)}")
     if len(value) > MAX_URI_CHARS:
-        return bad_row(f"{name} has a URI of {len(value)} characters; {MAX_URI_CHARS} are read")
-    uri = value.strip() if "://" in value else value  # else spaces may be part of a file's name
+        return bad_row(f"{name} has a URI of {len(value)} characters; the limit is {MAX_URI_CHARS}")
+    uri = value.strip() if "://" in value else value  # spaces may be part of a file name
     try:
         return Entry(uri=uri, extra=_plain({k: v for k, v in row.items() if k != column}, _MAX_DEPTH))
     except _BadRow as error:
@@ -95,11 +95,11 @@ def named(row: dict[str, Any], column: str, name: str) -> Entry:
 
 
 def held(row: dict[str, Any] | str, name: str, place: dict[str, Any]) -> Entry:
-    """Return the entry of a row that holds its video.
+    """Return the entry of a row that contains its video.
 
     Args:
-        row: its other columns, or in words what is wrong with them.
-        name: of the row, for people, and of the video in its file.
+        row: the other columns, or a text that says what is wrong with them.
+        name: the row's name in messages, and the video's name inside the file.
         place: as in `Entry.place`.
     """
     if isinstance(row, str):
@@ -136,7 +136,7 @@ def shown(name: str) -> str:
 
 
 class _Lines:
-    """The lines of a text file, each with its end; one that cannot be used raises, and the next can be asked for."""
+    """Iterates over the lines of a text file, with their line ends; continues after a line that raises."""
 
     def __init__(self, file: IO[bytes]) -> None:
         head = file.read(4)
@@ -160,11 +160,11 @@ class _Lines:
 
     @property
     def name(self) -> str:
-        """The row's, for people."""
+        """Return the row's name for messages."""
         return f"line {self._row_begin}"
 
     def begin_row(self) -> None:
-        """Count what follows as another row: in CSV a row may have many lines."""
+        """Start a new row: a CSV row may have several lines."""
         self._row_chars, self._row_begin = 0, self._number + 1
 
     def __next__(self) -> str:
@@ -190,7 +190,7 @@ class _Lines:
             skipped += len(rest)
             if skipped > _MAX_SKIPPED_CHARS:
                 self._is_over = True
-                raise _BadRow(f"line {self._number} has more than {skipped} characters; nothing from there on is read")
+                raise _BadRow(f"line {self._number} has more than {skipped} characters; reading stops there")
         raise _BadRow(f"line {self._number} has more than {MAX_ROW_CHARS} characters")
 
 
@@ -199,7 +199,7 @@ def _is_whole(line: str) -> bool:
 
 
 def _each(rows: Iterator[Any], begin_row: Callable[[], None]) -> Iterator[Any]:
-    """Rows, and an entry for each that cannot be read."""
+    """Yield rows, and an entry for each row that cannot be read."""
     while True:
         begin_row()
         try:
@@ -211,9 +211,9 @@ def _each(rows: Iterator[Any], begin_row: Callable[[], None]) -> Iterator[Any]:
 
 
 def _header(line: str, delimiters: str, column: str | None) -> tuple[list[str], str]:
-    """The names of the columns, and the delimiter under which one of them is that of the videos."""
+    """Return the column names and the delimiter, choosing the delimiter that yields a column of videos."""
     if "\0" in line:
-        line = ""  # UTF-16 without a byte order mark, or no text at all
+        line = ""  # UTF-16 without a byte order mark, or not text
     for delimiter in delimiters:
         try:
             names = next(csv.reader([line], delimiter=delimiter), [])
@@ -232,7 +232,7 @@ def _of_json(line: str, column: str | None, name: str) -> Entry:
     except ValueError:
         row = None
     if not isinstance(row, dict):
-        return bad_row(f"{name} is no JSON object")
+        return bad_row(f"{name} is not a JSON object")
     chosen = column or choose_column(list(row))
     if chosen is None or chosen not in row:
         return bad_row(f"{name} has {_no_column(list(row))}")
@@ -240,9 +240,9 @@ def _of_json(line: str, column: str | None, name: str) -> Entry:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """A value as JSON can hold it: without bytes, infinities and NaN as null, dates and decimals as text.
+    """Convert a value to plain JSON data: bytes are dropped, infinities and NaN become null, other types become text.
 
-    Links lose their signatures and credentials, since tables hold none.
+    Signatures and credentials are removed from links, because tables must not contain them.
     """
     if depth < 0:
         raise _BadRow("is nested too deeply")

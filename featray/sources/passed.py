@@ -1,4 +1,4 @@
-"""Sources. What a listing passed over: files that no setting asked for, by suffix, and folders that may not be read."""
+"""Sources. Count what a listing skipped: files that no setting asked for, and folders without read permission."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _MAX_FOLDERS: Final = 1000
 
 @dataclass
 class PassedOver:
-    """Counts, and the folders by name.
+    """Counts of skipped files, and the names of skipped folders.
 
     Attributes:
-        files: below prefixes, by suffix as it is written; `._*` are what macOS leaves beside files.
-        folders: URIs, ending in `/`, of what was not listed since it may not be read.
+        files: skipped files below prefixes, by suffix as written; `._*` are the extra files of macOS.
+        folders: URIs, ending in `/`, of folders that may not be listed.
     """
 
     files: Counter[str] = field(default_factory=Counter)
@@ -33,21 +33,21 @@ class PassedOver:
         self.files[kind if kind in self.files or len(self.files) < _KINDS else "others"] += 1
 
     def folder(self, uri: str) -> None:
-        """Note a folder.
+        """Record a folder.
 
         Raises:
-            StorageError: there are so many that the listing is worth nothing.
+            StorageError: there are too many for the listing to be useful.
         """
         self.folders.append(f"{readable_name(uri).rstrip('/')}/")
         if len(self.folders) > _MAX_FOLDERS:
-            raise StorageError(f"{uri}: access denied, as to {_MAX_FOLDERS} more folders of the input")
+            raise StorageError(f"{uri}: access denied, and to {_MAX_FOLDERS} more folders of the input")
 
     def hides(self, uri: str) -> bool:
-        """Return whether a file may be there although it was not listed."""
+        """Return whether a file may exist although it was not listed."""
         return any(uri.startswith(folder) for folder in self.folders)
 
     def in_words(self) -> str:
-        """The counts on one line, most frequent first; empty if nothing was passed over."""
+        """Return the counts on one line, most frequent first; empty if nothing was skipped."""
         if not self.files:
             return ""
         most = sorted(self.files.items(), key=lambda item: (-item[1], item[0]))

@@ -1,4 +1,4 @@
-"""Sources. When the pictures of a sequence are shown, as the row of the manifest that names the sequence says."""
+"""Sources. Read the times of a sequence's pictures from its row in a manifest."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 PTS_COLUMN: Final = "pts_us"
-"""Of a manifest that names folders and tars of pictures: a list of as many times as there are pictures."""
+"""Column of a manifest that names folders and tars of pictures: a list with one time per picture."""
 
-_WANTED: Final = "has to be a list of ascending whole numbers, one for each picture in natural order"
+_WANTED: Final = "must be a list of ascending whole numbers, one per picture in natural order"
 _MAX_US: Final = 1 << 53
-"""What a float of JSON or Parquet still holds exactly."""
+"""Largest integer that a float in JSON or Parquet holds exactly."""
 
 
 def read_times(extra: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Return the times that a manifest's row gives, in µs, ascending; None if it gives none.
+    """Return the times in a manifest's row, in µs, ascending; None if it has none.
 
     Args:
-        extra: the row's columns. `pts_us` may be a list, a number, or text with numbers between spaces or commas, as
-            CSV has no lists.
+        extra: the row's columns. `pts_us` may be a list, a number, or (for CSV) text with numbers separated by spaces
+            or commas.
 
     Raises:
-        ValueError: there is something else in `pts_us`.
+        ValueError: `pts_us` contains anything else.
     """
     value = extra.get(PTS_COLUMN)
     if isinstance(value, str):
@@ -37,13 +37,13 @@ def read_times(extra: Mapping[str, Any]) -> tuple[int, ...] | None:
         except (TypeError, ValueError, OverflowError):
             is_whole = False
         if not is_whole:
-            raise ValueError(f"{PTS_COLUMN} holds {str(one)[:40]!r}, and {_WANTED}")
+            raise ValueError(f"{PTS_COLUMN} contains {str(one)[:40]!r}; it {_WANTED}")
         if found and number <= found[-1]:
-            raise ValueError(f"{PTS_COLUMN} has {number} behind {found[-1]}, and {_WANTED}")
+            raise ValueError(f"{PTS_COLUMN} has {number} after {found[-1]}; it {_WANTED}")
         found.append(number)
     return tuple(found)
 
 
 def times_id(times: tuple[int, ...]) -> str:
-    """Name times, as a part of a sequence's content id."""
+    """Return a digest of the times, as part of a sequence's content id."""
     return f"{PTS_COLUMN}:{hashlib.sha256(repr(times).encode()).hexdigest()[:16]}"

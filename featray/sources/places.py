@@ -1,7 +1,7 @@
-"""Sources. Which places a manifest may name, and which places the storage options of the config are for.
+"""Sources. Decide which places a manifest may name, and where the config's storage options apply.
 
-A manifest may come from anyone, so its rows are no more than names: none opens a file of this machine that the config
-did not mean, none chains filesystems, and no credential goes to a host that the config does not name.
+A manifest is untrusted, so its rows cannot open a local file that the config did not allow, cannot chain filesystems,
+and cannot send credentials to a host that the config does not name.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _HUB_TYPES: Final = frozenset({"datasets", "spaces", "models", "buckets"})
 
 
 class Place(NamedTuple):
-    """Where a URI leads.
+    """The place that a URI leads to.
 
     Attributes:
-        scheme: one for each kind of storage.
-        host: or bucket, or repository of the Hugging Face hub; empty for files of this machine.
+        scheme: one per kind of storage; aliases are resolved.
+        host: host, bucket, or repository of the Hugging Face hub; empty for local files.
     """
 
     scheme: str
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 def place_of(uri: str) -> Place:
-    """Return the place of a URI, of the last one of a chain."""
+    """Return the place of a URI; for a chain, that of its last URI."""
     uri = redact_uri(opened_as(uri.strip()).rsplit("::", 1)[-1]) if "://" in uri else uri
     scheme, separator, rest = uri.partition("://")
     if not separator:
@@ -40,29 +40,29 @@ def place_of(uri: str) -> Place:
     parts = 1 if scheme != "hf" else 3 if rest.partition("/")[0] in _HUB_TYPES else 2
     host = "/".join(rest.split("/")[:parts]).lower().removesuffix(_PORTS.get(scheme, "\0"))
     if scheme == "hf":
-        host = host.partition("@")[0]  # of any revision
+        host = host.partition("@")[0]  # any revision
     return Place(scheme, "" if scheme == "file" else host)
 
 
 def locate_input(uri: str, config: InputConfig) -> tuple[Location, bool]:
-    """Return the location of a video or container, and whether the storage options are for it; it has them if so.
+    """Return the location of a video or container, and whether the storage options apply to it and are used.
 
     Raises:
-        StorageError: as `locate`.
+        StorageError: as in `locate`.
     """
     return locate(uri, options_for(uri, config)), options_apply(uri, config)
 
 
 def options_for(uri: str | None, config: InputConfig) -> dict[str, Any]:
-    """Return the storage options that this place may get: those of the config, or none."""
+    """Return the storage options to use for this place: those of the config, or none."""
     return config.storage_options if uri is not None and options_apply(uri, config) else {}
 
 
 def options_apply(uri: str, config: InputConfig) -> bool:
-    """Return whether `storage_options` are meant for this place.
+    """Return whether `storage_options` apply to this place.
 
-    They are for the hosts and buckets that the config names. Where they name the server themselves (`endpoint_url`),
-    it gets them whichever bucket is asked for.
+    They apply to the hosts and buckets that the config names. If they name the server themselves (`endpoint_url`), they
+    apply to all its buckets.
     """
     place = place_of(uri)
     known = {place_of(named) for named in (*config.uris, *config.manifest_places)}
@@ -74,12 +74,12 @@ def options_apply(uri: str, config: InputConfig) -> bool:
 
 
 def refusal(uri: str, manifest: str, config: InputConfig) -> str | None:
-    """Return why a row of a manifest may not name this; None if it may.
+    """Return why a row of a manifest may not name this URI; None if it may.
 
     Args:
-        uri: as the row has it.
+        uri: the URI in the row.
         manifest: URI of the manifest.
-        config: of the input.
+        config: the input section of the config.
     """
     own = place_of(manifest)
     if "://" not in uri:
@@ -87,7 +87,7 @@ def refusal(uri: str, manifest: str, config: InputConfig) -> str | None:
         return _not_allowed("file:///", config) if is_file and not _named(Place("file", ""), config) else None
     head = uri.partition("://")[0]
     if "::" in head or ("::" in uri and opened_as(uri) == uri):
-        return "it chains filesystems (`::`), which a manifest may not"
+        return "it chains filesystems (`::`), which is not allowed in a manifest"
     place = place_of(uri)
     if place.scheme == own.scheme or _named(place, config):
         return None
@@ -101,11 +101,11 @@ def _named(place: Place, config: InputConfig) -> bool:
 
 
 def _not_allowed(place: str, config: InputConfig) -> str:
-    return f"the config does not name {place}; if it is meant, add it to input.manifest_places"
+    return f"the config does not name {place}; if you trust it, add it to input.manifest_places"
 
 
 def hint(uri: str, config: InputConfig) -> str:
-    """Return what to add to the message of a place that cannot be read, where the storage options were held back."""
+    """Return a hint for the message about an unreadable place if the storage options were not used there."""
     if not config.storage_options or options_apply(uri, config):
         return ""
     scheme, host = place_of(uri)

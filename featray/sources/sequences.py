@@ -1,8 +1,8 @@
-"""Sources. Sequences: the pictures of a folder, or of a tar, which are a video whose frames they are.
+"""Sources. Sequences: the pictures of a folder or tar, treated as the frames of a video.
 
-A sequence is named by its folder, with a `/` behind it; by its tar; or, where a glob chose among a folder's files, by
-the folder and the glob's last part. Its content id follows from the names, sizes and etags (or dates) of its pictures,
-in whatever order they are listed, so that a listing holds a number a folder and not its names.
+A sequence is named by its folder with a trailing `/`; by its tar; or, if a glob selected some of a folder's files, by
+the folder and the glob's last part. Its content id is computed from the names, sizes and etags (or dates) of its
+pictures, independent of their order, so that a listing keeps one number per folder instead of the names.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _DIGITS: Final = re.compile("([0-9]+)")
 
 @dataclass(frozen=True)
 class Sequence:
-    """How a video is made of pictures.
+    """The way in which a video is made of pictures.
 
     Attributes:
-        held: whether they are files of a folder, or members of a tar.
-        pattern: of the folder's files; None for all pictures.
-        fps: pictures a second; None: they have no times, or are `timed`.
-        timed: whether the row of the manifest that names it, `Video.extra`, has the time of each picture.
-        related: whether they follow each other in time.
+        held: whether the pictures are files of a folder or members of a tar.
+        pattern: pattern that selects the folder's files; None for all pictures.
+        fps: pictures per second; None if they have no times or are `timed`.
+        timed: whether the sequence's row in the manifest, `Video.extra`, has the time of each picture.
+        related: whether the pictures follow each other in time.
     """
 
     held: Literal["folder", "tar"]
@@ -48,10 +48,10 @@ class Still(NamedTuple):
     """A picture of a sequence.
 
     Attributes:
-        name: in its folder or tar.
-        size_bytes: -1 if not known.
-        offset: of its bytes in the tar; None for a file.
-        content: its content id, as far as the listing tells.
+        name: name in its folder or tar.
+        size_bytes: size; -1 if unknown.
+        offset: position of its bytes in the tar; None for a file.
+        content: content id from the listing.
         problem: why it cannot be read, else None.
     """
 
@@ -63,13 +63,13 @@ class Still(NamedTuple):
 
 
 def natural_key(name: str) -> tuple[Any, ...]:
-    """A key that sorts names as people count: `2.png` before `10.png`; of `2.png` and `02.png` the second first.
+    """Return a key that sorts names in natural order: `2.png` before `10.png`, and `02.png` before `2.png`.
 
     >>> sorted(["10.png", "2.png", "1.png"], key=natural_key)
     ['1.png', '2.png', '10.png']
     """
     parts = _DIGITS.split(name)
-    # By length and digits, as a number of ten thousand digits takes Python long, or too long for its own limit.
+    # By length and digits: converting a number of ten thousand digits is slow in Python, or exceeds its limit.
     numbers = [(len(digits.lstrip("0")), digits.lstrip("0")) for digits in parts[1::2]]
     parts[1::2] = numbers
     return (*parts, name)
@@ -80,8 +80,8 @@ class Digest:
     """A digest of a sequence's listing that does not depend on its order.
 
     Attributes:
-        count: pictures.
-        size_bytes: all together, as far as known.
+        count: number of pictures.
+        size_bytes: sum of the known sizes.
     """
 
     count: int = 0
@@ -97,15 +97,15 @@ class Digest:
 
     @property
     def content_id(self) -> str:
-        """Names the pictures as far as their listing tells."""
+        """Return an id of the pictures, as far as the listing identifies them."""
         return f"pictures:{self.count}:{self._sum:064x}"
 
 
 class Gathered:
-    """The pictures that a listing came by, by sequence.
+    """Collects the pictures that a listing finds, by sequence.
 
     Args:
-        passed: notes them once nobody wants them.
+        passed: counts the pictures once they are not needed.
     """
 
     def __init__(self, passed: PassedOver) -> None:
@@ -115,12 +115,12 @@ class Gathered:
         self._is_wanted = True
 
     def add(self, picture: Location, info: dict[str, Any], pattern: str | None) -> None:
-        """Note a picture.
+        """Add a picture.
 
         Args:
-            picture: where it is.
-            info: what the listing says of it.
-            pattern: of the names of its sequence; None for the whole folder.
+            picture: its location.
+            info: its entry in the listing.
+            pattern: pattern of the names in its sequence; None for the whole folder.
         """
         if not self._is_wanted:
             self._passed.file(picture.path)
@@ -133,14 +133,14 @@ class Gathered:
         known[1].add(name, _size(info), content_id(info))
 
     def give_up(self) -> None:
-        """Videos are wanted, not pictures: pass over those that were found, and all that will be."""
+        """Stop collecting, because the input has videos: count the pictures found so far and later as skipped."""
         self._is_wanted = False
         self._found.clear()
         self._passed.files.update(self._counted.files)
         self._counted.files.clear()
 
     def sequences(self) -> Iterator[tuple[Location, str | None, Digest]]:
-        """Where each sequence is, the pattern of its names, and what was found."""
+        """Yield the location, name pattern and digest of each sequence."""
         for (_, pattern), (location, digest) in self._found.items():
             yield location, pattern, digest
 
@@ -155,10 +155,10 @@ def _size(info: dict[str, Any]) -> int:
 
 
 def list_stills(location: Location, sequence: Sequence) -> tuple[list[Still], str | None]:
-    """Return a sequence's pictures in natural order; and what is wrong with its tar, if it is cut off or damaged.
+    """Return a sequence's pictures in natural order, and the problem of its tar if it is truncated or damaged.
 
     Raises:
-        VideoError: there are too many.
+        VideoError: there are too many pictures.
         StorageError: the folder or tar cannot be read.
     """
     problem = None
@@ -176,18 +176,18 @@ def list_stills(location: Location, sequence: Sequence) -> tuple[list[Still], st
 
 
 def still_of(location: Location, info: dict[str, Any]) -> Still | None:
-    """A file as a picture of a sequence; None if it is none."""
+    """Return a file as a picture of a sequence; None if it is not a picture."""
     name = location.path.partition("?")[0].rpartition("/")[2]
     if not is_picture(name):
         return None
     safe = readable_name(name)
-    problem = None if safe == name else "its name is not UTF-8, and no table can hold it; rename the file"
+    problem = None if safe == name else "its name is not UTF-8, so no table can store it; rename the file"
     return Still(safe, _size(info), None, content_id(info), problem)
 
 
 def _in_folder(location: Location, pattern: str | None) -> list[Still]:
     if pattern is not None:
-        with suppress(OSError, ValueError):  # a name that is there is that file, and no pattern
+        with suppress(OSError, ValueError):  # an existing name is that file, not a pattern
             one = still_of(location, location.fs.info(location.path))
             return [] if one is None else [one]
     folder = location.path.rpartition("/")[0] if pattern else location.path.rstrip("/")
@@ -207,7 +207,7 @@ def _in_folder(location: Location, pattern: str | None) -> list[Still]:
 
 
 def digest_of(stills: list[Still]) -> Digest:
-    """Return what a listing says of these pictures."""
+    """Return the digest of these pictures."""
     digest = Digest()
     for still in stills:
         digest.add(still.name, still.size_bytes, still.content)

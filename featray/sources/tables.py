@@ -1,8 +1,8 @@
-"""Sources. Parquet tables of videos: a column of bytes, one of URIs, or Hugging Face's structs of both.
+"""Sources. Parquet tables of videos: with a column of bytes, of URIs, or of Hugging Face's structs of both.
 
-A file of some kilobytes can unfold to gigabytes: one text in a dictionary that a million rows point to, a million rows
-of nothing. So dictionaries stay dictionaries, a row's size is known before it is made, and rows are weighed against
-the bytes of the file.
+A file of a few kilobytes can expand to gigabytes: a million rows that refer to one text in a dictionary, or a million
+empty rows. Therefore dictionaries are kept as dictionaries, a row's size is computed before the row is built, and the
+number of rows is limited by the size of the file.
 """
 
 from __future__ import annotations
@@ -34,24 +34,25 @@ from featray.sources.manifests import (
 _BATCH_ROWS: Final = 1024
 _BUFFER_BYTES: Final = 1 << 20
 _MAX_ROWS_PER_BYTE: Final = 8
-"""Of the file. Names that differ take more than an eighth of a byte each, however well they compress."""
+"""Limit on rows per byte of the file. Distinct names take more than an eighth of a byte each, however well they
+compress."""
 
 _MAX_CHUNK_BYTES: Final = 256 << 20
-"""Of one column in one row group, uncompressed; a million URIs are some 100 MB."""
+"""Uncompressed size limit of one column in one row group; a million URIs are about 100 MB."""
 
 _MAX_REPEATED: Final = 10_000_000
-"""Values of a list column in one row group."""
+"""Limit on the values of a list column in one row group."""
 
 _BATCH_BYTES: Final = 16 << 20
-"""Made into Python objects at once; more are made row by row."""
+"""Largest batch to convert to Python objects at once; larger batches are converted row by row."""
 
 
 def read_table(file: IO[bytes], column: str | None) -> Iterator[Entry]:
-    """Yield the videos that a Parquet file holds or names.
+    """Yield the videos that a Parquet file contains or names.
 
     Args:
-        file: seekable.
-        column: which holds the bytes or URIs; None looks for the usual names, those of bytes first.
+        file: a seekable file.
+        column: the column with the bytes or URIs; None looks for the usual names, those for bytes first.
     """
     size = file.seek(0, io.SEEK_END)
     table = _opened(file)
@@ -62,7 +63,7 @@ def read_table(file: IO[bytes], column: str | None) -> Iterator[Entry]:
     if chosen is None or chosen not in kinds:
         yield no_column(list(kinds), "videos")
     elif rows > _MAX_ROWS_PER_BYTE * size:
-        yield Entry(problem=(ErrorCode.BAD_SHARD, f"a file of {size:,} bytes that says it has {counted(rows, 'row')}"))
+        yield Entry(problem=(ErrorCode.BAD_SHARD, f"a file of {size:,} bytes that claims {counted(rows, 'row')}"))
     elif chosen not in holders:
         yield from _uris(table, chosen, [name for name, kind in kinds.items() if not _is_bytes(kind)])
     elif _is_media(kinds[chosen]) and _has_only_paths(table.metadata, chosen):
@@ -73,22 +74,22 @@ def read_table(file: IO[bytes], column: str | None) -> Iterator[Entry]:
 
 
 def read_value(file: IO[bytes], place: dict[str, Any], max_bytes: int) -> bytes:
-    """Return the bytes that one row holds.
+    """Return the bytes in one row.
 
     Args:
-        file: seekable.
+        file: a seekable file.
         place: as in `Entry.place`.
-        max_bytes: a row group whose column is larger than this is refused before it is read.
+        max_bytes: a larger column chunk is refused before it is read.
 
     Raises:
-        MemoryError: the column is larger than that.
+        MemoryError: the column chunk of the row group is larger than `max_bytes`.
     """
     column, group = place["column"], place["row_group"]
     path = f"{column}.{place['field']}" if "field" in place else column
     table = _opened(file)
     for chunk in _chunks(table.metadata, group, [path]):
         if chunk.total_uncompressed_size > max_bytes:
-            raise MemoryError(f"its row group holds {chunk.total_uncompressed_size} bytes")
+            raise MemoryError(f"its row group has {chunk.total_uncompressed_size} bytes; the limit is {max_bytes}")
     value = table.read_row_group(group, columns=[path])[column][place["row"]].as_py()
     if isinstance(value, dict):
         value = value.get(place["field"])
@@ -113,7 +114,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _is_media(kind: pa.DataType) -> bool:
-    """Return whether a column is what the datasets library makes of videos: a struct of bytes and path."""
+    """Return whether a column has the form of videos in the datasets library: a struct of bytes and path."""
     if not pa.types.is_struct(kind):
         return False
     fields: dict[str, pa.DataType] = {field.name: field.type for field in kind}
@@ -128,7 +129,7 @@ def _choose(names: list[str], holders: list[str]) -> str | None:
 
 
 def _chunks(metadata: Any, group: int, columns: list[str]) -> Iterator[Any]:
-    """Yield what the footer says of the columns' leaves in one row group."""
+    """Yield the footer's metadata of the columns' leaves in one row group."""
     row_group = metadata.row_group(group)
     for i in range(metadata.num_columns):
         chunk = row_group.column(i)
@@ -137,7 +138,7 @@ def _chunks(metadata: Any, group: int, columns: list[str]) -> Iterator[Any]:
 
 
 def _has_only_paths(metadata: Any, column: str) -> bool:
-    """Return whether a column of structs has no bytes at all: then the files are elsewhere, under their paths."""
+    """Return whether a column of structs has no bytes at all; its paths then name the files."""
     for group in range(metadata.num_row_groups):
         for chunk in _chunks(metadata, group, [f"{column}.bytes"]):
             statistics = chunk.statistics
@@ -147,12 +148,12 @@ def _has_only_paths(metadata: Any, column: str) -> bool:
 
 
 def _values(table: Any, column: str, others: list[str], field: dict[str, str]) -> Iterator[Entry]:
-    """One entry a row, with its other columns; the values themselves are read where they are decoded."""
+    """Yield one entry per row, with its other columns; the decoding process reads the values themselves."""
     number = 0
     for group in range(table.num_row_groups):
         problem = _unfolds(table.metadata, group, others)
         if problem:
-            yield bad_row(f"row group {group}: its videos are read without their other columns: {problem}")
+            yield bad_row(f"row group {group}: its videos are used without their other columns: {problem}")
         rows: Iterable[dict[str, Any] | str] = repeat({}, table.metadata.row_group(group).num_rows)
         if others and not problem:
             rows = _each_row(table, group, others)
@@ -176,7 +177,7 @@ def _uris(table: Any, column: str, columns: list[str]) -> Iterator[Entry]:
     for group in range(table.num_row_groups):
         problem = _unfolds(table.metadata, group, columns)
         if problem:
-            yield bad_row(f"row group {group} is not read: {problem}")
+            yield bad_row(f"row group {group} is skipped: {problem}")
             number += table.metadata.row_group(group).num_rows
             continue
         for row in _each_row(table, group, columns):
@@ -194,18 +195,18 @@ def _name(number: int) -> str:
 
 
 def _unfolds(metadata: Any, group: int, columns: list[str]) -> str | None:
-    """Why a row group would take too much memory; None if it would not."""
+    """Return why a row group would take too much memory; None if it would not."""
     for chunk in _chunks(metadata, group, columns):
         name = shown(chunk.path_in_schema)
         if chunk.total_uncompressed_size > _MAX_CHUNK_BYTES:
-            return f"column {name} has {chunk.total_uncompressed_size} bytes in it; {_MAX_CHUNK_BYTES} are read"
+            return f"column {name} has {chunk.total_uncompressed_size} bytes in it; the limit is {_MAX_CHUNK_BYTES}"
         if chunk.num_values > max(_MAX_REPEATED, metadata.row_group(group).num_rows):
-            return f"column {name} has {chunk.num_values} values in it; {_MAX_REPEATED} are read"
+            return f"column {name} has {chunk.num_values} values in it; the limit is {_MAX_REPEATED}"
     return None
 
 
 def _batch_rows(metadata: Any, group: int, columns: list[str]) -> int:
-    """Rows at once: few where each text may begin with all of the one before it, which no dictionary shortens."""
+    """Return the batch size; small for DELTA_BYTE_ARRAY, where each text may repeat all of the one before it."""
     rows = _BATCH_ROWS
     for chunk in _chunks(metadata, group, columns):
         if "DELTA_BYTE_ARRAY" in chunk.encodings:
@@ -214,30 +215,30 @@ def _batch_rows(metadata: Any, group: int, columns: list[str]) -> int:
 
 
 def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
-    """Rows as Python objects, and in words what is wrong with one that cannot be made."""
+    """Yield rows as Python objects, or a text that says why a row cannot be converted."""
     weights = sum((_row_bytes(array) for array in batch.columns), np.zeros(len(batch), np.int64))
     if weights.sum() <= _BATCH_BYTES:
         try:
             yield from batch.to_pylist()
             return
         except _UNMADE:
-            pass  # row by row, to find out which
+            pass  # continue row by row to find the bad one
     for i in range(len(batch)):
         if weights[i] > MAX_ROW_CHARS:
-            yield f"has {weights[i]} bytes; {MAX_ROW_CHARS} are read"
+            yield f"has {weights[i]} bytes; the limit is {MAX_ROW_CHARS}"
             continue
         try:
             yield batch.slice(i, 1).to_pylist()[0]
         except _UNMADE as error:
-            yield f"has a value that Python does not know ({type(error).__name__})"
+            yield f"has a value that Python cannot represent ({type(error).__name__})"
 
 
 _UNMADE: Final = (ValueError, OverflowError, LookupError, pa.ArrowException)
-"""Dates beyond Python's, texts that are no UTF-8, time zones that are none (pytz raises a LookupError)."""
+"""Raised for dates outside Python's range, texts that are not UTF-8, and unknown time zones (LookupError from pytz)."""
 
 
 def _row_bytes(array: pa.Array) -> NDArray[np.int64]:
-    """About how many bytes each row of a column comes to when it is unfolded."""
+    """Return the approximate size in bytes of each row of a column as Python objects."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         sizes = _row_bytes(array.dictionary)

@@ -1,6 +1,6 @@
-"""Sources. Tar shards: which byte range each video of a tar is, in memory that no header can raise.
+"""Sources. Tar shards: find the byte range of each video in a tar, in bounded memory.
 
-A tar's headers may ask for gigabytes (a long name, a sparse map) and nest without end; each is bounded here.
+A tar's headers may ask for gigabytes (a long name, a sparse map) and nest endlessly; this module limits each.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from featray.sources.entry import MAX_ENTRIES, PICTURE_SUFFIXES, VIDEO_SUFFIXES,
 from featray.sources.keyset import KeySet
 
 MAX_HEADER_BYTES: Final = 1 << 15
-"""Of a long name or a pax header, which tarfile reads whole, and before CPython 3.11.10 in time that grows with its
-square."""
+"""Size limit of a long name or a pax header. tarfile reads them whole; before CPython 3.11.10 the time grew with the
+square of the size."""
 
 MAX_NAME_CHARS: Final = 4096
-"""Of a member: what Linux takes for a path."""
+"""Length limit of a member's name: that of a path on Linux."""
 
 _MAX_SPARSE_BLOCKS: Final = 1 << 16
 _PADDING_BYTES: Final = 1 << 20
-"""Of zeros behind the end of a tar: writers fill up a record, of 10 KiB mostly, of a MiB at most."""
+"""Limit of zeros after the end of a tar: writers pad to a full record, usually 10 KiB, at most 1 MiB."""
 
 _SIZED_HEADERS: Final = frozenset(
     (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -32,12 +32,12 @@ _SIZED_HEADERS: Final = frozenset(
 
 
 def read_tar(file: IO[bytes], *, pictures: bool = False) -> Iterator[Entry]:
-    """Yield the videos of a tar, and of the tars that were joined to it with `cat`; its pictures too if asked for.
+    """Yield the videos of a tar, and of tars appended to it with `cat`; pictures too if asked for.
 
     Raises:
-        TarError: it is damaged or breaks off.
+        TarError: it is damaged or truncated.
     """
-    seen = KeySet()  # of hashes: a million names of 4096 characters would be gigabytes
+    seen = KeySet()  # hashes only: a million names of 4096 characters would be gigabytes
     for count, member in enumerate(_members(file)):
         if count >= MAX_ENTRIES:
             text = f"more than {MAX_ENTRIES} members; the rest is left out"
@@ -48,13 +48,13 @@ def read_tar(file: IO[bytes], *, pictures: bool = False) -> Iterator[Entry]:
         if not member.isreg() or not (is_picture or ending in VIDEO_SUFFIXES) or is_apple_double(member.name):
             continue
         if len(member.name) > MAX_NAME_CHARS:
-            text = f"a member's name of {len(member.name)} characters; {MAX_NAME_CHARS} are read"
+            text = f"a member's name has {len(member.name)} characters; the limit is {MAX_NAME_CHARS}"
             yield Entry(problem=(ErrorCode.BAD_SHARD, text))
             continue
         name = readable_name(member.name)
         named = name if seen.add(int(video_id(name), 16)) else f"{name}@{member.offset_data}"
         if member.sparse is not None:
-            text = f"{named} is a sparse member, which is not read; write the tar without --sparse (-S)"
+            text = f"{named} is a sparse member, which is not supported; write the tar without --sparse (-S)"
             yield Entry(member=named, problem=(ErrorCode.BAD_SHARD, text), is_picture=is_picture)
             continue
         place = {"offset": member.offset_data, "size": member.size}
@@ -62,15 +62,15 @@ def read_tar(file: IO[bytes], *, pictures: bool = False) -> Iterator[Entry]:
 
 
 class _Bounded(tarfile.TarInfo):
-    """A header that is read within bounds; a sparse member keeps its place in the tar, and no map.
+    """A header read within limits; a sparse member keeps its position in the tar but no map.
 
-    These are tarfile's own steps of reading a header (CPython 3.11 to 3.14), which it has no public door for;
-    `test_tars.py` fails if one is not called any more.
+    These methods are tarfile's internal steps of reading a header (CPython 3.11 to 3.14); there is no public API for
+    them. `test_tars.py` fails if one is no longer called.
     """
 
     def _proc_member(self, tar: tarfile.TarFile) -> Any:
         if self.type in _SIZED_HEADERS and not 0 <= self.size <= MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {self.size} bytes; {MAX_HEADER_BYTES} are read")
+            raise tarfile.ReadError(f"a header of {self.size} bytes, above the limit of {MAX_HEADER_BYTES},")
         return super()._proc_member(tar)  # type: ignore[misc]
 
     def _proc_sparse(self, tar: Any) -> Any:
@@ -95,10 +95,10 @@ class _Bounded(tarfile.TarInfo):
 
 
 def _members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
-    """All members of a tar, and of the tars that were joined to it.
+    """Yield all members of a tar, and of tars appended to it.
 
     Raises:
-        TarError: it is damaged or breaks off; its text says where, and behind which member.
+        TarError: it is damaged or truncated; the message gives the byte and the last good member.
     """
     begin: int | None = 0
     at, last = 0, "no member"
@@ -108,34 +108,34 @@ def _members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
             file.seek(begin)
             tar = tarfile.open(fileobj=file, mode="r:", tarinfo=_Bounded)
             for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # or tarfile would keep every header it has read
-                tar.pax_headers = {}  # what global headers said: nothing of a place or a name
+                tar.members = []  # type: ignore[attr-defined]  # or tarfile would keep every header it reads
+                tar.pax_headers = {}  # drop global headers: they give no position or name
                 if member.size < 0:
                     raise tarfile.ReadError("negative size")
                 yield member
                 at, last = tar.offset, f"member {readable_name(member.name[:MAX_NAME_CHARS])}"
             begin = _next_archive(file, tar.offset)
-        except RecursionError:  # headers of headers: tarfile reads each inside the one before
-            raise tarfile.ReadError(f"too many headers in a row at byte {at}, behind {last}") from None
+        except RecursionError:  # consecutive headers: tarfile reads each inside the one before
+            raise tarfile.ReadError(f"too many headers in a row at byte {at}, after {last}") from None
         except (tarfile.TarError, ValueError, OverflowError) as error:
-            raise tarfile.ReadError(f"{error} at byte {at}, behind {last}") from error
+            raise tarfile.ReadError(f"{error} at byte {at}, after {last}") from error
 
 
 def _next_archive(file: IO[bytes], end: int) -> int | None:
-    """Where another tar begins behind the one that ends here; None if nothing does.
+    """Return where another tar begins after the one that ends at `end`; None if there is none.
 
-    tarfile takes whatever is no header, but at the very beginning, for the end, and says nothing.
+    Except at the very beginning, tarfile silently treats anything that is not a header as the end.
 
     Raises:
-        ReadError: this is no end.
+        ReadError: the bytes at `end` are not the end of a tar.
     """
     file.seek(end)
     block = file.read(tarfile.BLOCKSIZE)
     if any(block):
         raise tarfile.ReadError("neither a header nor an end")
-    # Not a byte behind the last member is an end as well: writers that are not closed leave the end blocks out, and GNU
-    # tar and Python read such files without a word. A copy that was cut off exactly there looks the same; one that was
-    # cut off anywhere else is told apart.
+    # End of file right after the last member counts as an end too: writers that are not closed omit the end blocks, and
+    # GNU tar and Python read such files silently. A copy truncated exactly there looks the same; a copy truncated
+    # anywhere else is detected.
     padding = file.read(_PADDING_BYTES)
     zeros = len(padding) - len(padding.lstrip(b"\0"))
     return None if zeros == len(padding) else end + len(block) + zeros // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE

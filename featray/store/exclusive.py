@@ -1,11 +1,9 @@
-"""Store. What a lease needs of a storage beyond reading and writing: create if absent, and its clock.
+"""Store. Storage operations for the lease: create if absent, and the age of an object.
 
 * **Create if absent** is atomic on a local disk (a hard link) and on stores with a conditional
-  PUT: S3 since 2024, and what fsspec offers as `mode="create"` elsewhere. A store that takes
-  no condition writes in any case; `enforces` finds that out by trying, since such a store is
-  silent about it.
-* **The storage's own clock** dates objects. Comparing it with itself keeps the clocks of hosts
-  out of the question how old an object is.
+  PUT: S3 since 2024, and fsspec's `mode="create"` elsewhere. A store without conditional PUT
+  overwrites silently; `enforces` detects that by trying.
+* **Age** is measured only with the storage's own clock, so the clocks of hosts do not matter.
 """
 
 from __future__ import annotations
@@ -26,15 +24,15 @@ _BUSY = {"ConditionalRequestConflict", "409", "OperationAborted"}
 _BUSY_TRIES = 5
 _NO_CONDITIONS = {"NotImplemented", "501"}
 _PLAUSIBLE_SECONDS = 60
-"""A lease is renewed more often."""
+"""A plausible age of a lease: leases are renewed more often than this."""
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-"""What file systems without hard links answer: FAT, some network and FUSE mounts."""
+"""Errors of file systems without hard links: FAT, some network and FUSE mounts."""
 
 
 def create_bytes(location: Location, data: bytes) -> bool:
-    """Write an object whole if there is none of that name; whether it was written.
+    """Write a whole object if the name is free; return whether it was written.
 
-    On a store without conditional PUT it is written in any case, and the answer is True.
+    A store without conditional PUT always writes, and the result is True.
     """
     location.check_writable()
     with storage_errors(location.uri, missing="cannot be created"):
@@ -48,17 +46,18 @@ def create_bytes(location: Location, data: bytes) -> bool:
 
 
 def enforces(location: Location, data: bytes) -> bool:
-    """Return whether the store refuses to create what is there; `location` holds `data`, which we wrote just now."""
+    """Return whether the store refuses to create an existing object; `location` must contain `data`, written by us."""
     return not create_bytes(location, data)
 
 
 def age_seconds(location: Location, *, reading: bool = False) -> float | None:
-    """How long ago an object was written, by the storage's clock alone; None if the storage does not tell.
+    """Return the age of an object by the storage's clock; None if the storage does not report it.
 
-    A disk's clock is asked with a new file; by who is only `reading`, only if this machine's clock looks wrong for it.
+    On a disk, the age is compared with a new file. With `reading`, that is done only if the age by this machine's clock
+    is implausible.
 
     Raises:
-        StorageError: it cannot be asked, or is gone.
+        StorageError: the object cannot be read or is gone.
     """
     location.check_inside()
     with storage_errors(location.uri):
@@ -75,7 +74,7 @@ def age_seconds(location: Location, *, reading: bool = False) -> float | None:
 
 
 def _create_remote(location: Location, data: bytes) -> bool:
-    """One try; BlockingIOError if S3 is busy with another writer of the same name and has not decided."""
+    """Try once; BlockingIOError if S3 is still deciding between concurrent writers of the same name."""
     try:
         location.fs.pipe_file(location.path, data, mode="create")
     except FileExistsError:
@@ -108,7 +107,7 @@ def _create_local(path: str, data: bytes) -> bool:
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            os.replace(temporary, path)  # then it is a store without conditions, and `enforces` says so
+            os.replace(temporary, path)  # not exclusive; `enforces` detects that
         return True
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -118,13 +117,13 @@ def _create_local(path: str, data: bytes) -> bool:
 def _age_read(path: str) -> float:
     age = time.time() - os.stat(path).st_mtime
     if not 0 <= age <= _PLAUSIBLE_SECONDS:
-        with contextlib.suppress(OSError):  # one may not write there
+        with contextlib.suppress(OSError):  # no write permission
             return _age_local(path)
     return age
 
 
 def _age_local(path: str) -> float:
-    """By the clock of the file server, which need not be this machine: a new file says what time it is there."""
+    """Return the age by the clock of the file server, which may be another machine; a new file shows its time."""
     written = os.stat(path).st_mtime
     with tempfile.NamedTemporaryFile(prefix=".clock-", suffix=".tmp", dir=os.path.dirname(path)) as file:
         file.write(b"now")

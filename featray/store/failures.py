@@ -1,4 +1,4 @@
-"""Store. What a refusal means where the storage's own code says more than "denied": archived, expired, wrong clock."""
+"""Store. Explain refusals whose storage error code says more than "denied": archived, expired, wrong clock."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from featray.errors import ErrorCode
 
 
 class Meaning(NamedTuple):
-    """The meaning of a failed request, as a code of the `errors` table and in words."""
+    """The meaning of a failed request: a code of the `errors` table and a message."""
 
     code: ErrorCode
     text: str
 
 
-# Both tell of the moment and not of the object: what is tried again later may find other credentials, or another clock.
+# FETCH_FAILED for causes that are temporary: a retry may find other credentials or another clock.
 _EXPIRED: Final = Meaning(
     ErrorCode.FETCH_FAILED,
     "the credentials have expired; get new ones (such as `aws sso login`, or a new session token) and run again",
 )
 _ARCHIVED: Final = Meaning(
-    ErrorCode.ARCHIVED, "lies in an archive (Glacier); restore it, or copy it to another storage class, and run again"
+    ErrorCode.ARCHIVED, "is archived (Glacier); restore it, or copy it to another storage class, and run again"
 )
 _MEANINGS: Final = {
     "InvalidObjectState": _ARCHIVED,
@@ -28,9 +28,9 @@ _MEANINGS: Final = {
     "RequestTimeTooSkewed": Meaning(
         ErrorCode.FETCH_FAILED, "this machine's clock differs too much from the storage's; set it (NTP) and run again"
     ),
-    "400": Meaning(  # S3's answer to HEAD has no more than its status
+    "400": Meaning(  # S3's answer to HEAD contains only its status
         ErrorCode.FETCH_FAILED,
-        "the storage refuses and does not say why (400); the credentials may have expired, or the region may be wrong",
+        "the storage refuses without a reason (400); check the region, and that the credentials have not expired",
     ),
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
@@ -40,11 +40,11 @@ _MEANINGS: Final = {
     "SSOTokenLoadError": _EXPIRED,
     "TokenRetrievalError": _EXPIRED,
 }
-"""By the code in S3's or Azure's answer, or by the name of botocore's exception."""
+"""Meanings by the code in S3's or Azure's answer, or by the name of botocore's exception."""
 
 
 def meaning(error: BaseException | None) -> Meaning | None:
-    """Return what a storage's error means, if it or one of its causes has a code that says so."""
+    """Return the meaning of a storage error, if it or one of its causes has a known code."""
     while error is not None:
         response = getattr(error, "response", None)
         answer = response.get("Error", {}) if isinstance(response, dict) else {}

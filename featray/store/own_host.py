@@ -1,6 +1,6 @@
-"""Store. The headers and passwords of storage options go to the host of a link, and not on to where it redirects.
+"""Store. Send the headers and passwords of storage options only to a link's own host, not to hosts it redirects to.
 
-aiohttp itself keeps back the header Authorization alone, and not if it comes from `auth`.
+aiohttp itself drops only the Authorization header on a redirect, and not if it comes from `auth`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class _OwnHost:
-    """A middleware of aiohttp, which it calls for each request of a chain of redirects.
+    """An aiohttp middleware, called for each request of a chain of redirects.
 
     Attributes:
-        origin: scheme, host and port that get everything.
-        names: of the headers that no other gets.
+        origin: scheme, host and port that receive all headers.
+        names: names of the headers that other origins do not receive.
     """
 
     origin: str
@@ -31,7 +31,7 @@ class _OwnHost:
 
 
 def with_own_host(link: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options to open a link with, so that other hosts get none of their headers."""
+    """Return options for opening a link that withhold their headers from other hosts."""
     if not options:
         return options
     client = dict(options.get("client_kwargs") or {})
@@ -42,7 +42,7 @@ def with_own_host(link: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _origin(link: str) -> str:
-    from yarl import URL  # with aiohttp, which reads the same link
+    from yarl import URL  # installed with aiohttp, which parses the same link
 
     parts = urlsplit(link)
     return str(URL(f"{parts.scheme}://{parts.netloc}").origin())

@@ -1,4 +1,4 @@
-"""Store. Temporary folders on this machine, for files in the making."""
+"""Store. Temporary local folders, for files that are being written."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from featray.store.storage import explain
 
 @contextmanager
 def scratch_folder(purpose: str) -> Iterator[str]:
-    """Make a temporary folder and delete it with all in it at the end of the block.
+    """Create a temporary folder and delete it with its contents at the end of the block.
 
     Args:
-        purpose: a word for its name, so that whoever finds one after a kill knows whose it is.
+        purpose: a word for the folder's name, so that its origin is clear if a killed process leaves it behind.
 
     Raises:
-        StorageError: there is no such folder, or a file in it cannot be written: most often its disk is full.
+        StorageError: the folder or a file in it cannot be written, usually because the disk is full.
     """
     where = ""
     try:

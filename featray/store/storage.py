@@ -1,8 +1,8 @@
-"""Store. Object storage and local disk behind one door: fsspec.
+"""Store. One interface to object storage and local disks, on top of fsspec.
 
-Every read, write and listing of the package passes through here, so that three things
-hold everywhere: storage errors become `StorageError` in one line, a write is atomic (an
-object is there whole or not at all), and no credential is ever part of a message.
+Every read, write and listing of the package goes through this module, so three things hold
+everywhere: storage errors become a one-line `StorageError`, writes are atomic (an object
+exists whole or not at all), and messages never contain credentials.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Location:
 
     Attributes:
         fs: the fsspec filesystem.
-        path: the path inside it, as fsspec wants it (may carry a query that signs it).
+        path: the path inside it, in fsspec's form (may have a query with a signature).
         uri: the same place as a URI without secrets.
-        root: the folder that links on a disk must not lead out of, for reading, writing and deleting; None: any.
+        root: the folder that symbolic links must not leave when reading, writing and deleting; None for no limit.
     """
 
     fs: Any = field(compare=False, repr=False)
@@ -44,55 +44,55 @@ class Location:
     root: str | None = field(default=None, compare=False, repr=False)
 
     def child(self, *parts: str) -> Location:
-        """The location below this one; parts are joined with `/`.
+        """Return a location below this one; parts are joined with `/`.
 
         Raises:
-            OutputError: a part is `..` or the like, and the place would be above this one.
+            OutputError: a part such as `..` would lead outside this location.
         """
         tail = "/".join(part.strip("/") for part in parts if part)
-        # In a bucket too: clients of HTTP resolve `..` in a key as in any address.
+        # Checked in buckets too: HTTP clients resolve `..` in a key as in any URL.
         if not {".", ".."}.isdisjoint(tail.split("/")) or "\0" in tail:
             raise OutputError(f"{self.uri}: {tail!r} leads out of it")
         return Location(self.fs, f"{self.path.rstrip('/')}/{tail}", f"{self.uri.rstrip('/')}/{tail}", self.root)
 
     def at(self, path: str) -> Location:
-        """Another path of the same filesystem, with the scheme of this one: stores answer to several (az, abfs)."""
-        if "://" in path:  # http: a link may be signed
+        """Return another path of the same filesystem, with this scheme; a store may have several (az, abfs)."""
+        if "://" in path:  # http: the link may be signed
             return Location(self.fs, path, redact_uri(path), self.root)
         full = str(self.fs.unstrip_protocol(path))
         return Location(self.fs, path, f"{self.uri.partition('://')[0]}://{full.partition('://')[2]}", self.root)
 
     def check_inside(self) -> None:
-        """Follow links, to see that the place is still below `root`.
+        """Check that the place is below `root` after following links.
 
         Raises:
-            OutputError: a link leads out of it.
+            OutputError: a link leads outside.
         """
         self._check_inside(self.path)
 
     def check_parent_inside(self) -> None:
-        """The same for a name that is written or deleted itself: a link of that name is replaced, not followed."""
+        """Check the parent folder only, before a name is written or deleted: a link of that name is replaced."""
         self._check_inside(os.path.dirname(self.path.rstrip("/")))
 
     def check_writable(self) -> None:
-        """`check_parent_inside`, and that the output is there: nothing makes a new one of a part.
+        """Run `check_parent_inside`, and check that the output exists, so that a write never creates half an output.
 
         Raises:
-            OutputError: a link leads out of it; it was deleted, or never was on this node of a cluster; it is on a hub
-                or a web server, where nothing can be created on the condition that it is not there.
+            OutputError: a link leads outside; the output was deleted or is not on this node of a cluster; or it is on a
+                hub or web server, where conditional creation is not possible.
         """
         self.check_parent_inside()
         if "hf" in _protocols(self.fs):
             raise OutputError(
                 f"{self.uri}: tables cannot be written to the Hugging Face hub, where each file is a commit and no run "
-                "can hold a place; write them to a disk or to S3, then run `hf upload`"
+                "can take a lease; write them to a disk or to S3, then run `hf upload`"
             )
         if self.is_web:
-            raise OutputError(f"{self.uri}: a web server takes no tables; write them to a disk or to S3")
+            raise OutputError(f"{self.uri}: tables cannot be written to a web server; write them to a disk or to S3")
         if self.root is not None and self.is_local and not os.path.isdir(self.root):
             raise OutputError(
-                f"file://{self.root}: is gone, or is not on this machine ({socket.gethostname()}); it has to be on "
-                "every node as long as a run is on; run again"
+                f"file://{self.root}: is gone, or is not on this machine ({socket.gethostname()}); put the output on a "
+                "disk that every node can reach during the whole run, and run again"
             )
 
     def _check_inside(self, path: str) -> None:
@@ -101,17 +101,17 @@ class Location:
         root = os.path.realpath(self.root)
         if os.path.commonpath([root, os.path.realpath(path)]) != root:
             raise OutputError(
-                f"{self.uri}: a link leads out of the output; replace the link by what it should be, or delete it"
+                f"{self.uri}: a link leads out of the output; replace the link with its target, or delete it"
             )
 
     @property
     def is_local(self) -> bool:
-        """Return whether this is a path on this machine's disk."""
+        """Return whether this is a local path."""
         return "file" in _protocols(self.fs)
 
     @property
     def is_s3(self) -> bool:
-        """Return whether this is in a store that speaks S3."""
+        """Return whether this is in a store with the S3 API."""
         return "s3" in _protocols(self.fs)
 
     @property
@@ -123,7 +123,7 @@ class Location:
 _BLOCK_BYTES = 1 << 20
 
 _DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {
-    # botocore waits a minute for an answer and gives up after five tries; over days of reading, buckets hiccup longer.
+    # By default botocore waits a minute for an answer and gives up after five tries; outages in long runs last longer.
     "s3": {
         "config_kwargs": {
             "connect_timeout": 10,
@@ -135,25 +135,25 @@ _DEFAULT_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 _EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
-"""What to install for a protocol whose package is none of ours."""
+"""featray's extra to install for a protocol whose package is optional."""
 
 _CHAINING = frozenset("simplecache filecache blockcache cached dir reference zip tar libarchive".split())
-"""Protocols that stand before another one, as in `zip://a.mp4::s3://bucket/z.zip`."""
+"""Protocols that come before another one, as in `zip://a.mp4::s3://bucket/z.zip`."""
 
 
 def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
-    """The location that a URI or local path names.
+    """Return the location of a URI or local path.
 
     Raises:
-        StorageError: the protocol is unknown, its package is not installed, or it refuses the options.
+        StorageError: the protocol is unknown, its package is not installed, or it rejects the options.
     """
     remember_secrets(storage_options or {})
     clean, opened = redact_uri(uri), opened_as(uri)
     protocol = fsspec.utils.get_protocol(opened)
     if protocol not in fsspec.available_protocols():
-        raise StorageError(f"{clean}: cannot be opened: unknown protocol")
+        raise StorageError(f"{clean}: cannot be opened: unknown protocol; check the part before `://`")
     if protocol in ("http", "https") and not _is_url(uri):
-        raise StorageError(f"{clean}: is no valid URL")
+        raise StorageError(f"{clean}: is not a valid URL")
     try:
         given = with_own_host(uri, storage_options or {}) if protocol in ("http", "https") else storage_options or {}
         fs, path = fsspec.core.url_to_fs(opened, **{**_DEFAULT_OPTIONS.get(protocol, {}), **given})
@@ -162,12 +162,12 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
         if protocol == "hf":
             _check_hub_name(opened, clean)
         if "s3" in _protocols(fs):
-            fs.connect()  # asks nobody; without it, wrong options would only come out at the first read
+            fs.connect()  # sends no request; without it, wrong options would only fail at the first read
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
         hint = f"pip install 'featray[{extra}]'" if extra else str(error)
         raise StorageError(f"{clean}: the package for {protocol}:// is not installed; {hint}") from None
-    except (TypeError, ValueError):  # its text may hold a value, and so a secret
+    except (TypeError, ValueError):  # its message may contain a value, and so a secret
         names = ", ".join(sorted(storage_options or {})) or "none"
         raise StorageError(
             f"{clean}: cannot be opened with these storage options ({names}); check their names and values"
@@ -181,59 +181,59 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
 
 
 def _one_name(path: str) -> str:
-    """A path without `.` and `..`, so that one file has one name; it stays if a link on it makes that another file."""
+    """Return a path without `.` and `..`, so that a file has one name; unchanged if that would name another file."""
     if {".", ".."}.isdisjoint(path.split("/")):
         return path
     short = os.path.normpath(path)
     try:
         return short + "/" * path.endswith("/") if os.path.samefile(short, path) else path
-    except (OSError, ValueError):  # it is not there
+    except (OSError, ValueError):  # it does not exist
         return short
 
 
 def locate_beside(uri: str, known: Location) -> Location:
-    """The location of a URI; in the same kind of store as `known`, it is reached as that is, credentials and all."""
+    """Return the location of a URI, with the filesystem and credentials of `known` if both are in one kind of store."""
     if known.is_local or fsspec.utils.get_protocol(opened_as(uri)) not in _protocols(known.fs):
         return locate(uri)
     return Location(known.fs, known.fs._strip_protocol(uri), redact_uri(uri))
 
 
 def is_on_disk(uri: str) -> bool:
-    """Return whether this names a file of this machine, by its scheme alone."""
+    """Return whether this names a local file, judged by its scheme."""
     return "://" not in uri or uri.partition("://")[0].lower() in ("file", "local")
 
 
 def opened_as(uri: str) -> str:
-    """Return a URI as far as fsspec may look for a chain of filesystems; in a key or a file's name `::` is none."""
+    """Return the part of a URI to pass to fsspec: `::` chains filesystems only after certain protocols."""
     head = uri.partition("::")[0]
     return uri if head.partition("://")[0] in _CHAINING else head
 
 
 def _check_hub_name(uri: str, clean: str) -> None:
-    from huggingface_hub import parse_hf_uri  # after fsspec, which imports it for this protocol alone
+    from huggingface_hub import parse_hf_uri  # fsspec imported the package already, for this protocol only
 
     try:
         parse_hf_uri(uri)
     except ValueError:
         raise StorageError(
-            f"{clean}: names no repository; write hf://datasets/OWNER/NAME/... or, at one of its branches, tags or "
-            "commits, hf://datasets/OWNER/NAME@REVISION/..."
+            f"{clean}: names no repository; write hf://datasets/OWNER/NAME/... or, for a branch, tag or commit, "
+            "hf://datasets/OWNER/NAME@REVISION/..."
         ) from None
 
 
 def _is_url(uri: str) -> bool:
     try:
-        urlsplit(uri).port  # noqa: B018 - asking for it is what checks it
+        urlsplit(uri).port  # noqa: B018 - the attribute validates the port
     except ValueError:
         return False
     return True
 
 
 def transport_errors() -> tuple[type[Exception], ...]:
-    """Return what storage libraries raise when a place cannot be reached or read.
+    """Return the exceptions that storage libraries raise when a place cannot be reached or read.
 
-    s3fs and gcsfs translate most failures to `OSError`; those of the layers below are
-    added when their module is loaded, so that none is imported for its exceptions alone.
+    s3fs and gcsfs translate most failures to `OSError`. Exceptions of lower layers are added
+    only if their module is loaded, so that no module is imported just for its exceptions.
     """
     found: list[type[Exception]] = [OSError, TimeoutError]
     found += [getattr(sys.modules[module], name) for module, name in _LIBRARIES_ERRORS if module in sys.modules]
@@ -246,7 +246,7 @@ _LIBRARIES_ERRORS = (
     ("botocore.exceptions", "BotoCoreError"),
     ("gcsfs.retry", "HttpError"),
     ("google.auth.exceptions", "GoogleAuthError"),
-    ("httpx", "HTTPError"),  # of huggingface_hub, before 2
+    ("httpx", "HTTPError"),  # used by huggingface_hub before 2
     ("httpx2", "HTTPError"),
 )
 
@@ -255,17 +255,17 @@ _WHERE = "in the environment or as storage options (storage_options in the confi
 
 
 def explain(error: BaseException) -> str:
-    """A storage error in a few words, without any address the library put into its text."""
+    """Return a short description of a storage error, without any address from the library's message."""
     if known := meaning(error):
         return known.text
-    if isinstance(error, PermissionError) and error.filename and not error.__cause__:  # of a disk
+    if isinstance(error, PermissionError) and error.filename and not error.__cause__:  # a local file
         return f"access denied; this user (uid {os.getuid()}) lacks the rights: change its owner or mode"
     if _is_of_hub(error) and _is_denied(error):
-        return "access denied, or there is no such repository; set HF_TOKEN, and accept the terms on its page, if any"
+        return "access denied, or no such repository; set HF_TOKEN, and accept the terms on its page, if it has any"
     if _is_denied(error):
         return f"access denied; check the credentials {_WHERE}, and that they have not expired"
     if type(error).__name__ == _NO_CREDENTIALS:
-        return f"no credentials found; set them {_WHERE}; for a public bucket say `anon: true` there"
+        return f"no credentials found; set them {_WHERE}; for a public bucket set `anon: true` there"
     if silence := _silence(error):
         return f"the storage does not answer ({silence})"
     if isinstance(error, FileNotFoundError):
@@ -281,7 +281,7 @@ _NO_CREDENTIALS = "NoCredentialsError"
 
 
 def _silence(error: BaseException | None) -> str | None:
-    """Name what says that no answer came, if that is so; fsspec calls such a link not found, and keeps the cause."""
+    """Return the name of a timeout or connection error in the chain of causes: fsspec reports one as "not found"."""
     while error is not None:
         name = type(error).__name__
         if isinstance(error, TimeoutError) or "timeout" in name.lower() or "connect" in name.lower():
@@ -291,7 +291,7 @@ def _silence(error: BaseException | None) -> str | None:
 
 
 def unreadable_code(error: BaseException) -> ErrorCode:
-    """Return what it means for a video that its storage raised this: we may not read it, or could not."""
+    """Return the error code of a video whose storage raised this: access denied or fetch failed."""
     if known := meaning(error):
         return known.code
     denied = isinstance(error, AccessDenied) or _is_denied(error)
@@ -299,9 +299,9 @@ def unreadable_code(error: BaseException) -> ErrorCode:
 
 
 def _is_denied(error: BaseException | None) -> bool:
-    """Return whether access was refused; fsspec calls a link that answers 403 not found, with the reason as cause."""
+    """Return whether access was denied; fsspec reports a 403 of a link as "not found", with the reason as its cause."""
     while error is not None:
-        answer = getattr(getattr(error, "response", None), "status_code", None)  # of the hub, of Azure
+        answer = getattr(getattr(error, "response", None), "status_code", None)  # Hugging Face hub, Azure
         if isinstance(error, PermissionError) or {getattr(error, "status", None), answer} & {401, 403}:
             return True
         error = error.__cause__
@@ -318,11 +318,11 @@ def _is_of_hub(error: BaseException | None) -> bool:
 
 @contextmanager
 def storage_errors(uri: str, *, missing: str = "does not exist") -> Iterator[None]:
-    """Turn what the storage raises inside the block into a one-line StorageError about `uri`.
+    """Turn storage exceptions inside the block into a one-line StorageError about `uri`.
 
     Args:
-        uri: what the block reads or writes.
-        missing: what to say if it, or the bucket it lies in, is not there.
+        uri: the place that the block reads or writes.
+        missing: the message if it, or its bucket, does not exist.
     """
     try:
         yield
@@ -331,7 +331,7 @@ def storage_errors(uri: str, *, missing: str = "does not exist") -> Iterator[Non
 
 
 def _typed(error: BaseException, uri: str, missing: str = "does not exist") -> StorageError:
-    """Return what a storage raised, as featray's own error."""
+    """Return a storage exception as featray's own error."""
     if _is_denied(error):
         return AccessDenied(f"{uri}: {explain(error)}")
     if _silence(error) or type(error).__name__ == _NO_CREDENTIALS:
@@ -342,21 +342,21 @@ def _typed(error: BaseException, uri: str, missing: str = "does not exist") -> S
 
 
 def read_bytes(location: Location) -> bytes:
-    """All bytes of an object."""
+    """Return all bytes of an object."""
     location.check_inside()
     with storage_errors(location.uri):
         return cast(bytes, location.fs.cat_file(location.path))
 
 
 def exists(location: Location) -> bool:
-    """Return whether there is an object or folder, asked afresh."""
+    """Return whether an object or folder exists, without cached answers."""
     with storage_errors(location.uri):
         location.fs.invalidate_cache()
         return bool(location.fs.exists(location.path))
 
 
 def write_bytes(location: Location, data: bytes) -> None:
-    """Write an object whole, atomically: one PUT, or on disk a temporary file and a rename."""
+    """Write an object atomically: with one PUT, or on disk with a temporary file and a rename."""
     location.check_writable()
     with storage_errors(location.uri, missing="cannot be created"):
         if location.is_local:
@@ -366,7 +366,7 @@ def write_bytes(location: Location, data: bytes) -> None:
 
 
 def upload(local_path: str, location: Location) -> None:
-    """Move a local file to its place, atomically. The local file is gone afterwards."""
+    """Move a local file to its destination, atomically. The local file is gone afterwards."""
     location.check_writable()
     with storage_errors(location.uri, missing="cannot be created"):
         if location.is_local:
@@ -377,7 +377,7 @@ def upload(local_path: str, location: Location) -> None:
 
 
 def delete(location: Location) -> None:
-    """Delete an object; one that is not there is as good as deleted."""
+    """Delete an object; a missing object is not an error."""
     location.check_parent_inside()
     with storage_errors(location.uri):
         try:
@@ -387,7 +387,7 @@ def delete(location: Location) -> None:
 
 
 def delete_folder(location: Location) -> None:
-    """Delete everything below a prefix, and on disk the folder itself."""
+    """Delete everything below a prefix and, on disk, the folder itself."""
     location.check_parent_inside()
     with storage_errors(location.uri):
         try:
@@ -397,7 +397,7 @@ def delete_folder(location: Location) -> None:
 
 
 def list_files(location: Location) -> list[str]:
-    """Paths of all objects below a prefix, sorted; asked afresh; none if the prefix is not there."""
+    """Return the sorted paths of all objects below a prefix, without cached answers; empty if there is no prefix."""
     location.check_inside()
     with storage_errors(location.uri):
         location.fs.invalidate_cache()
@@ -405,9 +405,9 @@ def list_files(location: Location) -> list[str]:
 
 
 def list_versions(location: Location, *, suffix: str) -> dict[str, object]:
-    """All objects below a prefix whose names end in `suffix`, by path, in its order; asked afresh.
+    """Return the versions of all objects below a prefix whose names end in `suffix`, by sorted path, without caching.
 
-    The values tell whether an object was written anew between two listings: they are equal if it was not.
+    If an object's version is equal in two listings, it was not rewritten in between.
     """
     location.check_inside()
     with storage_errors(location.uri):
@@ -417,13 +417,13 @@ def list_versions(location: Location, *, suffix: str) -> dict[str, object]:
 
 
 _VERSION = tuple("size ino mtime created ETag etag generation LastModified last_modified blob_id xet_hash".split())
-"""What the filesystems of fsspec tell of an object that changes when it is written; each tells some of them."""
+"""Fields in fsspec's listings that change when an object is written; each filesystem has some of them."""
 
 
 def list_ahead(locations: Iterable[Location]) -> None:
-    """List prefixes of many files that are about to be opened: whoever opens them asks for no size or date then.
+    """List prefixes whose files are about to be opened, so that opening them needs no requests for size or date.
 
-    DuckDB asks six times a file. What the filesystem keeps of it holds until the next listing.
+    DuckDB sends six such requests per file. The filesystem's cache is valid until the next listing.
     """
     for number, location in enumerate(locations):
         location.check_inside()
@@ -434,7 +434,7 @@ def list_ahead(locations: Iterable[Location]) -> None:
 
 
 def list_folders(location: Location) -> list[str]:
-    """Names of the folders right below a prefix; asked afresh; none if the prefix is not there."""
+    """Return the names of the folders directly below a prefix, without cached answers; empty if there is no prefix."""
     location.check_inside()
     with storage_errors(location.uri):
         location.fs.invalidate_cache()
@@ -446,14 +446,14 @@ def list_folders(location: Location) -> list[str]:
 
 
 def open_ranges(location: Location, *, size_bytes: int | None = None, cached: bool = True) -> IO[bytes]:
-    """A seekable file that reads the object by ranges as it is asked for.
+    """Open an object as a seekable file that fetches ranges on demand.
 
-    Blocks of one MiB, the last 32 of them kept. Measured on an mp4 of 16 MB with its index at
-    the end: planning takes 3 requests and 1.1 MB, where plain read-ahead takes 9 and 5.5 MB, since
-    FFmpeg goes to the end and comes back; a unit in the middle 5 and 3.2 MB; the whole file 17 and
-    16 MB. Larger blocks save requests and fetch more bytes than a unit needs. Not `cached`, each read is a request,
-    for a reader with a cache of its own.
-    What a web server sends without a length, or without ranges, is read whole into a temporary file first.
+    It fetches blocks of 1 MiB and keeps the last 32. Measured on an mp4 of 16 MB with its index at
+    the end: planning takes 3 requests and 1.1 MB (plain read-ahead: 9 and 5.5 MB, because FFmpeg
+    seeks to the end and back), a unit in the middle 5 and 3.2 MB, the whole file 17 and 16 MB.
+    Larger blocks save requests but fetch more bytes than a unit needs. If not `cached`, each read
+    is a request, for readers with their own cache. If a web server sends no length or supports no
+    ranges, the object is first downloaded to a temporary file.
     """
     location.check_inside()
     with storage_errors(location.uri):
@@ -477,17 +477,17 @@ def _open_link(location: Location, cache: str) -> IO[bytes]:
 
 
 def fetched_bytes(file: Any) -> int:
-    """Bytes that a file of `open_ranges` has fetched from its storage so far; 0 on a local disk."""
+    """Return the bytes that a file of `open_ranges` has fetched from its storage so far; 0 on a local disk."""
     inner = getattr(getattr(file, "raw", file), "source", file)
     counted = int(getattr(getattr(inner, "cache", None), "total_requested_bytes", 0))
-    # The cache counts the last block of a file as a whole one.
+    # The cache counts the last block of a file as a full block.
     return min(counted, inner.size) if counted and counted < inner.size + _BLOCK_BYTES else counted
 
 
 def _replace_local(path: str, *, data: bytes | None = None, moved: str | None = None) -> None:
     folder, name = os.path.split(path)
     os.makedirs(folder, exist_ok=True)
-    # Hidden and without a table's suffix: no reader takes a file that is being written for a table.
+    # Hidden and without a table's suffix, so that no reader takes a half-written file for a table.
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     try:
         if data is not None:
@@ -498,7 +498,7 @@ def _replace_local(path: str, *, data: bytes | None = None, moved: str | None = 
         elif moved is not None:
             shutil.move(moved, temporary)
             with open(temporary, "rb") as whole:
-                os.fsync(whole.fileno())  # a commit that is on the disk must not name a file that is not
+                os.fsync(whole.fileno())  # or a commit on disk could name a file that is not on disk yet
         os.replace(temporary, path)
     except BaseException:
         if os.path.exists(temporary):

@@ -1,4 +1,4 @@
-"""Store. Links to servers that send no length or no ranges: what they send is kept in a temporary file."""
+"""Store. Download links of servers without content lengths or range requests into temporary files."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ import tempfile
 from typing import IO, Any, Final, cast
 
 MAX_STREAMED_BYTES: Final = 4 << 30
-"""Of one object that can only be read from its beginning; each unit of a video reads it again."""
+"""Size limit of an object that can only be read from its beginning; each unit of a video downloads it again."""
 
 _CHUNK_BYTES: Final = 1 << 20
 
 
 def takes_ranges(file: Any) -> bool:
-    """Return whether a link's file, as fsspec opened it, can be read anywhere: asks for its last byte if it is long."""
+    """Return whether a link's file, opened by fsspec, supports range requests; fetch its last byte if it is long."""
     if file.size is None:
         return False
-    if file.size <= _CHUNK_BYTES:  # it comes whole with the first block
+    if file.size <= _CHUNK_BYTES:  # the first block contains the whole file
         return True
     try:
-        file._fetch_range(file.size - 1, file.size)  # what fsspec's files fetch blocks with
-    except ValueError:  # fsspec's word for an answer that begins at the beginning
+        file._fetch_range(file.size - 1, file.size)  # the method that fsspec's files fetch blocks with
+    except ValueError:  # fsspec's error for an answer that ignores the range
         return False
     return True
 
 
 def kept(stream: Any) -> IO[bytes]:
-    """Return all that a stream sends as a file without a name, which is gone when it is closed.
+    """Copy a stream to an unnamed temporary file, which disappears when it is closed.
 
     Raises:
-        OSError: it sends more than `MAX_STREAMED_BYTES`, or the disk is full.
+        OSError: the stream has more than `MAX_STREAMED_BYTES`, or the disk is full.
     """
     file = tempfile.TemporaryFile(prefix="featray-")
     try:
         with stream:
             while data := stream.read(_CHUNK_BYTES):
                 if file.tell() + len(data) > MAX_STREAMED_BYTES:
-                    raise OSError(errno.EFBIG, "sent without a length or ranges, and too large to be kept")
+                    raise OSError(errno.EFBIG, "sent without a length or ranges, and too large for a temporary file")
                 file.write(data)
         file.seek(0)
     except BaseException:

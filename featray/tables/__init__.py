@@ -1,1 +1,1 @@
-"""The tables: how they are written, exactly once, and how they are read."""
+"""Write the tables, exactly once, and read them."""

@@ -1,10 +1,10 @@
 """Tables. Commit records: what is published, file by file and video by video.
 
-A commit is one small object, written last and atomically. What no commit names is not
-published, whatever lies in the table folders.
+A commit is one small object, written last and atomically. A file that no commit names is not
+published, even if it is in a table's folder.
 
-Commits and manifests may have been written by somebody else. They are read by `parse_commit` and `parse_manifest`
-alone, which refuse every name that is none, and so every path that leads out of the output.
+Commits and manifests are untrusted. Only `parse_commit` and `parse_manifest` read them; they reject invalid names, and
+so every path that leads out of the output.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition
 
 _FETCHED_TOGETHER = 32
-"""Commits of full shards have some 250 kB each."""
+"""Number of commits to fetch at once; commits of full shards have about 250 kB each."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ class Commit:
     """The record that publishes one shard, or one run's row in `runs`.
 
     Attributes:
-        run_id: empty where no run wrote it, but an erasure.
-        published_at_us: 0 for a cancelled shard: one that holds nothing and only keeps its name from being committed.
-        rewrites: older commits as they read from the moment this one is written; see `replace.py`.
-        several_streams: videos with more video streams than the one that was taken, when it was first written.
-        derived: which derivations of its rows are among its files, and when each was made, microseconds since the
-            epoch, UTC; empty in commits of older versions.
-        derived_from: of derivations that need videos of other shards, what they were when the rows were made: by the
-            digest of whose they are, a digest of those videos. Where one differs now, the rows are to be made again.
+        run_id: the run that wrote it; empty for an erasure.
+        published_at_us: 0 for a cancelled shard, which is empty and only prevents its name from being committed.
+        rewrites: new versions of older commits, valid as soon as this commit is written; see `replace.py`.
+        several_streams: number of videos with further video streams, when the commit was first written.
+        derived: derivations among its files, and when each was made, microseconds since the epoch, UTC; empty in
+            commits of older versions.
+        derived_from: for derivations that need videos of other shards, the state of those videos when the rows were
+            made: a digest of the videos, by a digest of their owner. If one differs now, the rows are stale.
     """
 
     name: RecordName
@@ -89,15 +89,15 @@ class Commit:
 
     @property
     def cancelled(self) -> bool:
-        """Return whether this is a shard that was given up before it was published."""
+        """Return whether the shard was cancelled before it was published."""
         return not self.published_at_us
 
 
 def create_commit(partition: Partition, commit: Commit) -> Commit:
-    """Publish a shard, once: from here on the commit's files count. The commit that is there afterwards.
+    """Publish a shard, once: from now on the commit's files count. Return the commit that exists afterwards.
 
-    Where one of that name is there already, it stays: another try of the same task was
-    faster, or a run that took over has cancelled the shard.
+    An existing commit of that name is kept: another try of the same task was faster, or a run
+    that took over has cancelled the shard.
     """
     while not create_bytes(partition.commit(commit.name), dump(commit)):
         there = read_commit(partition, commit.name)
@@ -107,36 +107,36 @@ def create_commit(partition: Partition, commit: Commit) -> Commit:
 
 
 def cancel_shard(partition: Partition, shard: str, run_id: str) -> Commit:
-    """Give up an open shard of a run that is gone; the commit that is there afterwards.
+    """Cancel an open shard of a run that is gone; return the commit that exists afterwards.
 
-    If that one is not `cancelled`, the shard was published after all.
+    If that commit is not `cancelled`, the shard had been published.
     """
     return create_commit(partition, Commit(shard, run_id, 0, []))
 
 
 def write_commit(partition: HeldPartition, commit: Commit) -> None:
-    """Write a commit, over an older one of its name if there is one; asks first whether that is still allowed."""
+    """Write a commit, replacing an older one of its name; check first that the run still holds the lease."""
     partition.check()
     write_bytes(partition.commit(commit.name), dump(commit))
 
 
 def parse_commit(name: str, text: bytes) -> Commit:
-    """The commit that is stored under a name.
+    """Parse the commit stored under a name.
 
     Raises:
-        ValueError: it is damaged, or names what no commit names.
+        ValueError: it is damaged or contains an invalid name.
     """
     commit = load(Commit, text)
     if commit.name != name:
-        raise ValueError("is the commit of another name")
+        raise ValueError("is a commit of another name")
     for file in (file for one in (commit, *commit.rewrites) for file in one.files):
         if file.table not in ALL_TABLES or not file.path.startswith(f"{file.table}/"):
-            raise ValueError("names a file of no table")
+            raise ValueError("names a file that belongs to no table")
     return commit
 
 
 def read_commit(partition: Partition, name: str) -> Commit | None:
-    """One commit, or None if there is none of that name.
+    """Read one commit; None if there is no commit of that name.
 
     Raises:
         OutputError: it is damaged.
@@ -151,7 +151,7 @@ def read_commit(partition: Partition, name: str) -> Commit | None:
 
 
 def read_commits(partition: Partition) -> list[Commit]:
-    """All commits of a partition, with rewrites that are still to be carried out applied."""
+    """Return all commits of a partition, with pending rewrites applied."""
     commits = {commit.name: commit for commit in stored_commits(partition)}
     pending = [rewritten for commit in commits.values() for rewritten in commit.rewrites]
     commits |= {rewritten.name: rewritten for rewritten in pending}
@@ -159,11 +159,11 @@ def read_commits(partition: Partition) -> list[Commit]:
 
 
 def stored_commits(partition: Partition, damaged: list[str] | None = None) -> Iterator[Commit]:
-    """Commits as they lie there, in the order of their names; a few are fetched together and held.
+    """Yield commits as stored, in the order of their names; fetch a few at a time.
 
     Args:
-        partition: whose.
-        damaged: takes a line for each record that cannot be read, which is then passed over.
+        partition: the partition.
+        damaged: receives a line for each unreadable record, which is then skipped.
 
     Raises:
         OutputError: a record cannot be read, and `damaged` is None.
@@ -181,18 +181,18 @@ def stored_commits(partition: Partition, damaged: list[str] | None = None) -> It
 def commits_at(
     partition: Partition, paths: list[str], *, may_be_gone: bool = False
 ) -> Iterator[tuple[str, Commit | str | None]]:
-    """Read commits at paths that a listing gave.
+    """Read the commits at paths from a listing.
 
     Args:
-        partition: whose.
-        paths: of the filesystem; a few are fetched together and held.
-        may_be_gone: whether one that was deleted after the listing is no error.
+        partition: the partition.
+        paths: filesystem paths; a few are fetched at a time.
+        may_be_gone: whether to accept commits that were deleted after the listing.
 
     Yields:
-        Path and commit; instead of a damaged one, a line about it; None where it is gone.
+        Path and commit; a text instead of a damaged commit; None instead of a deleted one.
 
     Raises:
-        StorageError: one cannot be read.
+        StorageError: a commit cannot be read.
     """
     folder = partition.commit()
     for start in range(0, len(paths), _FETCHED_TOGETHER):
@@ -200,7 +200,7 @@ def commits_at(
         with storage_errors(folder.uri):
             contents = folder.fs.cat(page, on_error="return" if may_be_gone else "raise")
         for path in page:
-            # fsspec answers with bare bytes when it is asked for a single path
+            # fsspec returns plain bytes for a single path
             text = contents[path] if isinstance(contents, dict) else contents
             if isinstance(text, FileNotFoundError):
                 yield path, None
@@ -216,18 +216,18 @@ def commits_at(
 
 
 _DAMAGED_COMMIT = (
-    "damaged commit record, so that its files and videos are not known; put back a copy of it, or delete it and run "
-    "again, which does its videos anew"
+    "damaged commit record, so its files and videos are unknown; restore a copy of it, or delete it and run again to "
+    "process its videos again"
 )
 
 
 @dataclass(frozen=True)
 class ManifestVideo:
-    """One video of an open shard, as publishing needs to know it; names are those of `videos`.
+    """One video of an open shard, with what publishing needs; names are those of the table `videos`.
 
     Attributes:
         extra: the other columns of the manifest that named it, as JSON.
-        replaces: the published shard that holds older rows of it, if one does.
+        replaces: the published shard that has older rows of it, if there is one.
     """
 
     video_id: VideoId
@@ -243,11 +243,11 @@ class ManifestVideo:
 
 @dataclass(frozen=True)
 class ShardManifest:
-    """Which videos an open shard holds; written before their work starts, deleted after the commit.
+    """The videos of an open shard; written before their work starts, deleted after the commit.
 
     Attributes:
-        fields: the path-field values that all its videos share: they lie in one partition folder; null where a
-            path did not fit the pattern.
+        fields: the path-field values that all its videos share, and so one partition folder; null if the paths did
+            not fit the pattern.
     """
 
     shard: RecordName
@@ -262,10 +262,10 @@ def write_manifest(partition: Partition, manifest: ShardManifest) -> None:
 
 
 def parse_manifest(shard: str, text: bytes) -> ShardManifest:
-    """The manifest that is stored under a shard's name.
+    """Parse the manifest stored under a shard's name.
 
     Raises:
-        ValueError: it is damaged, or names what no manifest names.
+        ValueError: it is damaged or contains an invalid name.
     """
     manifest = load(ShardManifest, text)
     if manifest.shard != shard:
@@ -274,10 +274,10 @@ def parse_manifest(shard: str, text: bytes) -> ShardManifest:
 
 
 def read_manifests(partition: Partition, damaged: list[str] | None = None) -> list[ShardManifest]:
-    """All open shards; `damaged` as for `stored_commits`.
+    """Return all open shards; `damaged` as for `stored_commits`.
 
     Raises:
-        OutputError: one cannot be read, and `damaged` is None.
+        OutputError: a manifest cannot be read, and `damaged` is None.
     """
     folder, found = partition.shard(), []
     for path in list_files(folder):
@@ -296,9 +296,9 @@ def read_manifests(partition: Partition, damaged: list[str] | None = None) -> li
     return found
 
 
-_DAMAGED_MANIFEST = "damaged record of an open shard; delete it, and the next run plans its videos again"
+_DAMAGED_MANIFEST = "damaged manifest of an open shard; delete it, and the next run plans its videos again"
 
 
 def close_shard(partition: Partition, shard: str) -> None:
-    """Forget an open shard."""
+    """Delete the manifest of an open shard."""
     delete(partition.shard(shard))

@@ -1,7 +1,7 @@
-"""Tables. Derived rows on their way into the tables: further files of the commit whose rows they are made from.
+"""Tables. Write derived rows as additional files of the commit whose rows they are derived from.
 
-So a replaced, erased or dropped video loses its derived rows with its other rows, in one commit. What makes them is
-handed in: it needs the tables, and is not needed to read them.
+Replacing, erasing or dropping a video therefore removes its derived rows in the same commit. The code that derives rows
+is passed in as a `Derive`: it depends on the tables, and reading the tables does not depend on it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from featray.tables.rewrite import footer_of, merged_footer, open_parquet
 from featray.tables.writer import TableWriter
 
 SOURCES = ("faces", "blendshapes", "mesh", "frames")
-"""Tables that rows are derived from."""
+"""The tables that rows are derived from."""
 
 
 class Derive(Protocol):
@@ -41,21 +41,21 @@ class Derive(Protocol):
 
     @property
     def footer(self) -> dict[str, str]:
-        """Return what stands in the footers of its files beside where the faces come from."""
+        """Return the entries to add to the footers of its files, in addition to the provenance of the faces."""
         ...
 
     @property
     def made_from(self) -> Mapping[str, str]:
-        """Return what the rows of a shard are made from beside its own; see `Commit.derived_from`."""
+        """Return what the rows of a shard depend on in other shards; see `Commit.derived_from`."""
         ...
 
     def __call__(self, files: Mapping[str, Sequence[pq.ParquetFile]]) -> Iterator[tuple[str, pa.Table]]:
-        """Yield sorted rows of the derived tables from the files of a commit's tables, by table."""
+        """Yield tables' names and sorted rows of derived tables, made from the files of a commit by table."""
         ...
 
 
 def derivation_of(path: str) -> str | None:
-    """The derivation of a derived table's file, by its path below the root."""
+    """Return the derivation of a derived table's file from its path below the root."""
     found = re.search("/derivation=(d-[0-9a-f]{8})/", path)
     return found[1] if found else None
 
@@ -69,15 +69,15 @@ def derived_writers(
     scratch: str,
     footer: dict[str, str],
 ) -> dict[str, TableWriter]:
-    """Writers of the derived tables, for one partition folder.
+    """Return writers of the derived tables, by table, for one partition folder.
 
     Args:
-        derive: what makes the rows.
-        partition: held.
+        derive: derives the rows.
+        partition: the partition, held.
         fields: values of the path fields.
         stem: as for `TableWriter`.
         scratch: as for `TableWriter`.
-        footer: where the faces come from.
+        footer: provenance of the faces.
     """
     return {
         table: TableWriter(
@@ -100,7 +100,7 @@ def write_derived(
     sources: Mapping[str, Sequence[pq.ParquetFile]],
     writers: Mapping[str, TableWriter],
 ) -> None:
-    """Derive the rows of a commit and hand them to the writers; nothing is uploaded before a file is full."""
+    """Derive the rows of a commit and pass them to the writers; a file is uploaded only when it is full."""
     constants = {"dataset": partition.dataset, "release": partition.release, "derivation": derive.name, **fields}
     for table, rows in derive(sources):
         for name, value in constants.items():
@@ -113,7 +113,7 @@ def open_sources(partition: Partition, files: Sequence[CommittedFile]) -> Iterat
     """Open the files of a commit that rows are derived from, by table.
 
     Raises:
-        OutputError: one is damaged; while it is read, too.
+        OutputError: a file is damaged; also raised while the block reads it.
     """
     with ExitStack() as stack:
         opened: dict[str, list[pq.ParquetFile]] = {table: [] for table in SOURCES}
@@ -125,15 +125,15 @@ def open_sources(partition: Partition, files: Sequence[CommittedFile]) -> Iterat
 
 
 def derive_commit(partition: HeldPartition, commit: Commit, derive: Derive) -> Commit:
-    """Derive one shard and publish the rows with it; its commit as it is then.
+    """Derive the rows of one shard, publish them with it, and return the new commit.
 
-    The commit is written over in one PUT: a kill leaves it as it was, with files that no commit names and that the
-    next try writes again under the same names, or as it shall be. Rows that are made again, since what they need of
-    other shards has changed, get files of other names; the older ones are deleted after the commit.
+    The commit is overwritten with one PUT, so a kill leaves either the old commit or the new one. Files that no commit
+    names are written again by the next try, under the same names. Rows that are derived again because other shards
+    changed get new file names; the old files are deleted after the commit.
 
     Raises:
         UsageError: a path field has the name of a column of the derived tables.
-        ConfigError: an expression takes a column that the output does not have.
+        ConfigError: an expression uses a column that the output does not have.
     """
     videos = next(file for file in commit.files if file.table == "videos")
     fields = partition.fields_of(videos.path)
@@ -164,7 +164,7 @@ def derive_commit(partition: HeldPartition, commit: Commit, derive: Derive) -> C
 
 
 def _generation(derive: Derive, old: Sequence[CommittedFile]) -> str:
-    """Return what tells the new files' names from those of the rows that they take the place of."""
+    """Return a suffix that distinguishes the names of new files from those that they replace."""
     facts = [f"{whose} {what}" for whose, what in sorted(derive.made_from.items())] + [file.sha256 for file in old]
     return f"-{hashlib.sha256(' '.join(facts).encode()).hexdigest()[:8]}" if facts else ""
 
@@ -174,6 +174,6 @@ def _check_names(fields: Mapping[str, str | None]) -> None:
     for name in fields:
         if name.casefold() in taken:
             raise UsageError(
-                f"derive: this output's path field {name!r} has the name of a column of tracks or events; it can only "
-                "be derived from a release with another name in input.path_fields"
+                f"derive: this output's path field {name!r} has the name of a column of tracks or events; rename it in "
+                "input.path_fields and make a new release"
             )

@@ -1,6 +1,7 @@
-"""Tables. What a partition has published, small enough to hold for millions of videos: 30 bytes each.
+"""Tables. The published videos of a partition, in a form small enough for millions of videos: 30 bytes each.
 
-Made in one pass over the commits, a few of them in memory at a time. 8 bytes more for each that the input has not.
+It is built in one pass over the commits, a few of them in memory at a time. Each video that the input no longer has
+takes 8 more bytes.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ _RECORD = np.dtype([("video", "<u8"), ("work", "<u8", 2), ("shard", "<u4"), ("st
 
 
 class Unseen:
-    """Ids of published videos that the input does not have; held as numbers.
+    """Ids of published videos that the input does not have, stored as numbers.
 
     Args:
-        ids: sorted.
+        ids: sorted ids.
     """
 
     def __init__(self, ids: NDArray[np.uint64]) -> None:
@@ -41,10 +42,10 @@ class Done:
     """Published videos, by id.
 
     Attributes:
-        records: one a video, sorted by `video`; `work` is the first half of the work key.
-        shards: names of the commits that `records["shard"]` counts.
+        records: one per video, sorted by `video`; `work` is the first half of the work key.
+        shards: names of the commits that `records["shard"]` indexes.
         files: paths of all published files, relative to the output's root.
-        pending: commits with rewrites that are still to be carried out; all else here has them applied.
+        pending: commits with pending rewrites; the other attributes have them applied.
     """
 
     records: NDArray[np.void]
@@ -53,35 +54,35 @@ class Done:
     pending: list[Commit] = field(default_factory=list)
 
     def find(self, video_id: str) -> int:
-        """The record of a video, or -1."""
+        """Return the record of a video, or -1."""
         return _position(self._ids, video_id)
 
     def is_done(self, record: int, work_key: str) -> bool:
-        """Return whether the published work is this one; of its key the first 16 digits will do."""
+        """Return whether the published work has this work key; its first 16 digits are enough."""
         high, low = self.records["work"][record]
         return f"{int(high):016x}{int(low):016x}".startswith(work_key[:32])
 
     def status(self, record: int) -> str:
-        """`ok`, `partial` or `failed`."""
+        """Return `ok`, `partial` or `failed`."""
         return STATUSES[int(self.records["status"][record])]
 
     def shard(self, record: int) -> str:
-        """Name of the commit that holds the video."""
+        """Return the name of the commit that has the video."""
         return self.shards[int(self.records["shard"][record])]
 
     def see(self, record: int) -> None:
-        """Note that the input has this video."""
+        """Record that the input has this video."""
         self.records["seen"][record] = True
 
     def unseen(self) -> Unseen:
-        """Videos that were not seen."""
+        """Return the videos that were not seen."""
         return Unseen(self._ids[~self.records["seen"]])
 
     def doubles(self) -> dict[str, set[str]]:
-        """Videos that stand in several commits, under the commits that must let go of them.
+        """Return videos that are in several commits, by the commits that must drop them.
 
-        There are none unless a run that was taken over published late on a storage without
-        conditional PUT. The commit that comes last in `shards` keeps them: rows are equally good in each.
+        They occur only if a run that was taken over published late on a storage without conditional
+        PUT. The last commit in `shards` keeps them: the rows are equally good in each.
         """
         same = np.flatnonzero(self._ids[1:] == self._ids[:-1])
         found: dict[str, set[str]] = {}
@@ -94,7 +95,7 @@ class Done:
 
 
 def _position(ids: NDArray[np.uint64], video_id: str) -> int:
-    """Where the first one of an id stands in sorted ones, or -1."""
+    """Return the first position of an id in sorted ids, or -1."""
     wanted = np.uint64(int(video_id, 16))
     at = int(np.searchsorted(ids, wanted))
     return at if at < len(ids) and ids[at] == wanted else -1

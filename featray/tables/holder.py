@@ -1,7 +1,7 @@
-"""Tables. Who holds a lease: one process on one machine, for one run; and whether it is still there.
+"""Tables. The holder of a lease: one process on one machine, for one run; and whether it is still alive.
 
-Process ids are given again, and mean nothing elsewhere: a process is told by its id and the time
-it started, within one boot and one pid namespace.
+Process ids are reused and have no meaning on other machines, so a process is identified by its
+id and start time, within one boot and one pid namespace.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from featray.records import Count, Micros, RecordName
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        seconds: since its executor was there.
-        videos_done, videos_expected: of this run; more may be expected until `listed_all`.
-        frames, faces: that have landed in this run.
-        share: of the run's bytes that is done; None until the listing is through.
+        seconds: time since its executor was ready.
+        videos_done, videos_expected: videos of this run; `videos_expected` may grow until `listed_all`.
+        frames, faces: numbers that have landed in this run.
+        share: share of the run's bytes that is done; None until the listing is complete.
     """
 
     seconds: float
@@ -44,26 +44,27 @@ class Standing:
 
     @property
     def frames_per_s(self) -> float:
-        """Since the executor was there."""
+        """Return the average since the executor was ready."""
         return self.frames / max(self.seconds, 1e-3)
 
     @property
     def seconds_left(self) -> float | None:
-        """At the speed so far; None if that is not known yet."""
+        """Return the remaining time at the average speed; None if unknown."""
         return self.seconds / self.share - self.seconds if self.share else None
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A lease as it is stored.
+    """A stored lease.
 
     Attributes:
-        number: of the lease; the highest holds.
-        token: random, so that a claim can be told from another of the same number.
-        machine: within which `pid` and `pid_started` mean something: boot and pid namespace.
-        since_us, renewed_us: by the holder's clock, microseconds since the epoch; for people to read.
+        number: number of the lease; the highest one holds the partition.
+        token: random, to distinguish claims of the same number.
+        machine: boot and pid namespace, within which `pid` and `pid_started` are valid.
+        since_us, renewed_us: by the holder's clock, microseconds since the epoch; for display.
         released: whether the holder is done.
-        standing: how far its run was when it renewed; None before it works, and of what is no run.
+        standing: progress of the run at the last renewal; None before its work starts and for holders that are not
+            runs.
     """
 
     number: Count
@@ -81,9 +82,9 @@ class Holder:
 
     @classmethod
     def myself(cls, number: int, run_id: str) -> Holder:
-        """This process, on behalf of a run."""
+        """Return a lease for this process, on behalf of a run."""
         user = "unknown"
-        with contextlib.suppress(OSError, KeyError):  # a container's user need not have a name
+        with contextlib.suppress(OSError, KeyError):  # a container's user may have no name
             user = getpass.getuser()
         now_us = time.time_ns() // 1000
         return cls(
@@ -100,12 +101,12 @@ class Holder:
         )
 
     def is_this_process(self) -> bool:
-        """Return whether it was this process."""
+        """Return whether the holder is this process."""
         me = os.getpid()
         return (self.machine, self.pid, self.pid_started) == (_machine(), me, _started(me))
 
     def is_gone(self) -> bool:
-        """Return whether the process is known to be dead; False if it cannot be known from here."""
+        """Return whether the process is known to be dead; False if this machine cannot tell."""
         if self.machine != _machine():
             return False
         if self.pid_started:
@@ -120,7 +121,7 @@ class Holder:
 
 
 def _machine() -> str:
-    """Within which process ids can be compared."""
+    """Return an id of the scope within which process ids can be compared."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -129,9 +130,9 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in the kernel's ticks; empty if it is gone, or cannot be asked."""
+    """Return the start time of a process in kernel ticks; empty if it is gone or unknown."""
     try:
-        # The name in parentheses may hold anything; after it come the state and, 19 further on, the start.
+        # The name in parentheses may contain anything; after it come the state and, 19 fields later, the start time.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""

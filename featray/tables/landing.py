@@ -1,10 +1,11 @@
-"""Tables. The landing area: results of units, one atomic PUT a part, which is also the resume ledger.
+"""Tables. The landing area: the results of units, one atomic PUT per part. It is also the resume ledger.
 
-A video's landing folder holds `plan.json` and, for each unit, parts `u<unit>-p<part>.arrow`;
-the last part of a unit ends in `-last.arrow` and brings its outcome. A unit is done when a last
-part and all before it are there; of several such, the one furthest on counts. A unit that a run gave up
-has one part that ends in `-lost.arrow`: that run publishes it as a failure, a later run does the unit again. A part is
-two Arrow streams, faces then frames, in one object; the header is the first stream's metadata.
+A video's landing folder has `plan.json` and, for each unit, parts `u<unit>-p<part>.arrow`. The last
+part of a unit ends in `-last.arrow` and contains its outcome. A unit is done when a last part and all
+parts before it exist; if there are several last parts, the one with the highest number counts. A unit
+that a run gave up has one part that ends in `-lost.arrow`: that run publishes it as a failure, and a
+later run processes the unit again. A part is one object with two Arrow streams, faces then frames; the
+header is in the first stream's metadata.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _HEADER = b"featray.landing"
 
 _COMPRESSED_FROM_BYTES: Final = 128 << 10
 _NEVER_NULL = {"frame_index", "faces", "box_x1", "box_y1", "box_x2", "box_y2"}
-_DAMAGED = "damaged; delete its folder, and the next run does this video again"
+_DAMAGED = "damaged; delete its folder, and the next run processes this video again"
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class PartHeader:
     """The header of a landed part.
 
     Attributes:
-        video_id, work_key: of the video.
-        unit, part: which part of which unit.
+        video_id, work_key: id and work key of the video.
+        unit, part: numbers of the unit and the part.
         run_id: the run that made it.
-        attempt: of the unit.
-        at_us: when it landed, microseconds since the epoch, UTC.
+        attempt: attempt at the unit.
+        at_us: time of landing, microseconds since the epoch, UTC.
         outcome: only in a unit's last part.
     """
 
@@ -64,9 +65,9 @@ class Part:
 
     @property
     def outcome(self) -> Outcome:
-        """The unit's outcome; only a last part has one."""
+        """Return the unit's outcome; only a last part has one."""
         if self.header.outcome is None:
-            raise OutputError(f"landing of video {self.header.video_id}: part {self.header.part} has no outcome")
+            raise OutputError(f"video {self.header.video_id}: landed part {self.header.part} has no outcome")
         return self.header.outcome
 
 
@@ -76,10 +77,10 @@ def write_plan(folder: Location, plan: VideoPlan) -> None:
 
 
 def read_plan(folder: Location) -> VideoPlan | None:
-    """The plan that landed, or None.
+    """Return the plan that landed, or None.
 
     Raises:
-        OutputError: it is damaged.
+        OutputError: the plan is damaged.
     """
     place = folder.child("plan.json")
     try:
@@ -91,24 +92,24 @@ def read_plan(folder: Location) -> VideoPlan | None:
 
 
 def forget_units(folder: Location) -> None:
-    """Delete what has landed of a video's units: it is of another plan than the one that is made now."""
+    """Delete the landed parts of a video's units, because they belong to an older plan."""
     for path in list_files(folder):
         if path.endswith(".arrow"):
             delete(folder.child(path.rsplit("/", 1)[-1]))
 
 
 def write_part(folder: Location, header: PartHeader, faces: pa.Table, frames: pa.Table, *, lost: bool = False) -> None:
-    """Land one part: one object, written atomically. Writing it again gives the same rows.
+    """Land one part as one object, written atomically. Writing it again gives the same rows.
 
     Args:
-        folder: of the video's work.
-        header: which part it is.
-        faces: its rows of LANDED_SCHEMA, followed by EMBEDDED_SCHEMA where embeddings are made.
-        frames: its rows of FRAMES_SCHEMA.
+        folder: the video's landing folder.
+        header: the part's header.
+        faces: rows of LANDED_SCHEMA, followed by EMBEDDED_SCHEMA if embeddings are made.
+        frames: rows of FRAMES_SCHEMA.
         lost: whether it stands for a unit that gave no result and was given up.
     """
     sink = pa.BufferOutputStream()
-    # Each column is compressed on its own, and of a few rows of 200 columns that takes most of the time to land them.
+    # Columns are compressed one by one; for a few rows of 200 columns that is most of the time of landing.
     small = faces.nbytes + frames.nbytes < _COMPRESSED_FROM_BYTES
     options = pa.ipc.IpcWriteOptions(compression=None if small else "zstd")
     described = faces.schema.with_metadata({_HEADER: dump(header)})
@@ -125,7 +126,7 @@ def read_part(location: Location) -> Part:
     """Read a landed part.
 
     Raises:
-        OutputError: it is damaged, or not of this kind.
+        OutputError: it is damaged or not a landed part.
     """
     source = pa.BufferReader(read_bytes(location))
     try:
@@ -137,22 +138,22 @@ def read_part(location: Location) -> Part:
             frames = stream.read_all()
         landed = _whole_schema(faces)
         return Part(header, _checked(faces, landed), _checked_frames(frames))
-    # Arrow calls a stream that is cut off an OSError
+    # Arrow raises OSError for a truncated stream
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
         raise OutputError(f"{location.uri}: {_DAMAGED}") from None
 
 
 def _whole_schema(faces: pa.Table) -> pa.Schema:
-    """Return what the faces of a part have to have: with embeddings where it has some."""
+    """Return the schema that the faces of a part must have, with embeddings if the part has some."""
     if "embedding" not in faces.column_names:
         return LANDED_SCHEMA
     return pa.schema([*LANDED_SCHEMA, *EMBEDDED_SCHEMA])
 
 
 def _checked(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows, if they are what a schema says; ValueError if they are not. Columns that came later are null."""
-    rows.validate(full=True)  # offsets and lengths, which nothing checks as they are read
-    there = set(rows.column_names)  # a list that Arrow makes each time
+    """Return the rows if they match a schema, else raise ValueError. Columns of newer versions are filled with null."""
+    rows.validate(full=True)  # offsets and lengths, which reading does not check
+    there = set(rows.column_names)  # Arrow builds a new list at each access
     for column in schema:
         if column.name not in there:
             rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
@@ -169,16 +170,16 @@ def _checked_frames(frames: pa.Table) -> pa.Table:
         if set(pc.unique(pc.binary_length(frames[name])).to_pylist()) - {None, size}:
             raise ValueError(f"a {name} of another size")
     if pc.any(pc.and_(pc.is_null(frames["pts_us"]), pc.is_null(frames["source_name"]))).as_py():
-        raise ValueError("pts_us is null")  # but of a picture, which need not have a time
+        raise ValueError("pts_us is null")  # only pictures may have no time
     return frames
 
 
 def landed_units(folder: Location, *, with_lost: bool = False) -> dict[int, list[str]]:
-    """Units that landed whole, with the names of their parts in order.
+    """Return the complete units, with the names of their parts in order.
 
     Args:
-        folder: of the video's work.
-        with_lost: whether units that were given up are among them, unless they landed after all.
+        folder: the video's landing folder.
+        with_lost: whether to include units that were given up and did not land later.
     """
     parts: dict[int, dict[int, str]] = {}
     ends: dict[int, dict[int, str]] = {}
@@ -195,7 +196,7 @@ def landed_units(folder: Location, *, with_lost: bool = False) -> dict[int, list
     whole = {}
     for unit, finals in sorted(ends.items()):
         before = parts.get(unit, {})
-        # One attempt may land its last part and lose one before it, and a later one end earlier, with a failure.
+        # One attempt may land its last part but lose an earlier one, and a later attempt may fail and end earlier.
         if reached := [final for final in finals if all(part in before for part in range(final))]:
             whole[unit] = [*(before[part] for part in range(max(reached))), finals[max(reached)]]
     return {**lost, **whole} if with_lost else whole

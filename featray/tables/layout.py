@@ -1,17 +1,17 @@
-"""Tables. Where everything lies below `output.uri`, and whether a place is a featray output at all.
+"""Tables. The layout below `output.uri`, and opening or creating an output.
 
     <table>/dataset=<d>/release=<r>/[<field>=<v>/...]part-<shard>-<n>.parquet
     tracks, events: <table>/dataset=<d>/release=<r>/derivation=d-<8 hex>/[<field>=<v>/...]part-<shard>-<n>.parquet
     persons: persons/dataset=<d>/release=<r>/clustering=c-<8 hex>/part-persons-<12 hex>-<n>.parquet
-    _featray/output.json                                    marks the place as ours
+    _featray/output.json                                    marks a featray output
     _featray/landing/<d>/<r>/<video_id>-<work key>/         the resume ledger of a video
-    _featray/shards/<d>/<r>/<shard>.json                    which videos an open shard holds
-    _featray/commits/<d>/<r>/<shard>.json                   what a published shard holds
-    _featray/leases/<d>/<r>/<number>.json                   who may publish, or was the last who might
-    _featray/running/<d>/<r>/<run_id>.json                  the row of a run that has begun and not ended
-    _featray/erased/<video_id>.json                         what was erased and may not come back
+    _featray/shards/<d>/<r>/<shard>.json                    the videos of an open shard
+    _featray/commits/<d>/<r>/<shard>.json                   the contents of a published shard
+    _featray/leases/<d>/<r>/<number>.json                   the current or last holder of the lease
+    _featray/running/<d>/<r>/<run_id>.json                  the row of a run that has not ended
+    _featray/erased/<video_id>.json                         what was erased and must not come back
 
-Table roots hold nothing but published Parquet files.
+Table roots contain nothing but published Parquet files.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from featray.store.storage import (
 
 INTERNAL = "_featray"
 _PARTITIONS: Final = ("dataset", "release", "derivation", "clustering")
-_DAMAGED = "damaged; it should say which schema_version the tables have"
+_DAMAGED = "damaged; it must contain the schema_version of the tables"
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class Output:
     root: Location
 
     def table(self, name: str) -> Location:
-        """The root of a table."""
+        """Return the root of a table."""
         return self.root.child(name)
 
     def internal(self, *parts: str) -> Location:
-        """A place in the internal folder."""
+        """Return a location in the internal folder."""
         return self.root.child(INTERNAL, *parts)
 
     def relative(self, path: str) -> str:
-        """A path of the filesystem as commits name it: from the output's root on."""
+        """Return a filesystem path relative to the output's root, as in commits."""
         return path[len(self.root.path.rstrip("/")) + 1 :]
 
 
@@ -69,13 +69,13 @@ class Partition:
     release: str
 
     def folder(self, table: str, fields: dict[str, str | None] | None = None) -> Location:
-        """The folder of a table's files for these path-field values."""
+        """Return the folder of a table's files for these path-field values."""
         values = {"dataset": self.dataset, "release": self.release, **(fields or {})}
         return self.output.table(table).child(*(partition_folder(*field) for field in values.items()))
 
     @staticmethod
     def fields_of(path: str) -> dict[str, str | None]:
-        """The path fields of a file, by its path below the root: name and value, None for null."""
+        """Return the path fields of a file from its path below the root; None for null."""
         parts = [part.partition("=") for part in path.split("/")[1:-1]]
         return {
             name: None if value == NULL_FOLDER else unquote(value)
@@ -84,49 +84,49 @@ class Partition:
         }
 
     def table_folders(self) -> list[Location]:
-        """The folders of all tables."""
+        """Return the folders of all tables."""
         return [self.folder(table) for table in ALL_TABLES]
 
     @staticmethod
     def landing_name(video_id: str, work_key: str) -> str:
-        """Name of a video's landing folder: its work, so that other work never mixes with it."""
+        """Return the name of a video's landing folder; it includes the work key, so that different work never mixes."""
         return f"{video_id}-{work_key[:16]}"
 
     def landing(self, video_id: str = "", work_key: str = "") -> Location:
-        """The landing folder of a video, or of the whole partition."""
+        """Return the landing folder of a video, or of the whole partition."""
         name = self.landing_name(video_id, work_key) if video_id else ""
         return self.output.internal("landing", self.dataset, self.release, name)
 
     def shard(self, name: str = "") -> Location:
-        """The manifest of an open shard, or the folder of them."""
+        """Return the location of an open shard's manifest, or of the folder of manifests."""
         return self.output.internal("shards", self.dataset, self.release, f"{name}.json" if name else "")
 
     def commit(self, name: str = "") -> Location:
-        """The commit record of a published shard, or the folder of them."""
+        """Return the location of a published shard's commit, or of the folder of commits."""
         return self.output.internal("commits", self.dataset, self.release, f"{name}.json" if name else "")
 
     def lease(self, number: int | None = None) -> Location:
-        """The record of who holds the partition, or the folder of them; see `lease.py`."""
+        """Return the location of a lease, or of the folder of leases; see `lease.py`."""
         name = "" if number is None else f"{number:08d}.json"
         return self.output.internal("leases", self.dataset, self.release, name)
 
 
 def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, create: bool = False) -> Output:
-    """Open an output, or begin one in an empty place.
+    """Open an output, or create one in an empty place.
 
     Args:
         uri: the output's root.
-        storage_options: for fsspec.
-        create: whether to begin an output where there is none.
+        storage_options: options for fsspec.
+        create: whether to create an output if there is none.
 
     Raises:
-        ConfigError: the URI has a character that its files could be written with, but not read.
-        OutputError: the place holds something else, or nothing (and `create` is false).
+        ConfigError: the URI has a character with which files can be written but not read.
+        OutputError: the place contains something else, or nothing and `create` is false.
     """
     root = locate(uri, storage_options)
     output = Output(replace(root, root=root.path))
-    if any(char in output.root.path for char in "*?["):  # fsspec reads several files by pattern
-        raise ConfigError(f"{output.root.uri}: an output's URI may not hold `*`, `?` or `[`; name another place")
+    if any(char in output.root.path for char in "*?["):  # fsspec treats them as patterns
+        raise ConfigError(f"{output.root.uri}: an output's URI must not contain `*`, `?` or `[`; choose another place")
     marker = output.internal("output.json")
     try:
         described = json.loads(read_bytes(marker))
@@ -144,7 +144,7 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
 
 
 def list_partitions(output: Output, odd: list[str] | None = None) -> list[Partition]:
-    """Every dataset and release that has commits. Folders whose names no run gives are none; `odd` takes them."""
+    """Return every dataset and release with commits. Folders with names that no run creates are added to `odd`."""
     found = []
     for dataset in _named_folders(output, odd):
         for release in _named_folders(output, odd, dataset):
@@ -160,16 +160,16 @@ def _named_folders(output: Output, odd: list[str] | None, *above: str) -> list[s
 
 
 def _is_name(folder: str) -> bool:
-    """Return whether a dataset or a release, which begins with the name of a checkpoint's file, may be called so."""
+    """Return whether a dataset or a release (which begins with a checkpoint's file name) may have this name."""
     return folder not in (".", "..") and not any(unicodedata.category(one) in ("Cc", "Cs") for one in folder)
 
 
 _OF_A_BEGINNING: Final = frozenset({"landing", "leases", "running", "shards"})
-"""Folders of a run that has published nothing."""
+"""Internal folders of a run that has published nothing."""
 
 
 def _is_occupied(output: Output, marker: Location) -> bool:
-    """Return whether anything lies there but what a first run leaves if it is killed, or its output deleted."""
+    """Return whether the place has anything except what a killed first run or a deleted output leaves."""
     fs, name = output.root.fs, marker.path.rsplit("/", 1)[-1]
     entries = [path.rstrip("/").rsplit("/", 1)[-1] for path in fs.ls(output.root.path, detail=False)]
     if entries == [INTERNAL]:
@@ -185,14 +185,14 @@ def _begin(output: Output, marker: Location, create: bool) -> None:
         is_file = exists(output.root) and output.root.fs.isfile(output.root.path)
         occupied = not is_file and exists(output.root) and _is_occupied(output, marker)
     if is_file:
-        raise OutputError(f"{output.root.uri}: is a file; name a folder or prefix for the tables")
+        raise OutputError(f"{output.root.uri}: is a file; give a folder or prefix for the tables")
     if not create:
-        missing = f"is no featray output (no {INTERNAL}/output.json)"
-        raise OutputError(f"{output.root.uri}: {missing}; name the output.uri of a run")
-    if occupied and exists(marker):  # of several that begin the same output at once, another was faster
+        missing = f"is not a featray output (no {INTERNAL}/output.json)"
+        raise OutputError(f"{output.root.uri}: {missing}; give the output.uri of a run")
+    if occupied and exists(marker):  # another process created the same output at the same time
         return
     if occupied:
-        raise OutputError(f"{output.root.uri}: is not empty and no featray output; name an empty folder or prefix")
+        raise OutputError(f"{output.root.uri}: is neither empty nor a featray output; give an empty folder or prefix")
     if marker.is_local:
         with storage_errors(output.root.uri, missing="cannot be created"):
             os.makedirs(output.root.path, exist_ok=True)

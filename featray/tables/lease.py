@@ -1,42 +1,44 @@
-"""Tables. One run at a time for a dataset and release: a lease, made of what object stores really have.
+"""Tables. One run at a time per dataset and release: a lease built from the operations that object stores have.
 
-There is no rename, no append and no lock; there are whole PUTs, listings that show what was
-written, and (S3 since 2024, local disks, most others) a PUT on the condition that nothing is
-there. So leases are numbered objects, `_featray/leases/<dataset>/<release>/<number>.json`:
+Object stores have no rename, no append and no lock. They have whole PUTs, listings that show
+what was written, and (S3 since 2024, local disks, most others) a PUT that succeeds only if the
+object does not exist. Leases are therefore numbered objects,
+`_featray/leases/<dataset>/<release>/<number>.json`:
 
-* **Who created the highest number holds the partition.** To take over is to create the next
-  number, which one of many can do. The highest is never deleted, so it never comes again: it is a
-  fencing token. Lower ones are deleted, so a claimant that was slow may create one of them again; it
-  sees the higher one and gives up. A run that ends writes `released` into its own.
-* **A holder renews** its object every 15 s, in a thread. One that was not renewed for 90 s may
-  be taken over. Age is measured by the storage's clock only (`exclusive.age_seconds`); where a
-  storage tells none, a lease that looks expired is watched for two renewals before it is taken.
-* **A holder whose process is gone** is taken over at once by a run on the same machine: pid and
-  the process's start time, within one boot and one pid namespace.
-* **Without conditional PUT** a claim is written, and read again after 10 s: of several that
-  saw the same number free, the last one to write stays. That is safe as long as no request takes
-  longer than the 10 s between a claimant's look and its write (it measures that, and withdraws).
+* **The creator of the highest number holds the partition.** To take over, a run creates the next
+  number; only one of several can succeed. The highest number is never deleted, so it is never
+  reused: it is a fencing token. Lower numbers are deleted, so a slow claimant may create one of
+  them again; it then sees the higher number and gives up. When a run ends, it writes `released`
+  into its lease.
+* **A holder renews** its lease every 15 s, in a thread. A lease that was not renewed for 90 s may
+  be taken over. Age is measured only by the storage's clock (`exclusive.age_seconds`); if the
+  storage does not report it, a lease that looks expired is watched for two renewals first.
+* **A holder whose process is dead** is taken over at once by a run on the same machine. The
+  process is identified by pid and start time, within one boot and one pid namespace.
+* **Without conditional PUT**, a claim is written and read again after 10 s: if several claimants
+  saw the same number free, the last writer wins. This is safe as long as no request takes longer
+  than the 10 s between a claimant's look and its write (it measures that, and withdraws).
 
-What holds when a holder is wrong about itself: a paused laptop wakes after its lease was taken
-over, workers go on for a moment after their driver died. Before every upload, commit, rewrite and
-deletion (of what has landed of a shard, before the first) the process that does it asks the storage
-whether its number is still the highest (`HeldPartition.check`), and stops if not. Between that question and
-the write lies a moment in which it could be paused. What then gets through is harmless:
+A holder may not know that it has lost its lease: a suspended laptop wakes up after a takeover, or
+workers continue briefly after their driver died. Therefore, before every upload, commit, rewrite
+and deletion (before the first deletion, for the landing of a shard), the process asks the storage
+whether its number is still the highest (`HeldPartition.check`), and stops if not. It could be
+paused between this check and the write. Such late writes are harmless:
 
-* names of shards belong to their run, so that no file of another run is overwritten;
-* a commit is created only where nothing is, and a run that takes over first cancels the shards
-  that it finds open by creating empty commits of their names: of the two, one wins, and a shard
-  is either published by the old run and respected, or cancelled and done again;
-* a file that arrives late is named by no commit, is not seen by `featray query`, and is deleted by
-  the next run; landed parts are the same whoever lands them; a run's own commit, published twice
-  by a retried task, is found there and finished.
+* Names of shards include their run, so no file of another run is overwritten.
+* A commit is only created if none exists, and a run that takes over first cancels the open shards
+  by creating empty commits of their names. One of the two wins: a shard is either published by
+  the old run and respected, or cancelled and processed again.
+* A late file is named by no commit, is not visible to `featray query`, and is deleted by the next
+  run. Landed parts are the same whichever run lands them. A run's own commit, published twice by
+  a retried task, is found and finished.
 
-Nobody needs a lease to land results, since those are the same whoever lands them: a run's parts (`run/part.py`) work
-beside each other without one, and publish nothing.
+Landing results needs no lease, because they are the same whichever run lands them: a run's parts (`run/part.py`) work
+in parallel without one, and publish nothing.
 
-What is left: without conditional PUT a commit may arrive between cancelling and publishing again
-(the next run finds videos twice and drops the older rows), and a rewrite of an older commit that
-was held up for over 90 s between question and PUT may undo a newer one (`featray verify` tells).
+Two gaps remain. Without conditional PUT, a commit may arrive between cancelling and publishing again (the next run
+finds videos twice and drops the older rows). And a rewrite of an older commit that is delayed by more than 90 s between
+check and PUT may undo a newer one (`featray verify` reports that).
 """
 
 from __future__ import annotations
@@ -62,36 +64,36 @@ from featray.tables.layout import Partition
 log = logging.getLogger(__name__)
 
 RENEW_SECONDS: Final = 15.0
-"""Some 6000 small PUTs a day, which cost cents."""
+"""About 6000 small PUTs per day, which cost cents."""
 
 EXPIRY_SECONDS: Final = 90.0
-"""Six missed renewals: a pause of the machine or of the storage that is no longer a hiccup, and short to wait for."""
+"""Six missed renewals: longer than a short interruption of machine or storage, but still a short wait."""
 
 SETTLE_SECONDS: Final = 10.0
-"""Where there is no conditional PUT: between a claim and reading it again. A small PUT takes a second at worst."""
+"""Without conditional PUT, time between a claim and reading it again. A small PUT takes at most about a second."""
 
 _CLAIMS = 5
 
 _held_here: set[str] = set()
-"""Tokens of the leases that this process holds now."""
+"""Tokens of the leases that this process currently holds."""
 
 
 @dataclass(frozen=True)
 class HeldPartition(Partition):
-    """A partition that a run holds. Whatever changes published tables takes one, and asks before each change.
+    """A partition whose lease a run holds. All code that changes published tables takes one and checks it first.
 
-    It can be pickled: any process of a run may ask.
+    It can be pickled, so that any process of a run can check it.
     """
 
     number: int
     token: str
 
     def check(self) -> None:
-        """Ask the storage whether the run still holds it.
+        """Ask the storage whether the run still holds the lease.
 
         Raises:
             LeaseError: another run has taken over.
-            StorageError: the storage does not answer; nothing is known then.
+            StorageError: the storage does not answer, so this is unknown.
         """
         newest = _newest(self)
         if newest == self.number:
@@ -100,39 +102,39 @@ class HeldPartition(Partition):
                 return
         if not newest:
             raise LeaseError(
-                f"{_name(self)}: the output, or its lease in it, was deleted while the run was on. Nothing more is "
-                "written; run again"
+                f"{_name(self)}: the output, or its lease, was deleted during the run. Nothing more is written; run "
+                "again"
             )
         holder = _read(self, newest)
         by = f"run {holder.run_id} on {holder.host} (pid {holder.pid}) holds it now" if holder else "its lease is gone"
         raise LeaseError(
-            f"{_name(self)}: this run was silent for too long and was taken over; {by}. "
-            "Nothing more is published; what has landed is used by the run that goes on"
+            f"{_name(self)}: this run did not renew its lease in time and was taken over; {by}. "
+            "This run publishes nothing more; the other run uses what has landed"
         )
 
     def delete(self, path: str) -> None:
-        """Delete a file of the output, by its path below the root; asks first."""
+        """Delete a file of the output, given its path below the root; check the lease first."""
         self.check()
         delete(self.output.root.child(path))
 
 
 class UnheldPartition(HeldPartition):
-    """One that nobody can take over, such as that of a folder nobody else knows of. Asks nobody."""
+    """A partition that cannot be taken over, such as one in a private folder. Its check does nothing."""
 
     def __init__(self, partition: Partition) -> None:
         super().__init__(partition.output, partition.dataset, partition.release, 0, "")
 
     def check(self) -> None:
-        """Return."""
+        """Do nothing."""
 
 
 class Lease:
     """A context manager that renews the lease of a partition and releases it at the end.
 
     Attributes:
-        partition: what is held.
+        partition: the held partition.
         renewed_us: when it was last taken or renewed, by this machine's clock, in microseconds since 1970.
-        standing: asked at each renewal how far the run is, for `featray status`; None for what is no run.
+        standing: called at each renewal for the run's progress, for `featray status`; None if the holder is not a run.
     """
 
     standing: Callable[[], Standing] | None = None
@@ -167,17 +169,17 @@ class Lease:
             return
         except StorageError as failure:
             try:
-                delete(self.partition.lease(self._holder.number))  # a full disk: this takes no room
+                delete(self.partition.lease(self._holder.number))  # works on a full disk
             except StorageError:
-                log.warning("the lease could not be given back, it expires by itself: %s", failure)
+                log.warning("the lease could not be released; it expires by itself: %s", failure)
 
     @property
     def lost(self) -> bool:
-        """Return whether the last renewal found that another run has taken over. Asks nobody."""
+        """Return whether the last renewal found that another run has taken over. Sends no request."""
         return self._lost is not None
 
     def check(self) -> None:
-        """Raise what the last renewal found. Asks nobody; `partition.check` asks."""
+        """Raise the error of the last renewal, if any. Sends no request, unlike `partition.check`."""
         if self._lost is not None:
             raise self._lost
 
@@ -189,7 +191,7 @@ class Lease:
                 self._lost = error
                 return
             except StorageError as error:
-                log.warning("the lease could not be renewed, which is tried again: %s", error)
+                log.warning("the lease could not be renewed; trying again: %s", error)
 
     def _write(self, *, released: bool = False) -> None:
         try:
@@ -220,16 +222,16 @@ def hold(partition: Partition, run_id: str) -> Lease:
             if _newest(partition) == mine.number:
                 _tidy(partition, mine.number)
                 return Lease(partition, mine)
-            # The number was free because it had been taken, passed by and tidied away since we looked.
+            # The number was free because it was taken, superseded and deleted after we looked.
             delete(partition.lease(mine.number))
         _held_here.discard(mine.token)
     raise LeaseError(f"{_name(partition)}: other runs keep taking it; let one of them finish")
 
 
 def read_holder(partition: Partition) -> Holder | None:
-    """Return who holds a partition, without waiting; None if nobody does.
+    """Return the holder of a partition, without waiting; None if there is none.
 
-    Asks the storage how old the last renewal is; a holder's own clock says little about that.
+    The storage reports the age of the last renewal, because a holder's clock is not reliable.
     """
     newest = _newest(partition)
     holder = _read(partition, newest) if newest else None
@@ -237,13 +239,13 @@ def read_holder(partition: Partition) -> Holder | None:
         return None
     try:
         age = age_seconds(partition.lease(newest), reading=True)
-    except NotFound:  # given up meanwhile
+    except NotFound:  # released meanwhile
         return None
     return holder if (time.time() - holder.renewed_us / 1e6 if age is None else age) <= EXPIRY_SECONDS else None
 
 
 def _tidy(partition: Partition, mine: int) -> None:
-    """Delete older leases, and what claimants on a disk left when they were killed over their temporary files."""
+    """Delete older leases, and temporary files of killed claimants on a disk."""
     for number in _numbers(partition):
         if number < mine:
             delete(partition.lease(number))
@@ -251,20 +253,20 @@ def _tidy(partition: Partition, mine: int) -> None:
     for path in list_files(folder):
         if path.endswith(".tmp"):
             stray = folder.child(path.rsplit("/", 1)[-1])
-            with contextlib.suppress(StorageError):  # others come and go at this moment
+            with contextlib.suppress(StorageError):  # other claimants create and delete files meanwhile
                 if (age_seconds(stray) or 0) > EXPIRY_SECONDS:
                     delete(stray)
 
 
 def _claim(partition: Partition, mine: Holder, looked: float) -> bool:
-    """Create the lease's object; whether it is ours."""
+    """Create the lease's object; return whether it is ours."""
     place, data = partition.lease(mine.number), dump(mine)
-    # A PUT whose answer was lost and that is repeated is refused because of itself: what is there decides.
+    # A PUT repeated after a lost answer is refused because of itself, so read the object to decide.
     if create_bytes(place, data) and not enforces(place, data):
         late = time.monotonic() - looked > SETTLE_SECONDS
         time.sleep(SETTLE_SECONDS)
         if late:
-            if _holds(partition, mine):  # withdrawn, or it would keep everybody out until it expires
+            if _holds(partition, mine):  # withdraw, or the claim would block everyone until it expires
                 write_bytes(place, dump(replace(mine, released=True)))
             return False
     return _holds(partition, mine)
@@ -282,7 +284,7 @@ def _refuse_if_held(partition: Partition, number: int) -> None:
     try:
         age = age_seconds(partition.lease(number))
     except NotFound:
-        return  # taken over between two looks; the claim will say
+        return  # taken over meanwhile; the claim will decide
     if age is None:
         age = time.time() - holder.renewed_us / 1e6 if holder else 0.0
         if age > EXPIRY_SECONDS and _is_still(partition, number):
@@ -293,12 +295,12 @@ def _refuse_if_held(partition: Partition, number: int) -> None:
 
 
 def _is_left_over(holder: Holder) -> bool:
-    """Return whether it is of a run of this process that ended and could not give it back, as the storage failed."""
+    """Return whether it is of an ended run of this process that could not release it because the storage failed."""
     return holder.is_this_process() and holder.token not in _held_here
 
 
 def _is_still(partition: Partition, number: int) -> bool:
-    """Return whether a lease is not renewed in the time of two renewals: what clocks of other hosts say is no proof."""
+    """Return whether a lease is not renewed for two renewal periods: the clocks of other hosts are no proof."""
     before = _read(partition, number)
     time.sleep(2 * RENEW_SECONDS)
     return _read(partition, number) == before
@@ -326,12 +328,12 @@ def _numbers(partition: Partition) -> list[int]:
 
 
 def _newest(partition: Partition) -> int:
-    """The highest number; 0 if the partition was never held."""
+    """Return the highest number; 0 if the partition was never held."""
     return max(_numbers(partition), default=0)
 
 
 def _read(partition: Partition, number: int) -> Holder | None:
-    """A lease, or None if it is not there or not readable."""
+    """Return a lease; None if it does not exist or is not readable."""
     try:
         return load(Holder, read_bytes(partition.lease(number)))
     except NotFound:

@@ -1,6 +1,6 @@
-"""Tables. What a run writes to the landing area, and asks it: plans, parts of units, failures.
+"""Tables. Write plans, parts of units and failures to the landing area, and read which units are done.
 
-The landing area is the resume ledger: what is there is not done again.
+The landing area is the resume ledger: landed units are not processed again.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ log = logging.getLogger(__name__)
 
 
 def units_to_do(partition: Partition, task: VideoTask, make_plan: Callable[[Video], VideoPlan]) -> Iterator[UnitTask]:
-    """Yield the units of a video, those that have landed among them; its plan lands before.
+    """Yield the units of a video, including those that have landed; its plan lands first.
 
-    A resumed video is cut as it was, unless its plan is damaged, or failed in a way that may pass, or is of a version
-    that took HDR and pixels that are not square as they are stored: half a video of one kind and half of the other is
-    none.
+    A resumed video keeps its plan, unless the plan is damaged, failed with a temporary error, or comes from a version
+    that did not convert HDR and non-square pixels: a video must not be a mix of both treatments.
     """
     folder = partition.landing(task.video.video_id, task.work_key)
     is_void, plan = False, None
@@ -40,7 +39,7 @@ def units_to_do(partition: Partition, task: VideoTask, make_plan: Callable[[Vide
         is_void = True
     landed = {unit: len(names) for unit, names in landed_units(folder).items()} if plan else {}
     if plan is None or _is_outdated(plan):
-        if plan is not None or is_void:  # what has landed may be of another plan, under the names of this one's units
+        if plan is not None or is_void:  # landed units may belong to another plan, under the same names
             landed = {}
             forget_units(folder)
         plan = make_plan(task.video)
@@ -65,7 +64,7 @@ def land_unit_part(
     *,
     lost: bool = False,
 ) -> None:
-    """Write one part of a unit to the ledger; `lost`: it stands for a unit that was given up."""
+    """Write one part of a unit to the ledger; `lost` marks a unit that was given up."""
     header = PartHeader(
         video_id=task.video.video_id,
         work_key=task.work_key,
@@ -83,9 +82,9 @@ def land_unit_part(
 def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str, problems: dict[tuple[str, int], str]) -> None:
     """Land a failure for every unit of these videos that gave no result in any attempt.
 
-    It is for this run to publish: if this one ends before, the next one tries the unit again.
+    This run publishes the failures. If it ends before that, the next run tries the units again.
 
-    `problems` says on which of them, by video and unit, the network failed the last time, and why.
+    `problems` gives, by video and unit, the reason why the network failed in the last attempt.
     """
     for video in tasks:
         folder = partition.landing(video.video.video_id, video.work_key)
@@ -97,7 +96,7 @@ def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str, problem
         for task in video.units(plan, {}):
             if task.unit.index not in done:
                 problem = problems.get((video.video.video_id, task.unit.index))
-                text = problem or f"no result in {counted(video.attempt, 'attempt')}; the workers' logs say more"
+                text = problem or f"no result in {counted(video.attempt, 'attempt')}; see the workers' logs"
                 stage, code = ("infer", ErrorCode.INFERENCE_FAILED) if problem else ("reconcile", ErrorCode.LOST)
                 outcome = Outcome(failures=[Failure(stage, code, text)])
                 nothing = LANDED_SCHEMA.empty_table(), FRAMES_SCHEMA.empty_table()
@@ -105,7 +104,7 @@ def land_lost(partition: Partition, tasks: list[VideoTask], run_id: str, problem
 
 
 def landed_faces(faces: pa.Table, columns: dict[str, NDArray[np.float32]]) -> pa.Table:
-    """Detected faces with the network's columns; a checkpoint without blendshapes leaves theirs null."""
+    """Return detected faces with the network's columns; without blendshapes in the checkpoint, theirs are null."""
     arrays, known = [], set(faces.column_names)
     for field in LANDED_SCHEMA:
         if field.name in known:
@@ -121,13 +120,13 @@ def landed_faces(faces: pa.Table, columns: dict[str, NDArray[np.float32]]) -> pa
 def with_embeddings(
     landed: pa.Table, embeddings: NDArray[np.float32], qualities: NDArray[np.float32], rows: NDArray[np.intp]
 ) -> pa.Table:
-    """Landed faces with the columns of EMBEDDED_SCHEMA.
+    """Return landed faces with the columns of EMBEDDED_SCHEMA.
 
     Args:
         landed: rows of LANDED_SCHEMA.
         embeddings: `[n, width]`.
         qualities: `[n]`.
-        rows: `[n]`, ascending: the faces that they are of; the others get nulls.
+        rows: `[n]`, ascending: the rows of their faces; all other rows get nulls.
     """
     place = np.full(landed.num_rows, -1, np.int64)
     place[rows] = np.arange(len(rows))

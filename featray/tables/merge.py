@@ -1,7 +1,7 @@
-"""Tables. From what landed of one video to its rows: tracks and cuts over the whole video, counts, errors.
+"""Tables. Turn the landed parts of a video into its rows: tracks and cuts over the whole video, counts, errors.
 
-Parts come in the order of presentation, one in memory at a time, and go to the tables' writers
-as they are. But for the run and the time of publishing, rows follow from the landed parts alone.
+Parts are read in presentation order, one in memory at a time, and passed to the tables' writers.
+Except for the run and the time of publishing, rows depend only on the landed parts.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Tally:
     last: PartHeader | None = None
 
     def add_error(self, code: str, message: str, *, stage: str = "decode", unit: int | None = None) -> None:
-        """Note an error of the unit that was counted last, or of the whole video."""
+        """Add an error of the unit that was counted last, or of the whole video."""
         assert self.last is not None
         self.errors.append(
             {
@@ -58,11 +58,11 @@ class _Tally:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Which embeddings are published.
+    """The choice of embeddings to publish.
 
     Attributes:
-        embedder: that made them.
-        every_us: of the frames' cadence.
+        embedder: name of the embedder that made them.
+        every_us: length of the cadence's time slots.
     """
 
     embedder: str
@@ -70,12 +70,12 @@ class Embedded:
 
     @classmethod
     def of(cls, settings: IdentifyConfig) -> Embedded | None:
-        """Return what a config asks for; None for none."""
+        """Return the embeddings that a config asks for, or None."""
         return cls(settings.embedder, settings.every_us) if settings.enabled else None
 
 
 class Merged(NamedTuple):
-    """A video whose rows are written."""
+    """A video whose rows have been written."""
 
     committed: CommittedVideo
     has_other_streams: bool
@@ -90,14 +90,14 @@ def merge_video(
     published_at_us: int,
     embedded: Embedded | None = None,
 ) -> Merged:
-    """Write a video's rows; what its commit says of it, and whether it has other video streams.
+    """Write a video's rows; return its entry for the commit, and whether it has other video streams.
 
     Args:
-        video: as its shard's manifest has it.
-        partition: where it has landed.
-        writers: by table; of the tables of faces, those that are wanted.
-        run_id: of the run that publishes.
-        published_at_us: stands in the row of `videos`, microseconds since the epoch, UTC.
+        video: the video's entry in the shard's manifest.
+        partition: the partition where it has landed.
+        writers: writers by table; feature tables without a writer are not written.
+        run_id: the run that publishes.
+        published_at_us: time of publishing in the row of `videos`, microseconds since the epoch, UTC.
         embedded: which embeddings are published; None for none.
 
     Raises:
@@ -159,7 +159,7 @@ def _write_embeddings(
     track_ids: NDArray[np.int32],
     frames: NDArray[np.int64],
 ) -> None:
-    """Write the embeddings of these frames: a worker makes some more, of the frames that its part begins with."""
+    """Write the embeddings of these frames only: workers also embed the first frame of each part."""
     if "embedding" not in part.faces.column_names:  # a part without faces
         return
     faces = part.faces.append_column("track_id", pa.array(track_ids))
@@ -177,19 +177,19 @@ def _with_constants(rows: pa.Table, constants: dict[str, str | None]) -> pa.Tabl
 
 
 class _Borders:
-    """Says whether there is a cut between units, or a picture goes on; inside them that is known when they land."""
+    """Finds cuts and repeated pictures at the borders between units; inside a unit they are known when it lands."""
 
     def __init__(self) -> None:
         self._before: bytes | None = None
         self._runs = _Runs()
 
     def complete(self, part: Part) -> Part:
-        """The part with its unit's first `shot_cut`, and `repeats` as of the whole video; parts come in order.
+        """Return the part with the first `shot_cut` of its unit and with `repeats` over the whole video.
 
-        `shot_cut` stays null behind a unit that broke off, and no picture goes on there.
+        Parts must come in order. After a unit that broke off, `shot_cut` stays null and no repeat continues.
         """
         frames = self._runs.complete(part)
-        # The pictures of an unrelated sequence say themselves that they are cuts.
+        # In an unrelated sequence every picture is already marked as a cut.
         if frames.num_rows and part.header.part == 0 and frames["shot_cut"][0].as_py() is None:
             cuts = [
                 self._cut_before(frames["thumbnail"][0].as_py(), part.header.unit),
@@ -212,17 +212,17 @@ class _Borders:
 
 
 class _Runs:
-    """Joins runs of frames with one picture where a unit begins with the picture that the one before it ends with."""
+    """Joins runs of repeated frames if a unit begins with the picture that the previous unit ends with."""
 
     def __init__(self) -> None:
         self._digest: bytes | None = None
         self._first_index = -1
-        """Of the run that the frame before belongs to."""
+        """First frame of the run that the previous frame belongs to."""
         self._joined = -1, -1
-        """The unit's first frame, and the first one of its run."""
+        """The unit's first frame, and the first frame of its run."""
 
     def complete(self, part: Part) -> pa.Table:
-        """The frames of a part with `repeats` over the whole video; parts come in order."""
+        """Return the frames of a part with `repeats` over the whole video; parts must come in order."""
         frames = part.frames
         if not frames.num_rows:
             if part.header.outcome is not None and part.outcome.failures:
@@ -243,12 +243,12 @@ class _Runs:
 
 
 def _track(part: Part, tracker: Tracker) -> NDArray[np.int32]:
-    """Track ids of a part's faces."""
+    """Return the track ids of a part's faces."""
     faces, frames = part.faces, part.frames
     boxes = np.column_stack([faces[name].to_numpy() for name in ("box_x1", "box_y1", "box_x2", "box_y2")])
     ends = np.searchsorted(faces["frame_index"].to_numpy(), frames["frame_index"].to_numpy(), side="right")
     ids, start = [np.zeros(0, np.int32)], 0
-    # Pictures without times are unrelated, so that no track goes from one to another, however far apart they are.
+    # Pictures without times are unrelated, so no track connects them and any time will do.
     times = frames["pts_us"].fill_null(0).to_pylist()
     for end, pts_us, cut in zip(ends.tolist(), times, frames["shot_cut"].to_pylist(), strict=True):
         ids.append(tracker.update(pts_us, boxes[start:end], shot_cut=bool(cut)))

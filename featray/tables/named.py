@@ -1,4 +1,4 @@
-"""Tables. A video by the names that people have for it: its id, its URI, or the last parts of that."""
+"""Tables. Find a video by the names that people use: its id, its URI, or the last parts of its URI."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from featray.tables.query import connect, literal, read_rows, run_sql
 
 
 def is_named(name: str) -> str:
-    """The SQL condition on `videos` that a video has this id, this URI, or a URI that ends so, such as `face.mp4`."""
+    """Return the SQL condition on `videos` for a video with this id, this URI, or a URI with this end (`face.mp4`)."""
     place = "coalesce(uri || '#' || member, uri)"
     ending = f"ends_with({place}, {literal('/' + name)}) OR ends_with({place}, {literal('#' + name)})"
     return f"(video_id = {literal(name)} OR {place} = {literal(name)} OR uri = {literal(name)} OR {ending})"
 
 
 def not_named(name: str) -> UsageError:
-    """The error for a name that no video has."""
+    """Return the error for a name that no video has."""
     return UsageError(
-        f"--video {name}: not in this output; it takes a video_id, a URI, or the last parts of one; "
-        'those there are: `featray query OUT "SELECT video_id, uri FROM videos"`'
+        f"--video {name}: not in this output; give a video_id, a URI, or the last parts of one; "
+        'list them with `featray query OUT "SELECT video_id, uri FROM videos"`'
     )
 
 
 def find_video_id(output: Output, name: str) -> str:
-    """Return the id of the one video that a name means, in whatever releases it is.
+    """Return the id of the one video that a name refers to, in any release.
 
-    An id is returned as it is, and a URI or absolute path of what is not published is made into its id: such a video
-    may have landed, or be erased in part.
+    An id is returned unchanged. The URI or absolute path of an unpublished video is converted to its id, because such a
+    video may have landed or be partly erased.
 
     Raises:
-        UsageError: no video has this name, or several have.
+        UsageError: no video has this name, or several do.
     """
     if re.fullmatch("[0-9a-f]{16}", name):
         return name
@@ -47,7 +47,7 @@ def find_video_id(output: Output, name: str) -> str:
     found = read_steadily(output, read, "all")
     if len(found) > 1:
         places = ", ".join(f"{place} ({one})" for one, place in sorted(found.items())[:5])
-        raise UsageError(f"--video {name}: is {counted(len(found), 'video')}: {places}; name one by its id")
+        raise UsageError(f"--video {name}: matches {counted(len(found), 'video')}: {places}; give the id of one")
     if found:
         return str(next(iter(found)))
     if "://" in name or name.startswith("/"):

@@ -1,7 +1,7 @@
-"""Tables. An output opened from Python: its tables as DuckDB relations.
+"""Tables. Open an output from Python: its tables as DuckDB relations.
 
-`featray.open` is the door. Relations are lazy: nothing but the columns and rows that a
-query needs is read, from disk or from a bucket.
+`featray.open` is the entry point. Relations are lazy: only the columns and rows that a
+query needs are read, from disk or from a bucket.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 
 class Tables:
-    """The published tables of one output, as they were when it was opened.
+    """The published tables of one output, as of the time it was opened.
 
-    Files that an erasure, a compaction or a replacement deletes later are gone: a query that needs one raises
-    `UsageError`, a relation `duckdb.IOException`. Open it again then.
+    An erasure, compaction or replacement may delete files later. A query that needs a deleted file raises
+    `UsageError`, a relation raises `duckdb.IOException`; open the output again.
 
     Every table is an attribute, a `duckdb.DuckDBPyRelation`, and so are three views: `features`
-    (`faces` with the blendshapes, one row a face), `dlib68` (68 landmarks, frame px) and `summary`
-    (one row a video, with the manifest's columns).
-    A relation gives its rows as Arrow (`.to_arrow_table()`, or `.to_arrow_reader()` in batches),
-    pandas (`.df()`) or polars (`.pl()`; `pip install polars`, featray does not), and
-    can be narrowed first: `out.faces.filter("AU12 > 0.8").select("video_id, pts_us")`.
+    (`faces` with the blendshapes, one row per face), `dlib68` (68 landmarks, frame px) and `summary`
+    (one row per video, with the manifest's columns).
+    A relation returns its rows as Arrow (`.to_arrow_table()`, or `.to_arrow_reader()` in batches),
+    pandas (`.df()`) or polars (`.pl()`; needs `pip install polars`), and can be filtered
+    first: `out.faces.filter("AU12 > 0.8").select("video_id, pts_us")`.
 
-    Threads may share the object: each gets a DuckDB cursor of its own. A relation stays with the
-    thread that asked for it. Use it as a context manager, or call `close`; relations end with it.
+    Threads may share the object: each gets its own DuckDB cursor. Use a relation only in the thread
+    that created it. Use the object as a context manager, or call `close`; that also ends its relations.
 
     Raises:
-        UsageError: from any attribute or query, once it is closed.
+        UsageError: from any attribute or query after it is closed.
     """
 
     faces: DuckDBPyRelation
@@ -80,9 +80,9 @@ class Tables:
         return connect(self._output, published=published, locked=False)
 
     def files(self, table: str) -> list[str]:
-        """The files of a table that were published when it was opened, for engines that read files themselves.
+        """Return the published files of a table, for engines that read files themselves.
 
-        URIs, or paths on a disk. Where a folder is read whole, files of a publish that is under way are in it as well.
+        They are URIs, or paths on a disk. Do not read whole folders: they may contain files that are not published.
 
             spark.read.option("mergeSchema", True).parquet(*out.files("faces"))
 
@@ -95,7 +95,7 @@ class Tables:
         return [place.path if place.is_local else place.uri for place in places]
 
     def sql(self, query: str) -> DuckDBPyRelation:
-        """The rows of a query over tables and views. Like all of DuckDB's SQL, it may read and write other files.
+        """Return the rows of a query over tables and views. Like any DuckDB SQL, it may read and write other files.
 
         Raises:
             UsageError: the SQL is wrong, or empty.
@@ -105,19 +105,19 @@ class Tables:
                 spread_summary(self._cursor())
             relation = self._cursor().sql(query)
         if relation is None:
-            raise UsageError("sql: gives no rows; write a SELECT")
+            raise UsageError("sql: the statement returns no rows; write a SELECT")
         return relation
 
     @property
     def releases(self) -> dict[str, tuple[str, ...]]:
-        """Every published release by dataset, asked afresh; whichever of them were opened."""
+        """Return all published releases by dataset, read again at each access; not only the opened ones."""
         found: dict[str, tuple[str, ...]] = {}
         for partition in list_partitions(self._output):
             found[partition.dataset] = (*found.get(partition.dataset, ()), partition.release)
         return found
 
     def close(self) -> None:
-        """Let go of the files. More than once does no harm."""
+        """Close all cursors and files. Calling it more than once is safe."""
         with self._lock:
             for cursor in self._cursors:
                 cursor.close()
@@ -165,23 +165,22 @@ def open_tables(
     storage_options: dict[str, Any] | None = None,
     derivation: str | None = None,
 ) -> Tables:
-    """Open an output to read it; in Python this is `featray.open`.
+    """Open an output for reading; exported as `featray.open`.
 
-    Only what commits name is read, of each dataset the latest release unless `release` says
-    otherwise.
+    Only published files are read, by default those of the latest release of each dataset.
 
         with featray.open("s3://bucket/facial") as out:
             smiles = out.sql("SELECT video_id, max(AU12) AS most FROM faces GROUP BY ALL").df()
 
     Args:
-        uri: the output's root, local or of any fsspec protocol.
-        release: a release, or `all`.
-        storage_options: for fsspec; credentials may also come from the environment.
-        derivation: of `tracks`, `events` and `summary`: one, or `all`; None for the one that was made last.
+        uri: the output's root, a local path or a URI of any fsspec protocol.
+        release: a release, or `all`; None for the latest of each dataset.
+        storage_options: options for fsspec; credentials may also come from the environment.
+        derivation: a derivation of `tracks`, `events` and `summary`, or `all`; None for the one made last.
 
     Raises:
-        OutputError: there is no featray output.
+        OutputError: there is no featray output at this place.
         StorageError: the place or a published file cannot be read.
-        UsageError: no such release or derivation.
+        UsageError: there is no such release or derivation.
     """
     return Tables(uri, release, storage_options, derivation)

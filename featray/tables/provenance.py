@@ -1,6 +1,6 @@
-"""Tables. Where results come from: versions, machine, weights; for the `runs` table and for file footers.
+"""Tables. Provenance of results (versions, machine, weights) for the `runs` table and for file footers.
 
-`read_config` is the way back from `runs.config`, which may have been written by somebody else.
+`read_config` parses `runs.config`, which is untrusted.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def run_row(
     precision: str,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """The run's row of the `runs` table as it starts; GPUs, counts and end are added when they are known.
+    """Return a run's row of the `runs` table at its start; GPUs, counts and end are added when they are known.
 
-    `settings` are those that change results, from `identity.result_settings`.
+    `settings` are the settings that change results, from `identity.result_settings`.
     """
     return {
         "run_id": run_id,
@@ -104,12 +104,12 @@ class _Stored(_Section):
 
 @dataclass(frozen=True)
 class StoredConfig:
-    """The part of `runs.config` that is read again.
+    """The part of `runs.config` that later commands use.
 
     Attributes:
-        places: what `input.uris` and `input.manifest_places` name.
+        places: the entries of `input.uris` and `input.manifest_places`.
         sequences: `kind`, `sequence_fps` and `related` of the input.
-        data: all of it, as plain data.
+        data: the whole config, as plain data.
     """
 
     uris: list[str]
@@ -122,15 +122,15 @@ class StoredConfig:
 
 
 def read_config(text: str | None) -> StoredConfig:
-    """Read the YAML of `runs.config`.
+    """Parse the YAML of `runs.config`.
 
     Raises:
-        ValueError: it is no config.
+        ValueError: it is not a config.
     """
     try:
         data = yaml.load(text or "", _Plain)
     except (yaml.YAMLError, RecursionError, AttributeError, TypeError, KeyError, OverflowError) as error:
-        raise ValueError("is no config") from error
+        raise ValueError("is not a config") from error
     found = _Stored.model_validate(data)
     places = (*found.input.uris, *found.input.manifest_places)
     return StoredConfig(
@@ -148,21 +148,21 @@ _FACE_COLUMNS = frozenset(column.name for column in FACES)
 
 
 def read_unusable(text: str | None) -> tuple[str, ...]:
-    """Read `runs.unusable`: columns of `faces` that the checkpoint is known not to estimate."""
+    """Parse `runs.unusable`: columns of `faces` that the checkpoint is known not to estimate."""
     return tuple(name for name in (text or "").split(",") if name in _FACE_COLUMNS)
 
 
 class _Plain(yaml.SafeLoader):
-    """YAML without aliases, which featray does not write: a few lines of them stand for more text than memory holds."""
+    """YAML without aliases: featray writes none, and a few lines of them can expand to more than memory holds."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not read")
+            raise yaml.YAMLError("aliases are not supported")
         return super().compose_node(parent, index)
 
 
 def footer(row: dict[str, Any]) -> dict[str, str]:
-    """The facts of a run that stand in every file's footer, so that a file copied away tells its origin."""
+    """Return the facts about a run for every file's footer, so that a copied file still shows its origin."""
     names = (
         "dataset release featray_version featray_commit model_name model_file weights_sha256 hub_revision license "
         "weights_trained conventions unusable recipe engine precision detector detector_sha256 decoder ffmpeg "
@@ -172,7 +172,7 @@ def footer(row: dict[str, Any]) -> dict[str, str]:
 
 
 def _decoder(backend: str) -> str:
-    """The decoding backend with its version, by the name of the distribution that provides it."""
+    """Return the decoding backend with the name and version of the distribution that provides it."""
     names = ("av",) if backend == "pyav" else ("decord2", "decord")
     return " ".join([backend, *(f"{name} {_version(name)}" for name in names if _version(name))])
 
@@ -197,7 +197,10 @@ def _ffmpeg_versions() -> str:
 
 @cache
 def _git_commit() -> str | None:
-    """The commit of the checkout that this package is imported from, with `+` if it was changed: at the first run."""
+    """Return the git commit of the checkout that this package is imported from, with `+` if there are changes.
+
+    It is determined once per process.
+    """
     folder = Path(__file__).parents[1]
     if not (folder.parent / ".git").exists():
         return None

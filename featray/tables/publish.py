@@ -1,14 +1,14 @@
-"""Tables. Publishing one shard: landed units of whole videos become rows of the tables.
+"""Tables. Publish one shard: landed units of whole videos become rows of the tables.
 
-Order of writes, which is what makes publishing safe to kill and to repeat:
-files under names that follow from the shard, then the commit, then landing and manifest
-are deleted. Before the commit a second try writes the same bytes again; after it, only the
-deletions are left to do. Shards that replace videos of older ones must be published one
-after the other, or they would undo each other's rewrites. Before each write the process asks
-whether its run still holds the lease; `lease.py` reasons about what that leaves open.
+The order of writes makes publishing safe to kill and to repeat: first the files, under names that
+follow from the shard; then the commit; then landing and manifest are deleted. Before the commit, a
+second try writes the same bytes again; after it, only the deletions remain. Shards that replace
+videos of older shards must be published one after the other, or they would undo each other's
+rewrites. Before each write the process checks that its run still holds the lease; `lease.py`
+explains what remains possible.
 
-Memory follows the settings: one landed part, and of each table at most a row group beyond it. Derived rows are made
-from the files that were just written, as `featray derive` makes them from those of any commit.
+Memory is bounded by the settings: one landed part, plus at most one row group per table. Derived rows are made from the
+files that were just written, in the same way as `featray derive` makes them from any commit.
 """
 
 from __future__ import annotations
@@ -38,15 +38,16 @@ from featray.tables.writer import TableWriter
 
 @dataclass(frozen=True)
 class PublishSettings:
-    """Settings of publishing that are not of the shard.
+    """Settings of publishing that are common to all shards.
 
     Attributes:
         run_id: the run that publishes.
         tables: feature tables to write.
         path_fields: names of the path fields, in order.
         footer: provenance for file footers, without the `featray.` prefix.
-        published_at_us: stands in the rows, and is set once a shard, so that a second try writes the same; 0: now.
-        derive: makes the derived rows of a shard; None for none.
+        published_at_us: time of publishing in the rows; set once per shard so that a second try writes the same bytes;
+            0 means now.
+        derive: derives the rows of derived tables; None for none.
         embedded: which embeddings are published; None for none.
     """
 
@@ -60,12 +61,12 @@ class PublishSettings:
 
 
 def publish_shard(partition: HeldPartition, manifest: ShardManifest, settings: PublishSettings) -> Commit:
-    """Merge, track, sort, write, commit, clean up; of what was done in an earlier try, only the rest.
+    """Merge, track, sort, write, commit and clean up; skip the steps that an earlier try finished.
 
     Raises:
-        RunError: a unit of the shard has not landed, or a commit does not hold the videos that the shard replaces.
+        RunError: a unit of the shard has not landed, or a commit does not have the videos that the shard replaces.
         LeaseError: another run has taken over.
-        StorageError: the storage failed; nothing is committed then.
+        StorageError: the storage failed; nothing was committed.
     """
     commit = read_commit(partition, manifest.shard)
     if commit is None:
@@ -74,19 +75,19 @@ def publish_shard(partition: HeldPartition, manifest: ShardManifest, settings: P
         except LeaseError:
             raise
         except (RunError, StorageError):
-            # What it needs is gone as well if another try of the same task was faster, and has tidied up.
+            # Another try of the same task may have been faster and cleaned up the files that this one needs.
             commit = read_commit(partition, manifest.shard)
             if commit is None:
                 raise
     if commit.cancelled:
-        raise LeaseError(f"shard {manifest.shard}: given up by run {commit.run_id}, which has taken over")
+        raise LeaseError(f"shard {manifest.shard}: cancelled by run {commit.run_id}, which has taken over")
     commit = carry_out(partition, commit)
     clean_up_shard(partition, manifest)
     return commit
 
 
 def _write_shard(partition: HeldPartition, manifest: ShardManifest, settings: PublishSettings) -> Commit:
-    """Write the shard's files and its commit; the commit that is there afterwards."""
+    """Write the shard's files and its commit; return the commit that exists afterwards."""
     published_at_us = settings.published_at_us or time.time_ns() // 1000
     videos = sorted(manifest.videos, key=lambda video: video.video_id)
     with scratch_folder("publish") as scratch:
@@ -106,7 +107,7 @@ def _write_shard(partition: HeldPartition, manifest: ShardManifest, settings: Pu
             files = [file for writer in list(writers.values()) for file in writer.close()]
             if settings.derive is not None:
                 more = _derived_writers(settings.derive, partition, manifest, settings, scratch)
-                writers |= more  # whoever gives the shard up deletes their files too
+                writers |= more  # so that giving up the shard deletes their files too
                 with open_sources(partition, files) as sources:
                     write_derived(settings.derive, partition, manifest.fields, sources, more)
                 files += [file for writer in more.values() for file in writer.close()]
@@ -127,9 +128,9 @@ def _write_shard(partition: HeldPartition, manifest: ShardManifest, settings: Pu
 
 
 def clean_up_shard(partition: HeldPartition, manifest: ShardManifest) -> None:
-    """Delete what a committed shard no longer needs: its landing folders, then its manifest.
+    """Delete the landing folders of a committed shard, then its manifest.
 
-    It is asked once for all of it whether that is still allowed: a run that has taken over meanwhile deletes the same.
+    One check of the lease covers all deletions, because a run that takes over would delete the same objects.
     """
     partition.check()
     for video in manifest.videos:
@@ -138,10 +139,10 @@ def clean_up_shard(partition: HeldPartition, manifest: ShardManifest) -> None:
 
 
 def _rewrites(partition: HeldPartition, manifest: ShardManifest, scratch: str) -> list[Commit]:
-    """Older shards without the videos that this one replaces.
+    """Return the older shards without the videos that this one replaces.
 
     Raises:
-        RunError: one of them does not hold them any more, so that they would stand twice, or nobody knows where.
+        RunError: an older shard no longer has these videos, so they could end up in the tables twice.
     """
     replaced: dict[str, set[str]] = {}
     for video in manifest.videos:
@@ -152,8 +153,8 @@ def _rewrites(partition: HeldPartition, manifest: ShardManifest, scratch: str) -
         old = read_commit(partition, name)
         if old is None or not videos <= {video.video_id for video in old.videos}:
             raise RunError(
-                f"shard {manifest.shard}: commit {name} does not hold the videos any more that are to be replaced; "
-                "run again: it looks afresh which one does, and uses what has landed"
+                f"shard {manifest.shard}: commit {name} no longer has the videos to be replaced; run again: the next "
+                "run finds the commit that has them and uses what has landed"
             )
         rewritten.append(without_videos(partition, old, videos, generation=manifest.shard, scratch=scratch))
     return rewritten

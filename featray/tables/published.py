@@ -1,9 +1,9 @@
-"""Tables. What is published: the commits of each dataset and release, as readers need them.
+"""Tables. What is published: the commits of each dataset and release, in the form that readers need.
 
-Readers hold no lease. Runs, erasures, derivations and compactions go on beside them: commits appear, change and go
-while they are read, and files are deleted that a commit named a moment ago. So commits are listed until none has
-changed between two listings: they are then those of one moment, and no change is seen by half. Reading what they name
-goes through `read_steadily`, which begins again if files were replaced in the middle.
+Readers hold no lease. Meanwhile runs, erasures, derivations and compactions continue: commits appear, change and
+disappear, and files that a commit named a moment ago are deleted. Therefore commits are listed until two listings are
+equal: they then belong to one point in time, and no change is seen half done. Files are read through `read_steadily`,
+which starts again if files were replaced during the work.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ log = logging.getLogger(__name__)
 _Answer = TypeVar("_Answer")
 
 _LOOKS: Final = 10
-"""Listings of commits before those that have only been added no longer count as a change, and twice that before any."""
+"""Number of listings after which added commits no longer count as a change. After twice as many, reading stops."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A partition with the files that it has published; what commits say of videos is not kept.
+    """A partition with its published files, without the commits' lists of videos.
 
     Attributes:
-        newest_us: when it was last published to, microseconds since the epoch.
-        damaged: of commits that cannot be read, one line each: there is more than `committed` then.
-        derived: which derivations there are: when each was last made, and of how many of the commits with videos.
-        with_videos: how many commits have videos.
-        shown: the derivation that views show, the one that was made last; None for all.
+        newest_us: time of the last publication, microseconds since the epoch.
+        damaged: one line per unreadable commit; if there are any, `committed` is incomplete.
+        derived: for each derivation, when it was last made and how many commits with videos have it.
+        with_videos: number of commits with videos.
+        shown: the derivation that views show; None for all.
     """
 
     partition: Partition
@@ -51,7 +51,7 @@ class Published:
     shown: str | None = None
 
     def files(self, table: str) -> list[str]:
-        """Paths of a table's files, relative to the output's root; of derived tables, of the derivation shown."""
+        """Return the paths of a table's files, relative to the output's root; for derived tables, only those shown."""
         found = [file.path for file in self.committed if file.table == table]
         if table in DERIVED_TABLES and self.shown is not None:
             return [path for path in found if f"/derivation={self.shown}/" in path]
@@ -61,9 +61,9 @@ class Published:
 def read_published(
     output: Output, release: str | tuple[str, ...] | None = None, derivation: str | None = None
 ) -> list[Published]:
-    """Return what is published, per dataset and release; of each dataset the latest release unless some are named.
+    """Return what is published, per dataset and release; by default the latest release of each dataset.
 
-    Of derived tables it is the derivation that was made last in a release, unless one is named, or `all`.
+    Derived tables show the derivation that was made last in a release, unless one or `all` is given.
 
     Raises:
         UsageError: no such release or derivation; the message lists those that exist.
@@ -92,12 +92,12 @@ def _read_releases(output: Output, release: str | tuple[str, ...] | None) -> lis
     if release is not None:
         return [_read(partition) for partition in chosen]
     latest: dict[str, Published] = {}
-    for one in map(_read, chosen):  # one by one: no more than two of a dataset are held
+    for one in map(_read, chosen):  # one by one, so that memory holds at most two per dataset
         before = latest.get(one.partition.dataset)
         if before is None or one.newest_us >= before.newest_us:
             latest[one.partition.dataset], one = one, before or one
         if one.damaged and one is not latest[one.partition.dataset]:
-            log.warning("release %s is left out, it may be newer: %s", one.partition.release, one.damaged[0])
+            log.warning("release %s is left out, although it may be newer: %s", one.partition.release, one.damaged[0])
     return list(latest.values())
 
 
@@ -107,19 +107,19 @@ def read_steadily(
     release: str | tuple[str, ...] | None = None,
     derivation: str | None = None,
 ) -> _Answer:
-    """Call `work` with what is published; again if it fails and a file that it was told of has been replaced since.
+    """Call `work` with what is published; call it again if it fails because a file was replaced.
 
     Args:
-        output: whose tables.
+        output: the output to read.
         work: reads the files; it may be called several times.
         release: as for `read_published`.
         derivation: as for `read_published`.
 
     Returns:
-        What `work` gave.
+        The result of `work`.
 
     Raises:
-        Exception: what `work` raised, if all files that it was told of still count.
+        Exception: the exception of `work`, if all files that it was given are still published.
     """
     published = read_published(output, release, derivation)
     while True:
@@ -135,8 +135,8 @@ def read_steadily(
 
 
 def _may_be_of_files(error: Exception) -> bool:
-    """Return whether a file that is gone can be behind an error, as far as that is known without asking the storage."""
-    if isinstance(error, UsageError):  # of SQL that fails, or of what a user asked for
+    """Return whether a missing file may have caused an error, judged without asking the storage."""
+    if isinstance(error, UsageError):  # from SQL that fails, or from a user's request
         behind = error.__context__
         return isinstance(behind, duckdb.Error | OSError | pa.ArrowInvalid) and not isinstance(behind, _OF_SQL)
     return not isinstance(error, AccessDenied | Unreachable | duckdb.InterruptException)
@@ -150,7 +150,7 @@ def _paths(published: list[Published]) -> set[str]:
 
 
 def _read(partition: Partition) -> Published:
-    """Return what a partition has published, with rewrites that are still to be carried out applied."""
+    """Return what a partition has published, with pending rewrites applied."""
     stored: dict[str, Commit] = {}
     damaged: dict[str, str] = {}
     _read_until_settled(partition, stored, damaged)
@@ -167,10 +167,10 @@ def _read(partition: Partition) -> Published:
 
 
 def _read_until_settled(partition: Partition, stored: dict[str, Commit], damaged: dict[str, str]) -> None:
-    """Read commits, by path, into `stored`, or of damaged ones the problem into `damaged`, until none changes.
+    """Read commits into `stored` and problems of damaged commits into `damaged`, by path, until nothing changes.
 
     Raises:
-        NotFound: a commit is listed, and cannot be opened.
+        NotFound: a commit is listed but cannot be opened.
     """
     listed: dict[str, object] = {}
     for look in range(2 * _LOOKS):
@@ -185,7 +185,7 @@ def _read_until_settled(partition: Partition, stored: dict[str, Commit], damaged
             damaged.pop(path, None)
         for path, commit in commits_at(partition, changed, may_be_gone=look < 2 * _LOOKS - 1):
             if commit is None:
-                now.pop(path)  # is asked for again, if the next listing still has it
+                now.pop(path)  # read it again if the next listing still has it
             elif isinstance(commit, str):
                 damaged[path] = commit
             else:
@@ -197,5 +197,5 @@ def _read_until_settled(partition: Partition, stored: dict[str, Commit], damaged
 
 
 def _without_videos(commit: Commit) -> Commit:
-    """Return what is kept of a commit; what it says of videos is most of it."""
+    """Return a commit without its videos, which take most of its memory."""
     return replace(commit, videos=[], rewrites=[])

@@ -1,10 +1,10 @@
-"""Tables. Reading an output: DuckDB views over the files that are published.
+"""Tables. Read an output: DuckDB views over the published files.
 
-Views read the files that commits name, never a glob, so that rows of a publish that is
-under way, or was killed, are not seen. Remote outputs are read through fsspec.
+Views read the files that commits name, never a glob, so that rows of a running or killed
+publish are not visible. Remote outputs are read through fsspec.
 
-What stands in an output is data, whoever wrote it: names get into SQL through `literal` and `identifier` alone, and
-the databases that featray asks its own questions can read and write nothing but the output.
+The content of an output is untrusted: names get into SQL only through `literal` and `identifier`, and the databases for
+featray's own queries can read and write nothing but the output.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def connect(
     memory_limit: str | None = None,
     locked: bool = True,
 ) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with tables as views; if it is all of them, every one of `VIEWS` too.
+    """Open a DuckDB connection with tables as views; with all tables, the views of `VIEWS` are added.
 
     Args:
-        output: whose tables.
+        output: the output to read.
         release: a release or several, or `all`; None for the latest of each dataset.
-        tables: which; the files of others are not opened, which costs a request each where they are far away.
-        derivation: of derived tables: one, or `all`; None for the one that was made last.
-        published: what `read_published` gave for these, where it has been asked already: it is not asked again if
-            files have been replaced since, see `read_steadily`.
+        tables: the tables to open; others cost nothing, while each remote file opened costs a request.
+        derivation: a derivation of the derived tables, or `all`; None for the one made last.
+        published: the result of `read_published`, if it is known already; it is then not read again when files are
+            replaced, see `read_steadily`.
         memory_limit: as for `open_database`.
         locked: as for `open_database`.
 
@@ -79,7 +79,7 @@ def _connect(
                 connection.execute(f"CREATE VIEW {table} AS {table_view(table, read_files(output, files))}")
             for view, select in VIEWS.items() if everything else ():
                 connection.execute(f"CREATE VIEW {view} AS {select}")
-    except duckdb.Error as error:  # the SQL is ours: it is a file that is not as it should be
+    except duckdb.Error as error:  # the SQL is ours, so a file must be damaged
         raise StorageError(f"{root.uri}: {unreadable}") from error
     return connection
 
@@ -87,17 +87,17 @@ def _connect(
 def open_database(
     output: Output, *, memory_limit: str | None = None, spill: str | None = None, locked: bool = True
 ) -> duckdb.DuckDBPyConnection:
-    """A DuckDB database in memory that can read the files of an output.
+    """Open an in-memory DuckDB database that can read the files of an output.
 
     Args:
-        output: which.
-        memory_limit: such as `1GB`, beyond which it spills to disk, and gives up keeping rows in order.
-        spill: folder to spill to; None for DuckDB's own.
-        locked: whether it can reach nothing but the output and the folder to spill to, and load no extension;
-            for all but a user's own SQL.
+        output: the output to read.
+        memory_limit: such as `1GB`; above it DuckDB spills to disk. Row order is then not preserved.
+        spill: folder to spill to; None for DuckDB's default.
+        locked: whether it can access only the output and the spill folder, and load no extension; used for everything
+            except a user's own SQL.
     """
     connection = duckdb.connect()
-    # For the whole database, so that it holds for cursors of this connection too.
+    # GLOBAL, so that it applies to cursors of this connection too.
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     if memory_limit is not None:
         connection.execute(f"SET memory_limit = {literal(memory_limit)}; SET preserve_insertion_order = false")
@@ -116,17 +116,17 @@ _HAS_SUMMARY: Final = "SELECT 1 FROM duckdb_views() WHERE view_name = 'summary'"
 
 
 def literal(text: str) -> str:
-    """A string as a literal of SQL."""
+    """Return a string as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def identifier(name: str) -> str:
-    """The name of a column or table as an identifier of SQL."""
+    """Return the name of a column or table as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
-    """Execute a query; its rows as Arrow batches. Where it speaks of `summary`, that has the manifest's columns.
+    """Execute a query and return its rows as Arrow batches. The view `summary` gets the manifest's columns if used.
 
     Raises:
         UsageError: the SQL is wrong.
@@ -141,12 +141,12 @@ def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchRe
 def steady_sql(
     output: Output, sql: str, release: str | None, derivation: str | None, *, safe: bool
 ) -> tuple[duckdb.DuckDBPyConnection, pa.RecordBatchReader]:
-    """Connect and execute a query, up to its first million rows: `run_safe_sql`, or `run_sql` of a user's own SQL.
+    """Connect, execute a query with `run_safe_sql` or `run_sql`, and read its first batch, up to a million rows.
 
-    If files were replaced meanwhile, it is executed again; what it writes elsewhere as well.
+    If files are replaced meanwhile, the query is executed again, including anything that it writes elsewhere.
 
     Returns:
-        The connection, which has to be kept as long as rows are read; and the rows.
+        The connection, which must be kept while rows are read, and the rows.
 
     Raises:
         UsageError: the SQL is wrong, or there is no such release or derivation.
@@ -162,10 +162,10 @@ def steady_sql(
 
 
 def _begun(result: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    """The same rows, the first batch of which is read already."""
+    """Return the same rows after reading the first batch."""
     try:
         first = next(result, None)
-    except (OSError, pa.ArrowInvalid) as error:  # how Arrow hands on an error of DuckDB's
+    except (OSError, pa.ArrowInvalid) as error:  # Arrow's wrapping of a DuckDB error
         raise UsageError(f"query: {one_line(error)}") from None
     if first is None:
         return pa.RecordBatchReader.from_batches(result.schema, [])
@@ -173,13 +173,13 @@ def _begun(result: pa.RecordBatchReader) -> pa.RecordBatchReader:
 
 
 def read_rows(result: pa.RecordBatchReader) -> list[dict[str, Any]]:
-    """Return the rows of a query whose columns have names of their own."""
+    """Return the rows of a query as dictionaries; column names must be distinct."""
     names = result.schema.names
     return [dict(zip(names, row, strict=True)) for batch in result for row in read_tuples(batch)]
 
 
 def read_tuples(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a batch. Arrow's own way loads pandas, and takes two seconds, wherever there is a time."""
+    """Yield the rows of a batch. Arrow's own conversion loads pandas for timestamps, which takes two seconds."""
     return zip(*(_values(column) for column in batch.columns), strict=True)
 
 
@@ -191,12 +191,12 @@ def _values(column: pa.Array) -> list[Any]:
 
 
 def run_safe_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
-    """`run_sql` of SQL that is not trusted: it may only select. For a connection that is locked.
+    """Run untrusted SQL, which may only select, on a locked connection.
 
-    A locked connection still writes to the output, by `COPY` or `EXPORT`; a query never does.
+    A locked connection can still write to the output with `COPY` or `EXPORT`; a SELECT cannot.
 
     Raises:
-        UsageError: the SQL is wrong, or does something else.
+        UsageError: the SQL is wrong, or is not a SELECT.
     """
     if not _only_selects(connection, sql):
         raise UsageError("query: with --safe, write a SELECT; other statements can write")
@@ -204,27 +204,27 @@ def run_safe_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBa
 
 
 def _only_selects(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
-    """Return whether SQL cannot write. EXPLAIN can: with ANALYZE it executes what it explains."""
+    """Return whether SQL cannot write. EXPLAIN can, because EXPLAIN ANALYZE executes its statement."""
     with one_line_complaints():
         return all(statement.type == StatementType.SELECT for statement in connection.extract_statements(sql))
 
 
 @contextmanager
 def one_line_complaints() -> Iterator[None]:
-    """Turn DuckDB's complaints about the SQL of the block into a one-line UsageError."""
+    """Turn DuckDB's errors about SQL inside the block into a one-line UsageError."""
     try:
         yield
     except duckdb.Error as error:
-        # All of it, since its suggestions follow on later lines; but not the line that marks a place in the one above.
+        # Keep all lines, because suggestions come last, except the line with the position marker.
         lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^~")]
         known = "" if isinstance(error, duckdb.IOException) else f"; tables: {', '.join([*TABLES, *VIEWS])}"
         raise UsageError(f"query: {' '.join(lines)}{known}") from None
 
 
 def read_files(output: Output, files: list[str], *, row_numbers: bool = False, filename: bool = False) -> str:
-    """SQL that reads Parquet files, given relative to the output's root; empty if there are none.
+    """Return SQL that reads Parquet files, given relative to the output's root; empty if there are none.
 
-    `row_numbers` adds the column `file_row_number`, from 0; `filename` the column of that name.
+    `row_numbers` adds the column `file_row_number`, from 0; `filename` adds the column `filename`.
     """
     places = [output.root.child(path) for path in files]
     for place in places:
@@ -240,10 +240,10 @@ def _for_duckdb(place: Location) -> str:
 
 
 def table_view(table: str, source: str) -> str:
-    """SQL of a table's rows from what `read_files` gave, if anything, with all columns of today's schema.
+    """Return SQL for a table's rows from the SQL of `read_files`, with all columns of the current schema.
 
-    Files of an older schema lack some of them. A file with another type in a column is converted, or refused: without
-    that the column would be text, for the rows of all files.
+    Files of an older schema lack some columns. A column with another type is converted, or fails: otherwise one such
+    file would turn the column into text for the rows of all files.
     """
     types = {field.name: _DUCKDB_TYPES[field.type] for field in arrow_schema(table)}
     empty = f"SELECT {', '.join(f'CAST(NULL AS {kind}) AS {name}' for name, kind in types.items())} WHERE false"
@@ -274,5 +274,5 @@ VIEWS: Final[dict[str, str]] = {
     "LEFT JOIN blendshapes USING (dataset, release, video_id, frame_index, face_index)",
     "summary": summary_view(),
 }
-"""What there is beside the tables: the 68 landmarks of each face; faces with their blendshapes, one row a face; one row
-a video, of its tracks."""
+"""Views in addition to the tables: the 68 landmarks of each face; faces with their blendshapes, one row per face; a
+summary of the tracks, one row per video."""

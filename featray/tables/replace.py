@@ -1,10 +1,10 @@
-"""Tables. Changing what is published already: bytes that changed, a second try, an erasure, a compaction.
+"""Tables. Change published rows: changed videos, retries, erasures, compactions.
 
-Object stores have no transaction, so one commit carries the whole change: the new commit
-holds, under `rewrites`, older commits as they read from then on. The moment it is written
-the change has happened for everyone who reads commits. Then it is carried out: old files are
-deleted, older commits overwritten, the list emptied. A kill in between is finished by the
-next run, by `featray publish`, or by the same command again.
+Object stores have no transactions, so one commit contains the whole change: under `rewrites`,
+the new commit has the new versions of older commits. As soon as it is written, every reader of
+commits sees the change. It is then carried out: old files are deleted, older commits overwritten,
+the list emptied. If that is killed, the next run, `featray publish` or the same command finishes
+it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ERASE_PREFIX: Final = "erase-"
 COMPACT_PREFIX: Final = "compact-"
 DERIVE_PREFIX: Final = "derive-"
 PERSONS_PREFIX: Final = "persons-"
-"""Names of changes that belong to no shard, so that no manifest tells that they are unfinished."""
+"""Prefixes of changes that belong to no shard, so no manifest shows that they are unfinished."""
 
 
 def without_videos(
@@ -32,14 +32,14 @@ def without_videos(
     generation: str,
     scratch: str,
 ) -> Commit:
-    """Write a shard's files anew without some videos; its commit as it will read. Nothing is published yet.
+    """Rewrite a shard's files without some videos and return its new commit. Nothing is published yet.
 
     Args:
-        partition: where the shard is.
-        commit: of the shard as it is.
+        partition: the shard's partition.
+        commit: the shard's current commit.
         videos: ids to leave out.
-        generation: tells the new files' names from the old ones; the same for the same change.
-        scratch: local folder for files in the making.
+        generation: distinguishes the new files' names from the old ones; the same for the same change.
+        scratch: local folder for files that are being written.
     """
     edits = dict.fromkeys({file.table for file in commit.files}, without(videos))
     files = rewrite_files(partition, commit, edits, touching=videos, generation=generation, scratch=scratch)
@@ -48,14 +48,14 @@ def without_videos(
 
 
 def carry_out(partition: HeldPartition, commit: Commit) -> Commit:
-    """Bring older commits and files in line with a commit's rewrites; the commit without them.
+    """Update older commits and files according to a commit's rewrites; return the commit without rewrites.
 
-    Old files go before the old commit that names them: until `commit` itself is written anew,
-    readers take the older one as it stands in `rewrites`, and a second try still knows the files.
+    Old files are deleted before the old commit that names them. Until `commit` itself is rewritten,
+    readers use the versions in its `rewrites`, and a second try still knows the files.
 
     Args:
-        partition: where the commit is.
-        commit: as it was created.
+        partition: the commit's partition.
+        commit: the commit as it was created.
     """
     for rewritten in commit.rewrites:
         kept = {file.path for file in (*rewritten.files, *commit.files)}
@@ -75,7 +75,7 @@ def carry_out(partition: HeldPartition, commit: Commit) -> Commit:
 
 
 def finish_changes(partition: HeldPartition) -> int:
-    """Carry out the rewrites of commits that were cut off after they were written; how many such commits there were."""
+    """Carry out the rewrites of commits whose change was interrupted; return the number of such commits."""
     pending = [commit for commit in stored_commits(partition) if commit.rewrites]
     for commit in pending:
         carry_out(partition, commit)

@@ -1,7 +1,7 @@
-"""Tables. Writing published files anew: some rows left out or changed, everything else as it was.
+"""Tables. Rewrite published files with some rows removed or changed.
 
-The new file keeps the old one's provenance: the rows are still that run's. Rows stream
-through, a row group at a time; a file that needs no change is not written.
+The new file keeps the provenance of the old one, because its rows still come from that run. Rows
+are streamed, one row group at a time; a file that needs no change is not written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from featray.tables.lease import HeldPartition
 from featray.tables.writer import TableWriter
 
 Edit = Callable[[pa.Table], pa.Table]
-"""From rows to the rows that stay, in the same order; the very same object if nothing changes."""
+"""Maps rows to the rows that stay, in the same order; returns the same object if nothing changes."""
 
 _PREFIX = b"featray."
 
@@ -36,15 +36,15 @@ def rewrite_files(
     generation: str,
     scratch: str,
 ) -> list[CommittedFile]:
-    """A commit's files after the edits, in order; what an edit leaves alone stays the file it is.
+    """Apply edits to a commit's files and return the files in order; unchanged files are kept.
 
     Args:
-        partition: where the commit is.
-        commit: as it is now.
-        edits: what to do with rows, by table; tables without an edit stay as they are.
-        touching: the videos that the edits are about: files without rows of theirs are not read. None for all.
-        generation: tells the new files' names from the old ones; the same for the same change.
-        scratch: local folder for files in the making.
+        partition: the commit's partition.
+        commit: the current commit.
+        edits: edits by table; tables without an edit are not changed.
+        touching: the videos that the edits affect; files without rows of theirs are not read. None for all.
+        generation: distinguishes the new files' names from the old ones; the same for the same change.
+        scratch: local folder for files that are being written.
     """
     files: list[CommittedFile] = []
     for number, old in enumerate(commit.files):
@@ -59,15 +59,15 @@ def rewrite_files(
 
 @contextmanager
 def open_parquet(place: Location, **options: Any) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file of the output to read it.
+    """Open a Parquet file of the output for reading.
 
     Raises:
-        OutputError: it is damaged, or no Parquet file; while it is read, too.
+        OutputError: it is damaged or not a Parquet file; also raised while the block reads it.
     """
     with storage_errors(place.uri), open_ranges(place) as source:
         try:
             yield pq.ParquetFile(source, **options)
-        # KeyError: it has no such column; ValueError: names and facts that are no UTF-8
+        # KeyError: a missing column; ValueError: names and metadata that are not UTF-8
         except (pa.ArrowException, KeyError, ValueError) as error:
             raise OutputError(f"{place.uri}: damaged ({one_line(error, 80)}); run `featray verify`") from error
 
@@ -95,7 +95,7 @@ def _rewrite(
 
 
 def without(videos: set[str]) -> Edit:
-    """An edit that leaves out these videos."""
+    """Return an edit that removes these videos."""
     ids = pa.array(sorted(videos), pa.string())
 
     def edit(rows: pa.Table) -> pa.Table:
@@ -109,7 +109,7 @@ def holds_videos(place: Location, videos: set[str]) -> bool:
     """Return whether a file has rows of any of these videos; reads one small column.
 
     Raises:
-        OutputError: it is no Parquet file with videos.
+        OutputError: it is not a Parquet file with videos.
     """
     ids = pa.array(sorted(videos), pa.string())
     with open_parquet(place) as opened:
@@ -124,13 +124,13 @@ def _holds(partition: Partition, file: CommittedFile, videos: set[str]) -> bool:
 
 
 def footer_of(file: pq.ParquetFile) -> dict[str, str]:
-    """The `featray.*` keys of a file's footer, without the prefix."""
+    """Return the `featray.*` keys of a file's footer, without the prefix."""
     stored: dict[bytes, bytes] = file.metadata.metadata or {}
     return {k.removeprefix(_PREFIX).decode(): v.decode() for k, v in stored.items() if k.startswith(_PREFIX)}
 
 
 def merged_footer(footers: Iterable[dict[str, str]]) -> dict[str, str]:
-    """The footer of a file made of several: what differs is listed."""
+    """Return the footer of a file made from several; differing values are listed."""
     merged: dict[str, set[str]] = {}
     for footer in footers:
         for name, value in footer.items():
@@ -139,7 +139,7 @@ def merged_footer(footers: Iterable[dict[str, str]]) -> dict[str, str]:
 
 
 def complete(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Rows of an older schema version with the columns that it did not have, null."""
+    """Return rows of an older schema version with the missing columns added as null."""
     for field in schema:
         if field.name not in rows.column_names:
             rows = rows.append_column(field.name, pa.nulls(rows.num_rows, field.type))
@@ -154,10 +154,10 @@ def writer_like(
     scratch: str,
     footer: dict[str, str],
 ) -> TableWriter:
-    """A writer for the same folder and columns as an existing file."""
+    """Return a writer for the same folder and columns as an existing file."""
     folder, _, name = old.path.rpartition("/")
     if not name.endswith(".parquet"):
-        raise OutputError(f"{old.path}: a commit names a file that is no Parquet file; run `featray verify`")
+        raise OutputError(f"{old.path}: a commit names this file, but it is not a Parquet file; run `featray verify`")
     known = {part.partition("=")[0] for part in folder.split("/")[1:]}
     fields = tuple(n for n in schema.names if n in known - {"dataset", "release", "derivation", "clustering"})
     return TableWriter(

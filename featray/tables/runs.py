@@ -1,8 +1,8 @@
-"""Tables. The `runs` table: one row a run, one small file a run.
+"""Tables. The `runs` table: one row and one small file per run.
 
-A run's row is written when it starts and, to another file, when it ends. A marker under
-`_featray/running/` holds the row in between; one that is left over belongs to a run that
-was killed, and the next run writes its row for it.
+A run's row is written when it starts and, to another file, when it ends. In between, a marker
+under `_featray/running/` contains the row. A marker that is left over belongs to a killed run,
+and the next run writes the final row for it.
 """
 
 from __future__ import annotations
@@ -29,54 +29,54 @@ from featray.tables.writer import TableWriter
 
 
 def begin_run(partition: HeldPartition, row: dict[str, Any]) -> None:
-    """Note that a run is on."""
+    """Record that a run has started."""
     partition.check()
     write_marker(partition, row)
     _write_row(partition, row)
 
 
 def write_marker(partition: Partition, row: dict[str, Any]) -> None:
-    """Keep the row of a run that is on."""
+    """Store the row of a running run in its marker."""
     text = json.dumps({k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()})
     write_bytes(marker(partition, row["run_id"]), text.encode())
 
 
 def end_part(partition: Partition, run_id: str, facts: dict[str, Any]) -> None:
-    """Note how a part ended, in its marker; nothing if a run that published meanwhile has written its row."""
+    """Record in its marker how a part ended; do nothing if a publishing run has already written its final row."""
     with suppress(NotFound):
         write_marker(partition, {**parse_marker(partition, run_id, read_bytes(marker(partition, run_id))), **facts})
 
 
 def end_run(partition: HeldPartition, row: dict[str, Any]) -> None:
-    """Write the final row of a run, in a file of its own: until its commit is there, the first one counts."""
+    """Write the final row of a run to its own file; until that is committed, the first row counts."""
     _write_row(partition, row, final=True)
     _forget(partition, row["run_id"])
 
 
 def _forget(partition: HeldPartition, run_id: str) -> None:
-    """Delete what only a run that is on needs: the file with its first row, then its marker."""
+    """Delete what only a running run needs: the file with its first row, then its marker."""
     partition.check()
     delete(partition.folder("runs").child(f"part-{run_id}-000.parquet"))
     delete(marker(partition, run_id))
 
 
 def close_killed_runs(partition: HeldPartition) -> int:
-    """Give parts, and runs that ended without a word, their final row; how many there were."""
+    """Write the final rows of parts and of killed runs; return their number."""
     rows = running_rows(partition)
     for row in rows:
         commit = read_commit(partition, f"run-{row['run_id']}")
         if commit is not None and any(f"part-{row['run_id']}-end-" in file.path for file in commit.files):
-            _forget(partition, row["run_id"])  # it ended, and was killed while it tidied up
+            _forget(partition, row["run_id"])  # it ended, but was killed during its cleanup
         else:
             end_run(partition, row if row["finished_at"] else {**row, "status": "interrupted"})
     return len(rows)
 
 
 def parse_marker(partition: Partition, run_id: str, text: bytes) -> dict[str, Any]:
-    """The row of `runs` that is stored under a run's id.
+    """Parse the row of `runs` stored under a run's id.
 
     Raises:
-        ValueError: it is damaged, or no row of this partition and run.
+        ValueError: it is damaged or does not belong to this partition and run.
     """
     try:
         row = json.loads(text)
@@ -84,22 +84,22 @@ def parse_marker(partition: Partition, run_id: str, text: bytes) -> dict[str, An
             row[name] = datetime.fromisoformat(row[name]) if row.get(name) else None
         (row,) = pa.Table.from_pylist([row], schema=arrow_schema("runs")).to_pylist()
     except (RecursionError, TypeError, KeyError, AttributeError, OverflowError, pa.ArrowException) as error:
-        raise ValueError("is no row of `runs`") from error
+        raise ValueError("is not a row of `runs`") from error
     TypeAdapter(RecordName).validate_python(run_id)
     if (row["run_id"], row["dataset"], row["release"]) != (run_id, partition.dataset, partition.release):
         raise ValueError("is the row of another run")
     if row["config"] is None or row["started_at"] is None:
-        raise ValueError("is no row of `runs`")
+        raise ValueError("is not a row of `runs`")
     found: dict[str, Any] = row
     return found
 
 
 def running_rows(partition: Partition, damaged: list[str] | None = None) -> list[dict[str, Any]]:
-    """Rows of runs that have begun and not ended: one that is on, or was killed.
+    """Return the rows of runs that have started but not ended: they are running or were killed.
 
     Args:
-        partition: whose.
-        damaged: takes a line for each marker that cannot be read, which is then passed over.
+        partition: the partition.
+        damaged: receives a line for each unreadable marker, which is then skipped.
 
     Raises:
         OutputError: a marker cannot be read, and `damaged` is None.
@@ -113,8 +113,8 @@ def running_rows(partition: Partition, damaged: list[str] | None = None) -> list
         try:
             rows.append(parse_marker(partition, run_id, read_bytes(place)))
         except ValueError:
-            mend = "delete it, and the row that the run wrote at its start stays as it is"
-            problem = f"{place.uri}: damaged note that a run is on; {mend}"
+            fix = "delete it; the row that the run wrote at its start stays unchanged"
+            problem = f"{place.uri}: damaged marker of a running run; {fix}"
             if damaged is None:
                 raise OutputError(problem) from None
             damaged.append(problem)
@@ -122,7 +122,7 @@ def running_rows(partition: Partition, damaged: list[str] | None = None) -> list
 
 
 def marker(partition: Partition, run_id: str = "") -> Location:
-    """The note that a run is on, or the folder of them."""
+    """Return the location of a run's marker, or of the folder of markers."""
     name = f"{run_id}.json" if run_id else ""
     return partition.output.internal("running", partition.dataset, partition.release, name)
 

@@ -1,4 +1,4 @@
-"""Tables. What an output holds, in numbers."""
+"""Tables. Count what an output contains."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ Stale = Callable[[Published], Mapping[str, int]]
 def read_status(
     output: Output, release: str | None = None, stale: Stale = lambda published: MappingProxyType({})
 ) -> dict[str, Any]:
-    """Counts of videos by status, frames and faces, and the runs; of the latest release of each dataset.
+    """Return counts of videos by status, of frames and faces, and the runs; by default of the latest releases.
 
     Args:
-        output: whose tables.
-        release: a release, or `all`.
-        stale: says of derivations how many shards are to be derived again.
+        output: the output to read.
+        release: a release, or `all`; None for the latest of each dataset.
+        stale: returns the number of stale shards by derivation.
 
     Returns:
         `{"videos": {"ok": n, "partial": n, "failed": n}, "frames": n, "faces": n, "runs": [...], "derived": [...],
         "live": [...]}`;
-        `derived` says of each derivation when it was last made, of how many of the published shards it is, and how
-        many of them are stale;
-        `live` is who holds a dataset and release now, mostly a run, and how far it was at its last renewal.
+        `derived` gives, for each derivation, when it was last made, how many of the published shards have it, and how
+        many of those are stale;
+        `live` gives the current lease holders, usually runs, and their progress at the last renewal.
     """
     return read_steadily(output, lambda published: _read(output, release, published, stale), release)
 
@@ -80,7 +80,7 @@ def _read(output: Output, release: str | None, published: list[Published], stale
 
 
 def _live(output: Output, rows: Callable[[str], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """Yield what the leases say, and what those runs have published by now."""
+    """Yield the current lease holders and the number of videos that they have published."""
     for dataset in list_folders(output.internal("leases")):
         for release in list_folders(output.internal("leases", dataset)):
             holder = read_holder(Partition(output, dataset, release))

@@ -1,7 +1,7 @@
-"""Tables. The view `summary`: one row a video, of its main track and of all its tracks, ready for a statistics package.
+"""Tables. The view `summary`: one row per video, with its main track and all its tracks, for statistics packages.
 
-The columns that a manifest brought (`videos.extra`: participant, condition) become columns of the view. Which there are
-stands in the rows, so they are looked for when the view is asked for, and not whenever an output is opened.
+The columns of a manifest (`videos.extra`: participant, condition) become columns of the view. Finding them requires
+reading rows, so that happens when the view is used, not whenever an output is opened.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from featray.schema import TRACKS, VIDEOS
 log = logging.getLogger(__name__)
 
 MOST_KEYS: Final = 500
-"""Columns that a manifest has, beyond which the view would take longer than the query."""
+"""Limit on manifest columns; with more, creating the view would take longer than the query."""
 
 _KEY: Final = ("dataset", "release", "derivation", "video_id")
 _TECHNICAL: Final = ("extra", "size_bytes", "content_id", "work_key", "sar", "time_base", "bytes_read", "run_id")
@@ -42,10 +42,11 @@ _NAMES: Final = frozenset(
 
 
 def summary_view(extra: Mapping[str, str] = MappingProxyType({})) -> str:
-    """SQL of the view.
+    """Return the SQL of the view.
 
-    Columns of `videos`; those of `tracks` for the track with the most time, the first of equals; `all_<column>` over
-    all tracks: means and shares weighted by `seen_s`, counts and times summed. A video without a face has one row too.
+    It has the columns of `videos`; the columns of `tracks` for the track with the most time (the first if equal); and
+    `all_<column>` over all tracks: means and shares weighted by `seen_s`, counts and times summed. Videos without faces
+    have a row too.
 
     Args:
         extra: keys of `videos.extra` that become columns, with the columns' names.
@@ -79,9 +80,9 @@ def summary_view(extra: Mapping[str, str] = MappingProxyType({})) -> str:
 
 
 def spread_summary(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the view anew with a column for each key of `videos.extra`; reads that one column of `videos`.
+    """Recreate the view with a column for each key of `videos.extra`; reads only that column of `videos`.
 
-    A key that is written as another column is becomes `extra_<key>`; of many keys, the first `MOST_KEYS` are taken.
+    A key with the name of another column becomes `extra_<key>`. At most `MOST_KEYS` keys are used.
     """
     sql = "SELECT extra FROM videos WHERE extra IS NOT NULL GROUP BY extra ORDER BY min(video_id)"
     texts = connection.sql(sql).to_arrow_table()["extra"].to_pylist()
@@ -89,7 +90,7 @@ def spread_summary(connection: duckdb.DuckDBPyConnection) -> None:
     columns: dict[str, str] = {}
     keys = dict.fromkeys(key for text in texts for key in _keys(text) if key)
     if len(keys) > MOST_KEYS:
-        log.warning("summary: manifests brought %d columns, of which the first %d are shown", len(keys), MOST_KEYS)
+        log.warning("summary: manifests have %d columns; only the first %d are shown", len(keys), MOST_KEYS)
     for key in islice(keys, MOST_KEYS):
         name = key
         while name.casefold() in taken:
@@ -100,7 +101,7 @@ def spread_summary(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _keys(text: str) -> list[str]:
-    """The keys of `videos.extra`, which may have been written by somebody else."""
+    """Return the keys of `videos.extra`, which is untrusted."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -109,7 +110,7 @@ def _keys(text: str) -> list[str]:
 
 
 _NO_NAME: Final = re.compile("[\0\ud800-\udfff]")
-"""What SQL cannot say: zero bytes, and halves of surrogate pairs."""
+"""Characters that SQL cannot express: zero bytes, and halves of surrogate pairs."""
 
 
 def _quoted(name: str) -> str:
@@ -117,5 +118,5 @@ def _quoted(name: str) -> str:
 
 
 def _pointer(key: str) -> str:
-    """The key as a JSON pointer, in a literal of SQL."""
+    """Return the key as a JSON pointer in an SQL literal."""
     return "'/" + key.replace("~", "~0").replace("/", "~1").replace("'", "''") + "'"

@@ -1,9 +1,9 @@
-"""Tables. What has been erased and must not come back: one small object a video, beside the tables.
+"""Tables. Records of what was erased and must not come back: one small object per video.
 
     _featray/erased/<video_id>.json     {"video_id": ..., "erasures": [{...}, ...]}
 
-It is written before anything is deleted, so that an erasure that is cut off is known, and
-goes when the user allows the video again. Neither URI nor content stands in it.
+The record is written before anything is deleted, so an interrupted erasure is known. It is
+deleted when the user allows the video again. It contains neither URI nor content.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from featray.tables.layout import Output, Partition
 
 @dataclass(frozen=True)
 class Erasure:
-    """One erasure, asked for and perhaps not finished.
+    """One requested erasure, which may not be finished.
 
     Attributes:
         erasure_id: names its commits and its row in `erasures`.
-        video_id: of what is erased.
-        track_id: the track, or None for the whole video.
-        release: the only release it is about, or None for all.
-        at_us: when it was asked for, microseconds since the epoch, UTC.
-        reason: as given by the user.
+        video_id: the erased video.
+        track_id: the erased track, or None for the whole video.
+        release: the affected release, or None for all.
+        at_us: time of the request, microseconds since the epoch, UTC.
+        reason: reason given by the user.
         done: whether every step is finished.
     """
 
@@ -43,11 +43,11 @@ class Erasure:
     done: bool = False
 
     def same_as(self, other: Erasure) -> bool:
-        """Return whether it asks for the same."""
+        """Return whether it requests the same erasure."""
         return (self.track_id, self.release) == (other.track_id, other.release)
 
     def blocks(self, release: str) -> bool:
-        """Return whether the video may not be worked on in a release; after an erased track in none, as ids change."""
+        """Return whether it blocks the video in a release; an erased track blocks all releases, because ids change."""
         return self.track_id is not None or self.release in (None, release)
 
 
@@ -60,10 +60,10 @@ class _Erasures:
 
 
 def parse_erasures(video_id: str, text: bytes) -> list[Erasure]:
-    """The erasures that are stored under a video's id.
+    """Parse the erasures stored under a video's id.
 
     Raises:
-        ValueError: the record is damaged, or another video's.
+        ValueError: the record is damaged or belongs to another video.
     """
     stored = load(_Erasures, text)
     if {stored.video_id, *(erasure.video_id for erasure in stored.erasures)} != {video_id}:
@@ -83,36 +83,36 @@ def read_erasures(output: Output, video_id: str) -> list[Erasure]:
     except NotFound:
         return []
     except ValueError:
-        mend = f"delete it, then run `featray erase OUT --video {video_id}`"
-        raise OutputError(f"{place.uri}: damaged record of an erasure; {mend}") from None
+        fix = f"delete it, then run `featray erase OUT --video {video_id}`"
+        raise OutputError(f"{place.uri}: damaged record of an erasure; {fix}") from None
 
 
 def note_erasure(output: Output, erasure: Erasure) -> None:
-    """Write an erasure down, in place of the one with its id if there is one."""
+    """Store an erasure, replacing the one with the same id if there is one."""
     known = [e for e in read_erasures(output, erasure.video_id) if e.erasure_id != erasure.erasure_id]
     _write(output, erasure.video_id, [*known, erasure])
 
 
 def finish_erasure(output: Output, erasure: Erasure) -> None:
-    """Note that nothing is left to do for it."""
+    """Mark an erasure as finished."""
     note_erasure(output, replace(erasure, done=True))
 
 
 def allow_again(output: Output, video_id: str) -> bool:
-    """Lift the block, so that the next run may work on the video; whether there was one."""
+    """Delete the record of a video's erasures, so that the next run may process it; return whether there was one."""
     known = bool(read_erasures(output, video_id))
     delete(_place(output, video_id))
     return known
 
 
 def erased_videos(output: Output) -> list[str]:
-    """Ids of all videos of which something was erased; other files beside their records are none of ours."""
+    """Return the ids of all videos with erasures; ignore other files in the folder."""
     names = (path.rsplit("/", 1)[-1] for path in list_files(_place(output)))
     return [name.removesuffix(".json") for name in names if re.fullmatch(r"[0-9a-f]{16}\.json", name)]
 
 
 class Blocked:
-    """Answers whether a video may not be worked on in a partition. Reads what it is asked for only."""
+    """Tells whether a video is blocked in a partition. Reads only the records of the videos it is asked about."""
 
     def __init__(self, partition: Partition) -> None:
         self._partition = partition

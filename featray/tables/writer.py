@@ -1,8 +1,8 @@
-"""Tables. Writing Parquet as TABLES promises: sorted, zstd, statistics, checksums, comments, footers.
+"""Tables. Write Parquet files as documented: sorted, zstd, with statistics, checksums, comments and footers.
 
-Files are written to local disk first and uploaded whole: an object is never half there,
-and its sha256 is known before it is. Rows stream through; memory is bounded by one row
-group a table.
+Files are written to local disk first and uploaded whole: an object is never partial, and its
+sha256 is known before it exists. Rows are streamed; memory is bounded by one row group per
+table.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from featray.tables.commits import CommittedFile
 from featray.tables.lease import HeldPartition
 
 FILE_BYTES: Final = 256 << 20
-"""A new file is begun beyond this: within the 128 to 512 MB that query engines like."""
+"""Size at which a new file starts: within the 128 to 512 MB that suit query engines."""
 
 
 class TableWriter:
-    """Writes the rows of one table and one partition folder, in sorted order, as few files as fit.
+    """Writes sorted rows of one table to one partition folder, in as few files as possible.
 
     Args:
-        table: which table; its schema, sort order and row-group length follow.
-        partition: held, or nothing is uploaded.
-        folder: where the files go in the end.
+        table: the table; determines schema, sort order and row-group length.
+        partition: the partition; nothing is uploaded unless it is held.
+        folder: destination of the files.
         stem: file names are `<stem>-<n>.parquet`.
-        scratch: local folder for files in the making.
+        scratch: local folder for files that are being written.
         footer: `featray.*` keys for every file's metadata.
         path_fields: names of the path fields.
     """
@@ -64,7 +64,7 @@ class TableWriter:
         self.files: list[CommittedFile] = []
 
     def write(self, rows: pa.Table) -> None:
-        """Add rows; they come in sort order and have the table's columns."""
+        """Add rows, which must be in sort order and have the table's columns."""
         if not rows.num_rows:
             return
         self._waiting.append(rows.select(self.schema.names).cast(self.schema))
@@ -77,7 +77,7 @@ class TableWriter:
         self.write(pa.Table.from_pylist(rows, schema=self.schema))
 
     def close(self) -> list[CommittedFile]:
-        """Write what waits and upload the last file; the files in order. No row, no file."""
+        """Write the remaining rows, upload the last file and return the files in order; none if there are no rows."""
         if self._waiting_rows:
             self._write_group(self._waiting_rows)
         if self._writer is not None:
@@ -85,10 +85,10 @@ class TableWriter:
         return self.files
 
     def abandon(self) -> None:
-        """Drop the file in the making."""
+        """Discard the unfinished file."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            with suppress(OSError):  # a full disk: there is an error on its way already
+            with suppress(OSError):  # a full disk: another error is being raised already
                 writer.close()
             os.unlink(self._local)
 
@@ -108,7 +108,7 @@ class TableWriter:
         self._local = os.path.join(self._scratch, f"{self.table}-{self._stem}-{len(self.files):03d}.parquet")
         columns = self.schema.names
         sorting = [pq.SortingColumn(columns.index(name)) for name in SORT_KEYS[self.table]]
-        # Row groups are asked for the few videos they hold; ids are random, so statistics rule out little.
+        # Each row group has few videos, but ids are random, so statistics exclude little; a Bloom filter does.
         bloom = {"video_id": {"ndv": 4096, "fpp": 0.01}} if "video_id" in columns else None
         self._writer = pq.ParquetWriter(
             self._local,

@@ -1,1 +1,1 @@
-"""Containers, units and decoding."""
+"""Open containers, cut videos into units and decode them."""

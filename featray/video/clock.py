@@ -1,4 +1,4 @@
-"""Video. When a picture is shown, in ticks of its stream that never go back."""
+"""Video. Assign presentation times to pictures, in ticks of the stream that never decrease."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 _RESTART_SECONDS = 1
-"""A time this far before the previous one is a clock that started again; a smaller step back is jitter."""
+"""A step back by more than this means that the clock was restarted; a smaller one is jitter."""
 
 _MAX_SECONDS = 2**62 // 1_000_000
 
@@ -14,13 +14,13 @@ _MAX_SECONDS = 2**62 // 1_000_000
 class Clock:
     """Gives each picture, in presentation order, its time in stream ticks.
 
-    The stream's own time is kept wherever there is one. Else, in this order:
+    The stream's own time is used if possible. Otherwise:
 
-    * a picture without one gets the decoding time of the packet that brought it out, which is what
-      AVI has instead, or else follows the previous picture by its duration;
-    * a picture more than a second before the previous one starts a recording that was joined on:
-      it follows the previous picture by its duration, and all that follow move with it;
-    * a picture less than that before the previous one gets the previous one's time.
+    * A picture without a time gets the decoding time of the packet that produced it (all that AVI
+      has), or else follows the previous picture by its duration.
+    * A picture more than a second before the previous one starts an appended recording: it follows
+      the previous picture by its duration, and all later pictures are shifted with it.
+    * A picture less than a second before the previous one gets the previous one's time.
     """
 
     def __init__(self, time_base: Fraction, rate: Fraction | None) -> None:
@@ -32,7 +32,7 @@ class Clock:
         self._duration_ticks = self._default_ticks
 
     def ticks(self, picture: Any) -> int:
-        """The time of the next picture."""
+        """Return the time of the next picture."""
         own = picture.dts if picture.pts is None else picture.pts
         after = 0 if self._previous is None else self._previous + self._duration_ticks
         if own is None or abs(own) > self._max_ticks:

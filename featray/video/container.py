@@ -1,8 +1,8 @@
-"""Video. Opening a container: which kinds, within which limits, how its header reads, how FFmpeg's errors map to ours.
+"""Video. Open a container: allowed formats and limits, its header, and the mapping of FFmpeg's errors to ours.
 
-A file is judged by its content, never by its name. FFmpeg would open playlists, image
-sequences and network protocols if a file's first bytes asked for it; the allow-list here
-keeps it to real containers of video, read from the one object that we hand it.
+A file's format is determined by its content, never by its name. FFmpeg would open playlists,
+image sequences and network protocols if a file's first bytes asked for it; an allow-list
+restricts it to real video containers, read from the one object that is passed in.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from featray.video.tone import transfer_name
 ALLOWED_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,flv,asf"
 
 MAX_STREAMS = 256
-"""A recorded transponder has about a hundred; each stream costs some 0.8 MB before anything is decoded."""
+"""A recorded transponder has about a hundred streams; each costs about 0.8 MB before anything is decoded."""
 
 _OPTIONS = {
     "format_whitelist": ALLOWED_FORMATS,
-    # Nothing but the object that we hand over may be read, whatever a file's content names.
+    # FFmpeg may read only the object that is passed in, whatever the file's content names.
     "protocol_whitelist": "none",
     "max_streams": str(MAX_STREAMS),
-    # FFmpeg's own defaults, written down because they bound what opening reads and holds in memory.
+    # FFmpeg's defaults, set explicitly because they limit the reads and the memory of opening.
     "probesize": "5000000",
     "analyzeduration": "5000000",
-    # PyAV would have FFmpeg make up missing times; in AVI with B-frames those are wrong.
+    # PyAV makes FFmpeg generate missing times; in AVI with B-frames they are wrong.
     "fflags": "-genpts",
 }
 
@@ -54,17 +54,17 @@ TimeBase = Annotated[str, Field(pattern="^[0-9]{1,10}/[1-9][0-9]{0,9}$")]
 
 @dataclass(frozen=True)
 class Header:
-    """The header of a file. It may lie: counts and durations are promises.
+    """The header of a file. It may be wrong: counts and durations are only claims.
 
     Attributes:
         container: FFmpeg's name of the format, first of its synonyms, such as `mov`.
         codec: FFmpeg's name of the decoder, such as `h264`.
-        time_base: seconds a tick of the stream's timestamps, as `num/den`; None for pictures without times.
-        duration_us: of the stream if it says so, else of the container; None if neither does, or if it is absurd.
-        frames_promised: frames that a complete index says will be shown; None where there is no such index.
-        frames_estimated: from the promise, or duration and rate; None where neither is known.
-        transfer: transfer characteristic by FFmpeg's name; None only in what was stored before it was asked for.
-        other_streams: the video streams that are not taken, in words; None if there is no other.
+        time_base: seconds per tick of the stream's timestamps, as `num/den`; None for pictures without times.
+        duration_us: duration of the stream, or else of the container; None if both are missing or absurd.
+        frames_promised: number of shown frames in a complete index; None if there is no such index.
+        frames_estimated: `frames_promised`, or an estimate from duration and rate; None if neither is known.
+        transfer: transfer characteristic by FFmpeg's name; None only in records of older versions.
+        other_streams: text that lists the unused video streams; None if there are none.
     """
 
     container: str
@@ -84,17 +84,17 @@ def open_video(
     """Open a container and its main video stream.
 
     Args:
-        file: seekable binary file; only ever read.
-        num_threads: of the decoder. One: a machine is filled by workers, not by threads of one.
-        max_pixels: frame area above which a video is refused, before and while it is decoded; None for FFmpeg's limit.
+        file: seekable binary file; it is only read.
+        num_threads: threads of the decoder. One by default, because parallelism comes from workers.
+        max_pixels: frame area above which a video is refused, before and during decoding; None for FFmpeg's limit.
         hwaccel: `cuda` reconstructs pictures on the GPU; see nvdec.py.
 
     Yields:
         PyAV's container and stream.
 
     Raises:
-        VideoError: not a video, no video stream, too large, or a codec that this FFmpeg lacks.
-        ModelError: the GPU cannot be used any more.
+        VideoError: it is not a video, has no video stream, is too large, or has a codec that this FFmpeg lacks.
+        ModelError: the GPU is no longer usable.
     """
     reader = Reader(file)
     reader.size_bytes = end_of_packets(reader)
@@ -103,7 +103,7 @@ def open_video(
         container = _open(reader, limits, hwaccel)
     except VideoError as error:
         if hwaccel != "none":
-            check_nvdec()  # or a GPU that is lost would pass for videos that are none
+            check_nvdec()  # or a lost GPU would look like invalid videos
         raise _explained(reader, error) from None
     with container:
         try:
@@ -124,23 +124,23 @@ def refuse_huge(width_px: int, height_px: int, max_pixels: int) -> None:
     """Refuse frames that are larger than allowed.
 
     Raises:
-        VideoError: they are.
+        VideoError: the frames are too large.
     """
     if width_px * height_px > max_pixels:
-        text = f"frames of {width_px}x{height_px} exceed decode.max_pixels {max_pixels}"
+        text = f"frames of {width_px}x{height_px} px exceed decode.max_pixels ({max_pixels})"
         raise VideoError(text, code=ErrorCode.TOO_LARGE)
 
 
 @contextmanager
 def video_errors(doing: str) -> Iterator[None]:
-    """Map what FFmpeg raises inside the block to VideoError; `doing` says what was tried."""
+    """Map FFmpeg's exceptions inside the block to VideoError; `doing` names the action for the message."""
     try:
         yield
     except (av.error.DecoderNotFoundError, av.error.PatchWelcomeError):
         raise VideoError(f"no decoder while {doing}", code=ErrorCode.UNSUPPORTED_CODEC) from None
     except av.error.MemoryError:
-        if doing == "opening":  # FFmpeg's word for both: the limits, or what a header says is to be allocated
-            text = f"a header that lists more than {MAX_STREAMS} streams, or asks for more memory than there is"
+        if doing == "opening":  # FFmpeg raises it both for limits and for too large allocations
+            text = f"a header that lists more than {MAX_STREAMS} streams, or asks for more memory than available"
             raise VideoError(text, code=ErrorCode.TOO_LARGE) from None
         raise VideoError(f"out of memory while {doing}", code=ErrorCode.OUT_OF_MEMORY) from None
     except av.error.FFmpegError as error:
@@ -149,7 +149,7 @@ def video_errors(doing: str) -> Iterator[None]:
 
 
 def read_header(container: Any, stream: Any) -> Header:
-    """The header of an opened video."""
+    """Read the header of an opened video."""
     time_base = stream.time_base
     duration_us = None
     if stream.duration:
@@ -174,12 +174,12 @@ def read_header(container: Any, stream: Any) -> Header:
 
 
 def parse_time_base(text: str | None) -> Fraction:
-    """The inverse of `Header.time_base`; where there is none, a tick is a picture."""
+    """Parse `Header.time_base`; without one, a tick is one picture."""
     return Fraction(text or 1)
 
 
 def unread_tail(container: Any, stream: Any) -> str | None:
-    """In words, what of a file that has been read to its end is missing there; None if nothing is."""
+    """Return a text that says what is missing at the end of a file that was read to its end; None if nothing is."""
     name = container.format.name.split(",")[0]
     reader = container.file.file
     last = [s.index_entries[len(s.index_entries) - 1] for s in container.streams if len(s.index_entries)]
@@ -189,10 +189,10 @@ def unread_tail(container: Any, stream: Any) -> str | None:
         outside = sum(end > reader.size_bytes for end in ends)
         if outside:
             lost = f"{outside} of {counted(len(ends), 'frame')} in the index"
-            return f"{lost} lie behind the file's end, byte {reader.size_bytes}"
+            return f"{lost} are beyond the end of the file, byte {reader.size_bytes}"
         if has_fragments(reader):
             landmark = max((entry.pos + entry.size for entry in last), default=0)
-    elif name in ("matroska", "flv"):  # their index says where some clusters or tags begin
+    elif name in ("matroska", "flv"):  # the index gives the positions of some clusters or tags
         landmark = max((entry.pos for entry in last), default=0)
     return missing_end(reader, name, landmark)
 
@@ -204,7 +204,7 @@ def _open(reader: Reader, options: dict[str, str], hwaccel: str = "none") -> Any
 
 
 def _size(file: IO[bytes], stream: Any) -> tuple[int, int]:
-    """Width and height as declared; the decoder's probe clears a size that it refuses, so then without a probe."""
+    """Return width and height as declared; open again without probing if the decoder's probe refused the size."""
     width, height = stream.codec_context.width, stream.codec_context.height
     if not width * height:
         with _open(Reader(file), {"probesize": "32", "analyzeduration": "1"}) as unprobed:
@@ -214,7 +214,7 @@ def _size(file: IO[bytes], stream: Any) -> tuple[int, int]:
 
 
 def _video_streams(container: Any) -> list[Any]:
-    """The video streams that are no pictures, such as cover art."""
+    """Return the video streams without still pictures such as cover art."""
     pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.still_image
     return [stream for stream in container.streams.video if not stream.disposition & pictures]
 
@@ -226,7 +226,7 @@ def _other_streams(container: Any, stream: Any) -> str | None:
         size = f"{context.name} {context.width}x{context.height}" if context else "of an unknown codec"
         frames = (
             f", {counted(other.frames, 'frame')}" if other.frames else ""
-        )  # Matroska gives all streams the longest's seconds
+        )  # not the duration: Matroska gives all streams that of the longest
         if other.index != stream.index:
             found.append(f"stream {other.index}: {size}{frames}")
     more = f"; {len(found) - _NAMED_STREAMS} more" if len(found) > _NAMED_STREAMS else ""
@@ -234,7 +234,7 @@ def _other_streams(container: Any, stream: Any) -> str | None:
 
 
 def _main_video_stream(container: Any) -> Any:
-    """The stream that a player would show: not cover art or a poster; what is marked, else the longest, the largest."""
+    """Return the stream that a player would show: no cover art or poster; prefer marked, then long, then large ones."""
     streams = _video_streams(container)
     if not streams:
         raise VideoError("a media file without a video stream", code=ErrorCode.NO_VIDEO_STREAM)
@@ -246,9 +246,9 @@ def _main_video_stream(container: Any) -> Any:
         context = stream.codec_context
         return (
             context is not None,
-            stream.frames != 1,  # where the header tells: a poster
+            stream.frames != 1,  # a single frame is a poster
             bool(stream.disposition & av.stream.Disposition.default),
-            2 * _seconds(stream) >= longest,  # two cameras rarely end at the same frame
+            2 * _seconds(stream) >= longest,  # not `==`: two cameras rarely end at the same frame
             context.width * context.height if context else 0,
             -stream.index,
         )
@@ -261,14 +261,17 @@ def _seconds(stream: Any) -> float:
 
 
 def _frames_in_index(container: Any, stream: Any) -> int | None:
-    """Only in mp4 without fragments does the demuxer's index list every frame."""
+    """Return the number of shown frames in the index; None unless it is an mp4 without fragments.
+
+    Only for those does the demuxer's index list every frame.
+    """
     if "mp4" not in container.format.name.split(",") or has_fragments(container.file.file):
         return None
     return sum(not entry.flags & _DISCARD for entry in stream.index_entries) or None
 
 
 def _explained(reader: Reader, error: VideoError) -> VideoError:
-    """A failure to open, in the words that the file's first bytes and its end allow."""
+    """Return a failure to open with a better message, based on the file's first bytes and its end."""
     if error.code not in (ErrorCode.NOT_A_VIDEO, ErrorCode.NO_VIDEO_STREAM):
         return error
     kind = sniff(reader.read_at(0, 1024))
@@ -276,7 +279,7 @@ def _explained(reader: Reader, error: VideoError) -> VideoError:
         return VideoError(kind.text, code=kind.code)
     missing = missing_end(reader, kind.container)
     if missing:
-        return VideoError(f"cut off before it can be opened: {missing}", code=ErrorCode.TRUNCATED)
+        return VideoError(f"truncated, so it cannot be opened: {missing}", code=ErrorCode.TRUNCATED)
     if error.code is ErrorCode.NOT_A_VIDEO:
         return VideoError(f"{kind.text} whose header cannot be read", code=ErrorCode.DECODE_FAILED)
     return error

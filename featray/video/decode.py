@@ -1,9 +1,9 @@
-"""Video. Decoding one unit of one video: the frames that are sampled, and an account of all.
+"""Video. Decode one unit of a video: yield its sampled frames, and account for all frames.
 
 What must stay true: the frames of all units together are those of a full decode, each
-once, with the same pixels and times. A seek is therefore never trusted: decoding must begin
-at the very keyframe that the unit leans on and meet the unit's first frame at its exact
-time, or we go further back.
+once, with the same pixels and times. Therefore a seek is never trusted: decoding must begin
+at exactly the unit's keyframe and reach the unit's first frame at its exact time; otherwise
+the decoder seeks further back.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from featray.video.tone import ToneMap, transfer_name
 from featray.video.units import Bounds, Sampler, Unit
 
 _BACK_OFF_SECONDS = (0, 1, 4, 16)
-"""How far before a unit's keyframe to seek, in turn, until it is met; then from the beginning."""
+"""Distances before a unit's keyframe to seek to, in turn, until it is found; then decode from the beginning."""
 
 
 @dataclass
@@ -36,17 +36,18 @@ class DecodeAccount:
     """The account of a unit's decoding; filled while its frames are consumed.
 
     Attributes:
-        frames_decoded: frames of the unit that the decoder gave, sampled or not.
+        frames_decoded: frames of the unit that the decoder returned, sampled or not.
         damaged_packets: packets that the decoder refused.
         damaged_frames: frames that came out damaged and are kept.
-        missing_frames: frames that the packets promise and the decoder did not give.
-        truncated: whether the file ends before its own structure says that it should.
-        sar: sample aspect ratio of the first frame as `num:den`, `1:1` where the stream does not say.
-        rotation_degrees, mirrored, width_px, height_px: of the first frame; size with square pixels, after rotation.
+        missing_frames: frames that packets should have produced but the decoder did not return.
+        truncated: whether the file ends before its own structure says it should.
+        sar: sample aspect ratio of the first frame as `num:den`; `1:1` if unknown.
+        rotation_degrees, mirrored, width_px, height_px: properties of the first frame; size with square pixels, after
+            rotation.
         transfer: transfer characteristic of the first frame, by FFmpeg's name.
-        squared, tone_mapped: whether any frame's pixels were made square, its tones mapped.
+        squared, tone_mapped: whether any frame's pixels were made square, or its tones mapped.
         last_pts_us: presentation time of the last frame.
-        errors: code and message of what went wrong short of failing, for the errors table.
+        errors: codes and messages of problems that did not stop decoding, for the errors table.
     """
 
     frames_decoded: int = 0
@@ -66,7 +67,7 @@ class DecodeAccount:
     errors: list[tuple[ErrorCode, str]] = field(default_factory=list)
 
     def note_frame(self, frame: Frame, sar: Fraction, transfer: int) -> None:
-        """Count a frame; the first one says how the video looks."""
+        """Count a frame; the first one sets the properties of the video."""
         if not self.frames_decoded:
             self.rotation_degrees, self.mirrored = frame.rotation_degrees, frame.mirrored
             self.width_px, self.height_px = frame.width_px, frame.height_px
@@ -77,40 +78,40 @@ class DecodeAccount:
         self.last_pts_us = frame.pts_us
 
     def note_truncation(self, missing: str) -> None:
-        """Note that the file is cut off, and where."""
+        """Record that the file is truncated, and where."""
         self.truncated = True
         where = "before its first frame" if self.last_pts_us is None else f"after {self.last_pts_us / 1e6:.3f} s"
-        self.errors.append((ErrorCode.TRUNCATED, f"cut off {where}: {missing}"))
+        self.errors.append((ErrorCode.TRUNCATED, f"truncated {where}: {missing}"))
 
 
 class Decoder(Protocol):
-    """A backend: yields the sampled frames of a unit in presentation order, filling the account."""
+    """A backend: yields the sampled frames of a unit in presentation order and fills the account."""
 
     def __call__(
         self, file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount, stride: int = 1
     ) -> Iterator[Frame]:
-        """The sampled frames of `unit`; with a stride (see `Bounds`) the first of the next unit too, as `beyond`."""
+        """Yield the sampled frames of `unit`; with a stride (see `Bounds`) also the next unit's first, as `beyond`."""
         ...
 
 
 def decode_pyav(
     file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount, stride: int = 1
 ) -> Iterator[Frame]:
-    """Decode with PyAV (FFmpeg), one thread.
+    """Decode with PyAV (FFmpeg), in one thread.
 
     Raises:
         VideoError: the file cannot be opened, or its frames are larger than allowed. Damage
-            inside the stream does not raise: it is counted, and decoding goes on behind it.
+            inside the stream does not raise: it is counted, and decoding continues after it.
     """
     try:
         yield from _decode_opened(file, unit, settings, account, stride, seek=unit.keyframe_pts is not None)
     except _StartNotMetError:
-        # The unit's first frame is damaged, or no seek leads to it; nothing was yielded yet.
+        # The unit's first frame is damaged, or no seek reached it; nothing was yielded yet.
         yield from _decode_opened(file, unit, settings, account, stride, seek=False)
 
 
 class _StartNotMetError(Exception):
-    """No seek led to a unit's first frame."""
+    """No seek reached a unit's first frame."""
 
 
 def _decode_opened(
@@ -156,7 +157,7 @@ def _decode_opened(
 
 
 def _numbered(source: Iterator[Any], stream: Any, unit: Unit) -> Iterator[tuple[int, int, Any]]:
-    """Index, time in ticks and picture."""
+    """Yield index, time in ticks and picture."""
     clock = Clock(stream.time_base, stream.average_rate or stream.guessed_rate)
     # A unit that is a range of frames is counted from the beginning.
     first = 0 if unit.start_pts is None else unit.first_index
@@ -174,7 +175,7 @@ def _from_beginning(container: Any, stream: Any, unit: Unit, shapes: PixelShapes
 
 
 def _from_keyframe(container: Any, stream: Any, unit: Unit, shapes: PixelShapes) -> tuple[Pictures, Iterator[Any]]:
-    """Pictures from the unit's first frame on, met at its exact time."""
+    """Return the pictures from the unit's first frame on, found at its exact time."""
     assert unit.start_pts is not None and unit.keyframe_pts is not None
     for seconds in _BACK_OFF_SECONDS:
         if not _seek(container, stream, unit.keyframe_pts - int(seconds / stream.time_base)):
@@ -185,7 +186,7 @@ def _from_keyframe(container: Any, stream: Any, unit: Unit, shapes: PixelShapes)
         if first is not None and first.pts == unit.start_pts:
             return pictures, chain([first], source)
         if first is not None:
-            break  # decoding began at the keyframe, and the frame did not come
+            break  # decoding began at the keyframe, but the frame did not come
     raise _StartNotMetError
 
 
@@ -202,9 +203,9 @@ def _first_at(source: Iterator[Any], start_pts: int) -> Any:
 
 
 def _close(container: Any, stream: Any, unit: Unit, pictures: Pictures, account: DecodeAccount) -> None:
-    """Bring what was lost into the account."""
+    """Add the losses to the account."""
     losses = pictures.losses.within(unit.start_pts, unit.end_pts)
-    # The last of a video's ranges of frames decodes all of it, and so answers for all of its silent losses.
+    # The last of a video's ranges of frames decodes the whole video, and so reports all of its silent losses.
     unshown = pictures.unshown(unit.start_pts, unit.end_pts) if unit.end_index is None else []
     account.damaged_packets = len(losses.refused)
     account.damaged_frames = len(losses.patched)
@@ -216,4 +217,4 @@ def _close(container: Any, stream: Any, unit: Unit, pictures: Pictures, account:
     if report:
         account.errors.append((ErrorCode.DECODE_FAILED, report))
     if unit.is_last and unit.index == 0 and not account.frames_decoded and not account.errors:
-        account.errors.append((ErrorCode.DECODE_FAILED, "its video stream holds no frame"))
+        account.errors.append((ErrorCode.DECODE_FAILED, "its video stream has no frames"))

@@ -1,4 +1,4 @@
-"""Video. The decoders there are, each loaded only when it is asked for."""
+"""Video. The registry of decoders; each is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from featray.video.decode import Decoder, decode_pyav
 
 
 def open_decoder(backend: str) -> Decoder:
-    """The decoder of that name.
+    """Return the decoder of that name.
 
     Raises:
         ConfigError: its package is not installed.

@@ -1,24 +1,24 @@
-"""Video. decord as a second backend: linear decoding only, and only where its frames can be vouched for.
+"""Video. decord as a second backend: linear decoding only, and only for files whose frames are known to be right.
 
-Install it with `pip install featray[decord]`; either distribution of the module `decord` will do:
+Install it with `pip install featray[decord]`. Either distribution of the module `decord` works:
 `decord` 0.6.0 (FFmpeg 4.1) or `decord2` (FFmpeg 8.1). PyAV opens the file first, so all limits and
-refusals of `container.py` hold, and PyAV's packets give the times. What we measured on videos in
-some hundred forms, with both distributions unless one is named:
+refusals of `container.py` apply, and PyAV's packets give the times. We measured the following on
+videos in about a hundred forms, with both distributions unless one is named:
 
-* MPEG-TS: all frames are wrong but one. MPEG-PS: the same, or right frames without times. Refused.
-* Edit lists: frames outside the list are shown, 98 instead of 95 in a clip of ours. Refused, by
-  the number of frames.
-* Mirrored video is not mirrored, and 0.6.0 does not turn Matroska. Refused.
-* Times start at 0 whatever the stream says, and are beyond 64 bits for frames without a time.
-  PyAV's are taken; a video whose packets do not give them (AVI with B-frames) is refused.
+* MPEG-TS: all frames but one are wrong. MPEG-PS: the same, or right frames without times. Refused.
+* Edit lists: frames outside the list are shown, 98 instead of 95 in one of our clips. Refused
+  because the number of frames differs.
+* Mirrored video is not mirrored, and 0.6.0 does not rotate Matroska. Refused.
+* Times start at 0 whatever the stream says, and exceed 64 bits for frames without a time. PyAV's
+  times are used; a video whose packets have none (AVI with B-frames) is refused.
 * No Ogg, no live Matroska, WebM or ASF; no AV1 in 0.6.0: `decord cannot open it`.
-* Random access is wrong on open GOPs and edit lists, so a unit is decoded from the video's first
-  frame on: cut long videos into few units (`decode.unit_frames`) with this backend.
-* It stops at the first damaged packet, and the whole object is read into memory.
-* It gives 8 bits without a word on HDR, whose tones cannot be mapped any more. Refused, unless
-  `decode.tone_map` is off. Of pixels that are not square the container's word holds for all frames.
-* Its colours differ from PyAV's where it minds neither the place of chroma nor interlacing: by up
-  to 5 of 255 in 10 bits, by 1 to 4 on average in interlaced video. All else was identical.
+* Random access is wrong on open GOPs and edit lists, so each unit is decoded from the video's
+  first frame: with this backend, cut long videos into few units (`decode.unit_frames`).
+* It stops at the first damaged packet, and reads the whole object into memory.
+* It converts HDR to 8 bits without a warning, so tones cannot be mapped. Refused, unless
+  `decode.tone_map` is off. For non-square pixels the container's aspect ratio applies to all frames.
+* Its colours differ from PyAV's because it ignores chroma location and interlacing: by up to 5 of
+  255 in 10 bits, by 1 to 4 on average in interlaced video. All other videos were identical.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ from featray.video.units import WHOLE_VIDEO, Sampler, Unit
 
 _WRONG_FRAMES = frozenset({"mpegts", "mpeg", "mpegvideo"})
 _SAME_PICTURE = 12.0
-"""Mean difference, of 255, up to which two first frames are one: chroma gives up to 4, other pictures over 20."""
+"""Mean difference, of 255, up to which two first frames count as equal: chroma causes up to 4, other pictures over
+20."""
 
 
 def load_decord() -> Decoder:
-    """The backend.
+    """Load the backend.
 
     Raises:
         ConfigError: decord is not installed.
@@ -61,10 +62,10 @@ def load_decord() -> Decoder:
 def decode_decord(
     file: IO[bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount, stride: int = 1
 ) -> Iterator[Frame]:
-    """Decode with decord, one thread, from the video's first frame on.
+    """Decode with decord, in one thread, from the video's first frame on.
 
     Raises:
-        VideoError: the file cannot be opened, or is of a form in which decord's frames are wrong.
+        VideoError: the file cannot be opened, or has a form for which decord's frames are wrong.
     """
     as_stored = DecodeConfig(max_pixels=settings.max_pixels, tone_map="off", square_pixels="off")
     first = next(decode_pyav(file, WHOLE_VIDEO[0], as_stored, DecodeAccount()), None)
@@ -77,9 +78,9 @@ def decode_decord(
         text = f"decord gives wrong frames or times for this form of {name}; set decode.backend to pyav"
         raise VideoError(text, code=ErrorCode.UNSUPPORTED_CONTAINER)
     if settings.tone_map == "auto" and ToneMap.of(first.picture):
-        text = "decord gives no HDR to map tones of; set decode.backend to pyav, or decode.tone_map to off"
+        text = "decord does not decode HDR for tone mapping; set decode.backend to pyav, or decode.tone_map to off"
         raise VideoError(text, code=ErrorCode.UNSUPPORTED_CONTAINER)
-    # A range of frames comes of times that are not trusted, and those were refused.
+    # Units that are ranges of frames come from untrusted times, which were refused above.
     end = len(index.pts) if unit.end_pts is None else int(np.searchsorted(index.pts, unit.end_pts))
     sampler = Sampler(settings.sample, time_base, unit)
     for i, image in enumerate(_images(file, index, first)):
@@ -106,7 +107,7 @@ def decode_decord(
 
 
 def _images(file: IO[bytes], index: PacketIndex, first: Frame) -> Iterator[Any]:
-    """All frames as decord gives them, uint8 RGB and turned upright."""
+    """Yield all frames as decord returns them, uint8 RGB, upright."""
     import decord
 
     file.seek(0)

@@ -1,9 +1,9 @@
-"""Video. Whether a file ends before its own structure says that it should.
+"""Video. Detect files that end before their own structure says they should.
 
-FFmpeg reads a shortened file to its end and calls that success. So each container is asked
-in its own words where it should end. Only a few bytes are read, near the start and the end.
-What says nothing of its end cannot be found short: MPEG-TS or MPEG-PS cut between two
-packets, and live Matroska cut between two blocks, look like recordings that were stopped.
+FFmpeg reads a truncated file to its end without an error. Therefore each container's structure
+is checked for where the file should end. Only a few bytes near the start and the end are read.
+Some truncations cannot be detected: MPEG-TS or MPEG-PS cut between two packets, and live Matroska
+cut between two blocks, look like recordings that were stopped.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _MOST_PADDING_BYTES = 64 << 20
 
 
 def missing_end(reader: Reader, container: str, landmark: int = 0) -> str | None:
-    """In words, what is missing at a file's end; None if nothing is, or if nothing can be said.
+    """Return a text that says what is missing at a file's end; None if nothing is missing or it cannot be determined.
 
     Args:
         reader: the file.
         container: FFmpeg's name of the format, first of its synonyms.
-        landmark: a position near the end from where the structure can be followed, for files that
-            have many parts: the byte after the last packet of an mp4 with fragments, the last known
+        landmark: a position near the end from which the structure can be followed, for files with
+            many parts: the byte after the last packet of an mp4 with fragments, the last known
             cluster of a Matroska, the last known tag of an FLV. 0 follows it from the start.
     """
     if container == "mov":
@@ -47,9 +47,9 @@ def missing_end(reader: Reader, container: str, landmark: int = 0) -> str | None
 
 
 def end_of_packets(reader: Reader) -> int:
-    """Where MPEG-TS ends that has zeros behind it, as recorders leave that reserve their room; else the file's end.
+    """Return where the packets of an MPEG-TS with trailing zeros end; the file's end for other files.
 
-    To FFmpeg, the last packet before them is damaged.
+    Recorders that reserve space leave such zeros. FFmpeg would take the last packet before them as damaged.
     """
     size = reader.size_bytes
     if (layout := transport_layout(reader)) is None or any(reader.read_at(size - 1, 1)):
@@ -79,7 +79,7 @@ def _mp4(reader: Reader, start: int) -> str | None:
     if start == 0 and end < reader.size_bytes and not seen & {b"moov", b"moof"}:
         return None
     if 0 < reader.size_bytes - end < 8 and seen:
-        return f"half a box header stands at the end, byte {end}"
+        return f"half a box header at the end, byte {end}"
     return _short(reader, end, f"the {kind.decode('latin-1')} box")
 
 
@@ -91,12 +91,12 @@ def _matroska(reader: Reader, landmark: int) -> str | None:
     segment_end = None if segment[2] is None else segment[1] + segment[2]
     if segment_end and segment_end > reader.size_bytes:
         return _short(reader, segment_end, "the Matroska segment")
-    # Live streams have no size filled in; and elements whose sizes are damaged hide those behind them.
+    # Live streams have no size, and elements with damaged sizes hide the elements after them.
     end = landmark or segment[1]
     for _, content, size in matroska_elements(reader, end):
         end = content + size
     if end < (segment_end or reader.size_bytes):
-        return f"no Matroska element stands at byte {end}, where one should"
+        return f"no Matroska element at byte {end}, where one should be"
     return _short(reader, end, "the last Matroska block") if segment_end is None else None
 
 
@@ -121,7 +121,7 @@ def _flv(reader: Reader, landmark: int) -> str | None:
     end = landmark or int.from_bytes(head[5:9], "big") + 4
     end = max((behind for _, behind in flv_tags(reader, end)), default=end)
     if end < reader.size_bytes:
-        return f"no whole FLV tag stands at byte {end}, where one should; the file ends at byte {reader.size_bytes}"
+        return f"no whole FLV tag at byte {end}, where one should be; the file ends at byte {reader.size_bytes}"
     return None
 
 
@@ -144,7 +144,7 @@ def _ogg(reader: Reader) -> str | None:
 
 
 def _ogg_checksum(page: bytes) -> int:
-    """CRC-32 as Ogg has it: polynomial 0x04c11db7, not reflected (RFC 3533)."""
+    """Return Ogg's CRC-32: polynomial 0x04c11db7, not reflected (RFC 3533)."""
     crc = 0
     for byte in page:
         crc ^= byte << 24
@@ -161,13 +161,13 @@ def _asf(reader: Reader) -> str | None:
         return None
     if not head[at + 88] & 1:
         return _short(reader, struct.unpack_from("<Q", head, at + 40)[0], "the ASF")
-    # Live: no size was filled in, but packets of one size stand in a row, with at most an index behind them.
+    # Live recordings have no size, but consist of packets of equal size, followed by at most an index.
     length = max(1, struct.unpack_from("<I", head, at + 92)[0])
     start = max(0, reader.size_bytes - _TAIL_BYTES)
     index = reader.read_at(start, _TAIL_BYTES).rfind(bytes.fromhex("90080033b1e5cf1189f400a0c90349cb"))
     end = reader.size_bytes if index < 0 else start + index
     rest = (end - struct.unpack_from("<Q", head, 16)[0] - 50) % length
-    return f"the last ASF packet holds {rest} of {length} bytes" if rest else None
+    return f"the last ASF packet has {rest} of {length} bytes" if rest else None
 
 
 def _mpegts(reader: Reader) -> str | None:
@@ -175,7 +175,7 @@ def _mpegts(reader: Reader) -> str | None:
     if layout is None:
         return None
     rest = (reader.size_bytes - layout.offset + layout.lead) % layout.length
-    return f"the last transport packet holds {rest} of {layout.length} bytes" if rest else None
+    return f"the last transport packet has {rest} of {layout.length} bytes" if rest else None
 
 
 def _mpegps(reader: Reader) -> str | None:

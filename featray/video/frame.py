@@ -1,4 +1,4 @@
-"""Video. A decoded frame: pixels on demand, square, upright and in SDR, and when it is shown."""
+"""Video. A decoded frame: its time, and its pixels on demand: square, upright and in SDR."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def _type_not_listed(cls: type[Type], value: int) -> Type:
     return cast(Type, member)
 
 
-# FFmpeg attaches kinds of side data that PyAV 18 does not list (EXIF, the view of a stereo frame), and
-# then PyAV gives none of a frame's side data, not even how the picture is turned.
+# FFmpeg attaches kinds of side data that PyAV 18 does not list (EXIF, the view of a stereo frame). Without
+# this, PyAV then returns none of a frame's side data, not even its rotation.
 Type._missing_ = classmethod(_type_not_listed)  # type: ignore[assignment]
 
 
@@ -48,14 +48,14 @@ class Frame:
     Attributes:
         index: position in presentation order, counted over the whole video.
         pts_us: presentation time in microseconds, from the stream; None for pictures without times.
-        keyframe: whether it is one.
-        width_px, height_px: of the upright frame, with square pixels and after rotation.
+        keyframe: whether it is a keyframe.
+        width_px, height_px: size of the upright frame, with square pixels and after rotation.
         rotation_degrees: counterclockwise turn that makes the stored picture upright: 0, 90, 180, 270.
         mirrored: whether the stored picture is flipped left to right before that turn.
-        picture: PyAV's frame, as stored; None if it is missing, which only pictures of a sequence are.
-        beyond: whether it is no longer the unit's own, but the first of the next one.
-        tone_map: how its HDR becomes SDR; None for SDR, and for HDR that is taken as it is coded.
-        name: of a picture of a sequence, else None.
+        picture: PyAV's frame, as stored; None if it is missing, which is only possible in a sequence.
+        beyond: whether it is the first frame of the next unit.
+        tone_map: how its HDR becomes SDR; None for SDR, and for HDR that is used as coded.
+        name: name of a picture of a sequence, else None.
     """
 
     index: int
@@ -72,12 +72,12 @@ class Frame:
 
     @classmethod
     def missing(cls, *, index: int, pts_us: int | None, name: str, beyond: bool = False) -> Frame:
-        """Stand for a picture that cannot be read."""
+        """Return a frame that represents a picture that cannot be read."""
         return cls(index, pts_us, True, 0, 0, 0, False, None, beyond, name=name)
 
     @property
     def time_us(self) -> int:
-        """`pts_us` of a frame that has a time."""
+        """Return `pts_us` of a frame that has a time."""
         assert self.pts_us is not None
         return self.pts_us
 
@@ -97,7 +97,7 @@ class Frame:
         sar: Fraction = SQUARE,
         tone_map: ToneMap | None = None,
     ) -> Frame:
-        """Wrap a PyAV frame; its pixels, `sar` wide and 1 high as it is stored, are made square."""
+        """Wrap a PyAV frame; its stored pixels are `sar` wide and 1 high, and are made square."""
         mirrored, turn = _orientation(picture)
         width_px, height_px = square_size(picture.width, picture.height, sar)
         if turn in (90, 270):
@@ -107,23 +107,23 @@ class Frame:
 
     @property
     def damaged(self) -> bool:
-        """Return whether the decoder says that the picture is not what was coded: patched, or based on lost ones."""
+        """Return whether the picture is missing, or damaged (concealed, or based on lost ones)."""
         return self.is_missing or bool(self.picture.is_corrupt)
 
     @property
     def squared(self) -> bool:
-        """Return whether its pixels were not square, and are made so."""
+        """Return whether its pixels were not square and are made square."""
         return self._stored_size() != (self.picture.width, self.picture.height)
 
     def rgb(self) -> NDArray[np.uint8]:
-        """The upright frame, uint8 `[height, width, 3]`, RGB."""
+        """Return the upright frame, uint8 `[height, width, 3]`, RGB."""
         return self.to_sdr(self.coded_rgb())
 
     def coded_rgb(self) -> NDArray[Any]:
-        """The upright frame `[height, width, 3]`, RGB: uint8, or uint16 where `to_sdr` is still to be asked.
+        """Return the upright frame `[height, width, 3]`, RGB: uint8, or uint16 if it still needs `to_sdr`.
 
-        swscale reads matrix (BT.601, BT.709, BT.2020 ...), range, chroma position and interlacing from
-        the frame, and takes limited range, left chroma and BT.601 (of HDR: BT.2020) where the stream does not say.
+        swscale reads matrix (BT.601, BT.709, BT.2020 ...), range, chroma location and interlacing from the
+        frame. The defaults are limited range, left chroma and BT.601 (BT.2020 for HDR).
         """
         return self._converted("rgb24", Interpolation.BICUBIC)
 
@@ -133,10 +133,10 @@ class Frame:
         return self.tone_map is None and not self.squared and has_parts(self.picture)
 
     def coded_part(self, window: Window) -> NDArray[Any]:
-        """The pixels `[y1:y2, x1:x2]` of `coded_rgb`, to the bit.
+        """Return the pixels `[y1:y2, x1:x2]` of `coded_rgb`, bit for bit.
 
         Args:
-            window: in px of the upright frame, inside it.
+            window: a window inside the upright frame, in its px.
         """
         x1, y1, x2, y2 = window
         if not self.has_parts:
@@ -149,18 +149,18 @@ class Frame:
         return self._upright(image[top:, left:][: stored.y2 - stored.y1, : stored.x2 - stored.x1])
 
     def to_sdr(self, coded: NDArray[Any]) -> NDArray[np.uint8]:
-        """Pixels of `coded_rgb`, all or some, as uint8 RGB of SDR.
+        """Convert pixels of `coded_rgb`, all or some, to uint8 SDR RGB.
 
-        Of a large frame a few chips are wanted, and mapping tones costs 40 ns a pixel.
+        Tone mapping costs 40 ns per pixel, and of a large frame only a few chips are needed.
         """
         return coded if self.tone_map is None else self.tone_map(coded)
 
     def scaled_rgb(self, scale: float) -> NDArray[np.uint8]:
-        """The upright frame, uint8 RGB, its sides multiplied by `scale` and rounded."""
+        """Return the upright frame, uint8 RGB, with its sides multiplied by `scale` and rounded."""
         return self.to_sdr(self._converted("rgb24", Interpolation.BICUBIC, scale))
 
     def shrunk_bgr(self, long_side_px: int) -> NDArray[np.uint8]:
-        """The upright frame, uint8 BGR, shrunk so that its long side is at most `long_side_px`."""
+        """Return the upright frame, uint8 BGR, shrunk so that its long side is at most `long_side_px`."""
         long_side = max(self.width_px, self.height_px)
         if long_side <= long_side_px:
             coded = self._converted("bgr24", Interpolation.BICUBIC)
@@ -170,12 +170,12 @@ class Frame:
         return self.to_sdr(coded) if self.tone_map is None else np.ascontiguousarray(self.to_sdr(coded)[..., ::-1])
 
     def _stored_size(self) -> tuple[int, int]:
-        """Width and height of the picture as it is stored, but with square pixels."""
+        """Return width and height of the stored picture with square pixels."""
         turned = self.rotation_degrees in (90, 270)
         return (self.height_px, self.width_px) if turned else (self.width_px, self.height_px)
 
     def _converted(self, pixel_format: str, interpolation: Interpolation, scale: float = 1) -> NDArray[Any]:
-        """The upright frame in a packed format, or in `CODED_FORMAT` if its tones are to be mapped."""
+        """Return the upright frame in a packed format, or in `CODED_FORMAT` if its tones will be mapped."""
         width_px, height_px = self._stored_size()
         options: dict[str, Any] = {}
         if self.tone_map is not None:
@@ -187,18 +187,18 @@ class Frame:
         return self._upright(pixels_of(converted))
 
     def _upright(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Pixels as they are stored, or a part of them, mirrored and turned."""
+        """Return stored pixels, all or a part, mirrored and turned upright."""
         if self.mirrored:
             image = image[:, ::-1]
         return np.ascontiguousarray(np.rot90(image, self.rotation_degrees // 90))
 
 
 _UNSPECIFIED: Final = 2
-"""Matrix coefficients of ITU-T H.273 that a stream does not say."""
+"""ITU-T H.273's code for unspecified matrix coefficients."""
 
 
 class _Contexts(threading.local):
-    """Contexts that swscale has set up in this thread, by format and filter, for pictures of the sizes it had last."""
+    """This thread's swscale contexts, by format and filter, set up for the latest picture sizes."""
 
     def __init__(self) -> None:
         self.by_use: defaultdict[tuple[str, Interpolation], VideoReformatter] = defaultdict(VideoReformatter)
@@ -208,21 +208,21 @@ _contexts = _Contexts()
 
 
 def reformat(picture: Any, pixel_format: str, interpolation: Interpolation, **options: Any) -> Any:
-    """Convert like a PyAV frame's own `reformat`, which sets swscale up anew for each frame (0.2 ms for 4K).
+    """Convert like a PyAV frame's own `reformat`, but reuse swscale contexts (setting one up takes 0.2 ms for 4K).
 
     Args:
         picture: PyAV's frame.
-        pixel_format: FFmpeg's name.
-        interpolation: how sizes change.
-        options: of `VideoReformatter.reformat`.
+        pixel_format: FFmpeg's name of the target format.
+        interpolation: filter for scaling.
+        options: options of `VideoReformatter.reformat`.
     """
     reformatter = _contexts.by_use[pixel_format, interpolation]
-    # PyAV's default is a thread a core, in every worker.
+    # PyAV's default is one thread per core, in every worker.
     return reformatter.reformat(picture, format=pixel_format, interpolation=interpolation, threads=1, **options)
 
 
 def pixels_of(picture: Any) -> NDArray[Any]:
-    """The pixels of a PyAV frame, `[height, width, 3]`, in its own memory if they are packed in 8 bits."""
+    """Return the pixels of a PyAV frame, `[height, width, 3]`; a view of its memory for packed 8-bit formats."""
     if picture.format.name not in ("rgb24", "bgr24"):
         coded: NDArray[Any] = picture.to_ndarray()
         return coded
@@ -232,11 +232,11 @@ def pixels_of(picture: Any) -> NDArray[Any]:
 
 
 def _orientation(picture: Any) -> tuple[bool, int]:
-    """Return whether to mirror and how far to turn, by the display matrix; odd angles go to the nearest right one.
+    """Return whether to mirror and how far to turn, from the display matrix; angles are rounded to multiples of 90.
 
-    The matrix `[[a, b], [c, d]]` sends a stored point `(x, y)` to `(a x + c y, b x + d y)`.
+    The matrix `[[a, b], [c, d]]` maps a stored point `(x, y)` to `(a x + c y, b x + d y)`.
     """
-    # Not `picture.side_data`: the picture keeps that, a cycle, and its megabytes lie there until Python collects.
+    # Not `picture.side_data`: the picture caches it, a cycle that keeps megabytes until Python's garbage collection.
     matrix = SideDataContainer(picture).get(Type.DISPLAYMATRIX)  # type: ignore[call-arg]
     if matrix is None:
         return False, 0

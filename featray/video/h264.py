@@ -1,8 +1,8 @@
-"""Video. Which H.264 packets decoding can begin at and give the very same pictures from there on.
+"""Video. Find the H.264 packets from which decoding gives exactly the pictures of a full decode.
 
-FFmpeg and containers call a packet a keyframe if it holds any recovery point. One that says
-"right again some frames later" (intra refresh) gives pictures that are patched up until then,
-and FFmpeg's count of those frames wraps. So the packet itself is asked.
+FFmpeg and containers call a packet a keyframe if it has any recovery point. A recovery point
+that takes some frames (intra refresh) gives incomplete pictures until then, and FFmpeg's count
+of those frames wraps. Therefore the packet itself is parsed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def starts_exactly(packet: bytes, extradata: bytes | None) -> bool:
     """Return whether the packet is an IDR picture, or a recovery point that needs no frame to recover.
 
     Args:
-        packet: of a stream whose keyframe flag is set.
-        extradata: of its codec; says whether units are preceded by lengths or by start codes.
+        packet: a packet whose keyframe flag is set.
+        extradata: the codec's extradata, which determines whether units have length prefixes or start codes.
     """
     recovers_at_once = False
     for unit in _units(packet, extradata):
@@ -60,7 +60,7 @@ def _recovers_at_once(sei: bytes) -> bool:
 
 
 def _ff_coded(data: bytes, at: int) -> tuple[int, int]:
-    """A number that SEI writes as some bytes of 255 and one that is less; and the position behind it."""
+    """Return a number coded in SEI as bytes of 255 and a last smaller byte, and the position after it."""
     value = 0
     while at < len(data) and data[at] == 255:
         value, at = value + 255, at + 1

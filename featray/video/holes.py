@@ -1,8 +1,8 @@
-"""Video. Whether bytes between two packets were passed over because they are damaged.
+"""Video. Detect damaged bytes between two packets that the demuxer skipped.
 
-FFmpeg's demuxers of Matroska, FLV and MPEG-TS go on at the next good place without a word, and
-what they passed over is gone. A gap in time shows it, or is a pause as any other; so where
-there is a gap, and only there, the container's structure is followed across it.
+FFmpeg's demuxers for Matroska, FLV and MPEG-TS silently continue at the next good position, and
+the skipped data is lost. A gap in time may be such a loss or a normal pause; therefore, at gaps
+only, the container's structure is followed across the gap.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from featray.video.structure import BLOCKS, flv_tags, matroska_elements, transpo
 _LONGEST_READ_BYTES = 8 << 20
 _LONGEST_GAP_FRAMES = 100_000
 _REMEMBERED_PACKETS = 64  # more than any decoder holds back
-_BLOCK_HEADER_BYTES = 4  # of a Matroska block, with which a packet's place begins, if its track number is below 128
-_SMALL_TAG_BYTES = 64  # FLV: a decoder's configuration, or the mark at the end
+_BLOCK_HEADER_BYTES = 4  # Matroska block header at a packet's position, if the track number is below 128
+_SMALL_TAG_BYTES = 64  # FLV: a decoder configuration or the end mark
 _MAX_CHECKS = 100
-"""Gaps that are looked into; a video with many has pauses, and each costs a read behind the current place."""
+"""Limit on gaps to check: a video with many gaps has pauses, and each check costs a read at an earlier position."""
 
 
 class Holes:
-    """Follows a stream's packets and pictures, and finds the times between them that were passed over."""
+    """Follows a stream's packets and pictures, and finds the times of frames that were lost between them."""
 
     def __init__(self, reader: Reader, container: str) -> None:
         self._reader = reader
@@ -36,13 +36,13 @@ class Holes:
         self._before: tuple[int, int, tuple[int, int]] | None = None
 
     def note_packet(self, packet: Any) -> None:
-        """Remember where a packet with a time lies."""
+        """Remember the position of a packet that has a time."""
         if self._checks_left and packet.pos is not None:
             self._furthest = self._places[packet.pts] = (packet.pos, packet.size)
             self._positions.append(packet.pos)
 
     def missing_before(self, picture: Any) -> Iterable[int]:
-        """Times, in stream ticks, of the frames that were lost between the picture before and this one."""
+        """Return the times, in stream ticks, of frames lost between the previous picture and this one."""
         place = self._places.pop(picture.pts, None)
         before, self._before = self._before, place and (picture.pts, picture.duration, place)
         if before is None or place is None or not self._checks_left:
@@ -51,20 +51,20 @@ class Holes:
         if picture.pts - ticks <= 1.5 * duration or not duration:
             return ()
         self._checks_left -= 1
-        # Frames are stored in another order than they are shown: look from the first of the two to where we are.
+        # Storage order differs from presentation order: check from the earlier of the two to the current position.
         if not self._passed_over(min(place, place_before), self._furthest[0]):
             return ()
         longest = ticks + _LONGEST_GAP_FRAMES * duration
         return range(ticks + duration, min(picture.pts - duration // 2, longest), duration)
 
     def missing_at_end(self) -> Iterable[int]:
-        """A time behind the last picture, if there are frames in the file behind it."""
+        """Return a time after the last picture if the file has frames after it."""
         if self._before is None or not self._passed_over(self._furthest, None):
             return ()
         return (self._before[0] + max(1, self._before[1]),)
 
     def _passed_over(self, first: tuple[int, int], end: int | None) -> bool:
-        """Return whether something is missing between one packet (place and size) and another, or the file's end."""
+        """Return whether data is missing between one packet (position and size) and another, or the file's end."""
         position, size = first
         if self._container == "mpegts":
             return end is not None and _transport_breaks(self._reader, position, end)
@@ -77,13 +77,13 @@ class Holes:
 
 
 def _stands_between(places: Iterable[int], delivered: Collection[int], end: int | None) -> bool:
-    """Return whether there is a packet that was not delivered, or the structure does not lead to `end`."""
+    """Return whether a packet was not delivered, or the structure does not lead to `end`."""
     for place in places:
         if place == end:
             return False
         if (end is not None and place > end) or place not in delivered:
             return True
-    return end is not None  # what is amiss at the end of a file is found there
+    return end is not None  # problems at the end of a file are found by `ending.py`
 
 
 def _matroska_places(reader: Reader, start: int, track_at: int) -> Iterator[int]:
@@ -100,7 +100,7 @@ def _flv_places(reader: Reader, start: int) -> Iterator[int]:
 
 
 def _transport_breaks(reader: Reader, start: int, end: int) -> bool:
-    """Return whether a transport packet of the same elementary stream, or the rhythm of all, is missing."""
+    """Return whether a transport packet of the same elementary stream, or a sync byte, is missing."""
     layout = transport_layout(reader)
     if layout is None or start >= end:
         return False

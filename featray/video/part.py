@@ -1,8 +1,8 @@
-"""Video. A part of a picture, converted as if all of it were.
+"""Video. Convert a part of a picture with the same result as converting the whole picture.
 
-Of a frame of 1080p with one face, a twentieth is looked at. What must stay true: its pixels are those of the whole
-frame's conversion, to the bit. So a part is taken only of pictures that swscale converts pixel by pixel, in their own
-size, and it begins and ends where swscale's blocks do, or with the picture.
+For a 1080p frame with one face, only a twentieth of the frame is needed. What must stay true: the pixels equal those of
+the whole frame's conversion, bit for bit. Therefore parts are only taken of pictures that swscale converts pixel by
+pixel, without scaling, and a part begins and ends at swscale's blocks or at the picture's border.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ _BYTES_A_SAMPLE: Final = {
     "gray": (1,),
     "rgb24": (3,),
 }
-"""Of each plane, by FFmpeg's name of a format. Of others, such as those of 10 bits, chroma is interpolated between
-rows, by a filter that hangs on where it lies, which PyAV does not tell."""
+"""Bytes per sample of each plane, by FFmpeg's name of the format. Other formats, such as those with 10 bits, are
+excluded: their chroma is interpolated between rows with a filter that depends on the chroma location, which PyAV does
+not expose."""
 
 _BLOCK_PX: Final = 64
-"""Rows are converted in blocks of this size, or of one that divides it, from their left end on."""
+"""Rows are converted from the left in blocks of this size, or of a size that divides it."""
 
 _BLOCK_ROWS: Final = 2
 """Rows that share a row of chroma."""
@@ -42,16 +43,16 @@ class Window(NamedTuple):
 
     @property
     def area_px(self) -> int:
-        """How many pixels it has."""
+        """Return the number of pixels."""
         return (self.x2 - self.x1) * (self.y2 - self.y1)
 
     def stored(self, width_px: int, height_px: int, mirrored: bool, turn_degrees: int) -> Window:
-        """Where this window of an upright picture lies in the picture as it is stored.
+        """Return the position of this window of an upright picture in the stored picture.
 
         Args:
-            width_px: of the stored picture.
-            height_px: of the same.
-            mirrored: whether it is flipped left to right before it is turned.
+            width_px: width of the stored picture.
+            height_px: height of the stored picture.
+            mirrored: whether the stored picture is flipped left to right before it is turned.
             turn_degrees: counterclockwise turn that makes it upright.
         """
         x1, y1, x2, y2 = self
@@ -64,7 +65,7 @@ class Window(NamedTuple):
         return Window(width_px - x2, y1, width_px - x1, y2) if mirrored else Window(x1, y1, x2, y2)
 
     def in_blocks(self, width_px: int, height_px: int) -> Window:
-        """The smallest one around it whose sides lie between blocks, or at the border of a picture of this size."""
+        """Return the smallest window around it with sides between blocks or at the border of a picture of this size."""
         x2, y2 = -(-self.x2 // _BLOCK_PX) * _BLOCK_PX, -(-self.y2 // _BLOCK_ROWS) * _BLOCK_ROWS
         return Window(
             self.x1 // _BLOCK_PX * _BLOCK_PX,
@@ -75,18 +76,18 @@ class Window(NamedTuple):
 
 
 def has_parts(picture: Any) -> bool:
-    """Return whether a part of a PyAV frame becomes the same RGB pixels, of the same size, as in the whole.
+    """Return whether a part of a PyAV frame converts to the same RGB pixels as in the whole frame.
 
-    At an odd height swscale interpolates chroma between rows, and of interlaced pictures it converts each field.
+    If the height is odd, swscale interpolates chroma between rows; interlaced pictures it converts field by field.
     """
     form = picture.format.name
     return form in _BYTES_A_SAMPLE and (form == "rgb24" or (picture.height % 2 == 0 and not picture.interlaced_frame))
 
 
 def copy_part(picture: Any, window: Window) -> Any:
-    """Return a part of a PyAV frame that `has_parts`, `in_blocks`, as a frame of its own."""
+    """Return a part of a PyAV frame with `has_parts` as a new frame; the window must come from `in_blocks`."""
     form = picture.format.name
-    # Its own class, so that chips can be cut on a machine without PyAV, where the GPU is checked.
+    # The picture's own class, so that GPU checks can cut chips on a machine without PyAV.
     part = type(picture)(window.x2 - window.x1, window.y2 - window.y1, form)
     part.colorspace, part.color_range = picture.colorspace, picture.color_range
     for whole, own, size in zip(picture.planes, part.planes, _BYTES_A_SAMPLE[form], strict=True):

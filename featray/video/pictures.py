@@ -1,8 +1,8 @@
-"""Video. The pictures of one stream in presentation order, and an account of what was lost between them.
+"""Video. Decode the pictures of one stream in presentation order, and count what was lost.
 
-FFmpeg's decoders go on behind damage without a word: they drop frames, or patch them up from
-their neighbours. So every packet that should show something is remembered until the picture
-with its time comes out; one that never comes is counted, as are those that are patched up.
+FFmpeg's decoders silently continue after damage: they drop frames, or conceal them with data from
+neighbouring frames. Therefore every packet that should produce a picture is remembered until a
+picture with its time comes out. Pictures that never come are counted, and so are concealed ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Place = tuple[int | None, int | None]
 _LONGEST_GAP = 100_000  # frames
 
 _JOINED_ANYWHERE = ("mpegts", "mpeg")
-"""Broadcasts are recorded from any packet on; in other containers a file that starts without a keyframe is damaged."""
+"""Broadcast recordings may start at any packet; other containers that start without a keyframe are damaged."""
 
 
 @dataclass
@@ -32,9 +32,9 @@ class Losses:
     """Counts of lost pictures.
 
     Attributes:
-        refused: places of packets that the decoder refused, or behind which the demuxer gave up.
+        refused: places of packets that the decoder refused, or after which the demuxer gave up.
         patched: places of pictures that came out damaged; they are kept.
-        silent: times (ticks) of packets whose picture did not come, or not yet, and their bytes in the file.
+        silent: times (ticks) of packets without a picture so far, with their byte positions in the file.
     """
 
     refused: list[Place] = field(default_factory=list)
@@ -42,12 +42,12 @@ class Losses:
     silent: dict[int, int | None] = field(default_factory=dict)
 
     def forget(self) -> None:
-        """Forget what was refused and patched so far: it belongs to another unit."""
+        """Clear what was refused and patched so far, because it belongs to another unit."""
         self.refused.clear()
         self.patched.clear()
 
     def within(self, start: int | None, end: int | None) -> Losses:
-        """Those whose time is in `[start, end)`, or unknown."""
+        """Return the losses whose time is in `[start, end)` or unknown."""
         return Losses(
             [place for place in self.refused if _within(place[0], start, end)],
             [place for place in self.patched if _within(place[0], start, end)],
@@ -60,7 +60,7 @@ def _within(ticks: int | None, start: int | None, end: int | None) -> bool:
 
 
 class Pictures:
-    """Decodes a stream from where its container stands; `shapes` is told of every packet."""
+    """Decodes a stream from its container's current position; reports every packet to `shapes`."""
 
     def __init__(self, container: Any, stream: Any, shapes: PixelShapes) -> None:
         self._container = container
@@ -75,11 +75,11 @@ class Pictures:
         self._last: Place = (None, None)
 
     def run(self, *, keyframe_pts: int | None = None) -> Iterator[Any]:
-        """All pictures from here on, or from a keyframe on.
+        """Yield all pictures from the current position, or from a keyframe.
 
         Args:
-            keyframe_pts: pass over, undecoded, all packets before the keyframe with this time, and give
-                nothing if the next keyframe is a later one: then here is too far on.
+            keyframe_pts: skip all packets before the keyframe with this time without decoding them. If the
+                next keyframe is a later one, the position is too late and nothing is yielded.
         """
         found = keyframe_pts is None
         for packet in self._packets():
@@ -97,17 +97,17 @@ class Pictures:
                 self._expect_up_to((self._stream.start_time or 0) + self._stream.duration)
 
     def unshown(self, start: int | None, end: int | None) -> list[int]:
-        """Times, in `[start, end)`, of the packets of which no picture has come, ascending."""
+        """Return the times in `[start, end)` of the packets without a picture, ascending."""
         return sorted(self.losses.within(start, end).silent) if self._follow_times else []
 
     def _packets(self) -> Iterator[Any]:
         try:
             for packet in read_packets(self._container, self._stream):
-                if packet.size:  # the last one is empty; what is left in the decoder is drained below
+                if packet.size:  # the last packet is empty; the decoder is drained below
                     self._last = (packet.dts if packet.pts is None else packet.pts, packet.pos)
                     yield packet
         except av.error.FFmpegError:
-            self.losses.refused.append(self._last)  # the demuxer gave up: there is nothing behind this
+            self.losses.refused.append(self._last)  # the demuxer gave up: no packets follow
 
     def _decoded(self, packet: Any) -> Iterator[Any]:
         self._expect(packet)
@@ -130,14 +130,14 @@ class Pictures:
             except av.error.MemoryError:
                 raise
             except av.error.FFmpegError:
-                return  # the end, or damage whose picture is missed as unshown
+                return  # the end, or damage; then the picture counts as unshown
             if not pictures:
                 return
             for picture in pictures:
                 yield self._accounted(picture)
 
     def _expect(self, packet: Any) -> None:
-        """Remember that a picture with the packet's time is to come."""
+        """Remember that a picture with the packet's time is expected."""
         if packet.pts is None:
             return
         self._expect_up_to(packet.pts)
@@ -149,19 +149,19 @@ class Pictures:
             if not packet.is_keyframe and self._container_name in _JOINED_ANYWHERE:
                 return
             self._first_key_ticks = packet.pts
-        # What leads the first keyframe leans on frames that the file does not hold.
+        # Frames shown before the first keyframe refer to frames that are not in the file.
         if packet.pts >= self._first_key_ticks:
             self.losses.silent[packet.pts] = packet.pos
 
     def _expect_up_to(self, ticks: int) -> None:
-        """Theora has a packet for every tick, even if nothing moves; a damaged page of Ogg leaves no other trace."""
+        """Expect a Theora picture at every tick, even if nothing moves; a damaged Ogg page leaves no other trace."""
         if self._stream.codec_context.name == "theora" and self._next_ticks is not None:
             end = min(ticks, self._next_ticks + _LONGEST_GAP)
             self.losses.silent.update(dict.fromkeys(range(self._next_ticks, end)))
 
     def _accounted(self, picture: Any) -> Any:
         if picture.interlaced_frame:
-            self._follow_times = False  # two packets, one a field, may make one picture
+            self._follow_times = False  # two packets, one per field, may make one picture
         if picture.pts is not None:
             self.losses.silent.update(dict.fromkeys(self._holes.missing_before(picture)))
             self.losses.silent.pop(picture.pts, None)
@@ -171,7 +171,7 @@ class Pictures:
 
 
 def damage_report(losses: Losses, unshown: list[int], seconds_a_tick: float) -> str | None:
-    """The losses in words, with the place where they begin; None if there are none."""
+    """Return a text with the losses and the first place; None if there are none."""
     counts = (
         (len(losses.refused), "damaged packets left out"),
         (len(losses.patched), "damaged frames kept"),

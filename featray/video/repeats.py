@@ -1,8 +1,8 @@
-"""Video. Whether two decoded frames show the same picture, to the bit.
+"""Video. Detect decoded frames that show the same picture, bit for bit.
 
-What must stay true: frames that are taken for the same give the same pixels, whatever is asked of them. So all that the
-conversion to RGB reads is compared, and nothing else: what lies beyond the visible end of a row differs from frame to
-frame. PyAV does not tell where chroma samples lie: that a stream changes it between two equal frames is not noticed.
+What must stay true: frames that are considered equal give the same pixels for every conversion. Therefore everything
+that the conversion to RGB reads is compared, and nothing else: the bytes after the visible end of a row differ from
+frame to frame. PyAV does not expose the chroma location, so a change of it between two equal frames goes unnoticed.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from featray.video.frame import Frame
 DIGEST_BYTES: Final = 16
 
 _BLOCK_BYTES: Final = 1 << 16
-"""Compared together: frames that differ mostly do so in the first block, and it stays in the processor's cache."""
+"""Size of the blocks to compare: different frames mostly differ in the first block, and a block fits in the cache."""
 
 
 def same_picture(one: Frame, other: Frame) -> bool:
-    """Return whether two frames show the same picture. False if one is missing, or lies in a GPU's memory."""
+    """Return whether two frames show the same picture; False if one is missing or in a GPU's memory."""
     if not (_is_readable(one) and _is_readable(other)) or _form(one) != _form(other):
         return False
     return all(map(_same, _planes(one.picture), _planes(other.picture)))
 
 
 def digest(frame: Frame) -> bytes | None:
-    """Return `DIGEST_BYTES` that two frames share if they show the same picture; None where that cannot be told."""
+    """Return `DIGEST_BYTES` bytes that are equal for frames with the same picture; None if they are not readable."""
     if not _is_readable(frame):
         return None
     found = hashlib.sha256(repr(_form(frame)).encode())
@@ -45,7 +45,7 @@ def _is_readable(frame: Frame) -> bool:
 
 
 def _form(frame: Frame) -> tuple[Any, ...]:
-    """All that makes pixels of a picture's planes."""
+    """Return everything except the planes that determines a picture's pixels."""
     picture = frame.picture
     coding = (picture.colorspace, picture.color_range, picture.color_primaries, picture.color_trc)
     stored = (picture.format.name, picture.width, picture.height, *map(int, coding), picture.interlaced_frame)
@@ -53,7 +53,7 @@ def _form(frame: Frame) -> tuple[Any, ...]:
 
 
 def _planes(picture: Any) -> list[NDArray[np.uint8]]:
-    """The planes' visible bytes, `[rows, bytes]`, from the top row on; of a palette too."""
+    """Return the visible bytes of each plane, `[rows, bytes]`, from the top row down; including a palette."""
     widths = _row_bytes(picture.format.name, picture.width, picture.height)
     planes = []
     for plane, row_bytes in zip(picture.planes, widths, strict=False):
@@ -64,7 +64,7 @@ def _planes(picture: Any) -> list[NDArray[np.uint8]]:
 
 @lru_cache(maxsize=64)
 def _row_bytes(name: str, width: int, height: int) -> tuple[int, ...]:
-    """Visible bytes of a row, by plane."""
+    """Return the number of visible bytes per row, by plane."""
     layout = VideoFormat(name, width, height)
     components = layout.components
     planes = sorted({component.plane for component in components})

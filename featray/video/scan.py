@@ -1,9 +1,9 @@
-"""Video. Listing a video's packets without decoding them, and saying whether their times can be trusted.
+"""Video. List a video's packets without decoding them, and decide whether their times can be trusted.
 
-Units are cut by these times, so they have to be those of the decoded frames, one for one.
-Containers do not promise that: AVI holds no times for B-frames, a joined transport stream
-starts its clock again, one H.264 frame may come in two packets, a VP8 packet may show
-nothing. What is not proven here is not relied on: such a video is cut by counting frames.
+Units are cut by these times, so they must be those of the decoded frames, one for one. Containers
+do not guarantee that: AVI has no times for B-frames, a concatenated transport stream restarts its
+clock, an H.264 frame may come in two packets, a VP8 packet may show nothing. If the times cannot
+be proven right, the video is cut by counting frames.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from featray.video.h264 import starts_exactly
 from featray.video.structure import has_fragments
 
 _REHEARSED_PACKETS = 40
-"""Packets that are decoded to compare times: more than any decoder holds back, and over the usual alt-ref distance."""
+"""Packets to decode for comparing times: more than any decoder delays, and more than the usual alt-ref distance."""
 
 _KEYFRAMES_SEEN = 3
 
 _INDEX_KEYFRAME = 0x1  # AVINDEX_KEYFRAME
 
 _MAX_NVOP_BYTES = 19
-"""MPEG-4 packets up to this size may be "not coded": time passes and nothing is shown. FFmpeg's own bound."""
+"""MPEG-4 packets up to this size may be "not coded": time passes but nothing is shown. This is FFmpeg's limit."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class PacketIndex:
     """Presentation times of a whole stream, from its packets, without decoding.
 
     Attributes:
-        pts: int64 `[n]`, ascending, in stream ticks, of the packets that are shown; if `trusted` is false,
-            zeros, one a packet.
+        pts: int64 `[n]`, ascending times of the shown packets, in stream ticks; zeros, one per packet, if `trusted` is
+            false.
         keyframe: bool `[n]`, whether decoding can start there.
-        leading: bool `[n]`, whether a frame comes after a later-shown keyframe in the file, so that decoding from
-            that keyframe does not give it.
-        trusted: whether these are, one for one, the times of the frames that a full decode gives.
+        leading: bool `[n]`, whether a frame is stored after a keyframe that is shown later, so that decoding from
+            that keyframe does not produce it.
+        trusted: whether these are, one for one, the times of the frames of a full decode.
     """
 
     pts: NDArray[np.int64]
@@ -53,7 +53,7 @@ class PacketIndex:
 def scan_packets(container: Any, stream: Any) -> PacketIndex:
     """Read every packet of the stream once, from the start, and decode the first few.
 
-    Of an mp4 without fragments only its index and its start are fetched.
+    For an mp4 without fragments, only its index and its start are fetched.
 
     Raises:
         VideoError: the packets cannot be read.
@@ -67,11 +67,11 @@ def scan_packets(container: Any, stream: Any) -> PacketIndex:
     packets = keyframes_seen = 0
     try:
         for packet in read_packets(container, stream):
-            # Without its bytes FFmpeg takes no packet for a keyframe, so the index is asked.
+            # Without the bytes FFmpeg marks no packet as a keyframe, so use the index.
             exact = packet.pos in indexed_keyframes if reader.hollow else starts_decoding(packet, stream)
             packets += bool(packet.size)
             keyframes_seen += packet.is_keyframe
-            # What the index calls a keyframe is believed after some were found to be true.
+            # The index's keyframes are trusted after the first ones were verified.
             may_be_hollow = may_be_hollow and (reader.hollow or exact == packet.is_keyframe)
             if len(pts) < _REHEARSED_PACKETS:
                 rehearsed += _decoded_pts(packet)
@@ -90,24 +90,24 @@ def scan_packets(container: Any, stream: Any) -> PacketIndex:
 
 
 def read_packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The packets of the stream from here on, ending with an empty one that drains the decoder.
+    """Yield the packets of the stream from here on, ending with an empty one that drains the decoder.
 
     Raises:
-        av.error.FFmpegError: the container is damaged; there is nothing behind this.
+        av.error.FFmpegError: the container is damaged; no packets follow.
     """
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)
         except IndexError:
-            return  # PyAV's, at the end, if damage made a stream appear that was not there before
+            return  # raised by PyAV at the end if damage made a new stream appear
         if packet is None:
             return
         yield packet
 
 
 def starts_decoding(packet: Any, stream: Any) -> bool:
-    """Return whether decoding from this packet on gives the very pictures of a full decode."""
+    """Return whether decoding from this packet on gives exactly the pictures of a full decode."""
     if not packet.is_keyframe or not packet.size:
         return False
     context = stream.codec_context
@@ -115,7 +115,7 @@ def starts_decoding(packet: Any, stream: Any) -> bool:
 
 
 def is_shown(packet: Any, stream: Any) -> bool:
-    """Return whether a frame comes of the packet; a packet outside the edit list or without a picture gives none."""
+    """Return whether the packet produces a shown frame; False outside the edit list or without a picture."""
     if not packet.size or packet.is_discard:
         return False
     if stream.codec_context.name == "vp8":
@@ -131,7 +131,7 @@ def _decoded_pts(packet: Any) -> list[int | None]:
 
 
 def _index(pts: list[int | None], keyframe: list[bool], rehearsed: list[int | None]) -> PacketIndex | None:
-    # Packets behind the last keyframe may lack a time (in MPEG-PS the last one does): no unit starts there.
+    # Packets after the last keyframe may lack a time (in MPEG-PS the last one does), because no unit starts there.
     while pts and pts[-1] is None and not keyframe[len(pts) - 1]:
         pts.pop()
     times = np.asarray([time for time in pts if time is not None], np.int64)
@@ -154,7 +154,7 @@ def _untrusted(number: int) -> PacketIndex:
 
 
 def _gops_follow(times: NDArray[np.int64], keys: NDArray[np.bool_]) -> bool:
-    """Whether, in file order, times are unique and every packet lies between the keyframes around its own."""
+    """Return whether times are unique and, in file order, every packet is between its neighbouring keyframes."""
     if len(np.unique(times)) != len(times):
         return False
     at = np.flatnonzero(keys)
@@ -166,7 +166,7 @@ def _gops_follow(times: NDArray[np.int64], keys: NDArray[np.bool_]) -> bool:
 
 
 def _leading(order: NDArray[np.int64], keys: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """In presentation order: whether a later-shown keyframe stands earlier in the file."""
+    """Return, in presentation order, whether a keyframe that is shown later is stored earlier in the file."""
     positions = np.where(keys, order, np.iinfo(np.int64).max)
     earliest_after = np.minimum.accumulate(positions[::-1])[::-1]
     return earliest_after < order

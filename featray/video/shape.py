@@ -1,4 +1,4 @@
-"""Video. The shape of pixels: the sample aspect ratio of each picture, and its size when its pixels are square."""
+"""Video. The shape of pixels: the sample aspect ratio of each picture, and its size with square pixels."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any, Final
 SQUARE: Final = Fraction(1)
 
 _MOST: Final = 4
-"""Anamorphic video has 2 at most; a header that says more is wrong, and a frame stretched by it may fill the memory."""
+"""Anamorphic video has a ratio of at most 2. A larger one is an error, and stretching by it could fill the memory."""
 
 
 class PixelShapes:
-    """Tells the sample aspect ratio of each picture of a stream.
+    """Gives the sample aspect ratio of each picture of a stream.
 
-    What the container says holds for all of it. Where it says nothing of its own, the codec's word does, which may
-    change in mid-stream, as in broadcasts between 4:3 and 16:9. It is taken from the packet that a picture was in:
-    when the picture comes out, the decoder may be several packets on.
+    The container's ratio applies to the whole stream. If the container has none of its own, the codec's ratio applies,
+    which may change in mid-stream, as in broadcasts that switch between 4:3 and 16:9. It is read at the packet of a
+    picture, because the decoder may be several packets further when the picture comes out.
 
     Args:
-        stream: of PyAV, of which nothing has been decoded.
+        stream: a PyAV stream of which nothing has been decoded yet.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -30,7 +30,7 @@ class PixelShapes:
         self._others: dict[int | None, Fraction] = {}
 
     def note_packet(self, packet: Any) -> None:
-        """Note the shape of the packet that was decoded last, if it is not the usual one."""
+        """Remember the shape of the packet that was decoded last, if it is not the usual one."""
         coded = self._context.sample_aspect_ratio or SQUARE
         if coded != self._coded and not self._container_decides:
             self._others[packet.pts] = coded
@@ -38,14 +38,14 @@ class PixelShapes:
             self._others.pop(packet.pts, None)
 
     def of(self, picture: Any) -> Fraction:
-        """The sample aspect ratio of a picture: width of a pixel over its height; 1 where nothing is said."""
+        """Return the sample aspect ratio of a picture: width of a pixel over its height; 1 if unknown."""
         return self._others.get(picture.pts, self._usual) if self._others else self._usual
 
 
 def square_size(width_px: int, height_px: int, sar: Fraction) -> tuple[int, int]:
-    """Width and height of a picture of this size when its pixels are square; it only grows, so that nothing is lost.
+    """Return width and height with square pixels; a picture is only enlarged, so that no detail is lost.
 
-    A ratio that no camera has, beyond 4, is taken for an error and not followed.
+    A ratio beyond 4, which no camera has, is treated as an error and ignored.
     """
     if sar == SQUARE or not Fraction(1, _MOST) <= sar <= _MOST:
         return width_px, height_px

@@ -1,11 +1,11 @@
-"""Video. Shot cuts: whether two sampled frames that follow each other belong to one shot.
+"""Video. Detect shot cuts between two consecutive sampled frames.
 
-A function of the two frames alone, so that it says the same wherever a video was cut into
-units. It looks at thumbnails, which cost a few hundredths of finding faces, and asks whether the
-tint has changed, and else for likeness of form in luma (correlation), so that a flash or a fade
-is no cut; once as they lie and once moved onto each other (phase correlation: Kuglin and Hines,
-1975), so that a pan is none. A mean difference of colours, as PySceneDetect's content score, is
-as large in our pans and flashes as in cuts.
+The result depends only on the two frames, so it is the same wherever a video was cut into units.
+It uses thumbnails, which cost a few hundredths of face detection. A changed tint is a cut.
+Otherwise the luma of both is compared by correlation, so that a flash or a fade is not a cut;
+first in place, then shifted onto each other (phase correlation: Kuglin and Hines, 1975), so that a
+pan is not a cut. A mean difference of colours, as in PySceneDetect's content score, is as large in
+our pans and flashes as in cuts.
 """
 
 from __future__ import annotations
@@ -21,40 +21,41 @@ from featray.video.frame import Frame, reformat
 
 WIDTH_PX: Final = 64
 HEIGHT_PX: Final = 36
-"""Enough for the layout of a scene, and little enough to land with a unit."""
+"""Large enough for the layout of a scene, and small enough to land with a unit."""
 
 THUMBNAIL_BYTES: Final = 3 * HEIGHT_PX * WIDTH_PX
 
 MIN_LIKENESS: Final = 0.45
-"""Frames of one shot gave 0.92 and more when 1/25 s apart, 0.68 at 1/5 s, 0.5 at 1 s and at 2 s; other shots 0.3 and
-less. The same head in the same place, filmed closer, gave 0.3 to 0.54: of such cuts a half is missed."""
+"""Frames of the same shot gave at least 0.92 at a distance of 1/25 s, 0.68 at 1/5 s, 0.5 at 1 s and 2 s; different
+shots at most 0.3. The same head in the same place, filmed closer, gave 0.3 to 0.54: half of such cuts are missed."""
 
 MIN_DIFFERENCE: Final = 6.0
-"""Mean difference in grey levels up to which frames are one shot, whatever the form: noise in the dark has none."""
+"""Mean difference in grey levels below which frames are one shot even without correlation: dark noise has none."""
 
 MAX_TINT_CHANGE: Final = 12.0
-"""Of mean chroma, in levels of 255. Within shots 0.8 and less when 1/25 s apart, 5 at 1 s, 2 in pans."""
+"""Largest change of mean chroma within a shot, in levels of 255. Measured within shots: at most 0.8 at a distance of
+1/25 s, 5 at 1 s, 2 in pans."""
 
 MIN_MOVED_LIKENESS: Final = 0.9
-"""Of what two frames share after one is moved. Pans by up to a third of the picture gave 0.96 and more, a face and its
-mirror image up to 0.85: with a free choice of the shift, much is somewhat alike."""
+"""Least correlation of the shared part after shifting. Pans by up to a third of the picture gave at least 0.96, a face
+and its mirror image up to 0.85: with a free choice of the shift, many pictures are somewhat similar."""
 
 _MIN_SHARED = 0.5
-"""Of the picture; less of it says little about the rest."""
+"""Least shared part of the picture; a smaller part says little about the rest."""
 
 _NOISE_VARIANCE = 25.0
-"""Grey levels squared; keeps flat pictures from being compared by their noise."""
+"""In grey levels squared; prevents flat pictures from being compared by their noise."""
 
 
 def thumbnail(frame: Frame) -> NDArray[np.uint8]:
-    """Luma and chroma of a frame as it is stored, uint8 `[3, 36, 64]`, each pixel the mean of what it covers."""
+    """Return luma and chroma of a stored frame, uint8 `[3, 36, 64]`; each pixel is the mean of its area."""
     small = reformat(frame.picture, "yuv444p", Interpolation.AREA, width=WIDTH_PX, height=HEIGHT_PX)
     image: NDArray[np.uint8] = small.to_ndarray()
     return image
 
 
 def read_thumbnail(data: bytes) -> NDArray[np.uint8]:
-    """A thumbnail from its bytes."""
+    """Return a thumbnail from its bytes."""
     return np.frombuffer(data, np.uint8).reshape(3, HEIGHT_PX, WIDTH_PX)
 
 
@@ -75,7 +76,7 @@ def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _moved_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """The correlation of what both show, if one is the other moved; 0 if that is too little."""
+    """Return the correlation of the shared part after shifting one onto the other; 0 if the part is too small."""
     window = _window()
     cross = np.fft.rfft2((a - a.mean()) * window) * np.conj(np.fft.rfft2((b - b.mean()) * window))
     size = np.abs(cross)
@@ -93,5 +94,5 @@ def _shared(image: NDArray[np.float64], down: int, right: int) -> NDArray[np.flo
 
 @lru_cache(maxsize=1)
 def _window() -> NDArray[np.float64]:
-    """Fades out the borders, whose jump from one side to the other would outweigh the picture."""
+    """Return a window that fades out the borders, whose wrap-around edge would outweigh the picture."""
     return np.outer(np.hanning(HEIGHT_PX), np.hanning(WIDTH_PX))

@@ -1,4 +1,4 @@
-"""Video. What a file is that could not be opened, from its first bytes: for the words and code of the error."""
+"""Video. Identify a file that could not be opened from its first bytes, for the text and code of the error."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Kind:
     """A kind of file.
 
     Attributes:
-        text: what it is, in words.
-        code: of the error that such a file gives.
-        container: FFmpeg's name of the format, if it is one that we open; else None.
+        text: description of the kind of file.
+        code: error code for such a file.
+        container: FFmpeg's name of the format if featray opens it, else None.
     """
 
     text: str
@@ -31,10 +31,10 @@ def _audio(text: str) -> Kind:
 
 
 def _other(text: str) -> Kind:
-    return Kind(f"{text}, which is not opened", ErrorCode.UNSUPPORTED_CONTAINER)
+    return Kind(f"{text}, which is not supported", ErrorCode.UNSUPPORTED_CONTAINER)
 
 
-_NOTHING = Kind("the bytes are no video that FFmpeg knows", ErrorCode.NOT_A_VIDEO)
+_NOTHING = Kind("the bytes are not a video that FFmpeg knows", ErrorCode.NOT_A_VIDEO)
 
 _MARKS: tuple[tuple[int, bytes, Kind], ...] = (
     (4, b"ftypavif", _other("an AVIF image")),
@@ -76,7 +76,7 @@ _MARKS: tuple[tuple[int, bytes, Kind], ...] = (
 
 
 def sniff(head: bytes) -> Kind:
-    """The kind of file that starts with these bytes."""
+    """Return the kind of file that starts with these bytes."""
     if not head:
         return Kind("an empty file", ErrorCode.NOT_A_VIDEO)
     for at, mark, kind in _MARKS:
@@ -91,7 +91,7 @@ def sniff(head: bytes) -> Kind:
 
 
 def _raw_stream(head: bytes) -> Kind | None:
-    """Return the name of a raw stream without a container: it has no times, so decoding it would be guesswork."""
+    """Return the kind of a raw stream without a container, or None; without times, its frame rate is unknown."""
     start = head[:5].find(b"\0\0\1")
     if start < 0 or head[:start].strip(b"\0") or len(head) < start + 5:
         return None

@@ -1,6 +1,6 @@
-"""Video. Pictures as the frames of a unit: opened with Pillow, in RGB of sRGB, upright as their EXIF says.
+"""Video. Pictures as the frames of a unit: opened with Pillow, converted to sRGB, upright according to EXIF.
 
-What cannot be read costs its frame and no other: the frame is given as missing, and the account says why.
+A picture that cannot be read affects only its own frame: it is yielded as missing, and the account says why.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from featray.video.shape import SQUARE
 from featray.video.units import Picture, Unit
 
 MAX_FILE_BYTES: Final = 255 << 20
-"""Of one picture's file, which is read whole, and fits in a message of `wire.py`. 8K in 16 bits without compression is
-200 MB."""
+"""Size limit of a picture's file, which is read whole and must fit in a message of `wire.py`. An uncompressed 16-bit 8K
+picture has 200 MB."""
 
 _FORMATS: Final = tuple(
     plugin.format
@@ -47,10 +47,10 @@ _FORMATS: Final = tuple(
         BmpImagePlugin.DibImageFile,
     )
 )
-"""Judged by their first bytes, whatever the file's name says. Pillow's others are rare, and less tried."""
+"""Formats to open, detected from the first bytes, not the name. Pillow's other formats are rare and less tested."""
 
 _SHOWN: Final = 20
-"""Pictures that cannot be read, named one by one in a unit's errors; the others are counted."""
+"""Number of unreadable pictures that a unit's errors name; the others are counted."""
 
 _TURNS: Final = {
     # EXIF 2.32, tag 274: whether to mirror left to right, then counterclockwise degrees, to make it upright.
@@ -64,18 +64,18 @@ _TURNS: Final = {
 }
 _ORIENTATION: Final = 274
 _SRGB: Final = 13
-"""Transfer characteristic of ITU-T H.273."""
+"""Transfer characteristic in ITU-T H.273."""
 
 
 def decode_stills(
     read: Callable[[Picture], bytes], unit: Unit, settings: DecodeConfig, account: DecodeAccount
 ) -> Iterator[Frame]:
-    """The pictures of a unit, in its order, each as a frame; the first of the next unit, if it is there, as `beyond`.
+    """Yield the pictures of a unit as frames, in order; the first of the next unit, if included, as `beyond`.
 
     Args:
-        read: gives a picture's bytes; VideoError if they cannot be had.
-        unit: which has `pictures`.
-        settings: of decoding.
+        read: returns a picture's bytes; raises VideoError if they cannot be read.
+        unit: a unit with `pictures`.
+        settings: decoding settings.
         account: filled while frames are consumed.
     """
     unread = 0
@@ -109,11 +109,11 @@ def _frame(data: bytes, picture: Picture, settings: DecodeConfig, *, beyond: boo
     except MemoryError:
         raise VideoError("needs more memory than a unit may use", code=ErrorCode.OUT_OF_MEMORY) from None
     except Image.DecompressionBombError:
-        raise VideoError("has more pixels than Pillow opens", code=ErrorCode.TOO_LARGE) from None
+        raise VideoError("has more pixels than Pillow allows", code=ErrorCode.TOO_LARGE) from None
     except UnidentifiedImageError:
-        text = "is empty" if not data else "is no JPEG, PNG, WebP, TIFF or BMP"
+        text = "is empty" if not data else "is not a JPEG, PNG, WebP, TIFF or BMP"
         raise VideoError(text, code=ErrorCode.NOT_A_VIDEO) from None
-    except Exception as error:  # noqa: BLE001 - Pillow raises whatever its parsers stumble over
+    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise all kinds of exceptions
         raise VideoError(f"cannot be decoded ({one_line(error)})", code=ErrorCode.DECODE_FAILED) from None
     stored = av.VideoFrame.from_ndarray(pixels, format="rgb24")
     width_px, height_px = (stored.height, stored.width) if turn in (90, 270) else (stored.width, stored.height)
@@ -123,28 +123,28 @@ def _frame(data: bytes, picture: Picture, settings: DecodeConfig, *, beyond: boo
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1 where there is none, or where EXIF is damaged, as viewers take it."""
+    """Return the EXIF orientation; 1 if EXIF is missing or damaged, as in viewers."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - as above: the pixels are there without it
+    except Exception:  # noqa: BLE001 - as above; the pixels are readable without it
         return 1
 
 
 def to_srgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Return an opened picture's pixels, uint8 `[height, width, 3]`, RGB of sRGB, as they are stored: not turned.
+    """Return an opened picture's pixels, uint8 `[height, width, 3]`, sRGB, as stored: not turned.
 
-    Of 16 bits the upper eight are taken. What is transparent is laid on white. An ICC profile is applied, with
-    perceptual intent, if it is of the picture's kind of colours; without one grey and RGB are taken for sRGB.
+    Of 16-bit values the upper eight bits are used. Transparent pixels are blended with white. An ICC profile is applied
+    with perceptual intent if it matches the picture's colour space; without a profile, grey and RGB count as sRGB.
 
     Raises:
-        VideoError: its numbers have no known white.
+        VideoError: the value of white is not known.
     """
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         grey = np.asarray(image).astype(np.int64) >> 8
         image = Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8), "L")
     elif image.mode in ("I", "F"):
-        text = f"has 32-bit {'floats' if image.mode == 'F' else 'integers'}, whose white is not known"
+        text = f"has 32-bit {'floats' if image.mode == 'F' else 'integers'}, whose white is unknown; save it in 8 bits"
         raise VideoError(text, code=ErrorCode.UNSUPPORTED_CODEC)
     if image.mode != "RGB" or profile:
         image = _in_rgb(_unpacked(image), profile)
@@ -153,7 +153,7 @@ def to_srgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _unpacked(image: Image.Image) -> Image.Image:
-    """A picture without a palette, in a mode that profiles are made for, with or without alpha."""
+    """Return a picture without a palette, in a mode that profiles support, with or without alpha."""
     if image.mode in ("P", "PA") or (image.mode in ("1", "L", "RGB") and "transparency" in image.info):
         return image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
     direct = {"1": "L", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "YCbCr": "RGB", "HSV": "RGB"}
@@ -174,13 +174,13 @@ def _in_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 @lru_cache(maxsize=32)
 def _transform(profile: bytes, mode: str) -> Any:
-    """From a profile to sRGB; None if that changes nothing, or the profile is damaged or of other colours."""
+    """Return the transform from a profile to sRGB; None if it has no effect, or the profile is damaged or unsuited."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         transform = ImageCms.buildTransform(source, _srgb(), mode, "RGB", ImageCms.Intent.PERCEPTUAL)
         if mode != "RGB":
             return transform
-        # Most profiles are some maker's sRGB: whatever they are called, they move no colour by more than a rounding.
+        # Most profiles are a vendor's version of sRGB and change no colour by more than rounding.
         cube = Image.fromarray(np.stack(np.meshgrid(*[_STEPS] * 3), axis=-1).reshape(-1, len(_STEPS), 3))
         moved = np.asarray(ImageCms.applyTransform(cube, transform)).astype(int) - np.asarray(cube)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):

@@ -1,7 +1,7 @@
-"""Video. The structure of containers, followed by hand where FFmpeg does not tell: boxes, elements, tags, packets.
+"""Video. Parse the structure of containers where FFmpeg does not expose it: boxes, elements, tags, packets.
 
-Everything here reads a few bytes at a time from a file that may be damaged anywhere, and
-stops at the first that makes no sense.
+All functions read a few bytes at a time from a file that may be damaged anywhere, and stop at
+the first bytes that make no sense.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from featray.video.reader import Reader
 MP4_BOXES = frozenset(
     b"ftyp moov mdat free skip wide moof mfra sidx ssix styp uuid meta pnot udta emsg prft pdin junk".split()
 )
-_MAX_BOXES = 10_000  # at one level; real files have tens
+_MAX_BOXES = 10_000  # per level; real files have tens
 
 SEGMENT, _CLUSTER, _BLOCK_GROUP = 0x18538067, 0x1F43B675, 0xA0  # Matroska's element ids
 BLOCKS = frozenset({0xA3, 0xA1})
@@ -23,18 +23,18 @@ _MATROSKA_IDS = frozenset(
         # in a cluster: SimpleBlock, BlockGroup, Block, BlockDuration, ReferenceBlock, Timestamp, PrevSize, Position,
         # CodecState, DiscardPadding, BlockAdditions, SilentTracks, EncryptedBlock; anywhere: Void, CRC-32
         *(0xA3, _BLOCK_GROUP, 0xA1, 0x9B, 0xFB, 0xE7, 0xAB, 0xA7, 0xA4, 0x75A2, 0x75A1, 0x5854, 0xAF, 0xEC, 0xBF),
-        # beside clusters: SeekHead, Info, Tracks, Cues, Chapters, Attachments, Tags
+        # next to clusters: SeekHead, Info, Tracks, Cues, Chapters, Attachments, Tags
         *(_CLUSTER, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1043A770, 0x1941A469, 0x1254C367),
     }
 )
 
 
 def has_fragments(reader: Reader) -> bool:
-    """Return whether an mp4 file holds fragments, whose packets no single index lists."""
+    """Return whether an mp4 file has fragments, whose packets are not in a single index."""
     for position, kind, size in mp4_boxes(reader, 0, MP4_BOXES):
         if kind == b"moof":
             return True
-        # Fragments may stand further on; the movie box says that there may be some.
+        # The movie box announces fragments that may come later.
         if kind == b"moov" and any(
             child == b"mvex" for _, child, _ in mp4_boxes(reader, position + 8, end=position + size)
         ):
@@ -45,7 +45,7 @@ def has_fragments(reader: Reader) -> bool:
 def mp4_boxes(
     reader: Reader, start: int, known: frozenset[bytes] | None = None, *, end: int | None = None
 ) -> Iterator[tuple[int, bytes, int]]:
-    """Position, type and size of the boxes from `start` on, as long as they are `known` ones."""
+    """Yield position, type and size of the boxes from `start` on, as long as they are `known` ones."""
     position = start
     for _ in range(_MAX_BOXES):
         head = reader.read_at(position, 16)
@@ -63,7 +63,7 @@ def mp4_boxes(
 
 
 def _vint(data: bytes, *, keep_marker: bool) -> tuple[int | None, int]:
-    """An EBML number and its length in bytes; None for the reserved value "unknown"."""
+    """Return an EBML number and its length in bytes; None for the reserved value "unknown"."""
     if not data or not data[0]:
         return None, 0
     length = 9 - data[0].bit_length()
@@ -75,7 +75,7 @@ def _vint(data: bytes, *, keep_marker: bool) -> tuple[int | None, int]:
 
 
 def matroska_element(reader: Reader, position: int) -> tuple[int, int, int | None] | None:
-    """Id, position of the content and its size (None: unknown) of the element at a position."""
+    """Return id, content position and size (None if unknown) of the element at a position."""
     head = reader.read_at(position, 12)
     identity, id_length = _vint(head, keep_marker=True)
     size, size_length = _vint(head[id_length:], keep_marker=False)
@@ -85,9 +85,9 @@ def matroska_element(reader: Reader, position: int) -> tuple[int, int, int | Non
 
 
 def matroska_elements(reader: Reader, start: int) -> Iterator[tuple[int, int, int]]:
-    """Id, position of the content and its size of the elements from `start` on, as long as they are known ones.
+    """Yield id, content position and size of the elements from `start` on, as long as they are known ones.
 
-    Clusters and block groups are entered: they come with size 0, and what they hold comes after them.
+    Clusters and block groups are entered: they are yielded with size 0, followed by their content.
     """
     position = start
     while (element := matroska_element(reader, position)) and element[0] in _MATROSKA_IDS:
@@ -101,7 +101,7 @@ def matroska_elements(reader: Reader, start: int) -> Iterator[tuple[int, int, in
 
 
 def flv_tags(reader: Reader, start: int) -> Iterator[tuple[int, int]]:
-    """Position and end of the tags from `start` on, as long as they are whole and follow each other."""
+    """Yield position and end of the tags from `start` on, as long as they are whole and contiguous."""
     position = start
     while True:
         head = reader.read_at(position, 4)
@@ -116,12 +116,12 @@ def flv_tags(reader: Reader, start: int) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class TransportLayout:
-    """How packets follow each other in an MPEG-TS file.
+    """The layout of packets in an MPEG-TS file.
 
     Attributes:
-        length: of a packet, with what goes before or after its 188 bytes.
-        lead: bytes of it that go before.
-        offset: of the first packet's sync byte.
+        length: length of a packet, including bytes before or after its 188 bytes.
+        lead: number of bytes before the 188 bytes.
+        offset: position of the first packet's sync byte.
     """
 
     length: int
@@ -130,7 +130,7 @@ class TransportLayout:
 
 
 def transport_layout(reader: Reader) -> TransportLayout | None:
-    """The layout, from the first five packets; None if there is no rhythm."""
+    """Return the layout, from the first five packets; None if sync bytes do not repeat regularly."""
     head = reader.read_at(0, 204 * 6)
     for length, lead in ((188, 0), (192, 4), (204, 0)):
         for offset in range(length):

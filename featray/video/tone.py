@@ -1,17 +1,17 @@
-"""Video. Tone mapping: the pixels of HDR video as the BT.709 SDR that detectors and the network have seen.
+"""Video. Tone mapping: convert HDR video to BT.709 SDR, which detectors and the network were trained on.
 
-One fixed mapping, whatever a stream says of its mastering display, so that a frame's pixels depend on the frame alone.
-In light as a display shows it:
+The mapping is fixed and ignores the stream's mastering display, so that a frame's pixels depend only on the frame. It
+works in display light:
 
 * HLG and PQ to light: Rec. ITU-R BT.2100, HLG for a display of 1000 cd/m² (system gamma 1.2).
-* Colours of the stream's primaries to those of BT.709, by their chromaticities; what lies outside is clipped.
+* Colours from the stream's primaries to BT.709, by their chromaticities; colours outside the gamut are clipped.
 * Brightness: the EETF of Rep. ITU-R BT.2390 (5.4.1) from 1000 cd/m² to the 203 cd/m² of Rep. ITU-R BT.2408's reference
-  white, for each channel. Up to 91 cd/m², where faces mostly are, light stays as it is; from there to 1000 it is
-  compressed, and what is brighter is white.
+  white, for each channel. Light up to 91 cd/m², where faces mostly are, is unchanged; from there to 1000 cd/m² it is
+  compressed; brighter light becomes white.
 * Light to SDR: the inverse of Rec. ITU-R BT.1886, gamma 2.4, with white at 203 cd/m².
 
-FFmpeg in PyAV's wheels has neither zscale nor libplacebo. Its swscale maps HDR too, but clips all that is brighter than
-203 cd/m² and takes 5 s to set up and 60 ms a frame of 1080p.
+FFmpeg in PyAV's wheels has neither zscale nor libplacebo. Its swscale maps HDR too, but clips everything brighter than
+203 cd/m² and takes 5 s to set up and 60 ms per 1080p frame.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from av.video.reformatter import ColorPrimaries, ColorTrc
 from numpy.typing import NDArray
 
 CODED_FORMAT: Final = "gbrp12le"
-"""FFmpeg's name of what is mapped: 12 bits, the most that BT.2100 has."""
+"""FFmpeg's name of the format to map: 12 bits, the maximum of BT.2100."""
 
 _CODES: Final = 1 << 12
 _PEAK_CD_M2: Final = 1000.0
 _WHITE_CD_M2: Final = 203.0
 _BLOCK_PX: Final = 1 << 15
-"""Mapped together, so that all that is made on the way stays in the processor's cache."""
+"""Pixels to map at once, so that intermediate arrays fit in the processor's cache."""
 
 _Floats = NDArray[np.float32]
 
 
 @lru_cache(maxsize=32)
 def transfer_name(code: int) -> str:
-    """FFmpeg's name of a transfer characteristic (ITU-T H.273), such as `bt709` or `smpte2084`."""
+    """Return FFmpeg's name of a transfer characteristic (ITU-T H.273), such as `bt709` or `smpte2084`."""
     try:
         return ColorTrc(code).name.lower().replace("_", "-")
     except ValueError:
@@ -45,11 +45,11 @@ def transfer_name(code: int) -> str:
 
 
 class ToneMap(NamedTuple):
-    """How frames of one kind of HDR become SDR; `of` says which are HDR.
+    """The conversion of one kind of HDR to SDR; `of` returns None for SDR.
 
     Attributes:
         transfer: `arib-std-b67` (HLG) or `smpte2084` (PQ).
-        primaries: of the stream, code of ITU-T H.273.
+        primaries: the stream's primaries, as a code of ITU-T H.273.
     """
 
     transfer: str
@@ -57,7 +57,7 @@ class ToneMap(NamedTuple):
 
     @classmethod
     def of(cls, picture: object) -> ToneMap | None:
-        """How a PyAV frame is mapped; None for SDR."""
+        """Return the tone map of a PyAV frame; None for SDR."""
         transfer = transfer_name(picture.color_trc)  # type: ignore[attr-defined]
         return cls(transfer, int(picture.color_primaries)) if transfer in _TO_LIGHT else None  # type: ignore[attr-defined]
 
@@ -65,10 +65,10 @@ class ToneMap(NamedTuple):
         """Map pixels.
 
         Args:
-            coded: `[..., 3]`, R'G'B' as the stream codes it, in `CODED_FORMAT`: 0 to 4095.
+            coded: `[..., 3]`, the stream's R'G'B' in `CODED_FORMAT`: 0 to 4095.
 
         Returns:
-            The same shape, RGB of BT.709.
+            BT.709 RGB of the same shape.
         """
         flat = coded.reshape(-1, 3)
         shown = np.empty(flat.shape, np.uint8)
@@ -86,7 +86,7 @@ class ToneMap(NamedTuple):
             channels = [channel * gain for channel in channels]
         for i, (red, green, blue) in enumerate(_to_bt709(self.primaries)):
             linear = red * channels[0] + green * channels[1] + blue * channels[2]
-            # The square root spreads the dark, where SDR is steep, over enough of the table.
+            # The square root gives dark values, where SDR is steep, enough entries of the table.
             index = np.sqrt(np.clip(linear, 0, 1, out=linear), out=linear)
             index *= len(to_sdr) - 1
             index += 0.5
@@ -98,7 +98,7 @@ _BT2020_LUMA: Final = np.asarray([0.2627, 0.6780, 0.0593], np.float32)
 
 
 def _hlg_to_scene_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """BT.2100, table 5: the inverse OETF; the OOTF needs all three channels."""
+    """Apply the inverse OETF of BT.2100, table 5; the OOTF needs all three channels and comes later."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     light: NDArray[np.float64] = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
     return light
@@ -108,7 +108,7 @@ _M1, _M2, _C1, _C2, _C3 = 2610 / 16384, 2523 / 4096 * 128, 3424 / 4096, 2413 / 4
 
 
 def _pq_to_light(signal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """BT.2100, table 4: the EOTF, in shares of the peak."""
+    """Apply the EOTF of BT.2100, table 4; the result is in shares of the peak."""
     root = signal ** (1 / _M2)
     cd_m2 = 10_000 * (np.maximum(root - _C1, 0) / (_C2 - _C3 * root)) ** (1 / _M1)
     return np.minimum(cd_m2 / _PEAK_CD_M2, 1)
@@ -125,20 +125,20 @@ _TO_LIGHT: Final = {"arib-std-b67": _hlg_to_scene_light, "smpte2084": _pq_to_lig
 
 @lru_cache(maxsize=2)
 def _light_table(transfer: str) -> _Floats:
-    """Light of each code, 1 at the peak."""
+    """Return the light of each code, 1 at the peak."""
     return _TO_LIGHT[transfer](np.linspace(0, 1, _CODES)).astype(np.float32)
 
 
 @lru_cache(maxsize=1)
 def _sdr_table() -> NDArray[np.uint8]:
-    """SDR of the square root of light, in 4096 steps up to the peak."""
+    """Return SDR values by the square root of light, in 4096 steps up to the peak."""
     light = np.linspace(0, 1, 4096) ** 2 * _PEAK_CD_M2
     shown = _compressed(light) / _WHITE_CD_M2
     return np.rint(255 * np.clip(shown, 0, 1) ** (1 / 2.4)).astype(np.uint8)
 
 
 def _compressed(cd_m2: NDArray[np.float64]) -> NDArray[np.float64]:
-    """BT.2390, 5.4.1: the EETF, from a peak of 1000 cd/m² and black at 0 to reference white and black at 0."""
+    """Apply the EETF of BT.2390, 5.4.1, from a peak of 1000 cd/m² and black at 0 to reference white and black at 0."""
     peak, white = _light_to_pq(np.asarray([_PEAK_CD_M2, _WHITE_CD_M2]))
     signal, top = _light_to_pq(cd_m2) / peak, white / peak
     knee = 1.5 * top - 0.5
@@ -158,14 +158,14 @@ _CHROMATICITIES: Final = {
 
 @lru_cache(maxsize=4)
 def _to_bt709(primaries: int) -> _Floats:
-    """`[3, 3]`: linear RGB of these primaries to that of BT.709; HDR that names none, or others, has BT.2020's."""
+    """Return the `[3, 3]` matrix from linear RGB of these primaries to BT.709; unknown primaries count as BT.2020."""
     known = next((found for found in _CHROMATICITIES if found == primaries), ColorPrimaries.BT2020)
     matrix = np.linalg.inv(_to_xyz(ColorPrimaries.BT709)) @ _to_xyz(known)
     return matrix.astype(np.float32)
 
 
 def _to_xyz(primaries: ColorPrimaries) -> NDArray[np.float64]:
-    """SMPTE RP 177: linear RGB to CIE XYZ."""
+    """Return the matrix from linear RGB to CIE XYZ, as in SMPTE RP 177."""
     xy = np.asarray([*_CHROMATICITIES[primaries], 0.3127, 0.3290]).reshape(4, 2)
     xyz = np.column_stack([xy[:, 0] / xy[:, 1], np.ones(4), (1 - xy.sum(axis=1)) / xy[:, 1]])
     red_green_blue, white = xyz[:3].T, xyz[3]

@@ -1,12 +1,12 @@
-"""Video. Cutting a video into units, and choosing the frames that are sampled.
+"""Video. Cut a video into units, and choose the sampled frames.
 
-The rule that everything rests on: what a unit yields depends on the video and the
-sampling alone, never on how the video was cut. So a unit carries the presentation index
-of its first frame, and the time of the frame before it, as exact stream ticks; or, where a
-video's times cannot be trusted, it is a range of frames counted from the video's start.
+What must stay true: the results of a unit depend only on the video and the sampling, never on
+how the video was cut. Therefore a unit has the presentation index of its first frame and the
+time of the frame before it, in exact stream ticks. If a video's times cannot be trusted, a unit
+is a range of frames counted from the video's start.
 
-Where faces are looked for on every n-th sampled frame only (n is the stride), units meet at
-such frames, counted over the whole video, and each reads on to the first one of the next.
+If faces are detected only on every n-th sampled frame (n is the stride), units begin at such
+frames, counted over the whole video, and each unit also reads the first frame of the next one.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Picture(NamedTuple):
     """A file of a sequence that is a frame.
 
     Attributes:
-        position: in the sequence.
-        name: in its folder or tar.
-        size_bytes: -1 if not known.
-        offset: of its bytes in the tar; None for a file of its own.
-        pts_us: when it is shown; None if the sequence has no times.
+        position: position in the sequence.
+        name: name in its folder or tar.
+        size_bytes: size; -1 if unknown.
+        offset: position of its bytes in the tar; None for a separate file.
+        pts_us: presentation time; None if the sequence has no times.
         problem: why it cannot be read, else None.
     """
 
@@ -51,16 +51,16 @@ class Unit:
 
     Attributes:
         index: position among the video's units.
-        start_pts: of the first frame; None in the first unit, and in a range of frames.
-        end_pts: of the first frame after; None means to the end, or to `end_index`.
+        start_pts: time of the first frame; None in the first unit and for a range of frames.
+        end_pts: time of the first frame after the unit; None means to the end, or to `end_index`.
         first_index: presentation index of the first frame in the whole video.
-        origin_pts: of the video's first frame; None where start_pts is None.
-        previous_pts: of the last frame before the unit; None where start_pts is None.
-        keyframe_pts: of the keyframe from which the first frame is decoded; None means from the beginning.
-        end_index: presentation index of the first frame after, in a unit that is a range of frames or pictures.
-        pictures: of a sequence: those that are sampled; behind them, with a stride, the first one of the next unit.
+        origin_pts: time of the video's first frame; None if start_pts is None.
+        previous_pts: time of the last frame before the unit; None if start_pts is None.
+        keyframe_pts: time of the keyframe from which the first frame is decoded; None means from the beginning.
+        end_index: presentation index of the first frame after the unit, for a range of frames or pictures.
+        pictures: the sampled pictures of a sequence; with a stride, followed by the first one of the next unit.
         unrelated: whether each of its pictures is a shot of its own.
-        problem: error code and message of what is wrong with the sequence behind its last picture.
+        problem: error code and message of a problem of the sequence after its last picture.
     """
 
     index: Count
@@ -77,7 +77,7 @@ class Unit:
 
     @property
     def is_last(self) -> bool:
-        """Return whether it reaches to the end of the video."""
+        """Return whether it extends to the end of the video."""
         return self.end_pts is None and self.end_index is None
 
 
@@ -85,10 +85,10 @@ WHOLE_VIDEO = (Unit(0),)
 
 
 class Sampler:
-    """Decides frame by frame, in presentation order, which are sampled.
+    """Decides for each frame, in presentation order, whether it is sampled.
 
-    `all` takes every frame; `every: n` those whose presentation index is a multiple of n;
-    `fps: x` the first frame at or after each tick of 1/x seconds since the first frame, by
+    `all` takes every frame. `every: n` takes frames whose presentation index is a multiple of n.
+    `fps: x` takes the first frame at or after each tick of 1/x seconds since the first frame, by
     true time, so that variable frame rates are sampled evenly and no frame is taken twice.
     """
 
@@ -117,13 +117,13 @@ class Sampler:
 
 
 class Bounds:
-    """Says frame by frame, in presentation order, which are a unit's own.
+    """Decides for each frame, in presentation order, whether it belongs to a unit.
 
     Args:
-        unit: `cut_units` made it with the same stride.
-        stride: units meet at sampled frames whose position among the video's sampled frames is a multiple of
-            it. A unit with times starts at one; a range of frames owns those from the first one in it to the
-            first one behind it, and is counted from the video's start, so that it finds them.
+        unit: a unit that `cut_units` made with the same stride.
+        stride: units begin at sampled frames whose position among the video's sampled frames is a multiple of
+            it. A unit with times starts at such a frame. A range of frames owns the frames from the first such
+            frame in it to the first one after it, and is counted from the video's start in order to find them.
     """
 
     def __init__(self, unit: Unit, stride: int) -> None:
@@ -133,7 +133,7 @@ class Bounds:
         self._begun = False
 
     def place(self, index: int, pts: int, *, sampled: bool) -> int:
-        """-1, 0 or 1: the frame lies before the unit, in it, or behind it."""
+        """Return -1, 0 or 1 for a frame before, in or after the unit."""
         meets = self._stride == 1 or (sampled and self._position % self._stride == 0)
         self._position += sampled
         unit = self._unit
@@ -146,14 +146,14 @@ class Bounds:
 
 
 def needs_scan(header: Header, sample: Sample, unit_frames: int) -> bool:
-    """Return whether a video may be longer than one unit, so that its packets have to be listed."""
+    """Return whether a video may be longer than one unit, so that its packets must be scanned."""
     if header.frames_estimated is None:
         return True
     return sampled_estimate(header, sample) > unit_frames
 
 
 def sampled_estimate(header: Header, sample: Sample) -> float:
-    """Frames that will be sampled, if the header is right; 0 if it does not say."""
+    """Return the estimated number of sampled frames, according to the header; 0 if unknown."""
     frames = float(header.frames_estimated or 0)
     if isinstance(sample, EveryNth):
         return frames / sample.every
@@ -165,14 +165,14 @@ def sampled_estimate(header: Header, sample: Sample) -> float:
 def cut_units(
     index: PacketIndex, time_base: Fraction, sample: Sample, unit_frames: int, stride: int = 1
 ) -> tuple[Unit, ...]:
-    """Cut so that each unit samples at most `unit_frames` frames, at keyframes where there are enough of them.
+    """Cut so that each unit samples at most `unit_frames` frames, at keyframes if there are enough of them.
 
-    Where there are not, a unit starts between keyframes: the frames from the keyframe before it are decoded
-    once more, and dropped. So are, in a video whose times cannot be trusted, all frames from its start. To bound
-    that, a unit is at least 1/16 as long as what is decoded before it, and only then exceeds `unit_frames`;
-    a frame costs some tens of times more to analyse than to decode.
+    Otherwise a unit starts between keyframes, and the frames from the previous keyframe are decoded again and
+    dropped. In a video whose times cannot be trusted, all frames from its start are. To bound this cost, a unit
+    is at least 1/16 as long as what is decoded before it; only for that may it exceed `unit_frames`. Analysing a
+    frame costs some tens of times more than decoding it.
 
-    With a stride, a unit starts at the first frame at or after a keyframe at which units may meet.
+    With a stride, a unit starts at the first frame at or after a keyframe at which units may begin.
     """
     number = index.pts.size
     if not number:
@@ -184,7 +184,7 @@ def cut_units(
     sampled_before = np.concatenate([[0], np.cumsum(taken)])
     keyframes = np.union1d([0], np.flatnonzero(index.keyframe))
     meeting = np.ones(number, np.bool_) if stride == 1 else (taken > 0) & (sampled_before[:-1] % stride == 0)
-    # Between keyframes, but not among frames that lead the next one.
+    # Not at frames that lead the next keyframe.
     meeting[index.leading & ~index.keyframe] = False
     starting = np.append(np.flatnonzero(meeting), number)
     at_keyframes = np.unique(starting[np.searchsorted(starting, keyframes)])
@@ -206,7 +206,7 @@ _DECODED_PER_KEPT = 16
 
 
 def _between_keyframes(starting: Any, keyframes: Any, start: int, fitting: int) -> int:
-    """Where the unit after the one from `start` starts, if it can at no keyframe; `fitting` is within the limit."""
+    """Return the start of the next unit if it cannot be at a keyframe; `fitting` is the last frame within the limit."""
     last_key = int(keyframes[np.searchsorted(keyframes, start, side="right") - 1])
     wanted = max(fitting, start + (start - last_key) // _DECODED_PER_KEPT, start + 1)
     last = int(starting[np.searchsorted(starting, wanted, side="right") - 1])
@@ -231,7 +231,7 @@ def _unit(number: int, starts: list[int], keyframes: Any, index: PacketIndex) ->
 
 
 def _cut_by_count(packets: int, sample: Sample, unit_frames: int) -> tuple[Unit, ...]:
-    """Ranges of frames. At a rate by time, every frame counts as sampled: the times are not to be trusted."""
+    """Cut into ranges of frames. With a sampling rate, every frame counts as sampled, because times are not trusted."""
     length = unit_frames * (sample.every if isinstance(sample, EveryNth) else 1)
     starts = [0]
     while (following := starts[-1] + max(length, starts[-1] // _DECODED_PER_KEPT)) < packets:

@@ -1,1 +1,1 @@
-"""Files of weights and of converted networks: fetched once, verified, shared between processes."""
+"""Download weights once, verify them, and cache converted networks; shared between processes."""

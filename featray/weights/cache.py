@@ -1,4 +1,4 @@
-"""Weights. Folders on disk that several processes share: locks, and entries that are whole or absent."""
+"""Weights. Folders on disk shared by several processes: locks, and entries that are either whole or absent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from featray.errors import ModelError
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path`; the system lets go of it when the process dies."""
+    """Hold an exclusive lock on the file `path`; the system releases it when the process dies."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -26,10 +26,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def make_entry(entry: Path, fill: Callable[[Path], None]) -> None:
-    """Make the folder `entry`: `fill` writes into a temporary folder, which is then renamed.
+    """Create the folder `entry`: `fill` writes into a temporary folder, which is then renamed.
 
-    Whatever `fill` raises comes through, and nothing is left behind; what a killed process
-    left is removed first. The caller holds a lock for `entry`, which must not exist.
+    Exceptions of `fill` propagate, and nothing is left behind; leftovers of killed processes are
+    removed first. The caller must hold a lock for `entry`, and `entry` must not exist.
     """
     entry.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     for stale in entry.parent.glob(f".{glob.escape(entry.name)}.*"):
@@ -42,16 +42,16 @@ def make_entry(entry: Path, fill: Callable[[Path], None]) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Give the hex sha256 of a file's bytes."""
+    """Return the hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_hashed(path: Path, sha256: str) -> bytes:
-    """Read a file whole, to be loaded from memory: what is loaded is then what was hashed.
+    """Read a whole file and check its digest. Loading the result from memory guarantees that loaded bytes were hashed.
 
     Raises:
-        ModelError: it cannot be read, or its bytes are not those of `sha256`.
+        ModelError: it cannot be read, or has another sha256.
     """
     try:
         data = path.read_bytes()
@@ -63,15 +63,15 @@ def read_hashed(path: Path, sha256: str) -> bytes:
 
 
 def check_owner(path: Path) -> None:
-    """Refuse a file or folder whose contents are trusted though another user could have written them.
+    """Refuse a trusted file or folder that another user could have written.
 
     Raises:
-        ModelError: it belongs to neither this user nor root, or its group or all may write to it.
-        OSError: it is not there.
+        ModelError: it belongs to neither this user nor root, or group or others may write to it.
+        OSError: it does not exist.
     """
     status = path.stat()
     if status.st_uid not in (os.geteuid(), 0) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ModelError(
             f"{path}: other users can write to it (owner {status.st_uid}, mode {stat.S_IMODE(status.st_mode):o}), so "
-            "what it holds is not used; delete it, or point FEATRAY_CACHE at a folder of your own"
+            "its content is not used; delete it, or set FEATRAY_CACHE to a folder of your own"
         )

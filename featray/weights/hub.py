@@ -1,8 +1,8 @@
-"""Weights. Weights on the Hugging Face hub: pulled once, kept with a record of what they are.
+"""Weights. Weights on the Hugging Face hub: pulled once, stored with a record of commit and digest.
 
-What must stay true: a file that was pulled is used from then on without the network, and
-is the same file or an error; an interrupted pull leaves nothing behind; the revision is
-recorded as the commit that it stood for. Usage reports of the hub's client stay off.
+What must stay true: once pulled, a file is used without the network, and a changed file is
+an error; an interrupted pull leaves nothing behind; the revision is recorded as the commit
+that it resolved to. Telemetry of the hub's client stays off.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 HUB_PREFIX: Final = "hf://"
 DEFAULT_LICENSE: Final = "research-noncommercial"
-"""Licence of a checkpoint whose metadata says nothing: the terms of py-feat's weights."""
+"""Licence of a checkpoint without one in its metadata: the terms of py-feat's weights."""
 
 _DEFAULT_REVISION: Final = "main"
 _FOLDER: Final = "checkpoints"
@@ -41,8 +41,8 @@ _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 class HubFile:
     """One file of a hub repository at a branch, tag or commit.
 
-    `short_name` is what `featray models pull` knows it by, besides its spec; `setting` the one that
-    takes a local file in its place.
+    `short_name` is its name in `featray models pull`, as an alternative to the spec. `setting` is the
+    config key that takes a local file instead.
     """
 
     repo: str
@@ -53,33 +53,33 @@ class HubFile:
 
     @property
     def spec(self) -> str:
-        """The file as `hf://owner/repo/path`."""
+        """Return the file as `hf://owner/repo/path`."""
         return f"{HUB_PREFIX}{self.repo}/{self.file}"
 
     @property
     def pull_command(self) -> str:
-        """The command that fetches it."""
+        """Return the command that pulls it."""
         revision = "" if self.revision == _DEFAULT_REVISION else f" --revision {self.revision}"
         license = f" --accept-license {DEFAULT_LICENSE}" if self.restricted else ""
         return f"featray models pull {self.short_name or self.spec}{revision}{license}"
 
     @property
     def restricted(self) -> bool:
-        """Return whether its licence has to be accepted: py-feat's weights may be used for research only."""
+        """Return whether its licence must be accepted: py-feat's weights are for research only."""
         return self.setting == "model.checkpoint" and self.repo.split("/")[0].lower() == _RESTRICTED_OWNER
 
 
 class Weights(Protocol):
-    """Facts about a file of weights that was read."""
+    """Facts about a file of weights."""
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the file."""
+        """Return the hex digest of the file."""
         ...
 
     @property
     def license(self) -> str:
-        """Licence of the weights."""
+        """Return the licence of the weights."""
         ...
 
 
@@ -88,7 +88,7 @@ _Read = TypeVar("_Read", bound=Weights)
 
 @dataclass(frozen=True)
 class PullRecord:
-    """The record of a pulled file, kept beside it as JSON. `revision` is a commit."""
+    """The record of a pulled file, stored next to it as JSON. `revision` is a commit."""
 
     repo: str
     file: str
@@ -101,7 +101,7 @@ class PullRecord:
 
     @property
     def spec(self) -> str:
-        """The file as `hf://owner/repo/path`."""
+        """Return the file as `hf://owner/repo/path`."""
         return f"{HUB_PREFIX}{self.repo}/{self.file}"
 
 
@@ -109,13 +109,13 @@ def parse_hub_spec(spec: str, revision: str | None) -> HubFile:
     """Parse `hf://owner/repo/path/to/file.safetensors`.
 
     Raises:
-        ConfigError: anything else, among it files that are not `.safetensors`.
+        ConfigError: it has another form, or the file is not `.safetensors`.
     """
     parts = spec.removeprefix(HUB_PREFIX).split("/")
     if len(parts) < 3 or not all(_PART.fullmatch(part) for part in parts):
         raise ConfigError(f"model.checkpoint: {spec!r} is not hf://owner/repository/file.safetensors")
     if not parts[-1].endswith(".safetensors"):
-        raise ConfigError(f"model.checkpoint: {spec!r} is not a .safetensors file; no other format is read")
+        raise ConfigError(f"model.checkpoint: {spec!r} is not a .safetensors file, the only supported format")
     revision = _DEFAULT_REVISION if revision is None else revision
     if not revision or len(revision) > 200 or not revision.isprintable():
         raise ConfigError(f"model.revision: {revision[:50]!r} is not a branch, tag or commit")
@@ -125,23 +125,23 @@ def parse_hub_spec(spec: str, revision: str | None) -> HubFile:
 def fetch(
     hub_file: HubFile, cache_dir: Path, read: Callable[[Path], _Read], *, sha256: str | None
 ) -> tuple[_Read, str]:
-    """Read the local copy of a hub file, pulling it first if it was never pulled into `cache_dir`.
+    """Read the local copy of a hub file; pull it first if it is not in `cache_dir`.
 
-    A branch or tag is resolved when it is first pulled and stays what it was then.
+    A branch or tag is resolved to a commit by the first pull and does not change afterwards.
 
     Args:
-        hub_file: which file.
-        cache_dir: where copies are kept.
-        read: opens a file and hashes it; raises ModelError if it cannot be what is asked for.
+        hub_file: the file.
+        cache_dir: folder of the copies.
+        read: opens a file and hashes it; raises ModelError if it cannot be the requested one.
         sha256: hex digest that the file must have, or None.
 
     Returns:
-        What `read` gave, and the hub's commit.
+        The result of `read`, and the hub's commit.
 
     Raises:
         WeightsMissing: it was never pulled and the hub cannot be reached.
-        ModelError: the hub has no such file, the download broke off, or the file is not what it
-            should be (`sha256`, the hub's own hash, the record).
+        ModelError: the hub has no such file, the download was interrupted, or the file does not
+            match `sha256`, the hub's own hash or the record.
     """
     entry = _ensure(hub_file, cache_dir, sha256, read)
     found, revision = _open(hub_file, entry, read)
@@ -166,7 +166,7 @@ def open_pulled(hub_file: HubFile, cache_dir: Path, read: Callable[[Path], _Read
 
 
 def list_pulled(cache_dir: Path) -> list[tuple[PullRecord, Path]]:
-    """Every hub file in `cache_dir` with the path of its copy, by path; the copies are not read.
+    """Return the record and path of every pulled file in `cache_dir`, sorted by path, without reading the files.
 
     Raises:
         ModelError: a record is damaged.
@@ -210,7 +210,7 @@ def _open(hub_file: HubFile, entry: Path, read: Callable[[Path], _Read]) -> tupl
 
 
 def _hold_to_record(entry: Path, path: Path, sha256: str) -> str:
-    """The commit that a file was pulled at; ModelError if it is not the file that was pulled."""
+    """Return the commit that a file was pulled at; ModelError if it is not the pulled file."""
     record = _read_record(entry, path)
     if sha256 != record.sha256:
         raise ModelError(f"{path}: is not the file that was pulled; delete {entry} and pull again")
@@ -218,12 +218,12 @@ def _hold_to_record(entry: Path, path: Path, sha256: str) -> str:
 
 
 def _pull(hub_file: HubFile, made: Path, sha256: str | None, read: Callable[[Path], Weights]) -> None:
-    """Download into the empty folder `made`, check, and write the record beside the file."""
+    """Download into the empty folder `made`, check the file, and write the record next to it."""
     path = made / Path(hub_file.file).name
     commit, etag = _download(hub_file, path)
     found = sha256_of_file(path)
     if _SHA256.fullmatch(etag) and found != etag:
-        raise ModelError(f"{hub_file.spec}: the download is corrupt (sha256 {found}, the hub says {etag})")
+        raise ModelError(f"{hub_file.spec}: the download is corrupt (sha256 {found}, not {etag}); pull it again")
     _check_sha256(hub_file, found, sha256)
     try:
         license_name = read(path).license
@@ -235,12 +235,12 @@ def _pull(hub_file: HubFile, made: Path, sha256: str | None, read: Callable[[Pat
 
 
 def _download(hub_file: HubFile, path: Path) -> tuple[str, str]:
-    """Fetch a hub file to `path`; the commit that its revision stands for, and the etag that the hub gives it."""
+    """Download a hub file to `path`; return the commit of its revision, and the hub's etag."""
     import huggingface_hub
     from huggingface_hub import constants, errors
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
-    # The HTTP client's own root error and OSError. Which client it is changes between hub versions.
+    # The base error of the HTTP client, which differs between versions of the hub's library, and OSError.
     broke_off: tuple[type[BaseException], ...] = (*errors.HfHubHTTPError.__bases__, ValueError)
     download = path.parent / "download"
     try:
@@ -249,7 +249,7 @@ def _download(hub_file: HubFile, path: Path) -> tuple[str, str]:
         commit, etag, size_bytes = metadata.commit_hash or "", metadata.etag or "", metadata.size or 0
         if not _COMMIT.fullmatch(commit) or not 0 < size_bytes <= _MAX_FILE_BYTES:
             raise ModelError(
-                f"{hub_file.spec}: the hub's answer makes no sense ({commit!r}, {counted(size_bytes, 'byte')})"
+                f"{hub_file.spec}: the hub's answer is invalid ({commit!r}, {counted(size_bytes, 'byte')})"
             )
         _log.info("pulling %s at %s (%.0f MB)", hub_file.spec, commit, size_bytes / 1e6)
         pulled = huggingface_hub.hf_hub_download(
@@ -265,12 +265,12 @@ def _download(hub_file: HubFile, path: Path) -> tuple[str, str]:
         errors.RemoteEntryNotFoundError,
     ) as error:
         raise ModelError(
-            f"{hub_file.spec}: the hub has no such file at {hub_file.revision!r}, or not for you"
+            f"{hub_file.spec}: the hub has no such file at {hub_file.revision!r}, or you have no access to it"
         ) from error
     except broke_off as error:
         raise WeightsMissing(
             f"{hub_file.spec}: cannot be pulled ({one_line(error, 200)}); run `{hub_file.pull_command}` "
-            f"where the hub can be reached, or point {hub_file.setting} at a local file"
+            f"where the hub can be reached, or set {hub_file.setting} to a local file"
         ) from error
     os.replace(pulled, path)
     shutil.rmtree(download)
@@ -279,4 +279,4 @@ def _download(hub_file: HubFile, path: Path) -> tuple[str, str]:
 
 def _check_sha256(hub_file: HubFile, found: str, expected: str | None) -> None:
     if expected is not None and found != expected:
-        raise ModelError(f"{hub_file.spec}: its sha256 is {found}, not {expected} as was asked")
+        raise ModelError(f"{hub_file.spec}: its sha256 is {found}, not {expected} as requested")

@@ -1,9 +1,9 @@
-"""Weights. A folder of converted networks that several processes share.
+"""Weights. A cache folder of converted networks, shared by several processes.
 
-What must stay true: an entry is either whole or absent, whoever is killed when; a damaged
-one is found (by its sha256) and made again; what is loaded are the bytes that were checked; an entry
-that another user could have written is refused; changing the code that defines the network
-never finds an old entry. No torch, no OpenVINO here.
+What must stay true: an entry is either whole or absent, whichever process is killed; a damaged
+entry is detected by its sha256 and made again; the loaded bytes are the checked bytes; an entry
+that another user could have written is refused; after a change of the code that defines the
+network, old entries are not found. This module imports neither torch nor OpenVINO.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _MANIFEST: Final = "manifest.json"
 
 
 def ir_key(name: str, facts: Sequence[str], code: Sequence[Path]) -> str:
-    """Return the name of a cache entry: `name` and a digest of all that the converted network depends on.
+    """Return the name of a cache entry: `name` and a digest of everything that the converted network depends on.
 
     Args:
-        name: for people; not what tells entries apart.
+        name: a readable prefix; need not be unique.
         facts: sha256 of the weights, settings, versions.
         code: files that define the network.
     """
@@ -40,7 +40,7 @@ def ir_key(name: str, facts: Sequence[str], code: Sequence[Path]) -> str:
 
 
 class IrCache:
-    """Converted networks under `folder`, one sub-folder a key."""
+    """Converted networks under `folder`, one subfolder per key."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -48,18 +48,18 @@ class IrCache:
     def load_or_make(
         self, key: str, *, read: Callable[[Mapping[str, bytes]], _Model], make: Callable[[Path], None]
     ) -> _Model:
-        """Read the entry `key`, made first where it is absent; other processes wait meanwhile.
+        """Read the entry `key`; make it first if it is absent, while other processes wait.
 
-        What was just made is read as well: a network in memory is not quite the one on disk,
-        and its results would differ in the last digits from those of the next start.
+        A new entry is read back from disk, because a network in memory differs slightly from the
+        one on disk, and its results would differ in the last digits from those of the next start.
 
         Args:
-            key: of the entry.
-            read: is given the bytes of the entry's files, by name.
+            key: name of the entry.
+            read: receives the bytes of the entry's files, by name.
             make: writes the files into a folder.
 
         Raises:
-            ModelError: the folder cannot be written, or others than this user can write to it.
+            ModelError: the folder cannot be written, or other users can write to it.
         """
         entry = self._folder / key
         try:
@@ -71,7 +71,7 @@ class IrCache:
         except OSError as error:
             raise ModelError(f"{self._folder}: cannot be used as a cache ({error.strerror or error})") from error
         if files is None:
-            raise ModelError(f"{entry}: changed as it was read; run again")
+            raise ModelError(f"{entry}: changed while it was read; run again")
         return read(files)
 
 
@@ -81,7 +81,7 @@ def _make(entry: Path, make: Callable[[Path], None]) -> None:
         manifest = {path.name: sha256_of_file(path) for path in sorted(folder.iterdir())}
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
         for path in folder.iterdir():
-            path.chmod(0o644)  # whatever the umask, which may let the group write
+            path.chmod(0o644)  # independent of the umask, which may allow group writes
 
     if entry.exists():
         _log.warning("%s is damaged; making it again", entry)
@@ -90,7 +90,7 @@ def _make(entry: Path, make: Callable[[Path], None]) -> None:
 
 
 def _whole(entry: Path) -> dict[str, bytes] | None:
-    """Read an entry's files by name; None unless every one is there with the bytes that were written."""
+    """Return the bytes of an entry's files by name; None unless every file exists and is unchanged."""
     try:
         for path in (entry.parent, entry, *entry.iterdir()):
             check_owner(path)

@@ -1,4 +1,4 @@
-"""Weights. OpenVINO as the network and the detectors run it: on the CPU, without usage reports, pinned to no core."""
+"""Weights. OpenVINO for the network and the detectors: on the CPU, without telemetry, without core pinning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def import_openvino() -> ModuleType:
-    """Import `openvino` with its usage reports off. They are sent on import, unless their module is missing."""
+    """Import `openvino` without telemetry, which it sends on import unless its telemetry module is missing."""
     if "openvino" not in sys.modules:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
@@ -18,19 +18,19 @@ def import_openvino() -> ModuleType:
 
 
 def has_bf16(core: Any) -> bool:
-    """Return whether this CPU has instructions for bf16 that OpenVINO uses."""
+    """Return whether this CPU has bf16 instructions that OpenVINO uses."""
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def compile_model(core: Any, model: Any, *, streams: int = 1, precision: str = "f32") -> Any:
-    """Compile a model of `core` for so many requests at a time, each on one thread. RuntimeError where OpenVINO cannot.
+    """Compile a model for `streams` concurrent requests, each on one thread; RuntimeError if OpenVINO cannot.
 
-    `precision` is "f32" or "bf16"; without a word OpenVINO takes bf16 wherever the CPU has it.
+    `precision` is "f32" or "bf16"; by default OpenVINO would use bf16 on CPUs that have it.
     """
     properties = {
         "INFERENCE_NUM_THREADS": streams,
         "NUM_STREAMS": streams,
-        # Pinned, the threads of several processes land on the same cores.
+        # With pinning, the threads of several processes would share the same cores.
         "ENABLE_CPU_PINNING": False,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": precision,

@@ -171,4 +171,4 @@ def test_a_job_from_a_web_server(clips, tmp_path):
         config = (tmp_path / "config.yaml").read_text().replace(f"uri: {tmp_path / 'out'}", f"uri: {url}/out")
         (tmp_path / "config.yaml").write_text(config)
         refused = featray("run", str(tmp_path / "config.yaml"), env=environment())
-    assert refused.returncode == 1 and "a web server takes no tables" in refused.stderr, refused.stderr
+    assert refused.returncode == 1 and "tables cannot be written to a web server" in refused.stderr, refused.stderr

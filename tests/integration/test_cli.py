@@ -66,7 +66,7 @@ def test_an_output_that_is_none_of_ours(config, tmp_path):
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "thesis.docx").write_text("precious")
     done = featray("run", config(out=tmp_path / "theirs"))
-    check_refusal(done, 1, "is not empty and no featray output")
+    check_refusal(done, 1, "is neither empty nor a featray output")
     assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["thesis.docx"]
 
 
@@ -104,7 +104,7 @@ def test_a_traceback_only_on_request(config):
 
 def test_reading_what_is_no_output(tmp_path):
     for command in (("status", tmp_path), ("query", tmp_path, "SELECT 1")):
-        check_refusal(featray(*command), 1, "is no featray output")
+        check_refusal(featray(*command), 1, "is not a featray output")
 
 
 def test_status(out):

@@ -217,7 +217,7 @@ def test_what_is_no_table_is_refused(tmp_path):
         (tmp_path / name).write_bytes(content)
         refused(tmp_path / name, ConfigError, "cannot be read as")
     (tmp_path / "a.json").write_text("{}")
-    refused(tmp_path / "a.json", ConfigError, "neither .parquet nor .csv")
+    refused(tmp_path / "a.json", ConfigError, "must end in .parquet or .csv")
     refused(tmp_path / "none.parquet", StorageError, "does not exist")
 
 

@@ -155,7 +155,7 @@ def test_running_out_of_memory_halves_the_batch_and_lets_go_of_it(caplog, monkey
     assert [raw[1].tolist() for raw in found] == [[i, i] for i in range(5)]
     assert freed == [[None], [None, None]], "activations of the failed batch are still held"
     assert len(caplog.records) == 2
-    with pytest.raises(ModelError, match="does not hold the detector and one frame"):
+    with pytest.raises(ModelError, match="too small for the detector and one frame"):
         BatchedNetwork(_Hungry(0), CPU, 2)(pictures)
 
 

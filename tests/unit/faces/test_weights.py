@@ -158,7 +158,7 @@ def test_a_file_that_is_no_onnx_is_refused(published):
     from featray.faces.retina_face import open_network
     from featray.faces.retinaface_mnv1 import WEIGHTS
 
-    refused(lambda: open_network(published, published.read_bytes()), ModelError, "is not an ONNX file")
+    refused(lambda: open_network(published, published.read_bytes()), ModelError, "is not a usable ONNX file")
     refused(
         lambda: open_network(WEIGHTS, WEIGHTS.read_bytes()), ModelError, "not the network of the package retina-face"
     )
@@ -184,7 +184,9 @@ def test_an_onnx_file_with_tensors_in_another_file_is_refused(tmp_path, monkeypa
     graph = field(1, node) + field(2, b"g") + field(5, tensor) + field(12, field(1, b"y") + value)
     model = field(1, 8) + field(8, field(2, 13)) + field(7, graph)
     (tmp_path / "model.onnx").write_bytes(model)
-    refused(lambda: open_network(tmp_path / "model.onnx", model), ModelError, "is not an ONNX file", "External data")
+    refused(
+        lambda: open_network(tmp_path / "model.onnx", model), ModelError, "is not a usable ONNX file", "External data"
+    )
 
 
 def test_weights_that_change_after_they_were_hashed_are_not_loaded(published, tmp_path, cache):

@@ -115,7 +115,7 @@ def test_bad_config_names_the_key(bad):
 def test_truncated(atto, tmp_path, keep_bytes):
     path = tmp_path / "cut.safetensors"
     path.write_bytes(atto.path.read_bytes()[:keep_bytes])
-    refused(path, "not a whole safetensors file", "fetch it again")
+    refused(path, "not a complete safetensors file", "download it again")
 
 
 def test_trailing_bytes(atto, tmp_path):
@@ -156,7 +156,7 @@ def header_file(path, header, data=b""):
     ],
 )
 def test_malformed_entries(tmp_path, entry):
-    refused(header_file(tmp_path / "f.safetensors", {"t": entry}, bytes(8)), "not a whole safetensors file")
+    refused(header_file(tmp_path / "f.safetensors", {"t": entry}, bytes(8)), "not a complete safetensors file")
 
 
 @st.composite

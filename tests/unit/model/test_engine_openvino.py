@@ -183,7 +183,7 @@ def test_what_another_user_can_write_is_not_used(name, tmp_path):
     cache.load_or_make("key", read=read, make=writer("a"))
     path = tmp_path / "openvino" / name
     path.chmod(path.stat().st_mode | 0o020)
-    with pytest.raises(ModelError, match=f"{path}: other users can write to it .*delete it, or point FEATRAY_CACHE"):
+    with pytest.raises(ModelError, match=f"{path}: other users can write to it .*delete it, or set FEATRAY_CACHE"):
         cache.load_or_make("key", read=read, make=writer("b"))
 
 

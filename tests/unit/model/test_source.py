@@ -197,7 +197,7 @@ def test_hub_in_trouble(hub, cache):
 
 def test_answer_without_a_commit(hub, cache):
     hub.commit_header = False
-    refused(lambda: resolve(SPEC, cache), ModelError, SPEC, "makes no sense")
+    refused(lambda: resolve(SPEC, cache), ModelError, SPEC, "the hub's answer is invalid")
 
 
 def test_dropped_connection_is_resumed(hub, cache, atto):

@@ -107,7 +107,7 @@ def test_a_tar_says_where_it_is_damaged(tmp_path):
     *members, problem = videos(tmp_path / "s.tar")
     assert [v.member for v in members] == ["a.mp4"]
     assert problem.problem[0] == ErrorCode.BAD_SHARD
-    assert f"at byte {MEMBER_BYTES}, behind member a.mp4" in problem.problem[1]
+    assert f"at byte {MEMBER_BYTES}, after member a.mp4" in problem.problem[1]
 
 
 @pytest.mark.parametrize("over", [1, 300, 512 + 100, MEMBER_BYTES - 1])
@@ -116,7 +116,7 @@ def test_a_tar_that_is_cut_off_behind_a_member_says_so(tmp_path, over):
     (tmp_path / "s.tar").write_bytes(data[: MEMBER_BYTES + over])
     found = videos(tmp_path / "s.tar")
     assert found[0].member == "a.mp4" and found[-1].problem[0] == ErrorCode.BAD_SHARD
-    assert "behind member" in found[-1].problem[1]
+    assert "after member" in found[-1].problem[1]
 
 
 def test_a_damaged_pax_header_costs_what_is_behind_it_and_no_more(tmp_path):
@@ -124,7 +124,7 @@ def test_a_damaged_pax_header_costs_what_is_behind_it_and_no_more(tmp_path):
     at = data.index(b"././@PaxHeader") + 1024  # the header that the pax record is about
     (tmp_path / "s.tar").write_bytes(data[:at] + b"\xff" * 512 + data[at + 512 :])
     first, problem = videos(tmp_path / "s.tar")
-    assert first.member == "a.mp4" and "behind member a.mp4" in problem.problem[1]
+    assert first.member == "a.mp4" and "after member a.mp4" in problem.problem[1]
 
 
 @pytest.mark.parametrize("end", [0, 100, 512, 1024])
@@ -147,7 +147,7 @@ def test_what_is_no_tar_behind_the_end_of_one_is_said(tmp_path):
     data = small_tar(tmp_path / "s.tar", "a.mp4")
     (tmp_path / "s.tar").write_bytes(data + b"something else")
     member, problem = videos(tmp_path / "s.tar")
-    assert member.member == "a.mp4" and f"at byte {len(data)}, behind member a.mp4" in problem.problem[1]
+    assert member.member == "a.mp4" and f"at byte {len(data)}, after member a.mp4" in problem.problem[1]
 
 
 def test_a_members_name_that_is_not_utf8_is_escaped(tmp_path):
@@ -267,7 +267,8 @@ def test_a_date_that_python_does_not_have_ends_in_a_row(tmp_path, face_clip):
     days = pa.array([2**31 - 1], pa.int32()).cast(pa.date32())
     pq.write_table(pa.table({"uri": [str(face_clip)], "day": days}), tmp_path / "list.parquet")
     (video,) = videos(tmp_path / "list.parquet")
-    assert video.problem == (ErrorCode.BAD_MANIFEST_ROW, "row 0 has a value that Python does not know (OverflowError)")
+    text = "row 0 has a value that Python cannot represent (OverflowError)"
+    assert video.problem == (ErrorCode.BAD_MANIFEST_ROW, text)
 
 
 def test_a_uri_among_spaces_is_that_uri(tmp_path, face_clip):

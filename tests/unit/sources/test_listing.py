@@ -68,7 +68,7 @@ def test_links_in_circles_end(tree, caplog):
     assert names(tree, "{}/a/2024/") == ["a/2024/other/2024/z.mov", "a/2024/x.mp4", "a/2024/y.MKV"]
     assert names(tree, "{}/b/**/*.mov") == ["b/2024/z.mov"]
     assert caplog.messages == [
-        f"file://{tree}/b/back/other: not followed, this link leads back to a folder that it lies in"
+        f"file://{tree}/b/back/other: link not followed, it leads back to a folder that contains it"
     ]
 
 
@@ -163,7 +163,7 @@ def test_a_name_that_is_not_utf8_is_a_row_and_the_others_go_on(tmp_path):
 
 
 def test_a_url_that_is_none_is_said():
-    with pytest.raises(StorageError, match=r"^https://\[bad/x\.mp4: is no valid URL$"):
+    with pytest.raises(StorageError, match=r"^https://\[bad/x\.mp4: is not a valid URL$"):
         list(list_videos(InputConfig(uris=["https://[bad/x.mp4?sig=hunter2"])))
 
 
@@ -216,12 +216,12 @@ def test_a_pipe_and_a_link_to_nothing_are_rows(tmp_path):
         link, lost, ok, pipe = list_videos(InputConfig(uris=[str(uri)]))
         assert ok.problem is None
         for video in (link, pipe):
-            assert video.problem == ("fetch_failed", f"{video.uri}: is no file but a pipe, socket or device")
+            assert video.problem == ("fetch_failed", f"{video.uri}: is a pipe, socket or device, not a file")
         failure = plan_video(lost, DecodeConfig(), {}).failure
         assert failure.message == f"{lost.uri}: does not exist"
     for name in ("pipe.mp4", "list.csv"):
         (video,) = list_videos(InputConfig(uris=[f"{tmp_path}/{name}"]))
-        assert "is no file but a pipe" in video.problem[1]
+        assert "is a pipe, socket or device" in video.problem[1]
 
 
 def test_a_folder_that_may_not_be_read_is_passed_over_and_named(tmp_path):

@@ -43,12 +43,12 @@ def outcomes(path, **options):
         ("[" * 100_000, "line 2 is nested too deeply"),
         ('{"uri": "a.mp4", "x": ' + "[" * 900 + "]" * 900 + "}", "line 2 is nested too deeply"),
         ('{"uri": "a.mp4", "x": ' + "[" * 40 + "]" * 40 + "}", "line 2 is nested too deeply"),
-        ('{"uri": "a.mp4", "x": ' + "1" * 5000 + "}", "line 2 is no JSON object"),
-        ("[]", "line 2 is no JSON object"),
+        ('{"uri": "a.mp4", "x": ' + "1" * 5000 + "}", "line 2 is not a JSON object"),
+        ("[]", "line 2 is not a JSON object"),
         ('{"uri": ["a.mp4"]}', "line 2 has no URI in column uri"),
         ('{"uri": " "}', "line 2 has no URI in column uri"),
         ('{"clip": "a.mp4"}', "line 2 has no column of URIs; name it as input.column; it has: clip"),
-        ('{"uri": "' + "a" * 9000 + '"}', "line 2 has a URI of 9000 characters; 8192 are read"),
+        ('{"uri": "' + "a" * 9000 + '"}', "line 2 has a URI of 9000 characters; the limit is 8192"),
         ('{"uri": "a.mp4", "x": "' + "y" * (1 << 20) + '"}', "line 2 has more than 1048576 characters"),
     ],
 )
@@ -70,7 +70,7 @@ def test_a_line_of_gigabytes_is_not_held(folder, kind):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert said[0] == "a.mp4" and len(said) == 2
-    assert "nothing from there on is read" in said[1]
+    assert "reading stops there" in said[1]
     assert peak < 32 << 20
 
 
@@ -110,7 +110,7 @@ def test_what_spreadsheets_write_is_read(folder, name, text, names):
     "name, text, said",
     [
         ("latin1.csv", "path,label\na.mp4,Z\u00fcrich\nd.mp4,Bern\n".encode("latin-1"), "line 2 is not UTF-8; save"),
-        ("list.json", b'[{"path": "a.mp4"}]', "a JSON file; write one object a line and name the file .jsonl"),
+        ("list.json", b'[{"path": "a.mp4"}]', "a JSON file; write one object per line and name the file .jsonl"),
         ("list.txt", b"a.mp4\n", "a text file; make its first line `path` and name the file .csv"),
         ("none.csv", b"clip;n\na.mp4;1\n", "no column of URIs; name it as input.column; it has: clip;n"),
         ("empty.csv", b"", "no column of URIs; name it as input.column; it has: none"),
@@ -168,7 +168,7 @@ def write(path, **columns):
 def test_a_time_zone_that_nobody_knows_is_a_bad_row(folder):
     when = pa.array([1, None], pa.timestamp("us", tz="Mars/Phobos"))
     path = write(folder / "list.parquet", uri=["a.mp4", "d.mp4"], when=when)
-    assert outcomes(path) == ["row 0 has a value that Python does not know (UnknownTimeZoneError)", "d.mp4"]
+    assert outcomes(path) == ["row 0 has a value that Python cannot represent (UnknownTimeZoneError)", "d.mp4"]
     assert videos(path)[0].problem[0] == BAD
 
 
@@ -176,7 +176,7 @@ def test_a_text_that_is_no_text_is_a_bad_row(folder):
     uris = pa.array([b"a.mp4", b"\xff.mp4", b"d.mp4"], pa.binary()).view(pa.string())
     assert outcomes(write(folder / "list.parquet", uri=uris)) == [
         "a.mp4",
-        "row 1 has a value that Python does not know (UnicodeDecodeError)",
+        "row 1 has a value that Python cannot represent (UnicodeDecodeError)",
         "d.mp4",
     ]
 
@@ -244,7 +244,7 @@ def test_a_text_that_many_rows_share_is_not_unfolded(folder, nested):
     assert path.stat().st_size < 300_000
     count, peak, said = peak_of(path)
     assert count == 4000 and len(said) == 4000
-    assert all("bytes; 1048576 are read" in text for text in said)
+    assert all("bytes; the limit is 1048576" in text for text in said)
     assert peak < 128 << 20
 
 
@@ -252,7 +252,7 @@ def test_lists_without_end_are_refused(folder, monkeypatch):
     monkeypatch.setattr(tables, "_MAX_REPEATED", 1000)
     numbers = pa.array([[0] * 5000], pa.list_(pa.int8()))
     (said,) = outcomes(write(folder / "list.parquet", uri=["a.mp4"], n=numbers))
-    assert "column n.list.element has 5000 values in it; 1000 are read" in said
+    assert "column n.list.element has 5000 values in it; the limit is 1000" in said
 
 
 def test_the_size_of_a_row_is_that_of_what_it_unfolds_to():
@@ -295,8 +295,8 @@ def test_columns_that_unfold_leave_the_videos_of_a_table(folder, monkeypatch):
     days = pa.array([0, 2**60], pa.timestamp("ms"))
     first, second = videos(write(folder / "days.parquet", video=data, day=days))
     assert first.extra == {"day": "1970-01-01 00:00:00"} and first.problem is None
-    assert second.problem is not None and "row 1 has a value that Python does not know" in second.problem[1]
+    assert second.problem is not None and "row 1 has a value that Python cannot represent" in second.problem[1]
     monkeypatch.setattr(tables, "_MAX_REPEATED", 1000)
     lists = pa.array([[0] * 5000, [1]], pa.list_(pa.int8()))
     said, *read = videos(write(folder / "list.parquet", video=data, n=lists))
-    assert "read without their other columns" in said.problem[1] and [video.extra for video in read] == [{}, {}]
+    assert "used without their other columns" in said.problem[1] and [video.extra for video in read] == [{}, {}]

@@ -188,6 +188,6 @@ def test_a_manifest_on_disk_names_files_and_what_the_config_names(hosts, tmp_pat
     found = list(list_videos(InputConfig(uris=[str(tmp_path / "list.csv")])))
     assert [video.problem is None for video in found] == [True, True] + [False] * 7
     assert found[2].problem[0] == ErrorCode.BAD_MANIFEST_ROW
-    assert f"does not name {mine}; if it is meant, add it to input.manifest_places" in found[2].problem[1]
+    assert f"does not name {mine}; if you trust it, add it to input.manifest_places" in found[2].problem[1]
     found = list(list_videos(InputConfig(uris=[str(tmp_path / "list.csv")], manifest_places=["http://"])))
     assert [video.problem is None for video in found] == [True] * 3 + [False] * 6

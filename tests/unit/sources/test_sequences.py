@@ -178,13 +178,13 @@ def test_a_manifest_gives_the_time_of_each_picture(tmp_path):
 @pytest.mark.parametrize(
     ("times", "message"),
     [
-        ("0, 40000, 40000", "has 40000 behind 40000"),
-        ("0 0.04 0.08", "holds '0.04'"),
-        ([0, 1.5, 2], "holds '1.5'"),
-        ([0, True, 2], "holds 'True'"),
-        ([0, None, 2], "holds 'None'"),
+        ("0, 40000, 40000", "has 40000 after 40000"),
+        ("0 0.04 0.08", "contains '0.04'"),
+        ([0, 1.5, 2], "contains '1.5'"),
+        ([0, True, 2], "contains 'True'"),
+        ([0, None, 2], "contains 'None'"),
         ({"1.png": 0}, "holds"),
-        ([0, 1e300, 2], "holds '1e+300'"),
+        ([0, 1e300, 2], "contains '1e+300'"),
         ([0, 1, 2], "has 3 times in pts_us for 4 pictures"),
     ],
 )

@@ -42,7 +42,7 @@ def test_a_header_of_gigabytes_is_not_read(tmp_path, kind):
     tracemalloc.stop()
     assert (good.member, good.problem) == ("a.mp4", None)
     assert bad.problem[0] == ErrorCode.BAD_SHARD
-    assert "a header of 5368709120 bytes" in bad.problem[1] and "behind member a.mp4" in bad.problem[1]
+    assert "a header of 5368709120 bytes" in bad.problem[1] and "after member a.mp4" in bad.problem[1]
     assert peak < 64 << 20
 
 
@@ -86,7 +86,7 @@ def test_names_that_are_too_long_are_counted_and_not_held(tmp_path):
         for each in (name, "b.mp4"):
             archive.addfile(tarfile.TarInfo(each))
     bad, good = videos(tmp_path / "s.tar")
-    assert "a member's name of 5004 characters" in bad.problem[1] and good.member == "b.mp4"
+    assert "a member's name has 5004 characters" in bad.problem[1] and good.member == "b.mp4"
 
 
 def test_what_macos_adds_to_a_tar_is_no_video(tmp_path):

@@ -30,7 +30,7 @@ def test_an_archived_object_is_a_row_that_says_so(s3):
     good, archived = (plan_video(video, DecodeConfig(), s3) for video in list_videos(config))
     assert good.failure is None
     assert archived.failure.code == ErrorCode.ARCHIVED
-    assert "lies in an archive (Glacier); restore it" in archived.failure.message
+    assert "is archived (Glacier); restore it" in archived.failure.message
 
 
 def test_no_credentials_mention_anonymous_access(monkeypatch, s3):
@@ -71,7 +71,7 @@ class Refusing(http.server.BaseHTTPRequestHandler):
     [
         ("RequestTimeTooSkewed", "fetch_failed", "this machine's clock differs too much from the storage's; set it"),
         ("ExpiredToken", "fetch_failed", "the credentials have expired; get new ones"),
-        ("400", "fetch_failed", "the credentials may have expired, or the region may be wrong"),
+        ("400", "fetch_failed", "check the region, and that the credentials have not expired"),
     ],
 )
 def test_a_wrong_clock_and_an_expired_token_are_no_wrong_credentials(code, row, said):

@@ -79,7 +79,7 @@ def test_links_that_differ_only_in_their_query_are_one_video_and_that_is_said(we
     (video,) = list_videos(InputConfig(uris=[str(manifest)], manifest_places=[web]))
     assert video.address == links[0]
     (said,) = caplog.messages
-    assert said.startswith(f"3 left out of the input, such as one to {web}/face.mp4: ") and "hunter2" not in said
+    assert said.startswith(f"3 links left out of the input, such as one to {web}/face.mp4: ") and "hunter2" not in said
 
 
 def test_the_same_link_again_is_no_news(web, caplog):

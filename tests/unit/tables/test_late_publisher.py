@@ -73,7 +73,7 @@ def files(partition):
 def test_it_is_stopped_before_it_writes_anything(partition, shard):
     late, manifest = hold(partition, "first"), shard("s1")
     taken_over(partition, late)
-    with pytest.raises(LeaseError, match="given up by run second"):
+    with pytest.raises(LeaseError, match="cancelled by run second"):
         publish_shard(late.partition, manifest, SETTINGS)
     assert files(partition) == []
 
@@ -130,7 +130,7 @@ def test_what_is_to_be_replaced_and_stands_elsewhere_is_not_published_twice(part
     lease = hold(partition, "run")
     older(partition, ["moved"])
     manifest = replacing(shard("s1"), "gone")
-    with pytest.raises(RunError, match="commit gone does not hold the videos any more"):
+    with pytest.raises(RunError, match="commit gone no longer has the videos"):
         publish_shard(lease.partition, manifest, SETTINGS)
     assert [commit.name for commit in read_commits(partition) if commit.videos] == ["moved"]
     done = recover(take_again(lease).partition, "next")

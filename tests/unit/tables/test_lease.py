@@ -187,7 +187,7 @@ def test_a_holder_that_lost_its_lease_finds_out_and_leaves_it_alone(partition, m
             if first.lost:
                 break
             time.sleep(0.1)
-        with pytest.raises(LeaseError, match="Nothing more is published"):
+        with pytest.raises(LeaseError, match="publishes nothing more"):
             first.check()
     assert not stored(partition, 2)["released"]
     second.partition.check()

@@ -143,7 +143,7 @@ def _count_by_au99(folder):
 def test_wrong_sql_is_one_line(out):
     with pytest.raises(UsageError, match=r"query: .*nothing.*tables: faces, .*features, summary$"):
         out.sql("SELECT nothing FROM faces")
-    with pytest.raises(UsageError, match="gives no rows"):
+    with pytest.raises(UsageError, match="returns no rows"):
         out.sql("-- nothing")
 
 
@@ -178,7 +178,7 @@ def test_a_published_file_that_cannot_be_read_is_one_line(tmp_path, damage):
 
 
 def test_no_output_there(tmp_path):
-    with pytest.raises(OutputError, match="is no featray output"):
+    with pytest.raises(OutputError, match="is not a featray output"):
         featray.open(str(tmp_path))
 
 

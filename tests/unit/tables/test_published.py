@@ -53,7 +53,7 @@ def test_commits_of_releases_that_are_not_asked_for_are_not_read(output, caplog)
     with pytest.raises(OutputError, match="damaged commit record"):
         connect(output, "new")
     assert read(output).keys() == {("d", "old"), ("e", "old")}
-    assert "release new is left out, it may be newer" in caplog.text
+    assert "release new is left out, although it may be newer" in caplog.text
 
 
 def test_rewrites_that_are_to_be_carried_out_count(output):

@@ -49,7 +49,7 @@ def test_keys_become_columns(shown, extra, expected):
 
 def test_many_keys_are_cut_and_said(shown, caplog):
     assert len(shown(json.dumps({f"k{i}": i for i in range(MOST_KEYS + 100)}))) == MOST_KEYS
-    assert f"brought {MOST_KEYS + 100} columns, of which the first {MOST_KEYS} are shown" in caplog.text
+    assert f"have {MOST_KEYS + 100} columns; only the first {MOST_KEYS} are shown" in caplog.text
 
 
 def test_what_is_no_json_brings_nothing(shown):

@@ -30,7 +30,7 @@ no_gpu = pytest.mark.skipif(nvdec_is_built_in() and has_nvdec(), reason="there i
 @no_gpu
 def test_without_a_gpu_one_line_says_so(face_clip):
     """From the check of a worker's start, and from a video: never that the video is none."""
-    line = r"^decode.hwaccel: cuda, but FFmpeg opens no CUDA device on .*set decode.hwaccel: none$"
+    line = r"^decode.hwaccel: cuda, but FFmpeg cannot open a CUDA device on .*set decode.hwaccel: none$"
     with pytest.raises(ModelError, match=line):
         check_nvdec()
     with face_clip.open("rb") as file, pytest.raises(ModelError, match=line):

@@ -74,7 +74,7 @@ def test_only_some_are_named():
 
 def test_pixels_are_limited():
     _, account = decoded({"a.png": ODD["plain.png"][0]}, max_pixels=96 * 64 - 1)
-    assert account.errors == [(ErrorCode.TOO_LARGE, "a.png: frames of 96x64 exceed decode.max_pixels 6143")]
+    assert account.errors == [(ErrorCode.TOO_LARGE, "a.png: frames of 96x64 px exceed decode.max_pixels (6143)")]
 
 
 def test_the_first_picture_says_how_the_sequence_looks():
