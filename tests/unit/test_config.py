@@ -111,7 +111,7 @@ def test_all_problems_are_shown_at_once():
         ("decode:\n  sample: all\n  'sample': all\n", "decode.sample: is given twice, at line 2 and at line 3"),
         ("decode: {sample: {fps: 1, fps: 2}}", "decode.sample.fps: is given twice, at line 1 and at line 1"),
         ("a: 1\nb: 1\na: 2\nb: 2\n", "b: is given twice, at line 2 and at line 4"),
-        ("dataset: 2026-13-45", "looks like a date or a number and is none; put it in quotes"),
+        ("dataset: 2026-13-45", "looks like a date or a number but is not one; put it in quotes"),
         ("dataset: !!bool hunter2", "looks like a date or a number and is none"),
         ("dataset: !!timestamp hunter2", "looks like a date or a number and is none"),
         ("dataset: !!float hunter2", "looks like a date or a number and is none"),
