@@ -86,7 +86,7 @@ def test_what_reads_the_feed_may_die(cluster, config, small_pages, monkeypatch, 
     finally:
         gc.enable()
     assert len(killed) == 1
-    assert "what reads the list of videos died with its process: going on behind it" in caplog.text
+    assert "the reader of the list of videos died with its process; restarting the stream" in caplog.text
 
 
 @pytest.mark.parametrize("videos", [pytest.param(1, marks=pytest.mark.long), 3 * _PAGE])
