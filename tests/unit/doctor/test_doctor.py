@@ -48,9 +48,9 @@ def test_the_verdict_comes_first(tmp_path):
     """With what has to be fixed; then all that was looked at."""
     well, ill = _doctor().output.splitlines(), _doctor(str(tmp_path / "nowhere")).output.splitlines()
     assert well[:3] == [
-        "ok: a run can work here",
+        "ok: this machine can run featray",
         "",
-        "What was looked at; what is marked - is only needed for extras:",
+        "All checks (-: needed only for extras):",
     ]
     assert ill[0] == "1 to fix before a run can work:" and ill[1].startswith("MISSING reach") and "->" in ill[2]
     assert ill[1] in ill[4:] and len(ill) > len(well)

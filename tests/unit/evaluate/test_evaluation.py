@@ -288,7 +288,7 @@ def test_the_command_compares_releases_and_outputs(made, release, change, tmp_pa
     table = CliRunner().invoke(main, [*arguments, "--against", made.output.root.path])
     assert table.exit_code == 0 and "B - A" in table.output and "paired over subjects" in table.output
     wrong = CliRunner().invoke(main, [*arguments, "--against", "nothing"])
-    assert wrong.exit_code == 2 and "no release of made" in wrong.output and made.other in wrong.output
+    assert wrong.exit_code == 2 and "neither a release of made" in wrong.output and made.other in wrong.output
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ FAULTS = {
     "a letter": ("video,frame,AU12\na,0,C\n", "row 1: AU12 is 'C', not a number"),
     "infinite": ("video,frame,AU12\na,0,inf\n", "row 1: AU12 is infinite"),
     "nine points": ("video,frame,valence\na,0,7\n", "row 1: valence is 7; its range is -1 to 1: rescale it"),
-    "an emotion": ("video,frame,emotion\na,0,bored\n", "emotion is 'bored'; there are: neutral, happy"),
+    "an emotion": ("video,frame,emotion\na,0,bored\n", "emotion is 'bored'; use neutral, happy"),
     "a numbered emotion": (
         "video,frame,emotion\na,0,3\n",
         "emotion is 3; give names for the numbers, such as --emotions",
