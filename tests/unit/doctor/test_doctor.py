@@ -68,7 +68,7 @@ def test_a_package_that_is_missing_or_of_another_version_is_named_with_its_mend(
     missing = software._package(Requirement("featray-needs-this>=2"), "missing", "pip install it")
     assert (missing.state, missing.found, missing.mend) == ("missing", "not installed", "pip install it")
     old = software._package(Requirement("click>=900"), "missing", "pip install it")
-    assert old.state == "missing" and ">=900 is needed" in old.found
+    assert old.state == "missing" and ">=900 is required" in old.found
 
 
 def test_an_engine_that_breaks_or_computes_wrongly_is_found():
@@ -78,7 +78,7 @@ def test_an_engine_that_breaks_or_computes_wrongly_is_found():
     broken = software._computes("engine", "mend it", breaks)
     assert (broken.state, broken.found, broken.mend) == ("missing", "Illegal instruction", "mend it")
     wrong = software._computes("engine", "mend it", lambda: (False, "9.9"))
-    assert (wrong.state, wrong.found, wrong.mend) == ("missing", "computes wrongly", "mend it")
+    assert (wrong.state, wrong.found, wrong.mend) == ("missing", "wrong results", "mend it")
 
 
 def test_a_check_that_ends_badly_is_a_finding(monkeypatch):

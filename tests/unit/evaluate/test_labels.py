@@ -106,7 +106,7 @@ FAULTS = {
     "no videos": ("clip,frame,AU12\na,0,1\n", "no column names videos; add one of video, .* It has: clip, frame, AU12"),
     "no moment": ("video,AU12\na,1\n", "no column gives a time"),
     "no labels": ("video,frame,smile\na,0,1\n", "no column of labels; add some of AU01"),
-    "misspelled": ("video,frame,AU12,valance\na,0,1,0\n", "'valance': is valence meant"),
+    "misspelled": ("video,frame,AU12,valance\na,0,1,0\n", "'valance': did you mean valence"),
     "a column twice": ("video,frame,AU12,AU12\na,0,1,0\n", "has the column AU12 twice"),
     "a label twice": ("video,frame,AU1,AU01\na,0,1,0\n", "AU1 and AU01 are the same label"),
     "degrees in radians": (
@@ -155,7 +155,7 @@ def test_a_fault_is_one_line(read, fault):
 
 def test_what_is_odd_is_said(read):
     rows = "".join(f"a,{n},0.{n % 9},0.2\n" for n in range(60))
-    assert "radians?" in read("video,frame,gaze_yaw_deg,gaze_pitch_deg\n" + rows).warnings[0]
+    assert "if they are radians" in read("video,frame,gaze_yaw_deg,gaze_pitch_deg\n" + rows).warnings[0]
     labels = read("video,frame,AU12,AU18\na,0,1,1\n")
     assert labels.warnings == ["AU18: featray does not estimate this unit; left out"]
     assert list(labels.targets) == ["AU12"] and not labels.labels
