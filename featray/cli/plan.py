@@ -98,8 +98,8 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
     )
     if found["decoded_without_gpu"]:
         yield (
-            "gpu      this machine has no GPU for detect.device or decode.hwaccel: their work was timed on its CPU, and "
-            "a GPU takes less"
+            "gpu      this machine has no GPU for detect.device or decode.hwaccel: their work was timed on its CPU, "
+            "and a GPU takes less"
         )
     if found["stand_in"]:
         yield (
