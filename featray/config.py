@@ -117,7 +117,7 @@ class FramesPerSecond(Section):
 
 
 class DecodeConfig(Section):
-    """How videos become frames."""
+    """Decoding of videos into frames."""
 
     backend: Literal["pyav", "decord"] = "pyav"
     """decord is an optional extra. It decodes every unit from the start of the video, and refuses formats that it is
@@ -174,7 +174,7 @@ WHERE_THEY_ACT: Final = ("tone_map", "square_pixels")
 
 
 class DetectConfig(Section):
-    """How faces are found.
+    """Face detection.
 
     Settings that a detector ignores are not part of its release. Each detector uses:
 

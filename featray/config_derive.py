@@ -105,7 +105,7 @@ class MovementConfig(Section):
 
 
 class NeutralConfig(Section):
-    """Which recordings are neutral, and of whom: columns of the videos' manifest, or path fields."""
+    """Neutral recordings and their persons, given by columns of the videos' manifest or by path fields."""
 
     marked_by: Annotated[str, Field(min_length=1, max_length=200)]
     """Column that marks neutral recordings. Without `value`, its text says which part of the video is neutral: `yes`,
@@ -119,7 +119,7 @@ class NeutralConfig(Section):
 
 
 class DeriveConfig(Section):
-    """How `tracks` and `events` are computed from published rows."""
+    """Derivation of `tracks` and `events` from published rows."""
 
     enabled: bool = True
     """Whether `featray run` computes them when it publishes; `featray derive` computes them for existing outputs."""

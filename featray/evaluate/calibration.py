@@ -19,7 +19,7 @@ BINS: Final = 10
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often predictions of a given probability are true.
+    """The share of true predictions for each predicted probability.
 
     Attributes:
         what: an action unit, or `emotion`: then the share of the predicted emotion, and whether it equals the label.

@@ -28,7 +28,7 @@ FORMAT: Final = 1
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How labels and a release are compared.
+    """Settings of an evaluation.
 
     Attributes:
         subject: label column whose values are resampled; None: the column `subject` if there is one, else videos or

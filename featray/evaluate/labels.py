@@ -26,7 +26,7 @@ _NULLS: Final = ["", "nan", "NaN", "NAN", "NA", "N/A", "null", "NULL", "None"]
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """How to interpret labels.
+    """Settings for interpreting labels.
 
     Attributes:
         au_threshold: intensity from which a unit counts as present; None if labels are 0 and 1.

@@ -47,7 +47,7 @@ PLANNING: Final = "PlanVideos"
 
 @dataclass(frozen=True)
 class Lead:
-    """How far planning is ahead of the work.
+    """The lead of planning over the work.
 
     Attributes:
         videos_planned: number of videos submitted to planning so far.
