@@ -214,7 +214,7 @@ class DetectConfig(Section):
     device: Literal["cpu", "gpu"] = "cpu"
     """`gpu` runs the detector and cuts chips on a GPU, of which each decode worker takes a share
     (`cluster.decode_gpus`); only for `retinaface-mnv1` and `retinaface-r34`. Its boxes differ by rounding, so it makes
-    another release. Default `cpu`: the CPU cores are mostly needed for decoding anyway, and `gpu` has not been run on a
+    another release. Default `cpu`: CPU cores for decoding are usually present anyway, and `gpu` has not been run on a
     GPU yet. There is no `auto`, since the release would then depend on the machine that starts the run."""
 
     @model_validator(mode="after")
