@@ -1,6 +1,6 @@
-"""Write the pages of docs/reference that follow from the code: configuration, command line, tables, errors, metrics.
+"""Write the generated pages of docs/reference: configuration, command line, tables, errors, metrics.
 
-`make docs` runs this before it builds the site; a test holds the committed pages to it.
+`make docs` runs this before it builds the site; a test checks that the committed pages are up to date.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def pages() -> dict[str, str]:
 
 
 def configuration() -> str:
-    """Return the page with every key of a config: type, default, meaning."""
+    """Return the page with every config key: type, default, meaning."""
     parts = [
         "# Configuration",
         _WRITTEN,
-        "A config is a YAML file. `dataset`, `input.uris` and `output.uri` have no default; all else has. Unknown and "
+        "A config is a YAML file. All keys except `dataset`, `input.uris` and `output.uri` have a default. Unknown and "
         "repeated keys are refused. `--set section.key=value` overrides a key on the command line. "
         "[configs/s3.yaml](https://github.com/featray/featray/blob/main/configs/s3.yaml) is a commented file with all "
         "keys.",
@@ -89,7 +89,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _described(model: type[BaseModel]) -> dict[str, str]:
-    """Return the text below each attribute of a class, those of its parents included, in one line each."""
+    """Return the docstring of each attribute of a class and its parents, in one line each."""
     found: dict[str, str] = {}
     for cls in reversed(model.__mro__):
         if not issubclass(cls, BaseModel) or cls is BaseModel:
@@ -164,7 +164,7 @@ def _command(path: list[str], command: click.Command) -> list[str]:
 
 
 def _help(text: str) -> Iterator[str]:
-    """Yield paragraphs; those that click leaves as they are (a line of \\b before them) become code."""
+    """Yield paragraphs; those that click does not rewrap (preceded by a line with \\b) become code."""
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         if paragraph.startswith("\b\n"):
             yield f"```text\n{textwrap.dedent(paragraph[2:])}\n```"
@@ -179,7 +179,7 @@ def errors() -> str:
         for code in ErrorCode
     ]
     head = (
-        "A video or unit that fails is a row of the table `errors`, with a code of this list:\n"
+        "Each failed video or unit is a row of the table `errors`, with one of these codes:\n"
         '`featray query OUT "SELECT error_code, count(*) FROM errors GROUP BY ALL"`. The list is closed. A unit whose '
         "code is marked *retried* is tried `run.max_attempts` times within a run, and again with `--retry-failed`."
     )
@@ -195,8 +195,8 @@ def exported_metrics() -> str:
         for metric in found
     ]
     head = (
-        "Ray exports these from every node, for Prometheus, every ten seconds; the local executor exports none. Of a "
-        "histogram the row names the buckets; `_sum` and `_count` stand beside them. "
+        "Ray exports these from every node, for Prometheus, every ten seconds; the local executor exports none. For a "
+        "histogram the row names the buckets; there are also `_sum` and `_count`. "
         "[infra/grafana](https://github.com/featray/featray/tree/main/infra/grafana) has a dashboard that draws them."
     )
     return "\n\n".join(["# Metrics", _WRITTEN, head, _table("metric | kind | unit | tags | meaning", rows)]) + "\n"

@@ -1,7 +1,7 @@
 """featray: facial behaviour at dataset scale, from videos in object storage to partitioned Parquet tables.
 
 Importing the package loads neither Ray, torch, DuckDB nor pyarrow. `featray.cli` is the command line,
-`featray.run.runner.run` the main job, `featray.open` reads what it wrote and `featray.to_fex` is the way to py-feat.
+`featray.run.runner.run` the main job, `featray.open` reads its output and `featray.to_fex` converts it for py-feat.
 """
 
 from typing import TYPE_CHECKING, Any

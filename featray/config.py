@@ -1,10 +1,10 @@
-"""Ground. The configuration of a run: what may be set, its default, and why that default.
+"""Ground. The configuration of a run: every key, its default and the reason for the default.
 
 One frozen pydantic tree, parsed once from YAML plus `--set` overrides. Unknown keys and
-wrong types are refused with the key's path and what is allowed there. A stage is handed
-its own section only. Nothing else in the package reads settings from the environment.
+wrong types are refused with the key's path and its allowed values. Each stage receives
+only its own section. No other module reads settings from the environment.
 
-Which settings change results, and so make a new release, is said in `identity.py`.
+`identity.py` lists the settings that change results, and therefore the release.
 """
 
 from __future__ import annotations
@@ -30,28 +30,29 @@ class InputConfig(Section):
     """Where the videos are."""
 
     uris: list[str]
-    """Files, globs (`*`, `**`, `?`, `[..]`) or prefixes ending in `/`; any fsspec protocol; local paths too."""
+    """Files, globs (`*`, `**`, `?`, `[..]`) or prefixes ending in `/`; local paths or any fsspec protocol."""
     kind: Literal["auto", "videos", "sequences"] = "auto"
-    """`sequences` takes pictures: the pictures that lie in one folder, or in one tar, are one video, and its frames are
-    they in natural order (`2.png` before `10.png`). `videos` takes videos alone. `auto` takes pictures where there is
-    no video: from a URI below which none lies, and from a tar that holds none. Elsewhere they are passed over."""
+    """`sequences` reads pictures: all pictures in one folder or tar form one video, in natural order (`2.png` before
+    `10.png`). `videos` reads only videos. `auto` reads pictures where there are no videos, that is, below a URI or in a
+    tar without any; elsewhere it skips pictures."""
     sequence_fps: Annotated[float, Field(gt=0, le=1000)] | None = None
-    """Pictures a second, which gives them their times. None: they have none, and then they have to be unrelated."""
+    """Pictures per second, from which frame times are computed. None: pictures have no times, which requires
+    `related: false`."""
     related: bool = True
-    """Whether the pictures of a sequence follow each other in time. If not, each is a shot of its own: no track goes
-    from one to another, and detect.every has to be 1."""
+    """True if the pictures of a sequence follow each other in time. If false, each picture is its own shot: tracks
+    never span two pictures, and detect.every must be 1."""
     path_fields: str | None = None
-    """Names for the last parts of the path, such as `{site}/{date}/{name}`; each but `{name}` becomes a partition.
-    A path that does not fit has null in all of them."""
+    """Names for the last parts of the path, such as `{site}/{date}/{name}`; each except `{name}` becomes a partition.
+    If a path does not match, all its fields are null."""
     column: str | None = None
-    """Of Parquet tables and manifests: the column with the videos' URIs or bytes; None looks for the usual names."""
+    """Column of a Parquet table or manifest that holds the videos' URIs or bytes. None: look for the usual names."""
     storage_options: dict[str, Any] = {}
-    """Passed to fsspec for the hosts and buckets of `uris` and `manifest_places`, and for no other that a manifest
-    names; a secret here is redacted wherever the config is printed or stored."""
+    """Passed to fsspec for the hosts and buckets in `uris` and `manifest_places`, and never for other places that a
+    manifest names. Secrets are redacted wherever the config is printed or stored."""
     manifest_places: list[str] = []
-    """What a manifest may name besides files beside it, places of its own scheme, and those of the schemes in `uris`:
-    `s3://bucket`, `https://host`, `https://` for any host (which gets no storage options), `file:///` for all files
-    of this machine, which else only a manifest that is a file of it may name."""
+    """Further places that a manifest may name. Files in its own folder, its own scheme and the schemes in `uris` are
+    always allowed. Write `s3://bucket`, `https://host`, `https://` for any host (without storage options), or
+    `file:///` for all local files, which otherwise only a local manifest may name."""
 
     @field_validator("uris")
     @classmethod
@@ -87,11 +88,11 @@ class OutputConfig(Section):
     """Where the tables go."""
 
     uri: Annotated[str, Field(min_length=1)]
-    """A folder or a URI; empty, or an output of featray. Several datasets and releases share it."""
+    """Folder or URI; it must be empty or hold a featray output. Several datasets and releases can share it."""
     storage_options: dict[str, Any] = {}
     """Passed to fsspec for `output.uri`; secrets are redacted wherever the config is printed or stored."""
     tables: list[Table] = ["faces", "blendshapes", "mesh"]
-    """Which feature tables to write; frames, videos, errors and runs are always written."""
+    """Feature tables to write; frames, videos, errors and runs are always written."""
 
     @field_validator("tables")
     @classmethod
@@ -102,44 +103,46 @@ class OutputConfig(Section):
 
 
 class EveryNth(Section):
-    """Sample every n-th frame of the presentation order, counted over the whole video."""
+    """Sample every n-th frame in presentation order, counted over the whole video."""
 
     every: Annotated[int, Field(ge=1)]
-    """Take one frame of so many, the first included."""
+    """Take every n-th frame, starting with the first."""
 
 
 class FramesPerSecond(Section):
     """Sample by true time: the first frame at or after each tick of 1/fps seconds."""
 
     fps: Annotated[float, Field(gt=0, le=1000)]
-    """Frames a second at most; a video with fewer is taken whole."""
+    """Maximum frames per second; a video with a lower rate is taken whole."""
 
 
 class DecodeConfig(Section):
-    """How videos become frames."""
+    """Decoding of videos into frames."""
 
     backend: Literal["pyav", "decord"] = "pyav"
-    """decord is an extra, decodes every unit from the start, and refuses what it is known to decode wrongly."""
+    """decord is an optional extra. It decodes every unit from the start of the video, and refuses formats that it is
+    known to decode wrongly."""
     sample: Literal["all"] | EveryNth | FramesPerSecond = "all"
-    """Which frames are worked on. `{fps: 5}` costs a sixth of a 30 fps video and is often enough."""
+    """Frames to process. `{fps: 5}` costs a sixth of a 30 fps video and is often enough."""
     unit_frames: Annotated[int, Field(ge=16, le=100_000)] = 512
-    """Sampled frames a unit at most: some 20 s of video, small enough to retry, large enough to amortise a seek."""
+    """Maximum sampled frames per unit: about 20 s of video, small enough to retry, large enough to amortise a seek."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 300
-    """A unit decodes in some 10 s; 30 times that is a hang. Waiting for later stages does not count."""
+    """Time limit for one unit. A unit decodes in about 10 s; 30 times that is a hang. Waiting for later stages does not
+    count."""
     memory_limit_gib: Annotated[float, Field(ge=0.5)] = 4
-    """Of the process that decodes: 8K frames and the detector fit in a quarter of it."""
+    """Memory limit of the decoding process; 8K frames and the detector fit in a quarter of it."""
     max_pixels: Annotated[int, Field(ge=1)] = 33_177_600
     """Frame area limit, checked before decoding: 8K UHD (7680 x 4320)."""
     tone_map: Literal["auto", "off"] = "auto"
-    """HDR video (transfer HLG or PQ) is mapped to BT.709 SDR, which detectors and the network have seen; off takes it
-    as it is coded, dull and grey. decord cannot, and refuses such video."""
+    """`auto` maps HDR video (transfer HLG or PQ) to BT.709 SDR, on which detectors and the network were trained. `off`
+    keeps the coded values, which look dull and grey. decord cannot map HDR video and refuses it."""
     hwaccel: Literal["none", "cuda"] = "none"
-    """cuda has NVIDIA's video decoder reconstruct pictures, where PyAV is built with it and the GPU has one for the
-    codec, and each decode worker takes a share of a GPU. Off, since H.264 of 1080p decodes on a CPU core at 50 to 180
-    frames/s, every frame is copied back over the bus, and it has not been run on a GPU yet."""
+    """`cuda` decodes with NVIDIA's video decoder if PyAV is built with it and the GPU supports the codec; each decode
+    worker then takes a share of a GPU. Default `none`: a CPU core decodes 1080p H.264 at 50 to 180 frames/s, every
+    frame decoded by the GPU is copied back over the bus, and `cuda` has not been run on a GPU yet."""
     square_pixels: Literal["auto", "off"] = "auto"
-    """Video whose pixels are not square (DV, DVD, broadcasts, anamorphic lenses) is stretched to square ones; boxes and
-    meshes are in pixels of that frame. off takes them as they are stored: faces come out narrow or wide."""
+    """`auto` stretches video with non-square pixels (DV, DVD, broadcasts, anamorphic lenses) to square pixels; boxes
+    and meshes are in pixels of the stretched frame. `off` keeps pixels as stored: faces look narrow or wide."""
 
     @model_validator(mode="after")
     def _gpu_decodes_with_pyav(self) -> DecodeConfig:
@@ -154,51 +157,52 @@ class DecodeConfig(Section):
         return "off" if value is False else value
 
     def result_settings(self) -> dict[str, Any]:
-        """Return what changes the frames, as plain data.
+        """Return the settings that change the frames, as plain data.
 
-        `tone_map` and `square_pixels` are part of it only if they are off. With `auto` they act on videos that show
-        themselves to be HDR, or of other than square pixels, when they are opened; all others are what they were before
-        there were these settings, and keep the release they had.
+        `tone_map` and `square_pixels` are included only if they are off. With `auto` they affect only HDR videos and
+        videos with non-square pixels, which are recognised when they are opened; the results of all other videos are
+        the same as before these settings existed, and so is their release.
         """
         settings = self.model_dump(mode="json", include={"backend", "sample", "max_pixels"})
-        if self.hwaccel != "none":  # decoders differ in what they make of damage; else pictures should be equal
+        if self.hwaccel != "none":  # decoders treat damaged data differently; otherwise pictures should be equal
             settings["hwaccel"] = self.hwaccel
         return settings | {name: "off" for name in WHERE_THEY_ACT if getattr(self, name) == "off"}
 
 
 WHERE_THEY_ACT: Final = ("tone_map", "square_pixels")
-"""Settings of decoding that act on some videos only; a run that did not know them took frames as they are stored."""
+"""Decoding settings that affect only some videos. Runs from before these settings took frames as stored."""
 
 
 class DetectConfig(Section):
-    """How faces are found.
+    """Face detection.
 
-    What each detector makes of the settings; one that a detector ignores is no part of its release:
+    Settings that a detector ignores are not part of its release. Each detector uses:
 
     * `retinaface-mnv1`: all of them, on the frame shrunk to 640 px.
     * `retinaface-r34`: all of them, on the whole frame, as py-feat runs it.
-    * `retina-face`: ignores `nms_iou`, its package has its own 0.4. `min_score` is the package's `threshold`
-      (0.9 there). Frames are shrunk by its rule, to a short side of 1024 and a long side of 1980 px at most, and never
-      enlarged (`allow_upscaling=False`); `input_px` shrinks them before that.
-    * `boxes`: ignores `input_px` and `nms_iou`; the boxes of a file are what they are.
+    * `retina-face`: all except `nms_iou`; the package has its own value, 0.4. `min_score` is passed as the package's
+      `threshold` (its own default is 0.9). The package shrinks frames to a short side of at most 1024 px and a long
+      side of at most 1980 px, and never enlarges them (`allow_upscaling=False`); `input_px` shrinks them before that.
+    * `boxes`: all except `input_px` and `nms_iou`; boxes are taken from the file unchanged.
     """
 
     detector: Literal["retinaface-mnv1", "retinaface-r34", "retina-face", "boxes"] = "retinaface-mnv1"
-    """The first ships with featray, is right on its test clips, and is twenty times faster than the next."""
+    """The default ships with featray, is correct on its test clips, and is twenty times faster than the next."""
     boxes: str | None = None
-    """For `boxes`: a Parquet or CSV file, local or any fsspec URI; see boxes.py. `input.storage_options` are used if
-    they are for its host or bucket, as for the rows of a manifest."""
+    """For `boxes`: a Parquet or CSV file, a local path or any fsspec URI; see boxes.py. `input.storage_options` are
+    used only if they are meant for its host or bucket, as for the rows of a manifest."""
     weights: str | None = None
-    """For `retinaface-r34` and `retina-face`: a local file, instead of what `featray models pull` fetched."""
+    """For `retinaface-r34` and `retina-face`: a local file to use instead of the one that `featray models pull`
+    fetched."""
     revision: str | None = None
-    """Of weights on the hub: what they were pulled with as `--revision`; None for main."""
+    """Hub revision of the weights, as passed to `featray models pull --revision`. None: main."""
     input_px: Annotated[int, Field(ge=64, le=8192)] | None = None
-    """Long side of the detector's input; frames are shrunk to it, never enlarged. None: the detector's own."""
+    """Long side of the detector's input; frames are shrunk to it, never enlarged. None: the detector's own value."""
     every: Annotated[int, Field(ge=1, le=30)] = 1
-    """Detect on every n-th sampled frame, and between them where faces come, go, move fast or the shot changes;
-    elsewhere boxes are interpolated. 1 by default: every box is measured. 5 takes a fifth to a quarter of the
-    detections where heads move calmly, and gives boxes within a mean IoU of 0.95 of that. 30 at most: frames are
-    held until their boxes are known, and a second is long for a face."""
+    """Detect on every n-th sampled frame, and on frames between them where faces appear, disappear or move fast or the
+    shot changes; the other boxes are interpolated. Default 1: every box is measured. With calm heads, 5 needs a fifth
+    to a quarter of the detections, and its boxes have a mean IoU of 0.95 with those of 1. Maximum 30: frames are held
+    until their boxes are known, and faces change a lot within a second."""
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The threshold that py-feat uses."""
     nms_iou: Annotated[float, Field(gt=0, le=1)] = 0.4
@@ -206,38 +210,38 @@ class DetectConfig(Section):
     min_size_px: Annotated[int, Field(ge=1)] = 20
     """Shorter box side in the original frame; below 20 px a 256 px chip is mostly interpolation."""
     max_faces: Annotated[int, Field(ge=1, le=1000)] = 32
-    """Faces kept a frame, best scores first."""
+    """Faces kept per frame, best scores first."""
     device: Literal["cpu", "gpu"] = "cpu"
-    """`gpu` runs the detector and cuts chips on the share of a GPU that each decode worker then takes
-    (`cluster.decode_gpus`): for `retinaface-mnv1` and `retinaface-r34`. Its boxes differ by rounding, so it is another
-    release. `cpu`, since CPU cores that decode are mostly there anyway, and it has not been run on a GPU yet. There is
-    no `auto`: a release would hang on where a run happens to start."""
+    """`gpu` runs the detector and cuts chips on a GPU, of which each decode worker takes a share
+    (`cluster.decode_gpus`); only for `retinaface-mnv1` and `retinaface-r34`. Its boxes differ by rounding, so it makes
+    another release. Default `cpu`: CPU cores for decoding are usually present anyway, and `gpu` has not been run on a
+    GPU yet. There is no `auto`, since the release would then depend on the machine that starts the run."""
 
     @model_validator(mode="after")
     def _settings_fit_the_detector(self) -> DetectConfig:
         if self.detector == "boxes" and self.every > 1:
-            raise ValueError("every must be 1 with detector boxes: looking them up saves nothing by looking up fewer")
+            raise ValueError("every must be 1 with detector boxes: looking up fewer boxes saves nothing")
         if self.detector == "boxes" and not self.boxes:
             raise ValueError("detector boxes needs boxes: <a Parquet or CSV file>")
         if self.detector != "boxes" and self.boxes is not None:
-            raise ValueError(f"boxes is set, but the detector is {self.detector}; set detector: boxes")
+            raise ValueError(f"boxes is set, but the detector is {self.detector}; set detector: boxes, or remove boxes")
         if self.weights is not None and self.detector not in ("retinaface-r34", "retina-face"):
             raise ValueError(
-                f"weights is set, but {self.detector} takes none; it is for retinaface-r34 and retina-face"
+                f"weights is set, but {self.detector} takes none; remove it (it is for retinaface-r34 and retina-face)"
             )
         if self.device == "gpu" and self.detector not in ("retinaface-mnv1", "retinaface-r34"):
-            raise ValueError(f"device must be cpu with detector {self.detector}: gpu runs the two RetinaFaces alone")
+            raise ValueError(f"device must be cpu with detector {self.detector}: only the two RetinaFaces run on a GPU")
         return self
 
     @property
     def long_side_px(self) -> int | None:
-        """Return what frames are shrunk to before they are detected on; None: nothing."""
+        """Return the long side, in pixels, to which frames are shrunk before detection; None if they are not shrunk."""
         return self.input_px or (640 if self.detector == "retinaface-mnv1" else None)
 
     def result_settings(self) -> dict[str, Any]:
-        """Return the settings that change the detector's results, as plain data, without files: those have a sha256."""
+        """Return the settings that change the detector's results, as plain data; files are identified by sha256."""
         ignored = {"retina-face": {"nms_iou"}, "boxes": {"input_px", "nms_iou"}}.get(self.detector, set())
-        if self.device == "cpu":  # releases from before there was a choice keep their names
+        if self.device == "cpu":  # keeps the names of releases from before this key existed
             ignored = ignored | {"device"}
         settings = self.model_dump(mode="json", exclude={"boxes", "weights", "revision"})
         return {key: value for key, value in {**settings, "input_px": self.long_side_px}.items() if key not in ignored}
@@ -248,96 +252,99 @@ ConventionsName = Literal["py-feat-2.1.2", "py-feat-2.0"]
 
 
 class NegatedConventions(Section):
-    """Conventions with the signs of some columns turned, where `featray models check` found them opposed."""
+    """Conventions with some signs flipped, for columns that `featray models check` found to be inverted."""
 
     of: ConventionsName
-    """The conventions to begin with."""
+    """The conventions to start from."""
     negate: Annotated[list[SignedColumn], Field(min_length=1)]
-    """The columns whose sign is turned."""
+    """The columns whose sign is flipped."""
 
 
 class ModelConfig(Section):
-    """Which weights, and how they are run."""
+    """The network's weights, and how they are run."""
 
     checkpoint: str = "synthetic"
-    """`synthetic` (of another published form: `synthetic:v28`, ...); `v2.8`, `v2.7` or `v2.5`, the published ones;
-    `hf://owner/repo/file.safetensors`; or a local path. What comes from the hub is kept in `$FEATRAY_CACHE` or
-    `~/.cache/featray`."""
+    """`synthetic` (`synthetic:v28` and so on for the architecture of another published checkpoint); one of the
+    published checkpoints `v2.8`, `v2.7` and `v2.5`; `hf://owner/repo/file.safetensors`; or a local path. Files from the
+    hub are cached in `$FEATRAY_CACHE` or `~/.cache/featray`."""
     revision: str | None = None
-    """Of a checkpoint on the hub: a commit, tag or branch. None: main."""
+    """Commit, tag or branch of a checkpoint on the hub. None: main."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    """What the checkpoint's bytes have to be; a run with others ends before it starts."""
+    """Required sha256 of the checkpoint file; if it differs, the run does not start."""
     conventions: Literal["auto"] | ConventionsName | NegatedConventions = "auto"
-    """Signs of head pose and gaze. `auto` are those of the checkpoint's record, for an unknown file the newest.
-    `{of: py-feat-2.1.2, negate: [gaze_yaw]}` turns some; other signs than the newest make another release."""
+    """Signs of head pose and gaze. `auto` takes those recorded for the checkpoint, and the newest for an unknown file.
+    `{of: py-feat-2.1.2, negate: [gaze_yaw]}` flips some. Signs other than the newest make another release."""
     recipe: Literal["pyfeat", "card-center-crop"] = "pyfeat"
-    """How a chip becomes the network's input: as py-feat does it, or cropped at the centre as the model card says."""
+    """How a chip becomes the network's input: as in py-feat, or centre-cropped as the model card says."""
     engine: Literal["auto", "torch", "openvino"] = "auto"
     """`auto` is torch on a GPU and OpenVINO on a CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` is bf16 on a GPU and fp32 on a CPU; bf16 is faster on a CPU with AMX. It is part of the release."""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 256
-    """Faces a batch on a GPU at most, of the 256 that a chunk has; engines on a CPU run their own small batches."""
+    """Maximum faces per batch on a GPU, out of the 256 in a chunk; CPU engines use small batches of their own."""
     accept_license: Literal["research-noncommercial"] | None = None
-    """The licence of the published weights, which you accept by naming it; without it they are not fetched."""
+    """Name the licence of the published weights to accept it; without it they are not fetched."""
 
 
 class ClusterConfig(Section):
-    """Workers. `auto` is chosen from the cluster's CPUs and GPUs when the run starts."""
+    """Workers. `auto` values are chosen from the cluster's CPUs and GPUs when the run starts."""
 
     executor: ExecutorSetting = "auto"
-    """`local` works in one process of this machine, `ray` on a Ray cluster or on Ray started here. `auto` is ray on a
-    cluster, in a Ray job, with several GPUs, or for more than 1000 videos. Tables are equal. On one machine Ray's start
-    (20 s of a clip's 29) is never earned back: over minutes of video on two cores local does 15 frames/s in 1.2 GB,
-    ray 11 in 2.8 GB. Runs of thousands of videos take ray all the same: what kills the network's process, native code
-    or lack of memory, then costs a worker and not the run."""
+    """`local` runs in one process on this machine, `ray` on a Ray cluster or on Ray started on this machine. `auto` is
+    ray on a cluster, in a Ray job, with several GPUs, or for more than 1000 videos. The tables are equal. On one
+    machine Ray never makes up for its start-up time (20 s of a clip's 29): over minutes of video on two cores, local
+    does 15 frames/s in 1.2 GB and ray 11 in 2.8 GB. Runs of thousands of videos still use ray: if native code or lack
+    of memory kills the network's process, the run loses one worker and continues."""
     cpus: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
-    """Of the cluster when it is fully grown. `auto` is what is there when the run starts, which on a cluster that adds
-    nodes as they are asked for is too little: the workers are what asks for them."""
+    """CPUs of the fully grown cluster. `auto` counts the CPUs present when the run starts. That is too few on a cluster
+    that adds nodes on demand: it adds them only once workers ask for them."""
     gpus: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
-    """As `cpus`; also decides what `engine` and `precision` mean by `auto`, so that no release hangs on a late node."""
+    """As `cpus`. Also resolves `auto` of `engine` and `precision`, so that the release does not depend on which nodes
+    have joined."""
     decode_workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Workers that decode and detect. `auto`: all CPUs that inference leaves."""
     infer_workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """Workers that run the network. `auto`: one a GPU; without GPUs a share of the CPUs."""
+    """Workers that run the network. `auto`: one per GPU; without GPUs a share of the CPUs."""
     gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
-    """GPUs that an inference worker asks Ray for. `auto`: one where the cluster has GPUs, else none."""
+    """GPUs that an inference worker requests from Ray. `auto`: one if the cluster has GPUs, else none."""
     decode_gpus: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """Share of a GPU that a decode worker asks Ray for, with `detect.device: gpu` or `decode.hwaccel: cuda`. Ten of
-    them and one inference worker, which then takes a half, share a GPU: each holds some 0.5 GB of its memory for CUDA
-    and up to 0.5 GB for a batch (estimated), so all fit on a card of 16 GB."""
+    """Share of a GPU that a decode worker requests from Ray, with `detect.device: gpu` or `decode.hwaccel: cuda`. Ten
+    decode workers share a GPU with one inference worker, which then takes half of it. Each holds about 0.5 GB of GPU
+    memory for CUDA and up to 0.5 GB for a batch (estimated), so all fit on a 16 GB card."""
     decode_cpus: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
-    """Logical CPUs that a decode worker asks Ray for. `auto`: one, or less where that lets all workers fit."""
+    """Logical CPUs that a decode worker requests from Ray. `auto`: one, or less if needed to fit all workers."""
     infer_cpus: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
-    """As `decode_cpus`, of an inference worker."""
+    """As `decode_cpus`, for an inference worker."""
     memory_gib: Annotated[float, Field(gt=0)] | None = None
-    """That each decode and inference worker asks Ray for. None: workers are placed by CPUs and GPUs alone."""
+    """Memory that each decode and inference worker requests from Ray. None: workers are placed by CPUs and GPUs
+    only."""
     lost_node_patience_s: Annotated[float, Field(gt=0)] = 600
-    """A run whose lost workers find no place, and in which nothing has landed for so long, goes on with fewer. A cloud
-    replaces a node within some five minutes; sooner would be to give up nodes that are on their way."""
+    """If lost workers cannot be placed and nothing has landed for this long, the run continues with fewer workers. A
+    cloud replaces a node within about five minutes; a shorter time would give up on nodes that are still starting."""
     max_failed_fraction: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Of the videos that are known by then, at least 20 done: if more fail, the run stops, since something is wrong
-    with all of them. Videos that are damaged themselves count only while no video succeeds; 1 lets all fail."""
+    """Stop the run if a larger share of the videos known so far has failed, once at least 20 are done: the cause is
+    then likely common to all. Damaged videos count only while no video has succeeded. 1 never stops a run."""
 
     @property
     def grows(self) -> bool:
-        """Return whether nodes come when workers wait for them: what does not fit yet is then only a warning."""
+        """Return whether the cluster adds nodes on demand; workers that do not fit yet are then only a warning."""
         return self.cpus != "auto" or self.gpus != "auto"
 
 
 class RunConfig(Section):
-    """Attempts, and what else counts as work."""
+    """Attempts, retries and deleted videos."""
 
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    """How often a unit is tried whose failure may come from the moment: a crash, a timeout, a failed request."""
+    """Attempts per unit if its failure may be temporary: a crash, a timeout, a failed request."""
     retry_failed: bool = False
-    """Whether videos are tried again that an earlier run left failed or only partly read."""
+    """Retry videos that an earlier run left failed or only partly read."""
     drop_deleted: bool = False
-    """Off, since a source may be gone because it was archived: deleted videos are reported, their rows stay."""
+    """Remove the rows of videos whose source was deleted. Off by default, since the source may have been archived:
+    deleted videos are reported and their rows stay."""
 
 
 class Config(Section):
-    """The whole configuration. Every key has a default but `dataset`, `input.uris` and `output.uri`."""
+    """The whole configuration. Every key except `dataset`, `input.uris` and `output.uri` has a default."""
 
     dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     """Name of the partition; letters, digits, `.`, `_` and `-`."""
@@ -370,8 +377,8 @@ class Config(Section):
     def _faces_can_be_aligned(self) -> Config:
         if self.identify.enabled and self.detect.detector == "boxes":
             raise ValueError(
-                "identify.enabled needs a detector that finds landmarks: embeddings are of aligned faces, and "
-                "detect.detector: boxes comes without them"
+                "identify.enabled needs a detector that finds landmarks, to align faces; detect.detector: boxes has "
+                "none, choose another detector"
             )
         return self
 
@@ -379,7 +386,7 @@ class Config(Section):
     def _partition_names_are_free(self) -> Config:
         if self.input.path_fields is None:
             return self
-        # Here, since it loads pyarrow, which most commands can do without.
+        # Imported late because it loads pyarrow, which most commands do not need.
         from featray.schema import DERIVED_TABLES, PER_VIDEO_TABLES, PRIVATE_TABLES, TABLES
 
         # DuckDB ignores case.
@@ -387,9 +394,9 @@ class Config(Section):
         derived = {column.name.casefold() for table in DERIVED_TABLES for column in TABLES[table]}
         private = {column.name.casefold() for columns in PRIVATE_TABLES.values() for column in columns}
         for name in path_field_names(self.input.path_fields):
-            own = f"input.path_fields: the name {name!r} is featray's own, of a table's column"
+            own = f"input.path_fields: {name!r} is already a column of featray's tables"
             if name.casefold() in taken:
-                raise ValueError(own)
+                raise ValueError(f"{own}; choose another name")
             if self.derive.enabled and name.casefold() in derived:
                 raise ValueError(f"{own} (tracks or events); choose another, or set derive.enabled: false")
             if self.identify.enabled and name.casefold() in private:
@@ -397,7 +404,7 @@ class Config(Section):
         return self
 
     def redacted(self) -> dict[str, Any]:
-        """The config as plain data, with every secret replaced by `***`."""
+        """Return the config as plain data, with every secret replaced by `***`."""
         from featray.redaction import redact_options, redact_uri
 
         data = self.model_dump(mode="json")
@@ -412,7 +419,7 @@ class Config(Section):
 
 
 def path_field_names(pattern: str) -> list[str]:
-    """The names in a `path_fields` pattern, in order.
+    """Return the names in a `path_fields` pattern, in order.
 
     >>> path_field_names("{site}/{date}/{name}")
     ['site', 'date', 'name']
@@ -430,7 +437,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
 
 
 def load_derive(path: Path | None, overrides: tuple[str, ...] = ()) -> DeriveConfig:
-    """Read the section `derive:` of a YAML config, of which that may be all, and apply overrides to it.
+    """Read the section `derive:` of a YAML config and apply overrides to it. Other sections may be missing.
 
     Raises:
         ConfigError: as `load_config`.
@@ -439,7 +446,7 @@ def load_derive(path: Path | None, overrides: tuple[str, ...] = ()) -> DeriveCon
     origin = "config" if path is None else str(path)
     for override in overrides:
         if not override.strip().startswith("derive."):
-            raise ConfigError(f"--set {override.partition('=')[0]}: only derive.<key>=<value> counts here")
+            raise ConfigError(f"--set {override.partition('=')[0]}: this command takes only derive.<key>=<value>")
         _apply_override(data, override)
     try:
         return _Derive.model_validate({"derive": data.get("derive") or {}}).derive
@@ -482,7 +489,7 @@ def parse_config(data: dict[str, Any], *, origin: str = "config") -> Config:
     """Validate plain data.
 
     Raises:
-        ConfigError: with every problem; one is on one line with the origin, several are a line each below it.
+        ConfigError: lists every problem; a single one follows the origin on its line, several have a line each.
     """
     try:
         return Config.model_validate(data)
@@ -519,9 +526,9 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 
 
 def cache_dir() -> Path:
-    """Where checkpoints and compiled engines are kept on a node: `$FEATRAY_CACHE`, else the user's cache folder."""
+    """Return the node's cache for checkpoints and compiled engines: `$FEATRAY_CACHE`, else the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
         return Path(os.environ.get("FEATRAY_CACHE") or f"{base}/featray").expanduser()
-    except RuntimeError:  # a container's user need not have a home
+    except RuntimeError:  # a container's user may have no home
         raise ConfigError("this user has no home folder for the cache; set FEATRAY_CACHE to a folder") from None

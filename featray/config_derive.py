@@ -1,6 +1,6 @@
-"""Ground. The section `derive:` of a config: what becomes of faces in `tracks` and `events`.
+"""Ground. The section `derive:` of a config: how `tracks` and `events` are computed from faces.
 
-Nothing here changes a release: derived rows are made from published ones, under a partition of their own.
+None of these settings changes a release: derived rows are computed from published rows and have their own partition.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from featray.config_section import Section
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 
 DERIVE_EPOCH: Final = 1
-"""Raised when the code itself changes derived rows for the same settings, so that they are made again."""
+"""Raise this when a code change alters derived rows for the same settings, so that they are computed again."""
 
 Seconds = Annotated[float, Field(ge=0, le=3600)]
 
@@ -28,22 +28,22 @@ KINDS: Final = (
     "nod",
     "shake",
 )
-"""Kinds of events that there always are. `neutral` is what the others are told from, and no event."""
+"""Built-in kinds of events. `neutral` is the state that the other emotions are compared with, so it is not an event."""
 
 
 class EpisodeConfig(Section):
-    """When a signal counts as up, and for how long it has to be."""
+    """Thresholds and durations that define an episode of a signal."""
 
     on_at: float
-    """An episode reaches this somewhere. (YAML reads a bare `on` as true.)"""
+    """An episode reaches this value at least once. (The key is not `on`, since YAML reads a bare `on` as true.)"""
     off_at: float
-    """And stays at this or above all the time: one threshold alone would cut a noisy episode into ten."""
+    """An episode stays at or above this value throughout; a single threshold would split a noisy episode into many."""
     least_s: Seconds
-    """Shorter ones are dropped. An episode lasts as long as its samples stand for."""
+    """Shorter episodes are dropped. An episode's duration is the time that its samples represent."""
     merge_s: Seconds
-    """Two with less time than this between them are one."""
+    """Episodes separated by less than this are merged."""
     relative: bool = False
-    """Whether the thresholds count from the track's baseline; of action units only."""
+    """Whether the thresholds are relative to the track's baseline; only for action units."""
 
     @model_validator(mode="after")
     def _off_is_below(self) -> EpisodeConfig:
@@ -53,10 +53,10 @@ class EpisodeConfig(Section):
 
 
 class EventConfig(EpisodeConfig):
-    """A kind of event of your own."""
+    """A custom kind of event."""
 
     name: Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_]{0,63}$")]
-    """What `events.kind` says; no kind of featray's own."""
+    """Value of `events.kind`; must differ from the built-in kinds."""
     expression: Annotated[str, Field(min_length=1, max_length=1000)]
     """Arithmetic over the columns of `faces` and `blendshapes`, such as `(AU12 + AU25) / 2` or
     `max(mouthSmileLeft, mouthSmileRight)`: numbers, `+ - * / **`, comparisons (1 or 0), `and or not`, and
@@ -67,33 +67,35 @@ class BlinkConfig(Section):
     """Thresholds of a blink, per eye, on the signals `eyeBlinkLeft` and `eyeBlinkRight`, else on AU43."""
 
     rise: Annotated[float, Field(gt=0, le=1)] = 0.25
-    """Above the track's own median, which is its open eye: lids and glasses differ more than blinks do. It stays above
-    half of that. MediaPipe's open eyes lie about 0.1, closed ones at 0.5 and more."""
+    """Rise above the track's own median, which represents the open eye; eyelids and glasses differ more between people
+    than blinks do. The signal must stay above half of this rise. MediaPipe's open eyes are near 0.1, closed ones at 0.5
+    and above."""
     noise: Annotated[float, Field(ge=0, le=20)] = 6.0
-    """The rise is at least so many median absolute deviations of the track (6 are 4 standard deviations of noise)."""
+    """Minimum rise in median absolute deviations of the track (6 are 4 standard deviations of noise)."""
     most_s: Annotated[float, Field(gt=0, le=10)] = 0.5
-    """A closure that lasts longer is none: blinks take 0.1 to 0.4 s (Stern, Walrath and Goldstein, Psychophysiology
-    21, 1984); from 0.5 s on closures count as microsleeps (Caffier, Erdmann and Ullsperger, Eur J Appl Physiol 89,
+    """A longer closure is not a blink: blinks take 0.1 to 0.4 s (Stern, Walrath and Goldstein, Psychophysiology 21,
+    1984); closures of 0.5 s and longer count as microsleeps (Caffier, Erdmann and Ullsperger, Eur J Appl Physiol 89,
     2003)."""
     least_faces_per_s: Annotated[float, Field(gt=0, le=1000)] = 15.0
-    """Where a track has fewer, blinks are not looked for and their count is null: with less than two samples in a blink
-    of 0.15 s most peaks fall between samples."""
+    """Tracks with fewer samples per second are not searched for blinks, and their count is null: with less than two
+    samples in a blink of 0.15 s, most peaks fall between samples."""
 
 
 class MovementConfig(Section):
     """Thresholds of a nod (on `pose_pitch`) and a shake of the head (on `pose_yaw`)."""
 
     least_rad: Annotated[float, Field(gt=0, le=1.5)] = 0.035
-    """Amplitude of each swing, 2 degrees: what moves less is posture, speech and the network's noise."""
+    """Minimum amplitude of each swing, 2 degrees: smaller movements are posture, speech and the network's noise."""
     low_hz: Annotated[float, Field(gt=0, le=10)] = 0.5
     """Lower end of the band; see `high_hz`."""
     high_hz: Annotated[float, Field(gt=0, le=60)] = 5.0
-    """The band: head movements in conversation have 0.2 to 1.8 Hz (slow, posture among them), 1.8 to 3.7 Hz (ordinary)
-    and more (rapid), by Hadar, Steiner, Grant and Rose, Human Movement Science 2, 1983."""
+    """Upper end of the band. Head movements in conversation have 0.2 to 1.8 Hz (slow, including posture), 1.8 to 3.7 Hz
+    (ordinary) or more (rapid); see Hadar, Steiner, Grant and Rose, Human Movement Science 2, 1983."""
     least_swings: Annotated[int, Field(ge=2, le=20)] = 3
-    """Swings to and fro, one after the other: two are what turning the head once looks like in the band."""
+    """Consecutive swings to and fro; turning the head once looks like two swings in the band."""
     least_faces_per_s: Annotated[float, Field(gt=0, le=1000)] = 10.0
-    """Where a track has fewer, they are not looked for: two samples a swing at the middle of the band."""
+    """Tracks with fewer samples per second are not searched for nods and shakes: this gives two samples per swing at
+    the middle of the band."""
 
     @model_validator(mode="after")
     def _is_a_band(self) -> MovementConfig:
@@ -103,49 +105,51 @@ class MovementConfig(Section):
 
 
 class NeutralConfig(Section):
-    """Where faces are at rest, and whose they are: columns of the manifest that named the videos, or path fields."""
+    """Neutral recordings and their persons, given by columns of the videos' manifest or by path fields."""
 
     marked_by: Annotated[str, Field(min_length=1, max_length=200)]
-    """The column that marks. Without `value` its text says which part of the video is neutral: `yes`, `true` or `1` for
-    all of it; nothing, `no`, `false` or `0` for none; or spans in seconds of presentation time, `2.5-10; 60-65`."""
+    """Column that marks neutral recordings. Without `value`, its text says which part of the video is neutral: `yes`,
+    `true` or `1` for all of it; empty, `no`, `false` or `0` for none; or spans in seconds of presentation time, such as
+    `2.5-10; 60-65`."""
     value: str | None = None
-    """The text with which the column marks a whole video, such as `rest` of a column `condition`."""
+    """Text in that column that marks a whole video as neutral, such as `rest` in a column `condition`."""
     key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """The column that says whose neutral it is, such as `participant`: it holds for every video with the same text.
-    Without one, each video has its own, which has to be marked by spans."""
+    """Column that identifies the person, such as `participant`; the neutral recording applies to every video with the
+    same text. Without a key, each video has its own neutral part, which must be marked by spans."""
 
 
 class DeriveConfig(Section):
-    """How `tracks` and `events` are made from published rows."""
+    """Derivation of `tracks` and `events` from published rows."""
 
     enabled: bool = True
-    """Whether `featray run` makes them as it publishes; `featray derive` does it for what is there."""
+    """Whether `featray run` computes them when it publishes; `featray derive` computes them for existing outputs."""
     gap_s: Annotated[float, Field(gt=0, le=3600)] = 0.5
-    """Nothing is smoothed, averaged or joined over a step that is longer, and longer than three median steps of the
-    track. An onset takes half a second: over less, a signal cannot have gone and come back unseen."""
+    """A step between samples that is longer than this, and longer than three median steps of the track, is a gap:
+    nothing is smoothed, averaged or joined over it. An onset takes half a second, so a signal cannot fall and rise
+    again unseen in less."""
     smooth_s: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Time constant of the filter before events are looked for. Off: two thresholds and a least duration keep noise out
-    already, and a filter lowers what is short. OpenFace averages 3 frames, which is about 0.03 here."""
+    """Time constant of the filter applied before event detection. Off by default: two thresholds and a minimum duration
+    already exclude noise, and a filter flattens short events. OpenFace averages 3 frames, about 0.03 on this scale."""
     baseline: Literal["none", "median", "p10", "neutral"] = "median"
-    """What each action unit is in a track when nothing happens: the median, as OpenFace takes it (Baltrusaitis, Mahmoud
-    and Robinson, FERA 2015); the 10th percentile, for recordings in which something happens most of the time; or what
-    it is where the same person was recorded at rest, see `neutral`."""
+    """Resting value of each action unit in a track: the median, as in OpenFace (Baltrusaitis, Mahmoud and Robinson,
+    FERA 2015); the 10th percentile, for recordings in which the face is active most of the time; or the value in a
+    neutral recording of the same person, see `neutral`."""
     neutral: NeutralConfig | None = None
-    """Of `baseline: neutral`."""
+    """Settings for `baseline: neutral`."""
     action_units: EpisodeConfig = EpisodeConfig(on_at=0.5, off_at=0.35, least_s=0.1, merge_s=0.1)
-    """0.5 is a convention, as everywhere. 0.1 s is below the shortest expression reported, a sixth of a second (Yan,
-    Wu, Liang, Chen and Fu, Journal of Nonverbal Behavior 37, 2013), so a shorter dip is no end either."""
+    """0.5 is the usual convention. 0.1 s is below the shortest expression reported, a sixth of a second (Yan, Wu,
+    Liang, Chen and Fu, Journal of Nonverbal Behavior 37, 2013), so a shorter dip does not end an episode either."""
     emotions: EpisodeConfig = EpisodeConfig(on_at=0.5, off_at=0.35, least_s=0.25, merge_s=0.25)
     """Above 0.5 one label outweighs all others. Expressions of emotion last 0.5 to 4 s (Ekman, Emotions Revealed,
-    2003); half of that is asked for."""
+    2003); the minimum is half of the shortest."""
     smiles: EpisodeConfig = EpisodeConfig(on_at=0.5, off_at=0.35, least_s=0.25, merge_s=0.25)
-    """Of AU12. Spontaneous smiles last 0.5 to 4 s (Ekman and Friesen, Journal of Nonverbal Behavior 6, 1982)."""
+    """On AU12. Spontaneous smiles last 0.5 to 4 s (Ekman and Friesen, Journal of Nonverbal Behavior 6, 1982)."""
     gaze_away: EpisodeConfig = EpisodeConfig(on_at=0.35, off_at=0.3, least_s=0.5, merge_s=0.2)
-    """Of `gaze_angle`, rad. 0.35 are 20 degrees, twice to three times the error that is published for gaze."""
+    """On `gaze_angle`, in rad. 0.35 is 20 degrees, two to three times the published error of gaze estimates."""
     blinks: BlinkConfig = BlinkConfig()
     movements: MovementConfig = MovementConfig()
     events: Annotated[list[EventConfig], Field(max_length=100)] = []
-    """Kinds of your own."""
+    """Custom kinds of events."""
 
     @field_validator("events")
     @classmethod
@@ -154,34 +158,36 @@ class DeriveConfig(Section):
         taken = {kind.casefold() for kind in KINDS}
         for name in names:
             if name.casefold() in taken or sum(name.casefold() == other.casefold() for other in names) > 1:
-                raise ValueError(f"the name {name!r} is taken; every kind of event has one of its own")
+                raise ValueError(f"the name {name!r} is taken; choose another one")
         return value
 
     @model_validator(mode="after")
     def _relative_to_something(self) -> DeriveConfig:
         for name in ("emotions", "smiles", "gaze_away"):
             if getattr(self, name).relative:
-                raise ValueError(f"{name}.relative: only action units have a baseline; use an entry of `events`")
+                raise ValueError(
+                    f"{name}.relative: only action units have a baseline; define a kind in `events` instead"
+                )
         if any(event.relative for event in self.events):
-            raise ValueError("events: relative is for action_units; write the baseline into the thresholds")
+            raise ValueError("events: relative is only for action_units; write the baseline into the thresholds")
         if self.action_units.relative and self.baseline == "none":
             raise ValueError("action_units.relative needs a baseline; set baseline to median, p10 or neutral")
         if self.baseline == "neutral" and self.neutral is None:
-            raise ValueError("baseline: neutral needs neutral.marked_by, the manifest's column that marks them")
+            raise ValueError("baseline: neutral needs neutral.marked_by, the manifest column that marks recordings")
         if self.neutral is not None and self.baseline != "neutral":
-            raise ValueError("neutral: has no effect without baseline: neutral")
+            raise ValueError("neutral: has no effect without baseline: neutral; set that, or remove neutral")
         return self
 
     def settings(self) -> dict[str, Any]:
-        """Return what decides derived rows, as plain data."""
-        unused = {"enabled"} if self.neutral is not None else {"enabled", "neutral"}  # names of derivations stay
+        """Return the settings that change derived rows, as plain data."""
+        unused = {"enabled"} if self.neutral is not None else {"enabled", "neutral"}  # keeps older derivations' names
         return {"epoch": DERIVE_EPOCH, **self.model_dump(mode="json", exclude=unused)}
 
     @property
     def derivation(self) -> str:
-        """Return `d-` and 8 hex digits of the sha256 of the settings: the value of the partition.
+        """Return the value of the partition: `d-` and 8 hex digits of the settings' sha256.
 
-        With the letter, so that no engine takes the folder's name for a number.
+        The letter keeps query engines from parsing the folder's name as a number.
         """
         text = json.dumps(self.settings(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return f"d-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

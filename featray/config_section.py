@@ -1,4 +1,4 @@
-"""Ground. What every section of the configuration is."""
+"""Ground. The base class of all sections of the configuration."""
 
 from __future__ import annotations
 

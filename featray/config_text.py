@@ -1,7 +1,7 @@
-"""Ground. A config as text: strict YAML in, and what is wrong with it in words.
+"""Ground. A config as text: read strict YAML, and describe validation errors in words.
 
-YAML lets a key stand twice and lets a few lines grow without bound through aliases; here both are refused, since the
-first hides a setting and the second hangs whoever reads it.
+YAML allows repeated keys, and lets a few lines grow without bound through aliases. Both are refused: the first hides a
+setting, the second hangs the parser.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from pydantic import BaseModel, ValidationError
 from featray.errors import ConfigError
 
 _MOST_VALUES: Final = 100_000
-"""Of a YAML text with its aliases written out: a config that lists a URI a line has less."""
+"""Limit for a YAML text with its aliases expanded; a config that lists one URI per line has fewer."""
 
 
 def read_yaml(text: str) -> Any:
     """Return the plain data of a YAML text.
 
     Raises:
-        ConfigError: no valid YAML, a repeated key, or aliases that grow. Values are not shown: they may be secret.
+        ConfigError: invalid YAML, a repeated key, or aliases that grow. Values are not shown, they may be secret.
     """
     try:
         loader = yaml.SafeLoader(text)
@@ -41,17 +41,17 @@ def read_yaml(text: str) -> Any:
         raise ConfigError(f"not valid YAML{where}: {problem}") from None
     except RecursionError:
         raise ConfigError("not valid YAML: nested too deeply") from None
-    except (ValueError, AttributeError, KeyError, TypeError, OverflowError):  # what PyYAML's own converters raise
+    except (ValueError, AttributeError, KeyError, TypeError, OverflowError):  # raised by PyYAML's own converters
         raise ConfigError(
-            "not valid YAML: a value looks like a date or a number and is none; put it in quotes"
+            "not valid YAML: a value looks like a date or a number but is not one; put it in quotes"
         ) from None
 
 
 def _check_size(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Count the values below a node with aliases written out, visiting each node once."""
+    """Count the values below a node with aliases expanded, visiting each node once."""
     key = id(node)
     if key not in sizes:
-        sizes[key] = _MOST_VALUES + 1  # for an alias of what it is itself part of
+        sizes[key] = _MOST_VALUES + 1  # an alias inside its own anchor exceeds the limit
         sizes[key] = 1 + sum(_check_size(child, sizes) for child in _children(node))
     if sizes[key] > _MOST_VALUES:
         raise ConfigError(
@@ -67,7 +67,7 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 
 def _repeated_keys(node: yaml.Node, path: str, visited: set[int]) -> Iterator[str]:
-    """Yield a phrase for each key that stands twice in a mapping; `<<` brings in others', and is none."""
+    """Yield a phrase for each key that is repeated within a mapping; keys merged by `<<` do not count."""
     if id(node) in visited:
         return
     visited.add(id(node))
@@ -100,7 +100,7 @@ ALTERNATIVES: Final = {
     "cluster.decode_cpus": "auto or a number over 0",
     "cluster.infer_cpus": "auto or a number over 0",
 }
-"""Keys that take values of several kinds: pydantic's own message would name only one of them."""
+"""Keys that accept several types of values; pydantic's own message would name only one of them."""
 
 MAY_HOLD_SECRETS: Final = (
     "input.uris",
@@ -113,7 +113,7 @@ MAY_HOLD_SECRETS: Final = (
 
 
 def describe_problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Say each thing that is wrong with data for `model`, in a line with its key's path."""
+    """Return one line per problem with data for `model`, each with the path of its key."""
     found: dict[str, str] = {}
     for problem in error.errors(include_url=False):
         path = ".".join(str(part) for part in problem["loc"])
@@ -140,7 +140,7 @@ def _in_words(path: str, problem: dict[str, Any], model: type[BaseModel]) -> str
 
 
 def _did_you_mean(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
-    """The key of the same section that is written most like this one, else such a key of any section."""
+    """Suggest the most similar key of the same section, else of any section."""
     written = str(loc[-1])
     beside = _keys_of(_section(loc[:-1], model))
     names = {name: ".".join(map(str, (*loc[:-1], name))) for name in beside}

@@ -1,4 +1,4 @@
-"""Ground. Everything that can go wrong, said once.
+"""Ground. The tree of exceptions, and the codes of errors that become rows.
 
 Two kinds, kept apart:
 
@@ -7,12 +7,12 @@ Two kinds, kept apart:
       FeatrayError
       ├── UsageError          the command line or a value on it            exit 2
       │   └── ConfigError     a config file or one of its keys             exit 2
-      ├── StorageError        a bucket, folder or object we must read or write
-      │   ├── NotFound        it is not there
-      │   ├── AccessDenied    we may not
-      │   ├── Unreachable     the storage does not answer, or there are no credentials to ask it with
-      │   └── OutputError     the output is not ours, or is damaged
-      │       └── LeaseError  the dataset and release are held by another run
+      ├── StorageError        a bucket, folder or object that must be read or written
+      │   ├── NotFound        it does not exist
+      │   ├── AccessDenied    access is refused
+      │   ├── Unreachable     the storage does not answer, or credentials are missing
+      │   └── OutputError     the location is not a featray output, or is damaged
+      │       └── LeaseError  another run holds the dataset and release
       ├── ModelError          a checkpoint or one of its tensors
       │   ├── LicenseError    a licence that has not been accepted         exit 2
       │   └── WeightsMissing  weights that have to be fetched first
@@ -54,26 +54,26 @@ class ErrorCode(StrEnum):
 
 
 ERROR_MEANINGS: dict[ErrorCode, str] = {
-    ErrorCode.NOT_A_VIDEO: "the bytes are no media file",
+    ErrorCode.NOT_A_VIDEO: "the bytes are not a media file",
     ErrorCode.NO_VIDEO_STREAM: "a media file without a video stream (audio only, cover art only)",
     ErrorCode.UNSUPPORTED_CONTAINER: "a container that featray does not open (playlists, images, exotic formats)",
     ErrorCode.UNSUPPORTED_CODEC: "a video codec that this FFmpeg build cannot decode",
-    ErrorCode.TRUNCATED: "the file ends before its own structure says that it should",
-    ErrorCode.DECODE_FAILED: "the decoder reported damaged data; the frames that decode are kept",
-    ErrorCode.DECODER_CRASHED: "the decoding process died (signal) on this unit",
+    ErrorCode.TRUNCATED: "the file ends before its own structure says it should",
+    ErrorCode.DECODE_FAILED: "the decoder reported damaged data; frames that could be decoded are kept",
+    ErrorCode.DECODER_CRASHED: "the decoding process died (by a signal) on this unit",
     ErrorCode.TIMEOUT: "the unit took longer than decode.timeout_seconds",
     ErrorCode.OUT_OF_MEMORY: "the unit needed more memory than allowed",
     ErrorCode.TOO_LARGE: "frame size, duration or stream count beyond the configured limits",
     ErrorCode.FETCH_FAILED: "the object could not be read, after retries",
-    ErrorCode.ACCESS_DENIED: "the storage refused to let us read the object",
-    ErrorCode.ARCHIVED: "the object lies in an archive (Glacier) and has to be restored before it can be read",
+    ErrorCode.ACCESS_DENIED: "the storage denied read access to the object",
+    ErrorCode.ARCHIVED: "the object is archived (Glacier) and must be restored before it can be read",
     ErrorCode.BAD_SHARD: "a tar or Parquet shard file, or one of its members, is malformed",
-    ErrorCode.BAD_MANIFEST_ROW: "a row of a manifest is malformed, or names a place that it may not name",
+    ErrorCode.BAD_MANIFEST_ROW: "a manifest row is malformed, or names a place that is not allowed",
     ErrorCode.BAD_BOXES: "precomputed boxes for this video are missing or malformed",
     ErrorCode.INFERENCE_FAILED: "the network failed on this unit's chips",
-    ErrorCode.LOST: "the unit was scheduled but gave no result in any attempt",
+    ErrorCode.LOST: "the unit was scheduled but returned no result in any attempt",
 }
-"""One plain sentence a code, for the docs and for messages."""
+"""The meaning of each code, for the docs and for messages."""
 
 
 ERROR_FIXES: dict[ErrorCode, str] = {
@@ -81,22 +81,22 @@ ERROR_FIXES: dict[ErrorCode, str] = {
     ErrorCode.NO_VIDEO_STREAM: "Leave it out.",
     ErrorCode.UNSUPPORTED_CONTAINER: "Convert it to mp4 or mkv.",
     ErrorCode.UNSUPPORTED_CODEC: "Convert it.",
-    ErrorCode.TRUNCATED: "Upload it again. What is there was processed.",
-    ErrorCode.DECODE_FAILED: "Look at it in a player; upload it again.",
+    ErrorCode.TRUNCATED: "Upload it again. The part before the end was processed.",
+    ErrorCode.DECODE_FAILED: "Check it in a player; upload it again.",
     ErrorCode.DECODER_CRASHED: "If it fails again, convert the video and report it to featray.",
     ErrorCode.TIMEOUT: "Raise `decode.timeout_seconds`, or lower `decode.unit_frames`.",
     ErrorCode.OUT_OF_MEMORY: "Raise `decode.memory_limit_gib`, or the pod's memory if the node killed it.",
     ErrorCode.TOO_LARGE: "Raise `decode.max_pixels` if you trust the source.",
-    ErrorCode.FETCH_FAILED: "Look for throttling and network trouble at the storage.",
-    ErrorCode.ACCESS_DENIED: "Give the role the right to read it, then run with `--retry-failed`.",
+    ErrorCode.FETCH_FAILED: "Check the storage for throttling and network errors.",
+    ErrorCode.ACCESS_DENIED: "Grant the role read access, then run with `--retry-failed`.",
     ErrorCode.ARCHIVED: "Restore it, then run with `--retry-failed`.",
     ErrorCode.BAD_SHARD: "Write the shard again.",
-    ErrorCode.BAD_MANIFEST_ROW: "Fix the row. If it may name that place, add the place to `input.manifest_places`.",
-    ErrorCode.BAD_BOXES: "Fix the file of `detect.boxes`.",
-    ErrorCode.INFERENCE_FAILED: "Out of GPU memory: lower `model.batch_size`. Else read the worker's log.",
-    ErrorCode.LOST: "Workers died again and again: read the logs of killed pods, and give them more memory.",
+    ErrorCode.BAD_MANIFEST_ROW: "Fix the row. To allow the place, add it to `input.manifest_places`.",
+    ErrorCode.BAD_BOXES: "Fix the file named by `detect.boxes`.",
+    ErrorCode.INFERENCE_FAILED: "If out of GPU memory, lower `model.batch_size`. Otherwise read the worker's log.",
+    ErrorCode.LOST: "Workers died repeatedly: read the logs of killed pods, and give them more memory.",
 }
-"""What to do about each code, for the docs."""
+"""The fix for each code, for the docs."""
 
 
 RETRYABLE: frozenset[ErrorCode] = frozenset(
@@ -109,7 +109,7 @@ RETRYABLE: frozenset[ErrorCode] = frozenset(
         ErrorCode.LOST,
     }
 )
-"""Codes that may come from the moment rather than the video: such a unit is tried again."""
+"""Codes whose cause may be temporary: such a unit is retried."""
 
 
 OF_THE_VIDEO: frozenset[ErrorCode] = frozenset(
@@ -126,14 +126,14 @@ OF_THE_VIDEO: frozenset[ErrorCode] = frozenset(
         ErrorCode.BAD_MANIFEST_ROW,
     }
 )
-"""Codes that tell of a video, and nothing of those that are still to come."""
+"""Codes caused by the video itself, which say nothing about the other videos of the run."""
 
 
 class FeatrayError(Exception):
-    """Root of the tree. `str(error)` is one line that names the thing and the fix, and is safe to print.
+    """Root of the tree. `str(error)` is one line that names the problem and the fix, and is safe to print.
 
-    Keyword details stay available as `error.details`. Instances survive pickling,
-    so that they cross process and Ray boundaries with type, text and details.
+    Keyword details are available as `error.details`. Instances survive pickling,
+    so they cross process and Ray boundaries with type, text and details.
     """
 
     exit_code = 1
@@ -147,19 +147,19 @@ class FeatrayError(Exception):
 
 
 def printable(text: str) -> str:
-    """A text whose characters for terminals, and marks that turn the direction of writing, are written as escapes.
+    """Return a text with terminal control characters and bidirectional marks written as escapes.
 
-    Names of files and what stands in an output may hold them: they move the cursor, hide words or change settings.
+    File names and data in an output may contain them; they can move the cursor, hide words or change settings.
     """
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""All but tabs and line breaks; and halves of surrogate pairs, which no terminal takes."""
+"""All except tabs and line breaks; also lone surrogates, which terminals cannot print."""
 
 
 def counted(count: float, noun: str, plural: str = "") -> str:
-    """Return a number and what it counts, in the plural unless it is one.
+    """Return a number and its noun, in the plural unless the number is one.
 
     >>> counted(1, "video"), counted(1234, "face"), counted(0.5, "GPU"), counted(2, "entry", "entries")
     ('1 video', '1,234 faces', '0.5 GPUs', '2 entries')
@@ -169,7 +169,7 @@ def counted(count: float, noun: str, plural: str = "") -> str:
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
-    """Return what another library complains of, on one line of at most `most` characters."""
+    """Return another library's error message on one line of at most `most` characters."""
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
@@ -178,7 +178,7 @@ def _rebuild(cls: type[FeatrayError], message: str, details: dict[str, Any]) -> 
 
 
 class UsageError(FeatrayError):
-    """The command line asks for something that cannot be done."""
+    """The command line asks for something impossible."""
 
     exit_code = 2
 
@@ -196,11 +196,11 @@ class NotFound(StorageError):
 
 
 class AccessDenied(StorageError):
-    """The storage refuses: no credentials, wrong ones, or too few rights."""
+    """The storage denies access: credentials are missing, wrong, or have too few rights."""
 
 
 class Unreachable(StorageError):
-    """The storage does not answer, or there is nothing to ask it with: true of all that lies there, not of one name."""
+    """The storage does not answer, or credentials are missing: affects the whole storage, not one object."""
 
 
 class OutputError(StorageError):
@@ -208,7 +208,7 @@ class OutputError(StorageError):
 
 
 class LeaseError(OutputError):
-    """Another run holds the dataset and release, or has taken them over from this one."""
+    """Another run holds the lease of the dataset and release, or has taken it over from this one."""
 
 
 class ModelError(FeatrayError):
@@ -222,11 +222,11 @@ class LicenseError(ModelError):
 
 
 class WeightsMissing(ModelError):
-    """Weights that are not here; the message names the command that fetches them."""
+    """Weights that have not been fetched yet; the message names the command that fetches them."""
 
 
 class RunError(FeatrayError):
-    """The run as a whole failed; what had landed is kept and the next run goes on from it."""
+    """The run as a whole failed; landed work is kept and the next run resumes from it."""
 
 
 class VideoError(FeatrayError):

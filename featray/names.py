@@ -1,4 +1,4 @@
-"""Ground. Names of what the network estimates, in the order of its outputs.
+"""Ground. Names of the network's outputs, in their order.
 
 Importable without torch: the table schemas are derived from these lists.
 Sources: FACS (Ekman & Friesen 1978) for action units; MediaPipe Face Landmarker
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 CHIP_PX: Final = 256
-"""Side of a chip, the face crop that the network sees: uint8 `[256, 256, 3]`, RGB."""
+"""Side of a chip, the face crop given to the network: uint8 `[256, 256, 3]`, RGB."""
 
 AU_NAMES_20: Final[tuple[str, ...]] = tuple(
     f"AU{n:02d}" for n in (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 17, 20, 23, 24, 25, 26, 28, 43)
@@ -40,7 +40,7 @@ BLENDSHAPE_NAMES: Final[tuple[str, ...]] = (
     "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft",
     "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight",
 )  # fmt: skip
-"""MediaPipe's 52 blendshapes in its order (its `_neutral` is `neutral` here); not ARKit's 52."""
+"""MediaPipe's 52 blendshapes in its order (`_neutral` is renamed to `neutral`); not ARKit's 52."""
 
 DLIB68_VERTICES: Final[tuple[int, ...]] = (
     127, 234, 93, 132, 58, 172, 136, 150, 176, 148, 152, 377, 400, 379, 365, 397, 356,  # jaw
@@ -50,4 +50,4 @@ DLIB68_VERTICES: Final[tuple[int, ...]] = (
     61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,  # outer lip
     78, 82, 13, 312, 308, 317, 14, 87,  # inner lip
 )  # fmt: skip
-"""The mesh vertex that stands for each of dlib's 68 landmarks."""
+"""The mesh vertex that corresponds to each of dlib's 68 landmarks."""

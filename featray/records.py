@@ -1,7 +1,7 @@
-"""Ground. Records as JSON: frozen dataclasses that travel in rows and lie in storage, checked as they are read.
+"""Ground. Records as JSON: frozen dataclasses kept in rows and in storage, validated when they are read.
 
-Whoever can write to an output can write its records. What becomes part of a path, of SQL or of a date is therefore
-declared as one of the types below, which say what it may be.
+Anyone who can write to an output can write its records. Values that become part of a path, of SQL or of a date must
+therefore have one of the types below, which restrict them.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from pydantic import Field, TypeAdapter
 VideoId = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 WorkKey = Annotated[str, Field(pattern="^[0-9a-f]{17,64}$")]
 RecordName = Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-"""Of a shard, commit, run or erasure: the name of its file, and part of the names of others."""
+"""Name of a shard, commit, run or erasure: the name of its file, and part of other files' names."""
 FieldName = Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-"""Of a path field, as `config.path_field_names` reads them."""
+"""Name of a path field, as parsed by `config.path_field_names`."""
 DerivationName = Annotated[str, Field(pattern="^d-[0-9a-f]{8}$")]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 """The first hex digits of a sha256."""
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 SmallCount = Annotated[int, Field(ge=0, lt=1 << 31)]
-"""For a column of int32."""
+"""A count that fits an int32 column."""
 Ticks = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
-"""Of a stream's timestamps, as FFmpeg has them."""
+"""Stream timestamps in FFmpeg's range."""
 Micros = Annotated[int, Field(ge=0, lt=253_402_300_800_000_000)]
 """Microseconds since the epoch, up to the year 9999."""
 
 _FOLDERS: Final = r"(?:[A-Za-z_][A-Za-z0-9_]*=[^/\\*?\[\x00-\x1f\x7f]*/)*"
 TablePath = Annotated[str, Field(pattern=rf"^[a-z_]+/{_FOLDERS}part-[^/\\*?\[\x00-\x1f\x7f]+\.parquet$")]
-"""Of a file of a table, from the output's root on. Patterns of file names are none: DuckDB would expand them."""
+"""Path of a table's file, relative to the output's root. Glob characters are refused: DuckDB would expand them."""
 
 _Record = TypeVar("_Record")
 
 
 def dump(record: object) -> bytes:
     """Return a record as JSON."""
-    # Not pydantic's own JSON: names of files may hold half characters, which only escapes can say.
+    # Not pydantic's own JSON: file names may contain lone surrogates, which JSON can represent only as escapes.
     return json.dumps(_adapter(type(record)).dump_python(record, mode="json")).encode()
 
 
 def load(kind: type[_Record], text: str | bytes) -> _Record:
-    """Return the record that `dump` made JSON of.
+    """Return the record from the JSON that `dump` wrote.
 
-    Fields that a newer version added are passed over; those that an older one did not have take their defaults.
+    Fields added by a newer version are ignored; fields missing from an older one take their defaults.
 
     Raises:
-        ValueError: it is no JSON, or another record, or a value is not what its type allows.
+        ValueError: the text is not JSON, is another record, or has a value that its type does not allow.
     """
     try:
         record: _Record = _adapter(kind).validate_python(json.loads(text))
@@ -57,7 +57,7 @@ def load(kind: type[_Record], text: str | bytes) -> _Record:
 
 
 def read_extra(text: str | None) -> dict[str, Any]:
-    """Return the columns that stand in a row's `videos.extra`; none if it is no JSON object."""
+    """Return the columns in a row's `videos.extra`; empty if it is not a JSON object."""
     try:
         found = json.loads(text or "{}")
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""Ground. What may be printed, logged and stored of URIs, names and storage options.
+"""Ground. Remove secrets from URIs, names and storage options before they are printed, logged or stored.
 
-Whatever is not known to be harmless is left out: a query is kept only where `?` cannot begin one. What
-`redact_uri` makes of a URI names its video (`identity.video_id`), so it must not change for URIs without secrets.
+Anything not known to be harmless is removed: a query is kept only where `?` cannot begin one. The result of
+`redact_uri` identifies the video (`identity.video_id`), so it must not change for URIs without secrets.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _NAMES_IN_TEXT: Final = (
     r"(?:secret|token|passw|passphrase|pwd|credential|signature|authorization|cookie|bearer|jwt|\bsas\b"
     r"|(?:access|account|api|shared|private|customer)[-_]?key)[\w.-]*"
 )
-"""Narrower than `_SECRET_NAME`, for text in which `key` and `account` are words."""
+"""Narrower than `_SECRET_NAME`, for text in which `key` and `account` are ordinary words."""
 
 _LOGIN: Final = re.compile(r"(?<=://)[^\s'\"?<>]*:[^\s'\"?<>]*@")
-"""User and password; `@` in a path goes with them."""
+"""User and password; if the path holds an `@`, the part before it is removed too."""
 
 _QUERY: Final = re.compile(r"\?[^\s'\"?<>=]*=[^\s'\"<>]*")
 _SIGNATURE: Final = re.compile(rf"(?i){_NAMES_IN_TEXT}=|[?&;](?:sig|key|auth)=|[?&;]x-(?:amz|goog)-")
@@ -52,7 +52,7 @@ _IN_TEXT: Final = (
 )
 
 _SHORTEST_SECRET: Final = 8
-"""Of values that are left out wherever they stand: shorter ones are words."""
+"""Minimum length of values that are removed everywhere in a text; shorter ones may be ordinary words."""
 
 _secrets: Final[set[str]] = set()
 
@@ -63,14 +63,14 @@ _KEEPS_QUERY: Final = frozenset(
 """Schemes of buckets and file systems, where `?` and `#` are legal in keys, names and globs."""
 
 _KEEPS_USER: Final = frozenset({"abfs", "abfss", "az"})
-"""Here what stands before `@` is the container."""
+"""Schemes in which the part before `@` is the container."""
 
 _CHAINED: Final = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*(?:://|::))")
-"""Between the links of `simplecache::https://...`; a `::` in a key or a file's name is none."""
+"""Separator of chained URIs such as `simplecache::https://...`; does not match a `::` within a key or file name."""
 
 
 def redact_uri(uri: str) -> str:
-    """A URI without user, password, query and fragment; local paths stay as they are.
+    """Return a URI without user, password, query and fragment; local paths stay unchanged.
 
     >>> redact_uri("https://me:pw@host/a.mp4?X-Amz-Signature=abc")
     'https://host/a.mp4'
@@ -86,20 +86,20 @@ def has_query(uri: str) -> bool:
 
 
 def readable_name(text: str) -> str:
-    r"""A URI or name as it can be stored: bytes of a file's name that are no UTF-8 are written as `\xe9`.
+    r"""Return a URI or name in a form that can be stored: non-UTF-8 bytes of a file name are written as `\xe9`.
 
-    Python keeps such a byte as half of a surrogate pair, which no file, table or hash takes.
+    Python represents such a byte as a lone surrogate, which cannot be encoded for files, tables or hashes.
     """
     return re.sub("[\ud800-\udfff]", _escaped, text)
 
 
 def redact_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Storage options with everything below a key that may name a secret replaced by `***`."""
+    """Return storage options with everything below a key that may name a secret replaced by `***`."""
     return {key: _redact_value(value, secret=_names_secret(key)) for key, value in options.items()}
 
 
 def redact_text(text: str) -> str:
-    """A message of a library, or a traceback, without what may be a secret in it.
+    """Return a library's message or a traceback without anything that may be a secret.
 
     >>> redact_text("GET https://me:pw@host/a.mp4?X-Amz-Signature=abc with {'X-Amz-Security-Token': b'abc'}")
     "GET https://host/a.mp4?*** with {'X-Amz-Security-Token': ***}"
@@ -112,7 +112,7 @@ def redact_text(text: str) -> str:
 
 
 def redact_links(text: str) -> str:
-    """Data of a user's, whose links lose logins, and queries that sign; `?v=abc` stays.
+    """Return user data with logins and signing queries removed from its links; `?v=abc` stays.
 
     >>> redact_links("https://host/watch?v=abc"), redact_links("https://me:pw@host/a.mp4?X-Amz-Signature=abc")
     ('https://host/watch?v=abc', 'https://host/a.mp4?***')
@@ -121,12 +121,12 @@ def redact_links(text: str) -> str:
 
 
 def remember_secrets(options: dict[str, Any]) -> None:
-    """Leave the secrets among storage options, or in the environment, out of all that is logged from now on."""
+    """Remove the secrets in storage options, or in the environment, from all messages logged from now on."""
     _secrets.update(value for value in _secret_values(options) if len(value) >= _SHORTEST_SECRET)
 
 
 def redact_logs() -> None:
-    """Leave secrets out of all that this process logs, by whichever library and handler, and of its last traceback."""
+    """Remove secrets from everything that this process logs, from any library and handler, and from tracebacks."""
     remember_secrets({name: value for name, value in os.environ.items() if not os.path.exists(value)})
     logging.setLogRecordFactory(_RedactedRecord)
     sys.excepthook = _print_redacted
@@ -134,7 +134,7 @@ def redact_logs() -> None:
 
 
 class _RedactedRecord(logging.LogRecord):
-    """A record whose text holds no secret: every handler, of ours or of a library, asks it for that."""
+    """A record whose text holds no secret; all handlers, including those of libraries, take the text from it."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -144,7 +144,7 @@ class _RedactedRecord(logging.LogRecord):
             self.stack_info = redact_text(self.stack_info)
 
     def getMessage(self) -> str:
-        """Return the message, with its arguments in it."""
+        """Return the message with its arguments, without secrets."""
         return redact_text(super().getMessage())
 
 
@@ -197,7 +197,7 @@ def _redact_value(value: Any, *, secret: bool) -> Any:
     if isinstance(value, dict):
         return {key: _redact_value(inner, secret=secret or _names_secret(key)) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        if len(value) == 2 and isinstance(value[0], str) and _names_secret(value[0]):  # a header as a pair
+        if len(value) == 2 and isinstance(value[0], str) and _names_secret(value[0]):  # an HTTP header as a pair
             return [value[0], _redact_value(value[1], secret=True)]
         return [_redact_value(inner, secret=secret) for inner in value]
     if value is None or isinstance(value, bool):
@@ -209,6 +209,6 @@ def _redact_value(value: Any, *, secret: bool) -> Any:
 
 def _holds_secret(text: str) -> bool:
     """Return whether a text is a header or a list of settings with a secret: `Cookie: ...`, `...;AccountKey=...`."""
-    if "://" in text:  # its port follows a name as well
+    if "://" in text:  # a host and port look like a name and value
         return False
     return bool(_SECRET_TEXT.match(text)) or any(_names_secret(match[1]) for match in _NAMED_TEXT.finditer(text))

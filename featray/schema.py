@@ -1,8 +1,8 @@
-"""Ground. The tables, defined once: every column's name, type, unit, range and meaning.
+"""Ground. The single definition of the tables: every column's name, type, unit, range and meaning.
 
-Writer, views, data dictionary, docs and tests are all derived from here. Only types that
-DuckDB 1.4+ and Spark 3.5+ both read are used. Evolution is additive: a column may be
-added (and SCHEMA_VERSION raised), never renamed, retyped or removed.
+Writer, views, data dictionary, docs and tests are all derived from it. Only types that both
+DuckDB 1.4+ and Spark 3.5+ read are used. Evolution is additive: a column may be added
+(and SCHEMA_VERSION raised), never renamed, retyped or removed.
 """
 
 from __future__ import annotations
@@ -38,16 +38,18 @@ class Column:
 
 _DATASET = Column("dataset", STRING, "name of the dataset; a partition")
 _RELEASE = Column("release", STRING, "model and settings that made the row; a partition")
-_VIDEO = Column("video_id", STRING, "which video, or sequence of pictures: first 16 hex digits of sha256 of its URI")
+_VIDEO = Column(
+    "video_id", STRING, "id of the video or sequence of pictures: first 16 hex digits of the sha256 of its URI"
+)
 _FRAME = Column("frame_index", INT32, "position of the frame in presentation order", "frames", ">= 0")
 _PTS = Column(
     "pts_us",
     INT64,
-    "presentation time from the stream, never index / rate; of pictures: from input.sequence_fps or a manifest, or null",
+    "presentation time from the stream, never index / rate; for pictures from input.sequence_fps or a manifest, else null",
     "µs",
 )
 _FACE = Column("face_index", INT32, "face within the frame, by descending score, ties by x", "", ">= 0")
-_RUN = Column("run_id", STRING, "the run that made the row; joins `runs`")
+_RUN = Column("run_id", STRING, "the run that wrote the row; joins `runs`")
 _TRACK = Column("track_id", INT32, "the same face over time, within one shot of a video", "", ">= 0")
 
 KEY = (_DATASET, _RELEASE, _VIDEO, _FRAME, _PTS)
@@ -73,10 +75,10 @@ FACES = (
     Column("box_y2", FLOAT, "bottom side of the face box", "px"),
     Column("score", FLOAT, "the detector's score", "", "[0, 1]"),
     Column("interpolated", BOOL, "whether box, score and landmarks are interpolated between detections, linearly in time (detect.every > 1)"),
-    Column("landmarks5", FLOATS, "x, y of subject's right eye, left eye, nose tip, right and left mouth corner; null for boxes that came without", "px", "10 values"),
-    Column("crop_x", FLOAT, "left side of the square that was cut for the network", "px"),
-    Column("crop_y", FLOAT, "top side of that square", "px"),
-    Column("crop_side", FLOAT, "side of that square", "px", ">= 1"),
+    Column("landmarks5", FLOATS, "x, y of subject's right eye, left eye, nose tip, right and left mouth corner; null for boxes without landmarks", "px", "10 values"),
+    Column("crop_x", FLOAT, "left side of the square crop given to the network", "px"),
+    Column("crop_y", FLOAT, "top side of the crop", "px"),
+    Column("crop_side", FLOAT, "side length of the crop", "px", ">= 1"),
     *(Column(au, FLOAT, f"FACS action unit: {meaning}; a probability, not an intensity", "", "[0, 1]") for au, meaning in AU_MEANINGS.items()),
     *(Column(f"emotion_{e}", FLOAT, f"share of {e}; the seven sum to 1", "", "[0, 1]") for e in EMOTION_NAMES_7),
     Column("valence", FLOAT, "unpleasant to pleasant", "", "[-1, 1]"),
@@ -91,8 +93,8 @@ FACES = (
     Column("pose_y", FLOAT, "head position as the network gives it, y", "model units"),
     Column("pose_z", FLOAT, "head position as the network gives it, z", "model units"),
     Column("face_px", FLOAT, "shorter side of the face box", "px", ">= 1"),
-    Column("sharpness", FLOAT, "variance of the Laplacian of the chip's luma (BT.601): of what the network sees, so a face that was enlarged counts as blurred", "grey levels²", ">= 0"),
-    Column("in_frame", FLOAT, "share of the cut square that lies inside the frame", "", "[0, 1]"),
+    Column("sharpness", FLOAT, "variance of the Laplacian of the chip's luma (BT.601), the network's input, so an enlarged face counts as blurred", "grey levels²", ">= 0"),
+    Column("in_frame", FLOAT, "share of the crop that lies inside the frame", "", "[0, 1]"),
 )  # fmt: skip
 
 BLENDSHAPES = (
@@ -102,49 +104,49 @@ BLENDSHAPES = (
 
 MESH = (
     *KEY, _FACE, _RUN, _TRACK,
-    Column("mesh_xyz", FLOATS, "478 MediaPipe vertices, x, y, z one vertex after the other; x, y in frame px, z relative depth", "px", "1434 values"),
+    Column("mesh_xyz", FLOATS, "478 MediaPipe vertices as x, y, z, vertex by vertex; x, y in frame px, z relative depth", "px", "1434 values"),
 )  # fmt: skip
 
 FRAMES = (
     *KEY, _RUN,
-    Column("status", STRING, "what became of the sampled frame: faces found, none found, or none found in a picture that came out damaged", "", "ok | no_face | decode_error"),
+    Column("status", STRING, "outcome of the sampled frame: faces found, none found, or none found in a damaged picture", "", "ok | no_face | decode_error"),
     Column("faces", INT32, "faces found in it", "faces", ">= 0"),
     Column("keyframe", BOOL, "whether it is a keyframe of the stream"),
-    Column("source_name", STRING, "name of the picture in its folder or tar, where the video is a sequence of pictures, else null"),
-    Column("shot_cut", BOOL, "whether it is the first sampled frame after a cut; null if the sampled frame before it is not known"),
-    Column("repeats", INT32, "frame_index of the first of the sampled frames in a row whose decoded pictures are equal to the bit, up to this one; null for that first one, so where the picture before is another or not known, and in rows older than this column", "frames", ">= 0"),
+    Column("source_name", STRING, "name of the picture in its folder or tar if the video is a sequence of pictures, else null"),
+    Column("shot_cut", BOOL, "whether it is the first sampled frame after a cut; null if the previous sampled frame is unknown"),
+    Column("repeats", INT32, "if the decoded picture is bit-identical to that of the previous sampled frame: frame_index of the first frame of this run of identical pictures; null if the picture differs, if the previous one is unknown, and in rows older than this column", "frames", ">= 0"),
 )  # fmt: skip
 
 VIDEOS = (
     _DATASET, _RELEASE, _VIDEO,
     Column("uri", STRING, "where the video is, without credentials or query"),
     Column("member", STRING, "name inside a shard file, else null"),
-    Column("extra", STRING, "the other columns of the manifest that named the video, as JSON, else null"),
-    Column("size_bytes", INT64, "size of the object or member; -1 if not known", "bytes"),
+    Column("extra", STRING, "other columns of the video's manifest row, as JSON, else null"),
+    Column("size_bytes", INT64, "size of the object or member; -1 if unknown", "bytes"),
     Column("content_id", STRING, "etag or modification time and size, or sha256 of the bytes"),
     Column("work_key", STRING, "sha256 over content, weights, detector and settings"),
     Column("container", STRING, "FFmpeg's name of the container; image2 for a sequence of pictures"),
-    Column("codec", STRING, "FFmpeg's name of the codec; of pictures: of most of them"),
+    Column("codec", STRING, "FFmpeg's name of the codec; for pictures, the most common one"),
     Column("width", INT32, "width of the upright frame, with square pixels where `squared`", "px"),
-    Column("height", INT32, "height of that frame", "px"),
+    Column("height", INT32, "height of the upright frame, as for `width`", "px"),
     Column("rotation", INT32, "counterclockwise turn applied to make frames upright", "degrees", "0 | 90 | 180 | 270"),
-    Column("mirrored", BOOL, "whether stored frames were flipped left to right, before that turn, to make them upright"),
+    Column("mirrored", BOOL, "whether stored frames were flipped left to right before the rotation"),
     Column("sar", STRING, "sample aspect ratio as stored: width of a pixel over its height"),
-    Column("squared", BOOL, "whether frames were stretched so that pixels are square (decode.square_pixels); null if it was not known then, and they were not"),
-    Column("transfer", STRING, "FFmpeg's name of the transfer characteristic as stored; arib-std-b67 (HLG) and smpte2084 (PQ) are HDR; null if it was not looked at"),
-    Column("tone_mapped", BOOL, "whether HDR was mapped to BT.709 SDR before faces were looked for (decode.tone_map); null if it was not known then, and it was not"),
+    Column("squared", BOOL, "whether frames were stretched to square pixels (decode.square_pixels); null in rows older than this column, whose frames were not"),
+    Column("transfer", STRING, "FFmpeg's name of the transfer characteristic as stored; arib-std-b67 (HLG) and smpte2084 (PQ) are HDR; null if it was not examined"),
+    Column("tone_mapped", BOOL, "whether HDR was mapped to BT.709 SDR before face detection (decode.tone_map); null in rows older than this column, which were not mapped"),
     Column("duration_us", INT64, "duration that the header states", "µs"),
-    Column("time_base", STRING, "seconds a tick of the stream's timestamps"),
-    Column("other_streams", STRING, "video streams of the file that were not taken (the default one is, else the longest, else the largest), else null"),
+    Column("time_base", STRING, "seconds per tick of the stream's timestamps"),
+    Column("other_streams", STRING, "video streams of the file that were not processed (the default stream is taken, else the longest, else the largest), else null"),
     Column("frames_decoded", INT64, "frames decoded", "frames"),
     Column("frames_sampled", INT64, "frames sampled; the rows in `frames`", "frames"),
     Column("frames_with_face", INT64, "sampled frames with a face", "frames"),
     Column("faces", INT64, "rows in `faces`", "faces"),
-    Column("bytes_read", INT64, "fetched from the storage to plan and decode, to the block; 0 on a local disk", "bytes"),
+    Column("bytes_read", INT64, "bytes fetched from the storage for planning and decoding, counted in blocks; 0 on a local disk", "bytes"),
     Column("tracks", INT32, "distinct track_id", "tracks"),
-    Column("status", STRING, "ok: all of it; partial: what could be decoded; failed: nothing", "", "ok | partial | failed"),
+    Column("status", STRING, "ok: fully processed; partial: only the decodable part; failed: nothing", "", "ok | partial | failed"),
     Column("error_code", STRING, "the first error's code, null if ok"),
-    Column("truncated", BOOL, "whether the file ends before its own structure says that it should"),
+    Column("truncated", BOOL, "whether the file ends before its own structure says it should"),
     _RUN,
     Column("published_at", TIMESTAMP, "when the rows became visible"),
 )  # fmt: skip
@@ -154,17 +156,17 @@ ERRORS = (
     Column("uri", STRING, "where the video is, without credentials or query"),
     Column("unit", INT32, "position of the unit in the video, null for the whole video"),
     Column("stage", STRING, "where it happened", "", "plan | decode | detect | infer | reconcile"),
-    Column("error_code", STRING, "what happened, from the closed list of codes"),
-    Column("message", STRING, "one line for people"),
-    Column("attempt", INT32, "which attempt", "", ">= 1"),
+    Column("error_code", STRING, "error code, from the closed list"),
+    Column("message", STRING, "one human-readable line"),
+    Column("attempt", INT32, "number of the attempt", "", ">= 1"),
     _RUN,
     Column("at", TIMESTAMP, "when"),
 )  # fmt: skip
 
 RUNS = (
     _RUN,
-    Column("started_at", TIMESTAMP, "when the run started"),
-    Column("finished_at", TIMESTAMP, "when it ended, null while it runs"),
+    Column("started_at", TIMESTAMP, "start of the run"),
+    Column("finished_at", TIMESTAMP, "end of the run, null while it runs"),
     Column("status", STRING, "state of the run", "", "running | done | done_with_failures | failed | interrupted"),
     _DATASET, _RELEASE,
     Column("config", STRING, "the whole config as YAML, secrets redacted"),
@@ -177,55 +179,55 @@ RUNS = (
     Column("hub_revision", STRING, "commit on the model hub, null for local files"),
     Column("license", STRING, "licence of the weights"),
     Column("weights_trained", BOOL, "false for synthetic weights: facial numbers then carry no meaning"),
-    Column("conventions", STRING, "signs of head pose and gaze: a name, then each column's formula of the network's raw numbers (p: pose head, g: gaze head); null before there was a choice: py-feat-2.1.2"),
-    Column("unusable", STRING, "columns that this checkpoint is known not to estimate, whatever they hold, separated by commas; empty if none is known, null from an older featray"),
-    Column("recipe", STRING, "from chip to network input", "", "pyfeat | card-center-crop"),
-    Column("engine", STRING, "what ran the network", "", "torch | openvino"),
+    Column("conventions", STRING, "signs of head pose and gaze: a name, then each column's formula over the network's raw numbers (p: pose head, g: gaze head); null in rows older than this column, which have py-feat-2.1.2"),
+    Column("unusable", STRING, "columns that this checkpoint is known not to estimate, separated by commas; their values mean nothing; empty if none is known, null from an older featray"),
+    Column("recipe", STRING, "how a chip becomes the network's input", "", "pyfeat | card-center-crop"),
+    Column("engine", STRING, "engine that ran the network", "", "torch | openvino"),
     Column("precision", STRING, "arithmetic of the network", "", "fp32 | bf16"),
     Column("detector", STRING, "name of the face detector"),
-    Column("detector_sha256", STRING, "sha256 of its weights, or of the file of boxes (of its etag and size, where the storage has etags)"),
+    Column("detector_sha256", STRING, "sha256 of its weights or of the file of boxes (of its etag and size if the storage has etags)"),
     Column("decoder", STRING, "decoding backend and its version"),
     Column("ffmpeg", STRING, "versions of FFmpeg's libraries"),
-    Column("versions", STRING, "versions of python and of the libraries that numbers and files come from, as JSON"),
+    Column("versions", STRING, "versions of Python and of the libraries that compute numbers and write files, as JSON"),
     Column("cpu", STRING, "CPU model of the driver's machine"),
-    Column("gpu", STRING, "GPU model of the inference workers, null without"),
+    Column("gpu", STRING, "GPU model of the inference workers, null without a GPU"),
     Column("videos_ok", INT64, "videos published whole", "videos"),
     Column("videos_partial", INT64, "videos published in part", "videos"),
-    Column("videos_failed", INT64, "videos of which nothing could be used", "videos"),
+    Column("videos_failed", INT64, "videos without any usable part", "videos"),
     Column("frames", INT64, "frames sampled", "frames"),
     Column("faces", INT64, "faces written", "faces"),
-    Column("frames_per_s", DOUBLE, "frames a second over the whole run, start-up included", "1/s"),
-    Column("faces_per_s", DOUBLE, "faces a second over the whole run, start-up included", "1/s"),
+    Column("frames_per_s", DOUBLE, "frames per second over the whole run, including start-up", "1/s"),
+    Column("faces_per_s", DOUBLE, "faces per second over the whole run, including start-up", "1/s"),
 )  # fmt: skip
 
 ERASURES = (
     _DATASET, _RELEASE, _VIDEO,
-    Column("erasure_id", STRING, "which erasure; a video may be erased, allowed again and erased again"),
-    Column("track_id", INT32, "the track that was erased, null if the whole video was"),
+    Column("erasure_id", STRING, "id of the erasure; a video may be erased, allowed again and erased again"),
+    Column("track_id", INT32, "the erased track, null if the whole video was erased"),
     *(Column(f"{t}_removed", INT64, f"rows removed from `{t}`", "rows", ">= 0") for t in ("faces", "blendshapes", "mesh", "frames", "videos", "errors", "tracks", "events", "embeddings", "persons")),
-    Column("reason", STRING, "as given by whoever erased, else null"),
-    Column("erased_at", TIMESTAMP, "when"),
+    Column("reason", STRING, "reason given with the erasure, else null"),
+    Column("erased_at", TIMESTAMP, "when the rows were removed"),
 )  # fmt: skip
 
-_DERIVATION = Column("derivation", STRING, "settings that made the row from published faces; a partition")
+_DERIVATION = Column("derivation", STRING, "settings that derived the row from published faces; a partition")
 _OF_TRACK = (_DATASET, _RELEASE, _DERIVATION, _VIDEO, Column("track_id", INT32, "as in `faces`", "", ">= 0"))
 
 DESCRIBED: Final = (
     *AU_NAMES_20, *(f"emotion_{e}" for e in EMOTION_NAMES_7),
     "valence", "arousal", "gaze_yaw", "gaze_pitch", "gaze_angle", "pose_pitch", "pose_roll", "pose_yaw",
 )  # fmt: skip
-"""Columns of `faces` that `tracks` describes."""
+"""Columns of `faces` for which `tracks` has statistics."""
 
 _STATISTICS = {
-    "mean": "mean over the time that the face was seen", "sd": "standard deviation over that time",
-    "p05": "at or below this for 5 % of that time", "p50": "median over that time", "p95": "at or below this for 95 % of that time",
+    "mean": "mean over the time seen", "sd": "standard deviation over the time seen",
+    "p05": "5th percentile over the time seen", "p50": "median over the time seen", "p95": "95th percentile over the time seen",
 }  # fmt: skip
 
 ASYMMETRIES: Final = (
     "browDown", "browOuterUp", "cheekSquint", "eyeBlink", "eyeSquint", "eyeWide", "mouthDimple", "mouthFrown",
     "mouthLowerDown", "mouthPress", "mouthSmile", "mouthStretch", "mouthUpperUp", "noseSneer",
 )  # fmt: skip
-"""Blendshapes of which there is one for the left and one for the right, by what their names share."""
+"""Names of blendshapes that exist as a left and a right one, without `Left` and `Right`."""
 
 
 def _described(name: str) -> tuple[Column, ...]:
@@ -240,10 +242,10 @@ def _described(name: str) -> tuple[Column, ...]:
 def _of_action_unit(name: str) -> tuple[Column, ...]:
     return (
         *_described(name),
-        Column(f"{name}_baseline", FLOAT, f"{name} when nothing happens, as derive.baseline says; null for none", "", "[0, 1]"),
-        Column(f"{name}_active", FLOAT, f"share of the time seen that is in an episode of {name}; null if thresholds count from a baseline that is not known", "", "[0, 1]"),
-        Column(f"{name}_episodes", INT32, f"episodes of {name}; rows in `events`; null where {name}_active is", "episodes", ">= 0"),
-        Column(f"{name}_episode_s", FLOAT, f"mean duration of an episode of {name}; null without any", "s", ">= 0"),
+        Column(f"{name}_baseline", FLOAT, f"resting value of {name}, according to derive.baseline; null for none", "", "[0, 1]"),
+        Column(f"{name}_active", FLOAT, f"share of the time seen spent in episodes of {name}; null if thresholds are relative to an unknown baseline", "", "[0, 1]"),
+        Column(f"{name}_episodes", INT32, f"number of episodes of {name}; rows in `events`; null if {name}_active is", "episodes", ">= 0"),
+        Column(f"{name}_episode_s", FLOAT, f"mean duration of an episode of {name}; null without episodes", "s", ">= 0"),
     )  # fmt: skip
 
 
@@ -251,18 +253,18 @@ TRACKS = (
     *_OF_TRACK,
     Column("start_us", INT64, "presentation time of its first face", "µs"),
     Column("end_us", INT64, "presentation time of its last face", "µs"),
-    Column("frames", INT32, "faces of the track; its rows in `faces`", "frames", ">= 1"),
-    Column("seen_s", FLOAT, "time that its samples stand for, without gaps; all shares are shares of it", "s", ">= 0"),
-    Column("faces_per_s", FLOAT, "samples a second while it was seen; null for a single one", "1/s", ">= 0"),
-    Column("coverage", FLOAT, "share of the sampled frames from its start to its end that have its face", "", "[0, 1]"),
+    Column("frames", INT32, "number of faces of the track; its rows in `faces`", "frames", ">= 1"),
+    Column("seen_s", FLOAT, "time seen: the time that its samples represent, without gaps; all shares are shares of it", "s", ">= 0"),
+    Column("faces_per_s", FLOAT, "samples per second over the time seen; null for a single sample", "1/s", ">= 0"),
+    Column("coverage", FLOAT, "share of the sampled frames between its start and end that contain its face", "", "[0, 1]"),
     Column("face_px_median", FLOAT, "median of face_px", "px", ">= 1"),
     Column("sharpness_median", FLOAT, "median of sharpness", "grey levels²", ">= 0"),
     Column("in_frame_median", FLOAT, "median of in_frame", "", "[0, 1]"),
     *(column for name in AU_NAMES_20 for column in _of_action_unit(name)),
     *(column for name in DESCRIBED if name not in AU_NAMES_20 for column in _described(name)),
     Column("gaze_on_camera", FLOAT, "share of the time seen with gaze_angle below derive.gaze_away.on_at", "", "[0, 1]"),
-    Column("blinks", INT32, "blinks; null where the sampling cannot show them", "blinks", ">= 0"),
-    Column("blinks_per_min", FLOAT, "blinks a minute of the time seen; null where the sampling cannot show them", "1/min", ">= 0"),
+    Column("blinks", INT32, "number of blinks; null if the sampling rate is too low for blinks", "blinks", ">= 0"),
+    Column("blinks_per_min", FLOAT, "blinks per minute of the time seen; null if the sampling rate is too low for blinks", "1/min", ">= 0"),
     *(Column(f"asymmetry_{name}", FLOAT, f"mean of {name}Left minus {name}Right; left is the subject's", "", "[-1, 1]") for name in ASYMMETRIES),
     Column("asymmetry_mesh_mouth", FLOAT, "how much higher the left corner of the mouth is than the right one; left is the subject's", "distances of the outer eye corners"),
     Column("asymmetry_mesh_brows", FLOAT, "how much higher the left brow is than the right one; left is the subject's", "distances of the outer eye corners"),
@@ -270,37 +272,37 @@ TRACKS = (
 
 EVENTS = (
     *_OF_TRACK,
-    Column("event_id", INT32, "which event of the track, from 0 by start, then kind", "", ">= 0"),
+    Column("event_id", INT32, "number of the event within the track, from 0, ordered by start, then kind", "", ">= 0"),
     Column("kind", STRING, "an action unit, blink, smile, emotion_<name>, gaze_away, nod, shake, or a name of derive.events"),
-    Column("side", STRING, "of the subject, for blinks", "", "left | right | both"),
-    Column("variant", STRING, "of smiles: whether AU06 was there for at least half of the time; null where AU06_active is", "", "with_AU06 | without_AU06"),
+    Column("side", STRING, "side of the subject's face, for blinks", "", "left | right | both"),
+    Column("variant", STRING, "for smiles: whether AU06 was active for at least half of the time; null if AU06_active is", "", "with_AU06 | without_AU06"),
     Column("start_us", INT64, "presentation time of its first sample", "µs"),
-    Column("peak_us", INT64, "presentation time of its strongest sample, the first of equals", "µs"),
+    Column("peak_us", INT64, "presentation time of its strongest sample, the first if several are equal", "µs"),
     Column("end_us", INT64, "presentation time of its last sample", "µs"),
-    Column("peak", FLOAT, "the signal there, in the unit of its column"),
-    Column("mean", FLOAT, "mean of the signal over its time"),
-    Column("frames", INT32, "samples that it rests on", "frames", ">= 1"),
+    Column("peak", FLOAT, "value of the signal at its peak, in the unit of its column"),
+    Column("mean", FLOAT, "mean of the signal over the event"),
+    Column("frames", INT32, "number of samples in the event", "frames", ">= 1"),
     Column("open_start", BOOL, "whether the track's start, a cut or a gap hides how it began"),
     Column("open_end", BOOL, "whether the track's end, a cut or a gap hides how it ended"),
 )  # fmt: skip
 
 EMBEDDINGS = (
     *KEY, _FACE, _RUN, _TRACK,
-    Column("embedder", STRING, "which network made it"),
-    Column("quality", FLOAT, "how well the face is seen: size, sharpness, how frontal it is and how much of it is in the frame", "", "[0, 1]"),
-    Column("embedding", FLOATS, "vector of length 1; those of one person have a large cosine. Biometric data"),
+    Column("embedder", STRING, "network that computed it"),
+    Column("quality", FLOAT, "quality of the face image: size, sharpness, how frontal it is and how much of it is inside the frame", "", "[0, 1]"),
+    Column("embedding", FLOATS, "unit vector; embeddings of one person have a large cosine. Biometric data"),
 )  # fmt: skip
 
 PERSONS = (
     _DATASET, _RELEASE,
-    Column("clustering", STRING, "settings that made the row from embeddings; a partition"),
+    Column("clustering", STRING, "settings that derived the row from embeddings; a partition"),
     _VIDEO,
     Column("track_id", INT32, "as in `faces`", "", ">= 0"),
-    Column("person_id", STRING, "the same person in all videos of the release; stays when videos are added"),
-    Column("similarity", FLOAT, "cosine of the track's mean embedding and its person's", "", "[-1, 1]"),
-    Column("margin", FLOAT, "similarity, minus the cosine with the nearest other person's; null if there is no other", "", "[-2, 2]"),
-    Column("previous", STRING, "the person_id that the track had before, where `featray persons` gave it another; else null"),
-    Column("name", STRING, "of the person, where one was given; else null"),
+    Column("person_id", STRING, "id of the person, the same in all videos of the release; stable when videos are added"),
+    Column("similarity", FLOAT, "cosine between the track's mean embedding and its person's", "", "[-1, 1]"),
+    Column("margin", FLOAT, "similarity minus the cosine with the nearest other person; null if there is no other person", "", "[-2, 2]"),
+    Column("previous", STRING, "the track's former person_id if `featray persons` changed it, else null"),
+    Column("name", STRING, "name of the person if one was given, else null"),
 )  # fmt: skip
 
 TABLES: Final[dict[str, tuple[Column, ...]]] = {
@@ -317,34 +319,34 @@ TABLES: Final[dict[str, tuple[Column, ...]]] = {
 }
 
 PRIVATE_TABLES: Final[dict[str, tuple[Column, ...]]] = {"embeddings": EMBEDDINGS}
-"""What identifies people, only written where `identify:` asks for it. In no view, export or report, and not in `TABLES`, so
-that it is left out wherever it is not asked for by name."""
+"""Tables that identify people, written only if `identify:` is enabled. They are in no view, export or report, and not in
+`TABLES`, so they are left out unless requested by name."""
 
 PERSON_TABLES: Final[dict[str, tuple[Column, ...]]] = {"persons": PERSONS}
-"""Only written by `featray persons`, in a commit of its own. A view as the others, and not in `TABLES` for the same reason."""
+"""Written only by `featray persons`, in a commit of its own. It has a view, but is not in `TABLES` for the same reason."""
 
 ALL_TABLES: Final[dict[str, tuple[Column, ...]]] = {**TABLES, **PRIVATE_TABLES, **PERSON_TABLES}
-"""What commits may name, and what is verified, erased and compacted."""
+"""All tables that commits may name and that are verified, erased and compacted."""
 
 TABLE_MEANINGS: Final[dict[str, str]] = {
-    "faces": "one row a face a sampled frame: box, action units, emotions, valence and arousal, gaze, head pose, quality",
-    "blendshapes": "one row a face: the 52 MediaPipe blendshapes",
-    "mesh": "one row a face: the 478-vertex mesh in frame pixels",
-    "frames": "one row for every sampled frame, with a face or without",
-    "videos": "one row a video: what it is and how it went",
-    "errors": "one row an error",
-    "runs": "one row a run: configuration, weights, versions, machine, counts",
-    "erasures": "one row an erasure: which video or track, how many rows; nothing that says who it was",
-    "tracks": "one row a track: when, how well seen, statistics of every signal, episodes, blinks, asymmetry; derived from `faces`",
-    "events": "one row an event: episodes of action units, smiles, emotions, blinks, gaze away, nods, shakes; derived from `faces`",
-    "embeddings": "one row a face that was embedded (identify.enabled): biometric data; in no view, export or report",
-    "persons": "one row a track with embeddings: which person it is of, and how sure that is; made by `featray persons`",
+    "faces": "one row per face and sampled frame: box, action units, emotions, valence and arousal, gaze, head pose, quality",
+    "blendshapes": "one row per face: the 52 MediaPipe blendshapes",
+    "mesh": "one row per face: the 478-vertex mesh in frame pixels",
+    "frames": "one row per sampled frame, with or without a face",
+    "videos": "one row per video: properties of the file and outcome of its processing",
+    "errors": "one row per error",
+    "runs": "one row per run: configuration, weights, versions, machine, counts",
+    "erasures": "one row per erasure: which video or track, how many rows; nothing that identifies the person",
+    "tracks": "one row per track: time, quality, statistics of every signal, episodes, blinks, asymmetry; derived from `faces`",
+    "events": "one row per event: episodes of action units, smiles, emotions, blinks, gaze away, nods, shakes; derived from `faces`",
+    "embeddings": "one row per embedded face (identify.enabled): biometric data; in no view, export or report",
+    "persons": "one row per track with embeddings: its person, and how certain that is; written by `featray persons`",
 }
 
 FACE_TABLES: Final = ("faces", "blendshapes", "mesh")
 PER_VIDEO_TABLES: Final = (*FACE_TABLES, "frames", "videos", "errors")
 DERIVED_TABLES: Final = ("tracks", "events")
-"""What is made from published rows by `derive:`; further files of the commit whose rows they are made from."""
+"""Tables derived from published rows by `derive:`; stored as further files of the commit that holds those rows."""
 
 SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys((*FACE_TABLES, *PRIVATE_TABLES), ("video_id", "pts_us", "frame_index", "face_index")),
@@ -357,17 +359,17 @@ SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "events": ("video_id", "track_id", "event_id"),
     "persons": ("video_id", "track_id"),
 }
-"""How rows are ordered within a file. `frame_index` never disagrees with `pts_us` and settles ties: streams have frames
-with the same time, and a clock that jitters gives more of them."""
+"""Order of rows within a file. `frame_index` never disagrees with `pts_us` and breaks ties: some streams have frames with
+equal times, and a jittering clock adds more."""
 
 ROWS_A_GROUP: Final[dict[str, int]] = {
     table: 8_192 if table in ("mesh", "embeddings") else 122_880 for table in ALL_TABLES
 }
-"""Row-group length; a mesh row weighs some 6 KB, so its groups are smaller."""
+"""Rows per row group; a mesh row takes about 6 KB, so its groups are smaller."""
 
 
 def arrow_schema(table: str, path_fields: tuple[str, ...] = ()) -> pa.Schema:
-    """The Arrow schema of a table, with column comments; path fields follow as nullable strings."""
+    """Return the Arrow schema of a table, with column comments; path fields follow as nullable strings."""
     columns = columns_of(table)
     extra = (
         ()
@@ -378,7 +380,7 @@ def arrow_schema(table: str, path_fields: tuple[str, ...] = ()) -> pa.Schema:
 
 
 def columns_of(table: str) -> tuple[Column, ...]:
-    """Return the columns of a table, whichever it is."""
+    """Return the columns of any table."""
     return TABLES[table] if table in TABLES else ALL_TABLES[table]
 
 
@@ -406,16 +408,15 @@ def _landed(columns: Iterator[Column]) -> pa.Schema:
 DETECTED_SCHEMA = pa.schema(
     [*(pa.field(name, arrow_schema("faces").field(name).type) for name in _DETECTED), pa.field("chip", INT32)]
 )
-"""What is known of a face before inference; `chip` says which of its chunk's chips shows it. Faces share one where frames
-repeat."""
+"""Columns of a face before inference; `chip` is the index of its chip within the chunk. Faces of repeated frames share a
+chip."""
 
 LANDED_SCHEMA = _landed(iter((*FACES, *BLENDSHAPES, *MESH)))
-"""A face with everything the network says, before it is split over the tables."""
+"""A face with all outputs of the network, before it is split into the tables."""
 
 EMBEDDED_SCHEMA = pa.schema([("embedding", FLOATS), ("embedding_quality", FLOAT)])
-"""What landed faces have beside LANDED_SCHEMA where embeddings are made; null in rows without one."""
+"""Columns that landed faces have in addition to LANDED_SCHEMA if embeddings are enabled; null for faces without one."""
 
 FRAMES_SCHEMA = pa.schema([*_landed(iter(FRAMES)), pa.field("thumbnail", pa.binary()), pa.field("digest", pa.binary())])
-"""A frame; `thumbnail` (shots.py) and `digest` (repeats.py) are given with a unit's first and last frame. The first one's
-`shot_cut` is null, and its `repeats`: whether there is a cut between two units, and whether one goes on with the picture of
-the other, is seen when both have landed."""
+"""A frame. Only a unit's first and last frame have a `thumbnail` (shots.py) and a `digest` (repeats.py). `shot_cut` and
+`repeats` of the first frame are null: cuts and repeated pictures between two units are found when both have landed."""

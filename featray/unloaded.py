@@ -1,7 +1,7 @@
-"""Ground. Keeps pandas out of processes that make no use of it.
+"""Ground. Keep pandas out of processes that do not use it.
 
-PyArrow loads pandas as it makes its first array from Python objects, to see whether they are pandas': one to two
-seconds of a core, in every command and every decoding process. Hidden from it, pandas counts as not installed.
+PyArrow imports pandas when it creates its first array from Python objects, to check for pandas types. This takes one
+to two seconds of a core in every command and every decoding process. While hidden, pandas looks not installed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import ModuleType
 
 
 class _NoPandas(Loader):
-    """Finds a pandas that cannot be imported. Who only looks whether it is there, as torch does, is told no lie."""
+    """Find a pandas that cannot be imported. Code that only checks for its presence, such as torch, still finds it."""
 
     def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
         if name == "pandas" and "ray" not in sys.modules:  # Ray Data needs it
@@ -24,19 +24,19 @@ class _NoPandas(Loader):
         raise ModuleNotFoundError(f"No module named '{spec.name}'", name=spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Never reached; a loader has to have it."""
+        """Never called; the loader protocol requires it."""
 
 
 _HIDES = _NoPandas()
 
 
 def hide_pandas() -> None:
-    """Let nobody import pandas from here on, unless it is loaded already. For a process of featray's own only."""
+    """Block imports of pandas from now on, unless it is already loaded. Only for featray's own processes."""
     if _HIDES not in sys.meta_path:
         sys.meta_path.insert(0, _HIDES)
 
 
 def show_pandas() -> None:
-    """Let pandas be imported again, where a DataFrame is asked for."""
+    """Allow imports of pandas again, for callers that need a DataFrame."""
     if _HIDES in sys.meta_path:
         sys.meta_path.remove(_HIDES)

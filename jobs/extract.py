@@ -1,4 +1,4 @@
-"""The main job, for `ray job submit`: python jobs/extract.py --config configs/demo.yaml [--set a.b=c]."""
+"""Run the main job, for `ray job submit`: python jobs/extract.py --config configs/demo.yaml [--set a.b=c]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finishing a killed run, for `ray job submit`: python jobs/publish.py s3://bucket/facial [--config run.yaml]."""
+"""Finish a killed run, for `ray job submit`: python jobs/publish.py s3://bucket/facial [--config run.yaml]."""
 
 from __future__ import annotations
 

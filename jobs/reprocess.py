@@ -1,9 +1,9 @@
-"""What is new, and nothing else, for a schedule: python jobs/reprocess.py --config configs/s3.yaml [--set a.b=c].
+"""Process only new work, for a schedule: python jobs/reprocess.py --config configs/s3.yaml [--set a.b=c].
 
-Like `jobs/extract.py` with little to read: it takes up new and changed videos, and with `--retry-failed` those
-that failed; `--drop-deleted` takes videos whose source is gone out of the tables. Its last line is JSON, and its exit
-status that of `featray run`: 0 nothing to do or all done, 3 some videos failed, 1 the run failed (another
-run holds the dataset, for one: the next one on the schedule goes on), 2 the config is wrong.
+Like `jobs/extract.py` with short output: it processes new and changed videos, and with `--retry-failed` also those
+that failed; `--drop-deleted` removes rows of videos whose source no longer exists. Its last line is JSON, and its exit
+status is that of `featray run`: 0 nothing to do or all done, 3 some videos failed, 1 the run failed (for example since
+another run holds the dataset: the next scheduled run resumes), 2 the config is invalid.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
--- Whose smile is answered by somebody else in the picture, and how soon?
+-- Which smiles are answered by somebody else in the picture, and how soon?
 --
--- A smile is answered if another track begins one within `within_us` of its start; the first of them is the answer.
--- One row a smile that is:
---   start_us, track_id      the smile, and whose it is
+-- A smile is answered if another track begins one within `within_us` of its start; the first of these is the answer.
+-- One row per answered smile:
+--   start_us, track_id      the smile and its track
 --   answer_us, answer_track_id, variant   the answer, and whether the cheeks are raised in it (AU06)
 --   delay_s                 from start to start
 --
--- Two tracks may be one person who was lost for a while: look at both. Smiles that a gap or the start of a track cuts off
--- are left out, since when they began is not known. Needs `events`. Runs on DuckDB and Spark SQL.
+-- Two tracks may be one person who was lost for a while: check both. Smiles cut off by a gap or the start of a track
+-- are left out, since their beginning is unknown. Needs `events`. Runs on DuckDB and Spark SQL.
 WITH settings AS (
     SELECT 2000000 AS within_us
 ), smiles AS (

@@ -1,14 +1,14 @@
 -- Which action units appear together?
 --
--- One row a pair of the 20 action units (au_a < au_b) that shares at least one face, over all faces of a release:
+-- One row per pair of the 20 action units (au_a < au_b) that shares at least one face, over all faces of a release:
 --   faces     rows of `faces`
 --   n_a, n_b  faces with the unit at or above `active_at`
 --   n_both    faces with both
---   jaccard   n_both / faces with either; 1 if they always come together
---   lift      n_both against what chance would give if the two were independent; above 1: together more often
+--   jaccard   n_both / faces with either; 1 if they always occur together
+--   lift      n_both relative to the value expected if the two were independent; above 1: together more often
 --
 -- Frames follow each other closely, so neighbouring rows are not independent: no p-values from these counts.
--- Costs a row for each active unit of a face; on large tables narrow `faces` first.
+-- Uses one row for each active unit of a face; on large tables filter `faces` first.
 -- Runs on DuckDB and Spark SQL.
 WITH settings AS (  -- e0 makes a double, so that engines agree at the threshold
     SELECT 0.5e0 AS active_at

@@ -1,13 +1,13 @@
--- Do action units and blendshapes, two heads of one network, tell the same story?
+-- Do action units and blendshapes, two heads of one network, agree?
 --
--- One row an action unit that has a counterpart among the blendshapes (two sides averaged):
+-- One row per action unit with a counterpart among the blendshapes (two sides averaged):
 --   blendshape    the counterpart
 --   faces         faces with both
 --   mean_au, mean_blendshape
 --   correlation   Pearson's, over faces; null if one of the two never changes
 --
--- The scales differ, a probability beside a muscle's travel: the correlation counts, not the means. Low agreement
--- on good_faces.sql's faces is a reason to look at the videos before you believe either.
+-- The scales differ, a probability and a muscle's movement: the correlation counts, not the means. If agreement is low
+-- on the faces of good_faces.sql, check the videos before you trust either.
 -- Needs `blendshapes` among output.tables. Runs on DuckDB and Spark SQL.
 WITH counterparts AS (
     SELECT * FROM (

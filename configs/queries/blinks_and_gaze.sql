@@ -1,10 +1,10 @@
 -- How often does each face blink, and for how much of the time does it look at the camera?
 --
--- One row a track that was seen for `least_s` seconds or more:
+-- One row per track that was seen for `least_s` seconds or more:
 --   seen_s            seconds that it was seen
---   faces_per_s       samples a second in that time
---   blinks, per_min   null, and not 0, where the sampling cannot show a blink (below 15 faces a second by default)
---   left_only, right_only   blinks that were seen in one eye only: winks, or a turned head that hides the other
+--   faces_per_s       samples per second in that time
+--   blinks, per_min   null, not 0, if the sampling rate is too low for blinks (below 15 faces per second by default)
+--   left_only, right_only   blinks seen in only one eye: winks, or a turned head that hides the other eye
 --   on_camera         share of the time with the gaze within `derive.gaze_away.on_at` of the camera's axis
 --
 -- Rates of short tracks are mostly chance. Needs `tracks` and `events`. Runs on DuckDB and Spark SQL.

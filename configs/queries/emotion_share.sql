@@ -1,11 +1,11 @@
 -- Which emotions does each video show?
 --
--- One row a video and emotion:
+-- One row per video and emotion:
 --   seen_s     seconds that faces were seen, over all tracks
 --   share      mean of the emotion's column over that time; the seven shares of a video sum to 1
 --
--- Two people count twice. Blurred and tiny faces count too; good_faces.sql has a filter. When an emotion outweighs all
--- others, and for how long, is in `events` (kind emotion_happy and so on).
+-- Two people count twice. Blurred and tiny faces count too; good_faces.sql has a filter. `events` has the times at which
+-- an emotion outweighs all others (kind emotion_happy and so on).
 -- Needs `tracks`. Runs on DuckDB and Spark SQL.
 WITH long AS (
     SELECT dataset, release, video_id, seen_s, emotion, value

@@ -1,16 +1,16 @@
--- Where in each video does most happen in a face?
+-- When is the face most expressive in each video?
 --
--- What happens are episodes of action units: each counts where it is strongest, with its peak, so that a face at rest
--- does not count however it looks. (In `featray report` it does: there the strongest expressions are those with the
--- highest mean of the probabilities.) One row a moment, the `moments` strongest of a video, strongest first:
+-- Each episode of an action unit counts where it is strongest, with its peak, so a face at rest does not count, however
+-- it looks. (In `featray report` it does: the strongest expressions there are those with the highest mean
+-- probability.) One row per moment, the `moments` strongest of a video, strongest first:
 --   place            1 is the strongest
 --   start_us         start of the moment: windows of `window_us`, from 0
---   track_id         whose face; ties go to the earlier window, then to the lower track
+--   track_id         track of the face; ties go to the earlier window, then to the lower track
 --   expressiveness   sum of the peaks of the action units that are at their strongest in the window
---   action_units     how many episodes those are
+--   action_units     number of these episodes
 --
--- Eyes closed (AU43) are left out: blinks are no expression. Bad crops look expressive: join `tracks` and ask for
--- face_px_median and in_frame_median if you find them here.
+-- Eyes closed (AU43) is left out, since blinks are not expressions. Bad crops look expressive: if they appear in the
+-- result, join `tracks` and filter by face_px_median and in_frame_median.
 -- Needs `events`. Runs on DuckDB and Spark SQL.
 WITH settings AS (
     SELECT 3 AS moments, 1000000 AS window_us

@@ -1,15 +1,15 @@
 -- How many faces are there, minute by minute?
 --
--- One row a video and minute of presentation time that has a sampled frame:
+-- One row per video and minute of presentation time with a sampled frame:
 --   minute         0 is the first
 --   frames         sampled frames
---   with_face      those with a face
---   damaged        those without one whose picture came out damaged
---   faces          faces in all of them
---   mean_faces     faces a sampled frame, without the damaged ones; null if there are no others
---   most_faces     in one frame
+--   with_face      frames with a face
+--   damaged        damaged frames without a face
+--   faces          faces in all frames
+--   mean_faces     faces per sampled frame, without damaged frames; null if there are no others
+--   most_faces     maximum in one frame
 --
--- Counts go with the sampling: compare mean_faces between videos, not faces.
+-- Counts depend on the sampling: compare mean_faces between videos, not faces.
 -- Runs on DuckDB and Spark SQL.
 SELECT dataset, release, video_id,
     CAST(floor(pts_us / 60e6) AS BIGINT) AS minute,

@@ -1,15 +1,15 @@
 -- Which videos are missing or incomplete, and why?
 --
--- One row a video that is not `ok`, the worst first:
+-- One row per video that is not `ok`, the worst first:
 --   status      failed: nothing could be used; partial: some of it
 --   codes       its error codes, each once, in alphabetical order
 --   errors      rows of `errors`
 --   message     of its first error
---   frames      sampled frames that are there
---   covered     share of the duration that the header states up to the last sampled frame; null without a duration.
---               Frames that are missing before the last one do not show here
+--   frames      existing sampled frames
+--   covered     share of the header's duration up to the last sampled frame; null without a duration.
+--               Frames missing before the last one are not considered
 --
--- `featray run CONFIG --retry-failed` takes these up again. Runs on DuckDB.
+-- `featray run CONFIG --retry-failed` retries these videos. Runs on DuckDB.
 WITH reasons AS (
     SELECT dataset, release, video_id,
         string_agg(DISTINCT error_code, ', ' ORDER BY error_code) AS codes,

@@ -1,13 +1,13 @@
 -- Which faces are seen well enough to trust their numbers?
 --
--- One row a face that passes every threshold below: its keys, where it is (uri, member, pts_us), the quality
--- columns that let it pass, and its emotions, valence and arousal. Interpolated boxes do not pass.
+-- One row per face that passes every threshold below: its keys, its place (uri, member, pts_us), the quality
+-- columns used, and its emotions, valence and arousal. Interpolated boxes do not pass.
 --
--- Head pitch is shown and is no threshold: the checkpoint v2.5 does not estimate it (runs.unusable says which columns a
--- release's weights do not).
+-- Head pitch is shown but has no threshold: the checkpoint v2.5 does not estimate it (runs.unusable lists the columns
+-- that a release's weights do not estimate).
 --
--- The thresholds are a place to start, no standard: sharpness goes with resolution and compression, so look at
--- its distribution in your videos first. A filter biases what is left: people who turn away or move are dropped.
+-- The thresholds are a starting point, not a standard: sharpness depends on resolution and compression, so check
+-- its distribution in your videos first. A filter biases the result: people who turn away or move are dropped.
 -- Runs on DuckDB and Spark SQL.
 WITH settings AS (  -- e0 makes a double, so that engines agree at the threshold
     SELECT 0.8e0 AS least_score, 48 AS least_px, 30 AS least_sharpness, 0.8e0 AS least_in_frame, 0.7e0 AS most_yaw_rad

@@ -1,14 +1,14 @@
 -- How do groups of participants differ?
 --
--- For a manifest with the columns `participant` and `condition`, which the view `summary` has too; write yours instead.
--- One row a condition:
+-- For a manifest with the columns `participant` and `condition`, which the view `summary` has too; insert your own.
+-- One row per condition:
 --   participants, videos
 --   smiling, smiling_sd     share of the time with AU12 active: mean and standard deviation over participants
---   blinks_per_min          over those whose sampling can show blinks
+--   blinks_per_min          over those whose sampling rate is high enough for blinks
 --   on_camera               share of the time with the gaze on the camera
 --
--- First a row a participant, then the groups: videos of one person are not independent. Videos whose main face is there
--- for less than 80 % of its span are left out. For a test, export the inner rows: `featray export OUT --summary csv`.
+-- First one row per participant, then the groups: videos of one person are not independent. Videos whose main face is
+-- seen for less than 80 % of its span are left out. For a test, export the inner rows: `featray export OUT --summary csv`.
 -- Needs `tracks`. Runs on DuckDB.
 WITH people AS (
     SELECT dataset, release, condition, participant, count(*) AS videos,

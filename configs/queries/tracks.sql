@@ -1,13 +1,13 @@
--- Who is on screen, from when to when, and how well is each seen?
+-- Who is on screen, from when to when, and how well is each face seen?
 --
--- One row a track, the same face followed over time, the longest seen of a video first:
+-- One row per track, a face followed over time, the longest of a video first:
 --   start_us, end_us     its first and last sampled frame
 --   faces                its rows in `faces`
---   present              faces / sampled frames from its start to its end; below 1: lost in between
+--   present              faces / sampled frames between its start and end; below 1: lost in between
 --   face_px, sharpness, in_frame   medians of the quality columns, over time
 --   AU12, valence, arousal    means over time
 --
--- A track is no identity: the same person after a second out of sight is a new track.
+-- A track is not an identity: the same person after a second out of sight is a new track.
 -- Needs `tracks`. Runs on DuckDB and Spark SQL.
 SELECT dataset, release, video_id, track_id, start_us, end_us, frames AS faces, coverage AS present,
     face_px_median AS face_px, sharpness_median AS sharpness, in_frame_median AS in_frame,

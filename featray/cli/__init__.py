@@ -1,3 +1,3 @@
-"""The command line: every command, and nothing that works without one. It alone knows click."""
+"""The command line: every command, and only what commands need. No other room imports click."""
 
 from featray.cli.root import main as main

@@ -1,4 +1,4 @@
-"""Command line. The console of every command that prints through rich."""
+"""Command line. The console of all commands that print through rich."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from rich.console import Console
 
 
 def open_console() -> Console:
-    """Return a console that prints text as it is.
+    """Return a console that prints text unchanged.
 
-    By default rich takes `[name]` for markup and `:name:` for an emoji, and both stand in file names and messages.
-    Styles are given with `style=` or as `rich.text.Text`.
+    By default rich treats `[name]` as markup and `:name:` as an emoji, but both occur in file names and messages.
+    Set styles with `style=` or with `rich.text.Text`.
     """
     return Console(soft_wrap=True, markup=False, emoji=False, highlight=False)

@@ -1,4 +1,4 @@
-"""Command line. The demo: the main job on two bundled clips, then what a newcomer would ask next."""
+"""Command line. The demo: the main job on two bundled clips, then suggested next commands."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from featray.tables.query import connect, run_sql
 
 _LOOKS = (
     (
-        "a picture: eight frames with what the tables say of them",
+        "a picture: eight frames with their numbers from the tables",
         "preview {out} --video face.mp4 --frames 8 --out faces.jpg",
     ),
     ("the same as a clip", "preview {out} --video face.mp4 --from 12s --to 14s --out clip.mp4"),
-    ("one page about all of it, for any browser", "report {out} --out report.html"),
+    ("a report of everything as one HTML page", "report {out} --out report.html"),
 )
 
 _QUERIES = (
-    ("how each video went", "SELECT uri, status, frames_sampled, faces, tracks FROM videos"),
+    ("the outcome of each video", "SELECT uri, status, frames_sampled, faces, tracks FROM videos"),
     (
         "the frames with the strongest smile",
         "SELECT video_id, pts_us / 1e6 AS seconds, AU12, emotion_happy FROM faces ORDER BY AU12 DESC LIMIT 5",
@@ -43,13 +43,13 @@ _QUERIES = (
 
 
 def demo_config(clips: Path, out: str) -> Config:
-    """The config of the demo; `configs/demo.yaml` is the same with its own output."""
+    """Return the config of the demo; `configs/demo.yaml` is the same with its own output."""
     return parse_config(
         {
             "dataset": "demo",
             "input": {"uris": [f"{clips}/*.mp4"]},
             "output": {"uri": out},
-            # Short units, so that the progress display has something to tell on 20 s of video.
+            # Short units, so that the progress display changes within 20 s of video.
             "decode": {"unit_frames": 96},
         },
         origin="demo",
@@ -57,7 +57,7 @@ def demo_config(clips: Path, out: str) -> Config:
 
 
 def run_demo(out: str) -> int:
-    """Run the demo into `out`; the exit status."""
+    """Run the demo into `out`; return the exit status."""
     console = open_console()
     console.print(
         "featray demo: two bundled clips (20 s with a face, 4 s without), the shipped face detector, "
@@ -82,7 +82,7 @@ def run_demo(out: str) -> int:
 
 
 def _command() -> str:
-    """How to call featray from where the user is: `make demo` does not put it on the PATH."""
+    """Return how to call featray from the user's folder, since `make demo` does not put it on the PATH."""
     if shutil.which("featray"):
         return "featray"
     return "python -m featray" if sys.argv[0].endswith("__main__.py") else os.path.relpath(sys.argv[0])

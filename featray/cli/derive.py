@@ -1,4 +1,4 @@
-"""Command line. `featray derive`: tracks and events for what is published."""
+"""Command line. `featray derive`: tracks and events for published rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "ray", "local"]),
     default="auto",
     show_default=True,
-    help="Who does the work; auto: Ray, where there is a cluster.",
+    help="Executor; auto: Ray if there is a cluster.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @storage_flags
@@ -42,11 +42,11 @@ def derive(
     config: Path | None,
     options: tuple[str, ...],
 ) -> None:
-    """Derive `tracks` and `events` from the faces of the output OUT, as the section `derive:` of CONFIG says.
+    """Derive `tracks` and `events` from the faces of the output OUT, with the section `derive:` of CONFIG.
 
-    CONFIG is a run's config, or a file with that section alone; without one the defaults count. Does not need the
-    videos. What is derived under these settings already is not done again, unless its neutral videos have changed;
-    other settings make another derivation, beside those there are. Refused while a run is on.
+    CONFIG is a run's config, or a file with only that section; without CONFIG the defaults apply. The videos are not
+    needed. Shards that are already derived with these settings are skipped, unless their neutral videos have changed.
+    Other settings add another derivation and keep existing ones. Refused while a run is active.
     """
     from featray.config import load_derive
     from featray.findings.derive import Derivation
@@ -54,12 +54,12 @@ def derive(
 
     derivation = Derivation(load_derive(settings, overrides))
     output = open_told(out, config, options)
-    nothing = "nothing is published here"
+    nothing = "nothing to derive: no published rows"
     in_each(output, lambda one: derive_partition(one, derivation, executor), as_json, _derived, nothing)
 
 
 def _derived(done: Derived) -> tuple[dict[str, Any], Iterator[str]]:
-    """Return what was derived in a release, for machines and for people."""
+    """Return what was derived in a release, as plain data and as text lines."""
     already = f", {done.already} were already" if done.already else ""
     rows = f"{counted(done.tracks, 'track')}, {counted(done.events, 'event')}"
     again = f", {done.again} of them since their neutral videos have changed" if done.again else ""

@@ -1,4 +1,4 @@
-"""Command line. `featray doctor`: whether a run can work here, and the fix for what fails.
+"""Command line. `featray doctor`: check the installation, and print the fix for whatever fails.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from featray.doctor.check import Check
 
 
-@click.command(short_help="Say whether a run can work on this machine, and what to fix.")
+@click.command(short_help="Check whether this machine can run featray, and print fixes.")
 @click.argument("uris", nargs=-1)
 @click.option("--write", is_flag=True, help="Also write a small object below each URI, and delete it.")
 @storage_option_flag
-@click.option("--no-ray", is_flag=True, help="Do not start Ray, which takes some ten seconds.")
+@click.option("--no-ray", is_flag=True, help="Do not start Ray, which takes about ten seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(uris: tuple[str, ...], write: bool, options: tuple[str, ...], no_ray: bool, as_json: bool) -> None:
-    """Check this machine: say whether a run can work, print the fix for whatever fails, then all checks.
+    """Check whether this machine can run featray, and print the fix for whatever fails, then all checks.
 
-    Packages, decoder, detector, engines, GPUs, weights, memory, disk and Ray; with URIS also whether
-    this machine may list and read them. Prints no secret. Exit status: 0 if a run can work, else 1.
+    Checks packages, decoder, detector, engines, GPUs, weights, memory, disk and Ray; with URIS also whether
+    they can be listed and read. Prints no secrets. Exit status: 0 if a run can work, else 1.
 
     \b
     featray doctor
@@ -49,14 +49,14 @@ def doctor(uris: tuple[str, ...], write: bool, options: tuple[str, ...], no_ray:
 
 
 def _lines(checks: list[Check], missing: int) -> Iterator[str]:
-    """The verdict with what to fix, then all that was looked at."""
+    """Yield the verdict with what to fix, then all checks."""
     if missing:
         yield f"{missing} to fix before a run can work:"
         yield from (line for check in checks if check.state == "missing" for line in _check_lines(check))
     else:
-        yield "ok: a run can work here"
+        yield "ok: this machine can run featray"
     yield ""
-    yield "What was looked at; what is marked - is only needed for extras:"
+    yield "All checks (-: needed only for extras):"
     for check in checks:
         yield from _check_lines(check)
 

@@ -1,4 +1,4 @@
-"""Command line. `featray evaluate`: an output held against labels of people, and two releases held against each other.
+"""Command line. `featray evaluate`: compare an output with human labels, or two releases with each other.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """
@@ -21,33 +21,35 @@ if TYPE_CHECKING:
     from featray.report.scope import Scope
 
 
-@click.command(short_help="Hold what OUT says against labels of people.")
+@click.command(short_help="Compare the numbers of OUT with human labels.")
 @click.argument("out")
-@click.option("--labels", required=True, metavar="FILE", help="CSV or Parquet, a row a labelled face; may be a URI.")
+@click.option(
+    "--labels", required=True, metavar="FILE", help="CSV or Parquet, one row per labelled face; may be a URI."
+)
 @click.option("--release", help="A release; default: the latest.")
 @click.option("--dataset", help="A dataset, if there are several.")
-@click.option("--against", metavar="OTHER", help="A release of OUT, or another output: say how it differs.")
+@click.option("--against", metavar="OTHER", help="A release of OUT, or another output, to compare with.")
 @click.option(
-    "--subject", metavar="COLUMN", help="Whose rows belong together; default: subject, else videos, pictures."
+    "--subject", metavar="COLUMN", help="Column that groups rows by person; default: subject, else videos or pictures."
 )
-@click.option("--split", "splits", multiple=True, metavar="COLUMN", help="Measure each value of a label column too.")
+@click.option("--split", "splits", multiple=True, metavar="COLUMN", help="Also measure each value of a label column.")
 @click.option("--au-threshold", type=click.FloatRange(0, 5), help="Intensity from which a unit counts as present.")
 @click.option(
     "--threshold", "thresholds", multiple=True, metavar="[AU12=]P",
-    help="Probability from which featray counts as saying so; default 0.5. May be repeated.",
+    help="Probability from which a unit counts as predicted; default 0.5. May be repeated.",
 )  # fmt: skip
-@click.option("--tune-on", metavar="COLUMN=VALUE", help="Choose thresholds on these rows, and measure the others.")
-@click.option("--emotions", metavar="0=neutral,...", help="Names of emotions that are numbers in the labels.")
+@click.option("--tune-on", metavar="COLUMN=VALUE", help="Choose thresholds on these rows, and measure the rest.")
+@click.option("--emotions", metavar="0=neutral,...", help="Names for emotions that are numbers in the labels.")
 @click.option(
-    "--tolerance", type=click.FloatRange(0), metavar="SECONDS", help="Between a label and its frame, at most."
+    "--tolerance", type=click.FloatRange(0), metavar="SECONDS", help="Maximum time between a label and its frame."
 )
-@click.option("--min-iou", type=click.FloatRange(0, 1), help="Overlap of a labelled box and its face; default 0.3.")
-@click.option("--card", metavar="DATA", help="Put the model card's figure beside: disfa+, raf-db, affectnet, ...")
+@click.option("--min-iou", type=click.FloatRange(0, 1), help="Minimum IoU of a labelled box and its face; default 0.3.")
+@click.option("--card", metavar="DATA", help="Also show the model card's figures: disfa+, raf-db, affectnet, ...")
 @click.option(
-    "--resamples", type=click.IntRange(0, 100_000), help="Of the bootstrap; default 2000, 0 for no intervals."
+    "--resamples", type=click.IntRange(0, 100_000), help="Bootstrap resamples; default 2000, 0 for no intervals."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--out", "path", metavar="FILE.html", help="Also write a page.")
+@click.option("--out", "path", metavar="FILE.html", help="Also write an HTML page.")
 @storage_flags
 def evaluate(
     out: str,
@@ -61,7 +63,7 @@ def evaluate(
     options: tuple[str, ...],
     **given: Any,
 ) -> None:
-    """Say how well the numbers of the output OUT agree with what people said.
+    """Measure how well the numbers of the output OUT agree with human labels.
 
     \b
     featray evaluate OUT --labels coded.csv
@@ -70,20 +72,20 @@ def evaluate(
     featray evaluate OUT --labels coded.csv --against v25-1a2b3c4d
 
     \b
-    LABELS has a row a labelled face, and columns called
-      video                  its video_id, its URI, or the last parts of that
+    LABELS has one row per labelled face, and columns named
+      video                  its video_id, its URI, or the last parts of the URI
       pts_us | time_s | frame_index   the stream's own time, or the position from 0
       picture                or the name of a picture, for image sequences
       AU01 ... AU43          0 and 1, or intensities from 0 to 5
       emotion, valence, arousal       a name or a number; -1 to 1
       gaze_yaw, gaze_pitch   radians, or gaze_yaw_deg ...; or gaze_x, _y, _z
       pose_pitch, _yaw, _roll         radians, or degrees
-      box_x1, _y1, _x2, _y2  or point_x, point_y: which face of several
+      box_x1, _y1, _x2, _y2  or point_x, point_y: selects one of several faces
       subject, split, ...    anything else, for --subject, --split and --tune-on
 
-    Every measure is given twice: over labels that met a face, as the literature counts, and over those whose face
-    was not found as well, which then count as wrong. Intervals are 95 %, from a bootstrap over subjects. Labels that
-    met no frame are counted and said. Needs pip install 'featray[evaluate]'.
+    Every measure is given twice: over labels that matched a face, as in the literature, and also counting labels whose
+    face was not found as wrong. Intervals are 95 %, from a bootstrap over subjects. Labels without a frame are counted
+    and reported. Needs pip install 'featray[evaluate]'.
     """
     from featray.evaluate.against import compare
     from featray.evaluate.evaluation import evaluate as measure
@@ -140,7 +142,7 @@ def _settings(**given: Any) -> Any:
 
 
 def _other(output: Any, name: str, scope: Scope, options: dict[str, Any]) -> Scope:
-    """The release of this output with that name, or the latest of another output."""
+    """Return the release of this output with that name, or the latest release of another output."""
     from featray.report.scope import open_scope
     from featray.tables.layout import list_partitions, open_output
 
@@ -151,22 +153,28 @@ def _other(output: Any, name: str, scope: Scope, options: dict[str, Any]) -> Sco
         other = open_output(name, options)
         datasets = {one.dataset for one in list_partitions(other)}
         return open_scope(other, None, scope.dataset if scope.dataset in datasets else None)
-    raise UsageError(f"--against {name}: no release of {scope.dataset}, and no output; it has: {', '.join(releases)}")
+    raise UsageError(
+        f"--against {name}: neither a release of {scope.dataset} nor an output; choose one of {', '.join(releases)}"
+    )
 
 
 def _print(found: Evaluation) -> None:
     click.echo(
-        printable(f"labels   {found.labels}: {counted(found.rows, 'row')}, {found.fates.get('found', 0):,} met a face")
+        printable(
+            f"labels   {found.labels}: {counted(found.rows, 'row')}, {found.fates.get('found', 0):,} matched to a face"
+        )
     )
     click.echo(printable(f"release  {found.dataset}, {found.release}"))
     if found.unmatched:
-        click.echo(printable(f"not met  {found.unmatched}"))
+        click.echo(printable(f"others   {found.unmatched}"))
     if found.several_faces:
-        click.echo(f"faces    {counted(found.several_faces, 'label')} took the face with the best score of several")
+        click.echo(f"faces    {counted(found.several_faces, 'label')} matched to the best-scoring of several faces")
     if found.tuned_on:
         click.echo(f"tuned    on {counted(found.tuned_on, 'row')}, not measured: {', '.join(found.chosen) or 'none'}")
     if found.other_emotions:
-        click.echo(f"emotions not measured: {counted(found.other_emotions, 'label')} with none of the seven")
+        click.echo(
+            f"emotions not measured: {counted(found.other_emotions, 'label')} with an emotion other than the seven"
+        )
     click.echo(f"interval {100 * found.level:.0f} %, over {found.subject_kind}")
     _print_values(found)
     for warning in found.warnings:
@@ -180,7 +188,7 @@ def _print_values(found: Evaluation) -> None:
 
     missed = {(one.what, one.measure): one for one in found.with_missed}
     card = {(one.what, one.measure): one.value for one in found.card}
-    head = f"\n{'':<26}{'faces found':>24}{'and those missed':>24}"
+    head = f"\n{'':<26}{'faces found':>24}{'missed as wrong':>24}"
     click.echo(head + (f"{'card':>9}" if card else "") + f"{'labels':>10}{'of':>8}")
     for one in found.found or found.with_missed:
         key = one.what, one.measure
@@ -209,12 +217,12 @@ def _print_change(found: Against) -> None:
     click.echo(printable(f"B        {found.dataset_b}, {found.release_b}"))
     click.echo(
         printable(
-            f"labels   {found.labels}: {counted(found.rows, 'row')}, {found.sampled_both:,} of frames that both "
-            f"sampled; a face in both {found.found_both:,}, in A alone {found.found_a:,}, in B alone {found.found_b:,}"
+            f"labels   {found.labels}: {counted(found.rows, 'row')}, {found.sampled_both:,} in frames that both "
+            f"sampled; a face in both {found.found_both:,}, only in A {found.found_a:,}, only in B {found.found_b:,}"
         )
     )
     click.echo(f"interval 95 %, of B - A, paired over {found.subject_kind}")
-    for title, changes in (("faces found in both", found.found), ("and those missed", found.with_missed)):
+    for title, changes in (("faces found in both", found.found), ("missed as wrong", found.with_missed)):
         click.echo(f"\n{title:<26}{'A':>9}{'B':>9}{'B - A':>27}{'labels':>10}{'of':>8}")
         for one in changes:
             bounds = "" if one.low is None or one.high is None else f" [{one.low:+.3f}, {one.high:+.3f}]"

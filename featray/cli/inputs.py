@@ -1,4 +1,4 @@
-"""Command line. What `run` and `plan` are given: a config, or videos and where their tables go.
+"""Command line. The arguments of `run` and `plan`: a config, or videos and the place for their tables.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """
@@ -24,47 +24,47 @@ _CONFIG_SUFFIXES: Final = (".yaml", ".yml")
 
 
 def input_arguments(command: _Command) -> _Command:
-    """`INPUT...`, `--out` and `--set`, given to the command as `inputs`, `out` and `overrides`."""
+    """Add `INPUT...`, `--out` and `--set`, passed to the command as `inputs`, `out` and `overrides`."""
     command = click.option(
         "--set",
         "overrides",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Any setting of configs/s3.yaml, such as decode.sample='{fps: 5}'; goes before CONFIG.",
+        help="Any key of a config, such as decode.sample='{fps: 5}'; overrides CONFIG.",
     )(command)
-    command = click.option("--out", metavar="OUT", help="Without CONFIG: where the tables go, a folder or a URI.")(
-        command
-    )
+    command = click.option("--out", metavar="OUT", help="Without CONFIG: folder or URI for the tables.")(command)
     return click.argument("inputs", nargs=-1, required=True, metavar="CONFIG | INPUT...")(command)
 
 
 def read_inputs(
     inputs: tuple[str, ...], out: str | None, overrides: tuple[str, ...], *, out_needed: bool = True
 ) -> Config:
-    """Return the config that the arguments name or describe; one file with a name in .yaml or .yml is a config.
+    """Return the config that the arguments name or describe; a file named .yaml or .yml is a config.
 
     Args:
         inputs: a config, or videos.
-        out: where the tables of videos go.
+        out: folder or URI for the tables of videos.
         overrides: `a.b=value` each.
-        out_needed: whether videos need `out`; without it, their tables would go to `OUT`.
+        out_needed: whether videos require `out`; if false, it defaults to `OUT`.
 
     Raises:
-        UsageError: neither a config alone, nor videos with a place for their tables; or the config is wrong.
+        UsageError: neither a single config, nor videos with a place for their tables; or the config is invalid.
     """
     from featray.config import build_config, load_config
 
     configs = [name for name in inputs if "://" not in name and name.lower().endswith(_CONFIG_SUFFIXES)]
     if configs and len(inputs) > 1:
-        raise UsageError(f"{configs[0]}: a config stands alone; name it, or videos and --out OUT")
+        raise UsageError(
+            f"{configs[0]}: a config cannot be combined with other inputs; give only it, or videos and --out OUT"
+        )
     if configs and out is not None:
-        raise UsageError(f"--out {out}: {configs[0]} says where its tables go; change that with --set output.uri={out}")
+        raise UsageError(f"--out {out}: {configs[0]} already sets the output; override it with --set output.uri={out}")
     if configs:
         return load_config(Path(configs[0]), overrides)
     if out is None and out_needed:
         raise UsageError(
-            f"{inputs[0]}: say where the tables go with --out OUT, a folder or a URI; "
-            "or name a config, a file in .yaml or .yml"
+            f"{inputs[0]}: no place for the tables; give --out OUT, a folder or a URI, "
+            "or a config, a .yaml or .yml file"
         )
     places = [_absolute(place) for place in inputs]
     data = {
@@ -76,17 +76,17 @@ def read_inputs(
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write what a config sets as a YAML file.
+    """Write the keys that a config sets to a YAML file.
 
     Raises:
-        UsageError: the file is there already, cannot be written, or would hold a secret.
+        UsageError: the file already exists, cannot be written, or would hold a secret.
     """
     import yaml
 
     said = config.model_dump(mode="json", exclude_unset=True)
     if config.redacted() != config.model_dump(mode="json"):
         raise UsageError(
-            f"--save-config {path}: would hold a secret; leave that to the environment, as AWS_PROFILE does"
+            f"--save-config {path}: would hold a secret; pass that in the environment instead, for example AWS_PROFILE"
         )
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -96,12 +96,12 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def _absolute(place: str) -> str:
-    """A path that means the same from any folder; a URI stays as it is."""
+    """Return an absolute path; a URI stays unchanged."""
     return place if "://" in place else os.path.abspath(place)
 
 
 def _dataset_name(places: list[str]) -> str:
-    """The name of the folder that all inputs lie in, as far as a dataset may be called so."""
+    """Return the name of the common folder of all inputs, reduced to the characters of a dataset name."""
     common: list[str] = []
     for parts in zip(*(place.split("://")[-1].split("/") for place in places), strict=False):
         if len(set(parts)) > 1 or re.search(r"[*?\[]", parts[0]):

@@ -1,4 +1,4 @@
-"""Command line. `featray models`: fetch weights, look inside checkpoints, check what they mean, make synthetic ones.
+"""Command line. `featray models`: fetch weights, inspect checkpoints, check their columns, make synthetic ones.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """
@@ -25,9 +25,9 @@ _SUFFIX = ".safetensors"
 _PINNED_OR_MAIN = "[default: the revision that featray pins, else main]"
 
 
-@click.group(short_help="Fetch checkpoints and detectors' weights, look into them, check what they mean.")
+@click.group(short_help="Fetch, inspect and check checkpoints and detectors' weights.")
 def models() -> None:
-    """Fetch checkpoints and detectors' weights, look inside checkpoints, check what they mean, make synthetic ones.
+    """Fetch checkpoints and detectors' weights, inspect checkpoints, check their columns, make synthetic ones.
 
     \b
     featray models list
@@ -89,16 +89,17 @@ def list_command(as_json: bool) -> None:
 @click.argument("spec")
 @click.option("--revision", help=f"Branch, tag or commit on the hub. {_PINNED_OR_MAIN}")
 @click.option("--sha256", help="Hex digest that the file must have.")
-@click.option("--accept-license", metavar="LICENSE", help="The licence of the weights, if you agree to it.")
-@click.option("--check/--no-check", "with_check", default=True, help="Also check what its columns mean, once.")
+@click.option("--accept-license", metavar="LICENSE", help="Name of the weights' licence, to accept it.")
+@click.option(
+    "--check/--no-check", "with_check", default=True, help="Also check once that its columns mean what they say."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def pull(
     spec: str, revision: str | None, sha256: str | None, accept_license: str | None, with_check: bool, as_json: bool
 ) -> None:
     """Fetch SPEC and check it: v2.8, v2.7 or v2.5, hf://owner/repository/file.safetensors, or the name of a detector.
 
-    A file that was pulled is used from then on without the network. HF_ENDPOINT and HF_TOKEN
-    are respected.
+    A pulled file is then used without network access. HF_ENDPOINT and HF_TOKEN are respected.
 
     \b
     featray models pull v2.8 --accept-license research-noncommercial
@@ -119,7 +120,7 @@ def pull(
         )
     else:
         names = ", ".join([*(known.name for known in KNOWN_CHECKPOINTS), *DETECTOR_WEIGHTS])
-        raise UsageError(f"{spec}: only hf://owner/repository/file.safetensors can be pulled, and {names}")
+        raise UsageError(f"{spec}: cannot be pulled; give hf://owner/repository/file.safetensors, or one of {names}")
     facts: list[tuple[str, object]] = [
         ("path", pulled.path),
         ("sha256", pulled.sha256),
@@ -132,10 +133,10 @@ def pull(
 
 @models.command()
 @click.argument("spec")
-@click.option("--revision", help=f"Branch, tag or commit that an hf:// file was pulled at. {_PINNED_OR_MAIN}")
+@click.option("--revision", help=f"Branch, tag or commit at which an hf:// file was pulled. {_PINNED_OR_MAIN}")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(spec: str, revision: str | None, as_json: bool) -> None:
-    """Say what the checkpoint SPEC is: a path, v2.8 or hf://... that was pulled, or synthetic[:variant].
+    """Describe the checkpoint SPEC: a path, a pulled v2.8 or hf://..., or synthetic[:variant].
 
     \b
     featray models inspect synthetic:v28
@@ -167,13 +168,15 @@ def inspect(spec: str, revision: str | None, as_json: bool) -> None:
 @click.option(
     "--variant", help="A published head version: v25 (the default), v28, v24, v26headframe, v23mefl; or atto."
 )
-@click.option("--config", "config_json", metavar="JSON", help="A model config instead: JSON, or a file that holds it.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Other weights for every seed.")
+@click.option(
+    "--config", "config_json", metavar="JSON", help="A model config instead: JSON, or a file that contains it."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def synth(out: Path, variant: str | None, config_json: str | None, seed: int, as_json: bool) -> None:
     """Write a checkpoint with synthetic weights to OUT, a .safetensors file.
 
-    It has the size and the wiring of the real thing; its numbers carry no meaning.
+    It has the size and structure of a real checkpoint; its numbers carry no meaning.
 
     \b
     featray models synth v28.safetensors --variant v28 --seed 7
@@ -182,7 +185,7 @@ def synth(out: Path, variant: str | None, config_json: str | None, seed: int, as
     from featray.model.synth import write_synthetic
 
     if out.suffix != _SUFFIX:
-        raise UsageError(f"{out}: the name of a checkpoint ends in {_SUFFIX}")
+        raise UsageError(f"{out}: not a checkpoint's name; end it in {_SUFFIX}")
     if out.exists():
         raise UsageError(f"{out}: exists already; delete it or choose another name")
     write_synthetic(out, config=_synthetic_config(variant, config_json), seed=seed)
@@ -199,15 +202,15 @@ def _synthetic_config(variant: str | None, config_json: str | None) -> Checkpoin
         variant = variant or DEFAULT_VARIANT
         if variant not in SYNTHETIC_VARIANTS:
             known = ", ".join(SYNTHETIC_VARIANTS)
-            raise UsageError(f"--variant: there is no synthetic variant {variant!r} (there are {known})")
+            raise UsageError(f"--variant: there is no synthetic variant {variant!r}; choose one of {known}")
         return SYNTHETIC_VARIANTS[variant]
     if variant is not None:
-        raise UsageError("--variant and --config: give one of them")
+        raise UsageError("--variant and --config: both are given; give only one")
     if not config_json.lstrip().startswith("{"):
         try:
             config_json = Path(config_json).read_text()
         except (OSError, ValueError) as error:
-            raise UsageError(f"--config: {config_json[:100]!r} is neither JSON nor a file that can be read") from error
+            raise UsageError(f"--config: {config_json[:100]!r} is neither JSON nor a readable file") from error
     try:
         return config_from_json(config_json, source="--config")
     except ModelError as error:
@@ -215,7 +218,7 @@ def _synthetic_config(variant: str | None, config_json: str | None) -> Checkpoin
 
 
 def _heads(config: CheckpointConfig) -> list[str]:
-    """Return what the network estimates, a phrase a head."""
+    """Return the network's heads, one phrase each."""
     mesh = "shares of the chip" if config.mesh_normalized else "pixels of the 224-pixel image"
     heads = [
         f"action units: {config.n_au}, {'without' if config.drop_mefl else 'with'} MEFL",
@@ -239,11 +242,11 @@ def _gaze(config: CheckpointConfig) -> list[str]:
 
 
 _LISTS = ("unusable", "meaning", "rests on", "head")
-"""Facts that there may be any number of."""
+"""Facts that may occur several times."""
 
 
 def _tell(facts: Iterable[tuple[str, object]], as_json: bool) -> None:
-    """Print facts, a line each, or as one JSON object."""
+    """Print facts, one per line, or as one JSON object."""
     if not as_json:
         for name, value in facts:
             for text in _in_words(name, value):

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("checkpoint")
 @click.option(
-    "--video", "videos", multiple=True, help="More footage: a file or address of one person's face. Repeat it."
+    "--video", "videos", multiple=True, help="More footage: file or URI of a video of one person. May be repeated."
 )
 @click.option("--conventions", default="auto", show_default=True, help="Signs to try, as model.conventions.")
-@click.option("--revision", help="Branch, tag or commit that a file on the hub was pulled at.")
+@click.option("--revision", help="Branch, tag or commit at which a file on the hub was pulled.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(checkpoint: str, videos: tuple[str, ...], conventions: str, revision: str | None, as_json: bool) -> None:
-    """Check that the columns of CHECKPOINT mean what they say: v2.8, hf://... that was pulled, a path, synthetic.
+    """Check that the columns of CHECKPOINT mean what they say: a pulled v2.8 or hf://..., a path, or synthetic.
 
-    On the bundled clip, and on the videos given, it compares heads of the network that were trained on
-    different labels with each other and with geometry. Exit status: 0 if nothing is opposed and enough agrees.
+    Compares heads of the network that were trained on different labels with each other and with geometry, on the
+    bundled clip and on the given videos. Exit status: 0 if nothing is opposed and enough pairs agree.
 
     \b
     featray models check v2.8
@@ -49,7 +49,7 @@ def check(checkpoint: str, videos: tuple[str, ...], conventions: str, revision: 
 
 
 def find_checkpoint(spec: str, revision: str | None) -> Checkpoint:
-    """Open a checkpoint without the network. Looking at pulled weights asks for no licence again."""
+    """Open a checkpoint without network access. Pulled weights need no second acceptance of the licence."""
     from featray.config import cache_dir
     from featray.model.source import is_on_hub, open_pulled_checkpoint, resolve_checkpoint
 
@@ -61,19 +61,19 @@ def find_checkpoint(spec: str, revision: str | None) -> Checkpoint:
 
 
 def check_pulled(checkpoint: Checkpoint, spec: str) -> str:
-    """Check weights that were pulled, once, and return what came out, in a line; no error ends a pull."""
+    """Check pulled weights once, and return the result in one line; an error does not end a pull."""
     from featray.meaning.check import read_kept
 
     if not checkpoint.weights_trained:
         return "not done: these weights are not trained"
     kept = read_kept(checkpoint.path, checkpoint.sha256)
     if kept is None:
-        click.echo("checking what its columns mean, on a clip; takes a minute or two on a CPU", err=True)
+        click.echo("checking its columns on a clip; this takes a minute or two on a CPU", err=True)
         try:
             kept = _keep(_check(checkpoint, _config(spec, "auto"), ()))
         except FeatrayError as error:
-            return f"could not be done: {error}"
-    return f"{kept.summary}; all of it: featray models check {spec}"
+            return f"failed: {error}"
+    return f"{kept.summary}; details: featray models check {spec}"
 
 
 def _config(spec: str, conventions: str) -> ModelConfig:

@@ -1,4 +1,4 @@
-"""Command line. `featray plan`: what a run will come to.
+"""Command line. `featray plan`: predict a run.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from featray.config import Config
 
 
-@click.command(short_help="Say what a run would come to: videos, hours, bytes, cost.")
+@click.command(short_help="Predict a run: videos, hours, bytes, cost.")
 @input_arguments
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--sample", type=click.IntRange(min=1), default=20, show_default=True, help="Videos whose headers are read."
 )
-@click.option("--price-cpu-hour", type=click.FloatRange(min=0), help="Of one CPU thread.")
-@click.option("--price-gpu-hour", type=click.FloatRange(min=0), help="Of one GPU.")
+@click.option("--price-cpu-hour", type=click.FloatRange(min=0), help="Price of one CPU thread per hour.")
+@click.option("--price-gpu-hour", type=click.FloatRange(min=0), help="Price of one GPU per hour.")
 def plan(
     inputs: tuple[str, ...],
     out: str | None,
@@ -37,11 +37,11 @@ def plan(
     price_cpu_hour: float | None,
     price_gpu_hour: float | None,
 ) -> None:
-    """Say what running CONFIG, or INPUTs into --out OUT, would come to: videos, frames, faces, hours, bytes, cost.
+    """Predict a run of CONFIG, or of INPUTs into --out OUT: videos, frames, faces, hours, bytes, cost.
 
-    Reads the headers of a random sample of the videos, and works on a few seconds of some of them, on this machine.
-    Starts no run, writes nothing to the output and downloads nothing: synthetic weights of the same shape stand in for
-    published ones that were not pulled.
+    Reads the headers of a random sample of the videos, and processes a few seconds of some of them, on this machine.
+    Starts no run, writes nothing to the output and downloads nothing: published weights that have not been pulled are
+    replaced by synthetic ones of the same shape.
 
     \b
     featray plan clips/
@@ -51,30 +51,30 @@ def plan(
 
     config = read_inputs(inputs, out, overrides, out_needed=False)
     if sys.stderr.isatty():
-        click.echo("reading headers and trying some seconds of some videos; that takes a minute or so", err=True)
+        click.echo("reading headers and processing a few seconds of video; this takes about a minute", err=True)
     found = forecast(config, sample=sample, cpu_hour_price=price_cpu_hour, gpu_hour_price=price_gpu_hour)
     for line in [json.dumps(found, indent=2)] if as_json else as_lines(found, config):
         click.echo(line)
 
 
 def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
-    """The forecast for people."""
+    """Yield the forecast as text lines."""
     from featray.redaction import redact_uri
     from featray.run.wording import duration, size
     from featray.sources.passed import PassedOver
 
-    yield f"into     {redact_uri(config.output.uri)}, release {found['release'] or 'not known before its weights are'}"
+    yield f"into     {redact_uri(config.output.uri)}, release {found['release'] or 'unknown without its weights'}"
     yield f"videos   {found['videos']:,} to do, {size(found['input_bytes'])}"
     if found["already_published"]:
-        yield f"         {found['already_published']:,} more are published already"
+        yield f"         {found['already_published']:,} more are already published"
     if said := PassedOver(Counter(found["passed_over"])).in_words():
         yield f"         {said}"
     if found["unreadable_videos"]:
         yield f"         about {found['unreadable_videos']:,} of them cannot be read"
     if found["several_streams"]:
         yield (
-            f"         about {found['several_streams']:,} of them with several video streams: the default one is "
-            "taken, else the longest, else the largest"
+            f"         about {found['several_streams']:,} of them have several video streams: the default one is "
+            "processed, else the longest, else the largest"
         )
     work = ", ".join(counted(found[f"{noun}s"], noun) for noun in ("unit", "frame", "face"))
     yield f"work     about {work}"
@@ -85,7 +85,7 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
     if found["gpu_hours"]:
         yield f"         {duration(3600 * found['gpu_hours'])} of one GPU"
     memory = found["memory_gib"]
-    yield f"memory   {memory['decode_worker']} GiB a decode worker, {memory['infer_worker']} GiB an inference worker"
+    yield f"memory   {memory['decode_worker']} GiB per decode worker, {memory['infer_worker']} GiB per inference worker"
     yield f"output   about {size(found['output_bytes'])}"
     if found["cost"]:
         cost = found["cost"]
@@ -98,18 +98,18 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
     )
     if found["decoded_without_gpu"]:
         yield (
-            "gpu      no GPU is here for detect.device or decode.hwaccel: what a run does there was tried and timed on "
-            "this machine's CPU, and takes less than that"
+            "gpu      this machine has no GPU for detect.device or decode.hwaccel: their work was timed on its CPU, "
+            "and a GPU takes less"
         )
     if found["stand_in"]:
         yield (
-            f"weights  {config.model.checkpoint} was not pulled, and plan downloads nothing: {found['stand_in']}, of "
-            "the same shape, stands in; what is published already is not known without them"
+            f"weights  {config.model.checkpoint} has not been pulled, and plan downloads nothing: {found['stand_in']} "
+            "has the same shape and replaces it; videos already published are unknown without it"
         )
 
 
 def _machine(place: dict[str, Any]) -> str:
-    """`this computer (2 CPUs)`, or what the config names."""
+    """Return `this computer (2 CPUs)`, or the machine described by the config."""
     has = f"{place['cpus']:g} CPU{'s' if place['cpus'] != 1 else ''}"
     if place["gpus"]:
         has += f" and {place['gpus']:g} GPU{'s' if place['gpus'] != 1 else ''}"

@@ -1,4 +1,4 @@
-"""Command line. `featray report` and `featray diff`: an output at a glance, and two of its releases side by side.
+"""Command line. `featray report` and `featray diff`: a page about an output, and two of its releases compared.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--blur",
     is_flag=True,
-    help="Hide who it is: heads become 8 x 8 cells; file names, path fields and paths go.",
+    help="Hide identities: reduce heads to 8 x 8 cells, and leave out file names, path fields and paths.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @storage_flags
@@ -45,10 +45,10 @@ def report(
 ) -> None:
     """Write one HTML page about the output OUT.
 
-    What was processed, what failed, what the faces show, where it comes from. One file
-    that needs neither network nor server, and prints. Counts come from all rows; of more than 20 million
-    faces or frames a sample is read, and the page says so. With two releases of the dataset it also
-    says how far the numbers moved.
+    It shows what was processed, what failed, what the faces show, and the provenance. It is a single file
+    that needs neither network nor server, and can be printed. Counts cover all rows; with more than 20 million
+    faces or frames a sample is read, and the page says so. If the dataset has two releases, the page also
+    shows how much the numbers changed.
 
     \b
     featray report OUT --out report.html
@@ -70,7 +70,7 @@ def report(
     if not made.weights_trained:
         click.echo("The weights are synthetic: boxes, times and counts are real, facial numbers carry no meaning.")
     if made.unusable:
-        click.echo(f"These weights do not estimate {', '.join(made.unusable)}, whatever the tables hold there.")
+        click.echo(f"These weights do not estimate {', '.join(made.unusable)}: ignore the values in the tables.")
 
 
 @click.command()
@@ -91,9 +91,9 @@ def diff(
 ) -> None:
     """Compare releases A and B of the output OUT.
 
-    How far the numbers moved from A to B, face by face, and how many faces both have. Faces
-    of the same frame of the same video are matched by their boxes (IoU at least 0.5). Beyond 5 million
-    faces, some videos are drawn at random.
+    Shows how much the numbers changed from A to B, face by face, and how many faces both have. Faces
+    of the same frame of the same video are matched by their boxes (IoU at least 0.5). With more than 5 million
+    faces, a random sample of videos is compared.
 
     \b
     featray diff OUT v25-1a2b3c4d v28-5e6f7a8b
@@ -108,7 +108,7 @@ def diff(
 
 
 def _print(found: Diff) -> None:
-    changed = f", {found.videos_changed} with other content left out" if found.videos_changed else ""
+    changed = f", {found.videos_changed} with different content left out" if found.videos_changed else ""
     click.echo(f"videos   {found.videos_a:,} and {found.videos_b:,}; {found.videos_both:,} in both{changed}")
     if found.videos_compared < found.videos_both:
         click.echo(f"sample   {found.videos_compared:,} of them, drawn at random")
@@ -133,7 +133,7 @@ def _print(found: Diff) -> None:
             f"{one.column:<17}{one.mean_a:>9.4g}{one.mean_b:>9.4g}{one.shift:>10.3g}{one.mean_abs:>11.3g}"
             f"{one.q95_abs:>11.3g}{correlation:>7}"
         )
-    click.echo("\nwhere action units and emotions moved the most:")
+    click.echo("\nlargest changes of action units and emotions:")
     shares = [one for one in found.features if one.column.startswith(("AU", "emotion"))]
     for one in sorted(shares, key=lambda one: -abs(one.worst.b - one.worst.a))[:5]:
         worst = one.worst

@@ -1,4 +1,4 @@
-"""Command line. Commands parse, call one function and print; what is heavy is imported when it is needed."""
+"""Command line. Commands parse, call one function and print; heavy modules are imported only when needed."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _FORMATS = click.Choice(["table", "csv", "json"])
 
 
 class _Group(click.Group):
-    """Turns featray's errors into one line and their exit code; a traceback only with --debug."""
+    """Prints featray's errors as one line and exits with their code; prints a traceback only with --debug."""
 
     def main(self, args: Any = None, *rest: Any, **named: Any) -> Any:
-        if args is None:  # the command of this process, and not a call from somebody's Python
+        if args is None:  # run as a command, not called from Python
             hide_pandas()
         return super().main(args, *rest, **named)
 
@@ -66,7 +66,7 @@ class _Group(click.Group):
         except KeyboardInterrupt as stop:
             from featray.graph.stop import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 
-            click.echo("featray: stopped; run the same command again to go on from here", err=True)
+            click.echo("featray: stopped; run the same command again to resume", err=True)
             ctx.exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED)
 
 
@@ -81,14 +81,14 @@ _FIXES = {
 
 
 def _of_machine(error: OSError) -> str:
-    """Return what this machine lacks, in one line."""
+    """Return an operating-system error and its fix, in one line."""
     what = ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error)
-    fix = _FIXES.get(error.errno or 0, "`featray --debug ...` shows where, `featray doctor` looks for what is wrong")
+    fix = _FIXES.get(error.errno or 0, "`featray --debug ...` shows where, `featray doctor` checks this machine")
     return f"{printable(redact_text(what))}; {fix}"
 
 
 def _limited() -> str:
-    """Return what to say where `ulimit` allows little: lacking memory or files shows as any error of any library."""
+    """Return a hint about low `ulimit` values: lack of memory or files can cause any error in any library."""
     limits = []
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     if most != resource.RLIM_INFINITY:
@@ -103,7 +103,7 @@ _FEW_FILES = 64
 
 
 class _LogFormatter(logging.Formatter):
-    """Keeps what names of files hold for terminals out of logs."""
+    """Escapes terminal control characters, which file names may contain, in logs."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
@@ -118,9 +118,9 @@ def main(debug: bool) -> None:
     \b
     Try it:          featray demo
     Run it:          featray run my_clips/ --out OUT
-    Look into it:    featray query OUT "SELECT * FROM faces LIMIT 5"
-    Look at it:      featray preview OUT --video face.mp4 --out sheet.png
-    At a glance:     featray report OUT --out report.html
+    Query rows:      featray query OUT "SELECT * FROM faces LIMIT 5"
+    See faces:       featray preview OUT --video face.mp4 --out sheet.png
+    Overview:        featray report OUT --out report.html
     """
     redact_logs()
     handler = logging.StreamHandler()
@@ -128,19 +128,24 @@ def main(debug: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
 
 
-@main.command(short_help="Run the main job: on what CONFIG describes, or on INPUTs into --out OUT.")
+@main.command(short_help="Run the main job on a CONFIG, or on INPUTs into --out OUT.")
 @input_arguments
 @click.option(
-    "--save-config", type=click.Path(path_type=Path), metavar="FILE", help="Write the settings of this run as a CONFIG."
+    "--save-config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also save the settings of this run as a CONFIG.",
 )
-@click.option("--executor", type=click.Choice(["auto", "ray", "local"]), help="As cluster.executor: who does the work.")
-@click.option("--retry-failed", is_flag=True, help="Also try videos again that failed or were only partly readable.")
-@click.option("--drop-deleted", is_flag=True, help="Take videos whose source is gone out of the tables.")
+@click.option("--executor", type=click.Choice(["auto", "ray", "local"]), help="Executor; sets cluster.executor.")
+@click.option("--retry-failed", is_flag=True, help="Also retry videos that failed or were only partly readable.")
+@click.option("--drop-deleted", is_flag=True, help="Remove rows of videos whose source no longer exists.")
 @click.option(
-    "--part", metavar="I/N", help="Only land the results of part I of N, without Ray; a run without it publishes them."
+    "--part",
+    metavar="I/N",
+    help="Only land the results of part I of N, without Ray; a run without --part publishes them.",
 )
-@click.option("--quiet", is_flag=True, help="Print nothing but the summary.")
-@click.option("--log-line", is_flag=True, help="Print nothing but the summary as one line of JSON, for schedules.")
+@click.option("--quiet", is_flag=True, help="Print only the summary.")
+@click.option("--log-line", is_flag=True, help="Print only the summary, as one line of JSON, for scheduled jobs.")
 def run(
     inputs: tuple[str, ...],
     out: str | None,
@@ -153,19 +158,19 @@ def run(
     quiet: bool,
     log_line: bool,
 ) -> None:
-    """Run the main job: on what CONFIG (a .yaml file) describes, or on INPUTs into --out OUT.
+    """Run the main job on a CONFIG (a .yaml file), or on INPUTs into --out OUT.
 
-    An INPUT is a video, a folder, a glob in quotes, a .tar or Parquet file, a manifest; a path or a URI. The dataset is
-    then called after the folder.
+    An INPUT is the path or URI of a video, a folder, a .tar or Parquet file or a manifest, or a quoted glob. The
+    dataset is then named after the folder.
 
     \b
     featray run clips/ --out tables
     featray run clips/ --out tables --set decode.sample='{fps: 5}' --save-config mine.yaml
     featray run mine.yaml
 
-    Work that is already published is not done again; a run that was stopped goes on where
-    it was. Exit status: 0 all done, 3 finished but some videos failed, 1 the run failed,
-    2 the config is wrong, 130 or 143 stopped by Ctrl-C or SIGTERM.
+    Published work is not repeated; a stopped run resumes where it was. Exit status: 0 all done,
+    3 finished but some videos failed, 1 the run failed, 2 the config is invalid, 130 or 143 stopped
+    by Ctrl-C or SIGTERM.
     """
     if executor:
         overrides = (*overrides, f"cluster.executor={executor}")
@@ -180,7 +185,7 @@ def run(
 
 
 def run_config(config: Any, *, quiet: bool = False, log_line: bool = False, part: str | None = None) -> int:
-    """Run a config with progress and summary on the terminal, or one line at the end; the exit status."""
+    """Run a config with progress and summary on the terminal, or one line at the end; return the exit status."""
     from featray.cli.console import open_console
     from featray.cli.summary import as_log_line, exit_status, print_landed, print_summary
     from featray.graph.stop import terminable
@@ -206,8 +211,8 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False, part
 @click.argument("sql")
 @click.option("--format", "style", type=_FORMATS, default="table", show_default=True)
 @click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
-@click.option("--derivation", help="Of tracks and events: one, or `all`; default: the one that was made last.")
-@click.option("--safe", is_flag=True, help="For SQL you have not read: only SELECT, and nothing outside OUT.")
+@click.option("--derivation", help="A derivation of tracks and events, or `all`; default: the latest.")
+@click.option("--safe", is_flag=True, help="For untrusted SQL: allow only SELECT, and nothing outside OUT.")
 @safe_csv_flag
 @storage_flags
 def query(
@@ -221,18 +226,18 @@ def query(
     config: Path | None,
     options: tuple[str, ...],
 ) -> None:
-    """Run SQL (DuckDB) over the tables of the output OUT; @FILE takes it from a file.
+    """Run SQL (DuckDB) over the tables of the output OUT; @FILE reads the SQL from a file.
 
-    Columns of equal name are numbered: pts_us, pts_us_1, pts_us_2. A table on a terminal is cut to its width and to
-    1000 rows; in a pipe or a file it is whole.
+    Columns with equal names are numbered: pts_us, pts_us_1, pts_us_2. On a terminal a table is cut to its width and to
+    1000 rows; in a pipe or a file it is complete.
 
     \b
     featray query OUT "SELECT video_id, avg(AU12) FROM faces GROUP BY video_id"
     featray query OUT @configs/queries/au12_onsets.sql
 
-    The SQL is yours: like any program it may read and write files that you may (read_csv, COPY), and load DuckDB's
-    extensions. With --safe it may only select, from the tables and files of OUT. If OUT is somebody else's and the
-    result is for a spreadsheet, add --safe-csv to --format csv.
+    SQL can read and write any file that you can (read_csv, COPY), and load DuckDB's extensions. With --safe it can only
+    select, from the tables and files of OUT. If OUT is from somebody else and the result is for a spreadsheet, add
+    --safe-csv to --format csv.
     """
     from featray.cli.show import print_result
     from featray.tables.query import steady_sql
@@ -248,7 +253,7 @@ def _read_sql(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "is no text"
+        reason = (error.strerror if isinstance(error, OSError) else None) or "is not text"
         raise UsageError(f"query: @{path}: {reason}; name a file with SQL") from None
 
 
@@ -257,7 +262,7 @@ def _read_sql(path: Path) -> str:
 @click.option("--format", "style", type=click.Choice(["table", "markdown"]), default="table", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def schema(table: str | None, style: str, as_json: bool) -> None:
-    """Print the data dictionary, of one TABLE or of all.
+    """Print the data dictionary of one TABLE or of all tables.
 
     \b
     featray schema faces
@@ -273,9 +278,9 @@ def schema(table: str | None, style: str, as_json: bool) -> None:
 
 
 @main.command(short_help="Run the main job on two bundled clips.")
-@click.option("--out", default="demo-output", show_default=True, help="Where the tables go.")
+@click.option("--out", default="demo-output", show_default=True, help="Folder or URI for the tables.")
 def demo(out: str) -> None:
-    """Run the main job on two bundled clips, with what ships in the package; needs no network."""
+    """Run the main job on two bundled clips, using only what ships in the package; needs no network."""
     from featray.cli.demo import run_demo
 
     sys.exit(run_demo(out))

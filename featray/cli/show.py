@@ -1,4 +1,4 @@
-"""Command line. Printing query results and the data dictionary."""
+"""Command line. Print query results and the data dictionary."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from featray.schema import ALL_TABLES, TABLE_MEANINGS
 from featray.tables.query import read_tuples
 
 _ROWS_SHOWN = 1000
-"""Of a table on a terminal; what goes into a pipe or a file is whole."""
+"""Maximum rows of a table on a terminal; a pipe or file gets all rows."""
 
 _ROWS_MEASURED = 1000
-"""Of a table in a pipe: how many rows decide how wide its columns are. A later, longer cell shifts its row."""
+"""Rows of a table in a pipe that decide the width of its columns. A later, longer cell shifts its row."""
 
 
 def print_result(result: pa.RecordBatchReader, style: str, *, safe_csv: bool = False) -> None:
     """Print a result as `table`, `csv` or `json` (one array of objects).
 
     Args:
-        result: of the query.
-        style: how.
-        safe_csv: in CSV, put `'` before texts that spreadsheets take for formulas.
+        result: result of the query.
+        style: `table`, `csv` or `json`.
+        safe_csv: in CSV, put `'` before texts that spreadsheets would interpret as formulas.
 
     Raises:
-        UsageError: the query fails at one of its later rows.
+        UsageError: the query fails at a later row.
     """
     names, rows = unique_names(result.schema.names), _rows(result)
     if style == "csv":
@@ -53,7 +53,7 @@ def print_result(result: pa.RecordBatchReader, style: str, *, safe_csv: bool = F
 
 
 def _print_csv(names: list[str], rows: Iterator[tuple[Any, ...]], *, safe: bool) -> None:
-    from featray.views.export import without_formula  # with pyarrow's Parquet, which other styles need not wait for
+    from featray.views.export import without_formula  # loads pyarrow's Parquet, which other styles do not need
 
     terminal = sys.stdout.isatty()
 
@@ -69,7 +69,7 @@ def _print_csv(names: list[str], rows: Iterator[tuple[Any, ...]], *, safe: bool)
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
-    """Number columns of equal name as DuckDB does when it makes a table of them; case does not count.
+    """Number columns with equal names as DuckDB does when it creates a table; case is ignored.
 
     >>> unique_names(["pts_us", "pts_us", "status"])
     ['pts_us', 'pts_us_1', 'status']
@@ -90,13 +90,13 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 
 def _rows(result: pa.RecordBatchReader) -> Iterator[tuple[Any, ...]]:
-    """The rows as tuples: dictionaries would keep one of several columns of equal name."""
+    """Yield the rows as tuples: dictionaries would keep only one of several columns with equal names."""
     while True:
         try:
             batch = result.read_next_batch()
         except StopIteration:
             return
-        except (OSError, pa.ArrowInvalid) as error:  # how Arrow hands on an error of DuckDB's
+        except (OSError, pa.ArrowInvalid) as error:  # Arrow's form of a DuckDB error
             raise UsageError(f"query: {one_line(error)}") from None
         yield from read_tuples(batch)
 
@@ -119,7 +119,7 @@ def print_schema(table: str | None) -> None:
 
 
 def schema_json(table: str | None) -> str:
-    """The data dictionary as JSON: a list of tables, each with its columns.
+    """Return the data dictionary as JSON: a list of tables, each with its columns.
 
     Raises:
         UsageError: no such table.
@@ -146,7 +146,7 @@ def schema_json(table: str | None) -> str:
 
 
 def schema_markdown(table: str | None) -> str:
-    """The data dictionary as a page of Markdown, of one table or of all.
+    """Return the data dictionary as Markdown, of one table or of all.
 
     Raises:
         UsageError: no such table.
@@ -167,7 +167,7 @@ _MARKDOWN_HEAD = """# Tables
 
 <!-- Written by docs/generate.py from the code; `make docs` renews it. -->
 
-Every column's type, unit, range and meaning; `featray schema TABLE` prints the same. Read
+Type, unit, range and meaning of every column; `featray schema TABLE` prints the same. Read
 [What the numbers mean](../explanation/numbers.md) before you draw conclusions from a column.
 """
 
@@ -178,13 +178,13 @@ def _sentence(words: str) -> str:
 
 def _check_table(table: str | None) -> None:
     if table is not None and table not in ALL_TABLES:
-        raise UsageError(f"schema {table}: no such table; there are: {', '.join(ALL_TABLES)}")
+        raise UsageError(f"schema {table}: no such table; choose one of {', '.join(ALL_TABLES)}")
 
 
 def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     console = open_console()
     shown = Table(*names, box=None, pad_edge=False)
-    # Lines stay lines here: EXPLAIN draws a tree of them.
+    # Keep line breaks: EXPLAIN draws a tree with them.
     cells = [["\n".join(map(_printable, _short(value).split("\n"))) for value in row] for row in rows[:_ROWS_SHOWN]]
     for row in _cut_places(names, cells, console.width):
         shown.add_row(*row)
@@ -197,7 +197,7 @@ _LEAST_PLACE = 16
 
 
 def _cut_places(names: list[str], rows: list[list[str]], width: int) -> list[list[str]]:
-    """Rows whose URIs are cut at their beginning, as far as the table is too wide: their ends tell them apart."""
+    """Return rows with URIs shortened at their beginning if the table is too wide: their ends distinguish them."""
     widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
     places = [i for i in range(len(names)) if any("://" in row[i] for row in rows)]
     over = sum(widths) + 2 * (len(widths) - 1) - width
@@ -211,7 +211,7 @@ def _cut_places(names: list[str], rows: list[list[str]], width: int) -> list[lis
 
 
 def _print_lines(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    """Print a table for a pipe or a file: every row, every cell whole, a row a line."""
+    """Print a table for a pipe or a file: every row on one line, with complete cells."""
     lines = ([_printable(_number(value)) for value in row] for row in rows)
     first = [names, *islice(lines, _ROWS_MEASURED)]
     widths = [max(map(cell_len, column)) for column in zip(*first, strict=True)]
@@ -220,11 +220,11 @@ def _print_lines(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
         padded = (set_cell_size(cell, max(width, cell_len(cell))) for cell, width in zip(cells, widths, strict=True))
         print("  ".join(padded).rstrip())
         count += 1
-    print(f"({counted(count - 1, 'row')})")  # the heading is none
+    print(f"({counted(count - 1, 'row')})")  # without the heading
 
 
 def _printable(text: str) -> str:
-    """Text without what would move a terminal's cursor: such characters are shown as Python writes them."""
+    """Return text with unprintable characters, which could move a terminal's cursor, as Python escapes."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -241,10 +241,10 @@ def _number(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON and CSV know it, lists and structs included."""
+    """Return a value in types of JSON and CSV, including within lists and structs."""
     if isinstance(value, datetime):
         return value.isoformat(timespec="milliseconds")
-    if isinstance(value, Decimal):  # what DuckDB sums integers to
+    if isinstance(value, Decimal):  # DuckDB's type of sums of integers
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, list):
         return [_plain(item) for item in value]

@@ -1,4 +1,4 @@
-"""Command line. `featray status`: what an output holds, and the run that is on.
+"""Command line. `featray status`: the contents of an output, and its active run.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """
@@ -20,34 +20,34 @@ from featray.cli.storage_flags import open_told, storage_flags
 from featray.errors import counted
 
 _WATCH_SECONDS = 15
-"""As often as a run says how far it is, when it renews its lease."""
+"""Interval of updates; a run reports its progress this often, with the renewal of its lease."""
 
 _RUNS_SHOWN = 10
-"""The latest, for people; with --watch on a terminal as many as leave the rest of the screen to the run that is on."""
+"""Number of runs listed as text, latest last; fewer with --watch on a terminal, to leave room for the active run."""
 
 _RUNS_WATCHED = 3
 _INDENT = 8
 
 
-@click.command(short_help="Say what OUT holds: videos, frames, faces, runs, and the run that is on.")
+@click.command(short_help="Show the contents of OUT: videos, frames, faces, runs, and the active run.")
 @click.argument("out")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch, a line each time.")
-@click.option("--watch", is_flag=True, help=f"Print it again every {_WATCH_SECONDS} s, until no run is on.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch, one line per update.")
+@click.option("--watch", is_flag=True, help=f"Update every {_WATCH_SECONDS} s, until no run is active.")
 @click.option("--release", help="A release, or `all`; default: the latest of each dataset.")
 @storage_flags
 def status(
     out: str, as_json: bool, watch: bool, release: str | None, config: Path | None, options: tuple[str, ...]
 ) -> None:
-    """Say what the output OUT holds: videos by status, frames, faces, runs.
+    """Show the contents of the output OUT: videos by status, frames, faces, runs.
 
-    Of a run that is on: who runs it, since when, what has landed and been published, its speed, and the time left. A
-    run says how far it is every 15 s.
+    For an active run, also shows its host and user, start, landed and published work, speed, and the time left. A run
+    reports its progress every 15 s.
     """
     from featray.tables.status import read_status
     from featray.upkeep.rederive import stale_shards
 
     output = open_told(out, config, options)
-    with suppress(KeyboardInterrupt):  # nothing was begun that could be gone on with
+    with suppress(KeyboardInterrupt):  # nothing to clean up or resume
         _show(lambda: read_status(output, release, stale_shards), as_json=as_json, watch=watch)
 
 
@@ -66,14 +66,14 @@ def _show(read: Callable[[], dict[str, Any]], *, as_json: bool, watch: bool) -> 
                 click.clear()
             click.echo(text)
             if screen and goes_on:
-                click.echo(_fitted("", [f"again every {_WATCH_SECONDS} s;", "Ctrl-C ends this, not the run"], width))
+                click.echo(_fitted("", [f"updates every {_WATCH_SECONDS} s;", "Ctrl-C ends this, not the run"], width))
         if not goes_on:
             return
         time.sleep(_WATCH_SECONDS)
 
 
 def _fitted(label: str, parts: list[str], width: int | None) -> str:
-    """A line of a label and parts, broken between parts where the terminal is narrower; None never breaks it."""
+    """Return a label and parts as a line, broken between parts to fit `width`; None never breaks it."""
     lines = [f"{label:<{_INDENT}}{parts[0]}"]
     for part in parts[1:]:
         if width is None or len(lines[-1]) + 2 + len(part) <= width:
@@ -84,7 +84,7 @@ def _fitted(label: str, parts: list[str], width: int | None) -> str:
 
 
 def _lines(found: dict[str, Any], most_runs: int) -> Iterator[tuple[str, list[str]]]:
-    """The answer for people: of each line its label, and its parts."""
+    """Yield the status as text: the label and the parts of each line."""
     videos = found["videos"]
     yield "videos", [f"{videos['ok']:,} ok, {videos['partial']:,} partial, {videos['failed']:,} failed"]
     yield "frames", [f"{found['frames']:,}"]
@@ -95,7 +95,7 @@ def _lines(found: dict[str, Any], most_runs: int) -> Iterator[tuple[str, list[st
     for row in found["runs"][-most_runs:]:
         state = row["status"]
         if state == "running" and row["run_id"] not in live:
-            state = "killed; the same command goes on"
+            state = "killed; run it again to resume"
         yield "run", [row["run_id"], f"{row['dataset']}/{row['release']}", state, f"{row['started_at'][:19]}Z"]
     for one in found["derived"]:
         shards = "all shards" if one["shards"] == one["of"] else f"{one['shards']} of {counted(one['of'], 'shard')}"
@@ -116,7 +116,7 @@ def _live_lines(run: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     since = f"since {run['since'][:19]}Z"
     yield "", [f"host {run['host']}, pid {run['pid']}, user {run['user']},", since]
     if run["landed"] is None:
-        yield "", ["is starting, or looks after the output"]
+        yield "", ["is starting, or maintains the output"]
     else:
         first, *others = phrases(Standing(**run["landed"]))
         yield "", [f"landed     {first}", *others]

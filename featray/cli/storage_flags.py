@@ -1,4 +1,4 @@
-"""Command line. How commands are told to reach a storage; secrets do not stand in the tables.
+"""Command line. Options for access to storage; secrets are not stored in the tables.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
 _Command = Callable[..., Any]
 
 _TEXT: Final = re.compile(r"(^|_)(key|secret|token|password|passphrase|id|name|user|username|project)$", re.IGNORECASE)
-"""Options whose value is text even if it is made of digits: a key 0123 or 12e4 must arrive as it was given."""
+"""Options whose value is always text: a key such as 0123 or 12e4 must not be parsed as a number."""
 
 
 def storage_option_flag(command: _Command) -> _Command:
-    """`--storage-option`, given to the command as `options`."""
+    """Add `--storage-option`, passed to the command as `options`."""
     return click.option(
         "--storage-option",
         "options",
         multiple=True,
         metavar="KEY=VALUE",
-        help="For fsspec, such as endpoint_url=http://minio:9000; goes for OUT and videos. JSON (true, 30, {...}) "
-        "is taken as such, all else as text; keys, secrets, ids and names are always text.",
+        help="Option for fsspec, such as endpoint_url=http://minio:9000; applies to OUT and videos. JSON (true, 30, "
+        "{...}) is parsed, all else is text; keys, secrets, ids and names are always text.",
     )(command)
 
 
 def storage_flags(command: _Command) -> _Command:
-    """`--config` and `--storage-option`, given to the command as `config` and `options`."""
+    """Add `--config` and `--storage-option`, passed to the command as `config` and `options`."""
     command = storage_option_flag(command)
     return click.option(
         "--config",
         "config",
         type=click.Path(path_type=Path),
-        help="A run's config: its storage_options are used, those of its input for videos, of its output for OUT.",
+        help="A run's config, for its storage_options: those of its input for videos, of its output for OUT.",
     )(command)
 
 
 def read_storage_flags(config: Path | None, options: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Storage options of the inputs and of the output; what the command line says goes before the config.
+    """Return storage options of the inputs and of the output; the command line overrides the config.
 
     Raises:
-        UsageError: an option is malformed, or the config is.
+        UsageError: an option or the config is malformed.
     """
     given = parse_storage_options(options)
     if config is None:
@@ -63,7 +63,7 @@ def read_storage_flags(config: Path | None, options: tuple[str, ...]) -> tuple[d
 
 
 def open_told(out: str, config: Path | None, options: tuple[str, ...]) -> Output:
-    """The output of a command that reads no videos, reached as these flags say.
+    """Return the output of a command that reads no videos, opened with these options.
 
     Raises:
         UsageError: as `read_storage_flags`.
@@ -75,13 +75,13 @@ def open_told(out: str, config: Path | None, options: tuple[str, ...]) -> Output
 
 
 def parse_storage_options(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Options from KEY=VALUE, for fsspec.
+    """Return options for fsspec from KEY=VALUE pairs.
 
-    JSON is taken as such, all else is text. Where a value may be a secret or a name it is text
-    unless it is a JSON object (gcsfs takes its token as one) or in JSON's quotes.
+    JSON values are parsed, all else is text. A value that may be a secret or a name is text
+    unless it is a JSON object (gcsfs accepts a token as one) or quoted as in JSON.
 
     Raises:
-        UsageError: no KEY=VALUE, or JSON that breaks off; values are never shown, since they may be secrets.
+        UsageError: not KEY=VALUE, or incomplete JSON; values are never shown, since they may be secrets.
     """
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -90,10 +90,12 @@ def parse_storage_options(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise UsageError("--storage-option: write it as KEY=VALUE, such as anon=true")
         is_text = _TEXT.search(key) is not None
         try:
-            value = json.loads(text, parse_constant=str)  # NaN and Infinity are no JSON
+            value = json.loads(text, parse_constant=str)  # NaN and Infinity are not JSON
         except ValueError:
             if text[:1] in ("{", "[") and not is_text:
-                raise UsageError(f"--storage-option {key}: begins like JSON and is none") from None
+                raise UsageError(
+                    f"--storage-option {key}: begins like JSON but is not valid; check its quotes and brackets"
+                ) from None
             value = text
         found[key] = text if is_text and not isinstance(value, dict | str) else value
     return found

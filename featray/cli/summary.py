@@ -1,4 +1,4 @@
-"""Command line. What a run prints at its end."""
+"""Command line. The summary that a run prints at its end."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ EXIT_SOME_FAILED = 3
 
 
 def exit_status(summary: Summary) -> int:
-    """0 if every video of the run was processed whole, else 3."""
+    """Return 0 if every video of the run was fully processed, else 3."""
     return EXIT_SOME_FAILED if summary.status == "done_with_failures" else 0
 
 
 def as_log_line(summary: Summary) -> str:
-    """The summary as one line of JSON; its keys stay."""
+    """Return the summary as one line of JSON; its keys are stable."""
     return json.dumps(
         {
             "run_id": summary.job.run_id,
@@ -51,7 +51,7 @@ def as_log_line(summary: Summary) -> str:
 
 
 def print_landed(landed: Landed, console: Console, *, log_line: bool) -> int:
-    """Print what a part has landed, for people or as one line of JSON; the exit status."""
+    """Print what a part has landed, as text or as one line of JSON; return the exit status."""
     facts = {
         "run_id": landed.job.run_id,
         "dataset": landed.job.config.dataset,
@@ -78,7 +78,7 @@ def print_landed(landed: Landed, console: Console, *, log_line: bool) -> int:
 
 
 def print_summary(summary: Summary, console: Console) -> None:
-    """Print what was done, where it is, and what to know about it."""
+    """Print what was done, where the tables are, and any notes."""
     config = summary.job.config
     out = redact_uri(config.output.uri)
     console.print()
@@ -98,42 +98,42 @@ def print_summary(summary: Summary, console: Console) -> None:
         )
         console.print(f"tables   {out}   dataset {config.dataset}   release {summary.job.release}")
         if done := sum(n for status, n in summary.already_published.items() if status != "erased"):
-            console.print(f"before   {counted(done, 'video')} published already")
+            console.print(f"before   {counted(done, 'video')} already published")
     if erased := summary.already_published.get("erased"):
         console.print(
             f"erased   {counted(erased, 'video')} of the input, left out; `featray erase --allow-again` lifts that"
         )
     if summary.several_streams:
         console.print(
-            f"streams  {counted(summary.several_streams, 'video')} with more video streams than the one that was "
-            "taken: videos.other_streams"
+            f"streams  {counted(summary.several_streams, 'video')} with several video streams, of which one was "
+            "processed: videos.other_streams"
         )
     if said := summary.passed.in_words():
         console.print(f"others   {said}", highlight=False, markup=False)
     for folder in summary.passed.folders[:10]:
-        console.print(f"denied   {folder} was passed over", highlight=False, markup=False)
+        console.print(f"denied   {folder} was skipped", highlight=False, markup=False)
     if summary.deleted.count:
         _print_deleted(summary, console)
     broken = summary.videos["partial"] + summary.videos["failed"]
     if broken:
         console.print(f'why      featray query {shlex.quote(out)} "SELECT uri, error_code, message FROM errors"')
     elif summary.already_published.get("failed") or summary.already_published.get("partial"):
-        console.print("Some of them failed or are partial; --retry-failed takes them up again.")
+        console.print("Some of them failed or are partial; --retry-failed retries them.")
     if not summary.job.checkpoint.weights_trained:
         console.print(NOT_TRAINED, style="yellow", soft_wrap=not console.is_terminal)
     if unusable := summary.job.unusable:
         console.print(
-            f"These weights do not estimate {', '.join(unusable)}, whatever the tables hold there.",
+            f"These weights do not estimate {', '.join(unusable)}: ignore the values in the tables.",
             style="yellow",
             soft_wrap=not console.is_terminal,
         )
 
 
 def _print_deleted(summary: Summary, console: Console) -> None:
-    """Say which published videos are gone from the input, and what became of their rows."""
+    """Print which published videos are no longer in the input, and what happened to their rows."""
     deleted = summary.deleted
     dropped = summary.job.config.run.drop_deleted
-    fate = "the rows were dropped" if dropped else "the rows stay; --drop-deleted takes them out"
+    fate = "the rows were dropped" if dropped else "the rows stay; --drop-deleted removes them"
     console.print(f"deleted  {counted(deleted.count, 'published video')} no longer in the input; {fate}")
     for uri in deleted.examples:
         console.print(f"         {printable(uri)}")

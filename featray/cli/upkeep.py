@@ -1,4 +1,4 @@
-"""Command line. Commands that look after an output: verify, erase, publish, compact."""
+"""Command line. Commands that maintain an output: verify, erase, publish, compact."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ _json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @click.command()
 @click.argument("out")
-@click.option("--recompute", type=click.IntRange(min=0), default=0, metavar="N", help="Compute N random faces again.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Which faces those are.")
+@click.option(
+    "--recompute", type=click.IntRange(min=0), default=0, metavar="N", help="Recompute N random faces from the videos."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed that selects these faces.")
 @click.option(
     "--rederive",
     type=click.IntRange(min=0),
     default=3,
     show_default=True,
     metavar="N",
-    help="Derive all tracks and events of N shards a release again.",
+    help="Derive all tracks and events of N shards per release again.",
 )
 @click.option("--release", help="Only this release; default: all.")
 @_json_flag
@@ -49,13 +51,13 @@ def verify(
     config: Path | None,
     options: tuple[str, ...],
 ) -> None:
-    """Check that the output OUT holds what it says; changes nothing.
+    """Check the integrity of the output OUT; changes nothing.
 
-    Every file against its commit (size, sha256, rows, schema, provenance), every row against its ranges
-    and its order, frames against faces against videos against commits. With --recompute the sources
-    are read again, and every number of N random faces is computed again and compared. Tracks and events of a few
-    shards are always derived again from their faces, and compared to the bit.
-    Exit status 1 if there is a problem, each in one line.
+    Compares every file with its commit (size, sha256, rows, schema, provenance), every row with its ranges
+    and order, and the counts of frames, faces, videos and commits with each other. With --recompute, the sources
+    are read again, and every number of N random faces is recomputed and compared. Tracks and events of a few
+    shards are always derived again from their faces, and compared bit for bit.
+    Prints one line per problem; exit status 1 if there is any.
     """
     from featray.tables.layout import open_output
     from featray.upkeep.verify import verify as verify_output
@@ -111,7 +113,7 @@ def _print_recomputed(repeated: Any) -> None:
 @click.option("--person", metavar="P", help="Erase all tracks of this person_id of the table persons, in all videos.")
 @click.option("--release", help="Only from this release; default: from all, in all datasets.")
 @click.option("--reason", help="Kept in the audit row; must not name the person.")
-@click.option("--allow-again", is_flag=True, help="Erase nothing: lift the block, so that a run may take it up again.")
+@click.option("--allow-again", is_flag=True, help="Erase nothing; lift the block, so that a run may process it again.")
 @_json_flag
 @storage_flags
 def erase(
@@ -128,15 +130,15 @@ def erase(
 ) -> None:
     """Erase a video, one track of it, or all tracks of a person, from every table of OUT and from unfinished work.
 
-    A row in `erasures` says that it happened. Later runs leave the video out, until --allow-again.
-    If it is cut off, the same command finishes it. Buckets that keep old versions keep them.
+    A row in `erasures` records it. Later runs skip the video until --allow-again.
+    If the command is interrupted, run it again to finish. Buckets with versioning keep old versions.
     """
     from featray.tables.named import find_video_id
     from featray.tables.tombstones import allow_again as lift
     from featray.upkeep.erase import erase as erase_video
 
     if (video is None) == (person is None) or (person is not None and (track_id is not None or allow_again)):
-        raise UsageError("erase: name either --video, with --track or --allow-again if you like, or --person")
+        raise UsageError("erase: give either --video, optionally with --track or --allow-again, or --person")
     output = open_told(out, config, options)
     if person is not None:
         _erase_person(output, person, release, reason, as_json)
@@ -148,7 +150,7 @@ def erase(
         if as_json:
             click.echo(json.dumps({"video_id": video_id, "was_erased": known}))
             return
-        click.echo(f"{video_id}: {'the next run may take it up again' if known else 'was not erased'}")
+        click.echo(f"{video_id}: {'the next run may process it again' if known else 'was not erased'}")
         return
     erased = erase_video(output, video_id, track_id=track_id, release=release, reason=reason)
     if as_json:
@@ -158,7 +160,7 @@ def erase(
 
 
 def _erase_person(output: Output, person: str, release: str | None, reason: str | None, as_json: bool) -> None:
-    """Erase the tracks of a person, each in an erasure of its own; if it is cut off, a rerun goes on."""
+    """Erase the tracks of a person, one erasure per track; after an interruption, a rerun resumes."""
     from featray.upkeep.erase import erase_person
 
     found = []
@@ -189,7 +191,7 @@ def _print_erased(video_id: str, track_id: int | None, erased: list[ErasedHere])
     for here in erased:
         rows = ", ".join(f"{table} {count:,}" for table, count in here.rows.items() if count) or "no published rows"
         more = f"; {counted(here.landed, 'place')} of unfinished work" if here.landed else ""
-        more += f"; {counted(here.uncommitted, 'file')} of no commit" if here.uncommitted else ""
+        more += f"; {counted(here.uncommitted, 'file')} without a commit" if here.uncommitted else ""
         click.echo(f"erased {what} from {here.partition.dataset}/{here.partition.release}: {rows}{more}")
     if not erased:
         click.echo(f"{what}: nothing of it was left")
@@ -200,9 +202,9 @@ def _print_erased(video_id: str, track_id: int | None, erased: list[ErasedHere])
 @_json_flag
 @storage_flags
 def publish(out: str, as_json: bool, config: Path | None, options: tuple[str, ...]) -> None:
-    """Finish what a killed run left in OUT: publish all that has landed, carry out what was decided.
+    """Finish what a killed run left in OUT: publish all landed work, and complete interrupted changes.
 
-    Needs neither Ray nor the sources; refused while a run is on. Work that has not landed is left to the next run.
+    Needs neither Ray nor the sources; refused while a run is active. Work that has not landed is left to the next run.
     """
     from featray.upkeep.finish import finish_partition
 
@@ -210,7 +212,7 @@ def publish(out: str, as_json: bool, config: Path | None, options: tuple[str, ..
 
 
 def _finished(done: Finished) -> tuple[dict[str, Any], Iterator[str]]:
-    """Return what was finished in a release, for machines and for people."""
+    """Return what was finished in a release, as plain data and as text lines."""
     published: list[dict[str, Any]] = [
         {
             "shard": commit.name,
@@ -229,11 +231,11 @@ def _finished(done: Finished) -> tuple[dict[str, Any], Iterator[str]]:
             yield f"published shard {one['shard']}: {counts_of}"
         for shard, landed, units in done.waiting:
             of = f"{landed} of {counted(units, 'unit')}" if units is not None else f"{counted(landed, 'unit')} so far"
-            yield f"shard {shard} waits, landed: {of}; the next run goes on from there"
+            yield f"shard {shard} waits, landed: {of}; the next run resumes from there"
         for name, text in (
-            ("changes", ("carried out", "change", "that was cut off")),
-            ("cleaned", ("tidied up", "published shard", "")),
-            ("leftovers", ("deleted", "file", "of a change that was cut off")),
+            ("changes", ("completed", "change", "that was interrupted")),
+            ("cleaned", ("cleaned up", "published shard", "")),
+            ("leftovers", ("deleted", "file", "of an interrupted change")),
             ("runs", ("marked as interrupted", "killed run", "")),
         ):
             if counts[name]:
@@ -243,21 +245,21 @@ def _finished(done: Finished) -> tuple[dict[str, Any], Iterator[str]]:
     return {"published": published, "waiting": waiting, **counts}, lines()
 
 
-@click.command(short_help="Merge the small files that many small runs have left in OUT.")
+@click.command(short_help="Merge small files in OUT.")
 @click.argument("out")
 @_json_flag
 @storage_flags
 def compact(out: str, as_json: bool, config: Path | None, options: tuple[str, ...]) -> None:
-    """Merge the small files that many small runs have left in OUT; rows stay as they are. Refused while a run is on."""
+    """Merge the small files of many small runs in OUT; rows do not change. Refused while a run is active."""
     from featray.upkeep.compact import compact_partition
 
     in_each(open_told(out, config, options), compact_partition, as_json, _compacted)
 
 
 def _compacted(done: Compacted) -> tuple[dict[str, Any], Iterator[str]]:
-    """Return what was merged in a release, for machines and for people."""
+    """Return what was merged in a release, as plain data and as text lines."""
     before = f"{counted(done.files_before, 'file')} in {counted(done.commits_before, 'commit')}"
-    line = f"left as it is: {done.refused}" if done.refused else f"{before}, now {done.files} in {done.commits}"
+    line = f"left unchanged: {done.refused}" if done.refused else f"{before}, now {done.files} in {done.commits}"
     return asdict(done), iter([line])
 
 
@@ -268,9 +270,9 @@ def in_each(
     told: Callable[[_Done], tuple[dict[str, Any], Iterator[str]]],
     nothing: str = "",
 ) -> None:
-    """Print what `work` did in each dataset and release; `nothing`, where it had nothing to do in any of them.
+    """Print what `work` did in each dataset and release, or `nothing` if it did nothing in any of them.
 
-    A release that cannot be worked on is said, and the others go on; at the end the command exits with status 1.
+    If a release fails, its error is printed, the others are still processed, and the command exits with status 1.
     """
     from featray.tables.layout import list_partitions
 

@@ -1,4 +1,4 @@
-"""Command line. `featray preview` and `featray export`: look at a video's rows, and take them elsewhere.
+"""Command line. `featray preview`, `view` and `export`: look at a video's rows, and export them.
 
 Imported by the command line at every start, so only click is imported here at the top.
 """
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from featray.views.selection import VideoRow
 
 safe_csv_flag = click.option(
-    "--safe-csv", is_flag=True, help="Put ' before texts that a spreadsheet would take for a formula."
+    "--safe-csv", is_flag=True, help="Put ' before texts that a spreadsheet would interpret as a formula."
 )
 _VIDEO_HELP = "Its video_id, URI, or the end of its URI, such as face.mp4."
 
 
 def _range_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of a command that shows a video: which release of it, from when to when, and where it is now."""
+    """Add the options of a command that shows a video: its release, time range and current location."""
     for option in reversed(_RANGE_FLAGS):
         command = option(command)
     return command
 
 
 _RANGE_FLAGS = (
-    click.option("--from", "start", metavar="TIME", help="Begin at 12, 12s, 1:02.5 or 00:01:02 of the stream's time."),
-    click.option("--to", "end", metavar="TIME", help="End there."),
+    click.option("--from", "start", metavar="TIME", help="Start at 12, 12s, 1:02.5 or 00:01:02 of the stream's time."),
+    click.option("--to", "end", metavar="TIME", help="End at this time."),
     click.option("--release", help="A release; default: the latest."),
     click.option("--dataset", help="A dataset, if the video is in several."),
-    click.option("--source", metavar="URI", help="Where the video is now, if it is not where it was."),
+    click.option("--source", metavar="URI", help="Current location of the video, if it has moved."),
 )
 
 
@@ -44,23 +44,21 @@ def _listed(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-@click.command(short_help="Draw a video with what OUT says of it.")
+@click.command(short_help="Draw the numbers of OUT onto a video.")
 @click.argument("out")
 @click.option("--video", required=True, help=_VIDEO_HELP)
 @click.option("--out", "path", required=True, metavar="FILE", help="clip.mp4, or sheet.png or .jpg; may be a URI.")
 @_range_flags
 @storage_flags
-@click.option("--blur", is_flag=True, help="Hide who it is: heads become 8 x 8 cells, for good.")
+@click.option("--blur", is_flag=True, help="Hide identities: reduce heads irreversibly to 8 x 8 cells.")
 @click.option("--sampled-only", is_flag=True, help="Leave out frames that were not sampled.")
-@click.option("--draw", metavar="LIST", help="Of boxes, landmarks, mesh, gaze, pose; default: what carries meaning.")
-@click.option("--track", type=int, help="Whose numbers to show; default: the most prominent face.")
+@click.option("--draw", metavar="LIST", help="Any of boxes, landmarks, mesh, gaze, pose; default: those with meaning.")
+@click.option("--track", type=int, help="Track whose numbers are shown; default: the most prominent face.")
 @click.option(
-    "--plot", default="AU12,valence", show_default=True, metavar="LIST", help="Up to four columns, as curves."
+    "--plot", default="AU12,valence", show_default=True, metavar="LIST", help="Up to four columns to draw as curves."
 )
-@click.option(
-    "--height", type=click.IntRange(360, 2160), default=720, show_default=True, help="Of a clip's frames, px."
-)
-@click.option("--frames", type=click.IntRange(1, 200), default=12, show_default=True, help="Of a contact sheet.")
+@click.option("--height", type=click.IntRange(360, 2160), default=720, show_default=True, help="Height of a clip, px.")
+@click.option("--frames", type=click.IntRange(1, 200), default=12, show_default=True, help="Frames on a contact sheet.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def preview(
     out: str,
@@ -78,11 +76,11 @@ def preview(
     as_json: bool,
     **same: Any,
 ) -> None:
-    """Draw a video with what the output OUT says of it: an .mp4 clip, or a sheet of its most different frames.
+    """Draw the numbers of the output OUT onto a video: an .mp4 clip, or a sheet of its most different frames.
 
-    Boxes, track ids, mesh, gaze and head pose on the original frames; action units, emotions,
-    valence and arousal beside them. Rows are matched to frames by their presentation time; a source
-    that changed since is refused.
+    Shows boxes, track ids, mesh, gaze and head pose on the original frames, and action units, emotions,
+    valence and arousal next to them. Rows are matched to frames by presentation time; a source
+    that has changed since the run is refused.
 
     \b
     featray preview OUT --video face.mp4 --out sheet.png
@@ -90,12 +88,12 @@ def preview(
     featray preview OUT --video face.mp4 --out clip.mp4 --plot AU06,AU12,emotion_happy
     featray preview OUT --video face.mp4 --out to_share.mp4 --blur
 
-    A clip's time starts at 0 with its first frame and keeps all distances; it has no sound. Frames
-    that were not sampled are shown plain. Gaze and head arrows and the mesh are drawn by default
+    A clip's time starts at 0 with its first frame and keeps all intervals; it has no sound. Frames
+    that were not sampled are shown without drawings. Gaze and head arrows and the mesh are drawn by default
     only if the release's weights are trained.
 
-    --blur hides the faces that the detector found, and holds each for a second where it was missed;
-    frames that were not sampled are left out. A face that was never found stays visible: look at
+    --blur hides the faces that the detector found, and keeps each hidden for a second if it is missed;
+    frames that were not sampled are left out. A face that was never found stays visible: check
     the clip before you share it.
     """
     from featray.tables.layout import open_output
@@ -106,7 +104,7 @@ def preview(
     layers = _listed(draw)
     unknown = [layer for layer in layers or () if layer not in LAYERS]
     if unknown:
-        raise UsageError(f"--draw {unknown[0]}: cannot be drawn; there are: {', '.join(LAYERS)}")
+        raise UsageError(f"--draw {unknown[0]}: cannot be drawn; choose from {', '.join(LAYERS)}")
     input_options, output_options = read_storage_flags(config, options)
     settings = PreviewSettings(
         video=video,
@@ -125,7 +123,7 @@ def preview(
 
 
 def _tell(path: str, frames: int, video: VideoRow, *, as_json: bool) -> None:
-    """Say what was written, and what its numbers can bear."""
+    """Print what was written, with notes on the meaning of its numbers."""
     if as_json:
         found = {"path": path, "frames": frames, "video_id": video.video_id, "uri": video.uri}
         found |= {"dataset": video.dataset, "release": video.release}
@@ -137,19 +135,19 @@ def _tell(path: str, frames: int, video: VideoRow, *, as_json: bool) -> None:
     if not video.weights_trained:
         click.echo("The weights are synthetic: boxes, landmarks and times are real, facial numbers carry no meaning.")
     if video.unusable:
-        click.echo(f"These weights do not estimate {', '.join(video.unusable)}, whatever the tables hold there.")
+        click.echo(f"These weights do not estimate {', '.join(video.unusable)}: ignore the values in the tables.")
 
 
 @click.command(short_help="Scrub through a video with its rows, in Rerun.")
 @click.argument("out")
 @click.option("--video", required=True, help=_VIDEO_HELP)
 @click.option(
-    "--save", "path", metavar="FILE", help="Write the recording, recording.rrd, and open nothing; may be a URI."
+    "--save", "path", metavar="FILE", help="Write the recording, such as face.rrd, and open no viewer; may be a URI."
 )
 @click.option("--web", is_flag=True, help="Show it in a browser, until Ctrl-C.")
 @_range_flags
 @click.option("--blur", is_flag=True, help="Hide heads and names, as in `featray preview`.")
-@click.option("--json", "as_json", is_flag=True, help="With --save: say as JSON what was written.")
+@click.option("--json", "as_json", is_flag=True, help="With --save: print as JSON what was written.")
 @storage_flags
 def view(
     out: str,
@@ -163,10 +161,10 @@ def view(
     options: tuple[str, ...],
     **same: Any,
 ) -> None:
-    """Scrub through a video with what the output OUT says of it: boxes, mesh, curves and events on one clock.
+    """Scrub through a video with the numbers of the output OUT: boxes, mesh, curves and events on one clock.
 
-    Opens the viewer of Rerun, which `pip install 'featray[view]'` brings. Boxes carry track and person ids. The frames
-    are encoded anew, upright and with square pixels, as featray sees them.
+    Opens the Rerun viewer; install it with `pip install 'featray[view]'`. Boxes show track and person ids. The frames
+    are re-encoded, upright and with square pixels, as featray sees them.
 
     \b
     featray view OUT --video face.mp4
@@ -179,7 +177,7 @@ def view(
     from featray.views.times import parse_time_us
 
     if path is not None and web:
-        raise UsageError("--web shows the recording and --save writes it: name one of the two")
+        raise UsageError("--web shows the recording and --save writes it; give only one of them")
     if as_json and path is None:
         raise UsageError("view --json: needs --save FILE; without it the recording is shown")
     input_options, output_options = read_storage_flags(config, options)
@@ -202,15 +200,17 @@ def view(
 @click.command(short_help="Write time series, events or a summary for other tools.")
 @click.argument("out")
 @click.option("--video", default="", help=_VIDEO_HELP)
-@click.option("--format", "style", type=click.Choice(["csv", "parquet", "openface", "fex"]), help="A row a face.")
-@click.option("--events", type=click.Choice(["csv", "elan", "textgrid"]), help="A row, or an interval, an event.")
-@click.option("--summary", type=click.Choice(["csv", "parquet"]), help="A row a video, of all videos.")
-@click.option("--out", "path", metavar="FILE", help="Where to; default: the terminal (not parquet). May be a URI.")
+@click.option("--format", "style", type=click.Choice(["csv", "parquet", "openface", "fex"]), help="One row per face.")
+@click.option("--events", type=click.Choice(["csv", "elan", "textgrid"]), help="One row or interval per event.")
+@click.option("--summary", type=click.Choice(["csv", "parquet"]), help="One row per video, for all videos.")
+@click.option(
+    "--out", "path", metavar="FILE", help="Output file; default: the terminal (not for parquet). May be a URI."
+)
 @click.option("--release", help="A release; default: the latest.")
 @click.option("--dataset", help="A dataset, if the video is in several.")
 @click.option("--track", type=int, help="Only this track.")
-@click.option("--derivation", help="Of events and summary; default: the one that was made last.")
-@click.option("--json", "as_json", is_flag=True, help="With --out: say as JSON what was written.")
+@click.option("--derivation", help="A derivation, for events and summary; default: the latest.")
+@click.option("--json", "as_json", is_flag=True, help="With --out: print as JSON what was written.")
 @safe_csv_flag
 @storage_flags
 def export(
@@ -229,7 +229,7 @@ def export(
     config: Path | None,
     options: tuple[str, ...],
 ) -> None:
-    """Write a video's time series or events from the output OUT for other tools, or a row a video.
+    """Write a video's time series or events from the output OUT for other tools, or one row per video.
 
     \b
     featray export OUT --video face.mp4 --format csv --out face.csv
@@ -238,9 +238,9 @@ def export(
     featray export OUT --summary csv --out summary.csv
 
     \b
-    csv, parquet  faces joined with blendshapes, and the time in seconds; a row a face.
-    fex           columns as py-feat's Detectorv2 gives them, for its read_feat.
-    openface      columns and units as OpenFace 2's, as far as there are counterparts:
+    csv, parquet  faces joined with blendshapes, and the time in seconds; one row per face.
+    fex           columns of py-feat's Detectorv2, for its read_feat.
+    openface      columns and units of OpenFace 2, if there are counterparts:
       frame           counts from 1; timestamp is the stream's own time, seconds
       face_id         our track_id; confidence is the detector's score
       success         0 in sampled frames without the face, whose other values are empty
@@ -253,13 +253,13 @@ def export(
     Left out, having no counterpart: gaze_0/1_*, eye_lmk_*, pose_T*, X_* Y_* Z_*, p_*, AU45.
 
     \b
-    --events csv       rows of `events`; without --video those of all videos
-    --events elan      .eaf with a tier for each kind and track; needs 'featray[annotations]'
+    --events csv       rows of `events`; without --video, of all videos
+    --events elan      .eaf with a tier per kind and track; needs 'featray[annotations]'
     --events textgrid  the same for Praat
     --summary          the view `summary`, with the manifest's columns, for a statistics package
 
-    Texts are written as they are. If OUT is somebody else's and the file is for a spreadsheet, add --safe-csv: a
-    name that begins with = + - or @ would be calculated as a formula.
+    Texts are written unchanged. If OUT is from somebody else and the file is for a spreadsheet, add --safe-csv: a
+    name that begins with = + - or @ would be evaluated as a formula.
     """
     from featray.views.export import ExportSettings, write_events, write_export, write_summary
 
@@ -270,10 +270,12 @@ def export(
     }
     chosen = [(name, kind, write) for name, (kind, write) in ways.items() if kind]
     if len(chosen) != 1:
-        raise UsageError("export: name one of --format, --events and --summary")
+        raise UsageError("export: give exactly one of --format, --events and --summary")
     ((name, kind, write),) = chosen
     if bool(video) != (name == "--format") and name != "--events":
-        raise UsageError(f"export: {'--format needs --video' if name == '--format' else '--summary is of all videos'}")
+        raise UsageError(
+            f"export: {'--format needs --video' if name == '--format' else '--summary covers all videos; omit --video'}"
+        )
     if as_json and path is None:
         raise UsageError("export --json: needs --out FILE; without it the rows themselves are printed")
     settings = ExportSettings(

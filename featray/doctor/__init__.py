@@ -1,1 +1,1 @@
-"""Checks of a machine: what works on it, what does not, and how to fix that."""
+"""Check an installation, and name the fix for whatever fails."""

@@ -1,4 +1,4 @@
-"""Doctor. What a check answers."""
+"""Doctor. The result of one check."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ State = Literal["ok", "missing", "absent"]
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the doctor's.
+    """One line of `featray doctor`.
 
     Attributes:
-        group: what it is about.
-        name: what was looked at.
-        state: `ok`; `missing` where featray does not work without it; `absent` where only an extra needs it.
+        group: the group of checks.
+        name: the thing checked.
+        state: `ok`; `missing` if featray does not work without it; `absent` if only an extra needs it.
         found: what was found, without any secret.
-        mend: the command or step that mends it; empty if there is nothing to mend.
+        mend: the command or step that fixes it; empty if there is nothing to fix.
     """
 
     group: str
@@ -27,5 +27,5 @@ class Check:
     mend: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the check as plain values."""
         return asdict(self)

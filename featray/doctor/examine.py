@@ -1,4 +1,4 @@
-"""Doctor. All checks in order. What breaks while it is looked at is a finding, not the end of the examination."""
+"""Doctor. All checks in order. An exception during a check is reported as a result and does not end the examination."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MENDS: Final = {
 
 
 def examine(uris: tuple[str, ...], storage_options: dict[str, Any], *, write: bool, ray: bool) -> Iterator[Check]:
-    """Every check, as it is done.
+    """Yield the result of every check as it finishes.
 
     Args:
-        uris: places to reach.
-        storage_options: for them.
-        write: whether to write there.
+        uris: places that must be reachable.
+        storage_options: options for these places.
+        write: whether to write a test object to them.
         ray: whether to connect to Ray, or start it.
     """
     groups: list[tuple[str, Callable[[], Iterator[Check]]]] = [

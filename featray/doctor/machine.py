@@ -1,4 +1,4 @@
-"""Doctor. The machine: processors, memory, disk, and whether Ray answers."""
+"""Doctor. Check the machine: processors, memory, disk, and whether Ray answers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from featray.doctor.check import Check
 from featray.graph.machine import local_cpus
 
 _LEAST_MEMORY_GIB: Final = 4
-"""A decoding worker, one that infers and Ray itself hold some 3 GiB."""
+"""A decode worker, an inference worker and Ray itself together use about 3 GiB."""
 
 _LEAST_DISK_GIB: Final = 5
-"""Files are written here before they are uploaded, a few of 256 MiB at once, and Ray spills here."""
+"""Files are written to this disk before upload, several of 256 MiB at a time, and Ray spills objects to it."""
 
 _CLUSTER_SECONDS: Final = 60
-"""For a cluster that is gone, Ray would wait for minutes."""
+"""Time limit for an existing cluster; if the cluster is gone, Ray itself would wait for minutes."""
 
 _START_SECONDS: Final = 150
-"""Ray starts in some ten seconds; where others keep all processors busy, in minutes."""
+"""Time limit for starting Ray. It takes about ten seconds, or minutes if all processors are busy."""
 
 _START_RAY: Final = """
 from featray.graph.connection import connect, nodes
@@ -37,11 +37,11 @@ print(f"{sum(node.cpus for node in there):g} CPUs, {sum(node.gpus for node in th
 
 
 def machine() -> Iterator[Check]:
-    """Python, processors, memory, disks."""
+    """Check Python, processors, memory and disks."""
     python = ".".join(map(str, sys.version_info[:3]))
     yield Check("machine", "Python", "ok", f"{python} at {sys.prefix}")
     here, there = local_cpus(), os.cpu_count()
-    yield Check("machine", "processors", "ok", f"{here}" if here == there else f"{here} of {there} may be used")
+    yield Check("machine", "processors", "ok", f"{here}" if here == there else f"{here} of {there} usable")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     enough = memory >= _LEAST_MEMORY_GIB
     mend = "" if enough else f"a machine with at least {_LEAST_MEMORY_GIB} GiB"
@@ -54,18 +54,18 @@ def machine() -> Iterator[Check]:
         free = shutil.disk_usage(place).free / 2**30
         writable = os.access(place, os.W_OK)
         fine = writable and free >= _LEAST_DISK_GIB
-        found = f"{folder}: {free:.0f} GiB free" + ("" if writable else ", cannot be written")
+        found = f"{folder}: {free:.0f} GiB free" + ("" if writable else ", not writable")
         mend = "" if fine else f"export {variable}=FOLDER, on a disk with {_LEAST_DISK_GIB} GiB free"
         yield Check("machine", name, "ok" if fine else "missing", found, mend)
 
 
 def _existing(path: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """Return the folder, or its nearest existing parent."""
     return next(place for place in (path, *path.parents) if place.exists())
 
 
 def ray() -> Iterator[Check]:
-    """Connect to the cluster that RAY_ADDRESS names, or start Ray here and end it; in a process of its own."""
+    """Connect to the cluster named by RAY_ADDRESS, or start and stop Ray on this machine, in a separate process."""
     address = os.environ.get("RAY_ADDRESS")
     name = "the cluster of RAY_ADDRESS" if address else "Ray on this machine"
     if address:
@@ -83,7 +83,7 @@ def ray() -> Iterator[Check]:
         yield Check("ray", name, "missing", f"no answer in {patience} s", mend)
         return
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["ended without a word"])[-1]
+        last = (done.stderr.strip().splitlines() or ["it exited without a message"])[-1]
         yield Check("ray", name, "missing", last[:160], mend)
     else:
         yield Check("ray", name, "ok", f"answers: {done.stdout.strip().splitlines()[-1]}")

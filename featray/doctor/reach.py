@@ -1,4 +1,4 @@
-"""Doctor. Whether this machine may list, read and write a place, with the credentials that a run would use."""
+"""Doctor. Check whether a place can be listed, read and written, with the credentials that a run would use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MEND = "check the address, and the credentials in the environment or --storage-
 
 
 def reach(uri: str, storage_options: dict[str, Any], *, write: bool) -> Iterator[Check]:
-    """List the place, read the first bytes of the first object in it, and (write) put and delete a small object."""
+    """List the place and read the first bytes of its first object; with `write`, write and delete a small object."""
     try:
         place = locate(uri, storage_options)
         entries = _entries(place)
@@ -27,7 +27,7 @@ def reach(uri: str, storage_options: dict[str, Any], *, write: bool) -> Iterator
     if objects:
         yield _read(place, objects[0])
     else:
-        yield Check("reach", "read", "ok", f"{place.uri}: holds no object at this level to try it on")
+        yield Check("reach", "read", "ok", f"{place.uri}: not tried, there is no object at this level")
     if write:
         yield _write(place)
 
@@ -50,11 +50,11 @@ def _read(place: Location, entry: dict[str, Any]) -> Check:
             first = source.fs.cat_file(source.path, start=0, end=min(16, int(entry.get("size") or 16)))
     except FeatrayError as error:
         return Check("reach", "read", "missing", str(error), _MEND)
-    return Check("reach", "read", "ok", f"{source.uri}: its first {counted(len(first), 'byte')}")
+    return Check("reach", "read", "ok", f"{source.uri}: read its first {counted(len(first), 'byte')}")
 
 
 def _write(place: Location) -> Check:
-    # Without a table's suffix, and outside table folders: no reader can take it for a row.
+    # Without a table's suffix and outside table folders, so that no reader can mistake it for a table's file.
     target = place.child(f".featray-doctor-{uuid.uuid4().hex}")
     try:
         write_bytes(target, b"featray doctor")
@@ -66,4 +66,6 @@ def _write(place: Location) -> Check:
     words = f"{place.uri}: wrote, read back and deleted an object"
     if same and gone:
         return Check("reach", "write", "ok", words)
-    return Check("reach", "write", "missing", f"{target.uri}: reads differently or stays after deleting", _MEND)
+    return Check(
+        "reach", "write", "missing", f"{target.uri}: differs when read back, or still exists after deletion", _MEND
+    )

@@ -1,4 +1,4 @@
-"""Doctor. What is installed and whether it works: packages, decoder, detector, engines, weights."""
+"""Doctor. Check that the installed software works: packages, decoder, detector, engines, weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NEEDED: Final = frozenset({"h264", "hevc", "vp9", "av1", "mpeg4"})
 
 
 def packages() -> Iterator[Check]:
-    """Yield a check of each package that featray requires, by its own metadata, then its extras."""
+    """Check each package that featray's metadata requires, then those of its extras."""
     from packaging.requirements import Requirement
 
     requirements = [Requirement(text) for text in metadata.requires("featray") or ()]
@@ -47,7 +47,7 @@ def _package(wanted: Any, without: Any, mend: str) -> Check:
     if version is None:
         return Check("packages", wanted.name, without, "not installed", mend)
     if not wanted.specifier.contains(version, prereleases=True):
-        return Check("packages", wanted.name, without, f"{version}, where {wanted.specifier} is needed", mend)
+        return Check("packages", wanted.name, without, f"{version}, but {wanted.specifier} is required", mend)
     return Check("packages", wanted.name, "ok", version)
 
 
@@ -59,7 +59,7 @@ def _version(name: str) -> str | None:
 
 
 def decoding() -> Iterator[Check]:
-    """PyAV's codecs, and a bundled clip decoded for real."""
+    """Check PyAV's codecs, and decode a bundled clip."""
     import av
 
     absent = [name for name in _DECODED if not _has_codec(av, name, "r")]
@@ -83,17 +83,23 @@ def _nvdec() -> Check:
     try:
         check_nvdec()
     except ConfigError:
-        return Check("decoding", name, "absent", "built without NVDEC", "only for decode.hwaccel: cuda; a PyAV with it")
+        return Check(
+            "decoding",
+            name,
+            "absent",
+            "built without NVDEC",
+            "only for decode.hwaccel: cuda; install a PyAV built with NVDEC",
+        )
     except ModelError:
         mend = "only for decode.hwaccel: cuda; NVIDIA's driver, in containers NVIDIA_DRIVER_CAPABILITIES=compute,video"
-        return Check("decoding", name, "absent", "built with NVDEC; no GPU that it can open", mend)
+        return Check("decoding", name, "absent", "built with NVDEC, but it can open no GPU", mend)
     return Check("decoding", name, "ok", "NVDEC")
 
 
 def _has_codec(av: Any, name: str, mode: str) -> bool:
     try:
         av.codec.Codec(name, mode)
-    except ValueError:  # what PyAV's UnknownCodecError is
+    except ValueError:  # PyAV's UnknownCodecError is one
         return False
     return True
 
@@ -116,18 +122,18 @@ def _first_frame() -> Any:
 
 
 def detecting() -> Iterator[Check]:
-    """The shipped detector on the bundled clip, which shows a face."""
+    """Run the shipped detector on the bundled clip, which shows one face."""
     from featray.config import DetectConfig
     from featray.faces.detectors import open_detector
 
     (faces,) = open_detector(DetectConfig())([_first_frame()])
-    found = f"retinaface-mnv1 by OpenVINO: {len(faces)} face in a clip of one"
+    found = f"retinaface-mnv1 by OpenVINO: found {len(faces)} of 1 face in the bundled clip"
     mend = "" if len(faces) == 1 else "pip install --force-reinstall openvino"
     yield Check("detecting", "the shipped detector", "ok" if len(faces) == 1 else "missing", found, mend)
 
 
 def engines() -> Iterator[Check]:
-    """Each engine computes something small and is held to the right answer."""
+    """Let each engine compute a small product, and compare it with the correct result."""
     import numpy as np
 
     yield _computes("torch on the CPU", "pip install --force-reinstall torch", lambda: _torch_product(np, "cpu"))
@@ -140,9 +146,7 @@ def _computes(name: str, mend: str, compute: Any) -> Check:
         right, words = compute()
     except (ImportError, OSError, RuntimeError) as error:
         return Check("engines", name, "missing", _first_line(error), mend)
-    return Check(
-        "engines", name, "ok" if right else "missing", words if right else "computes wrongly", mend * (not right)
-    )
+    return Check("engines", name, "ok" if right else "missing", words if right else "wrong results", mend * (not right))
 
 
 def _torch_product(np: Any, device: str) -> tuple[bool, str]:
@@ -177,26 +181,26 @@ def _cuda(np: Any) -> Check:
             name,
             "absent",
             f"no usable GPU; {built}",
-            "if there is a GPU here: a driver, so that `nvidia-smi` lists it",
+            "if this machine has a GPU: install its driver, so that `nvidia-smi` lists it",
         )
     try:
         right, _ = _torch_product(np, "cuda")
     except RuntimeError as error:
         return Check(
-            "engines", name, "missing", _first_line(error), "a driver as new as torch's CUDA; see `nvidia-smi`"
+            "engines", name, "missing", _first_line(error), "a driver as new as torch's CUDA; check `nvidia-smi`"
         )
     found = ", ".join(_described_gpu(torch, i) for i in range(torch.cuda.device_count()))
-    return Check("engines", name, "ok" if right else "missing", found if right else "computes wrongly")
+    return Check("engines", name, "ok" if right else "missing", found if right else "wrong results")
 
 
 def _described_gpu(torch: Any, i: int) -> str:
-    """Name, and memory free now of what it has: other processes' share is gone."""
+    """Return a GPU's name with its free and total memory; other processes' use counts as not free."""
     free, total = torch.cuda.mem_get_info(i)
     return f"{torch.cuda.get_device_name(i)} ({free / 2**30:.0f} of {total / 2**30:.0f} GiB free)"
 
 
 def weights() -> Iterator[Check]:
-    """The published checkpoints, and what has been pulled."""
+    """Check which of the published checkpoints have been pulled."""
     from featray.config import cache_dir
     from featray.meaning.check import read_kept
     from featray.model.known import KNOWN_CHECKPOINTS
@@ -205,7 +209,7 @@ def weights() -> Iterator[Check]:
     try:
         pulled = {record.spec: (record, path) for record, path in list_pulled(cache_dir())}
     except FeatrayError as error:
-        yield Check("weights", "cache", "missing", str(error), "delete that folder and pull again")
+        yield Check("weights", "cache", "missing", str(error), "delete this folder and pull again")
         return
     for known in KNOWN_CHECKPOINTS:
         if known.spec not in pulled:
@@ -218,9 +222,9 @@ def weights() -> Iterator[Check]:
 
 
 def _meaning(name: str, kept: KeptCheck | None) -> Check:
-    """Return what the check of a checkpoint's columns came to. Wrong signs end no run, but spoil what it is for."""
+    """Return the kept result of `featray models check`. Wrong signs do not stop a run, but make its numbers useless."""
     command = f"featray models check {name}"
-    title = f"{name}, what its columns mean"
+    title = f"{name}, meaning of its columns"
     if kept is None:
         return Check("weights", title, "absent", "not checked", command)
     state: State = "ok" if kept.passed else "missing" if kept.opposed else "absent"

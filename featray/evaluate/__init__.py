@@ -1,1 +1,1 @@
-"""Compare an output's numbers with labels made by people."""
+"""Compare an output's numbers with human labels."""

@@ -1,7 +1,7 @@
-"""Evaluate. Two releases on the same labels: what detector, stride, precision or sampling cost.
+"""Evaluate. Compare two releases on the same labels: the cost of a detector, stride, precision or sampling.
 
-Only labels that both can answer are compared, and every resample draws the same subjects for both: what makes a subject
-hard for both of them cancels out, and the interval is that of the difference.
+Only labels that both releases can answer are compared, and every resample draws the same subjects for both. Effects
+of a subject that are common to both cancel out, and the interval is that of the difference.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from featray.report.scope import Scope
 
 @dataclass(frozen=True)
 class Change:
-    """How a measure differs between two releases.
+    """The difference of a measure between two releases.
 
     Attributes:
-        what, measure, unit: as of a Statistic.
-        a, b: the measure of each.
-        difference: b - a, with its interval.
-        low, high: None where there are too few subjects.
-        rows, subjects: behind it.
+        what, measure, unit: as in Statistic.
+        a, b: the measure in each release.
+        difference: b - a.
+        low, high: bounds of its interval; None with too few subjects.
+        rows, subjects: number of rows and subjects used.
     """
 
     what: str
@@ -47,16 +47,16 @@ class Change:
 
 @dataclass(frozen=True)
 class Against:
-    """Two releases on the same labels.
+    """Two releases compared on the same labels.
 
     Attributes:
-        dataset_a, release_a, dataset_b, release_b: what was compared.
-        labels, rows: the file and its rows.
-        found_both, found_a, found_b: labels that met a face in both, or in one of them alone.
-        sampled_both: labels whose frame both sampled: those of `with_missed`.
+        dataset_a, release_a, dataset_b, release_b: the releases.
+        labels, rows: the file of labels and its number of rows.
+        found_both, found_a, found_b: labels matched to a face in both releases, only in a, only in b.
+        sampled_both: labels whose frame both releases sampled; the rows of `with_missed`.
         subject_kind: what was resampled.
-        found: changes over labels that met a face in both.
-        with_missed: over all whose frame both sampled; a face that was not found counts as wrong.
+        found: changes over labels matched to a face in both releases.
+        with_missed: changes over labels whose frame both releases sampled; a face that was not found counts as wrong.
         warnings: one line each.
     """
 
@@ -76,7 +76,7 @@ class Against:
     warnings: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the comparison as plain values."""
         return {"format": FORMAT, **asdict(self)}
 
 
@@ -84,20 +84,20 @@ def compare(a: Scope, b: Scope, labels: Labels, settings: EvaluationSettings) ->
     """Measure two releases on the labels that both can answer.
 
     Args:
-        a: the one release.
-        b: the other; may be of another output.
-        labels: what people said.
-        settings: of both; with `tune_on`, each release gets thresholds of its own.
+        a: the first release.
+        b: the second release; it may be in another output.
+        labels: the human labels.
+        settings: settings for both; with `tune_on`, each release gets its own thresholds.
 
     Raises:
-        UsageError: labels do not fit one of them, or no label meets a frame of both.
+        UsageError: the labels do not fit one of the releases, or no label has a frame in both.
     """
     first, second = prepare(a, labels, settings), prepare(b, labels, settings)
     found = [one.pairs.found & one.measured for one in (first, second)]
     sampled = [(one.pairs.found | one.pairs.missed) & one.measured for one in (first, second)]
     both, frames = found[0] & found[1], sampled[0] & sampled[1]
     if not frames.any():
-        raise UsageError(f"{labels.where}: no label meets a frame of both {a.release} and {b.release}")
+        raise UsageError(f"{labels.where}: no label has a frame in both {a.release} and {b.release}")
     warnings = [*labels.warnings, *(f"{one.release}: {line}" for one, made in ((a, first), (b, second))
                                     for line in made.thresholds.warnings)]  # fmt: skip
     return Against(
@@ -125,7 +125,7 @@ def _changes(
     rows: NDArray[np.bool_],
     settings: EvaluationSettings,
 ) -> list[Change]:
-    """Both are of the same rows, so that they have the same statistics in the same order."""
+    """Return the changes; both sides have the same rows, hence the same statistics in the same order."""
     sides = [statistics_of(one, rows, ready.thresholds.by_unit) for one, ready in zip(pairs, (a, b), strict=True)]
     drawn = draw(sides[0] + sides[1], a.pairs.subjects[rows], settings.resamples)
     return [_change(drawn, number, number + len(sides[0])) for number in range(len(sides[0]))]

@@ -1,12 +1,13 @@
-"""Evaluate. Bootstrap intervals over subjects, videos or pictures: rows of one of them are not independent.
+"""Evaluate. Bootstrap intervals over subjects, videos or pictures, since rows within one of them are not independent.
 
 Whole subjects are drawn with replacement. The interval is the expanded percentile interval of Hesterberg, What
-Teachers Should Know About the Bootstrap, The American Statistician 69, 2015: the plain percentile interval is too
-narrow for few subjects, by sqrt((n - 1) / n) and for want of Student's t, and the quantiles are moved by as much.
+Teachers Should Know About the Bootstrap, The American Statistician 69, 2015: with few subjects the plain percentile
+interval is too narrow, by the factor sqrt((n - 1) / n) and because it ignores Student's t; the quantiles are adjusted
+for both.
 
-A CCC or an ICC of few subjects is also biased and skewed. Its interval is a bootstrap-t on Fisher's z, with jackknife
-standard errors (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12): simulated with nine
-subjects, the percentile interval holds a CCC in 8 of 10 cases and this one in 9.3.
+With few subjects, a CCC or an ICC is also biased and skewed. Its interval is a bootstrap-t on Fisher's z, with
+jackknife standard errors (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 12). In simulations
+with nine subjects, the percentile interval covers the CCC in 8 of 10 cases and this one in 9.3.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ RESAMPLES: Final = 2000
 LEVEL: Final = 0.95
 
 _DRAWN_AT_ONCE: Final = 4_000_000
-"""Subjects drawn before their sums are taken: some 32 MB."""
+"""Subjects drawn before their sums are computed: about 32 MB."""
 
 STUDENTIZED: Final = 200
-"""Subjects up to which a correlation's interval is a bootstrap-t; beyond that the two agree."""
+"""Maximum subjects for which a correlation's interval is a bootstrap-t; with more, the two intervals agree."""
 
 _LEAST_DEFINED: Final = 0.5
-"""Share of the resamples in which a measure must have a value: one positive in all gives none in a third of them."""
+"""Minimum share of resamples in which a measure is defined. With a single positive, a third of them are undefined."""
 
 
 def sum_by(rows: Floats, subjects: NDArray[np.int64], count: int) -> Floats:
     """Return the sums of each subject's rows, `[count, k]`.
 
     Args:
-        rows: contributions, `[n, ...]`; all but the first axis become `k`.
-        subjects: whose each row is, `[n]`, from 0 below `count`.
-        count: how many subjects there are.
+        rows: contributions, `[n, ...]`; all axes but the first are flattened into `k`.
+        subjects: subject of each row, `[n]`, from 0 to `count - 1`.
+        count: number of subjects.
     """
     flat = rows.reshape(len(rows), -1)
     sums = np.empty((count, flat.shape[1]))
@@ -49,18 +50,18 @@ def sum_by(rows: Floats, subjects: NDArray[np.int64], count: int) -> Floats:
 
 
 def resample(sums: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
-    """Return the sums of so many resamples of subjects, `[resamples, k]`; the same for the same seed.
+    """Return the sums of each resample of subjects, `[resamples, k]`; deterministic for a seed.
 
     Args:
-        sums: of each subject, `[subjects, k]`.
-        resamples: how many.
-        seed: of the draw.
+        sums: sums of each subject, `[subjects, k]`.
+        resamples: number of resamples.
+        seed: seed of the draw.
     """
     return np.concatenate([weights @ sums for weights in _weights(len(sums), resamples, seed)])
 
 
 def _weights(subjects: int, resamples: int, seed: int, at_once: int = _DRAWN_AT_ONCE) -> Iterator[Floats]:
-    """How often each subject is in each resample, some resamples at a time."""
+    """Yield how often each subject is in each resample, a few resamples at a time."""
     rng = np.random.default_rng(seed)
     step = max(1, at_once // subjects)
     for start in range(0, resamples, step):
@@ -70,12 +71,12 @@ def _weights(subjects: int, resamples: int, seed: int, at_once: int = _DRAWN_AT_
 
 
 def interval(values: Floats, subjects: int, level: float = LEVEL) -> tuple[float, float] | None:
-    """Return the expanded percentile interval of a measure, or None where there is none to be had.
+    """Return the expanded percentile interval of a measure, or None if it cannot be computed.
 
     Args:
         values: the measure in each resample, `[resamples]`; NaN where it was not defined.
-        subjects: how many were drawn from.
-        level: of confidence.
+        subjects: number of subjects that were drawn from.
+        level: confidence level.
     """
     known = values[~np.isnan(values)]
     if subjects < 2 or len(known) < _LEAST_DEFINED * len(values):
@@ -92,14 +93,14 @@ def correlation_interval(
     seed: int = 0,
     level: float = LEVEL,
 ) -> tuple[float, float] | None:
-    """Return the interval of a measure in [-1, 1] that behaves as a correlation does, or None where there is none.
+    """Return the interval of a correlation-like measure in [-1, 1], or None if it cannot be computed.
 
     Args:
-        sums: of each subject, `[subjects, k]`; subjects without any count as drawn and add nothing.
-        value: the measure, of sums `[..., k]`.
-        resamples: how many.
-        seed: of the draw.
-        level: of confidence.
+        sums: sums of each subject, `[subjects, k]`; subjects without rows are drawn too and add nothing.
+        value: the measure, as a function of sums `[..., k]`.
+        resamples: number of resamples.
+        seed: seed of the draw.
+        level: confidence level.
     """
     subjects = len(sums)
     if subjects > STUDENTIZED or subjects < 3:
@@ -109,7 +110,7 @@ def correlation_interval(
         return np.asarray(np.arctanh(np.clip(value(totals), -1 + 1e-12, 1 - 1e-12)), np.float64)
 
     def error(totals: Floats, weights: Floats) -> Floats:
-        """Jackknife standard error of z of resamples `[r, k]` in which subjects are so often, `[r, subjects]`."""
+        """Return the jackknife standard error of z for resamples `[r, k]` with weights `[r, subjects]`."""
         without = z(totals[:, None] - sums)
         off = np.where(weights > 0, without - (weights * without).sum(1, keepdims=True) / subjects, 0.0)
         return np.asarray(np.sqrt((subjects - 1) / subjects * (weights * off**2).sum(1)), np.float64)

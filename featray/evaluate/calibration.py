@@ -1,4 +1,4 @@
-"""Evaluate. Whether what is said with 0.8 is true in 80 %: reliability curves, calibration error, Brier score."""
+"""Evaluate. Calibration: is a prediction of 0.8 right in 80 %? Reliability curves, calibration error, Brier score."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ BINS: Final = 10
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often what was said was true.
+    """The share of true predictions for each predicted probability.
 
     Attributes:
-        what: an action unit, or `emotion`: then the share of the emotion that was said, and whether that is the label.
-        said: mean probability of each bin that has rows.
-        true: share of its rows in which it is so.
-        rows: of each bin.
+        what: an action unit, or `emotion`: then the share of the predicted emotion, and whether it equals the label.
+        said: mean predicted probability of each bin that has rows.
+        true: share of the bin's rows in which the prediction is true.
+        rows: number of rows of each bin.
         error: expected calibration error, the mean of |true - said| weighted by rows.
         brier: mean squared difference of probability and truth.
     """
@@ -39,7 +39,7 @@ class Calibration:
 
 
 def calibrations(pairs: Pairs, chosen: NDArray[np.bool_]) -> list[Calibration]:
-    """Return a calibration an action unit, and that of the emotions; of the chosen rows that met a face."""
+    """Return one calibration per action unit, and one of the emotions, over the chosen rows that matched a face."""
     rows = chosen & pairs.found
     found = [_calibration(unit, pairs.truth[unit][rows], pairs.said[unit][rows]) for unit in pairs.units]
     if EMOTION in pairs.truth:
@@ -62,7 +62,7 @@ def _calibration(what: str, truth: Floats, said: Floats) -> Calibration | None:
         return None
     is_true = truth > 0.5
     brier = float(brier_score_loss(is_true, said, pos_label=True))
-    # scikit-learn says nothing of how many rows a bin has; its bins are these, closed above.
+    # scikit-learn does not return the number of rows per bin. These are its bins, closed above.
     bins = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], said)
     counts = np.bincount(bins, minlength=BINS)
     share, mean = calibration_curve(is_true, said, n_bins=BINS, pos_label=True)

@@ -1,8 +1,8 @@
-"""Evaluate. The figures of the model card, to stand beside an evaluation on the same data.
+"""Evaluate. The figures of the model card, shown next to an evaluation on the same data.
 
-They are the authors' own, for their v2.5 checkpoint and their own chain. `docs/explanation/numbers.md` has the same
-table, and a test compares the two. What the card does not state has no figure here: DISFA, BP4D, EYEDIAP, head pose,
-and which 8 of DISFA+'s units its second figure is of.
+They are the authors' own figures, for their v2.5 checkpoint and their own pipeline. `docs/explanation/numbers.md` has
+the same table, and a test compares the two. Left out is what the card does not state: DISFA, BP4D, EYEDIAP, head pose,
+and the second DISFA+ figure, since the card does not say which 8 units it is for.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from featray.errors import UsageError
 
 CHECKPOINT: Final = "face_multitask_v2.safetensors"
-"""The file that the figures are about."""
+"""The checkpoint file to which the figures apply."""
 
 DISFA_UNITS: Final = tuple(f"AU{n:02d}" for n in (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26))
 """The 12 units coded in DISFA and DISFA+."""
@@ -24,8 +24,8 @@ class CardFigure:
     """A figure of the card.
 
     Attributes:
-        data: what it was measured on.
-        what, measure: as of a Statistic.
+        data: the data set that it was measured on.
+        what, measure: as in Statistic.
         value: in the measure's unit.
     """
 
@@ -55,23 +55,23 @@ CARD: Final[dict[str, tuple[CardFigure, ...]]] = {
 
 
 def card_figures(name: str | None, units: list[str], model_file: str | None) -> tuple[list[CardFigure], list[str]]:
-    """Return the card's figures for a data set, and what keeps them from being compared.
+    """Return the card's figures for a data set, and warnings about their comparability.
 
     Args:
-        name: of the data set; None for no figures.
+        name: name of the data set; None for no figures.
         units: the labelled action units.
-        model_file: the checkpoint of the release, as `runs` has it.
+        model_file: the checkpoint of the release, as in `runs`.
 
     Raises:
-        UsageError: the card has no figure for it.
+        UsageError: the card has no figure for the data set.
     """
     if name is None:
         return [], []
     if name not in CARD:
-        raise UsageError(f"--card {name}: the model card has figures for {', '.join(CARD)}")
+        raise UsageError(f"--card {name}: no such data set on the model card; choose one of {', '.join(CARD)}")
     warnings = []
     if name == "disfa+" and tuple(units) != DISFA_UNITS:
         return [], [f"--card {name}: its figure is over {', '.join(DISFA_UNITS)}; the labels have {', '.join(units)}"]
     if model_file is None or model_file.rsplit("/", 1)[-1] != CHECKPOINT:
-        warnings.append(f"the card's figures are for {CHECKPOINT}; this release is of {model_file or 'another'}")
+        warnings.append(f"the card's figures are for {CHECKPOINT}; this release uses {model_file or 'another'}")
     return list(CARD[name]), warnings

@@ -1,7 +1,7 @@
-"""Evaluate. The columns of a file of labels: which name a video, a moment and a face, and which hold what people said.
+"""Evaluate. The columns of a labels file: those that identify a video, a moment and a face, and those with labels.
 
-The whole vocabulary stands here, so that messages and docs can list it. Whatever else a file has is a label column:
-`subject`, `split`, `light`, ...; its values are text.
+The whole vocabulary is defined in this module, so that messages and docs can list it. Any other column is a label
+column, such as `subject`, `split` or `light`; its values are text.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from featray.errors import UsageError
 from featray.names import AU_NAMES_20
 
 VIDEO: Final = ("video", "video_id", "uri", "url", "path", "file", "filename")
-"""Columns that name a video: its id, its URI, or the last parts of that, with or without a suffix."""
+"""Columns that identify a video: by its id, its URI, or the last parts of the URI, with or without a suffix."""
 
 PICTURE: Final = ("picture", "source_name", "image")
-"""Columns that name a file of an image sequence: the last parts of its place."""
+"""Columns that identify a picture of a sequence, by the last parts of its path."""
 
 TIMES: Final[dict[str, float]] = {"pts_us": 1.0, "time_ms": 1e3, "time_s": 1e6, "seconds": 1e6}
-"""Columns of presentation times of the stream, and the microseconds in their unit."""
+"""Columns with presentation times of the stream, and the microseconds in their unit."""
 
 FRAME: Final = ("frame_index", "frame")
-"""Columns of positions in presentation order, from 0."""
+"""Columns with positions in presentation order, from 0."""
 
 BOX: Final = ("box_x1", "box_y1", "box_x2", "box_y2")
 POINT: Final = ("point_x", "point_y")
-"""Columns that choose among the faces of a frame, px of the upright frame."""
+"""Columns that select a face within a frame, in px of the upright frame."""
 
 GAZE: Final = ("gaze_yaw", "gaze_pitch")
 GAZE_VECTOR: Final = ("gaze_x", "gaze_y", "gaze_z")
 POSE: Final = ("pose_pitch", "pose_yaw", "pose_roll")
-"""Angles are radians, degrees with `_deg` behind; signs and axes are those of the `faces` table."""
+"""Angles are in radians, or in degrees with the suffix `_deg`; signs and axes are those of the `faces` table."""
 
 EMOTION: Final = "emotion"
 AFFECT: Final = ("valence", "arousal")
@@ -52,16 +52,16 @@ _ALIKE: Final = 0.85
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a file of labels, by the names that the file gives them.
+    """The columns of a labels file, under the file's own names.
 
     Attributes:
-        video: names the video; None if pictures alone do.
-        moment: the column that says when, or which picture.
-        kind: of moment: `time`, `frame` or `picture`.
-        us_per_unit: of `time`.
+        video: column that identifies the video; None if only pictures are named.
+        moment: column with the time, the frame or the picture.
+        kind: kind of `moment`: `time`, `frame` or `picture`.
+        us_per_unit: microseconds per unit of a `time`.
         box, point: columns in the order of BOX and POINT; empty if there are none.
-        targets: the file's name by ours: AU names, `emotion`, `valence`, angles without `_deg`, vector components.
-        degrees: those of ours that are in degrees.
+        targets: the file's name by featray's: AUs, `emotion`, `valence`, angles without `_deg`, vector components.
+        degrees: featray's names of the targets that are in degrees.
         unknown_units: action units that featray does not estimate.
         labels: all other columns.
     """
@@ -79,19 +79,19 @@ class Columns:
 
     @property
     def action_units(self) -> list[str]:
-        """The labelled action units."""
+        """Return the labelled action units."""
         return [name for name in self.targets if name.startswith("AU")]
 
 
 def read_columns(names: list[str], where: str) -> Columns:
-    """Say what the columns of a file are.
+    """Recognise the columns of a labels file.
 
     Args:
-        names: as the file has them.
+        names: the file's column names.
         where: the file, for messages.
 
     Raises:
-        UsageError: one is there twice, is nearly one of ours, or one that is needed is missing.
+        UsageError: a column is repeated, looks like a misspelt known name, or a required one is missing.
     """
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -100,14 +100,16 @@ def read_columns(names: list[str], where: str) -> Columns:
     video = next((name for name in VIDEO if name in names), None)
     moment, kind, scale = _moment(names, where)
     if video is None and kind != "picture":
-        raise UsageError(f"{where}: no column that names videos ({', '.join(VIDEO[:5])}); it has: {_listed(names)}")
+        raise UsageError(
+            f"{where}: no column names videos; add one of {', '.join(VIDEO[:5])}. It has: {_listed(names)}"
+        )
     _refuse_misspelled(names, where)
     box, point = (group if set(group) <= set(names) else () for group in (BOX, POINT))
     for group in (BOX, POINT):
         if (some := set(group) & set(names)) and not set(group) <= set(names):
             raise UsageError(f"{where}: has {', '.join(sorted(some))} but not all of {', '.join(group)}")
     if not targets:
-        raise UsageError(f"{where}: no column of labels ({TARGETS_IN_WORDS}); it has: {_listed(names)}")
+        raise UsageError(f"{where}: no column of labels; add some of {TARGETS_IN_WORDS}. It has: {_listed(names)}")
     used = {video, moment, *box, *point, *targets.values(), *unknown}
     labels = tuple(name for name in names if name not in used)
     return Columns(video, moment, kind, scale, box, point, targets, degrees, tuple(unknown), labels)
@@ -145,19 +147,21 @@ def _moment(names: list[str], where: str) -> tuple[str, str, float]:
             if name in names:
                 return name, kind, TIMES.get(name, 1.0)
     raise UsageError(
-        f"{where}: no column that says when (pts_us, time_s, frame_index) or names a picture (picture); "
-        f"it has: {_listed(names)}"
+        f"{where}: no column gives a time (pts_us, time_s), a frame (frame_index) or a picture (picture); add one. "
+        f"It has: {_listed(names)}"
     )
 
 
 def _refuse_misspelled(names: list[str], where: str) -> None:
-    """A label that is not read because of a letter would be missed by nobody."""
+    """Refuse names that look misspelt: otherwise nobody would notice that a label is ignored."""
     for name in names:
         if name in _FIXED or _AU.fullmatch(name):
             continue
         near = difflib.get_close_matches(name.strip().lower(), _FIXED, 1, _ALIKE)
         if near and near[0] not in names:
-            raise UsageError(f"{where}: column {name!r}: is {near[0]} meant? Call it that, or something less like it")
+            raise UsageError(
+                f"{where}: column {name!r}: did you mean {near[0]}? Rename it to that, or to a less similar name"
+            )
 
 
 def _listed(names: list[str]) -> str:

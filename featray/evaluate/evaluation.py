@@ -1,4 +1,4 @@
-"""Evaluate. One release held against labels: what met what, every measure both ways, splits, calibration."""
+"""Evaluate. Compare one release with labels: matched faces, every measure counted both ways, splits, calibration."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ from featray.names import EMOTION_NAMES_7
 from featray.report.scope import Scope
 
 FORMAT: Final = 1
-"""Of the JSON; raised when a key changes its meaning."""
+"""Version of the JSON; raise it when a key changes its meaning."""
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How labels and a release are compared.
+    """Settings of an evaluation.
 
     Attributes:
-        subject: label column whose values are resampled; None for `subject`, else videos or pictures.
-        splits: label columns whose groups are measured one by one.
-        thresholds: of `parse_thresholds`.
-        tune_on: `COLUMN=VALUE`, the rows on which thresholds are chosen and which are then left out.
-        least_iou, tolerance_us: of `join_labels`.
-        card: data set whose figures of the model card stand beside.
-        resamples: of the bootstrap.
+        subject: label column whose values are resampled; None: the column `subject` if there is one, else videos or
+            pictures.
+        splits: label columns whose groups are measured separately.
+        thresholds: as returned by `parse_thresholds`.
+        tune_on: `COLUMN=VALUE`, the rows on which thresholds are chosen, and which are then left out.
+        least_iou, tolerance_us: as in `join_labels`.
+        card: data set whose model-card figures are shown next to the results.
+        resamples: number of bootstrap resamples.
     """
 
     subject: str | None = None
@@ -52,27 +53,27 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a release agrees with labels; everything in it is plain values.
+    """Agreement of a release with labels, in plain values.
 
     Attributes:
-        dataset, release: what was measured.
+        dataset, release: the release that was measured.
         weights_trained: whether its facial numbers carry meaning.
         model_file: its checkpoint.
-        labels: the file.
-        rows: labels in it.
-        fates: labels by what became of them.
-        unmatched: those that met no face, in words; empty if all did.
+        labels: the file of labels.
+        rows: number of labels in it.
+        fates: number of labels per fate.
+        unmatched: labels that matched no face, in words; empty if all matched.
         tuned_on: rows on which thresholds were chosen, and which were not measured.
-        several_faces: labels that took the best of several faces, for want of a box or point.
+        several_faces: labels matched to the best-scoring of several faces, since they have no box or point.
         other_emotions: labels with an emotion that is none of the seven; not measured.
         subject_kind: what was resampled.
-        level: of the intervals.
-        thresholds: by unit; `chosen` are those that were chosen.
-        found: measures over labels that met a face, as the literature counts.
-        with_missed: over these and labels whose face was not found, which count as wrong; see `Pairs.filled`.
+        level: level of the intervals.
+        thresholds: threshold by unit; `chosen` lists the units whose threshold was chosen.
+        found: measures over labels that matched a face, as in the literature.
+        with_missed: measures that also count labels whose face was not found, as wrong; see `Pairs.filled`.
         card: the model card's figures for this data.
-        confusion: labels by emotion labelled (row) and said (column), of those that met a face; None without emotions.
-        splits, calibration: by group; by probability.
+        confusion: labels by labelled (row) and predicted emotion (column), over matched labels; None without emotions.
+        splits, calibration: measures by group; calibration by probability.
         warnings: one line each.
     """
 
@@ -101,7 +102,7 @@ class Evaluation:
     warnings: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the evaluation as plain values."""
         return {"format": FORMAT, **asdict(self)}
 
 
@@ -115,7 +116,7 @@ class Prepared:
 
     @property
     def measured(self) -> NDArray[np.bool_]:
-        """Rows that no threshold was chosen on."""
+        """Return the rows that were not used to choose thresholds."""
         return ~self.thresholds.rows
 
 
@@ -130,7 +131,7 @@ def evaluate(scope: Scope, labels: Labels, settings: EvaluationSettings) -> Eval
     """Measure a release.
 
     Raises:
-        UsageError: labels do not fit the release, or a setting does not fit the labels.
+        UsageError: the labels do not fit the release, or a setting does not fit the labels.
     """
     ready = prepare(scope, labels, settings)
     pairs, by_unit = ready.pairs, ready.thresholds.by_unit

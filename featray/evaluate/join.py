@@ -1,6 +1,6 @@
-"""Evaluate. Labels joined to faces: by video, then by time, position or picture, then by place in the frame.
+"""Evaluate. Join labels to faces: by video, then by time, position or picture, then by place in the frame.
 
-Every label ends in exactly one fate, and every fate is counted: what did not meet a face is said, never dropped.
+Every label gets exactly one fate, and every fate is counted: unmatched labels are reported, never dropped silently.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.report.scope import Scope
 
 LEAST_IOU: Final = 0.3
-"""Of a labelled box and a detected one: those who draw boxes include more or less forehead and chin than a detector."""
+"""Minimum IoU of a labelled and a detected box: people include more or less forehead and chin than a detector."""
 
 EXAMPLES: Final = 3
 
@@ -43,15 +43,15 @@ QUALITY: Final = ("face_px", "sharpness", "in_frame", "score")
 
 @dataclass(frozen=True)
 class Joined:
-    """Labels with the faces that they met; all arrays are `[n]`, in the labels' order.
+    """Labels with their matched faces; all arrays are `[n]`, in the labels' order.
 
     Attributes:
         fates: values of Fate.
-        video_ids: where the video is known, else None.
-        frames: `frame_index` where the frame is known, else -1.
-        faces: columns of `faces`, float64; NaN where no face was met.
-        several_faces: labels that met the face with the best score of several, for want of a place.
-        examples: up to three names by fate.
+        video_ids: id of the video if it is known, else None.
+        frames: `frame_index` if the frame is known, else -1.
+        faces: columns of `faces`, float64; NaN without a matched face.
+        several_faces: labels without a place, matched to the best-scoring of several faces.
+        examples: up to three names per fate.
     """
 
     fates: NDArray[np.object_]
@@ -63,7 +63,7 @@ class Joined:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Labels by fate; those that no label has are left out."""
+        """Return the number of labels per fate, without fates that no label has."""
         return {str(fate): int(count) for fate in Fate if (count := (self.fates == fate).sum())}
 
 
@@ -74,18 +74,18 @@ def join_labels(
 
     Args:
         scope: the release.
-        labels: what people said.
-        least_iou: overlap (IoU) below which a labelled box and a face are not the same.
-        tolerance_us: how far a label's time may be from a frame's; None for half the video's mean frame interval.
+        labels: the human labels.
+        least_iou: minimum IoU for a labelled box and a detected face to match.
+        tolerance_us: maximum distance of a label's time from a frame's; None: half the video's mean frame interval.
 
     Raises:
-        UsageError: no label meets a frame, or labels name pictures of a release that was made from videos.
+        UsageError: no label has a frame, or labels name pictures but the release was made from videos.
     """
     connection = scope.connection
     if labels.columns.kind == "picture" and not _has_source_names(scope):
         raise UsageError(
-            f"{labels.where}: names pictures ({labels.columns.moment}), and release {scope.release} was made from "
-            "videos; name frames (frame_index) or times (pts_us, time_s)"
+            f"{labels.where}: names pictures ({labels.columns.moment}), but release {scope.release} was made from "
+            "videos; give frames (frame_index) or times (pts_us, time_s)"
         )
     connection.register("label_rows", _rows_of(labels))
     names = sorted({name for name in labels.videos if name is not None})
@@ -150,7 +150,7 @@ def _read(scope: Scope, labels: Labels) -> Joined:
     )
     if not set(fates) & {Fate.FOUND, *MISSED}:
         raise UsageError(
-            f"{labels.where}: none of {counted(len(labels), 'row')} meets a frame: {in_words(joined)}{_others(scope)}"
+            f"{labels.where}: none of {counted(len(labels), 'row')} has a frame: {in_words(joined)}{_others(scope)}"
         )
     return joined
 
@@ -168,7 +168,7 @@ def _examples(labels: Labels, chosen: NDArray[np.bool_]) -> list[str]:
 
 
 def in_words(joined: Joined) -> str:
-    """Return what became of those labels that met no face, on one line."""
+    """Return the fates of labels that matched no face, on one line."""
     parts = []
     for fate, count in joined.counts.items():
         if fate != Fate.FOUND:

@@ -1,4 +1,4 @@
-"""Evaluate. Labels read from CSV or Parquet, and checked: each fault is one line that names the row and the fix."""
+"""Evaluate. Read labels from CSV or Parquet and check them: each error is one line that names the row and the fix."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _NULLS: Final = ["", "nan", "NaN", "NAN", "NA", "N/A", "null", "NULL", "None"]
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """How labels are to be understood.
+    """Settings for interpreting labels.
 
     Attributes:
-        au_threshold: intensity from which a unit counts as present; None where labels are 0 and 1.
-        emotions: name by number, for files that have numbers.
+        au_threshold: intensity from which a unit counts as present; None if labels are 0 and 1.
+        emotions: emotion name by number, for files with numbers.
     """
 
     au_threshold: float | None = None
@@ -39,20 +39,20 @@ class LabelSettings:
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels made by people, one row per face; all arrays are `[n]`.
+    """Human labels, one row per face; all arrays are `[n]`.
 
     Attributes:
         where: the file.
-        columns: what its columns are.
-        videos: names of videos; all None if pictures alone name them.
+        columns: its columns.
+        videos: names of videos; all None if rows are identified by pictures only.
         moments: times in µs, positions (both int64), or names of pictures (objects).
-        boxes: float64 `[n, 4]` xyxy px or `[n, 2]` points, NaN where there is none; None without such columns.
-        targets: float64 by our name: action units 0 or 1, or intensities (see `intensities`); `emotion` as index of
-            the seven, 7 for one that featray does not know; angles in radians. NaN where nobody said.
+        boxes: float64 `[n, 4]` xyxy px or `[n, 2]` points, NaN without a value; None without such columns.
+        targets: float64 by featray's name: action units 0 or 1, or intensities (see `intensities`); `emotion` as index
+            of the seven, 7 for one that featray does not know; angles in radians. NaN without a label.
         intensities: whether action units are intensities from 0 to 5, present from `au_threshold` on.
-        au_threshold: that.
+        au_threshold: that threshold; None if labels are 0 and 1.
         labels: other columns, as text or None.
-        warnings: what is odd but no fault, one line each.
+        warnings: suspicious but valid values, one line each.
     """
 
     where: str
@@ -73,7 +73,7 @@ class Labels:
         """Return a label column.
 
         Raises:
-            UsageError: there is none of that name.
+            UsageError: there is no such column.
         """
         if column == self.columns.video:
             return self.videos
@@ -87,12 +87,12 @@ def read_labels(uri: str, settings: LabelSettings, storage_options: dict[str, An
     """Read a file of labels.
 
     Args:
-        uri: a `.parquet`, or a `.csv` or `.tsv` with any of `, ; tab |` between its values; on disk or of any protocol.
-        settings: how to understand it.
-        storage_options: for fsspec.
+        uri: a `.parquet`, or a `.csv` or `.tsv` delimited by `,`, `;`, tab or `|`; a local path or any fsspec URI.
+        settings: how to interpret it.
+        storage_options: options for fsspec.
 
     Raises:
-        UsageError: its columns or values are not what they have to be.
+        UsageError: its columns or values are invalid.
         StorageError: it cannot be read.
     """
     data = read_bytes(location := locate(uri, storage_options))
@@ -104,7 +104,7 @@ def read_labels(uri: str, settings: LabelSettings, storage_options: dict[str, An
 
 
 def understand(table: pa.Table, where: str, settings: LabelSettings) -> Labels:
-    """Return the labels in a table whose columns are called as `columns.py` says; raises as `read_labels`."""
+    """Return the labels in a table whose columns are named as in `columns.py`; raises as `read_labels`."""
     columns = read_columns(table.column_names, where)
     warnings = [f"{name}: featray does not estimate this unit; left out" for name in columns.unknown_units]
     read = _Reader(table, where)
@@ -121,11 +121,11 @@ def understand(table: pa.Table, where: str, settings: LabelSettings) -> Labels:
     if GAZE_VECTOR[0] in targets:
         lengths = np.linalg.norm(np.stack([targets[name] for name in GAZE_VECTOR]), axis=0)
         if (bad := np.flatnonzero(lengths == 0)).size:
-            raise UsageError(f"{where}: row {bad[0] + 1}: the gaze vector is 0, 0, 0; leave it empty where unknown")
+            raise UsageError(f"{where}: row {bad[0] + 1}: the gaze vector is 0, 0, 0; leave it empty if unknown")
     if EMOTION in columns.targets:
         targets[EMOTION] = read_emotions(read.text(columns.targets[EMOTION]), settings.emotions, where)
     if not any(np.isfinite(values).any() for values in targets.values()):
-        raise UsageError(f"{where}: {', '.join(columns.targets.values())}: no row has a value")
+        raise UsageError(f"{where}: {', '.join(columns.targets.values())}: no row has a value; fill at least one")
     labels = Labels(
         where=where,
         columns=columns,
@@ -146,11 +146,11 @@ def _parquet(data: bytes, where: str) -> pa.Table:
     try:
         return pq.read_table(io.BytesIO(data))
     except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{where}: no Parquet file that can be read: {one_line(error)}") from None
+        raise UsageError(f"{where}: cannot be read as Parquet: {one_line(error)}") from None
 
 
 def _csv(data: bytes, where: str) -> pa.Table:
-    """All columns as text: a subject 001 or a video 0012 is no number."""
+    """Return all columns as text, since a subject 001 or a video 0012 is not a number."""
     encoding = "utf16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf8"
     try:
         text = data[: 1 << 20].decode("utf-16" if encoding == "utf16" else "utf-8-sig", errors="replace")
@@ -160,7 +160,7 @@ def _csv(data: bytes, where: str) -> pa.Table:
             [name.strip() for name in next(csv.reader([text.splitlines()[0]], delimiter=delimiter))] if first else []
         )
         if not names:
-            raise UsageError(f"{where}: is empty; its first line has to name the columns")
+            raise UsageError(f"{where}: is empty; its first line must name the columns")
         return pa_csv.read_csv(
             io.BytesIO(data),
             pa_csv.ReadOptions(column_names=names, skip_rows=1, encoding=encoding),
@@ -170,7 +170,7 @@ def _csv(data: bytes, where: str) -> pa.Table:
             ),
         )
     except (pa.ArrowException, UnicodeError, csv.Error) as error:
-        raise UsageError(f"{where}: no CSV file that can be read: {one_line(error)}") from None
+        raise UsageError(f"{where}: cannot be read as CSV: {one_line(error)}") from None
 
 
 class _Reader:
@@ -180,7 +180,7 @@ class _Reader:
         self._table, self._where = table, where
 
     def numbers(self, name: str) -> Floats:
-        """Return a column as float64, NaN where it has no value."""
+        """Return a column as float64, NaN without a value."""
         column = self._column(name)
         if pa.types.is_string(column.type):
             column = pc.utf8_trim_whitespace(column)
@@ -195,9 +195,9 @@ class _Reader:
         return values
 
     def text(self, name: str) -> NDArray[np.object_]:
-        """Return a column as text, None where it has no value."""
+        """Return a column as text, None without a value."""
         column = self._column(name)
-        if pa.types.is_floating(column.type):  # 3.0 is what pandas makes of 3 where one is missing
+        if pa.types.is_floating(column.type):  # pandas writes 3 as 3.0 if the column has missing values
             values = column.to_numpy(zero_copy_only=False)
             found = [
                 None if np.isnan(value) else f"{value:.0f}" if value.is_integer() else str(value) for value in values
@@ -206,12 +206,12 @@ class _Reader:
         try:
             column = pc.cast(column, pa.string())
         except pa.ArrowException:
-            raise UsageError(f"{self._where}: {name}: is {column.type}, and has to be text or numbers") from None
+            raise UsageError(f"{self._where}: {name}: is {column.type}, but must be text or numbers") from None
         return np.asarray(column.to_pylist(), object)
 
     def _column(self, name: str) -> Any:
         column = self._table[name].combine_chunks()
-        if isinstance(column, pa.ChunkedArray):  # of no rows
+        if isinstance(column, pa.ChunkedArray):  # a column without rows
             column = pa.array([], column.type)
         return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
@@ -220,8 +220,8 @@ class _Reader:
             try:
                 float("0" if value is None else value)
             except ValueError:
-                return f"{self._where}: row {number + 1}: {name} is {value[:40]!r}, no number"
-        return f"{self._where}: {name}: is {column.type}, and has to be numbers"
+                return f"{self._where}: row {number + 1}: {name} is {value[:40]!r}, not a number"
+        return f"{self._where}: {name}: is {column.type}, but must be numbers"
 
 
 def _names(read: _Reader, column: str | None, where: str, rows: int) -> NDArray[np.object_]:
@@ -244,7 +244,9 @@ def _moments(read: _Reader, columns: Columns, where: str) -> NDArray[Any]:
             f"{where}: row {bad[0] + 1}: {columns.moment} is {values[bad[0]]:g}; frames are counted from 0"
         )
     if (np.abs(values) * columns.us_per_unit >= 2.0**53).any():
-        raise UsageError(f"{where}: {columns.moment}: values up to {np.abs(values).max():g} are no times or frames")
+        raise UsageError(
+            f"{where}: {columns.moment}: values up to {np.abs(values).max():g} are too large for times or frames"
+        )
     return np.rint(values * columns.us_per_unit).astype(np.int64)
 
 
@@ -262,7 +264,7 @@ def _places(read: _Reader, columns: Columns, where: str) -> Floats | None:
 
 
 def _refuse_twice(labels: Labels) -> None:
-    """The same face labelled twice: which label is meant, nobody knows."""
+    """Refuse two labels of the same face, since it is unclear which one counts."""
     places = labels.boxes if labels.boxes is not None else np.empty((len(labels), 0))
     seen: dict[Any, int] = {}
     for number, key in enumerate(

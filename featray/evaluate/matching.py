@@ -1,6 +1,6 @@
-"""Evaluate. The SQL that joins labels to videos, frames and faces; `join.py` runs it and reads what it found.
+"""Evaluate. The SQL that joins labels to videos, frames and faces; `join.py` runs it and reads the result.
 
-It works on the views of a scope and on `label_rows` (row, name, moment, picture, p0 ... p3) and `label_videos`.
+It uses the views of a scope, `label_rows` (row, name, moment, picture, p0 ... p3) and `label_videos`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 
 class Fate(StrEnum):
-    """The fate of a label: matched, or why not."""
+    """The fate of a label: matched, or the reason why not."""
 
     FOUND = "found"
     NO_FACE = "no_face"
@@ -25,23 +25,23 @@ class Fate(StrEnum):
 
 
 FATES: Final[dict[Fate, str]] = {
-    Fate.FOUND: "met a face",
+    Fate.FOUND: "matched to a face",
     Fate.NO_FACE: "in frames in which no face was found",
     Fate.NO_FACE_THERE: "in frames with a face, but not where the label is",
     Fate.NO_VIDEO: "of videos that this release does not have",
-    Fate.SEVERAL_VIDEOS: "of names that several videos have; give more of the path, or the video_id",
-    Fate.VIDEO_FAILED: "of videos of which no frame could be decoded",
-    Fate.NOT_SAMPLED: "of frames that were not sampled, or are not there",
-    Fate.SEVERAL_PICTURES: "of names that several pictures have; give more of the path",
-    Fate.NEARER_LABEL: "at times whose frame another label is nearer to",
-    Fate.DECODE_ERROR: "in frames that came out damaged, without a face",
+    Fate.SEVERAL_VIDEOS: "whose name fits several videos; give more of the path, or the video_id",
+    Fate.VIDEO_FAILED: "of videos without any decodable frame",
+    Fate.NOT_SAMPLED: "of frames that were not sampled or do not exist",
+    Fate.SEVERAL_PICTURES: "whose name fits several pictures; give more of the path",
+    Fate.NEARER_LABEL: "at times whose frame is nearer to another label",
+    Fate.DECODE_ERROR: "in damaged frames without a face",
 }
-"""What each fate means, after "labels"."""
+"""The meaning of each fate, as a phrase that follows "labels"."""
 
 MISSED: Final = (Fate.NO_FACE, Fate.NO_FACE_THERE)
-"""Fates of faces that are there by the label and were not found: left out in one count, wrong in the other."""
+"""Fates of labelled faces that were not found: one count leaves them out, the other counts them as wrong."""
 
-# A name is an id or a whole URI; else the last parts of one; else those without a suffix. The first that fits decides.
+# A name is an id or a whole URI, else the last parts of one, else those without a suffix. The first match is used.
 RESOLVE_VIDEOS: Final = (
     """CREATE OR REPLACE TEMP TABLE places AS SELECT *, regexp_extract(place, '[^/#]+$') AS last,
       regexp_replace(place, '\\.[^./#]*$', '') AS bare FROM (
@@ -66,7 +66,7 @@ _FRAME: Final = "f.frame_index, f.status AS frame_status, f.faces"
 BY_FRAME: Final = f"""CREATE OR REPLACE TEMP TABLE timed AS SELECT p.*, {_FRAME}, 1 AS frames, true AS nearest
   FROM placed p LEFT JOIN in_frames f ON p.videos = 1 AND f.video_id = p.video_id AND f.frame_index = p.moment"""
 
-# The nearest frame on either side; of several labels that meet one frame, those of the nearest time.
+# The nearest frame on either side; if several labels have the same frame, only those of the nearest time keep it.
 BY_TIME: Final = """CREATE OR REPLACE TEMP TABLE timed AS
   WITH step AS (SELECT video_id,
       coalesce((max(pts_us) - min(pts_us)) / nullif(max(frame_index) - min(frame_index), 0) / 2, 20000) AS half_us
@@ -87,8 +87,8 @@ BY_TIME: Final = """CREATE OR REPLACE TEMP TABLE timed AS
   SELECT p.*, won.frame_index, won.frame_status, won.faces, 1 AS frames, coalesce(won.nearest, true) AS nearest
   FROM placed p LEFT JOIN won USING (row)"""
 
-# A picture's name is the end of `place of the sequence / source_name`, or all of a source_name is its end. A name of a
-# video that none has is the folder of its pictures: all may lie in one sequence.
+# A picture's name matches if it is the end of `place of the sequence / source_name`, or if it ends in a whole
+# source_name. A video name that no video has is taken as the folder of its pictures, since all may be in one sequence.
 BY_PICTURE: Final = f"""CREATE OR REPLACE TEMP TABLE timed AS
   WITH named AS (SELECT f.video_id, v.status AS video_status, {_FRAME}, f.source_name,
       v.place || '/' || f.source_name AS whole, regexp_extract(f.source_name, '[^/]+$') AS last
@@ -109,7 +109,7 @@ BY_PICTURE: Final = f"""CREATE OR REPLACE TEMP TABLE timed AS
     count(*) AS frames FROM found GROUP BY row) o USING (row)"""
 
 _BEST: Final = "SELECT row, video_id, frame_index, 0 AS face_index FROM timed WHERE faces > 0"
-# Each label takes the face that fits it best; of those that take the same one, the best keeps it.
+# Each label takes the face that fits it best; if several labels take the same face, the best fit keeps it.
 _PLACED: Final = """SELECT row, video_id, frame_index, face_index FROM (
     SELECT * FROM (SELECT t.row, t.video_id, t.frame_index, f.face_index, {fit} AS fit
       FROM timed t JOIN in_faces f USING (video_id, frame_index) WHERE t.p0 IS NOT NULL)
@@ -120,7 +120,7 @@ _OVERLAP: Final = (
     "(greatest(0, least(box_x2, p2) - greatest(box_x1, p0)) * greatest(0, least(box_y2, p3) - greatest(box_y1, p1)))"
 )
 _IOU: Final = f"{_OVERLAP} / ((box_x2 - box_x1) * (box_y2 - box_y1) + (p2 - p0) * (p3 - p1) - {_OVERLAP})"
-# The smallest box that holds the point: the larger its inverse area, the better it fits.
+# The smallest box that contains the point: the larger its inverse area, the better it fits.
 _HOLDS: Final = """CASE WHEN p0 BETWEEN box_x1 AND box_x2 AND p1 BETWEEN box_y1 AND box_y2
     THEN 1 / ((box_x2 - box_x1) * (box_y2 - box_y1)) ELSE 0 END"""
 CHOSEN: Final = {

@@ -1,13 +1,13 @@
 """Evaluate. Measures of agreement, as functions of sums over rows.
 
-Every measure here depends on its rows through sums alone: counts of hits and misses, moments, sums of errors. So a
-row contributes a vector, the vectors of a subject add up, and a bootstrap resample is a weighted sum of subjects.
-`*_rows` give the contributions `[n, k]`, `*_of` turn sums `[..., k]` into values `[...]`; where a value is not defined
-(no positive anywhere, no variance) it is NaN, never a number that stands for it.
+Every measure depends on its rows only through sums: counts of hits and misses, moments, sums of errors. Each row
+contributes a vector, the vectors of a subject are added up, and a bootstrap resample is a weighted sum of subjects.
+`*_rows` return the contributions `[n, k]`, `*_of` turn sums `[..., k]` into values `[...]`. A value that is not defined
+(no positives, no variance) is NaN, never a placeholder number.
 
 Sources: ICC(3,1), Shrout and Fleiss, Intraclass Correlations: Uses in Assessing Rater Reliability, Psychological
 Bulletin 86, 1979. CCC, Lin, A Concordance Correlation Coefficient to Evaluate Reproducibility, Biometrics 45, 1989.
-F1, macro F1 and accuracy are those of scikit-learn, with which the tests compare them.
+F1, macro F1 and accuracy equal those of scikit-learn; the tests compare them.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ MOMENTS: Final = 6
 """Sums behind a CCC or an ICC: n, x, y, x², y², xy."""
 
 _SAME: Final = 1e-12
-"""Of the squared values: a variance below that is rounding."""
+"""Relative to the squared values: a smaller variance is rounding error."""
 
 
 def f1_rows(truth: ArrayLike, said: ArrayLike) -> Floats:
-    """Return what each row adds to the counts of an F1, `[n, 3]`.
+    """Return each row's contribution to the counts of an F1, `[n, 3]`.
 
     Args:
-        truth: whether it is present, `[n]`, 0 or 1; NaN where nobody said.
-        said: whether it was said to be present, `[n]`, 0 or 1.
+        truth: whether the unit is present, `[n]`, 0 or 1; NaN without a label.
+        said: whether it was predicted to be present, `[n]`, 0 or 1.
     """
     there, found = np.asarray(truth, np.float64), np.asarray(said, np.float64) > 0.5
     yes, no = there > 0.5, there <= 0.5  # NaN is neither
@@ -42,7 +42,7 @@ def f1_rows(truth: ArrayLike, said: ArrayLike) -> Floats:
 
 
 def f1_of(counts: Floats) -> Floats:
-    """Return F1 from counts `[..., 3]`; NaN where nothing is present and nothing was said to be."""
+    """Return F1 from counts `[..., 3]`; NaN without any positive in truth or prediction."""
     hits, false_alarms, misses = np.moveaxis(counts, -1, 0)
     return _ratio(2 * hits, 2 * hits + false_alarms + misses)
 
@@ -53,12 +53,12 @@ def macro_f1_of(counts: Floats) -> Floats:
 
 
 def confusion_rows(truth: ArrayLike, said: ArrayLike, classes: int) -> Floats:
-    """Return what each row adds to a confusion matrix, `[n, classes, classes + 1]`.
+    """Return each row's contribution to a confusion matrix, `[n, classes, classes + 1]`.
 
     Args:
-        truth: class of each row, `[n]`, from 0; NaN where nobody said: such a row adds nothing.
-        said: class that was said, `[n]`; NaN for none, which is wrong whatever the truth: the last column.
-        classes: how many there are.
+        truth: class of each row, `[n]`, from 0; NaN without a label: such a row adds nothing.
+        said: predicted class, `[n]`; NaN for none, which is always wrong and counts in the last column.
+        classes: number of classes.
     """
     there, found = np.asarray(truth, np.float64), np.asarray(said, np.float64)
     rows = np.zeros((len(there), classes, classes + 1))
@@ -68,7 +68,7 @@ def confusion_rows(truth: ArrayLike, said: ArrayLike, classes: int) -> Floats:
 
 
 def accuracy_of(confusion: Floats) -> Floats:
-    """Return the share of rows that are right, from matrices `[..., c, c + 1]`."""
+    """Return the share of correct rows, from matrices `[..., c, c + 1]`."""
     return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
 
 
@@ -79,15 +79,15 @@ def class_f1_of(confusion: Floats) -> Floats:
 
 
 def class_macro_f1_of(confusion: Floats) -> Floats:
-    """Return the mean F1 over the classes that occur in truth or in what was said, as scikit-learn does."""
+    """Return the mean F1 over the classes that occur in truth or prediction, as scikit-learn does."""
     return mean_of_known(class_f1_of(confusion))
 
 
 def moment_rows(truth: ArrayLike, said: ArrayLike) -> Floats:
-    """Return what each row adds to the moments, `[n, 6]`; nothing where truth or what was said is NaN.
+    """Return each row's contribution to the moments, `[n, 6]`; zeros if truth or prediction is NaN.
 
-    Both are taken from near their own mean: neither CCC nor ICC(3,1) changes when both move by the same, and sums of
-    squares of large numbers would lose digits.
+    Both are shifted by their common mean. A common shift changes neither CCC nor ICC(3,1), and sums of squares of
+    large numbers would lose digits.
     """
     x, y = np.asarray(truth, np.float64), np.asarray(said, np.float64)
     known = ~(np.isnan(x) | np.isnan(y))
@@ -118,7 +118,7 @@ def icc_of(moments: Floats) -> Floats:
 
 
 def error_rows(errors: ArrayLike) -> Floats:
-    """Return what each row adds to a mean error, `[n, 2]`: the error and 1; nothing where it is NaN."""
+    """Return each row's contribution to a mean error, `[n, 2]`: the error and 1; zeros if it is NaN."""
     found = np.asarray(errors, np.float64)
     known = ~np.isnan(found)
     return np.stack([np.where(known, found, 0.0), known.astype(np.float64)], axis=-1)
@@ -130,21 +130,21 @@ def mean_of(sums: Floats) -> Floats:
 
 
 def mean_of_means(sums: Floats) -> Floats:
-    """Return the mean of several means, from sums `[..., axes, 2]`; those without rows are left out."""
+    """Return the mean of several means, from sums `[..., axes, 2]`; axes without rows are left out."""
     return mean_of_known(mean_of(sums))
 
 
 def mean_of_known(values: Floats) -> Floats:
-    """Return the mean over the last axis, NaN left out; NaN where all are."""
+    """Return the mean over the last axis, ignoring NaN; NaN if all values are."""
     known = ~np.isnan(values)
     return _ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
 
 
 def angles_between_deg(a: ArrayLike, b: ArrayLike) -> Floats:
-    """Return the angles between vectors `[n, 3]` and `[n, 3]`, degrees in [0, 180]; NaN where one has no length.
+    """Return the angles between vectors `[n, 3]` and `[n, 3]`, degrees in [0, 180]; NaN if one has length 0.
 
-    From the lengths of difference and sum of the unit vectors (Kahan): arccos of a dot product loses half its digits
-    where the angle is small.
+    Computed from the lengths of difference and sum of the unit vectors (Kahan): the arccos of a dot product loses half
+    its digits for small angles.
     """
     u, v = (_unit(np.asarray(one, np.float64)) for one in (a, b))
     apart, together = np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1)
@@ -152,7 +152,7 @@ def angles_between_deg(a: ArrayLike, b: ArrayLike) -> Floats:
 
 
 def turn_deg(truth_rad: ArrayLike, said_rad: ArrayLike) -> Floats:
-    """Return how far two angles are apart the shorter way round, degrees in [0, 180]."""
+    """Return the shorter distance between two angles, degrees in [0, 180]."""
     apart = np.asarray(said_rad, np.float64) - np.asarray(truth_rad, np.float64)
     return np.asarray(np.degrees(np.abs(np.arctan2(np.sin(apart), np.cos(apart)))), np.float64)
 

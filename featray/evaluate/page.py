@@ -26,15 +26,15 @@ _COLUMNS: Final = 5
 
 
 def write_page(output: Output, path: str, found: Evaluation | Against) -> int:
-    """Write one HTML file that needs nothing else, and return its size in bytes.
+    """Write one self-contained HTML file, and return its size in bytes.
 
     Args:
-        output: beside which a path without a protocol is understood as the report's is.
-        path: where to.
-        found: what was measured.
+        output: the output; relative paths are resolved as for `featray report`.
+        path: the file to write.
+        found: the evaluation or comparison.
 
     Raises:
-        StorageError: it cannot be written.
+        StorageError: the file cannot be written.
     """
     values = _evaluation(found) if isinstance(found, Evaluation) else {"against": found}
     page = _render({"against": None, "found": None, **values}).encode()
@@ -79,7 +79,7 @@ def _render(values: dict[str, Any]) -> str:
 
 
 def _plot_calibration(found: list[Calibration]) -> Plot:
-    """Small reliability curves: share that is true over probability said; points as large as their rows are many."""
+    """Return small reliability curves: share of true over predicted probability; point size grows with the rows."""
     rows = -(-len(found) // _COLUMNS)
     with figure(9.6, 2.0 * rows + 0.2) as drawn:
         axes = drawn.figure.subplots(rows, _COLUMNS, squeeze=False)

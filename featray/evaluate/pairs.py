@@ -1,4 +1,4 @@
-"""Evaluate. What people said beside what featray said, a row a label, in the same units and frames."""
+"""Evaluate. Pair each label with featray's prediction, one row per label, in the same units and frames."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from featray.names import EMOTION_NAMES_7
 from featray.views.directions import gaze_vectors
 
 SUBJECT: Final = "subject"
-"""The label column whose values are resampled, where there is one and no other was named."""
+"""The label column whose values are resampled, if it exists and no other was named."""
 
 _AT_CAMERA: Final = (0.0, 0.0, -1.0)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Truth and what was said of it; all arrays are `[n]` or `[n, 3]`, NaN where there is nothing.
+    """Truth and prediction; all arrays are `[n]` or `[n, 3]`, NaN without a value.
 
     Attributes:
-        found: whether the label met a face.
-        missed: whether its frame was sampled and the face was not found.
+        found: whether the label matched a face.
+        missed: whether its frame was sampled but the face was not found.
         truth: action units as 0 or 1, `emotion` as index of the seven, `valence`, `arousal`, `gaze` as unit vectors of
             the camera's frame, `pose_*` in radians.
-        said: the same of featray, action units as probabilities; `emotion_share` is the share of the emotion said.
-        intensities: labelled intensities of action units, divided by 5; empty where labels are 0 and 1.
-        subjects: whose each row is, from 0.
+        said: featray's predictions, action units as probabilities; `emotion_share` is the predicted emotion's share.
+        intensities: labelled intensities of action units, divided by 5; empty if labels are 0 and 1.
+        subjects: subject of each row, from 0.
         subject_kind: what is resampled, in the plural: `values of subject`, `videos`, `pictures`.
-        quality: `face_px`, `sharpness`, ... of the face, and `head_deg`, how far the head is turned from the camera.
+        quality: `face_px`, `sharpness`, ... of the face, and `head_deg`, the head's angle to the camera.
     """
 
     found: NDArray[np.bool_]
@@ -51,14 +51,14 @@ class Pairs:
 
     @property
     def units(self) -> list[str]:
-        """The labelled action units, in numerical order."""
+        """Return the labelled action units, in numerical order."""
         return sorted(name for name in self.truth if name.startswith("AU"))
 
     def filled(self) -> Pairs:
-        """Return the same with what a face that was not found gets, for the count in which it is wrong.
+        """Return the pairs with default predictions for faces that were not found, to count these as wrong.
 
-        Action units are absent, no emotion is said, valence, arousal and the head's angles are 0, and gaze is at the
-        camera: what one would say without having seen anything.
+        Action units are absent, no emotion is predicted, valence, arousal and the head's angles are 0, and gaze is at
+        the camera: the prediction one would make without seeing the face.
         """
         said = dict(self.said)
         for name, values in self.said.items():
@@ -71,15 +71,15 @@ class Pairs:
 
 
 def make_pairs(labels: Labels, joined: Joined, subject: str | None) -> Pairs:
-    """Put labels beside the faces that they met.
+    """Pair labels with their matched faces.
 
     Args:
-        labels: what people said.
-        joined: which face each met.
-        subject: label column whose values are resampled; None for `subject` if there is one, else videos or pictures.
+        labels: the human labels.
+        joined: the face matched to each label.
+        subject: label column whose values are resampled; None: `subject` if there is one, else videos or pictures.
 
     Raises:
-        UsageError: there is no such column, or it is empty where a label counts.
+        UsageError: there is no such column, or it is empty in a row that counts.
     """
     found = joined.fates == Fate.FOUND
     missed = np.isin(joined.fates, [str(fate) for fate in MISSED])
@@ -137,10 +137,10 @@ def _subjects(
 
 
 def conventions(pairs: Pairs) -> list[str]:
-    """Return what looks like another sign or axis in the labels than in the tables, one line each.
+    """Return warnings about angles whose sign or axis seems to differ between labels and tables, one line each.
 
-    A data set whose yaw goes the other way gives an error that is twice the yaw; turned, it is the network's. Said only
-    where turning halves the error of a hundred rows or more.
+    If a data set's yaw has the opposite sign, the error is about twice the yaw; with the sign flipped, only the
+    network's own error remains. A warning is returned only if flipping halves the error of a hundred rows or more.
     """
     lines = []
     if "gaze" in pairs.truth:

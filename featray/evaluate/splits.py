@@ -18,12 +18,12 @@ QUALITY_SPLITS: Final[dict[str, tuple[str, tuple[float, ...], str]]] = {
     "head turned": ("head_deg", (15, 30, 45), "°"),
     "sharpness": ("sharpness", (), ""),
 }
-"""Splits that every evaluation has: column of the faces, edges and unit; quartiles where there are no edges."""
+"""Splits of every evaluation: column of the faces, edges and unit; quartiles if there are no edges."""
 
 MOST_GROUPS: Final = 30
 
 HEADLINES: Final = (UNITS, "emotion", "valence", "arousal", "gaze", HEAD)
-"""What is measured by group: what sums up the rest."""
+"""Summary measures, which are also computed by group."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Group:
 
     Attributes:
         name: value of the column, or range.
-        rows: that met a face.
-        missed: whose face was not found; 0 where the group is defined by the face.
-        values: measures of the rows that met one.
+        rows: number of rows that matched a face.
+        missed: number of rows whose face was not found; 0 if the group is defined by the face.
+        values: measures of the rows that matched a face.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Split:
-    """Groups of one column; `left_out` is the number of those beyond the 30 that have the most rows."""
+    """Groups of one column; `left_out` is the number of groups beyond the 30 largest."""
 
     name: str
     groups: list[Group]
@@ -63,12 +63,12 @@ def make_splits(
     """Return the splits by quality of the face, and those by label columns.
 
     Args:
-        pairs: truth beside what was said.
-        labels: with the columns.
+        pairs: truth and predictions.
+        labels: labels with these columns.
         chosen: rows that are measured, `[n]`.
         columns: label columns.
-        thresholds: as of `statistics_of`.
-        resamples: of each group.
+        thresholds: as in `statistics_of`.
+        resamples: number of resamples for each group.
 
     Raises:
         UsageError: there is no such column.
@@ -105,7 +105,7 @@ def _measure(pairs: Pairs, rows: NDArray[np.bool_], thresholds: dict[str, float]
 def _bins(
     values: NDArray[np.float64], rows: NDArray[np.bool_], edges: tuple[float, ...], unit: str
 ) -> list[tuple[str, NDArray[np.bool_]]]:
-    """Rows between the edges, lower ones included, that are there."""
+    """Return the non-empty groups of rows between the edges; lower edges are inclusive."""
     if not rows.any():
         return []
     inner = edges or tuple(np.unique(np.quantile(values[rows], [0.25, 0.5, 0.75])).tolist())

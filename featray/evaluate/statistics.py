@@ -1,7 +1,7 @@
 """Evaluate. All measures of a set of labels, with their intervals, from one draw of resamples.
 
-A statistic is rows of contributions and a function of their sum (`measures.py`), so that any set of rows, any resample
-and any pair of releases is measured by the same few lines.
+A statistic consists of rows of contributions and a function of their sum (`measures.py`). The same few lines therefore
+measure any set of rows, any resample and any pair of releases.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from featray.evaluate.pairs import Pairs
 from featray.names import EMOTION_NAMES_7
 
 UNITS: Final = "action units"
-"""What a macro F1 over the labelled action units is of."""
+"""Subject of a macro F1 over the labelled action units."""
 
 HEAD: Final = "head pose"
 
@@ -36,11 +36,11 @@ MEASURES: Final[dict[str, str]] = {
     "angular_error": "angular error, °",
     "mae": "MAE, °",
 }
-"""What measures are called for people."""
+"""Display names of the measures."""
 
 
 def measure_name(what: str, measure: str) -> str:
-    """Return what a measure is called for people: `AU12 F1`, `valence CCC`."""
+    """Return the display name of a measure: `AU12 F1`, `valence CCC`."""
     return f"{what.removeprefix('emotion_')} {MEASURES[measure]}"
 
 
@@ -51,12 +51,12 @@ class Statistic:
     Attributes:
         what: an action unit, `action units`, `emotion`, `emotion_happy`, `valence`, `gaze`, `pose_yaw`, `head pose`.
         measure: `f1`, `macro_f1`, `icc`, `accuracy`, `ccc`, `angular_error`, `mae`.
-        unit: `°`, or nothing.
+        unit: `°`, or empty.
         rows: contributions, `[n, k]`.
-        value: of sums `[..., k]`.
+        value: the measure, as a function of sums `[..., k]`.
         known: rows that are labelled and measured, `[n]`.
-        positives: rows in which it is present by the label; None where that has no meaning.
-        correlation: whether it behaves as a correlation does.
+        positives: rows labelled as present; None if not applicable.
+        correlation: whether it behaves like a correlation.
     """
 
     what: str
@@ -71,13 +71,13 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Value:
-    """A measure with its 95 % interval; None where it is not defined or there are too few subjects for one.
+    """A measure with its 95 % interval; None if it is not defined, or bounds None with too few subjects.
 
     Attributes:
-        what, measure, unit, positives: as of a Statistic.
-        value, low, high: of the measure.
-        rows: labels behind it.
-        subjects: subjects, videos or pictures behind it, which were resampled.
+        what, measure, unit, positives: as in Statistic.
+        value, low, high: the measure and its interval.
+        rows: number of labels used.
+        subjects: number of subjects, videos or pictures used, which were resampled.
     """
 
     what: str
@@ -92,12 +92,12 @@ class Value:
 
 
 def statistics_of(pairs: Pairs, chosen: NDArray[np.bool_], thresholds: dict[str, float]) -> list[Statistic]:
-    """Return the measures of the chosen rows, `[n]`; those without a labelled row are left out.
+    """Return the measures of the chosen rows; measures without a labelled row are left out.
 
     Args:
-        pairs: truth beside what was said.
-        chosen: which rows.
-        thresholds: probability from which a unit counts as said to be present, by unit.
+        pairs: truth and predictions.
+        chosen: mask of the rows, `[n]`.
+        thresholds: probability from which a unit counts as predicted present, by unit.
     """
     truth = {name: values[chosen] for name, values in pairs.truth.items()}
     said = {name: values[chosen] for name, values in pairs.said.items()}
@@ -177,12 +177,12 @@ def _pose(truth: dict[str, Floats], said: dict[str, Floats]) -> list[Statistic]:
 
 
 def _shaped(value: Callable[[Floats], Floats], shape: tuple[int, ...]) -> Callable[[Floats], Floats]:
-    """The same measure of sums whose last axes were made one."""
+    """Return the measure for sums whose last axes were flattened."""
     return lambda sums: value(sums.reshape(*sums.shape[:-1], *shape))
 
 
 def _any_of(found: list[Statistic]) -> NDArray[np.bool_]:
-    """Rows that any of them measures."""
+    """Return the rows that any of the statistics measures."""
     return np.asarray(np.stack([one.known for one in found]).any(axis=0), np.bool_)
 
 
@@ -191,10 +191,10 @@ class Drawn:
     """Statistics with the sums of each subject and of each resample.
 
     Attributes:
-        statistics: of the same rows.
-        sums: of each subject, `[subjects, k]` a statistic.
-        resampled: of each resample, `[resamples, k]` a statistic; empty if none were drawn.
-        present: whether a subject has a row, `[subjects]` a statistic.
+        statistics: statistics over the same rows.
+        sums: sums of each subject, `[subjects, k]` per statistic.
+        resampled: sums of each resample, `[resamples, k]` per statistic; empty if none were drawn.
+        present: whether a subject has a row, `[subjects]` per statistic.
     """
 
     statistics: list[Statistic]
@@ -203,15 +203,15 @@ class Drawn:
     present: list[NDArray[np.bool_]]
 
     def whole(self, number: int) -> float | None:
-        """The measure over all rows."""
+        """Return the measure over all rows."""
         return _known(self.statistics[number].value(self.sums[number].sum(0)))
 
     def over(self, number: int) -> Floats:
-        """The measure in each resample."""
+        """Return the measure in each resample."""
         return self.statistics[number].value(self.resampled[number])
 
     def subjects(self, number: int) -> int:
-        """Subjects that have a row in it."""
+        """Return the number of subjects that have a row in the statistic."""
         return int(self.present[number].sum())
 
 
@@ -219,10 +219,10 @@ def draw(statistics: list[Statistic], subjects: NDArray[np.int64], resamples: in
     """Sum the rows of each subject, and resample all statistics with the same draw.
 
     Args:
-        statistics: of the same rows.
-        subjects: whose each row is, `[n]`; any numbers.
-        resamples: how many; 0 for none.
-        seed: of the draw.
+        statistics: statistics over the same rows.
+        subjects: subject of each row, `[n]`; any numbers.
+        resamples: number of resamples; 0 for none.
+        seed: seed of the draw.
     """
     names, codes = np.unique(subjects, return_inverse=True)
     sums = [sum_by(one.rows, codes, len(names)) for one in statistics]
@@ -235,7 +235,7 @@ def draw(statistics: list[Statistic], subjects: NDArray[np.int64], resamples: in
 
 
 def values_of(drawn: Drawn, seed: int = 0) -> list[Value]:
-    """Return the measures that were drawn, with their intervals."""
+    """Return the drawn measures with their intervals."""
     found = []
     for number, one in enumerate(drawn.statistics):
         value, bounds, subjects = drawn.whole(number), None, drawn.subjects(number)

@@ -1,4 +1,4 @@
-"""Evaluate. From which probability on a unit counts as present: fixed, or chosen on rows that are then left out."""
+"""Evaluate. The probability from which a unit counts as present: fixed, or chosen on rows that are then left out."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ NEEDS_EXTRA: Final = "featray evaluate needs scikit-learn: pip install 'featray[
 
 @dataclass(frozen=True)
 class Thresholds:
-    """A threshold a unit.
+    """The thresholds of the action units.
 
     Attributes:
-        by_unit: probability from which it counts as present.
+        by_unit: probability from which a unit counts as present.
         chosen: units whose threshold was chosen; the others have the fixed one.
-        rows: rows that it was chosen on, `[n]`; they are not measured.
+        rows: rows on which thresholds were chosen, `[n]`; they are not measured.
         warnings: one line each.
     """
 
@@ -36,10 +36,10 @@ class Thresholds:
 
 
 def parse_thresholds(texts: tuple[str, ...]) -> dict[str, float]:
-    """Return thresholds from `0.4` and `AU12=0.3`; the first is under the empty name.
+    """Return thresholds from texts such as `0.4` and `AU12=0.3`; a plain number is stored under the empty name.
 
     Raises:
-        UsageError: one is not of that form.
+        UsageError: a text has another form.
     """
     found = {}
     for text in texts:
@@ -60,13 +60,13 @@ def choose_thresholds(pairs: Pairs, labels: Labels, fixed: dict[str, float], tun
     """Return the thresholds.
 
     Args:
-        pairs: truth beside what was said.
-        labels: with the column that says which rows are for choosing.
-        fixed: of `parse_thresholds`; goes before what is chosen.
-        tune_on: `COLUMN=VALUE`: on the rows with this value each unit gets the threshold with the best F1.
+        pairs: truth and predictions.
+        labels: labels with the column of `tune_on`.
+        fixed: as returned by `parse_thresholds`; overrides chosen thresholds.
+        tune_on: `COLUMN=VALUE`; each unit gets the threshold with the best F1 on the rows with this value.
 
     Raises:
-        UsageError: no row has that value, or all have.
+        UsageError: no row has that value, or all rows have it.
     """
     plain = fixed.get("", DEFAULT)
     by_unit = {unit: fixed.get(unit, plain) for unit in pairs.units}
@@ -82,7 +82,7 @@ def choose_thresholds(pairs: Pairs, labels: Labels, fixed: dict[str, float], tun
     rows = labels.text(column, "--tune-on") == value
     usable, rest = rows & pairs.found, ~rows & (pairs.found | pairs.missed)
     if not usable.any() or not rest.any():
-        fault = "no row with that value met a face" if not usable.any() else "leaves no other row to be measured"
+        fault = "no row with this value matched a face" if not usable.any() else "leaves no other row to measure"
         raise UsageError(f"--tune-on {tune_on}: {fault}")
     chosen, warnings = [], []
     for unit in pairs.units:
@@ -97,13 +97,13 @@ def choose_thresholds(pairs: Pairs, labels: Labels, fixed: dict[str, float], tun
     both = np.intersect1d(pairs.subjects[usable], pairs.subjects[rest])
     if both.size:
         warnings.append(
-            f"{both.size:,} of the {pairs.subject_kind} are among the rows with {tune_on} and among those measured"
+            f"{both.size:,} of the {pairs.subject_kind} are both in the rows with {tune_on} and in the measured rows"
         )
     return Thresholds(by_unit, tuple(chosen), rows, warnings)
 
 
 def _best(truth: NDArray[np.float64], said: NDArray[np.float64]) -> float | None:
-    """The probability from which the F1 is best; None without a positive."""
+    """Return the threshold with the best F1; None without a positive."""
     try:
         from sklearn.metrics import precision_recall_curve
     except ModuleNotFoundError:

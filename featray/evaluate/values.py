@@ -1,4 +1,4 @@
-"""Evaluate. Whether the values of labels can be what their column says: ranges, units, names of emotions."""
+"""Evaluate. Check that label values are plausible for their column: ranges, units, names of emotions."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _OTHERS: Final = ("contempt", "contemptuous", "other", "none", "uncertain", "no-
 
 _FEW_DEGREES: Final = 1.6
 _ENOUGH_ROWS: Final = 50
-"""Rows from which angles in degrees that are all within 1.6 are taken for radians."""
+"""Minimum rows for the warning that degrees, if all are within 1.6, look like radians."""
 
 
 def check_units(columns: Columns, targets: dict[str, Floats], threshold: float | None, where: str) -> bool:
     """Return whether the action units are intensities.
 
     Raises:
-        UsageError: a value is neither 0, 1 nor from 0 to 5; or intensities came without a threshold, or none with one.
+        UsageError: a value is not within 0 to 5; or intensities have no threshold, or a threshold no intensities.
     """
     intense = False
     for name in columns.action_units:
@@ -42,16 +42,16 @@ def check_units(columns: Columns, targets: dict[str, Floats], threshold: float |
         if (bad := np.flatnonzero((values < 0) | (values > MOST_INTENSE))).size:
             raise UsageError(
                 f"{where}: row {bad[0] + 1}: {called} is {values[bad[0]]:g}; units are 0 or 1, or intensities from "
-                f"0 to 5; leave it empty where it was not coded"
+                f"0 to 5; leave it empty if it was not coded"
             )
         intense |= bool((~np.isnan(values) & (values != 0) & (values != 1)).any())
     if intense and threshold is None:
         raise UsageError(
-            f"{where}: the action units are intensities; say from which on one counts as present, "
+            f"{where}: the action units are intensities; give the intensity from which one counts as present, "
             "such as --au-threshold 2"
         )
     if threshold is not None and not intense and columns.action_units:
-        raise UsageError(f"--au-threshold {threshold:g}: the action units in {where} are 0 and 1 only; leave it out")
+        raise UsageError(f"--au-threshold {threshold:g}: the action units in {where} are only 0 and 1; omit it")
     return intense
 
 
@@ -63,16 +63,16 @@ def check_affect(name: str, values: Floats, where: str) -> None:
     """
     if (bad := np.flatnonzero(np.abs(values) > 1)).size:
         raise UsageError(
-            f"{where}: row {bad[0] + 1}: {name} is {values[bad[0]]:g}; it goes from -1 to 1: rescale it, and leave it "
-            "empty where it is not known"
+            f"{where}: row {bad[0] + 1}: {name} is {values[bad[0]]:g}; its range is -1 to 1: rescale it, and leave it "
+            "empty if unknown"
         )
 
 
 def check_angles(columns: Columns, angles: dict[str, Floats], where: str) -> list[str]:
-    """Check that angles are in the unit that their columns say, and return what is odd about them.
+    """Check that angles can be in the unit of their columns, and return warnings.
 
     Raises:
-        UsageError: they cannot be.
+        UsageError: an angle is out of range.
     """
     for name, values in angles.items():
         called, is_deg = columns.targets[name], name in columns.degrees
@@ -81,10 +81,10 @@ def check_angles(columns: Columns, angles: dict[str, Floats], where: str) -> lis
             value, row = values[bad[0]], bad[0] + 1
             if is_deg:
                 raise UsageError(
-                    f"{where}: row {row}: {called} is {value:g}; it goes from -{most:g} to {most:g} degrees"
+                    f"{where}: row {row}: {called} is {value:g}; its range is -{most:g} to {most:g} degrees"
                 )
             raise UsageError(
-                f"{where}: row {row}: {called} is {value:g}, beyond {most:.4g} radians; call columns in degrees "
+                f"{where}: row {row}: {called} is {value:g}, beyond {most:.4g} radians; name a column in degrees "
                 f"{name}_deg"
             )
     in_degrees = {name: values[~np.isnan(values)] for name, values in angles.items() if name in columns.degrees}
@@ -93,11 +93,11 @@ def check_angles(columns: Columns, angles: dict[str, Floats], where: str) -> lis
     if max(np.abs(values).max() for values in in_degrees.values()) > _FEW_DEGREES:
         return []
     names = ", ".join(columns.targets[name] for name in in_degrees)
-    return [f"{names}: all within {_FEW_DEGREES} degrees: radians? Such columns are called {', '.join(in_degrees)}"]
+    return [f"{names}: all within {_FEW_DEGREES} degrees; if they are radians, name them {', '.join(in_degrees)}"]
 
 
 def read_emotions(texts: NDArray[np.object_], numbers: dict[str, str], where: str) -> Floats:
-    """Return emotions as indices of the seven; OTHER_EMOTION for one that is none of them, NaN where nobody said.
+    """Return emotions as indices of the seven; OTHER_EMOTION for any other emotion, NaN without a label.
 
     Args:
         texts: names, or numbers.
@@ -105,7 +105,7 @@ def read_emotions(texts: NDArray[np.object_], numbers: dict[str, str], where: st
         where: the file, for messages.
 
     Raises:
-        UsageError: a name is not known, or numbers came without their names.
+        UsageError: a name is unknown, or numbers have no names.
     """
     found = np.full(len(texts), np.nan)
     meaning: dict[str, float] = {}
@@ -126,15 +126,17 @@ def _emotion(text: str, numbers: dict[str, str], where: str) -> float:
     if name in _OTHERS:
         return float(OTHER_EMOTION)
     if name.lstrip("-").isdigit():
-        raise UsageError(f"{where}: emotion is {text}; name the numbers, such as --emotions 0=neutral,1=happy,...")
-    raise UsageError(f"{where}: emotion is {text[:40]!r}; there are: {', '.join(EMOTION_NAMES_7)}, contempt and other")
+        raise UsageError(
+            f"{where}: emotion is {text}; give names for the numbers, such as --emotions 0=neutral,1=happy,..."
+        )
+    raise UsageError(f"{where}: emotion is {text[:40]!r}; use {', '.join(EMOTION_NAMES_7)}, contempt or other")
 
 
 def parse_emotions(text: str | None) -> dict[str, str]:
-    """Return name by number from `0=neutral,1=happy`.
+    """Return emotion names by number from a text such as `0=neutral,1=happy`.
 
     Raises:
-        UsageError: it is not of that form, or a name is not known.
+        UsageError: the text has another form, or a name is unknown.
     """
     found = {}
     for part in (text or "").split(",") if text else ():

@@ -1,1 +1,1 @@
-"""Tracks, events and baselines from the numbers of single faces. Pure functions over published rows."""
+"""Compute tracks, events and baselines from the numbers of single faces. Pure functions over published rows."""

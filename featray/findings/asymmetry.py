@@ -1,7 +1,7 @@
-"""Findings. Left against right, from blendshapes that come in pairs and from the mesh.
+"""Findings. Differences between the left and right side of the face, from paired blendshapes and from the mesh.
 
-Left and right are the subject's. What is measured is the face as the network sees it: a turned head, light from one
-side and the network itself make a symmetric face look asymmetric, so compare within a person.
+Left and right are the subject's. The measures describe the face as the network sees it: a turned head, light from one
+side and the network itself can make a symmetric face look asymmetric, so compare only within a person.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from featray.findings.samples import Floats
 from featray.schema import ASYMMETRIES
 
 PAIRS: Final = {name: (f"{name}Left", f"{name}Right") for name in ASYMMETRIES}
-"""Of each asymmetry, the blendshapes of the subject's left and right."""
+"""For each asymmetry, the blendshapes of the subject's left and right."""
 
 MESH_PAIRS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
     "mouth": ((291, 61),),
@@ -25,18 +25,18 @@ MESH_PAIRS: Final[dict[str, tuple[tuple[int, int], ...]]] = {
 middles and outer ends."""
 
 _CORNERS: Final = (263, 33)
-"""The outer corners of the eyes, left and right: they hold still, and the line between them is the face's horizon."""
+"""The outer corners of the left and right eye: they do not move, and the line between them is the face's horizon."""
 
 
 def mesh_differences(mesh_xyz: NDArray[np.float32]) -> dict[str, Floats]:
-    """How much higher the left side is than the right one, as a share of the distance of the outer eye corners.
+    """Return how much higher the left side is than the right, as a share of the distance between outer eye corners.
 
     Args:
         mesh_xyz: float32 `[n, 478, 3]`; x, y in px, y downwards.
 
     Returns:
-        By name of MESH_PAIRS, float32 `[n]`, measured in the picture across the line between the eye corners; NaN
-        where these coincide.
+        By name of MESH_PAIRS, float32 `[n]`, measured in the picture perpendicular to the line between the eye corners;
+        NaN where these coincide.
     """
 
     def apart(left: int, right: int) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
-"""Findings. The derived rows of some whole tracks: one column in memory at a time.
+"""Findings. Derive the rows of whole tracks, with one column in memory at a time.
 
-A track's rows follow from its own faces and the settings alone, to the bit: not from the tracks beside it, nor from
-how videos were cut into units, shards and files.
+A track's rows depend, bit for bit, only on its own faces and the settings: not on other tracks in the batch, nor on how
+videos were cut into units, shards and files.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from featray.names import AU_NAMES_20, BLENDSHAPE_NAMES, EMOTION_NAMES_7
 from featray.schema import DESCRIBED, FACES
 
 Read = Callable[[str], Floats]
-"""Gives a column of the batch, float32 `[n]` in the order of its samples; NaN where null."""
+"""Returns a column of the batch, float32 `[n]` in the order of its samples; NaN where null."""
 
 Levels = tuple[float, ...]
-"""What each action unit is at rest, in the order of AU_NAMES_20; NaN where not known."""
+"""The resting value of each action unit, in the order of AU_NAMES_20; NaN if unknown."""
 
 _EMOTIONS: Final = tuple(f"emotion_{name}" for name in EMOTION_NAMES_7)
 _QUALITY: Final = ("face_px", "sharpness", "in_frame")
@@ -48,21 +48,21 @@ _EXPRESSIBLE: Final = frozenset(c.name for c in FACES if pa.types.is_float32(c.t
 
 
 def parse_events(config: DeriveConfig) -> dict[str, Expression]:
-    """The expressions of a config's own events, by name.
+    """Return the expressions of a config's custom events, by name.
 
     Raises:
-        ConfigError: one is no expression over columns.
+        ConfigError: a text is not an expression over columns.
     """
     return {event.name: Expression(event.name, event.expression, _EXPRESSIBLE) for event in config.events}
 
 
 def needed_faces(config: DeriveConfig) -> tuple[str, ...]:
-    """Columns of `faces` that a batch reads."""
+    """Return the columns of `faces` that a batch reads."""
     return tuple(dict.fromkeys([*DESCRIBED, *_QUALITY, *sorted(_own(config) - set(BLENDSHAPE_NAMES))]))
 
 
 def needed_blendshapes(config: DeriveConfig) -> tuple[str, ...]:
-    """Columns of `blendshapes` that a batch reads."""
+    """Return the columns of `blendshapes` that a batch reads."""
     paired = [name for pair in PAIRS.values() for name in pair]
     return tuple(dict.fromkeys([*paired, *sorted(_own(config) & set(BLENDSHAPE_NAMES))]))
 
@@ -73,15 +73,15 @@ def _own(config: DeriveConfig) -> set[str]:
 
 @dataclass
 class Batch:
-    """The work on some tracks.
+    """A batch of tracks and their derivation.
 
     Attributes:
-        samples: of all of them.
-        read: gives a column of `faces`.
-        shapes: gives a column of `blendshapes`; None where the output has none.
-        mesh: gives an asymmetry of the mesh by its name in MESH_PAIRS; None where the output has no mesh.
+        samples: samples of all tracks.
+        read: returns a column of `faces`.
+        shapes: returns a column of `blendshapes`; None if the output has none.
+        mesh: returns an asymmetry of the mesh by its name in MESH_PAIRS; None if the output has no mesh.
         config: the settings.
-        neutral: float32 `[20, t]`, baselines that neutral videos give; None where no setting asks for them.
+        neutral: float32 `[20, t]`, baselines from neutral videos; None if the settings do not use them.
     """
 
     samples: Samples
@@ -94,7 +94,7 @@ class Batch:
     _columns: dict[str, pa.Array] = field(default_factory=dict)
 
     def derive(self) -> tuple[pa.Table, pa.Table]:
-        """The columns of `tracks` that follow from samples, a row a track; and `events`, see `event_table`."""
+        """Return the columns of `tracks` that follow from samples, a row per track; and `events`, see `event_table`."""
         self._describe_span()
         self._action_units()
         self._others()
@@ -138,7 +138,7 @@ class Batch:
             values = self._smooth(values)
             episodes = find_kind(name, values, self.samples, settings, base)
             self._found.append(episodes)
-            # Above a baseline that is not known nothing can be found, which is not the same as nothing.
+            # Without a known baseline there are no episodes, but that must not be reported as zero episodes.
             known = ~np.isnan(base) if settings.relative else np.ones(self.samples.tracks, np.bool_)
             number = np.where(known, counts(episodes.spans, self.samples), np.nan)
             self._put(f"{name}_active", np.where(known, shares(episodes.spans, self.samples), np.float32(np.nan)))
@@ -171,7 +171,7 @@ class Batch:
                 self._put("gaze_on_camera", self._share_of(values < np.float32(away.on_at), values))
 
     def _share_of(self, holds: Flags, values: Floats) -> Floats:
-        """The share of time in which something holds, of the time in which values are known."""
+        """Return the share of time in which a condition holds, of the time in which values are known."""
         cells, starts = self.samples.cells, self.samples.starts
         known = np.add.reduceat(np.where(np.isnan(values), 0, cells), starts)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -222,7 +222,9 @@ class Batch:
             columns = {}
             for name in expressions[event.name].columns:
                 if name in BLENDSHAPE_NAMES and self.shapes is None:
-                    raise ConfigError(f"derive.events: {event.name}: {name}: this output has no blendshapes")
+                    raise ConfigError(
+                        f"derive.events: {event.name}: {name}: this output has no blendshapes; use columns of faces"
+                    )
                 columns[name] = (self.shapes or self.read)(name) if name in BLENDSHAPE_NAMES else self.read(name)
             values = self._smooth(expressions[event.name](columns))
             self._found.append(find_kind(event.name, values, self.samples, event))

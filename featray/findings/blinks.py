@@ -13,11 +13,11 @@ from featray.findings.samples import Flags, Floats, Samples, quantiles
 
 @dataclass(frozen=True)
 class Blinks:
-    """Blinks with the eyes that they were seen in.
+    """Blinks, and the eyes in which they were seen.
 
     Attributes:
-        left, right: bool `[m]`, of the subject's eyes.
-        signal: float32 `[n]`, how closed the eyes are: the more closed of the two.
+        left, right: bool `[m]`, whether the subject's left or right eye blinked.
+        signal: float32 `[n]`, closure of the eyes: that of the more closed one.
     """
 
     spans: Spans
@@ -27,16 +27,16 @@ class Blinks:
 
 
 def find_blinks(left: Floats, right: Floats, samples: Samples, config: BlinkConfig) -> Blinks:
-    """Find blinks of tracks that are sampled often enough to show them.
+    """Find the blinks of tracks that are sampled often enough.
 
-    Closures of the two eyes that overlap are one blink. One in which an eye stays closed for longer than a blink is
-    none, whatever the other does.
+    Overlapping closures of the two eyes are one blink. If one eye stays closed for longer than a blink, it is not a
+    blink, whatever the other eye does.
 
     Args:
-        left: float32 `[n]`, how closed the subject's left eye is, [0, 1].
-        right: the same of the right eye; the very same where that is not known of each.
-        samples: their times.
-        config: what counts.
+        left: float32 `[n]`, closure of the subject's left eye, [0, 1].
+        right: closure of the right eye; the same array as `left` if the eyes are not known separately.
+        samples: the samples' times.
+        config: the thresholds.
     """
     eyes = (_closures(left, samples, config), _closures(right, samples, config))
     spans, held = join(eyes)
@@ -50,7 +50,7 @@ def find_blinks(left: Floats, right: Floats, samples: Samples, config: BlinkConf
 
 
 def can_show_blinks(samples: Samples, config: BlinkConfig) -> Flags:
-    """Bool `[t]`, whether a track has enough samples a second."""
+    """Return whether each track has enough samples per second, bool `[t]`."""
     return np.nan_to_num(samples.faces_per_s) >= config.least_faces_per_s
 
 

@@ -1,4 +1,4 @@
-"""Findings. From the files of a commit to its derived rows, some videos at a time."""
+"""Findings. Derive rows from the files of a commit, a few videos at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from featray.findings.samples import Floats, Ints, Samples, lay_out
 from featray.names import AU_NAMES_20, MESH_VERTICES
 
 BATCH_ROWS: Final = 100_000
-"""Faces of whole videos that are worked on together: some 200 MB at most. A longer video is worked on alone."""
+"""Maximum faces per batch of whole videos, about 200 MB. A longer video is a batch of its own."""
 
 _MESH_ROWS: Final = 8_192
 _KEYS: Final = ["frame_index", "pts_us", "track_id"]
@@ -31,15 +31,15 @@ _KEYS: Final = ["frame_index", "pts_us", "track_id"]
 
 @dataclass(frozen=True)
 class Derivation:
-    """Settings under which rows are derived; pickles, and does the work wherever a shard is published.
+    """The settings of a derivation, and the derivation itself. It can be pickled, to run wherever shards are published.
 
     Attributes:
         config: the settings.
-        neutral: baselines of a shard's videos, by video id, where other videos give them; see `upkeep/neutral.py`.
-        made_from: digests of those other videos by the digest of whose they are; see `Commit.derived_from`.
+        neutral: baselines of a shard's videos, by video id, if they come from other videos; see `upkeep/neutral.py`.
+        made_from: digests of those other videos by the digest of their person's key; see `Commit.derived_from`.
 
     Raises:
-        ConfigError: an expression of the settings is none.
+        ConfigError: an expression in the settings is invalid.
     """
 
     config: DeriveConfig
@@ -51,34 +51,34 @@ class Derivation:
 
     @property
     def name(self) -> str:
-        """The value of the partition `derivation`."""
+        """Return the value of the partition `derivation`."""
         return self.config.derivation
 
     @property
     def crosses_shards(self) -> bool:
-        """Return whether rows depend on videos of other shards, so that a shard cannot be derived at publishing."""
+        """Return whether rows depend on videos of other shards; a shard then cannot be derived at publishing."""
         return self.config.baseline == "neutral"
 
     @property
     def footer(self) -> dict[str, str]:
         """Return the footer of derived files: the settings, from which their rows can be derived again."""
         facts = {"derivation": self.name, "derive": json.dumps(self.config.settings(), sort_keys=True)}
-        if self.made_from:  # whose it was stays in the commit: a footer outlives the erasure of a video
+        if self.made_from:  # only a digest: the mapping stays in the commit, since a footer outlives erasures
             made_from = json.dumps(dict(self.made_from), sort_keys=True)
             facts["derived_from"] = hashlib.sha256(made_from.encode()).hexdigest()[:16]
         return facts
 
     def __call__(self, files: Mapping[str, Sequence[pq.ParquetFile]]) -> Iterator[tuple[str, pa.Table]]:
-        """Derive the rows of `tracks` and `events`, sorted, without the columns that a whole commit shares.
+        """Derive the sorted rows of `tracks` and `events`, without the columns shared by a whole commit.
 
         Args:
-            files: of a commit, by table: `faces` and `frames`, and `blendshapes` and `mesh` where there are some.
+            files: files of a commit, by table: `faces` and `frames`, and `blendshapes` and `mesh` if they exist.
 
         Yields:
-            A table's name with some of its rows.
+            The name of a table with some of its rows.
 
         Raises:
-            OutputError: the files do not go together.
+            OutputError: the files do not match each other.
         """
         tables = {name: Rows(some) for name, some in files.items() if some}
         if "faces" in tables:
@@ -89,7 +89,7 @@ class Derivation:
 
 
 def video_batches(counts: Mapping[str, int]) -> Iterator[list[str]]:
-    """Yield videos in the order of their ids, as many together as are worked on at once."""
+    """Yield batches of videos, in the order of their ids."""
     batch: list[str] = []
     rows = 0
     for video in sorted(counts):
@@ -103,7 +103,7 @@ def video_batches(counts: Mapping[str, int]) -> Iterator[list[str]]:
 
 
 def _with_times(faces: Rows, videos: list[str]) -> list[str]:
-    """Those whose frames have times: pictures need not have any, and then nothing follows from their order."""
+    """Return the videos whose frames have times. Pictures may have none, and then their order has no meaning."""
     missing = faces.read(videos, ["pts_us"])["pts_us"].is_null().to_numpy()
     if not missing.any():
         return videos
@@ -117,10 +117,10 @@ class Laid:
     """Faces of some videos in the order of their tracks.
 
     Attributes:
-        videos: their ids.
+        videos: ids of the videos.
         samples: faces track by track.
-        order: int64 `[n]`, which row of the table each sample is.
-        video: int64 `[n]`, position of the sample's video.
+        order: int64 `[n]`, row of the table for each sample.
+        video: int64 `[n]`, position of the sample's video in `videos`.
         track_id, frame_index: int64 `[n]`.
     """
 
@@ -133,7 +133,7 @@ class Laid:
 
 
 def lay_out_videos(faces: Rows, batch: list[str], gap_s: float) -> Laid | None:
-    """The samples of a batch of videos; None if no frame of theirs has a time.
+    """Return the samples of a batch of videos; None if none of their frames has a time.
 
     Raises:
         OutputError: a key is null.
@@ -157,7 +157,7 @@ def _derive_videos(tables: dict[str, Rows], laid: Laid, derivation: Derivation) 
     def reader(rows: Rows, columns: tuple[str, ...]) -> Read:
         if len(order) > BATCH_ROWS:
             return lambda name: floats(rows.read(videos, [name])[name])[order]
-        held = rows.read(videos, list(columns))  # at once: where files are far away, requests cost more than memory
+        held = rows.read(videos, list(columns))  # all at once: remote requests cost more than memory
         return lambda name: floats(held[name])[order]
 
     shapes, mesh = tables.get("blendshapes"), tables.get("mesh")
@@ -187,16 +187,16 @@ def _derive_videos(tables: dict[str, Rows], laid: Laid, derivation: Derivation) 
 
 
 def _neutral(derivation: Derivation, videos: list[str]) -> NDArray[np.float32]:
-    """Baselines that other videos give, float32 `[20, videos]`; NaN where none does."""
+    """Return baselines from other videos, float32 `[20, videos]`; NaN without one."""
     unknown = (np.nan,) * len(AU_NAMES_20)
     return np.array([derivation.neutral.get(name, unknown) for name in videos], np.float32).T
 
 
 def _whole(column: pa.ChunkedArray, name: str) -> Ints:
-    """A column without nulls, int64 `[n]`.
+    """Return a column without nulls, int64 `[n]`.
 
     Raises:
-        OutputError: it has some.
+        OutputError: the column has nulls.
     """
     if column.null_count:
         raise OutputError(f"faces: {name} is null in some rows; run `featray verify`")
@@ -205,7 +205,7 @@ def _whole(column: pa.ChunkedArray, name: str) -> Ints:
 
 
 def _mesh(rows: Rows, videos: list[str]) -> dict[str, Floats]:
-    """Asymmetries of the mesh, of a few thousand rows at a time: a row has 6 KB."""
+    """Return asymmetries of the mesh, read a few thousand rows at a time: a row takes 6 KB."""
     found: dict[str, list[Floats]] = {name: [] for name in MESH_PAIRS}
     for piece in rows.pieces(videos, "mesh_xyz", _MESH_ROWS):
         known = piece.is_valid().to_numpy()
@@ -218,7 +218,7 @@ def _mesh(rows: Rows, videos: list[str]) -> dict[str, Floats]:
 
 
 def _coverage(rows: Rows | None, laid: Laid) -> Floats:
-    """The share of the frames sampled between a track's first and last one that have its face, float32 `[t]`."""
+    """Return the share of sampled frames between a track's first and last that contain its face, float32 `[t]`."""
     videos, video, frame_index, samples = laid.videos, laid.video, laid.frame_index, laid.samples
     if rows is None:
         return np.ones(samples.tracks, np.float32)

@@ -1,4 +1,4 @@
-"""Findings. Episodes: when a signal is up, from when to when."""
+"""Findings. Episodes: the spans of time in which a signal is up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from featray.findings.samples import Flags, Floats, Ints, Samples, over_spans
 
 @dataclass(frozen=True)
 class Spans:
-    """Runs of samples; each lies within a piece, they ascend and do not overlap.
+    """Runs of samples, each within one piece, in ascending order and without overlap.
 
     Attributes:
         starts, ends: int64 `[m]`, positions of their first and last samples.
@@ -25,15 +25,15 @@ class Spans:
         return len(self.starts)
 
     def where(self, chosen: Flags) -> Spans:
-        """Some of them."""
+        """Return the chosen spans."""
         return Spans(self.starts[chosen], self.ends[chosen])
 
     def covered(self, samples: Samples) -> Ints:
-        """Int64 `[m]`, the time that each lasts: the cells of its samples, half µs."""
+        """Return the duration of each span, int64 `[m]`: the cells of its samples, in half µs."""
         return samples.elapsed[self.ends + 1] - samples.elapsed[self.starts]
 
     def mask(self, count: int) -> Flags:
-        """Bool `[count]`: which samples are in one."""
+        """Return which samples are inside a span, bool `[count]`."""
         marks = np.zeros(count + 1, np.int8)
         marks[self.starts] += 1
         marks[self.ends + 1] -= 1
@@ -41,7 +41,7 @@ class Spans:
 
 
 def runs(inside: Flags, samples: Samples) -> Spans:
-    """The longest runs of samples that are inside, none across a gap."""
+    """Return the maximal runs of samples that are inside; no run crosses a gap."""
     begins = inside & (samples.first | ~np.concatenate([[False], inside[:-1]]))
     stops = inside & (samples.last | ~np.concatenate([inside[1:], [False]]))
     return Spans(np.flatnonzero(begins), np.flatnonzero(stops))
@@ -59,12 +59,12 @@ def find_episodes(
     """Find the runs that stay at `off` or above and reach `on` (hysteresis, the same forwards and backwards in time).
 
     Args:
-        values: float32 `[n]`; NaN is below everything.
-        samples: their times.
-        on: what an episode reaches; of all samples, or `[n]`.
-        off: what it stays at or above, at most `on`; as that.
-        least_s: shorter episodes are dropped; how long one lasts is the time its samples stand for.
-        merge_s: two with less time than this between them are one. None are merged across a gap.
+        values: float32 `[n]`; NaN counts as below both thresholds.
+        samples: the samples' times.
+        on: value that an episode must reach; one for all samples, or `[n]`.
+        off: value at or above which it must stay, at most `on`; one for all samples, or `[n]`.
+        least_s: shorter episodes are dropped; an episode's duration is the time that its samples represent.
+        merge_s: episodes separated by less than this are merged, but never across a gap.
     """
     found = runs(values >= off, samples)
     reached = np.concatenate([[0], np.cumsum(values >= on)])
@@ -78,7 +78,7 @@ def find_episodes(
 
 
 def join(several: tuple[Spans, ...]) -> tuple[Spans, list[Flags]]:
-    """Unite spans that overlap; and for each of the inputs, bool `[m]`, which of the unions hold some of it."""
+    """Return the unions of overlapping spans; and for each input, bool `[m]`, which unions contain one of its spans."""
     starts = np.concatenate([spans.starts for spans in several])
     ends = np.concatenate([spans.ends for spans in several])
     origin = np.repeat(np.arange(len(several)), [len(spans) for spans in several])
@@ -98,7 +98,7 @@ def join(several: tuple[Spans, ...]) -> tuple[Spans, list[Flags]]:
 
 
 def peaks(values: NDArray[np.floating], spans: Spans) -> tuple[Ints, Floats]:
-    """The position of each span's largest value, the first of equals; and the value. NaN counts as the least."""
+    """Return the position of each span's largest value, the first of equal ones; and the value. NaN is lowest."""
     known = np.where(np.isnan(values), -np.inf, values.astype(np.float64))
     most = over_spans(np.maximum, known, spans.starts, spans.ends)
     lengths = spans.ends - spans.starts + 1
@@ -110,7 +110,7 @@ def peaks(values: NDArray[np.floating], spans: Spans) -> tuple[Ints, Floats]:
 
 
 def means(values: NDArray[np.floating], samples: Samples, spans: Spans) -> Floats:
-    """The mean of each span over its time; NaN counts as no time."""
+    """Return the mean of each span over its time; NaN values are ignored."""
     cells = np.where(np.isnan(values), 0, samples.cells).astype(np.float64)
     weighted: NDArray[np.float64] = np.where(np.isnan(values), 0, values) * cells
     total = over_spans(np.add, weighted, spans.starts, spans.ends)

@@ -24,8 +24,8 @@ class Found:
     """Events of one kind.
 
     Attributes:
-        signal: float32 `[n]`, whose peak and mean are given.
-        side, variant: a word for each, or None.
+        signal: float32 `[n]`, the signal for peak and mean.
+        side, variant: one word per event, or None.
     """
 
     kind: str
@@ -39,11 +39,11 @@ def find_kind(kind: str, signal: Floats, samples: Samples, config: EpisodeConfig
     """Find the episodes of a signal.
 
     Args:
-        kind: what they are called.
+        kind: the kind of event.
         signal: float32 `[n]`.
-        samples: its times.
-        config: what counts.
-        base: float32 `[t]`, baselines, from which relative thresholds count.
+        samples: the samples' times.
+        config: thresholds and durations.
+        base: float32 `[t]`, baselines to which relative thresholds are added.
     """
     above = np.zeros(samples.tracks, np.float32) if base is None or not config.relative else base
     on, off = ((above + np.float32(threshold))[samples.track] for threshold in (config.on_at, config.off_at))
@@ -52,13 +52,13 @@ def find_kind(kind: str, signal: Floats, samples: Samples, config: EpisodeConfig
 
 
 def of_smiles(smiles: Found, cheeks: Spans, known: Flags, samples: Samples) -> Found:
-    """Say of each smile whether AU06 was there for at least half of its time.
+    """Return smiles with a variant: whether AU06 was active for at least half of the smile's time.
 
     Args:
         smiles: episodes of AU12.
         cheeks: episodes of AU06.
-        known: bool `[t]`, whether those of a track can be known.
-        samples: their times.
+        known: bool `[t]`, whether AU06 episodes of a track can be determined.
+        samples: the samples' times.
     """
     raised = np.where(cheeks.mask(len(samples.track)), samples.cells, 0)
     summed = np.concatenate([[0], np.cumsum(raised)])
@@ -70,15 +70,15 @@ def of_smiles(smiles: Found, cheeks: Spans, known: Flags, samples: Samples) -> F
 
 
 def of_blinks(blinks: Blinks) -> Found:
-    """Blinks with their side, that of the subject."""
+    """Return blinks as events, with the subject's side."""
     side = np.where(blinks.left & blinks.right, "both", np.where(blinks.left, "left", "right")).astype(object)
     return Found("blink", blinks.spans, blinks.signal, side=side)
 
 
 def event_table(found: list[Found], samples: Samples) -> pa.Table:
-    """The events of a batch: columns of `events` with `track`, the track's position, in its place.
+    """Return the events of a batch: columns of `events`, with `track`, the track's position, instead of its id.
 
-    Within a track `event_id` counts from 0 by start, then kind; rows come track by track in that order.
+    Within a track `event_id` counts from 0 by start, then kind; rows are ordered by track and `event_id`.
     """
     parts = [_columns(one, samples) for one in found if len(one.spans)]
     if not parts:
@@ -125,7 +125,7 @@ def _table(columns: dict[str, NDArray[np.generic]]) -> pa.Table:
 
 
 def _numbered(track: NDArray[np.generic]) -> Ints:
-    """Positions within runs of equal values."""
+    """Return positions within runs of equal values."""
     fresh: Flags = np.concatenate([[True], track[1:] != track[:-1]])[: len(track)]
     starts = np.flatnonzero(fresh)
     return np.arange(len(track)) - np.repeat(starts, np.diff(np.append(starts, len(track))))

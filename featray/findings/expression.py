@@ -1,6 +1,6 @@
-"""Findings. Arithmetic over columns that a config brings: parsed by Python, computed by NumPy, and nothing else.
+"""Findings. Evaluate arithmetic over columns from a config: parsed by Python, computed by NumPy, without `eval`.
 
-What is not in the lists below is refused when the settings are read, before anything is computed.
+Anything not in the lists below is refused when the settings are read, before any computation.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Expression:
     """An expression over columns.
 
     Attributes:
-        columns: names that it takes, sorted.
+        columns: names of the columns that it uses, sorted.
 
     Raises:
-        ConfigError: it is no such expression, or names a column that there is not.
+        ConfigError: the text is not such an expression, or names an unknown column.
     """
 
     def __init__(self, name: str, text: str, known: frozenset[str]) -> None:
@@ -62,15 +62,15 @@ class Expression:
             with np.errstate(all="ignore"):
                 self._compute(self._root, dict.fromkeys(names, np.ones(1, np.float32)))
         except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
-            raise ConfigError(f"{self._where}: is no arithmetic over columns: {text!r}") from None
+            raise ConfigError(f"{self._where}: is not arithmetic over columns: {text!r}") from None
         if unknown := sorted(names - known):
             raise ConfigError(f"{self._where}: {', '.join(unknown)}: no such column of faces or blendshapes")
         if not names:
-            raise ConfigError(f"{self._where}: names no column: {text!r}")
+            raise ConfigError(f"{self._where}: uses no column: {text!r}")
         self.columns = tuple(sorted(names))
 
     def __call__(self, columns: Mapping[str, Floats]) -> Floats:
-        """Compute it, float32 `[n]`; NaN where a column is null, or a result is not finite."""
+        """Return the expression's values, float32 `[n]`; NaN where a column is null or the result is not finite."""
         with np.errstate(all="ignore"):
             value = np.asarray(self._compute(self._root, columns), np.float64)
         for name in self.columns:
@@ -98,11 +98,9 @@ class Expression:
             if name in _CALLS and (count > 1 if name in _OF_SEVERAL else count == 1):
                 arguments = [value(argument) for argument in node.args]
                 return reduce(_CALLS[name], arguments) if name in _OF_SEVERAL else _CALLS[name](*arguments)
-        raise ConfigError(f"{self._where}: {ast.unparse(node)!r} is not understood; see `derive.events` in the docs")
+        raise ConfigError(f"{self._where}: {ast.unparse(node)!r} is not supported; see `derive.events` in the docs")
 
     def _table(self, table: dict[type[ast.AST], Callable[..., Any]], node: ast.AST) -> Callable[..., Any]:
         if type(node) not in table:
-            raise ConfigError(
-                f"{self._where}: {type(node).__name__} is not understood; see `derive.events` in the docs"
-            )
+            raise ConfigError(f"{self._where}: {type(node).__name__} is not supported; see `derive.events` in the docs")
         return table[type(node)]

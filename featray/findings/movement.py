@@ -1,4 +1,4 @@
-"""Findings. Nods and shakes of the head: swings to and fro, within a band of frequencies."""
+"""Findings. Nods and shakes of the head: swings to and fro within a frequency band."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from featray.findings.smoothing import smooth
 
 
 def band(angle_rad: Floats, samples: Samples, config: MovementConfig) -> Floats:
-    """Return an angle's movement within the band, float32 `[n]`, rad: a fast filter's result less a slow one's."""
+    """Return an angle's movement within the band, float32 `[n]`, rad: a fast filter's output minus a slow one's."""
     fast = smooth(angle_rad, samples, 1 / (2 * math.pi * config.high_hz))
     slow = smooth(angle_rad, samples, 1 / (2 * math.pi * config.low_hz))
     return fast - slow
 
 
 def find_swings(moving: Floats, across: Floats, samples: Samples, config: MovementConfig) -> Spans:
-    """Find movements to and fro of tracks that are sampled often enough.
+    """Find movements to and fro in tracks that are sampled often enough.
 
-    A swing is a run of one sign. Each of a movement's swings reaches the least amplitude, lasts at most half a period
-    of the band's low end, and follows the one before at once.
+    A swing is a run of one sign. Each swing of a movement reaches the minimum amplitude, lasts at most half a period of
+    the band's low end, and directly follows the previous swing.
 
     Args:
-        moving: float32 `[n]`, what `band` gave of the axis.
-        across: the same of the other axis; a movement that is larger there is not one of this axis.
-        samples: their times.
-        config: what counts.
+        moving: float32 `[n]`, the result of `band` for the axis.
+        across: the result of `band` for the other axis; a movement that is larger on that axis is excluded.
+        samples: the samples' times.
+        config: the thresholds.
     """
     swings = _by_sign(moving, samples)
     size = np.abs(moving)

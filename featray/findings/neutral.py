@@ -1,7 +1,7 @@
-"""Findings. The neutral baseline: what action units are where a person was recorded at rest.
+"""Findings. The neutral baseline: resting values of action units from recordings of a person at rest.
 
-A video is marked by the columns of the manifest that named it. What it gives is one number an action unit, so that what
-is kept of a release's neutral videos stays small however many there are.
+Neutral videos are marked by columns of their manifest. Each is reduced to one number per action unit, so the data kept
+for a release's neutral videos stays small however many there are.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from featray.findings.samples import Flags, quantiles
 from featray.names import AU_NAMES_20
 
 SpansUs = tuple[tuple[int, int], ...]
-"""Parts of a video, from and until when, µs of presentation time; both ends belong to it."""
+"""Parts of a video as start and end, µs of presentation time, both inclusive."""
 
 WHOLE: Final[SpansUs] = ((-(1 << 62), 1 << 62),)
 
 _YES: Final = frozenset({"yes", "true", "1", "y", "all"})
 _NO: Final = frozenset({"", "no", "false", "0", "n", "none"})
 _MOST_S: Final = 1e12
-"""So late no stream is: its time is 64 bits of µs."""
+"""Upper limit of times; a stream's time is 64 bits of µs."""
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A manifest's marks on a video: whose it is, None if unknown, and which parts are neutral."""
+    """A manifest's marks of a video: the key of its person, None if unknown, and the neutral parts."""
 
     key: str | None
     spans_us: SpansUs
@@ -46,12 +46,12 @@ def read_mark(video_id: str, columns: Mapping[str, Any], config: NeutralConfig) 
     """Read the mark of a video.
 
     Args:
-        video_id: its key, where `config` names no other.
-        columns: of the manifest, and path fields.
-        config: which columns count.
+        video_id: used as the key if `config` names no key column.
+        columns: columns of the manifest, and path fields.
+        config: names of the columns to use.
 
     Raises:
-        ValueError: the column holds neither yes, no nor spans; the message is the text.
+        ValueError: the column holds neither yes, no nor spans; the message is its text.
     """
     key = video_id if config.key is None else _text(columns.get(config.key)) or None
     text = _text(columns.get(config.marked_by))
@@ -71,7 +71,7 @@ def read_mark(video_id: str, columns: Mapping[str, Any], config: NeutralConfig) 
 
 
 def _text(value: object) -> str:
-    """The value of a column as people write it: tables give numbers and truth values of their own."""
+    """Return a column's value as text in the form that people write; tables may hold numbers and booleans."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and math.isfinite(value):
@@ -81,11 +81,11 @@ def _text(value: object) -> str:
 
 @dataclass(frozen=True)
 class Rest:
-    """The levels at rest that a neutral video gives.
+    """The resting values from one neutral video.
 
     Attributes:
-        cells: how long its face was seen in the neutral parts, half µs.
-        levels: the median of each action unit over that time, in the order of AU_NAMES_20; NaN where it is null.
+        cells: time that its face was seen in the neutral parts, half µs.
+        levels: the median of each action unit over that time, in the order of AU_NAMES_20; NaN if it is null.
     """
 
     cells: int
@@ -93,12 +93,12 @@ class Rest:
 
 
 def read_rest(faces: Rows, spans: Mapping[str, SpansUs], gap_s: float) -> dict[str, Rest]:
-    """Return what neutral videos give, by video id; nothing of those without a face in the neutral parts.
+    """Return the resting values by video id; videos without a face in their neutral parts are left out.
 
-    Of each video the track counts that has the most time in them, the first of equals.
+    Each video is represented by the track with the most time in its neutral parts, the first if several are equal.
 
     Args:
-        faces: rows of `faces`, of these videos and maybe others.
+        faces: rows of `faces` that include these videos.
         spans: the neutral parts by video id.
         gap_s: as `derive.gap_s`.
     """
@@ -135,10 +135,10 @@ def _inside(pts_us: NDArray[np.int64], spans: list[SpansUs], video: NDArray[np.i
 
 
 def pooled(rests: Iterable[Rest]) -> Levels | None:
-    """The baseline of each action unit: the mean of several videos' medians, weighted by their time; None without any.
+    """Return each action unit's baseline: the mean of the videos' medians weighted by time; None without videos.
 
     Args:
-        rests: in an order that is always the same, on which the last bit hangs.
+        rests: in a fixed order, since the last bit of the result depends on it.
     """
     several = list(rests)
     if not several:

@@ -1,7 +1,7 @@
-"""Findings. The rows of some videos from a commit's files, column by column.
+"""Findings. Read the rows of some videos from a commit's files, column by column.
 
-A commit holds whole videos; its files are sorted, but after a compaction a table's files may overlap, and other tables
-may be cut elsewhere. So rows are found by video in each table.
+A commit holds whole videos and its files are sorted. After a compaction, however, a table's files may overlap, and
+other tables may be split at other videos. Rows are therefore located by video in each table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Rows:
     """The rows of one table.
 
     Attributes:
-        counts: rows of each video.
+        counts: number of rows of each video.
     """
 
     def __init__(self, files: Sequence[pq.ParquetFile]) -> None:
@@ -43,12 +43,12 @@ class Rows:
             self._places.setdefault(names[codes[start]], []).append((number, first + start, first + stop))
 
     def read(self, videos: Sequence[str], columns: list[str]) -> pa.Table:
-        """Columns of the rows of some videos, one video after the other; null where a file has no such column."""
+        """Return columns of the rows of some videos, video by video; null if a file lacks the column."""
         pieces = list(self._pieces(videos, columns))
         return pa.concat_tables(pieces) if pieces else pa.table({name: pa.nulls(0) for name in columns})
 
     def pieces(self, videos: Sequence[str], column: str, most: int) -> Iterator[pa.ChunkedArray]:
-        """A column as `read` gives it, in pieces of a row group or so many rows at most."""
+        """Yield a column as `read` returns it, in pieces within a row group and of at most `most` rows."""
         for number, start, stop in self._ranges(videos):
             for group_start, group_stop in self._groups(number, start, stop):
                 for first in range(max(start, group_start), min(stop, group_stop), most):
@@ -56,7 +56,7 @@ class Rows:
                     yield self._slice(number, first, last, [column])[column]
 
     def _ranges(self, videos: Sequence[str]) -> Iterator[tuple[int, int, int]]:
-        """Where the rows are; what follows itself is one range."""
+        """Yield the ranges of the rows; adjacent ranges are joined."""
         held: tuple[int, int, int] | None = None
         for number, start, stop in (place for video in videos for place in self._places.get(video, [])):
             if held is not None and (held[0], held[2]) == (number, start):
@@ -91,13 +91,13 @@ class Rows:
 
 
 def _group_bounds(file: pq.ParquetFile) -> list[int]:
-    """Where row groups begin, and where the last one ends."""
+    """Return the first row of each row group, and the end of the last one."""
     rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     return [0, *np.cumsum(rows).tolist()]
 
 
 def floats(column: pa.ChunkedArray) -> Floats:
-    """A column as float32 `[n]`, NaN where null."""
+    """Return a column as float32 `[n]`, NaN where null."""
     values = column.cast(pa.float32())
     found: Floats = (values if not values.null_count else values.fill_null(float("nan"))).to_numpy()
     return found
@@ -107,8 +107,8 @@ def same_faces(one: Rows, other: Rows, videos: Sequence[str], table: str) -> Non
     """Raise unless two tables of faces have the same rows in the same order.
 
     Raises:
-        OutputError: they have not.
+        OutputError: the rows differ.
     """
     keys = ["frame_index", "face_index"]
     if not one.read(videos, keys).equals(other.read(videos, keys)):
-        raise OutputError(f"{table}: has other rows than faces; run `featray verify`")
+        raise OutputError(f"{table}: its rows differ from those of faces; run `featray verify`")

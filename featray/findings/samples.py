@@ -1,7 +1,7 @@
-"""Findings. The samples of tracks in time: which follow each other, where a gap lies, what time each stands for.
+"""Findings. The samples of tracks in time: their order, the gaps between them, the time that each represents.
 
-All times are presentation times; no rate is assumed. Weights are whole numbers (half microseconds), so that sums of
-them are exact and a track's numbers do not depend on the tracks that are computed beside it.
+All times are presentation times; no frame rate is assumed. Weights are integers (half microseconds), so their sums are
+exact and a track's numbers do not depend on the other tracks in the batch.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
 GAP_STEPS: Final = 3
-"""A step of up to three times a track's median step is no gap, however sparsely frames were sampled: a detector that
-misses a face in one or two frames, or a variable frame rate, makes such steps."""
+"""A step of up to three times a track's median step is not a gap, however sparsely frames were sampled: a detector that
+misses a face in one or two frames, or a variable frame rate, causes such steps."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Samples:
     A *piece* is a run of samples of one track without a gap. Tracks end at cuts, and so do pieces.
 
     Attributes:
-        pts_us: int64 `[n]`, presentation times, µs; do not go back within a track.
+        pts_us: int64 `[n]`, presentation times, µs; never decreasing within a track.
         track: int64 `[n]`, position of the sample's track, from 0, ascending.
-        starts: int64 `[t]`, where each track begins.
+        starts: int64 `[t]`, position of each track's first sample.
         step_us: int64 `[t]`, median step of each track, µs; at least 1.
         first, last: bool `[n]`, whether the sample is its piece's first or last.
-        cells: int64 `[n]`, time that the sample stands for, in half µs: to the middle of the way to its neighbours;
-            at the ends of a piece half a median step.
+        cells: int64 `[n]`, time that the sample represents, in half µs: up to the midpoints to its neighbours; at the
+            ends of a piece half a median step.
     """
 
     pts_us: Ints
@@ -48,32 +48,32 @@ class Samples:
 
     @property
     def tracks(self) -> int:
-        """How many tracks there are."""
+        """Return the number of tracks."""
         return len(self.starts)
 
     @cached_property
     def piece(self) -> Ints:
-        """Int64 `[n]`, number of the sample's piece."""
+        """Return the number of each sample's piece, int64 `[n]`."""
         return np.cumsum(self.first)
 
     @cached_property
     def elapsed(self) -> Ints:
-        """Int64 `[n + 1]`, cells summed up before each sample, half µs."""
+        """Return the sum of the cells before each sample, int64 `[n + 1]`, half µs."""
         return np.concatenate([[0], np.cumsum(self.cells)])
 
     @cached_property
     def totals(self) -> Ints:
-        """Int64 `[t]`, cells of each track, half µs; at least 1."""
+        """Return the sum of each track's cells, int64 `[t]`, half µs; at least 1."""
         return np.add.reduceat(self.cells, self.starts)
 
     @cached_property
     def counts(self) -> Ints:
-        """Int64 `[t]`, samples of each track."""
+        """Return the number of samples of each track, int64 `[t]`."""
         return np.diff(np.append(self.starts, len(self.track)))
 
     @cached_property
     def faces_per_s(self) -> NDArray[np.float64]:
-        """Float64 `[t]`, samples a second while the face was seen; NaN for a track without two of them."""
+        """Return samples per second over the time seen, float64 `[t]`; NaN for a track with fewer than two samples."""
         inside = ~self.first
         steps = np.bincount(self.track[inside], minlength=self.tracks)
         us = np.zeros(self.tracks, np.int64)
@@ -87,8 +87,8 @@ def lay_out(pts_us: Ints, track: Ints, gap_s: float) -> Samples:
 
     Args:
         pts_us: int64 `[n]`, n at least 1.
-        track: int64 `[n]`, positions of tracks, ascending from 0; within one, times do not go back.
-        gap_s: a longer step is a gap, if it is longer than GAP_STEPS median steps of its track as well.
+        track: int64 `[n]`, positions of tracks, ascending from 0; times never decrease within a track.
+        gap_s: a step is a gap if it is longer than this and than GAP_STEPS median steps of its track.
     """
     starts = np.flatnonzero(np.concatenate([[True], track[1:] != track[:-1]]))
     steps = np.diff(pts_us)
@@ -104,7 +104,7 @@ def lay_out(pts_us: Ints, track: Ints, gap_s: float) -> Samples:
 
 
 def _medians(steps: Ints, track: Ints, tracks: int) -> Ints:
-    """The lower median of each track's steps, at least 1."""
+    """Return the lower median of each track's steps, at least 1."""
     order = np.lexsort((steps, track))
     counts = np.bincount(track, minlength=tracks)
     middle = np.cumsum(counts) - counts + (counts - 1) // 2
@@ -115,7 +115,7 @@ def _medians(steps: Ints, track: Ints, tracks: int) -> Ints:
 
 
 def over_spans(ufunc: np.ufunc, values: NDArray[np.float64], starts: Ints, ends: Ints) -> NDArray[np.float64]:
-    """Reduce values over spans, both ends included; spans ascend and do not overlap."""
+    """Reduce values over spans with inclusive ends; spans must ascend and not overlap."""
     if not len(starts):
         return values[:0]
     padded = np.append(values, values[-1:])
@@ -124,9 +124,9 @@ def over_spans(ufunc: np.ufunc, values: NDArray[np.float64], starts: Ints, ends:
 
 
 def quantiles(values: Floats, samples: Samples, percents: tuple[int, ...]) -> NDArray[np.float32]:
-    """The values below or at which a track is for some percent of its time; float32 `[len(percents), t]`.
+    """Return each track's percentiles over its time; float32 `[len(percents), t]`.
 
-    Values are some that occur, not ones in between. NaN, where values are not known, counts as no time.
+    Percentiles are values that occur, without interpolation. NaN values are ignored.
     """
     order = np.argsort(_keys(values, samples.track))
     ranked = values[order]
@@ -137,14 +137,14 @@ def quantiles(values: Floats, samples: Samples, percents: tuple[int, ...]) -> ND
     found = np.full((len(percents), samples.tracks), np.nan, np.float32)
     known = totals > 0
     for row, percent in zip(found, percents, strict=True):
-        # Without fractions: the first place with at least that share of the track's time up to it.
+        # In integers: the first position up to which at least this share of the track's time has passed.
         wanted = before + np.maximum((totals * percent + 99) // 100, 1)
         row[known] = ranked[np.searchsorted(summed, wanted[known])]
     return found
 
 
 def _keys(values: Floats, track: Ints) -> NDArray[np.uint64]:
-    """Numbers that sort by track, then by value, NaN last: one sort is four times as fast as two stable ones."""
+    """Return keys that sort by track, then by value, NaN last: one sort is four times as fast as two stable ones."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     ascending = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
     ascending[np.isnan(values)] = np.uint32(0xFFFFFFFF)

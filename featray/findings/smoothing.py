@@ -1,4 +1,4 @@
-"""Findings. A filter without delay for samples at unequal times."""
+"""Findings. A zero-delay low-pass filter for unevenly spaced samples."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from scipy.linalg import solveh_banded
 from featray.findings.samples import Floats, Samples
 
 _LEAST_US = 1000
-"""Steps and cells count as a millisecond at least: frames of equal times would be tied more closely than the
-arithmetic bears."""
+"""Minimum for steps and cells, one millisecond: frames with equal times would make the system ill-conditioned."""
 
 
 def smooth(values: Floats, samples: Samples, time_constant_s: float) -> Floats:
-    """Low-pass a signal with a first-order filter run forwards and backwards, so that nothing is delayed.
+    """Low-pass a signal with a first-order filter applied forwards and backwards, which causes no delay.
 
-    Of a sine of frequency f, `1 / (1 + (2 pi f T)^2)` of the amplitude is left, T being the time constant: half at
-    `1 / (2 pi T)`. For samples at unequal times it is the y that minimises `sum(cell (y - x)^2) + T^2 sum(dy^2 / dt)`
-    (a Whittaker smoother of first order): one symmetric tridiagonal system. y never leaves the range of x, keeps its
-    mean over a piece, and takes nothing across a gap.
+    The amplitude of a sine of frequency f is reduced to `1 / (1 + (2 pi f T)^2)`, T being the time constant: to half at
+    `1 / (2 pi T)`. For unevenly spaced samples, the result is the y that minimises
+    `sum(cell (y - x)^2) + T^2 sum(dy^2 / dt)` (a Whittaker smoother of first order), the solution of a symmetric
+    tridiagonal system. y stays within the range of x, keeps its mean over a piece, and never crosses a gap.
 
     Args:
-        values: float32 `[n]`; NaN where not known, which is bridged and stays NaN.
-        samples: their times.
+        values: float32 `[n]`; NaN if unknown, which is bridged and stays NaN.
+        samples: the samples' times.
         time_constant_s: T, seconds; 0 for no filter.
 
     Returns:
@@ -40,5 +39,5 @@ def smooth(values: Floats, samples: Samples, time_constant_s: float) -> Floats:
     banded[0, 1:] += ties
     banded[1, :-1] = -ties
     smoothed = solveh_banded(banded, weights * np.where(unknown, 0, values), lower=True)
-    # Rounded, so that no comparison hangs on the last bit of another machine's arithmetic.
+    # Rounded to float32, so that comparisons do not depend on the last bit of a machine's arithmetic.
     return np.where(unknown, np.float32(np.nan), smoothed.astype(np.float32))

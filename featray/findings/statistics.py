@@ -1,4 +1,4 @@
-"""Findings. What a track comes to: statistics over the time that the face was seen."""
+"""Findings. Statistics of a track over the time that the face was seen."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Statistics:
     """Statistics of one column, float32 `[t]` each; NaN for tracks in which the column is null.
 
     Attributes:
-        mean, sd: over time: each sample counts for as long as it stands for; the standard deviation of a population.
-        p05, p10, p50, p95: at or below which the value is for that share of the time.
+        mean, sd: mean and population standard deviation over time: samples are weighted by the time they represent.
+        p05, p10, p50, p95: percentiles over time.
     """
 
     mean: Floats
@@ -37,7 +37,7 @@ def statistics(values: Floats, samples: Samples) -> Statistics:
 
     Args:
         values: float32 `[n]`; NaN where null.
-        samples: their times.
+        samples: the samples' times.
     """
     known = ~np.isnan(values)
     cells = np.where(known, samples.cells, 0).astype(np.float64)
@@ -51,14 +51,14 @@ def statistics(values: Floats, samples: Samples) -> Statistics:
 
 
 def medians(values: Floats, samples: Samples) -> Floats:
-    """The median of each track over its time, float32 `[t]`."""
+    """Return the median of each track over its time, float32 `[t]`."""
     (found,) = quantiles(values, samples, (50,))
     middle: Floats = found
     return middle
 
 
 def shares(spans: Spans, samples: Samples) -> Floats:
-    """The share of each track's time that is in a span, float32 `[t]`."""
+    """Return the share of each track's time that is inside a span, float32 `[t]`."""
     inside = np.where(spans.mask(len(samples.track)), samples.cells, 0)
     found: Ints = np.add.reduceat(inside, samples.starts)
     share: NDArray[np.float64] = found / samples.totals
@@ -66,12 +66,12 @@ def shares(spans: Spans, samples: Samples) -> Floats:
 
 
 def counts(spans: Spans, samples: Samples) -> Ints:
-    """How many spans each track has, int64 `[t]`."""
+    """Return the number of spans of each track, int64 `[t]`."""
     return np.bincount(samples.track[spans.starts], minlength=samples.tracks)
 
 
 def mean_seconds(spans: Spans, samples: Samples) -> Floats:
-    """The mean time that a track's spans last, float32 `[t]`, s; NaN without any."""
+    """Return the mean duration of each track's spans, float32 `[t]`, s; NaN without spans."""
     total = np.zeros(samples.tracks, np.int64)
     np.add.at(total, samples.track[spans.starts], spans.covered(samples))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -80,6 +80,6 @@ def mean_seconds(spans: Spans, samples: Samples) -> Floats:
 
 
 def column(values: NDArray[np.generic], kind: pa.DataType) -> pa.Array:
-    """A column with null for NaN."""
+    """Return a column with null for NaN."""
     missing = np.isnan(values) if np.issubdtype(values.dtype, np.floating) else None
     return pa.array(np.where(missing, 0, values) if missing is not None else values, mask=missing).cast(kind)

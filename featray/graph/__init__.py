@@ -1,1 +1,1 @@
-"""Everything of Ray: the graph, what feeds it, its workers and its internals; and the stages, which know none of it."""
+"""All of Ray: the graph, its feed, workers and internals; and the stages, which do not depend on Ray."""

@@ -1,8 +1,8 @@
-"""Graph. Noticing that a run waits for nodes that were lost. No Ray in here: the nodes are looked at by the caller.
+"""Graph. Detect that a run waits for lost nodes. This module does not use Ray: the caller looks up the nodes.
 
-Ray Data's pools are fixed in size and their actors restart without limit. When a node is lost, its actors start
-again on others, or wait for room, each with the task it was on: without a new node, forever. Those that are left
-go on meanwhile, so there is no hurry; once nothing lands any more, the stream is built again for the nodes there are.
+Ray Data's pools have a fixed size and their actors restart without limit. When a node is lost, its actors restart on
+other nodes, or wait for room, each with its current task: without a new node, forever. The remaining actors continue in
+the meantime, so there is no hurry. Once nothing lands any more, the stream is rebuilt for the nodes that are left.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from featray.graph.workers import Node, Workers, choose_again, unplaced
 log = logging.getLogger(__name__)
 
 _PATIENCES: Final = 6
-"""So many times its patience a run waits for nodes that it cannot do without: an hour, by default."""
+"""A run waits this many times its patience for nodes that it cannot do without: an hour by default."""
 
 _LOOK_EVERY_S: Final = 5.0
 
 
 class Capacity:
-    """The workers that a run was planned for, compared with the nodes that are there.
+    """Compares the workers that a run was planned for with the nodes that are alive.
 
     Args:
-        workers: of the run.
-        nodes: that they were chosen for, by id.
-        config: with the patience.
-        clock: in seconds, for tests.
+        workers: the run's workers.
+        nodes: the nodes that they were chosen for, by id.
+        config: settings, including the patience.
+        clock: returns the time in seconds; replaced in tests.
     """
 
     def __init__(
@@ -51,21 +51,21 @@ class Capacity:
 
     @property
     def look_every_s(self) -> float:
-        """How often `look` is worth calling."""
+        """Return the interval in seconds at which to call `look`."""
         return min(_LOOK_EVERY_S, self._config.lost_node_patience_s / 4)
 
     def heard(self) -> None:
-        """Something has landed, or a stream begins."""
+        """Note that something has landed, or that a stream begins."""
         self._heard = self._clock()
 
     def look(self, nodes: Mapping[str, Node]) -> Workers | None:
         """Compare with the nodes that are alive, by id.
 
         Returns:
-            What to build the stream with again; None: it may go on. That it waits for nodes is logged once.
+            Workers to rebuild the stream with, or None if it may continue. Waiting for nodes is logged once.
 
         Raises:
-            RunError: the nodes that are left cannot do the work, and none came for too long.
+            RunError: the remaining nodes cannot do the work, and no node came back for too long.
         """
         lost = self._known - set(nodes)
         self._known |= set(nodes)
@@ -83,12 +83,12 @@ class Capacity:
             list(nodes.values()), self._config, self.workers.infer_gpus, self.workers.decode_gpus
         ):
             log.warning(
-                "%s: going on with %d decode and %d inference workers on %d nodes",
+                "%s: continuing with %d decode and %d inference workers on %d nodes",
                 *(after, workers.decode, workers.infer, len(nodes)),
             )
             return workers
         if waited >= _PATIENCES * patience:
-            raise RunError(f"{after}: {problem}; what has landed is kept, run again when there are nodes")
+            raise RunError(f"{after}: {problem}; what has landed is kept; run again when there are nodes")
         if not self._said:
             self._said = True
             log.warning("%s: waiting %.0f s for nodes: %s", after, _PATIENCES * patience - waited, problem)

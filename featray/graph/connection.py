@@ -1,4 +1,4 @@
-"""Graph. Connecting to Ray, or starting it on this machine, and what the cluster then has."""
+"""Graph. Connect to Ray or start it on this machine, and query the cluster's nodes."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ log = logging.getLogger(__name__)
 _MODEL: Final = "accelerator_type:"
 
 _ANSWER_SECONDS: Final = 10
-"""A machine that is there refuses or accepts at once; this is for a slow network."""
+"""A reachable machine refuses or accepts at once; the time is for slow networks."""
 
 _SOCKET_BYTES: Final = 107 if sys.platform == "linux" else 103
-"""Of the path of a socket."""
+"""Maximum length of a socket's path."""
 
 _LEAST_FILES: Final = 256
 _WANTED_FILES: Final = 4096
-"""Open files of a process: with 64, Ray's processes die; with 128 it works for a few workers, and slowly."""
+"""Open files per process: with 64, Ray's processes die; with 128, Ray runs a few workers, slowly."""
 
 _SILENT_SECONDS: Final = 10
-"""After which it is said what is waited for: a healthy cluster takes one or two."""
+"""After this time a message says what is awaited; a healthy cluster answers in one or two seconds."""
 
 _SHARED_MEMORY: Final = "/dev/shm"
 _FULL_BYTES: Final = 1 << 20
 
 _session: Path | None = None
-"""Where Ray keeps the sockets of this machine's processes."""
+"""Folder in which Ray keeps the sockets of this machine's processes."""
 
 
 def connect() -> bool:
-    """Connect to the cluster that is there, or start Ray on this machine; whether it was started."""
+    """Connect to the existing cluster, or start Ray on this machine; return whether it was started."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if os.environ["RAY_USAGE_STATS_ENABLED"] == "0":
-        # Even then Ray may report that its reports are off. It is to tell nobody: no one listens at that port.
+        # Even then Ray may report that reports are disabled. Send that nowhere: nothing listens on this port.
         os.environ.setdefault("RAY_USAGE_STATS_REPORT_URL", "http://127.0.0.1:9")
-    # Ray's own messages about its insides go to its log files; ours tell what they mean for the run.
+    # Ray's messages about its internals stay in its log files; featray's messages say what they mean for the run.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if ray.is_initialized():
         return False
@@ -65,7 +65,7 @@ def connect() -> bool:
     with warnings.catch_warnings(), _native_stderr_closed() as screen, handler_kept():
         warnings.simplefilter("ignore")
         if address:
-            told = f"RAY_ADDRESS={address}: no cluster that can be worked with: {{}}; start it, or unset it"
+            told = f"RAY_ADDRESS={address}: cannot use this cluster: {{}}; start it, or unset RAY_ADDRESS"
             with _one_line(told), _said_if_slow(f"waiting for the Ray cluster at {address} (RAY_ADDRESS)", screen):
                 _check_answers(address)
                 _remember(ray.init(**quiet))
@@ -75,17 +75,17 @@ def connect() -> bool:
             _said_if_slow("waiting for Ray to start on this machine", screen),
             on_loopback(),
         ):
-            # Without "local", Ray would look for the last cluster started here, and wait long for one that is gone.
-            here: dict[str, Any] = {"num_cpus": local_cpus(), "num_gpus": int(local_gpus())}  # Ray knows no affinity
+            # Without "local", Ray would look for the last cluster started here, and wait long if it is gone.
+            here: dict[str, Any] = {"num_cpus": local_cpus(), "num_gpus": int(local_gpus())}  # Ray ignores affinity
             _remember(ray.init(address="local", include_dashboard=False, **here, **quiet))
     return True
 
 
 def _raise_limit_of_files() -> None:
-    """Allow as many open files as Ray wants, where that is allowed.
+    """Raise the limit of open files to what Ray needs.
 
     Raises:
-        RunError: it is not, and Ray's processes would die of it one by one.
+        RunError: the system does not allow it, and Ray's processes would die one by one.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, _WANTED_FILES)
@@ -99,18 +99,18 @@ def _raise_limit_of_files() -> None:
 
 
 def _what_helps() -> str:
-    """Return what to do if Ray does not start: what is most commonly the reason can be looked at."""
+    """Return a fix for a failed start of Ray, after checking the most common reasons."""
     if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
-        return "its address space is limited (`ulimit -v`), which it takes much of: lift that, or --executor local"
+        return "it needs much address space, which is limited (`ulimit -v`): lift the limit, or use --executor local"
     folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
     longest = f"{folder}/ray/session_0000-00-00_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
     if len(os.fsencode(longest)) > _SOCKET_BYTES:
-        return f"{folder} is too long a path for its sockets; set RAY_TMPDIR to a short one, such as /tmp"
+        return f"the path {folder} is too long for its sockets; set RAY_TMPDIR to a short one, such as /tmp"
     if not os.access(folder, os.W_OK):
-        return f"{folder} cannot be written; set RAY_TMPDIR to a folder that can"
+        return f"{folder} is not writable; set RAY_TMPDIR to a writable folder"
     if _shared_memory_is_full():
-        return f"{_SHARED_MEMORY} is full, where its objects are: free space there"
-    return "it takes a free core and some 2 GiB of memory; `featray doctor` tries it alone"
+        return f"{_SHARED_MEMORY} is full, which holds its objects: free space there"
+    return "it needs a free core and about 2 GiB of memory; `featray doctor` tries it alone"
 
 
 def _remember(context: Any) -> None:
@@ -120,15 +120,15 @@ def _remember(context: Any) -> None:
 
 
 def check_session() -> None:
-    """Check that the Ray that this process started has what it needs; of a cluster that was there, only its folder.
+    """Check that the Ray started by this process is intact; for an existing cluster, check only its folder.
 
     Raises:
-        RunError: it has not, so that nothing would ever come; logged as well, since Ray may end this process at once.
+        RunError: it is not, so no result would ever arrive. Also logged, since Ray may end this process at once.
     """
     if _session is not None and not _session.is_dir():
         raise RunError(
-            "Ray's folder of this session was deleted while the run was on, as cleaners of /tmp do; set RAY_TMPDIR to "
-            "a folder that is left alone, and run again: what has landed is kept"
+            "Ray's session folder was deleted during the run, probably by a cleaner of /tmp; set RAY_TMPDIR to a "
+            "folder that is not cleaned, and run again: what has landed is kept"
         )
     if (name := dead_process()) is not None:
         text = f"Ray's process {name} has ended, most likely {_of_what()}; run again: what has landed is kept"
@@ -137,9 +137,9 @@ def check_session() -> None:
 
 
 def _of_what() -> str:
-    """Return what processes of Ray that end by themselves lack: they are killed if their memory cannot be had."""
+    """Return the likely reason why a process of Ray ended: it is killed if it cannot get memory."""
     if _shared_memory_is_full():
-        return f"because {_SHARED_MEMORY} is full, where its objects are: free space there"
+        return f"because {_SHARED_MEMORY} is full, which holds its objects: free space there"
     return "for lack of memory"
 
 
@@ -151,7 +151,7 @@ def _shared_memory_is_full() -> bool:
 
 
 def _check_answers(address: str) -> None:
-    """Raise OSError at once where nothing listens: Ray itself would try for minutes."""
+    """Raise OSError at once if nothing listens at the address; Ray itself would try for minutes."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
@@ -170,7 +170,7 @@ def _said_if_slow(text: str, screen: TextIO) -> Iterator[None]:
 
 @contextmanager
 def _one_line(words: str) -> Iterator[None]:
-    """Why Ray did not start, as a RunError; Ray itself raises whatever it likes, a plain Exception among it."""
+    """Turn any error of Ray's start into a RunError; Ray itself raises many types, including plain Exception."""
     try:
         yield
     except Exception as error:
@@ -179,10 +179,10 @@ def _one_line(words: str) -> Iterator[None]:
 
 @contextmanager
 def _native_stderr_closed() -> Iterator[TextIO]:
-    """Keep Ray's C++ core from greeting users with a line about its log level; exceptions still come through.
+    """Suppress a line about the log level that Ray's C++ core prints; exceptions are not affected.
 
     Yields:
-        What still reaches the standard error.
+        A stream that still writes to standard error.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -198,13 +198,13 @@ def _native_stderr_closed() -> Iterator[TextIO]:
 
 
 def cluster_gpus() -> float:
-    """Return the GPUs of the cluster, to which it connects."""
+    """Connect to the cluster and return its number of GPUs."""
     connect()
     return sum(node.gpus for node in nodes().values())
 
 
 def nodes() -> dict[str, Node]:
-    """Return what the nodes of the cluster that are alive have, by id."""
+    """Return the cluster's nodes that are alive, by id."""
     alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
     return {
         i: Node(one.get("CPU", 0.0), one.get("GPU", 0.0), one.get("memory", 0.0), _gpu_model(one))
@@ -213,6 +213,6 @@ def nodes() -> dict[str, Node]:
 
 
 def _gpu_model(resources: dict[str, float]) -> str | None:
-    """Return the GPU's model as Ray names it in its resources."""
+    """Return the model of the GPU, as named in Ray's resources."""
     names = [name.removeprefix(_MODEL) for name in resources if name.startswith(_MODEL)]
     return names[0] if names and resources.get("GPU") else None

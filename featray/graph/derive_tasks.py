@@ -1,4 +1,4 @@
-"""Graph. Deriving published shards in tasks on Ray, a shard a task."""
+"""Graph. Derive published shards in Ray tasks, one shard per task."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from featray.tables.derived import Derive, derive_commit
 from featray.tables.lease import HeldPartition
 
 _WAITING: Final = 2
-"""Tasks that are submitted at once, for each CPU. Not all: what a task needs to know is made when it is submitted."""
+"""Submitted tasks per CPU. Not all at once, since a task's arguments are created when it is submitted."""
 
 
 def derive_on_ray(partition: HeldPartition, todo: Iterator[tuple[str, Derive]]) -> Iterator[Commit]:
-    """Derive commits by their names and yield each as it is then, in the order in which they are done.
+    """Derive commits by name and yield each updated commit as it finishes.
 
     Raises:
-        FeatrayError: what ended a task; those that were done stay so.
+        FeatrayError: the error that ended a task; finished ones are kept.
     """
     started = connect()
     let_go_of_streams()
@@ -57,11 +57,11 @@ def _next(waiting: list[Any]) -> tuple[list[Any], Commit]:
 
 @ray.remote(num_cpus=1, max_retries=3)
 def _derive(partition: HeldPartition, name: str, derive: Derive) -> Commit:
-    """`derive_commit` as a task. One that is retried finds the commit as it was, or done."""
+    """Run `derive_commit` as a task. A retry finds the commit unchanged, or already done."""
     redact_logs()
     commit = read_commit(partition, name)
     if commit is None:
-        raise OutputError(f"commit {name} is gone while it was derived; run again")
+        raise OutputError(f"commit {name} was removed while it was being derived; run again")
     if derive.name in commit.derived and commit.derived_from.get(derive.name, {}) == derive.made_from:
         return commit
     return derive_commit(partition, commit, derive)

@@ -1,4 +1,4 @@
-"""Graph. Embeddings beside inference: of the faces of a chunk that the cadence and their quality pick, in batches."""
+"""Graph. Compute embeddings along with inference, in batches, for the faces chosen by cadence and quality."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from featray.tables.ledger import with_embeddings
 
 
 class EmbedFaces:
-    """Adds embeddings to the faces of a chunk. Holds the embedder; one thread.
+    """Adds embeddings to the faces of a chunk. Holds the embedder, which uses one thread.
 
     Raises:
         ModelError: the embedder's weights are damaged.
@@ -31,8 +31,8 @@ class EmbedFaces:
         Args:
             landed: the faces of a chunk, rows of LANDED_SCHEMA.
             frames: all frames of the chunk, rows of FRAMES_SCHEMA.
-            chips: uint8 `[m, 256, 256, 3]` RGB, of the chunk.
-            chip_of: `[n]`, which of them shows each face; faces of one chip are the same in all but their time.
+            chips: uint8 `[m, 256, 256, 3]` RGB, the chips of the chunk.
+            chip_of: `[n]`, index of each face's chip; faces that share a chip differ only in time.
 
         Raises:
             ModelError: the embedder fails.

@@ -1,6 +1,6 @@
-"""Graph. The feed: how videos get from the listing into a graph that runs, both ends of a bounded queue.
+"""Graph. The feed: both ends of a bounded queue that passes listed videos to the running graph.
 
-The driver lists and feeds; the queue, and how far planning is ahead, hold it back when the cluster is busy.
+The driver lists and feeds. When the cluster is busy, the size of the queue and the lead of planning apply backpressure.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from featray.graph.ray_internals import Lead
 from featray.records import dump
 
 _QUEUED_PAGES = 64
-"""Pages of videos that may wait in the feed."""
+"""Maximum pages of videos in the queue."""
 
 _LEAST_AHEAD = 256
 _AHEAD_OF_EACH = 32
-"""Blocks that may wait for a worker before the feed does, a decode worker, and at least: seconds of work even if they
-are tiny. Each takes 9 kB of the driver's memory, and a dataset may have millions."""
+"""Maximum blocks that wait for a worker before the feed pauses: per decode worker, and a lower bound. This is seconds
+of work even if units are tiny. Each block takes 9 kB of the driver's memory, and a dataset may have millions."""
 
 _LOOK_EVERY_SECONDS = 0.2
-"""At what is ahead, while there is enough: Ray Data counts it ten times a second."""
+"""Interval between checks of the lead while the feed pauses; Ray Data updates it ten times per second."""
 
 _DEPTH_EVERY_SECONDS = 5
 
 
 class Feeder:
-    """Moves pages from the listing into the graph's queue, in a thread, as the work gets on.
+    """Moves pages from the listing into the graph's queue, in a thread, as the work proceeds.
 
     Args:
-        pages: of the listing.
-        lead: how far ahead the stream that is fed is now.
-        decode_workers: that it has.
+        pages: pages of the listing.
+        lead: returns how far planning is ahead of the work.
+        decode_workers: number of decode workers of the stream.
     """
 
     def __init__(self, pages: Iterator[list[VideoTask]], lead: Callable[[], Lead], decode_workers: int) -> None:
@@ -68,8 +68,8 @@ class Feeder:
                     return
                 fed += len(page)
         except ray.exceptions.RayError:
-            return  # the queue is gone, and what reads it finds that out
-        except Exception as error:  # noqa: BLE001 - whatever it is, a stream whose feed has no end waits forever
+            return  # the queue is gone; its reader notices that too
+        except Exception as error:  # noqa: BLE001 - after any error: a stream whose feed never ends waits forever
             self._error = error
         self._is_done = True
         with suppress(ray.exceptions.RayError):
@@ -92,10 +92,10 @@ class Feeder:
         return False
 
     def is_taken(self) -> bool:
-        """Return whether all pages were fed, and taken by the stream.
+        """Return whether all pages were fed and consumed by the stream.
 
-        If they were not when the stream has ended, what reads them has died with its process: Ray Data goes on
-        without it, as if there had been no more.
+        If not, after the stream has ended, the reading task has died with its process: Ray Data then continues without
+        it, as if there were no more pages.
         """
         try:
             return self._is_done and self.queue.empty()
@@ -110,29 +110,29 @@ class Feeder:
         metrics.record(metrics.QUEUE_DEPTH, 0)
 
     def join(self) -> None:
-        """Wait until the listing is left alone, however long it takes to answer: another feeder may then go on."""
+        """Wait until the thread no longer uses the listing, however slow that is; another feeder may then take over."""
         self._thread.join()
 
     def raise_error(self) -> None:
-        """Raise what ended the listing, if anything did."""
+        """Raise the exception that ended the listing, if any."""
         if self._error is not None:
             raise self._error
 
 
 class VideoFeed(Datasource):
-    """A dataset that grows while it is read: pages of VideoTasks from a `Feeder`'s queue, until None."""
+    """A dataset that grows while it is read: pages of VideoTasks from a `Feeder`'s queue, until None arrives."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Not known: the listing goes on."""
+        """Return None: the size is unknown while the listing continues."""
         return None
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
     ) -> list[ReadTask]:
-        """One task, that yields a block a page as pages come."""
+        """Return one task that yields a block per page as pages arrive."""
         queue = self._queue
 
         def read() -> Iterator[pa.Table]:
@@ -143,8 +143,8 @@ class VideoFeed(Datasource):
 
 
 def beside_driver() -> NodeAffinitySchedulingStrategy:
-    """Keeps on the driver's node what must not be lost without it.
+    """Return a strategy that keeps an actor or task on the driver's node, so that it is lost only with the driver.
 
-    The feed gives each page once: read again after the loss of another node, it would wait forever.
+    The feed delivers each page once: if it were read again after the loss of another node, it would wait forever.
     """
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

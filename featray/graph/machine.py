@@ -1,6 +1,6 @@
-"""Graph. This machine as both executors and `featray doctor` count it, and whether a Ray cluster is there.
+"""Graph. Count this machine's CPUs and GPUs, for both executors and `featray doctor`, and detect a Ray cluster.
 
-Asked before anything heavy is loaded, so Ray is imported only where a GPU may be.
+Called before any heavy import, so Ray is imported only if there may be a GPU.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Final
 
 _GPU_DEVICES: Final = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
-"""What a driver of NVIDIA, of Windows below WSL 2, and of AMD leaves; without one there is no GPU to count."""
+"""Devices of the drivers of NVIDIA, of Windows (WSL 2) and of AMD; without one there is no GPU to count."""
 
 
 def on_cluster() -> bool:
-    """Return whether a Ray cluster is there to connect to: inside `ray job submit`, or named by RAY_ADDRESS."""
+    """Return whether there is a Ray cluster to connect to: inside `ray job submit`, or named by RAY_ADDRESS."""
     ray = sys.modules.get("ray")
     return bool(os.environ.get("RAY_ADDRESS")) or (ray is not None and bool(ray.is_initialized()))
 
 
 def local_cpus() -> int:
-    """Return the CPUs that this process may use: by its affinity, its container's quota, and Slurm's share; 1 or more.
+    """Return the CPUs that this process may use: the least of affinity, container quota and Slurm's share, 1 or more.
 
-    Slurm binds a task to its CPUs only where an administrator has set that up. Its variables are there in any job, the
-    first one of them only if the job was given CPUs a task.
+    Slurm binds a task to its CPUs only if an administrator has configured that. Its variables are set in every job, the
+    first one only if the job requests CPUs per task.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shares = [float(allowed), cgroup_quota()]
@@ -36,11 +36,11 @@ def local_cpus() -> int:
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
-    """Return the CPUs that a container's quota comes to, the least on the way to the root; infinite if there is none.
+    """Return the CPUs of a container's quota, the minimum up to the root group; infinite without a quota.
 
     Args:
-        root: where the control groups are mounted; both versions are read.
-        own: which groups this process is in, as the kernel lists them.
+        root: mount point of the control groups; both versions are read.
+        own: the kernel's list of this process's groups.
     """
     try:
         groups = [line.split(":", 2) for line in own.read_text().splitlines()]
@@ -57,7 +57,7 @@ def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
 
 
 def _upwards(root: Path, path: str) -> Iterator[Path]:
-    """The folders of a group and of those above it; inside a container only the last of them is there."""
+    """Yield the folder of a group and its parents; inside a container only the last one exists."""
     folder = root / path.lstrip("/")
     yield folder
     while folder != root and root in folder.parents:
@@ -66,7 +66,7 @@ def _upwards(root: Path, path: str) -> Iterator[Path]:
 
 
 def _quota(*files: Path) -> float:
-    """Microseconds in a period over the period's; `max` and -1 are no quota."""
+    """Return the quota divided by its period; `max` and -1 mean no quota."""
     try:
         quota, period = " ".join(file.read_text() for file in files).split()
         return int(quota) / int(period) if int(quota) > 0 else math.inf
@@ -75,7 +75,7 @@ def _quota(*files: Path) -> float:
 
 
 def local_gpus() -> float:
-    """Return the GPUs of this machine that this process may use and torch knows as `cuda`."""
+    """Return the number of this machine's GPUs that this process may use and that torch calls `cuda`."""
     if not any(Path(device).exists() for device in _GPU_DEVICES):
         return 0.0
     from featray.graph.ray_internals import usable_gpus
@@ -84,7 +84,7 @@ def local_gpus() -> float:
 
 
 def gpu_model() -> str | None:
-    """Return the name of the first GPU, as its driver gives it; None if torch sees none."""
+    """Return the driver's name of the first GPU; None if torch sees none."""
     import torch
 
     if not torch.cuda.is_available():

@@ -1,8 +1,8 @@
-"""Graph. What a run measures for Prometheus: each metric defined once, recorded where Ray is.
+"""Graph. The metrics of a run for Prometheus, each defined once, and recorded through Ray.
 
-Ray exports a metric from every process that records it, as `ray_` and its name; counters end in `_total`
-there. `infra/grafana/featray.json` draws them. Without Ray, in the decoding child for one, recording does nothing.
-Numbers of frames, faces, units and videos are the driver's; what is timed is recorded by the worker that did it.
+Ray exports a metric from every process that records it, as `ray_` and its name; counters get the suffix `_total`.
+`infra/grafana/featray.json` draws them. Without Ray, for example in the decoding child, recording does nothing.
+The driver records the numbers of frames, faces, units and videos; times are recorded by the workers that measure them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Metric:
     """One metric.
 
     Attributes:
-        name: as it is recorded.
-        tags: that every value of it has.
+        name: name under which it is recorded.
+        tags: tags of every value.
         bounds: upper bounds of a histogram's buckets, in `unit`.
     """
 
@@ -42,7 +42,7 @@ class Metric:
 
     @property
     def exported(self) -> tuple[str, ...]:
-        """The names that Prometheus knows it by."""
+        """Return the names under which Prometheus has it."""
         name = f"ray_{self.name}"
         if self.kind == "histogram":
             return f"{name}_bucket", f"{name}_sum", f"{name}_count"
@@ -58,20 +58,20 @@ VIDEOS: Final = Metric(
     "featray_videos", "counter", "published videos by status: ok, partial, failed", "videos", ("dataset", "status")
 )
 VIDEOS_OPEN: Final = Metric(
-    "featray_videos_open", "gauge", "videos that were listed and are not complete", "videos", ("dataset",)
+    "featray_videos_open", "gauge", "listed videos that are not complete", "videos", ("dataset",)
 )
 LEASE_RENEWED: Final = Metric(
     "featray_lease_renewed_seconds",
     "gauge",
-    "when the run last renewed its lease",
+    "time at which the run last renewed its lease",
     "seconds since 1970",
     ("dataset",),
 )
 QUEUE_DEPTH: Final = Metric(
-    "featray_queue_depth", "gauge", "pages of up to 16 listed videos that wait to be planned", "pages"
+    "featray_queue_depth", "gauge", "pages of up to 16 listed videos that wait for planning", "pages"
 )
 BYTES_READ: Final = Metric(
-    "featray_bytes_read", "counter", "fetched from the storage, by stage: plan, decode", "bytes", ("stage",)
+    "featray_bytes_read", "counter", "bytes fetched from the storage, by stage: plan, decode", "bytes", ("stage",)
 )
 STAGE_SECONDS: Final = Metric(
     "featray_stage_seconds",
@@ -84,7 +84,7 @@ STAGE_SECONDS: Final = Metric(
 BATCH_FILL: Final = Metric(
     "featray_batch_fill",
     "histogram",
-    "faces of a chunk as a share of the batches of model.batch_size that they took",
+    "faces of a chunk as a share of the capacity of its batches (model.batch_size)",
     "share",
     (),
     _SHARES,
@@ -92,7 +92,7 @@ BATCH_FILL: Final = Metric(
 INFER_BUSY: Final = Metric(
     "featray_infer_busy_share",
     "gauge",
-    "share of its time an inference worker computes, by chunk",
+    "share of its time that an inference worker computes, per chunk",
     "share",
     ("device",),
 )
@@ -110,22 +110,22 @@ METRICS: Final = (
     BATCH_FILL,
     INFER_BUSY,
 )
-"""All of them: what a run may export, and what the dashboard may draw."""
+"""All metrics that a run may export and the dashboard may draw."""
 
 _KEPT_SECONDS: Final = 5.0
-"""Half of Ray's report interval. Ray 2.60 exports a gauge for two reports after it was set, and then no more."""
+"""Half of Ray's report interval. Ray 2.60 exports a gauge only for two reports after it was set."""
 
 _open: dict[str, Any] = {}
 
 
 def record(metric: Metric, value: float, **tags: str) -> None:
-    """Add to a counter, set a gauge, or observe for a histogram; nothing happens in a process without Ray."""
+    """Add to a counter, set a gauge, or observe a histogram's value; does nothing in a process without Ray."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return
     instrument = _open.get(metric.name) or _open.setdefault(metric.name, _instrument(metric))
     if metric.kind == "counter":
-        if value > 0:  # Ray refuses an increase by nothing
+        if value > 0:  # Ray refuses an increase by 0
             instrument.inc(value, tags)
     elif metric.kind == "gauge":
         instrument.set(value, tags)
@@ -135,11 +135,11 @@ def record(metric: Metric, value: float, **tags: str) -> None:
 
 @contextmanager
 def kept(read: Callable[[], Iterable[tuple[Metric, float]]], **tags: str) -> Iterator[None]:
-    """Set gauges now and every few seconds, so that a run that stands still is still seen.
+    """Set gauges now and every few seconds, so that a stalled run stays visible.
 
     Args:
-        read: gauges and their values; called from a thread.
-        tags: of all of them.
+        read: returns gauges and their values; called from a thread.
+        tags: tags of all gauges.
     """
     ended = threading.Event()
 
@@ -170,7 +170,7 @@ def _instrument(metric: Metric) -> Any:
 
 
 def record_receipt(receipt: Receipt, dataset: str) -> None:
-    """Count what a receipt tells, as `Tally.take` does."""
+    """Count the contents of a receipt, as `Tally.take` does."""
     if not (receipt.retry or receipt.resumed):
         record(FRAMES, receipt.frames, dataset=dataset)
         record(FACES, receipt.faces, dataset=dataset)
@@ -190,14 +190,14 @@ def record_commits(commits: Iterable[Commit], dataset: str) -> None:
 
 
 def record_outcome(outcome: Outcome) -> None:
-    """Record what a decode worker measured of a unit, with its last chunk."""
+    """Record a decode worker's measurements of a unit, with its last chunk."""
     record(BYTES_READ, outcome.bytes_read, stage="decode")
     for stage, seconds in outcome.seconds.items():
         record(STAGE_SECONDS, seconds, stage=stage)
 
 
 def record_inference(chips: int, batch_size: int, busy_seconds: float, elapsed_seconds: float, device: str) -> None:
-    """Record what an inference worker measured of a chunk; `elapsed_seconds` since the end of the chunk before it."""
+    """Record an inference worker's measurements of a chunk; `elapsed_seconds` since the end of the previous chunk."""
     record(STAGE_SECONDS, busy_seconds, stage="infer")
     if chips:
         record(BATCH_FILL, chips / (math.ceil(chips / batch_size) * batch_size))

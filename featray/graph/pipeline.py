@@ -1,23 +1,22 @@
 """Graph. The whole graph on one screen: videos -> units -> chunks -> features -> receipts.
 
-Settings for faults, each measured on Ray 2.60:
+Settings for fault tolerance, each measured on Ray 2.60:
 
-* one row a block (`target_max_block_size=1`): a row is what is scheduled, retried and lost;
-* actors restart without limit, but a task is tried three times and then dropped, within an
-  error budget without limit: a poison unit costs itself, never the job. What was dropped is
-  found by reconciling receipts with the plan, and run again;
-* one task in flight for each actor: with two, a crash can take a healthy neighbour along. Inference on a GPU has two:
-  Ray Data looks for finished tasks ten times a second, and fetches a task's input once it is sent, during which a GPU
-  that needs a fraction of a second for a chunk would stand still. On CPUs a chunk takes seconds, and a second one
-  would wait for its actor while others have nothing to do;
-* what is known of a finished task's rows is fetched at once. Ray Data's default is a thread of its own: then a task is
-  found to be done one look or two later, and an actor with one task in flight waits (units of four frames: 166
-  milliseconds instead of 122 each). Of a process that dies after it gave a row and before it said what that row is,
-  Ray Data's own way asks for that again ten times a second and forever, since the error budget is without limit;
-* an actor whose node is lost starts again where there is room. Where there is none it waits forever, and its task
-  with it: then the stream is ended from outside (`end_stream`), and built again for the nodes there are;
-* an actor that raises as it starts ends the run at once. One that dies as it starts would be started again
-  without end, so its starts are counted, and the third death in a row is raised (`watch_start`).
+* One row per block (`target_max_block_size=1`): a row is the unit of scheduling, retry and loss.
+* Actors restart without limit, but a task is tried three times and then dropped, within an unlimited error budget: a
+  poison unit is lost, but never the job. Dropped units are found by comparing receipts with the plan, and run again.
+* One task in flight per actor: with two, a crash can also lose a healthy task. Inference on a GPU has two: Ray Data
+  checks for finished tasks ten times per second, and fetches a task's input only after it is sent; meanwhile a GPU that
+  needs a fraction of a second per chunk would idle. On CPUs a chunk takes seconds, and a second task would wait for its
+  actor while other actors idle.
+* Metadata of a finished task's rows is fetched inline. Ray Data's default is a separate thread, which detects finished
+  tasks one or two checks later, so an actor with one task in flight waits (units of four frames: 166 milliseconds
+  instead of 122 each). Also, if a worker dies after yielding a row but before its metadata, Ray Data's default retries
+  the fetch ten times per second, forever, since the error budget is unlimited.
+* An actor whose node is lost restarts where there is room. Without room it waits forever, and so does its task: the
+  stream is then ended from outside (`end_stream`) and rebuilt for the remaining nodes.
+* An actor that raises while it starts ends the run at once. One that dies while it starts would be restarted without
+  end, so its starts are counted, and the third death in a row raises an error (`watch_start`).
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def receipts(stages: StageSettings, workers: Workers, feed: Any) -> Iterator[Rec
     """Run the pipeline over the videos that arrive through `feed`, and yield a receipt for each part that has landed.
 
     Raises:
-        ray.exceptions.RayError: an actor raised as it started, or what landed cannot be heard of.
+        ray.exceptions.RayError: an actor raised while it started, or receipts can no longer be received.
     """
     with building():
         dataset = _build(stages, workers, feed)
@@ -49,14 +48,14 @@ def receipts(stages: StageSettings, workers: Workers, feed: Any) -> Iterator[Rec
 
 
 def _build(stages: StageSettings, workers: Workers, feed: Any) -> ray.data.Dataset:
-    # They have no processes yet: each actor's copy starts its own. Planners have no GPU.
+    # These have no processes yet: each actor's copy starts its own. Planners need no GPU.
     planner, decoder = IsolatedDecoder(stages.child.without_gpu()), IsolatedDecoder(stages.child)
     dataset: ray.data.Dataset = (
         ray.data.read_datasource(
             VideoFeed(feed),
             override_num_blocks=1,
             num_cpus=0,
-            # Read again, it would get the pages after those it gave, and Ray would drop as many: see Feeder.is_taken.
+            # A retry would read later pages, and Ray would drop as many as the first try yielded: see Feeder.is_taken.
             ray_remote_args={"scheduling_strategy": beside_driver(), "max_retries": 0},
         )
         .map_batches(
@@ -88,7 +87,7 @@ def _build(stages: StageSettings, workers: Workers, feed: Any) -> ray.data.Datas
             **_FAULTS,
         )
         .map_batches(
-            LandParts,  # an actor: tasks this far apart would start a process each, a second and a half of CPU
+            LandParts,  # an actor: tasks this rare would each start a process, 1.5 s of CPU
             fn_constructor_args=(stages.partition, stages.run_id, stages.max_attempts, watch_start),
             num_cpus=LIGHT_CPUS,
             compute=_pool(workers.land),

@@ -1,7 +1,7 @@
-"""Graph. What featray takes from Ray's private or undocumented parts, each with its reason.
+"""Graph. All uses of Ray's private or undocumented parts, each with its reason.
 
-All of it was seen with Ray 2.60. tests/integration/test_ray_internals.py has a canary for each: it fails once Ray no
-longer needs the workaround, or no longer has what it hangs on.
+All behaviour was observed with Ray 2.60. tests/integration/test_ray_internals.py has a canary for each: it fails once
+Ray no longer needs the workaround, or no longer has the internals that it depends on.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from featray.redaction import redact_logs
 _log = logging.getLogger(__name__)
 
 _DEATHS: Final = 3
-"""Of one worker while it starts, in a row: one may be a lost node, two bad luck."""
+"""Maximum consecutive deaths of one worker while it starts: one may be a lost node, two bad luck."""
 
 _STARTS: Final = "featray-starts"
-"""Namespace in the cluster's key-value store, of what began to start and has not come to its end."""
+"""Namespace in the cluster's key-value store for starts that have begun but not finished."""
 
 PLANNING: Final = "PlanVideos"
-"""The operator whose backlog says how far ahead the feed is: the stage of that name."""
+"""The operator whose input shows how far ahead the feed is: the stage of this name."""
 
 
 @dataclass(frozen=True)
 class Lead:
-    """How far planning is ahead of the work.
+    """The lead of planning over the work.
 
     Attributes:
-        videos_planned: videos that the stream's planning was given so far.
-        blocks_waiting: planned units, their chunks, and features, that no worker has been given yet.
+        videos_planned: number of videos submitted to planning so far.
+        blocks_waiting: planned units, chunks and features not yet assigned to a worker.
     """
 
     videos_planned: int = 0
@@ -59,9 +59,10 @@ class Lead:
 
 
 def usable_gpus() -> float:
-    """Return the GPUs of this machine that this process may use, of two makers, counted as Ray counts them.
+    """Return the number of NVIDIA or AMD GPUs that this process may use, counted as Ray counts them.
 
-    Ray asks the driver (NVML), which knows GPUs that have no device file, as below Windows; it has no public function.
+    Ray asks the driver (NVML), which also knows GPUs without a device file, as on WSL. It has no public function for
+    it.
     """
     for maker in (NvidiaGPUAcceleratorManager, AMDGPUAcceleratorManager):
         if there := maker.get_current_node_num_accelerators():
@@ -71,9 +72,9 @@ def usable_gpus() -> float:
 
 
 def dead_process() -> str | None:
-    """Return the name of a process without which the Ray that this process started is of no use, if it has ended.
+    """Return the name of an essential process of the Ray started by this process, if one has ended, else None.
 
-    Ray notices after a minute, or at once, and then ends this process with words of its own.
+    Ray notices after a minute, or at once, and then ends this process with a message of its own.
     """
     node = ray._private.worker._global_node
     dead: list[str] = [kind for kind, _ in node.dead_processes()] if node is not None else []
@@ -82,17 +83,16 @@ def dead_process() -> str | None:
 
 @contextmanager
 def watch_start(worker: str) -> Iterator[None]:
-    """Around the start of a worker, which may kill its process: deaths in a row end the run. Ray has no limit for it.
+    """Wrap the start of a worker, and end the run if it dies repeatedly while starting. Ray has no limit for that.
 
-    Its logs hold no secrets from here on.
-
-    They are counted in the cluster's key-value store, under the actor's id, which stays when Ray starts it again.
+    Deaths are counted in the cluster's key-value store under the actor's id, which stays the same when Ray restarts it.
+    From here on, the worker's logs hold no secrets.
 
     Args:
-        worker: what it is, for people.
+        worker: name of the worker, for messages.
 
     Raises:
-        RunError: this actor has died here too often.
+        RunError: this actor has died too often while starting.
     """
     redact_logs()
     actor = ray.get_runtime_context().get_actor_id() or ""
@@ -100,8 +100,8 @@ def watch_start(worker: str) -> Iterator[None]:
     if deaths >= _DEATHS:
         address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         raise RunError(
-            f"{worker} died {deaths} times in a row as it started, now it is on node {address}: for lack of "
-            "memory or in a library (GPU driver, engine); the worker logs of Ray say more"
+            f"{worker} died {deaths} times in a row while starting, last restarted on node {address}: for lack of "
+            "memory or in a library (GPU driver, engine); see Ray's worker logs"
         )
     internal_kv._internal_kv_put(actor, str(deaths + 1), namespace=_STARTS)
     try:
@@ -112,11 +112,11 @@ def watch_start(worker: str) -> Iterator[None]:
 
 @contextmanager
 def on_loopback() -> Iterator[None]:
-    """Around `ray.init` on this machine: all that Ray starts then listens on loopback, not on every interface.
+    """Wrap `ray.init` on this machine, so that Ray's processes listen on loopback instead of every interface.
 
-    Ray does so where its node's address is 127.0.0.1, which `_node_ip_address` cannot say: Ray makes the machine's own
-    of it. The one switch is for systems on which it forms no clusters; Ray reads it as it is imported, and what it
-    starts reads it from the environment.
+    Ray does so if its node's address is 127.0.0.1. `_node_ip_address` cannot set that: Ray replaces it by the machine's
+    own address. The only switch is meant for systems on which Ray forms no clusters. Ray reads it at import, and its
+    processes read it from the environment.
     """
     name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
     said = os.environ.get(name)
@@ -132,10 +132,10 @@ def on_loopback() -> Iterator[None]:
 
 
 def keep_token_private() -> None:
-    """Make the token of this user's Ray as `ray.init` would, or find it, readable for this user alone.
+    """Create this user's Ray token as `ray.init` would, or find it, and make it readable only for this user.
 
-    Ray writes it with the mode that the umask leaves, mostly 644: every user of the machine can read it, and run code
-    as this one.
+    Ray writes it with the mode left by the umask, usually 644: every user of the machine could then read it and run
+    code as this user.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
@@ -151,8 +151,8 @@ def keep_token_private() -> None:
         elif path.exists() and path.stat().st_mode & 0o077:
             path.chmod(0o600)
             _log.warning(
-                "%s could be read by other users of this machine, who could run code as you through Ray; it no longer "
-                "can. If they may have read it, delete it: a new one is made",
+                "%s was readable by other users of this machine, who could run code as you through Ray; it is now "
+                "private. If somebody may have read it, delete it: a new one will be created",
                 path,
             )
     except OSError as error:
@@ -160,46 +160,46 @@ def keep_token_private() -> None:
 
 
 def end_worker(message: str) -> None:
-    """End the process of a worker whose engine is lost: Ray starts it anew and gives it the same row.
+    """End the process of a worker whose engine is lost: Ray restarts it and gives it the same row.
 
-    A worker that went on would fail at once on each row, so Ray would send it most rows, and lose them.
+    A worker with a dead GPU fails at once on each row, so Ray would send it most rows and lose them.
     """
     _log.error("%s; this worker ends", message)
     os._exit(1)
 
 
 class FetchAtOnce(InlineMetadataFetcher):
-    """Fetches what is known of a row as it comes; a row of which nothing can be known any more is dropped."""
+    """Fetches a row's metadata inline; a row whose metadata is lost is dropped."""
 
     def in_data_ready_get_object_size(self, task: Any) -> int | None:
-        """Called by Ray Data; bytes of the row, None if they are not known yet."""
+        """Return the row's size in bytes, None if unknown yet. Called by Ray Data."""
         try:
             size: int | None = super().in_data_ready_get_object_size(task)
         except ray.exceptions.RayError as error:
-            task._task_error = error  # raised when the task has come to its end, as if it had died before the row
+            task._task_error = error  # raised at the end of the task, as if it had died before the row
             return 0
         return size
 
 
 class _Running(ExecutionCallback):
-    """Keeps hold of what executes the stream, which a dataset tells only after the first row; one at a time.
+    """Keeps a reference to the executor of the current stream; a dataset reveals it only after the first row.
 
-    And keeps its memory flat: Ray Data collects statistics of every block until the end, some 6 kB a unit, and sends
-    all of them to an actor of its own every five seconds.
+    It also keeps the executor's memory flat: Ray Data collects statistics of every block until the end, about 6 kB per
+    unit, and sends all of them to an actor of its own every five seconds.
     """
 
     executor: ClassVar[Any] = None
     lead: ClassVar[Lead] = Lead()
 
     def before_execution_starts(self, executor: Any) -> None:
-        """Called by Ray Data."""
+        """Note the executor. Called by Ray Data."""
         executor._metadata_fetcher = FetchAtOnce()
         _Running.executor = executor
 
     def on_execution_step(self, executor: Any) -> None:
-        """Called by Ray Data, ten times a second."""
+        """Update the lead. Called by Ray Data ten times per second."""
         planned, waiting, is_planned = 0, 0, False
-        for operator, state in executor._topology.items():  # from the feed on
+        for operator, state in executor._topology.items():  # in order, starting with the feed
             if isinstance(operator, MapOperator):
                 operator._output_blocks_stats.clear()
             if PLANNING in operator.name:
@@ -210,15 +210,15 @@ class _Running(ExecutionCallback):
 
 
 def lead() -> Lead:
-    """Return the operator statistics of the last built stream, a tenth of a second old."""
+    """Return the lead of the last built stream, up to a tenth of a second old."""
     return _Running.lead
 
 
 def end_stream() -> bool:
-    """End the stream from another thread, with its tasks and actors: iterating it then ends as if all were done.
+    """End the stream from another thread, with its tasks and actors; its iteration then ends as if all were done.
 
     Returns:
-        Whether there was one; False before it has started.
+        Whether there was a stream; False before it has started.
     """
     if _Running.executor is None:
         return False
@@ -227,18 +227,18 @@ def end_stream() -> bool:
 
 
 def configure_context() -> None:
-    """Ray Data's settings for this process; datasets built afterwards take them over."""
+    """Set Ray Data's settings for this process; they apply to datasets built afterwards."""
     context = DataContext.get_current()
     context.target_max_block_size = 1
     context.max_errored_blocks = -1
-    context.raise_original_map_exception = True  # wrapped, it would lose its cause on the way from its process
-    # A run may wait for nodes, or for a long listing; how long is its own to say (capacity.py).
+    context.raise_original_map_exception = True  # wrapped, it would lose its cause between processes
+    # A run may wait for nodes or a long listing; the run itself limits that (capacity.py).
     context.execution_no_progress_timeout_s = -1
     context.enable_progress_bars = False
     if _Running not in context.custom_execution_callback_classes:
         context.custom_execution_callback_classes.append(_Running)
     context.print_on_execution_start = False
-    # Of one video, say, a worker stands by; nothing that users could fix.
+    # With a single video, for example, a worker is idle; users cannot fix anything about that.
     warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)
     dropping = logging.getLogger("ray.data._internal.execution.streaming_executor_state")
     if _error_dropped not in dropping.filters:
@@ -253,14 +253,14 @@ def configure_context() -> None:
 
 
 def _error_dropped(record: logging.LogRecord) -> bool:
-    """Called with the log record of a block that Ray Data drops: end the run instead, if it is of no use to go on.
+    """Handle the log record of a block that Ray Data drops: end the run if it cannot usefully continue.
 
-    Ray Data's error budget makes no difference between a worker that a video killed, which costs a unit, and an output
-    that cannot be written, which would cost all that are left. What is raised here ends the stream, as an error beyond
-    the budget does.
+    Ray Data's error budget does not distinguish a worker killed by a video, which loses one unit, from an output that
+    cannot be written, which would lose all remaining units. An exception raised here ends the stream, like an error
+    beyond the budget.
 
     Raises:
-        FeatrayError: why the run cannot go on.
+        FeatrayError: the run cannot continue.
     """
     error = record.exc_info[1] if record.exc_info else None
     _traceback_as_text(record)
@@ -272,8 +272,8 @@ def _error_dropped(record: logging.LogRecord) -> bool:
 def _traceback_as_text(record: logging.LogRecord) -> bool:
     """Turn a log record's traceback into text, since its frames keep the stream's actors alive.
 
-    Whatever handler keeps the record (pytest's does) would keep them too, and their CPUs from the next stream, which
-    would then wait forever.
+    A handler that keeps the record, such as pytest's, would keep the actors and their CPUs too, and the next stream
+    would wait for them forever.
     """
     if record.exc_info:
         record.exc_text, record.exc_info = "".join(traceback.format_exception(*record.exc_info)), None
@@ -285,15 +285,15 @@ def _raise_if_fatal(error: BaseException) -> None:
         raise cause from None
     if isinstance(error, (ray.exceptions.OutOfDiskError, ray.exceptions.ObjectStoreFullError)):
         raise RunError(
-            "Ray has no room left for what is on its way between workers: free space in /dev/shm and in the folder "
-            "that Ray spills to (its temporary folder), then run again; what has landed is kept"
+            "Ray has no space left for data in transit between workers: free space in /dev/shm and in Ray's temporary "
+            "folder, to which it spills, then run again; what has landed is kept"
         ) from None
 
 
 def own_error(error: BaseException) -> FeatrayError | None:
-    """Return the featray error inside a Ray error, if there is one.
+    """Return the featray error inside a Ray error, if there is one, else None.
 
-    What a task raised comes as an error of both kinds, whose text is a traceback; what was raised is its cause.
+    An exception of a task arrives as an error of both types, whose text is a traceback; the original is its cause.
     """
     seen: BaseException | None = error
     while seen is not None and (not isinstance(seen, FeatrayError) or isinstance(seen, ray.exceptions.RayError)):
@@ -303,10 +303,10 @@ def own_error(error: BaseException) -> FeatrayError | None:
 
 
 def let_go_of_streams() -> None:
-    """Give back the CPUs of streams that have ended, before something else asks for them.
+    """Release the CPUs of ended streams before new work requests them.
 
-    They leave handles of their actors in reference cycles, and actors keep their CPUs until those are collected:
-    whatever comes next would wait for them, and while all wait, nothing makes Python collect.
+    Ended streams leave handles of their actors in reference cycles, and actors keep their CPUs until those are
+    collected. New work would wait for the CPUs, and while everything waits, nothing triggers Python's collector.
     """
     _Running.executor, _Running.lead = None, Lead()
     gc.collect()
@@ -314,9 +314,10 @@ def let_go_of_streams() -> None:
 
 @contextmanager
 def building() -> Iterator[None]:
-    """Around what builds a stream.
+    """Wrap the building of a stream.
 
-    Until Ray 2.64, which pyproject.toml excludes, map_batches takes max_restarts and max_task_retries with a warning.
+    Before Ray 2.64, which pyproject.toml excludes, map_batches accepts max_restarts and max_task_retries with a
+    warning.
     """
     let_go_of_streams()
     with warnings.catch_warnings():
@@ -325,9 +326,9 @@ def building() -> Iterator[None]:
 
 
 def rows_of(dataset: ray.data.Dataset) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a stream as they come.
+    """Yield the rows of a stream as they arrive.
 
-    Not iter_rows: for every block it looks up an actor for statistics, a third of what the driver does.
+    Not iter_rows: it looks up an actor for statistics for every block, which is a third of the driver's work.
     """
     for bundle in dataset.iter_internal_ref_bundles():
         for entry in bundle.blocks:

@@ -35,14 +35,15 @@ from featray.tables.publish import PublishSettings, publish_shard
 log = logging.getLogger(__name__)
 
 _ALIVE_EVERY_S = 0.5
-"""Ray ends this process soon after it has lost its own: that is when it can still be said."""
+"""Interval of the checks. Ray ends this process soon after its own processes die; until then the error can be shown."""
 
 _BROKEN_FEEDS = 2
-"""In a row, with nothing landed in between: the first may be the memory monitor's, which takes the easiest process."""
+"""Maximum broken feeds in a row without a landed part: one may be due to the memory monitor, which kills any
+process."""
 
 
 class RaySession:
-    """A `Session` on Ray: the cluster that is there, or Ray started on this machine for the length of the run."""
+    """A `Session` on Ray: on an existing cluster, or on Ray started on this machine for the duration of the run."""
 
     def __init__(self, cluster: ClusterConfig, stages: StageSettings) -> None:
         self._cluster, self._stages = cluster, stages
@@ -62,18 +63,18 @@ class RaySession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Told to end, there may be seconds left: the run's row and lease come first, Ray shuts down with the process.
+        # After SIGTERM there may be only seconds: the run's row and lease come first, and Ray ends with the process.
         if self._started and not isinstance(error, Terminated):
             ray.shutdown()
 
     @property
     def workers(self) -> Workers:
-        """Return the workers of the stream that runs, or runs next."""
+        """Return the workers of the current stream, or of the next one."""
         return self._capacity.workers
 
     @property
     def gpus(self) -> str | None:
-        """The models of the GPUs there were when workers were last chosen, by name; None if Ray names none."""
+        """Return the GPU models present when workers were last chosen, sorted by name; None if Ray names none."""
         return ", ".join(sorted({node.gpu_model for node in self._nodes if node.gpu_model})) or None
 
     def _choose(self, there: dict[str, Node], workers: Workers | None = None) -> None:
@@ -84,12 +85,12 @@ class RaySession:
     def stream(self, pages: Pages, unfinished: Callable[[Pages], Pages]) -> Iterator[Receipt]:
         """Feed pages of videos to the graph and yield receipts as parts land.
 
-        Where nodes are lost that nothing goes on without, the graph is built again for those that are left, and so it
-        is where the process dies that reads the feed: it is then fed with what `unfinished` makes of the pages that
-        were not asked for yet.
+        If work stops because nodes were lost, the graph is rebuilt for the remaining nodes; if the process that reads
+        the feed dies, it is rebuilt too. It is then fed with the pages returned by `unfinished` for those not consumed
+        yet.
 
         Raises:
-            FeatrayError: what ended the listing, a stage's start or the job; or no node came back for too long.
+            FeatrayError: the listing, the start of a stage or the job failed; or no node came back for too long.
         """
         broken_feeds = 0
         while True:
@@ -105,7 +106,7 @@ class RaySession:
                 if not watch.ended:
                     raise as_own_error(error) from error
             except Exception:
-                if not watch.ended:  # else it is what the stream left behind
+                if not watch.ended:  # otherwise a consequence of ending the stream
                     raise
             finally:
                 feed.stop()
@@ -122,15 +123,15 @@ class RaySession:
             pages = unfinished(pages)
 
     def publish(self, manifest: ShardManifest, settings: PublishSettings) -> None:
-        """Start publishing a shard in a task of its own; shards that replace rows, one after the other."""
-        settings = replace(settings, published_at_us=time.time_ns() // 1000)  # a task that is retried writes the same
+        """Start publishing a shard in its own task; shards that replace rows are published one at a time."""
+        settings = replace(settings, published_at_us=time.time_ns() // 1000)  # so that a retried task writes the same
         task = _publish.remote(self._stages.partition, manifest, settings, self._replacing)
         if any(video.replaces for video in manifest.videos):
             self._replacing = task
         self._publishing.append(task)
 
     def published(self, *, wait: bool) -> list[Commit]:
-        """Commits of the shards that are published by now, or (wait) of all that were started."""
+        """Return the commits of shards published since the last call; with `wait`, of all that were started."""
         if not self._publishing:
             return []
         count = len(self._publishing)
@@ -145,18 +146,18 @@ class RaySession:
 
 @ray.remote(num_cpus=0.1, max_retries=3)
 def _publish(partition: HeldPartition, manifest: ShardManifest, settings: PublishSettings, after: object) -> Commit:
-    """`publish_shard` as a task; `after` is a task that has to be done first."""
+    """Run `publish_shard` as a task; `after` is a task that must finish first."""
     redact_logs()
     return publish_shard(partition, manifest, settings)
 
 
 class _Watch:
-    """Looks at the nodes while a stream runs, in a thread, and ends the stream if it waits for lost ones in vain.
+    """Watches the nodes in a thread while a stream runs, and ends the stream if it waits for lost nodes in vain.
 
     Attributes:
-        ended: the stream was ended, either for
-        workers: to be built again with these, for `nodes`, or for
-        error: with which the run ends.
+        ended: whether the stream was ended.
+        workers: workers with which to rebuild the stream for `nodes`; None if the run ends.
+        error: the error that ends the run, else None.
     """
 
     def __init__(self, capacity: Capacity) -> None:
@@ -187,7 +188,7 @@ class _Watch:
                 self.nodes = nodes()
                 self.workers = self._capacity.look(self.nodes)
             except ray.exceptions.RayError:
-                continue  # the head does not answer; the stream finds out if that stays
+                continue  # the head does not answer; if that persists, the stream fails
             except RunError as error:
                 self.error = error
             if self.workers is None and self.error is None:
@@ -199,18 +200,18 @@ class _Watch:
 
 
 def _one_more(broken_feeds: int) -> int:
-    """Count a feed whose reader died; RunError if that is too many in a row."""
+    """Count a feed whose reader died; raise RunError after too many in a row."""
     if broken_feeds == _BROKEN_FEEDS:
         raise RunError(
-            f"what reads the list of videos died {broken_feeds + 1} times in a row on the driver's node, most likely "
-            "for lack of memory; what has landed is kept"
+            f"the reader of the list of videos died {broken_feeds + 1} times in a row on the driver's node, probably "
+            "for lack of memory; give it more and run again: what has landed is kept"
         )
-    log.warning("what reads the list of videos died with its process: going on behind it")
+    log.warning("the reader of the list of videos died with its process; restarting the stream")
     return broken_feeds + 1
 
 
 def as_own_error(error: BaseException) -> FeatrayError:
-    """The featray error inside a Ray error, or the last line of what happened."""
+    """Return the featray error inside a Ray error, else a RunError with the last line of its text."""
     if (own := own_error(error)) is not None:
         return own
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

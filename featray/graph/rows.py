@@ -1,14 +1,14 @@
-"""Graph. The rows that travel between stages, and the receipt that comes out at the end.
+"""Graph. The rows that travel between stages, and the receipt at the end.
 
-One row is one block, so a row is what Ray schedules, retries and counts. Its columns:
+One row is one block, so Ray schedules, retries and counts rows. Its columns:
 
     task    string        UnitTask as JSON
-    part    int32         which chunk of the unit; -1: the unit had landed already
+    part    int32         number of the chunk in the unit; -1: the unit had already landed
     chips   large_binary  m x 196,608 bytes, uint8 [m, 256, 256, 3]; dropped by inference
     faces   binary        Arrow stream: DETECTED_SCHEMA, n >= m rows; after inference LANDED_SCHEMA
-    frames  binary        Arrow stream of FRAMES_SCHEMA: the frames that the faces are from
+    frames  binary        Arrow stream of FRAMES_SCHEMA: the frames of the faces
     last    bool          whether it is the unit's last chunk
-    outcome string        Outcome as JSON: the unit's account up to here
+    outcome string        Outcome as JSON: the unit's accounting up to this chunk
     problem string        after inference: why the network failed on these chips, else null
 """
 
@@ -26,7 +26,7 @@ from featray.names import CHIP_PX
 from featray.records import dump
 
 ALREADY_LANDED: Final = -1
-"""`part` of a row that only says that its unit was done in an earlier run."""
+"""`part` of a row without data, whose unit was done in an earlier run."""
 
 _CHIP_BYTES = CHIP_PX * CHIP_PX * 3
 _SCHEMA = pa.schema(
@@ -43,12 +43,12 @@ _SCHEMA = pa.schema(
 
 
 def landed_row(task: str) -> pa.Table:
-    """The row of a unit that had landed already."""
+    """Return the row of a unit that had already landed."""
     return _row(task, ALREADY_LANDED)
 
 
 def chunk_row(task: str, chunk: Chunk) -> pa.Table:
-    """A chunk as a row; the chips are not copied."""
+    """Return a chunk as a row; the chips are not copied."""
     return _row(
         task,
         chunk.part,
@@ -61,7 +61,7 @@ def chunk_row(task: str, chunk: Chunk) -> pa.Table:
 
 
 def feature_row(row: pa.Table, faces: pa.Table | None, seconds: float, problem: str | None = None) -> pa.Table:
-    """A chunk row after inference: chips dropped, faces complete, and the time it took; or why there are none."""
+    """Return a chunk row after inference, without chips, with complete faces and the time; or with the problem."""
     return pa.table(
         {
             "task": row["task"],
@@ -77,13 +77,13 @@ def feature_row(row: pa.Table, faces: pa.Table | None, seconds: float, problem: 
 
 
 def chips_of(row: pa.Table) -> NDArray[np.uint8]:
-    """The chips of a row, uint8 `[m, 256, 256, 3]`, read-only, over the object store's memory."""
+    """Return the chips of a row, uint8 `[m, 256, 256, 3]`, a read-only view of the object store's memory."""
     data = row["chips"][0].as_buffer()
     return np.frombuffer(data, np.uint8).reshape(len(data) // _CHIP_BYTES, CHIP_PX, CHIP_PX, 3)
 
 
 def to_stream(table: pa.Table) -> bytes:
-    """A table as the bytes of an Arrow stream."""
+    """Return a table as the bytes of an Arrow stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
@@ -92,7 +92,7 @@ def to_stream(table: pa.Table) -> bytes:
 
 
 def read_stream(data: Any) -> pa.Table:
-    """The inverse of `to_stream`; takes bytes or an Arrow buffer."""
+    """Return the table of an Arrow stream, given as bytes or an Arrow buffer; the inverse of `to_stream`."""
     with pa.ipc.open_stream(data) as stream:
         return stream.read_all()
 
@@ -102,14 +102,14 @@ class Receipt:
     """The driver's receipt for a landed part; small on purpose.
 
     Attributes:
-        shard, video_id, unit, units, attempt, part, last: which part of what.
-        frames, faces: in this part.
+        shard, video_id, unit, units, attempt, part, last: identify the part.
+        frames, faces: number in this part.
         failed: the unit failed and gave no frame.
         resumed: the unit had landed in an earlier run; frames and faces are not counted again.
-        retry: a failure that may pass: this part did not land, and the unit is to be tried again.
-        error_code, problem: with the last part, a failure of the unit, one that may pass before others; or, of any
-            part, that the network failed on it, and how.
-        seconds: time spent by stage, as JSON: of inference on this part; with the last one, of the others on the unit.
+        retry: a failure that may be temporary: this part did not land, and the unit will be retried.
+        error_code, problem: with the last part, a failure of the unit, preferably one that may be temporary; with any
+            part, a failure of the network on it.
+        seconds: time by stage, as JSON: of inference on this part; with the last part also of the other stages.
     """
 
     shard: str
@@ -160,6 +160,6 @@ def _one(value: Any, kind: pa.DataType) -> pa.Array:
 
 
 def _binary_of(chips: NDArray[np.uint8]) -> pa.Array:
-    """A one-value large_binary array over the chips' own memory, without a copy."""
+    """Return a one-value large_binary array that shares the chips' memory."""
     offsets = pa.py_buffer(np.asarray([0, chips.nbytes], np.int64))
     return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(np.ascontiguousarray(chips))])

@@ -1,6 +1,6 @@
 """Graph. The stages, from planning to landing: each adapts one-row Arrow batches to the functions that do the work.
 
-Both executors run them: Ray Data in actors, `LocalSession` in threads. No Ray in here.
+Both executors run them: Ray Data in actors, `LocalSession` in threads. This module does not use Ray.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from featray.tables.ledger import land_unit_part, landed_faces, units_to_do
 _log = logging.getLogger(__name__)
 
 Starting = Callable[[str], AbstractContextManager[object]]
-"""Watches over a worker, named for people, while it starts; `pipeline.watch_start` is one."""
+"""Context manager around a worker's start, given its display name; `ray_internals.watch_start` is one."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class InferSettings:
 
     Attributes:
         spec: `model.checkpoint` of the config; each node resolves it once into its own cache.
-        weights_sha256: of the checkpoint the run was planned with; another file is refused.
+        weights_sha256: sha256 of the checkpoint that the run was planned with; another file is refused.
         threads: CPU threads of the engine.
-        conventions: signs of the checkpoint, as the run was planned with.
-        identify: which faces get embeddings as well; None for none.
+        conventions: signs of the checkpoint that the run was planned with.
+        identify: which faces also get embeddings; None for none.
     """
 
     spec: str
@@ -89,7 +89,7 @@ class InferSettings:
         conventions: Conventions,
         identify: IdentifyConfig | None = None,
     ) -> InferSettings:
-        """Return what the inference workers of a run with this config are told; one thread each."""
+        """Return the settings of a run's inference workers, with one thread each."""
         return cls(
             spec=config.checkpoint,
             revision=config.revision,
@@ -112,11 +112,11 @@ class StageSettings:
     """Settings of all stages of a run, under either executor.
 
     Attributes:
-        partition: where parts land, and shards are published.
-        run_id: of the run.
-        child: for the processes that plan and decode.
-        infer: for inference workers.
-        max_attempts: after which a failure that may pass is final.
+        partition: the partition in which parts land and shards are published.
+        run_id: id of the run.
+        child: settings of the processes that plan and decode.
+        infer: settings of inference workers.
+        max_attempts: number of attempts after which even a temporary failure is final.
     """
 
     partition: HeldPartition
@@ -127,14 +127,14 @@ class StageSettings:
 
 
 class PlanVideos:
-    """VideoTask rows in, UnitTask rows out: probe, cut, land the plan, ask the ledger what is done."""
+    """VideoTask rows in, UnitTask rows out: probe, cut into units, land the plan, skip what the ledger has."""
 
     def __init__(self, partition: Partition, decoder: IsolatedDecoder, starting: Starting = nullcontext) -> None:
         with starting("a planning worker"):
             self._partition, self._decoder = partition, decoder
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """One table a video, one row a unit."""
+        """Yield one table per video, with one row per unit."""
         for text in batch["task"].to_pylist():
             units = units_to_do(self._partition, load(VideoTask, text), self._plan)
             yield pa.table({"task": [dump(unit).decode() for unit in units]})
@@ -155,13 +155,13 @@ class DecodeDetect:
     """UnitTask rows in, chunk rows out. Frames never leave the child process that decodes them.
 
     Args:
-        decoder: whose child does the work.
-        starting: watches over it while it starts.
-        give_up: called with a message if its GPU is lost; raises it where nobody starts a worker anew.
+        decoder: the decoder whose child does the work.
+        starting: context manager around the start.
+        give_up: called with a message if the GPU is lost; raises an error if nothing restarts the worker.
 
     Raises:
-        FeatrayError: as it starts, if the detector's files are not on this node, or are others than the run's, or the
-            GPU that it needs is not there.
+        FeatrayError: at the start, if the detector's files are missing on this node or differ from the run's, or the
+            required GPU is missing.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class DecodeDetect:
             child = decoder.settings
             if child.detector_sha256 not in (None, detector_sha256(child.detect, child.detector_files)):
                 raise ModelError(
-                    f"{child.detect.detector}: its files are not those this run was planned with; "
+                    f"{child.detect.detector}: its files differ from those this run was planned with; "
                     "sync them to every node"
                 )
             prepare_detector(child.detect, child.detector_files)
@@ -183,7 +183,7 @@ class DecodeDetect:
             self._decoder = decoder
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """A row a chunk."""
+        """Yield one row per chunk."""
         for text in batch["task"].to_pylist():
             task = load(UnitTask, text)
             if task.landed_parts:
@@ -202,9 +202,9 @@ class Infer:
     """Chunk rows in, feature rows out. Holds the network; batches are formed inside a chunk.
 
     Args:
-        settings: of the engine.
-        starting: watches over it while it starts.
-        give_up: called with a message if the engine fails for good; raises it where nobody starts a worker anew.
+        settings: settings of the engine.
+        starting: context manager around the start.
+        give_up: called with a message if the engine fails for good; raises an error if nothing restarts the worker.
     """
 
     def __init__(
@@ -246,7 +246,7 @@ class Infer:
         if settings.gpu:
             self._try_gpu()
         self._embed = None
-        if settings.identify is not None:  # else not even the code is loaded
+        if settings.identify is not None:  # otherwise its code is not even imported
             from featray.graph.embedding import EmbedFaces
 
             self._embed = EmbedFaces(settings.identify)
@@ -258,11 +258,11 @@ class Infer:
             raise ModelError(f"the GPU of {platform.node()} cannot run the network: {one_line(error)}") from error
 
     def stop(self) -> None:
-        """End a call that another thread is in, after its current batches: it raises `EngineStopped`."""
+        """End another thread's call after its current batches; that call raises `EngineStopped`."""
         self.engine.stop()
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """The same rows with `chips` dropped and `faces` complete."""
+        """Yield the same rows without `chips` and with complete `faces`."""
         for i in range(batch.num_rows):
             row = batch.slice(i, 1)
             if row["part"][0].as_py() == ALREADY_LANDED:
@@ -283,7 +283,7 @@ class Infer:
             problem = f"{type(error).__name__}: {one_line(error)}"
             _log.warning("the network failed on %d faces: %s", faces.num_rows, problem)
             if not self.engine.is_usable():
-                self._give_up(f"{platform.node()}: the engine of the network is of no more use: {problem}")
+                self._give_up(f"{platform.node()}: the network's engine is no longer usable: {problem}")
             return feature_row(row, None, 0.0, problem)
         end = time.perf_counter()
         metrics.record_inference(
@@ -297,11 +297,11 @@ class Infer:
         return feature_row(row, landed, end - start)
 
     def columns(self, faces: pa.Table, chips: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Return the network's columns for faces of DETECTED_SCHEMA, one row a face, from the chips of their chunk."""
+        """Return the network's columns, one row per face of DETECTED_SCHEMA, from the chips of their chunk."""
         from featray.model.outputs import to_columns
 
         chip_of = faces["chip"].to_numpy()
-        _, of_chip = np.unique(chip_of, return_index=True)  # the first face that each chip shows
+        _, of_chip = np.unique(chip_of, return_index=True)  # the first face of each chip
         squares = np.column_stack([faces[name].to_numpy()[of_chip] for name in ("crop_x", "crop_y", "crop_side")])
         columns = to_columns(
             self.engine(chips), squares.astype(np.float64), self.checkpoint_config, self._settings.conventions
@@ -317,7 +317,7 @@ class LandParts:
             self._partition, self._run_id, self._max_attempts = partition, run_id, max_attempts
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """A receipt a part."""
+        """Return one receipt per part."""
         receipts = [_land(row, self._partition, self._run_id, self._max_attempts) for row in batch.to_pylist()]
         return pa.Table.from_pylist([asdict(receipt) for receipt in receipts], schema=RECEIPT_SCHEMA)
 

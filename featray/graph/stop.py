@@ -1,4 +1,4 @@
-"""Graph. SIGTERM, from a scheduler or `ray job stop`, ends a run as Ctrl-C does: in order, and to be gone on with."""
+"""Graph. Handle SIGTERM from a scheduler or `ray job stop` like Ctrl-C: the run ends in order and can be resumed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ EXIT_TERMINATED: Final = 128 + signal.SIGTERM
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has come."""
+    """The process received SIGTERM."""
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raise Terminated in the main thread where SIGTERM comes; further ones do not disturb the tidying up."""
+    """Raise Terminated in the main thread on SIGTERM; further signals do not disturb the cleanup."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -27,13 +27,13 @@ def terminable() -> Iterator[None]:
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is _terminate:  # else SIGTERM has come, and the process is about to end
+        if signal.getsignal(signal.SIGTERM) is _terminate:  # otherwise SIGTERM arrived, and the process is about to end
             signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def handler_kept() -> Iterator[None]:
-    """Around `ray.init`, which puts a SIGTERM handler of its own in place of ours."""
+    """Wrap `ray.init`, which replaces featray's SIGTERM handler by its own, and restore the handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -41,7 +41,7 @@ def handler_kept() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        if before is _terminate and error.code in (1, signal.SIGTERM):  # how Ray's two handlers say it
+        if before is _terminate and error.code in (1, signal.SIGTERM):  # raised by Ray's two handlers
             raise Terminated from None
         raise
     finally:

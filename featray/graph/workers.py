@@ -1,4 +1,4 @@
-"""Graph. How many workers of which kind, and whether they fit, from what the cluster has. Pure arithmetic."""
+"""Graph. Compute the numbers of workers, and whether they fit, from the cluster's resources. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from featray.errors import ConfigError, counted
 log = logging.getLogger(__name__)
 
 _INFER_PER_DECODE = 6
-"""On CPUs, one decode worker (some 40 frames/s at 360p) feeds about six inference threads (some 7 faces/s each)."""
+"""On CPUs, one decode worker (about 40 frames/s at 360p) feeds about six inference threads (about 7 faces/s each)."""
 
 LIGHT_CPUS: Final = 0.05
-"""Of a worker that waits for storage: planning and landing."""
+"""Logical CPUs of a worker that mostly waits for storage: planning and landing."""
 
 _INFER_PER_LANDING = 16
-"""A CPU worker gives a part every ten seconds or so, which takes a tenth of a second to write; a GPU gives several a
-second, so each has a landing worker of its own."""
+"""A CPU worker produces a part about every ten seconds, and writing it takes a tenth of a second. A GPU produces
+several per second, so each has its own landing worker."""
 
 _SPARE_CPUS = 0.4
-"""Left for planning, landing and publishing, which mostly wait for storage."""
+"""CPUs left for planning, landing and publishing, which mostly wait for storage."""
 
 _LEAST_CPUS = 0.05
-"""A worker's logical share may shrink to this, so that all fit on the nodes; it bounds nothing but placement."""
+"""A worker's logical share may shrink to this, so that all fit on the nodes; it affects only placement."""
 
 _SHARED_GPU: Final = 0.5
-"""Of a GPU, for inference, where decode workers take the other half."""
+"""Share of a GPU for inference if decode workers take the other half."""
 
 _NODES_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node's resources; `memory_bytes` is what Ray gives to workers."""
+    """A node's resources; `memory_bytes` is the memory that Ray gives to workers."""
 
     cpus: float
     gpus: float
@@ -47,12 +47,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Workers:
-    """Actors of the two heavy stages and what each asks Ray for.
+    """Numbers of actors, and the resources that each requests from Ray.
 
     Attributes:
         plan, decode, infer, land: numbers of actors.
-        decode_cpus, infer_cpus, infer_gpus, decode_gpus: logical resources an actor.
-        memory_bytes: that each of them asks for; None: not asked for.
+        decode_cpus, infer_cpus, infer_gpus, decode_gpus: logical resources per actor.
+        memory_bytes: memory per decode and inference actor; None: not requested.
     """
 
     plan: int
@@ -67,21 +67,21 @@ class Workers:
 
 
 def expects_gpu(gpus: float, config: ClusterConfig) -> bool:
-    """Return whether the network runs on GPUs: the cluster has some, or will, and the config does not forbid it."""
+    """Return whether the network runs on GPUs: the cluster has or will have some, and the config does not forbid it."""
     there = gpus if config.gpus == "auto" else config.gpus
     return there > 0 and config.gpus_per_worker != 0
 
 
 def choose_workers(nodes: Sequence[Node], config: ClusterConfig, decode_gpus: float = 0.0) -> Workers:
-    """Fill the cluster: on GPUs one inference actor each and decoding on all CPUs, else both share the CPUs.
+    """Return workers that fill the cluster: one inference actor per GPU and decoding on all CPUs, else both on CPUs.
 
     Args:
-        nodes: of the cluster as it is; `config.cpus` and `config.gpus`, if given, say what it will be.
-        config: what the user wants.
-        decode_gpus: share of a GPU that each decode worker needs; of them there are as many then as GPUs have room.
+        nodes: the cluster's current nodes; `config.cpus` and `config.gpus`, if set, describe the fully grown cluster.
+        config: the user's settings.
+        decode_gpus: share of a GPU that each decode worker needs; it limits the number of decode workers.
 
     Raises:
-        ConfigError: the cluster can never hold what the config asks for, and is not said to grow.
+        ConfigError: the cluster cannot hold the requested workers, and is not configured to grow.
     """
     cpus = sum(node.cpus for node in nodes) if config.cpus == "auto" else config.cpus
     decode, infer, infer_gpus = _counts(nodes, config, cpus, decode_gpus)
@@ -89,12 +89,12 @@ def choose_workers(nodes: Sequence[Node], config: ClusterConfig, decode_gpus: fl
 
 
 def local_workers(cpus: int, gpu: bool, config: ClusterConfig, decode_gpus: float = 0.0) -> Workers:
-    """Return the workers of a run in one process: decoding threads, and CPU threads of the one engine.
+    """Return the workers of a run in one process: decoding threads, and CPU threads of the single engine.
 
     Args:
-        cpus: of this process; `config.cpus` may ask for fewer.
+        cpus: CPUs of this process; `config.cpus` may request fewer.
         gpu: whether the network runs on a GPU.
-        config: what the user wants; its resources a worker are for clusters.
+        config: the user's settings; its resources per worker apply only to clusters.
         decode_gpus: as for `choose_workers`.
     """
     cpus = cpus if config.cpus == "auto" else max(1, min(cpus, int(config.cpus)))
@@ -109,15 +109,15 @@ def local_workers(cpus: int, gpu: bool, config: ClusterConfig, decode_gpus: floa
 def choose_again(
     nodes: Sequence[Node], config: ClusterConfig, infer_gpus: float, decode_gpus: float = 0.0
 ) -> Workers | None:
-    """Workers for what is left of a cluster, or has come to it; None if it does not hold one of each kind.
+    """Return workers for the cluster's current nodes after a loss; None if it cannot hold one of each kind.
 
-    Promised nodes do not count here, and numbers of workers that the config names are upper bounds.
+    Nodes that are only announced do not count, and numbers of workers in the config are upper bounds.
 
     Args:
-        nodes: of the cluster as it is.
-        config: what the user wants.
-        infer_gpus: of an inference worker, as at the start: the run's precision, and so its release, hang on them.
-        decode_gpus: of a decode worker, as at the start.
+        nodes: the cluster's current nodes.
+        config: the user's settings.
+        infer_gpus: GPUs of an inference worker, as at the start, since precision and release depend on them.
+        decode_gpus: GPUs of a decode worker, as at the start.
     """
     here = config.model_copy(update={"cpus": "auto", "gpus": "auto", "gpus_per_worker": infer_gpus})
     free = here.model_copy(update={"decode_workers": "auto", "infer_workers": "auto"})
@@ -134,7 +134,7 @@ def choose_again(
             return workers
         if decode == infer == 1:
             return None
-        # What the config says of their sizes holds, so that there are fewer of them.
+        # The configured sizes of workers are kept, so their number is reduced.
         if decode >= infer:
             decode -= max(1, decode // 10)
         else:
@@ -142,7 +142,7 @@ def choose_again(
 
 
 def _counts(nodes: Sequence[Node], config: ClusterConfig, cpus: float, decode_gpus: float) -> tuple[int, int, float]:
-    """Numbers of decode and of inference workers, and the GPUs that one of the latter asks for."""
+    """Return the numbers of decode and inference workers, and the GPUs per inference worker."""
     gpus = sum(node.gpus for node in nodes) if config.gpus == "auto" else config.gpus
     infer_gpus = _gpus_per_worker(gpus, config, shared=decode_gpus > 0)
     if infer_gpus:
@@ -163,7 +163,7 @@ def _counts(nodes: Sequence[Node], config: ClusterConfig, cpus: float, decode_gp
 
 
 def _decoders_on_gpus(gpus: int, infer: int, infer_gpus: float, decode_gpus: float) -> int:
-    """Decode workers that find their share beside inference. Shares are of one GPU: what two have left is not added."""
+    """Return how many decode workers fit next to inference. A share must lie on one GPU: remainders do not add up."""
     left = 1 - min(1.0, -(-infer // gpus) * infer_gpus)
     return gpus * int(left / decode_gpus + 1e-6)
 
@@ -172,7 +172,7 @@ def _sized(
     decode: int, infer: int, gpus_each: tuple[float, float], cpus: float, nodes: Sequence[Node], config: ClusterConfig
 ) -> Workers:
     infer_gpus, _ = gpus_each
-    # A worker with a GPU asks for that only: decoders that came first could hold all CPUs of the GPU's node.
+    # A GPU worker requests only its GPU: decoders placed first could hold all CPUs of its node.
     sharing = decode if infer_gpus else decode + infer
     each = min(1.0, int(100 * (cpus - _SPARE_CPUS) / sharing) / 100)
     return _made_to_fit(decode, infer, gpus_each, each, nodes, config)
@@ -181,10 +181,10 @@ def _sized(
 def _made_to_fit(
     decode: int, infer: int, gpus_each: tuple[float, float], each: float, nodes: Sequence[Node], config: ClusterConfig
 ) -> Workers:
-    """The workers, with the largest CPU share up to `each` that lets every one be placed on some node.
+    """Return the workers with the largest CPU share up to `each` with which all can be placed on nodes.
 
-    A worker with a GPU asks for no CPU (one fewer decodes for it): else decode workers could fill the
-    nodes with GPUs, and both would wait forever.
+    A GPU worker requests no CPU, and one decode worker fewer is planned for it: otherwise decode workers
+    could fill the nodes with GPUs, and both would wait forever.
     """
     infer_gpus, decode_gpus = gpus_each
 
@@ -204,7 +204,7 @@ def _made_to_fit(
     most = share = max(each, _LEAST_CPUS)
     if config.grows:
         if problem := unplaced(with_share(most), nodes):
-            log.warning("%s; they wait for the nodes that cluster.cpus and cluster.gpus promise", problem)
+            log.warning("%s; they wait for further nodes, up to cluster.cpus and cluster.gpus", problem)
         return with_share(most)
     problem = None
     while share >= _LEAST_CPUS:
@@ -214,17 +214,17 @@ def _made_to_fit(
             return workers
         share = round(share - 0.01, 2)
     raise ConfigError(
-        f"{problem}; ask for fewer or smaller ones, or say with cluster.cpus and cluster.gpus how far the cluster grows"
+        f"{problem}; request fewer or smaller ones, or set cluster.cpus and cluster.gpus to the fully grown cluster's"
     )
 
 
 def unplaced(workers: Workers, nodes: Sequence[Node], *, light: bool = False) -> str | None:
-    """Return what finds no place on the nodes, as a message; None if all do. Inference is placed first.
+    """Return a message about workers that do not fit on the nodes; None if all fit. Inference is placed first.
 
     Args:
-        workers: to be placed.
-        nodes: as if nothing ran on them.
-        light: whether planning and landing need a place too. They take theirs before a lost worker starts again.
+        workers: workers to be placed.
+        nodes: nodes with their total resources.
+        light: whether planning and landing need a place too. They take theirs before a lost worker restarts.
     """
     left = list(nodes)
     memory = workers.memory_bytes or 0
@@ -254,7 +254,7 @@ def unplaced(workers: Workers, nodes: Sequence[Node], *, light: bool = False) ->
 
 
 def _room(node: Node, asked: Node) -> int:
-    """How many such workers a node can take."""
+    """Return how many such workers a node can hold."""
     pairs = ((node.cpus, asked.cpus), (node.gpus, asked.gpus), (node.memory_bytes, asked.memory_bytes))
     return max(0, int(min((has / wants for has, wants in pairs if wants), default=0.0) + 1e-6))
 
@@ -264,7 +264,7 @@ def _described(node: Node) -> str:
 
 
 def _plan_workers(decode: int) -> int:
-    """Planning reads a header where decoding reads a video: one planner keeps eight decoders busy."""
+    """Return the number of planners: planning reads only headers, so one planner keeps eight decoders busy."""
     return max(1, decode // 8)
 
 

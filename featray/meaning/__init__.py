@@ -1,1 +1,1 @@
-"""Check that a checkpoint's columns mean what they say: heads against each other and against geometry."""
+"""Check that a checkpoint's columns mean what their names say, by comparing heads with each other and with geometry."""

@@ -1,4 +1,4 @@
-"""Meaning. The check of a checkpoint from end to end, and the result that is kept beside pulled weights."""
+"""Meaning. Check a checkpoint end to end, and keep the result next to pulled weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from featray.version import __version__
 
 @dataclass(frozen=True)
 class Checked:
-    """A check: of what, with which signs, on which clips, and what came out."""
+    """The result of a check, with the checkpoint, conventions and clips used."""
 
     checkpoint: Checkpoint
     recognised: Recognised
@@ -33,7 +33,7 @@ class Checked:
     examination: Examination
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the result as plain data."""
         return {
             "path": str(self.checkpoint.path),
             "sha256": self.checkpoint.sha256,
@@ -49,18 +49,18 @@ class Checked:
 def check_checkpoint(
     checkpoint: Checkpoint, config: ModelConfig, videos: Sequence[str] = (), *, gpu: bool, threads: int
 ) -> Checked:
-    """Look at what the network says of real faces: on the clip that ships with featray, and on any videos given.
+    """Examine the network's output for real faces: in the clip that ships with featray, and in any given videos.
 
     Args:
-        checkpoint: to check, opened.
+        checkpoint: the opened checkpoint.
         config: its `checkpoint`, by which it was found, and `conventions`.
-        videos: more footage.
-        gpu: whether the network runs on one.
-        threads: of the network on a CPU.
+        videos: additional footage.
+        gpu: whether the network runs on a GPU.
+        threads: CPU threads of the network.
 
     Raises:
-        UsageError: a video cannot be read, or shows no face for three seconds.
-        ModelError: the network cannot be run here.
+        UsageError: a video cannot be read, or shows a face for less than three seconds.
+        ModelError: the network cannot run on this machine.
     """
     recognised = recognise(checkpoint, config.checkpoint)
     conventions = configured_conventions(config) or recognised.conventions
@@ -72,7 +72,7 @@ def check_checkpoint(
 
 @dataclass(frozen=True)
 class KeptCheck:
-    """The record of a check that is kept beside pulled weights, as JSON."""
+    """The record of a check, kept as JSON next to pulled weights."""
 
     sha256: str
     conventions: str
@@ -87,7 +87,7 @@ class KeptCheck:
 
     @property
     def summary(self) -> str:
-        """One phrase for people."""
+        """Return the result as one readable phrase."""
         verdict = "columns mean what they say" if self.passed else self.advice
         agreeing = f"{counted(self.agreeing, 'pair')} in agreement"
         counts = f"{agreeing}, {len(self.opposed)} opposed, {self.no_evidence} without evidence"
@@ -95,10 +95,10 @@ class KeptCheck:
 
 
 def keep(checked: Checked) -> KeptCheck:
-    """Write what came out beside the weights.
+    """Write the result next to the weights.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     found, checkpoint = checked.examination, checked.checkpoint
     kept = KeptCheck(
@@ -126,7 +126,7 @@ def keep(checked: Checked) -> KeptCheck:
 
 
 def read_kept(path: Path, sha256: str) -> KeptCheck | None:
-    """Return what is kept beside a file of weights; None if it was never checked, or is another file since."""
+    """Return the record next to a weights file; None if it was never checked, or has changed since."""
     try:
         kept = load(KeptCheck, _place(path).read_bytes())
     except (OSError, ValueError):

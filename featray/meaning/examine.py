@@ -1,4 +1,4 @@
-"""Meaning. The examination of a checkpoint: all rows, what they come to, and what to do."""
+"""Meaning. Examine a checkpoint: all pairs, the resulting verdict, and what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from featray.meaning.watched import Watched
 from featray.model.conventions import Conventions
 
 ENOUGH: Final = {"mesh": 2, "head pose": 2, "gaze": 1, "expression": 2}
-"""Rows of each group that have to agree."""
+"""Minimum number of rows of each group that must agree."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Examination:
 
     Attributes:
         rows: every pair.
-        frames: that were looked at, over all clips.
-        faults: what is wrong, a phrase each.
+        frames: number of frames examined, over all clips.
+        faults: what is wrong, one phrase per fault.
         advice: one line on what to do.
-        passed: nothing is opposed, and enough agrees.
+        passed: whether no pair is opposed, and enough agree.
     """
 
     rows: tuple[Row, ...]
@@ -36,11 +36,11 @@ class Examination:
 
     @property
     def counts(self) -> Counter[str]:
-        """Rows by verdict."""
+        """Return the number of rows per verdict."""
         return Counter(row.verdict for row in self.rows)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the examination as plain data."""
         rows = [{"pair": row.name, **asdict(row)} for row in self.rows]
         return {
             "passed": self.passed,
@@ -53,12 +53,12 @@ class Examination:
 
 
 def examine(clips: Sequence[Watched], conventions: Conventions, unusable: Collection[str] = ()) -> Examination:
-    """Compare what the network said with itself and with geometry.
+    """Compare the network's outputs with each other and with geometry.
 
     Args:
-        clips: faces and outputs, as `footage.watch` gives them; at least one with a face.
-        conventions: signs that their columns were made with.
-        unusable: columns that the checkpoint is known not to estimate; their rows are shown and do not count.
+        clips: faces and outputs, as returned by `footage.watch`; at least one with a face.
+        conventions: signs with which their columns were computed.
+        unusable: columns that the checkpoint is known not to estimate; their rows are shown but do not count.
     """
     rows = mesh_rows(clips)
     placed = rows[0].verdict != "no evidence"
@@ -66,7 +66,7 @@ def examine(clips: Sequence[Watched], conventions: Conventions, unusable: Collec
     rows += [*pair_rows(clips, on_the_face=on_the_face), *mirror_rows(clips)]
     rows.append(channel_row(clips, on_the_face=on_the_face))
     if not placed:
-        # Outputs of a network that does not see the face still hang together, since all come from one picture.
+        # If the network does not see the face, its outputs still correlate, since all come from the same picture.
         rows = [
             replace(row, verdict="no evidence", note=row.note or "the network does not find the face") for row in rows
         ]

@@ -1,8 +1,8 @@
-"""Meaning. From the pairs that are opposed to what is wrong.
+"""Meaning. Infer faults from the opposed pairs.
 
-Each fault opposes certain pairs, and no two the same ones: a column with the wrong sign opposes all pairs that it is
-in, a wrong depth of the mesh all angles of the mesh. The fewest faults that oppose just the pairs that were found
-opposed are what is named; pairs without evidence say nothing either way.
+Each fault opposes a different set of pairs: a column with the wrong sign opposes all pairs that contain it, a wrong
+depth of the mesh all angles of the mesh. The result is the smallest set of faults that opposes exactly the pairs found
+opposed; pairs without evidence do not count either way.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from featray.meaning.pairs import LAYOUTS, PAIRS, SWAPPED_AXES, Row
 from featray.model.conventions import CONVENTIONS, Conventions
 
 _MOST_FAULTS: Final = 3
-"""At once; beyond, pairs are listed and no cause is named."""
+"""Maximum simultaneous faults; beyond that, pairs are listed without a cause."""
 
 PairName = str
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that can be wrong.
+    """A possible fault.
 
     Attributes:
-        name: a column, or what else, for people.
-        opposes: pairs that are opposed by it.
-        may_oppose: pairs that it makes worthless, so that they may come out either way.
+        name: the column or other thing at fault, as shown to users.
+        opposes: pairs that the fault opposes.
+        may_oppose: pairs that it makes meaningless, so that they may have either verdict.
     """
 
     name: str
@@ -41,7 +41,7 @@ def _name(first: str, second: str) -> PairName:
 
 
 def _flipped(*signals: str) -> frozenset[PairName]:
-    """Return the pairs of which just one side is among these signals."""
+    """Return the pairs with exactly one side among these signals."""
     names = set(signals)
     return frozenset(_name(p.first, p.second) for p in PAIRS if (p.first in names) != (p.second in names))
 
@@ -93,9 +93,9 @@ FAULTS: Final = _faults()
 
 
 def name_faults(rows: Sequence[Row]) -> list[str]:
-    """Return what is wrong, a phrase each; nothing if no pair is opposed.
+    """Return what is wrong, one phrase per fault; empty if no pair is opposed.
 
-    Where the evidence fits several causes, one phrase names them all.
+    If the evidence fits several causes, one phrase names them all.
     """
     opposed = frozenset(row.name for row in rows if row.verdict == "opposed")
     if not opposed:
@@ -109,7 +109,7 @@ def name_faults(rows: Sequence[Row]) -> list[str]:
             if layout in mesh.note
         ]
         opposed -= {mesh.name}
-    # Swapped axes have no row unless they are.
+    # Pairs of SWAPPED_AXES have a row only if they are swapped.
     agreeing = frozenset(row.name for row in rows if row.verdict == "agrees")
     agreeing |= frozenset(_name(*columns) for columns in SWAPPED_AXES) - opposed
     for count in range(1, _MOST_FAULTS + 1) if opposed else ():
@@ -125,7 +125,7 @@ def name_faults(rows: Sequence[Row]) -> list[str]:
 def _explains(chosen: tuple[Fault, ...], opposed: frozenset[PairName], agreeing: frozenset[PairName]) -> bool:
     must: frozenset[PairName] = frozenset()
     for fault in chosen:
-        must = must ^ fault.opposes  # two that turn the same pair leave it as it was
+        must = must ^ fault.opposes  # two faults that oppose the same pair cancel out
     may = frozenset().union(*(fault.may_oppose for fault in chosen))
     seen = opposed | agreeing
     return (must & seen) - may <= opposed <= must | may and all(
@@ -134,12 +134,12 @@ def _explains(chosen: tuple[Fault, ...], opposed: frozenset[PairName], agreeing:
 
 
 def remedy(faults: Sequence[str], conventions: Conventions) -> str:
-    """Return what to do about them, in a line."""
+    """Return one line on what to do about the faults."""
     if not faults:
         return ""
     signed = [name for name in faults if name in conventions.signs]
     if len(signed) < len(faults):
-        return f"wrong: {'; '.join(faults)}. Do not use what this concerns; signs alone do not put it right"
+        return f"wrong: {'; '.join(faults)}. Do not use the columns concerned; changing signs does not fix this"
     right = conventions.negated(*signed)
     known = next((one.name for one in CONVENTIONS.values() if one.signs == right.signs), None)
     setting = known or f"{{of: {conventions.name}, negate: [{', '.join(signed)}]}}"

@@ -1,7 +1,7 @@
-"""Meaning. From a checkpoint and videos to what the network says of the faces in them, through the chain of a run.
+"""Meaning. Run a checkpoint's network on the faces of some videos, with the same code as a run.
 
-Videos are decoded and faces found as in a run, in the child process with its limits; the network runs in the engine
-that a run would take.
+Videos are decoded and faces detected as in a run, in the child process with its limits; the network runs in the engine
+that a run would choose.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from featray.names import MESH_VERTICES
 from featray.sources.listing import Video, list_videos
 
 _FPS: Final = 8
-"""A blink lasts a fifth of a second, so that fewer frames would miss it."""
+"""A blink lasts a fifth of a second; fewer frames would miss it."""
 
 _MOST_FACES: Final = 256
-"""Of a video: half a minute."""
+"""Maximum faces per video: half a minute."""
 
 _SOME: Final = 3
-"""Of so many faces one is looked at mirrored, and with channels swapped."""
+"""Every n-th face is also examined mirrored and with channels swapped."""
 
 _FEWEST_FACES: Final = 24
-"""Three seconds; less says nothing about how anything moves."""
+"""Minimum faces per video, three seconds; fewer say nothing about movement."""
 
 Say = Callable[[NDArray[np.uint8], NDArray[np.float64]], dict[str, Floats]]
-"""The network's columns of chips `[n, 256, 256, 3]`, which lie at squares `[n, 3]`."""
+"""Returns the network's columns for chips `[n, 256, 256, 3]` at squares `[n, 3]`."""
 
 
 def bundled_clip() -> str:
-    """Return where the clip with a face is that ships with featray."""
+    """Return the path of the clip with a face that ships with featray."""
     return str(files("featray") / "demo_clips" / "face.mp4")
 
 
@@ -66,16 +66,16 @@ def network(checkpoint: Checkpoint, conventions: Conventions, *, gpu: bool, thre
 
 
 def watch(videos: Sequence[str], say: Say, *, mesh_normalized: bool) -> list[Watched]:
-    """Return what a network says of the largest face in each frame of the videos, eight frames a second.
+    """Return a network's outputs for the largest face in each frame of the videos, at eight frames per second.
 
     Args:
-        videos: files, or addresses that `featray run` takes as well.
+        videos: files or URIs, as for `featray run`.
         say: the network.
-        mesh_normalized: whether its mesh comes in shares of the chip: what unit its depth is in.
+        mesh_normalized: whether its mesh is in shares of the chip, which decides the unit of its depth.
 
     Raises:
         UsageError: a video cannot be read, or shows a face for less than three seconds.
-        ConfigError: a name is none of a video.
+        ConfigError: a name is not a video.
     """
     config = _config(videos)
     decoder = IsolatedDecoder(ChildSettings.of(config))
@@ -137,17 +137,17 @@ def _faces(video: Video, decoder: IsolatedDecoder) -> tuple[NDArray[np.uint8], p
             count += len(largest)
             if count >= _MOST_FACES:
                 break
-        chunks.close()  # type: ignore[attr-defined]  # a generator: ends the child if it is not done
+        chunks.close()  # type: ignore[attr-defined]  # a generator: stops an unfinished child
         if count >= _MOST_FACES:
             break
     if count < _FEWEST_FACES:
-        why = failure.message if failure else f"shows a face in {count} of its frames at {_FPS} a second"
-        raise UsageError(f"{video.uri}: {why}; a check takes at least {_FEWEST_FACES} frames with one")
+        why = failure.message if failure else f"shows a face in {count} of its frames at {_FPS} per second"
+        raise UsageError(f"{video.uri}: {why}; a check needs at least {_FEWEST_FACES} frames with a face")
     return np.concatenate(chips), pa.concat_tables(rows)
 
 
 def _largest(faces: pa.Table) -> NDArray[np.intp]:
-    """Return the positions of each frame's largest face that has landmarks, in order of frames."""
+    """Return the position of each frame's largest face that has landmarks, in order of frames."""
     frames, sizes = faces["frame_index"].to_numpy(), faces["crop_side"].to_numpy()
     seen = np.asarray([points is not None and np.isfinite(points).all() for points in faces["landmarks5"].to_pylist()])
     order = np.lexsort((-sizes, frames))
@@ -161,7 +161,7 @@ def _numbers(faces: pa.Table, *names: str) -> NDArray[np.float64]:
 
 
 def _mesh_px(columns: dict[str, Floats], squares: NDArray[np.float64], depth: float) -> NDArray[np.float64]:
-    """Return meshes `[n, 478, 3]` whose depth is in frame px as well."""
+    """Return meshes `[n, 478, 3]` with depth in frame px too."""
     mesh = columns["mesh_xyz"].astype(np.float64).reshape(-1, MESH_VERTICES, 3)
     mesh[:, :, 2] *= depth * squares[:, 2:]
     return mesh

@@ -1,4 +1,4 @@
-"""Meaning. What geometry says of a face, from its mesh and from the detector's landmarks: nothing that a head says.
+"""Meaning. Geometry of a face, computed only from its mesh and the detector's landmarks, independent of other heads.
 
 Frames: pixels of the upright frame, x right, y down; a mesh's z is a depth in the same unit, smaller towards the
 camera. Angles and signs are those of the `faces` table. Sources: Umeyama, Least-squares estimation of transformation
@@ -18,13 +18,13 @@ from scipy.spatial.transform import Rotation
 Floats = NDArray[np.float64]
 
 CANONICAL_VERTICES: Final = 468
-"""Of the mesh's 478: the canonical face has no irises."""
+"""Vertices of the canonical face: the mesh's 478 without the irises."""
 
 _UP_AND_OUT: Final = np.diag([1.0, -1.0, -1.0])
-"""Between the frame's axes (y down, z away) and the canonical face's (y up, z out of the face); its own inverse."""
+"""Maps the frame's axes (y down, z away) to the canonical face's (y up, z out of the face); its own inverse."""
 
 _EYES: Final = ((33, 133, 468, 159, 145), (362, 263, 473, 386, 374))
-"""Of the subject's right eye and left eye: image-left corner, image-right corner, iris, upper lid, lower lid."""
+"""For the subject's right and left eye: image-left corner, image-right corner, iris, upper lid, lower lid."""
 
 _NOSE, _MOUTH, _LIPS = 1, (61, 291), (13, 14)
 _BROWS: Final = {
@@ -32,7 +32,7 @@ _BROWS: Final = {
     "brow outer height": ((70, 33), (300, 263)),
     "brow height": ((105, 33), (334, 263)),
 }
-"""Of each side: a point of the brow and a corner of the eye."""
+"""For each side: a point of the brow and a corner of the eye."""
 
 
 @cache
@@ -44,21 +44,21 @@ def canonical_face() -> Floats:
 
 @cache
 def mirrored_vertices() -> NDArray[np.intp]:
-    """Return for each of the 478 vertices the one on the other side of the face."""
+    """Return, for each of the 478 vertices, its counterpart on the other side of the face."""
     face = canonical_face()
     across = np.abs(face[:, None] - face * [-1, 1, 1]).sum(axis=2).argmin(axis=1)
     return np.concatenate([across, [473, 474, 475, 476, 477, 468, 469, 470, 471, 472]])
 
 
 def fit_rotation(mesh: Floats) -> tuple[Floats, Floats]:
-    """Fit the canonical face to meshes: rotation, place and one scale, by least squares (Umeyama 1991).
+    """Fit the canonical face to meshes by rotation, translation and one scale, with least squares (Umeyama 1991).
 
     Args:
         mesh: `[n, 478, 3]`, frame px.
 
     Returns:
-        Rotations `[n, 3, 3]` that turn a face which looks at the camera into each pose, in the frame's axes; and what
-        the fit leaves, `[n]`: root mean square of the distances, in shares of the face's own.
+        Rotations `[n, 3, 3]` from a face that looks at the camera to each pose, in the frame's axes; and the residual
+        of the fit, `[n]`: root mean square of the distances, relative to the face's own size.
     """
     at_rest = canonical_face() - canonical_face().mean(axis=0)
     seen = mesh[:, :CANONICAL_VERTICES] @ _UP_AND_OUT
@@ -82,16 +82,16 @@ def head_angles(rotation: Floats) -> dict[str, Floats]:
 
 
 def five_points(mesh: Floats) -> Floats:
-    """Return where a mesh has the detector's five landmarks, `[n, 5, 2]`: eyes, nose tip, corners of the mouth."""
+    """Return the mesh's positions of the detector's five landmarks, `[n, 5, 2]`: eyes, nose tip, mouth corners."""
     eyes = [mesh[:, corners[:2], :2].mean(axis=1) for corners in _EYES]
     return np.stack([*eyes, mesh[:, _NOSE, :2], *(mesh[:, corner, :2] for corner in _MOUTH)], axis=1)
 
 
 def landmark_angles(landmarks5: Floats) -> dict[str, Floats]:
-    """Return what five landmarks `[n, 5, 2]` say of the head: roll in rad, pitch and yaw as measures that grow with it.
+    """Return head angles from five landmarks `[n, 5, 2]`: roll in rad, pitch and yaw as monotonic measures.
 
-    Roll is the line of the eyes; yaw how far the nose is off their middle, in shares of their distance; pitch where it
-    is between eyes and mouth.
+    Roll is the angle of the line between the eyes. Yaw is the nose's horizontal offset from the midpoint of the eyes,
+    in eye distances. Pitch is the nose's position between eyes and mouth.
     """
     right, left, nose = landmarks5[:, 0], landmarks5[:, 1], landmarks5[:, 2]
     across, width, down = _axes(right, left)
@@ -107,11 +107,12 @@ def landmark_angles(landmarks5: Floats) -> dict[str, Floats]:
 
 
 def mesh_signals(mesh: Floats) -> dict[str, Floats]:
-    """Return what a mesh `[n, 478, 3]` shows of eyes and mouth, each `[n]`, in shares of the eye's or mouth's width.
+    """Return measures of eyes, mouth and brows from a mesh `[n, 478, 3]`, each `[n]`.
 
-    `iris x` and `iris y` are off the middle of the eye's corners, to the image's right and up; `eye opening` and its
-    difference between the sides, `lip gap`, by how much the left corner of the mouth is higher than the right one, and
-    how far brows are above the eyes, in shares of the eyes' distance.
+    In shares of the eye's width: `iris x` and `iris y`, the offset from the midpoint of the eye's corners, positive to
+    the image's right and up; `eye opening`, and its difference between the sides. In shares of the distance between the
+    eyes: `lip gap`, how much higher the left corner of the mouth is than the right, and the height of the brows above
+    the eyes.
     """
     x, y, openings = [], [], []
     for image_left, image_right, iris, upper, lower in _EYES:
@@ -139,7 +140,7 @@ def mesh_signals(mesh: Floats) -> dict[str, Floats]:
 
 
 def _axes(image_left: Floats, image_right: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return the direction from one point to the other, their distance, and the direction that is down from there."""
+    """Return the direction from one point to the other, their distance, and the perpendicular downward direction."""
     line = image_right - image_left
     width = np.maximum(np.linalg.norm(line, axis=1), 1e-6)
     across = line / width[:, None]

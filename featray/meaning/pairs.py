@@ -1,7 +1,7 @@
-"""Meaning. Which pairs are compared, with the sign that they must have, and what is seen of each in the clips.
+"""Meaning. The pairs that are compared, the sign that each must have, and the result of each in the clips.
 
-A pair joins two things that were learned from different labels, or one of them and geometry. Expected signs follow
-from what `schema.py` says that the columns mean.
+A pair consists of two outputs learned from different labels, or of an output and a geometric measure. Expected signs
+follow from the meaning of the columns in `schema.py`.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from featray.meaning.watched import Floats, Watched, distances, left_minus_right
 Verdict = Literal["agrees", "opposed", "no evidence", "not estimated"]
 
 LEAST_CORRELATION: Final = 0.3
-"""Weaker ones are no evidence, however sure they are: heads disturb each other a little."""
+"""Weaker correlations are no evidence, however significant, since heads influence each other slightly."""
 
 ON_THE_FACE: Final = 0.15
-"""Median distance of the mesh from the detector's landmarks, in box sides, up to which it is on the face; MediaPipe's
-own mesh is at 0.03 on the bundled clip, and one that is mirrored or turned at 0.26 or more."""
+"""Maximum median distance of the mesh from the detector's landmarks, in box sides, for a mesh on the face. On the
+bundled clip, MediaPipe's own mesh is at 0.03, and a mirrored or rotated one at 0.26 or more."""
 
 _A_FACE: Final = 0.3
-"""Median residual of the rigid fit up to which a mesh has a face's shape: MediaPipe's has 0.10, with its depth turned
-inside out 0.80."""
+"""Maximum median residual of the rigid fit for a mesh in the shape of a face: MediaPipe's has 0.10, and 0.80 with its
+depth turned inside out."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two series that go together, or against each other.
+    """Two series with an expected sign of correlation.
 
     Attributes:
-        group: what it is about.
-        first, second: names of `watched.signals`.
-        sign: +1 or -1, of the correlation.
-        given: a series whose effect is taken out of both first.
-        needs_mesh: whether it says nothing unless the mesh is on the face.
+        group: group of the pair.
+        first, second: names in `watched.signals`.
+        sign: expected sign of the correlation, +1 or -1.
+        given: a series whose effect is first removed from both.
+        needs_mesh: whether the pair is meaningful only if the mesh is on the face.
     """
 
     group: str
@@ -52,13 +52,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class Row:
-    """A pair and what was seen of it.
+    """A pair and its result.
 
     Attributes:
-        first, second: what was compared.
+        first, second: the two things compared.
         expected: `+`, `-`, or in words.
-        interval: None where nothing could be computed.
-        note: why there is no evidence, or what else to know.
+        interval: None if it could not be computed.
+        note: why there is no evidence, or other remarks.
     """
 
     group: str
@@ -71,7 +71,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Both, for people."""
+        """Return both names, for display."""
         return f"{self.first} ~ {self.second}" if self.second else self.first
 
 
@@ -120,7 +120,7 @@ PAIRS: Final = (
 )
 
 MIRRORED: Final = {"pose_yaw": -1, "pose_roll": -1, "pose_pitch": 1, "gaze_yaw": -1, "gaze_pitch": 1}
-"""What a column does when the picture is flipped left to right: it keeps its sign, or turns it."""
+"""Whether a column keeps (1) or flips (-1) its sign when the picture is mirrored."""
 
 SWAPPED_AXES: Final = (
     ("pose_pitch", "pose_yaw"), ("pose_pitch", "pose_roll"), ("pose_yaw", "pose_roll"), ("gaze_pitch", "gaze_yaw"),
@@ -128,7 +128,7 @@ SWAPPED_AXES: Final = (
 
 
 def mesh_rows(clips: Sequence[Watched]) -> list[Row]:
-    """Return whether meshes are where the detector sees the face, and turned the right way in depth."""
+    """Return the rows that check whether meshes are on the detected face, and have the right direction of depth."""
     best, median = _best_layout(clips)
     note = f"{median:.3f} box sides from the five landmarks, in the median"
     if median > ON_THE_FACE:
@@ -154,13 +154,13 @@ _AS_IT_IS: Final = "as it is"
 
 
 def _best_layout(clips: Sequence[Watched]) -> tuple[str, float]:
-    """Return how meshes have to be changed to come nearest to the landmarks, and their median distance then."""
+    """Return the layout in which meshes come nearest to the landmarks, and their median distance in it."""
     found = {}
     for name in (_AS_IT_IS, *LAYOUTS):
         every = [distances(changed_mesh(clip.mesh_px, clip.squares, name), clip) for clip in clips]
         found[name] = float(np.median(np.concatenate(every)))
     best = min(found, key=lambda name: found[name])
-    # What five points of a frontal face hardly tell apart from the mesh as it is, is no reason to doubt it.
+    # Five points of a frontal face hardly distinguish some layouts; a small advantage is no reason to doubt the mesh.
     return (_AS_IT_IS, found[_AS_IT_IS]) if found[_AS_IT_IS] < 1.2 * found[best] else (best, found[best])
 
 
@@ -168,7 +168,7 @@ LAYOUTS: Final = ("mirrored", "upside down", "with x and y swapped", "with its s
 
 
 def changed_mesh(mesh_px: Floats, squares: Floats, layout: str) -> Floats:
-    """Return meshes changed within their chips, or with the vertices of both sides of the face exchanged."""
+    """Return meshes in another layout within their chips, or with the vertices of the face's sides exchanged."""
     if layout == "with its sides swapped":
         return mesh_px[:, mirrored_vertices()]
     corner, side = squares[:, None, :2], squares[:, None, 2]
@@ -185,7 +185,7 @@ def changed_mesh(mesh_px: Floats, squares: Floats, layout: str) -> Floats:
 
 
 def pair_rows(clips: Sequence[Watched], *, on_the_face: bool) -> list[Row]:
-    """Return every pair of PAIRS, and swapped axes where there are any."""
+    """Return the rows of all PAIRS, and of swapped axes if there are any."""
     series = [signals(clip) for clip in clips]
     rows = []
     for pair in PAIRS:
@@ -206,14 +206,14 @@ _OFF_THE_FACE: Final = "the mesh is not on the face"
 
 
 def judge(interval: Interval | None, sign: int) -> Verdict:
-    """Return what an interval of a correlation says of the sign that it should have."""
+    """Return the verdict of a correlation's interval on its expected sign."""
     if interval is None or abs(interval.value) < LEAST_CORRELATION or interval.low <= 0 <= interval.high:
         return "no evidence"
     return "agrees" if interval.value * sign > 0 else "opposed"
 
 
 def _swaps(series: list[dict[str, Floats]]) -> Iterator[Row]:
-    """Yield columns that hold what the other one should: each goes with the other's angle more than with its own."""
+    """Yield pairs of columns that seem swapped: each correlates more with the other's angle than with its own."""
     for columns in SWAPPED_AXES:
         angles = [f"mesh {name.split('_')[1]}" for name in columns]
         own, others = (
@@ -223,11 +223,11 @@ def _swaps(series: list[dict[str, Floats]]) -> Iterator[Row]:
         surely = all(judge(interval, 1) != "no evidence" for interval in others)
         if surely and all(abs(o.value) > abs(s.value if s else 0.0) for o, s in zip(others, own, strict=True) if o):
             group = "gaze" if columns[0].startswith("gaze") else "head pose"
-            yield Row(group, *columns, "apart", others[0], "opposed", "each goes with the other's angle of the mesh")
+            yield Row(group, *columns, "apart", others[0], "opposed", "each follows the other's angle of the mesh")
 
 
 def mirror_rows(clips: Sequence[Watched]) -> list[Row]:
-    """Return whether columns do what they must when pictures are flipped left to right."""
+    """Return the rows that check whether columns behave correctly when pictures are mirrored."""
     rows = []
     for column, sign in MIRRORED.items():
         both = [(clip.columns[column][clip.some].astype(float), clip.mirrored[column].astype(float)) for clip in clips]
@@ -247,7 +247,7 @@ def mirror_rows(clips: Sequence[Watched]) -> list[Row]:
 
 
 def _sides(pairs: list[tuple[Floats, Floats]]) -> Interval | None:
-    """Correlate the blendshapes' sides, each scaled to its spread; all of them are worth no more frames than one."""
+    """Correlate the blendshapes' sides, each scaled to its spread; the median counts, as for a single blendshape."""
     scaled = []
     for a, b in pairs:
         spread = np.maximum(a.std(axis=1), 1e-9)[:, None]
@@ -261,7 +261,7 @@ def _sides(pairs: list[tuple[Floats, Floats]]) -> Interval | None:
 
 
 def channel_row(clips: Sequence[Watched], *, on_the_face: bool) -> Row:
-    """Return whether pictures are given to the network as it wants them: with red and blue swapped it must do worse."""
+    """Check the order of the color channels: with red and blue swapped, the network must do worse."""
     first, second, expected = "mesh, red and blue swapped", "mesh", "farther off"
     if not on_the_face:
         return Row("channels", first, second, expected, None, "no evidence", _OFF_THE_FACE)

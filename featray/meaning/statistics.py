@@ -1,10 +1,10 @@
-"""Meaning. Correlations of time series, with intervals that know that neighbouring frames say nearly the same.
+"""Meaning. Correlations of time series, with intervals that account for the similarity of neighbouring frames.
 
 n frames of a clip are worth fewer independent ones: n / (1 + 2 * sum of the products of both autocorrelations)
 (Bartlett, On the theoretical specification and sampling properties of autocorrelated time-series, Supplement to the
-Journal of the Royal Statistical Society 8, 1946). The sum ends where the product first is not positive, since what
-comes later is noise. The interval is Fisher's, of that number of frames. A straight drift over a clip is taken out of
-every series first: two that drift are one observation, however many frames there are.
+Journal of the Royal Statistical Society 8, 1946). The sum ends at the first product that is not positive, since later
+ones are noise. The interval is Fisher's, for that number of frames. A linear drift over a clip is first removed from
+every series: two series that drift are a single observation, however many frames there are.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 CONFIDENCE: Final = 0.99
-"""Of the intervals. Some forty pairs are looked at, so that at 0.95 two would be opposed by chance."""
+"""Level of the intervals. With about forty pairs, at 0.95 two would be opposed by chance."""
 
 _Z: Final = 2.5758
-"""The normal quantile of CONFIDENCE, both sides."""
+"""The two-sided normal quantile of CONFIDENCE."""
 
 _FEWEST: Final = 8
 _LEAST_SPREAD: Final = 1e-6
-"""Standard deviation, in shares of the largest value, below which a series is constant but for rounding."""
+"""Standard deviation, relative to the largest value, below which a series counts as constant up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Interval:
     Attributes:
         value: a correlation in [-1, 1], or a mean.
         low, high: bounds of the interval.
-        frames: how many were looked at.
-        effective: how many independent ones they are worth.
+        frames: number of frames.
+        effective: number of independent frames that they are worth.
     """
 
     value: float
@@ -48,11 +48,11 @@ class Interval:
 
 
 def correlate(clips: Sequence[tuple[Floats, Floats]], given: Sequence[Floats] | None = None) -> Interval | None:
-    """Correlate two series over all clips, each about its own drift; None if they are too short or do not vary.
+    """Correlate two series over all clips, with each clip's drift removed; None if too short or constant.
 
     Args:
         clips: both series of each clip, in order of time.
-        given: a third one, whose linear effect on both is taken out first: the correlation is a partial one.
+        given: a third series whose linear effect on both is removed first (partial correlation).
     """
     pairs = [_level(a, b, None if given is None else given[i]) for i, (a, b) in enumerate(clips) if len(a) >= _FEWEST]
     if not pairs:
@@ -83,7 +83,7 @@ def mean(clips: Sequence[Floats]) -> Interval | None:
 
 
 def _level(a: Floats, b: Floats, given: Floats | None) -> tuple[Floats, Floats]:
-    """Take mean and drift out of two series, and what they have from a third one."""
+    """Remove mean, drift and the linear effect of a third series from two series."""
     base = np.column_stack([np.ones(len(a)), np.linspace(-1, 1, len(a)), *([] if given is None else [given])])
     both = np.column_stack([a, b])
     rest = both - base @ np.linalg.lstsq(base, both, rcond=None)[0]
@@ -96,7 +96,7 @@ def _is_constant(centred: Floats, clips: Sequence[tuple[Floats, Floats]], side: 
 
 
 def _effective(a: Floats, b: Floats) -> float:
-    """Return how many independent frames two centred series are worth."""
+    """Return the number of independent frames that two centred series are worth."""
     products = _autocorrelation(a) * _autocorrelation(b)
     negative = np.flatnonzero(products[1:] <= 0)
     end = int(negative[0]) + 1 if len(negative) else len(products)

@@ -1,4 +1,4 @@
-"""Meaning. What the network said about the faces of one clip, and what its columns are compared with."""
+"""Meaning. The network's outputs for the faces of one clip, and the signals that they are compared with."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ Columns = Mapping[str, NDArray[np.float32]]
 SIDED_PAIRS: Final = tuple(
     name.removesuffix("Left")
     for name in BLENDSHAPE_NAMES
-    if name.endswith("Left") and name not in ("mouthLeft", "jawLeft")  # which are movements to a side
+    if name.endswith("Left") and name not in ("mouthLeft", "jawLeft")  # these are movements to a side
 )
-"""Blendshapes that come as ...Left and ...Right of the same movement."""
+"""Blendshapes with a ...Left and a ...Right version of the same movement."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """One face a frame of a clip, in order of time, and what the network said of it.
+    """One face per frame of a clip, in order of time, with the network's outputs.
 
     Attributes:
-        name: of the clip, for people.
-        columns: of the `faces` and `blendshapes` tables, each `[n]`.
+        name: display name of the clip.
+        columns: columns of the `faces` and `blendshapes` tables, each `[n]`.
         mesh_px: `[n, 478, 3]`, frame px; z in the same unit.
-        landmarks5: `[n, 5, 2]`, the detector's, frame px.
+        landmarks5: `[n, 5, 2]`, the detector's landmarks, frame px.
         boxes: `[n, 4]`, xyxy, frame px.
-        squares: `[n, 3]`, of the chips: x, y, side, frame px.
-        some: positions, `[m]`, of the faces that were also shown to the network mirrored, and with channels swapped.
-        mirrored: columns of these from chips flipped left to right, each `[m]`.
-        swapped: columns of these from chips with red and blue swapped, each `[m]`.
-        swapped_mesh_px: their meshes, `[m, 478, 3]`.
+        squares: `[n, 3]`, squares of the chips: x, y, side, frame px.
+        some: positions, `[m]`, of the faces that were also run mirrored and with channels swapped.
+        mirrored: columns of those faces from mirrored chips, each `[m]`.
+        swapped: columns of those faces from chips with red and blue swapped, each `[m]`.
+        swapped_mesh_px: meshes of those faces with red and blue swapped, `[m, 478, 3]`.
     """
 
     name: str
@@ -61,14 +61,14 @@ class Watched:
 
 
 def distances(mesh_px: Floats, watched: Watched, some: NDArray[np.intp] | None = None) -> Floats:
-    """Return how far a mesh's five points are from the detector's landmarks, `[n]`, in shares of the box's side."""
+    """Return the distance of a mesh's five points from the detector's landmarks, `[n]`, in shares of the box's side."""
     chosen = np.arange(len(watched)) if some is None else some
     off = np.linalg.norm(five_points(mesh_px) - watched.landmarks5[chosen], axis=2).mean(axis=1)
     return np.asarray(off / watched.box_side_px[chosen], np.float64)
 
 
 def signals(watched: Watched) -> dict[str, Floats]:
-    """Return every series that pairs are made of, each `[n]`: columns, sums of them, and geometry's."""
+    """Return every series used in pairs, each `[n]`: columns, sums of columns, and geometric measures."""
     found: dict[str, Floats] = {name: np.asarray(values, np.float64) for name, values in watched.columns.items()}
     rotation, residual = fit_rotation(watched.mesh_px)
     found |= {f"mesh {axis}": values for axis, values in head_angles(rotation).items()}
@@ -91,7 +91,7 @@ def signals(watched: Watched) -> dict[str, Floats]:
 
 
 def left_minus_right(columns: Columns) -> Floats:
-    """Return the differences of the blendshapes' sides, `[pairs, n]`; no pairs where there are no blendshapes."""
+    """Return left minus right of the paired blendshapes, `[pairs, n]`; no pairs without blendshapes."""
     there = [name for name in SIDED_PAIRS if f"{name}Left" in columns]
     both = [columns[f"{name}Left"].astype(np.float64) - columns[f"{name}Right"] for name in there]
     return np.stack(both) if both else np.empty((0, 0))

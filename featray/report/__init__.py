@@ -1,1 +1,1 @@
-"""Pages about an output, and two releases compared."""
+"""Build HTML pages about an output, and compare two releases."""

@@ -1,7 +1,7 @@
-"""Report. Two releases of one dataset, face by face: how far the numbers moved.
+"""Report. Compare two releases of one dataset face by face.
 
-Faces are matched within the same frame of the same bytes by their boxes: both are the other's best, and
-overlap by half (IoU). A release made with other sampling shares only the frames that both sampled.
+Faces are matched by their boxes within the same frame of the same bytes: each is the other's best match, with an IoU of
+at least 0.5. If the releases sample differently, only the frames that both sampled are compared.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from featray.tables.query import connect, literal, read_rows, run_sql
 from featray.views.selection import PICTURE_US
 
 MOST_FACES: Final = 5_000_000
-"""Faces beyond which whole videos are drawn; a joined row holds both sides and does not stream."""
+"""With more faces, a sample of whole videos is compared: a joined row holds both sides and does not stream."""
 
 _SAME_FACE: Final = 0.5
 
 
 @dataclass(frozen=True)
 class Worst:
-    """Where a feature moved the most."""
+    """The face for which a feature changed most."""
 
     video_id: str
     frame_index: int
@@ -38,16 +38,16 @@ class Worst:
 
 @dataclass(frozen=True)
 class Shift:
-    """How a feature moved over the matched faces; differences are b - a.
+    """The change of a feature over the matched faces; differences are b - a.
 
     Attributes:
-        column: of `faces`.
+        column: column of `faces`.
         mean_a, mean_b: means.
         shift: mean difference.
         mean_abs: mean absolute difference.
-        q50_abs, q95_abs: its quantiles, approximate.
-        correlation: Pearson's; None where a side does not vary.
-        worst: the face that moved the most.
+        q50_abs, q95_abs: approximate quantiles of the absolute difference.
+        correlation: Pearson's; None if a side is constant.
+        worst: the face with the largest change.
     """
 
     column: str
@@ -63,12 +63,12 @@ class Shift:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a kind of event changed over the compared videos.
+    """The change in one kind of event over the compared videos.
 
     Attributes:
         kind: as in `events`.
-        a, b: how many there are.
-        a_met, b_met: those that overlap one of the other release, in the same video.
+        a, b: number of events.
+        a_met, b_met: number of events that overlap one of the other release in the same video.
     """
 
     kind: str
@@ -83,10 +83,10 @@ class Derivations:
     """Events and tracks of two releases, compared over the same videos.
 
     Attributes:
-        a, b: derivations; where they differ, events differ by their settings too.
-        tracks_a, tracks_b: how many tracks.
+        a, b: derivations; if they differ, so do the settings of the events.
+        tracks_a, tracks_b: number of tracks.
         seen_s_a, seen_s_b: seconds that faces were seen.
-        kinds: of events, the commonest first.
+        kinds: kinds of events, the most common first.
     """
 
     a: str
@@ -103,17 +103,17 @@ class Diff:
     """The comparison of two releases.
 
     Attributes:
-        dataset, release_a, release_b: what was compared.
-        videos_a, videos_b: videos in each.
-        videos_both: with the same content in both.
-        videos_changed: in both, with other content.
-        videos_compared: of those in both; fewer if there are too many faces.
-        frames_both: frames of the compared videos that both sampled.
+        dataset, release_a, release_b: the dataset and releases.
+        videos_a, videos_b: number of videos in each release.
+        videos_both: videos with the same content in both.
+        videos_changed: videos in both with different content.
+        videos_compared: videos compared; fewer than `videos_both` if there are too many faces.
+        frames_both: frames of the compared videos that both releases sampled.
         faces_a, faces_b: faces in those frames.
-        matched: pairs of faces.
-        mean_iou: of their boxes; None without a pair.
-        features: a shift a feature.
-        derived: tracks and events; None unless both have some.
+        matched: number of matched pairs of faces.
+        mean_iou: mean IoU of their boxes; None without a pair.
+        features: one shift per feature.
+        derived: tracks and events; None unless both releases have some.
     """
 
     dataset: str
@@ -133,24 +133,24 @@ class Diff:
     derived: Derivations | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
+        """Return the comparison as plain values."""
         return asdict(self)
 
 
 def diff_releases(
     output: Output, release_a: str, release_b: str, dataset: str | None = None, most_faces: int = MOST_FACES
 ) -> Diff:
-    """Compare.
+    """Compare two releases.
 
     Args:
-        output: which holds both.
-        release_a: the one before.
-        release_b: the one after.
-        dataset: which, if both releases are in several.
-        most_faces: faces of A beyond which whole videos are drawn.
+        output: the output that holds both.
+        release_a: the older release.
+        release_b: the newer release.
+        dataset: the dataset; required if several hold both releases.
+        most_faces: with more faces in A, a sample of whole videos is compared.
 
     Raises:
-        UsageError: a release is not there, or the dataset is not clear.
+        UsageError: a release does not exist, or the dataset is ambiguous.
     """
     dataset = _dataset(output, release_a, release_b, dataset)
     releases = (release_a, release_b)
@@ -180,13 +180,13 @@ def _dataset(output: Output, release_a: str, release_b: str, dataset: str | None
     for release in (release_a, release_b):
         if release not in {one.release for one in partitions}:
             known = ", ".join(sorted({one.release for one in partitions})) or "none"
-            raise UsageError(f"{release}: no such release in this output; it has: {known}")
+            raise UsageError(f"{release}: no such release in this output; choose one of {known}")
     there = [{one.dataset for one in partitions if one.release == release} for release in (release_a, release_b)]
     both = sorted(there[0] & there[1])
     if dataset is not None and dataset not in both:
-        raise UsageError(f"--dataset {dataset}: does not have both releases; {', '.join(both) or 'no dataset'} does")
+        raise UsageError(f"--dataset {dataset}: does not have both releases; choose one of {', '.join(both) or 'none'}")
     if not both:
-        raise UsageError(f"{release_a} and {release_b}: no dataset has both; `featray status OUT --release all`")
+        raise UsageError(f"{release_a} and {release_b}: no dataset has both; see `featray status OUT --release all`")
     if dataset is None and len(both) > 1:
         raise UsageError(f"several datasets have both releases; name one with --dataset: {', '.join(both)}")
     return dataset or both[0]
@@ -199,7 +199,7 @@ SELECT (SELECT count(*) FROM a_videos) AS videos_a, (SELECT count(*) FROM b_vide
 FROM a_videos a JOIN b_videos b USING (video_id)
 """
 
-# Videos in the order of a hash, until they hold as many faces as may be compared.
+# Videos in the order of a hash, up to the limit on compared faces.
 _COMPARED: Final = """
 CREATE TEMP TABLE compared AS SELECT video_id FROM (
   SELECT video_id, sum(a.faces) OVER (ORDER BY hash(video_id), video_id) - a.faces AS before

@@ -1,4 +1,4 @@
-"""Report. How every feature is distributed: binned by DuckDB in one pass, with moments and quantiles."""
+"""Report. The distribution of every feature: binned by DuckDB in one pass, with moments and quantiles."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Feature:
     """A column of `faces` and its bins.
 
     Attributes:
-        column: its name.
-        group: with which others it is drawn.
-        title: for people.
-        edges: of the bins, ascending; values beyond the ends are counted in the first and the last bin.
-        unit: for the axis.
-        logarithmic: whether the axis is.
+        column: name of the column.
+        group: group of features that are drawn together.
+        title: display title.
+        edges: edges of the bins, ascending; values beyond the ends are counted in the first and the last bin.
+        unit: unit of the axis.
+        logarithmic: whether the axis is logarithmic.
     """
 
     column: str
@@ -58,23 +58,23 @@ FEATURES: Final = (
     Feature("face_px", "face size and quality", "shorter side of the box", _FACE_PX, "px", True),
     Feature("sharpness", "face size and quality", "variance of the Laplacian", _SHARPNESS, "grey levels²", True),
     Feature("score", "face size and quality", "the detector's score", _even(0.5, 1, 25)),
-    Feature("in_frame", "face size and quality", "share of the cut square in the frame", _SHARE),
+    Feature("in_frame", "face size and quality", "share of the crop in the frame", _SHARE),
 )
 
 MEASURED: Final = "face size and quality"
-"""The group that comes from the detector and the picture, and not from the network."""
+"""The group that comes from the detector and the picture, not from the network."""
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """A feature over the faces of a scope; None where there is no value.
+    """The distribution of a feature over the faces of a scope; None without values.
 
     Attributes:
-        feature: which.
-        rows: values counted.
-        counts: per bin, one less than edges.
+        feature: the feature.
+        rows: number of values.
+        counts: count per bin, one fewer than edges.
         mean, sd: arithmetic mean and population standard deviation.
-        q05, q50, q95: quantiles, approximate beyond some thousand rows.
+        q05, q50, q95: quantiles, approximate beyond a few thousand rows.
     """
 
     feature: Feature
@@ -91,11 +91,11 @@ def read_distributions(scope: Scope, faces: int) -> tuple[list[Distribution], fl
     """Bin every feature.
 
     Args:
-        scope: of which release.
-        faces: rows of `faces`.
+        scope: the release.
+        faces: number of rows in `faces`.
 
     Returns:
-        A distribution a feature, and the share of the rows that was read.
+        One distribution per feature, and the share of the rows that was read.
     """
     sample, share = scope.sample(faces)
     columns = [f"{_of(feature)} AS c{number}" for number, feature in enumerate(FEATURES)]
@@ -104,7 +104,7 @@ def read_distributions(scope: Scope, faces: int) -> tuple[list[Distribution], fl
 
 
 def _of(feature: Feature) -> str:
-    # Keys are the upper edges, each counted with its bin; what is beyond the last is under infinity.
+    # Keys are upper edges, inclusive; values beyond the last edge are counted under infinity.
     edges = ", ".join(f"{edge!r}::DOUBLE" for edge in feature.edges[1:-1])
     name = feature.column
     return (

@@ -1,4 +1,4 @@
-"""Report. What happened: events by kind, and for some videos a strip of when."""
+"""Report. The section "What happened": events by kind, and for some videos a timeline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from featray.views.times import clock_text
 
 STRIPS: Final = 12
 _SHOWN: Final = 400
-"""Events a strip, the longest: a page with an hour of episodes would be slow and say no more."""
+"""Maximum events per strip, longest first: an hour of episodes would make the page slow without adding information."""
 
 _WIDTH: Final = 1000
 _LEFT: Final = 92
@@ -38,7 +38,7 @@ _OWN_COLOUR: Final = "#b0307d"
 
 @dataclass(frozen=True)
 class Strip:
-    """A video: what it is called, and a picture of when what happens in it."""
+    """The name of a video, and a timeline of its events."""
 
     name: str
     plot: Plot
@@ -50,11 +50,11 @@ class Happened:
     """Events of a release.
 
     Attributes:
-        derivation: whose they are.
-        minutes: that faces were seen, over all tracks.
-        kinds: a row a kind, the commonest first.
-        strips: of some videos.
-        videos: that have tracks.
+        derivation: the derivation that they belong to.
+        minutes: minutes that faces were seen, over all tracks.
+        kinds: one row per kind, the most common first.
+        strips: timelines of some videos.
+        videos: number of videos with tracks.
     """
 
     derivation: str
@@ -65,11 +65,11 @@ class Happened:
 
 
 _KIND = "regexp_replace(coalesce(kind, ''), '[[:cntrl:]]', ' ', 'g')"
-"""Somebody else's may be null, or hold what no page does."""
+"""An event's kind as SQL; in an output from elsewhere it may be null, or contain control characters."""
 
 
 def read_happened(scope: Scope, *, blur: bool) -> Happened | None:
-    """Return what is derived from the release, of the derivation that was made last; None if nothing is."""
+    """Return the events of the release's latest derivation; None if there is none."""
     totals = scope.row(
         "SELECT coalesce(sum(seen_s), 0) / 60 AS minutes, count(DISTINCT video_id) AS videos, "
         "max(derivation) AS derivation FROM in_tracks"
@@ -116,7 +116,7 @@ def _strip(video: dict[str, Any], events: list[dict[str, Any]], seen: list[dict[
 
 
 def _svg(lanes: list[tuple[str, str, list[dict[str, Any]]]], first_us: int, last_us: int) -> str:
-    """Lanes of bars under a line of times. Action units share a lane: the darker, the more of them at once."""
+    """Return lanes of bars above a time axis. Action units share a lane, which is darker where several overlap."""
     height, span = len(lanes) * _LANE + 20, max(1, last_us - first_us)
 
     def x(time_us: int) -> float:

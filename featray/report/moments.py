@@ -1,7 +1,7 @@
-"""Report. The strongest expressions, with what the camera saw.
+"""Report. The strongest expressions, with their pictures.
 
-A moment's strength is the mean of its action-unit probabilities, eyes closed left out: blinks are
-no expression. Small, cut-off and doubtful faces are passed over. One pass finds it at any size;
+A moment's strength is the mean of its action-unit probabilities without AU43 (eyes closed), since blinks are not
+expressions. Small, cut-off and uncertain faces are skipped. A single pass finds the moments at any size of output.
 `configs/queries/expressive_moments.sql` measures something else, the distance from the track's own mean.
 """
 
@@ -26,27 +26,27 @@ from featray.views.source import Shown, Source, find_source
 
 MOMENTS: Final = 12
 STRENGTH: Final = f"({' + '.join(au for au in AU_NAMES_20 if au != 'AU43')}) / {len(AU_NAMES_20) - 1}"
-"""SQL over a row of `faces`."""
+"""Strength of an expression, as SQL over a row of `faces`."""
 
 GOOD_FACE: Final = "score >= 0.8 AND in_frame >= 0.9 AND face_px >= 48"
-"""SQL: faces that are looked at. Below 48 px the network's 224-pixel input is mostly made up."""
+"""SQL condition for the faces considered. Below 48 px the network's 224-pixel input is mostly interpolation."""
 
 _APART_US: Final = 2_000_000
 _AROUND: Final = 1.5
-"""Side of a thumbnail, of that of the cut square."""
+"""Side of a thumbnail, relative to the crop's."""
 _THUMBNAIL_PX: Final = 208
 _HELD_US: Final = 1_000_000
 
 
 @dataclass(frozen=True)
 class Moment:
-    """A face at a time.
+    """A face at one moment.
 
     Attributes:
-        video: which video.
-        face: its row.
+        video: the video.
+        face: the row of the face.
         strength: mean probability of the action units.
-        jpeg: the face in its frame; None if there is none.
+        jpeg: the thumbnail; None if there is none.
         why_none: why there is no thumbnail, in one line.
     """
 
@@ -58,19 +58,22 @@ class Moment:
 
     @property
     def emotion(self) -> tuple[str, float]:
-        """The largest share, and of what."""
+        """Return the emotion with the largest share, and that share."""
         name = max(EMOTION_NAMES_7, key=lambda emotion: self.face[f"emotion_{emotion}"])
         return name, self.face[f"emotion_{name}"]
 
     @property
     def action_units(self) -> list[tuple[str, float]]:
-        """The three most probable."""
+        """Return the three most probable action units."""
         return sorted(((au, self.face[au]) for au in AU_NAMES_20), key=lambda pair: -pair[1])[:3]
 
 
 @dataclass(frozen=True)
 class Moments:
-    """The moments, strongest first, and the share of the rows of `faces` that was searched."""
+    """The moments, strongest first, and the share of the rows of `faces` that was searched.
+
+    `only_good` is false if no face fulfilled GOOD_FACE and all were ranked.
+    """
 
     moments: list[Moment]
     share: float
@@ -80,22 +83,22 @@ class Moments:
 def read_moments(
     scope: Scope, faces: int, videos: int, *, thumbnails: bool, blur: bool, storage_options: dict[str, Any]
 ) -> Moments:
-    """Find them: one a video, or where there are few videos several that lie two seconds apart.
+    """Find the moments: one per video, or several at least two seconds apart if there are few videos.
 
     Args:
-        scope: of which release.
-        faces: rows of `faces`.
-        videos: how many there are.
+        scope: the release.
+        faces: number of rows in `faces`.
+        videos: number of videos.
         thumbnails: whether to open the sources.
-        blur: hide heads in them.
-        storage_options: for reading the sources.
+        blur: hide heads in the thumbnails.
+        storage_options: options for reading the sources.
     """
     sample, share = scope.sample(faces)
     apart = "" if videos >= MOMENTS else f", {TIME_US} // {_APART_US}"
     keys = f"{{'video_id': video_id, 'frame_index': frame_index, 'pts_us': {TIME_US}, 'face_index': face_index}}"
 
     def strongest(condition: str) -> list[dict[str, Any]]:
-        # First which videos, then where in them: a state of one number a video is all that grows with their count.
+        # First find the videos, then the moments within them: only one number per video is kept in memory.
         chosen = scope.rows(
             f"SELECT video_id FROM in_faces {sample} WHERE {condition} "
             f"GROUP BY video_id ORDER BY max({STRENGTH}) DESC, video_id LIMIT {MOMENTS}"
@@ -131,7 +134,7 @@ def _moment(scope: Scope, row: dict[str, Any], camera: _Camera | None) -> Moment
 
 
 class _Camera:
-    """Opens sources, each once, and cuts thumbnails; a storage that did not answer is not asked again."""
+    """Open each source once and cut thumbnails; a storage that did not answer is not tried again."""
 
     def __init__(self, scope: Scope, *, blur: bool, storage_options: dict[str, Any]) -> None:
         self.blur = blur
@@ -140,9 +143,9 @@ class _Camera:
         self._silent: dict[tuple[str, str], FeatrayError] = {}
 
     def source(self, video: VideoRow) -> Source:
-        """The source of a video, or the error that it gave the first time."""
+        """Return the source of a video, or raise the error of the first attempt to open it."""
         storage = urlsplit(video.uri)[:2]
-        if storage in self._silent:  # minutes each time: a dozen moments would take half an hour
+        if storage in self._silent:  # each try takes minutes: a dozen moments would take half an hour
             raise UsageError(str(self._silent[storage]))
         if video.video_id not in self._sources:
             try:
@@ -157,7 +160,7 @@ class _Camera:
         return found
 
     def cut(self, shown: Shown, face: Face, hidden: Sequence[Square]) -> bytes:
-        """A square about the face as JPEG, moved and shrunk to lie in the frame."""
+        """Return a square around the face as JPEG, moved and shrunk to fit into the frame."""
         frame, (x, y, side) = shown.frame, cut_square(face)
         wide = min(side * _AROUND, frame.width_px, frame.height_px)
         scale = min(1.0, _THUMBNAIL_PX / wide)

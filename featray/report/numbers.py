@@ -1,6 +1,6 @@
-"""Report. The counts of a report: what was processed, what failed, where faces are, how fast it went.
+"""Report. The counts of a report: what was processed, what failed, where faces are, how fast it was.
 
-Every query aggregates in DuckDB and gives few rows, whatever the size of the tables.
+Every query aggregates in DuckDB and returns few rows, whatever the size of the tables.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from featray.tables.provenance import read_unusable
 from featray.tables.query import identifier
 
 MOST_FACES_SHOWN: Final = 10
-"""Faces a frame; what is beyond is counted with it."""
+"""Maximum faces per frame that are counted separately; frames with more are added to it."""
 
 VIDEOS_LISTED: Final = 200
 RUNS_LISTED: Final = 50
@@ -25,12 +25,12 @@ _COVERAGE_BINS: Final = 48
 
 @dataclass(frozen=True)
 class Coverage:
-    """Shares of sampled frames by status, by their time within the video.
+    """Sampled frames by status and by time within the video.
 
     Attributes:
         seconds: start of each bin, seconds from the start of the stream's time.
-        width_seconds: of a bin; the last one holds everything later.
-        with_face, no_face, decode_error: frames in each bin.
+        width_seconds: width of a bin; the last bin holds everything later.
+        with_face, no_face, decode_error: number of frames in each bin.
     """
 
     seconds: list[float]
@@ -46,18 +46,18 @@ class Numbers:
 
     Attributes:
         totals: one row over `videos`.
-        failures: a row an error code: code, meaning, videos, errors, examples.
-        faces_per_frame: frames by their number of faces.
-        repeats_share: share of the frames whose picture repeats the one before.
+        failures: one row per error code: code, meaning, videos, errors, examples.
+        faces_per_frame: number of frames by number of faces.
+        repeats_share: share of the frames whose picture repeats the previous one.
         coverage: frames by time within the video.
-        frames_share: share of the frames that the three above were counted over.
-        formats: container, codec, size and how many videos.
-        fields: per path field, its commonest values with counts.
+        frames_share: share of the frames on which the previous three are based.
+        formats: container, codec, size and number of videos.
+        fields: per path field, its most common values with counts.
         videos: up to VIDEOS_LISTED rows of `videos`.
-        runs: the latest rows of `runs`, the latest first.
-        run_count: how many there are.
+        runs: rows of `runs`, latest first, up to RUNS_LISTED.
+        run_count: number of runs.
         weights_trained: whether facial numbers carry meaning.
-        unusable: columns that the weights are known not to estimate, whatever they hold.
+        unusable: columns that the weights are known not to estimate.
     """
 
     totals: dict[str, Any]
@@ -76,7 +76,7 @@ class Numbers:
 
 
 def read_numbers(scope: Scope) -> Numbers:
-    """Count."""
+    """Compute all counts of a report."""
     totals = scope.row(_TOTALS)
     sample, share = scope.sample(totals["frames_sampled"])
     frames = scope.rows(
@@ -158,7 +158,7 @@ def _coverage(scope: Scope, sample: str) -> Coverage:
 
 
 def nice_width(width: float) -> float:
-    """The next larger of 1, 2, 5 times a power of ten."""
+    """Round up to 1, 2 or 5 times a power of ten."""
     power = 10.0 ** len(str(int(width))) / 10 if width >= 1 else 0.01
     while True:
         for factor in (1, 2, 5):
@@ -168,7 +168,7 @@ def nice_width(width: float) -> float:
 
 
 def _fields(scope: Scope) -> dict[str, list[dict[str, Any]]]:
-    """Per path field: the columns of `videos` that the schema does not know."""
+    """Return counts per path field; path fields are the columns of `videos` that are not in the schema."""
     known = {column.name for column in TABLES["videos"]}
     names = [row["column_name"] for row in scope.rows("DESCRIBE in_videos") if row["column_name"] not in known]
     return {

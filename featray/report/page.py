@@ -1,4 +1,4 @@
-"""Report. The report as one HTML page: numbers, plots and thumbnails put into the template."""
+"""Report. Render the report as one HTML page with numbers, plots and thumbnails."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from featray.version import __version__
 from featray.views.times import clock_text
 
 _COMPARED_FACES: Final = 1_000_000
-"""Of the release before, for the section on shifts; `featray diff` takes more."""
+"""Maximum faces of the previous release for the section on shifts; `featray diff` compares more."""
 
 _COLUMNS: Final = {"action units": 5, "emotions": 4, "valence and arousal": 3}
 _NOTES: Final = {
     "action units": "Probabilities that the unit is active, as FACS coders mark it; not intensities.",
     "emotions": "Shares of seven categories, which sum to 1 for every face.",
     "valence and arousal": "From -1 to 1.",
-    "gaze": "Radians. Gaze is hardest to tell on turned heads; look at head pose too.",
+    "gaze": "Radians. Gaze is least certain on turned heads; check head pose too.",
     "head pose": "Radians.",
-    MEASURED: "From the picture and the detector, not the network. Sharpness is low in blurred pictures.",
+    MEASURED: "From the picture and the detector, not the network. Blurred pictures have low sharpness.",
 }
 
 
@@ -41,11 +41,11 @@ class ReportSettings:
     """Settings of a report.
 
     Attributes:
-        release, dataset: which; None for the latest, the only one.
+        release, dataset: None for the latest release, and for the only dataset.
         thumbnails: whether sources are opened for pictures.
         blur: hide heads, and leave out names of files, path fields and local paths.
-        storage_options: for reading sources.
-        most_rows: of `faces` or `frames`, beyond which a sample is read.
+        storage_options: options for reading sources.
+        most_rows: with more rows in `faces` or `frames`, a sample is read.
     """
 
     release: str | None = None
@@ -58,7 +58,7 @@ class ReportSettings:
 
 @dataclass(frozen=True)
 class Made:
-    """A written report: of which release, and how large."""
+    """A written report: its release, size and contents."""
 
     dataset: str
     release: str
@@ -70,11 +70,11 @@ class Made:
 
 
 def write_report(output: Output, path: str, settings: ReportSettings) -> Made:
-    """Write one HTML file that needs nothing else.
+    """Write one self-contained HTML file.
 
     Raises:
         UsageError: no such dataset or release, or nothing is published.
-        StorageError: the tables cannot be read, or the page not be written.
+        StorageError: the tables cannot be read, or the page cannot be written.
     """
     target = locate_beside(path, output.root)
     page, made = with_scope(
@@ -85,7 +85,7 @@ def write_report(output: Output, path: str, settings: ReportSettings) -> Made:
 
 
 def _make(output: Output, scope: Scope, settings: ReportSettings) -> tuple[bytes, Made]:
-    """The page, and what it came to."""
+    """Return the page and its summary."""
     numbers = read_numbers(scope)
     faces, videos = numbers.totals["faces"], numbers.totals["videos"]
     distributions, faces_share = read_distributions(scope, faces) if faces else ([], 1.0)
@@ -108,7 +108,7 @@ def _make(output: Output, scope: Scope, settings: ReportSettings) -> tuple[bytes
         "faces_share": faces_share,
         "groups": _groups(distributions),
         "moments": Moments(_shown(moments.moments, settings.blur), moments.share, moments.only_good),
-        "moments_per": "one a video" if videos >= MOMENTS else "several a video, two seconds apart",
+        "moments_per": "one per video" if videos >= MOMENTS else "several per video, two seconds apart",
         "happened": read_happened(scope, blur=settings.blur),
         "shift": None if shift is None else _shift(shift),
         "coverage": plot_coverage(numbers.coverage) if numbers.faces_per_frame else None,
@@ -159,10 +159,10 @@ def _sections(values: dict[str, Any]) -> list[tuple[str, str]]:
         ("faces", "What the faces show", values["groups"]),
         ("moments", "Strongest expressions", values["groups"]),
         ("happened", "What happened", values["happened"]),
-        ("shift", "Against the release before", values["shift"]),
+        ("shift", "Changes since the previous release", values["shift"]),
         ("videos", "Videos", True),
         ("runs", "Runs and throughput", True),
-        ("provenance", "Where it comes from", values["run"]),
+        ("provenance", "Provenance", values["run"]),
     )
     return [(anchor, title) for anchor, title, there in every if there]
 
@@ -178,7 +178,7 @@ def _groups(distributions: list[Distribution]) -> list[tuple[str, Plot, str, boo
 
 
 def _shown(moments: list[Moment], blur: bool) -> list[Any]:
-    """Moments as the template wants them."""
+    """Return moments in the form that the template expects."""
     return [
         {
             "name": moment.video.video_id if blur else moment.video.name,
@@ -198,9 +198,9 @@ def _shown(moments: list[Moment], blur: bool) -> list[Any]:
 
 def _shift(diff: Diff) -> dict[str, Any]:
     words = (
-        f"In both with the same content: {counted(diff.videos_both, 'video')}; compared: {diff.videos_compared:,}. "
-        f"Matched by their boxes, of the frames that both sampled: {counted(diff.matched, 'face')}, "
-        f"{_share(diff.matched, diff.faces_a)} of those before and {_share(diff.matched, diff.faces_b)} of those now."
+        f"Unchanged in both releases: {counted(diff.videos_both, 'video')}; compared: {diff.videos_compared:,}. "
+        f"Matched by their boxes in frames that both sampled: {counted(diff.matched, 'face')}, "
+        f"{_share(diff.matched, diff.faces_a)} of the old and {_share(diff.matched, diff.faces_b)} of the new ones."
     )
     return {"before": diff.release_a, "words": words, "features": diff.features}
 
@@ -213,7 +213,7 @@ _FACTS: Final = (
 
 def _provenance(runs: list[dict[str, Any]], blur: bool) -> dict[str, Any]:
     run = runs[0] if runs else None
-    names = [name for name in _FACTS if not (blur and name == "model_file")]  # it may lie in somebody's home
+    names = [name for name in _FACTS if not (blur and name == "model_file")]  # its path may name a person's home folder
     facts = (
         [] if run is None else [(name.replace("_", " "), run[name]) for name in names if run[name] not in (None, "")]
     )
@@ -238,7 +238,7 @@ def _bytes(value: int) -> str:
         if size < 1000 or unit == "TB":
             break
         size /= 1000
-    return f"{size:.3g} {unit}" if value else "sizes not known"
+    return f"{size:.3g} {unit}" if value else "sizes unknown"
 
 
 def _hours(seconds: float) -> str:
@@ -252,7 +252,7 @@ def _when(at: datetime | None) -> str:
 
 
 def _tail(place: str) -> str:
-    """The end of a long place, which tells videos apart."""
+    """Return the end of a long place, which distinguishes videos."""
     place = place.removeprefix("file://")
     return place if len(place) <= 70 else f"…{place[-69:]}"
 

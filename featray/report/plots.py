@@ -1,4 +1,4 @@
-"""Report. Plots as inline SVG, drawn by matplotlib: text stays text, prints sharply, and needs no script."""
+"""Report. Plots as inline SVG, drawn by matplotlib: text stays text, they print sharply, and need no script."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STYLE: Final[Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "featray",
     "font.family": "sans-serif",
-    # Laid out with the widest; the page then shows its own.
+    # The layout uses a wide font; the page then shows its own.
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
     "text.color": INK,
@@ -38,7 +38,7 @@ _STYLE: Final[Any] = {
     "axes.spines.left": False,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",
-    "axes.titley": 1.0,  # where it is anyhow: nothing stands above the axes; looking for that takes a fifth of the time
+    "axes.titley": 1.0,  # the default place; set here since searching for it takes a fifth of the time
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelsize": 8,
@@ -52,14 +52,14 @@ _number = count()
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture with what it says in words, for those who do not see it."""
+    """A picture with a description in words, for screen readers."""
 
     svg: str
     words: str
 
 
 def plot_distributions(found: list[Distribution], columns: int) -> Plot:
-    """Small histograms of one group, each to its own height, the median marked."""
+    """Return small histograms of one group, each scaled to its own height, with the median marked."""
     rows = -(-len(found) // columns)
     with figure(9.6, (1.62 if found[0].feature.group != "emotions" else 1.45) * rows + 0.15) as drawn:
         axes = drawn.figure.subplots(rows, columns, squeeze=False)
@@ -98,7 +98,7 @@ def _histogram(axis: Axes, one: Distribution) -> None:
 
 
 def plot_faces_per_frame(found: dict[int, int]) -> Plot:
-    """Bars: share of the frames by number of faces."""
+    """Return a bar chart of the share of frames by number of faces."""
     total = sum(found.values()) or 1
     most = max([*found, 1])
     with figure(4.6, 2.3) as drawn:
@@ -120,7 +120,7 @@ def plot_faces_per_frame(found: dict[int, int]) -> Plot:
 
 
 def plot_coverage(found: Coverage) -> Plot:
-    """Stacked shares of frames with a face, without, and damaged, over the time within the videos."""
+    """Return the stacked shares of frames with a face, without, and damaged, over the time within the videos."""
     unit, scale = ("minutes", 60.0) if len(found.seconds) * found.width_seconds > 180 else ("seconds", 1.0)
     edges = [second / scale for second in [*found.seconds, found.seconds[-1] + found.width_seconds]]
     parts = (
@@ -167,7 +167,7 @@ class Drawn:
 
 @contextmanager
 def figure(width: float, height: float) -> Iterator[Drawn]:
-    """A figure of so many inches; its SVG has ids of its own, so that many fit into one page."""
+    """Yield a figure of a size in inches; its SVG has unique ids, so that several fit into one page."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-// Tables sort on a click on a column's head; without scripts they simply stay as they are.
+// Sort tables on a click on a column header; without scripts, tables keep their order.
 "use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
@@ -13,7 +13,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const value = (row) => row.cells[column].dataset.v ?? row.cells[column].textContent.trim();
       const rows = [...table.tBodies[0].rows].sort((a, b) => {
         const [x, y] = [value(a), value(b)];
-        // What is not known comes last, whichever way.
+        // Unknown values come last in both directions.
         if (x === "" || y === "") return (x === "") - (y === "");
         const order = numeric ? x - y : x.localeCompare(y, undefined, { numeric: true });
         return descending ? -order : order;

@@ -1,4 +1,4 @@
-"""Report. What a report or a comparison is about: one release of one dataset, read in bounded memory."""
+"""Report. The scope of a report or comparison: one release of one dataset, read in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from featray.tables.query import connect, literal, read_rows, run_sql
 _Answer = TypeVar("_Answer")
 
 MEMORY: Final = "1GB"
-"""Of DuckDB; what does not fit goes to its temporary folder."""
+"""Memory limit of DuckDB; the rest goes to its temporary folder."""
 
 MOST_ROWS: Final = 20_000_000
-"""Rows of a table beyond which a sample is read: means stand long before a scan of 40 columns takes minutes."""
+"""With more rows in a table, a sample is read: means are stable long before a scan of 40 columns takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Scope:
     """One release of one dataset.
 
     Attributes:
-        connection: with the tables of this scope as views `in_faces`, `in_frames`, `in_videos`, ...
-        dataset: which.
-        release: which.
-        others: further releases of the dataset, the latest first.
-        most_rows: of a table, beyond which a sample is read.
+        connection: connection with the tables of this scope as views `in_faces`, `in_frames`, `in_videos`, ...
+        dataset: name of the dataset.
+        release: name of the release.
+        others: further releases of the dataset, latest first.
+        most_rows: with more rows in a table, a sample is read.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -42,15 +42,15 @@ class Scope:
     most_rows: int = MOST_ROWS
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
-        """The rows of a query, which has to keep them few."""
+        """Return the rows of a query, which must return only few."""
         return read_rows(run_sql(self.connection, sql))
 
     def row(self, sql: str) -> dict[str, Any]:
-        """The only row of a query."""
+        """Return the only row of a query."""
         return self.rows(sql)[0]
 
     def sample(self, rows: int) -> tuple[str, float]:
-        """`sample_clause` for a table of that many rows of this scope."""
+        """Return `sample_clause` for a table with this number of rows."""
         return sample_clause(rows, self.most_rows)
 
 
@@ -61,7 +61,7 @@ def with_scope(
     work: Callable[[Scope], _Answer],
     most_rows: int = MOST_ROWS,
 ) -> _Answer:
-    """Call `work` with the scope that the command line names, again if files are replaced while it reads them.
+    """Call `work` with the requested scope; call it again if files are replaced while it reads them.
 
     Raises:
         UsageError: as for `open_scope`.
@@ -74,7 +74,7 @@ def with_scope(
 
 
 def open_scope(output: Output, release: str | None, dataset: str | None, most_rows: int = MOST_ROWS) -> Scope:
-    """The scope that the command line names: the only dataset and its latest release, unless told otherwise.
+    """Return the requested scope; by default the only dataset and its latest release.
 
     Raises:
         UsageError: there is no such dataset or release, or there are several datasets and none is named.
@@ -88,12 +88,12 @@ def _scope_of(
     every = [one for one in published if release in (None, "all", one.partition.release)]
     if not every and release is not None:
         known = ", ".join(sorted({one.partition.release for one in published})) or "none"
-        raise UsageError(f"--release {release}: not in this output; it has: {known}")
+        raise UsageError(f"--release {release}: not in this output; choose one of {known}")
     datasets = sorted({one.partition.dataset for one in every})
     if not any(one.files("videos") for one in every):
-        raise UsageError(f"{output.root.uri}: holds no published video yet; `featray run CONFIG` first")
+        raise UsageError(f"{output.root.uri}: holds no published video yet; run `featray run CONFIG` first")
     if dataset is not None and dataset not in datasets:
-        raise UsageError(f"--dataset {dataset}: not in this output; it has: {', '.join(datasets)}")
+        raise UsageError(f"--dataset {dataset}: not in this output; choose one of {', '.join(datasets)}")
     if dataset is None and len(datasets) > 1:
         raise UsageError(f"{output.root.uri}: holds several datasets; name one with --dataset: {', '.join(datasets)}")
     dataset = dataset or datasets[0]
@@ -108,9 +108,9 @@ def _scope_of(
 
 
 def sample_clause(rows: int, most: int = MOST_ROWS) -> tuple[str, float]:
-    """`TABLESAMPLE ...` for a table of that many rows, and the share that it reads; nothing and 1.0 if it is small.
+    """Return `TABLESAMPLE ...` for a table with this number of rows, and the share that it reads; "" and 1.0 if small.
 
-    Blocks of some 2,000 neighbouring rows are drawn, others every time.
+    It draws random blocks of about 2,000 neighbouring rows, different ones every time.
     """
     if rows <= most:
         return "", 1.0

@@ -1,1 +1,1 @@
-"""A run as its driver sees it: what is to do, what has come back, and when it is published."""
+"""The driver's side of a run: decide what to do, keep track of results, and publish them."""

@@ -1,6 +1,6 @@
-"""Run. What is to do: the listing against what is published; and what is published but no longer listed.
+"""Run. Compare the listing with the published videos: find the work, and published videos that are no longer listed.
 
-Holds 30 bytes a published video (`tables/done.py`), the URIs of damaged shard files, and nothing else that is listed.
+Keeps in memory 30 bytes per published video (`tables/done.py`) and the URIs of damaged shard files.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _EXAMPLES: Final = 10
 
 
 class Backlog:
-    """Tells work from what is published.
+    """Separates videos that need work from published ones.
 
     Args:
         partition: the dataset and release.
-        done: what it has published.
-        settings: that change results, from `identity.result_settings`.
-        retry_failed: whether videos that failed or are partial are work.
+        done: its published videos.
+        settings: settings that change results, from `identity.result_settings`.
+        retry_failed: whether failed and partial videos count as work.
 
     Attributes:
-        published: videos of the input that needed no work, by status; `erased` are those that may have none.
+        published: number of input videos that needed no work, by status; `erased` videos must not be processed.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Backlog:
             self._begun.setdefault(name.partition("-")[0], []).append(name)
 
     def select(self, videos: Iterator[Video]) -> Iterator[VideoTask]:
-        """A task for each video whose work is not published; the others are counted."""
+        """Yield a task for each video whose work is not published; count the others."""
         done, erased = self._done, Blocked(self._partition)
         for video in videos:
             if video.problem and video.member is not None:
@@ -86,7 +86,7 @@ class Backlog:
             yield VideoTask(video, key, shard="", resume=resume, replaces=shard)
 
     def _resumes(self, video_id: str, wanted: str | None) -> bool:
-        """Return whether this work has landed in parts; what landed of other work on the video is deleted."""
+        """Return whether parts of this work have landed; delete what landed of other work on the video."""
         begun = self._begun.pop(video_id, [])
         for name in begun:
             if name != wanted:
@@ -94,11 +94,11 @@ class Backlog:
         return wanted in begun
 
     def deleted(self, config: InputConfig, passed: PassedOver | None = None) -> Deleted:
-        """Videos that are published, lie where the input was listed, and are not there any more.
+        """Return published videos whose location was listed but which no longer exist.
 
-        To be asked when `select` has come to its end. Videos of other configs that publish to
-        the same dataset are left alone, unless this config's globs or prefixes cover them too. So are members of a
-        shard file that was not read to its end, and what lies in a folder that was passed over: it may still be there.
+        Call this after `select` is exhausted. It does not return videos of other configs that publish to the same
+        dataset, unless this config's globs or prefixes cover them too. It also leaves out members of a shard file that
+        was not read to its end, and the contents of skipped folders, since they may still exist.
         """
         unseen = self._done.unseen()
         found = Deleted()
@@ -116,11 +116,11 @@ class Backlog:
 
 @dataclass
 class Deleted:
-    """Videos whose source is gone.
+    """Videos whose source no longer exists.
 
     Attributes:
-        videos: ids, under the name of the commit that holds them.
-        count: how many.
+        videos: ids, by the name of the commit that holds them.
+        count: number of videos.
         examples: some URIs.
     """
 
@@ -129,7 +129,7 @@ class Deleted:
     examples: list[str] = field(default_factory=list)
 
     def add(self, commit: str, video_id: str, uri: str) -> None:
-        """Note one."""
+        """Add a video."""
         self.videos.setdefault(commit, set()).add(video_id)
         self.count += 1
         if len(self.examples) < _EXAMPLES:

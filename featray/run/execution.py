@@ -1,7 +1,7 @@
-"""Run. The videos of a run on their way into the tables: attempt after attempt, until all are published or given up.
+"""Run. Process the videos of a run, attempt by attempt, until all are published or given up.
 
-pages of videos -> session -> receipts -> publish complete shards -> try again what is missing
--> land failures for what never came -> publish the rest
+pages of videos -> session -> receipts -> publish complete shards -> retry missing videos
+-> land failures for the rest -> publish the rest
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Counts:
-    """Counts of what a run has published: videos by status, frames, faces, videos with several video streams."""
+    """Counts of a run's published videos by status, frames, faces, and videos with several video streams."""
 
     videos_ok: int = 0
     videos_partial: int = 0
@@ -40,7 +40,7 @@ class Counts:
     several_streams: int = 0
 
     def add(self, commits: Iterable[Commit]) -> None:
-        """Count what commits hold. They are not kept: a run may publish millions of videos."""
+        """Add the contents of commits. The commits are not kept, since a run may publish millions of videos."""
         for commit in commits:
             self.several_streams += commit.several_streams
             for video in commit.videos:
@@ -50,11 +50,11 @@ class Counts:
 
     @property
     def status(self) -> str:
-        """`done`, or `done_with_failures`."""
+        """Return `done` or `done_with_failures`."""
         return "done_with_failures" if self.videos_failed or self.videos_partial else "done"
 
     def by_status(self) -> dict[str, int]:
-        """Return the videos by status: ok, partial, failed."""
+        """Return the number of videos by status: ok, partial, failed."""
         videos = {name.removeprefix("videos_"): n for name, n in asdict(self).items() if name.startswith("videos_")}
         return videos
 
@@ -63,7 +63,7 @@ class Execution:
     """One run's work in a session.
 
     Attributes:
-        counts: what was published so far.
+        counts: counts of what has been published so far.
     """
 
     def __init__(self, job: Job, lease: Lease, session: Session, progress: Progress) -> None:
@@ -77,16 +77,16 @@ class Execution:
             tables=tuple(job.config.output.tables),
             path_fields=tuple(name for name in names if name != "name"),
             footer=footer(job.row()),
-            # What crosses shards waits until all of them are published; see `runner.run`.
+            # A derivation across shards waits until all shards are published; see `runner.run`.
             derive=None if job.derive is None or job.derive.crosses_shards else job.derive,
             embedded=job.embedded,
         )
 
     def run(self, todo: Iterator[VideoTask]) -> None:
-        """Put videos through all stages and publish them.
+        """Run videos through all stages and publish them.
 
         Raises:
-            FeatrayError: the run as a whole failed; what has landed is kept, and a rerun goes on from it.
+            FeatrayError: the run as a whole failed; landed work is kept, and the next run resumes from it.
         """
         pages = open_shards(todo, self._partition, self._job.run_id, self._tally)
         self._progress.start(self._tally, self._session.workers, self._job.gpu)
@@ -102,7 +102,7 @@ class Execution:
             missing = self._tally.missing()
             if not missing or attempt == last:
                 break
-            log.warning("attempt %d: %d videos without a complete result are tried again", attempt, len(missing))
+            log.warning("attempt %d: retrying %d videos without a complete result", attempt, len(missing))
             self._tally.again(missing)
             pages = iter([missing])
         self._give_up_the_rest()
@@ -113,7 +113,7 @@ class Execution:
             self._lease.check()
             complete = self._tally.take(receipt)
             self._note(receipt)
-            # What may pass is a failure in the last attempt, or as long as nothing else has come of any video.
+            # Temporary failures count only in the last attempt, or while no video has given any result.
             is_judged = is_last or not (self._tally.videos_done or self._tally.frames)
             self._stop_if_hopeless(self._tally.videos_troubled if is_judged else 0)
             if complete:
@@ -131,7 +131,7 @@ class Execution:
         ]
 
     def _give_up_the_rest(self) -> None:
-        """Land failures for videos without a complete result, and publish what is open."""
+        """Land failures for videos without a complete result, and publish the open shards."""
         self._lease.check()
         rest = self._tally.given_up()
         self._stop_if_hopeless(len(rest))
@@ -140,15 +140,15 @@ class Execution:
             self._session.publish(manifest, self._publishing)
 
     def _stop_if_hopeless(self, incomplete: int) -> None:
-        """End the run if too many videos failed; `incomplete` ones, which are not done, count as failed too."""
+        """End the run if too many videos failed; `incomplete` is the number of unfinished ones that count as failed."""
         limit = self._job.config.cluster.max_failed_fraction
         if found := self._tally.too_many_failed(limit, incomplete):
             self._publish_complete()
-            kept = "those that are complete are published, with their rows in `errors`"
-            raise found.error(limit, f"{kept}. Fix that and run again with --retry-failed")
+            kept = "complete videos are published, with their rows in `errors`"
+            raise found.error(limit, f"{kept}. Fix the cause and run again with --retry-failed")
 
     def _publish_complete(self) -> None:
-        """Publish the videos of open shards that are complete."""
+        """Publish the complete videos of open shards."""
         for manifest in self._tally.complete_parts():
             write_manifest(self._partition, manifest)
             self._session.publish(manifest, self._publishing)

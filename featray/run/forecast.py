@@ -1,9 +1,9 @@
-"""Run. What a run will come to, before it starts: videos, frames, faces, hours, bytes, money. `featray plan`.
+"""Run. Predict a run before it starts: videos, frames, faces, hours, bytes, cost. Used by `featray plan`.
 
-Lists the input as a run does, leaves out what is published, plans a random sample of the videos, and puts short
-stretches of a few of them through the run's own decoding, detection, inference and publishing, on this machine, into
-a folder that is deleted. Starts no Ray, writes nothing to the output, and downloads nothing. Totals follow from the
-sample's shares of the listed bytes; with one that holds few of many videos, they are as rough as those are different.
+Lists the input as a run does, leaves out published videos, plans a random sample of the rest, and runs short stretches
+of a few of them through the run's own decoding, detection, inference and publishing, on this machine, into a temporary
+folder. It starts no Ray, writes nothing to the output, and downloads nothing. Totals are extrapolated by the sample's
+share of the listed bytes; if the sample holds few of many videos, they are as rough as the videos are different.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from featray.tables.done import Done, read_done
 from featray.tables.layout import Partition, open_output
 
 _GPU_FACES_PER_S: Final = 202.0
-"""Of py-feat's own figures the lowest: an RTX 3090, batch 16, one face a frame, bf16. Used where no GPU is here."""
+"""The lowest of py-feat's own figures: an RTX 3090, batch 16, one face per frame, bf16. Used without a local GPU."""
 
 
 @dataclass
@@ -52,23 +52,23 @@ def forecast(
     cpu_hour_price: float | None = None,
     gpu_hour_price: float | None = None,
 ) -> dict[str, Any]:
-    """Predict a run of this config; the keys of the answer stay.
+    """Predict a run of this config; the keys of the result are stable.
 
     Args:
-        config: of the run.
-        sample: how many videos' headers are read.
-        cpu_hour_price: of one CPU thread, in whatever currency; None: not priced.
-        gpu_hour_price: of one GPU, in the same.
+        config: the run's configuration.
+        sample: number of videos whose headers are read.
+        cpu_hour_price: price of one CPU thread per hour, in any currency; None: not priced.
+        gpu_hour_price: price of one GPU per hour, in the same currency.
 
     Raises:
-        FeatrayError: what would end the run before it starts: nothing to list, weights that are not here, ...
+        FeatrayError: anything that would end the run before it starts, such as an empty listing or missing weights.
     """
     asked = config.cluster.gpus_per_worker
     stand_in = _stand_in(config)
     planned = config if stand_in is None else _with_weights(config, stand_in)
     job = describe(
         planned, local_gpus() or (0.0 if asked == "auto" else asked)
-    )  # the cluster may have what is not here
+    )  # the cluster may have GPUs that this machine lacks
     listed = _list(config, job, sample, known=stand_in is None)
     plans, plan_seconds = _probe(job, listed.sample)
     good = [(video, plan) for video, plan in zip(listed.sample, plans, strict=True) if not plan.failure]
@@ -108,7 +108,7 @@ def forecast(
 
 
 def _stand_in(config: Config) -> str | None:
-    """The synthetic weights to plan with, where a run would first download its own."""
+    """Return the synthetic weights to plan with if a run would first have to download its own, else None."""
     model = config.model
     return find_stand_in(model.checkpoint, model.revision, model.accept_license, cache_dir())
 
@@ -119,9 +119,9 @@ def _with_weights(config: Config, checkpoint: str) -> Config:
 
 
 def _places(job: Job, measured: Measured, hours: dict[str, Any], faces: float) -> list[dict[str, Any]]:
-    """Wall time where it is known on what: on this computer, and on the CPUs and GPUs that the config names.
+    """Return the wall time on this computer, and on the CPUs and GPUs that the config names.
 
-    All CPUs are taken to be busy all the time, and GPUs beside them.
+    Assumes that all CPUs are always busy, and GPUs work in parallel with them.
     """
     places = []
     cpus, gpus, cluster = float(local_cpus()), local_gpus(), job.config.cluster
@@ -140,9 +140,9 @@ def _places(job: Job, measured: Measured, hours: dict[str, Any], faces: float) -
 
 
 def _list(config: Config, job: Job, sample: int, *, known: bool) -> Listed:
-    """Count the listing; the sample is drawn evenly from what is not published (reservoir), always the same way.
+    """Count the listing, and draw a sample of the unpublished videos (reservoir sampling with a fixed seed).
 
-    `known`: whether the job's release is that of the run, so that what is published can be told.
+    `known`: whether the job's release is that of the run; only then are published videos known.
     """
     listed, chosen = Listed(), random.Random(0)
     key, done = work_keys(job.settings), _done(config, job) if known else None
@@ -165,12 +165,12 @@ def _done(config: Config, job: Job) -> Done | None:
     try:
         output = open_output(config.output.uri, config.output.storage_options)
     except OutputError:
-        return None  # nothing is there yet
+        return None  # no output yet
     return read_done(Partition(output, config.dataset, job.release))
 
 
 def _probe(job: Job, videos: Sequence[Video]) -> tuple[list[VideoPlan], float]:
-    """The plans of the sample and the seconds that took."""
+    """Return the plans of the sample, and the seconds it took to make them."""
     decoder = IsolatedDecoder(job.child_settings().without_gpu())
     try:
         if videos:
@@ -182,7 +182,7 @@ def _probe(job: Job, videos: Sequence[Video]) -> tuple[list[VideoPlan], float]:
 
 
 def _scale(listed: Listed) -> float:
-    """From the sample to all: by bytes if they are known, since long videos are large ones."""
+    """Return the factor from the sample to all videos: by bytes if they are known, since long videos are large."""
     if not listed.sample:
         return 0.0
     sizes = [video.size_bytes for video in listed.sample]

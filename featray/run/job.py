@@ -1,4 +1,4 @@
-"""Run. What a run knows about itself before it starts: weights, engine, release, and the settings of its workers."""
+"""Run. Resolve a config before the run starts: weights, engine, release, and the settings of its workers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 class Job:
     """Facts of a run that are known before it starts: weights, engine, release.
 
-    `unusable` are columns that the checkpoint is known not to estimate.
+    `unusable` lists columns that the checkpoint is known not to estimate.
     """
 
     config: Config
@@ -56,15 +56,15 @@ class Job:
 
     @property
     def embedded(self) -> Embedded | None:
-        """Which embeddings the run publishes."""
+        """Return which embeddings the run publishes."""
         return Embedded.of(self.config.identify)
 
     def child_settings(self) -> ChildSettings:
-        """Return what the run's decoding processes are told."""
+        """Return the settings of the run's decoding processes."""
         return ChildSettings.of(self.config, self.settings["detector"])
 
     def stage_settings(self, partition: HeldPartition) -> StageSettings:
-        """Return what the run's stages are made from."""
+        """Return the settings of the run's stages."""
         infer = InferSettings.of(
             self.config.model,
             weights_sha256=self.checkpoint.sha256,
@@ -77,7 +77,7 @@ class Job:
         return StageSettings(partition, self.run_id, self.child_settings(), infer, self.config.run.max_attempts)
 
     def row(self) -> dict[str, Any]:
-        """Return the run's row of `runs`, as far as it is known before the start."""
+        """Return the run's row of `runs`, with the values known before the start."""
         weights = WeightsFacts(
             model_name=self.checkpoint.name,
             model_file=full_spec(self.config.model.checkpoint),
@@ -100,14 +100,14 @@ class Job:
 
 
 def describe(config: Config, gpus: float | None = None) -> Job:
-    """Resolve weights, engine and precision, and from them the name of the release.
+    """Resolve weights, engine and precision, and the name of the release.
 
     Args:
-        config: of the run.
-        gpus: that the run will have; None: the cluster is asked, to which it connects if there is one.
+        config: the run's configuration.
+        gpus: number of GPUs that the run will have; None: ask the cluster if there is one, else this machine.
     """
-    derive = Derivation(config.derive) if config.derive.enabled else None  # refuses what it cannot compute
-    open_decoder(config.decode.backend)  # one that is not installed is said here, not by every video
+    derive = Derivation(config.derive) if config.derive.enabled else None  # raises for invalid expressions
+    open_decoder(config.decode.backend)  # raises once if it is not installed, instead of once per video
     if gpus is None:
         gpus = available_gpus(config.cluster)
         _refuse_decoding_without_gpu(config, gpus)
@@ -126,7 +126,7 @@ def describe(config: Config, gpus: float | None = None) -> Job:
     recognised = recognise(checkpoint, config.model.checkpoint)
     conventions = configured_conventions(config.model) or recognised.conventions
     if recognised.known is None and checkpoint.weights_trained and config.model.conventions == "auto":
-        log.warning("%s: %s; `featray models check` shows whether they are right", checkpoint.path, recognised.how)
+        log.warning("%s: %s; run `featray models check` to see whether they are right", checkpoint.path, recognised.how)
     settings = result_settings(
         config,
         weights_sha256=checkpoint.sha256,
@@ -151,7 +151,7 @@ def describe(config: Config, gpus: float | None = None) -> Job:
 
 
 def _refuse_decoding_without_gpu(config: Config, gpus: float) -> None:
-    """ConfigError if decode workers need a GPU and there is none, nor will be."""
+    """Raise ConfigError if decode workers need a GPU, but there is none and none will be added."""
     there = gpus if config.cluster.gpus == "auto" else config.cluster.gpus
     if config.decode.hwaccel != "none":
         make_hwaccel()
@@ -160,8 +160,8 @@ def _refuse_decoding_without_gpu(config: Config, gpus: float) -> None:
     setting = "detect.device: gpu" if config.detect.device == "gpu" else "decode.hwaccel: cuda"
     fix = "detect.device: cpu" if config.detect.device == "gpu" else "decode.hwaccel: none"
     raise ConfigError(
-        f"{setting}, but no GPU was found: there is no driver's device here (/dev/nvidia0, /dev/dxg), or the cluster "
-        f"counts none; see `featray doctor`, set {fix}, or say with cluster.gpus how far the cluster grows"
+        f"{setting}, but no GPU was found: this machine has no driver device (/dev/nvidia0, /dev/dxg), or the cluster "
+        f"has none; see `featray doctor`, set {fix}, or set cluster.gpus to the GPUs of the fully grown cluster"
     )
 
 

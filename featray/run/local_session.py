@@ -1,10 +1,11 @@
-"""Run. The executor without Ray: the stages of a run in threads of this process, decoding in child processes.
+"""Run. The executor without Ray: stages run in threads of this process, decoding in child processes.
 
     videos -> [plan, decode + detect: a thread and a child process each] -> chunks
            -> [infer: one engine on all CPUs, or a GPU] -> features -> [land] -> receipts
 
-The lines between stages are short, so a slow stage holds back those before it. What kills a child costs its unit, as
-ever; an error of the storage or of the network ends the run. Shards are published beside the work, one at a time.
+The queues between stages are short, so a slow stage applies backpressure to the stages before it. If a child dies, only
+its unit is lost, as with Ray; an error of the storage or of the network ends the run. Shards are published in parallel
+with the work, one at a time.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ from featray.tables.publish import PublishSettings, publish_shard
 _Item = TypeVar("_Item")
 
 _CHUNKS_WAITING: Final = 2
-"""50 MB each: one for the engine to go on with, one on its way."""
+"""Chunks of 50 MB each: one ready for the engine, one in transit."""
 
 _ROWS_WAITING: Final = 8
-"""Features and receipts, which are small."""
+"""Queued features and receipts, which are small."""
 
 
 class LocalSession:
@@ -54,7 +55,7 @@ class LocalSession:
 
     @property
     def gpus(self) -> str | None:
-        """The model of the GPU that the network or decoding runs on."""
+        """Return the model of the GPU that the network or decoding runs on; None without."""
         return gpu_model() if self._stages.infer.gpu or self._stages.child.needs_gpu else None
 
     def __enter__(self) -> Self:
@@ -65,11 +66,11 @@ class LocalSession:
     ) -> None:
         if self._flow is not None:
             self._flow.stop()
-        self._infer = None  # with it go its threads and its memory
+        self._infer = None  # frees its threads and memory
         self._publisher.shutdown(wait=True, cancel_futures=True)
 
     def stream(self, pages: Pages, unfinished: Callable[[Pages], Pages]) -> Iterator[Receipt]:
-        """See `Session`; a stream never has to begin again here."""
+        """See `Session`; a local stream never has to restart."""
         self._flow = flow = _Flow()
         stages = self._stages
         work, land = _Work(pages, flow), LandParts(stages.partition, stages.run_id, stages.max_attempts)
@@ -127,7 +128,7 @@ class LocalSession:
 
 
 class _Work:
-    """The work list of decode workers: units of planned videos, and once there are none the next video."""
+    """The work list of decode workers: units of planned videos first, then the next video to plan."""
 
     def __init__(self, pages: Pages, flow: _Flow) -> None:
         self._videos = (task for page in pages for task in page)
@@ -138,7 +139,7 @@ class _Work:
         self._listed_all = False
 
     def next(self) -> VideoTask | pa.Table | None:
-        """Return a video to plan, a unit's row to decode, or None if that was all."""
+        """Return a video to plan, the row of a unit to decode, or None at the end of the work."""
         while True:
             with self._flow.changed:
                 self._flow.wait_for(lambda: self._units or not self._listed_all or not self._being_planned)
@@ -146,7 +147,7 @@ class _Work:
                     return self._units.popleft()
                 if self._listed_all:
                     return None
-            with self._listing:  # a lock of its own: a storage may take long to list
+            with self._listing:  # a separate lock, since listing a storage can be slow
                 task = next(self._videos, None)
             with self._flow.changed:
                 self._listed_all = task is None
@@ -156,7 +157,7 @@ class _Work:
                 return task
 
     def add(self, units: Iterable[pa.Table]) -> None:
-        """Add the units of a video that was planned."""
+        """Add the units of a planned video."""
         with self._flow.changed:
             self._units.extend(units)
             self._being_planned -= 1
@@ -164,7 +165,7 @@ class _Work:
 
 
 class _Flow:
-    """Threads and the lines between them, which end together: when all work is done, at an error, or when stopped."""
+    """Threads and the queues between them, which end together: when all work is done, on an error, or when stopped."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -174,7 +175,7 @@ class _Flow:
         self._error: BaseException | None = None
 
     def wait_for(self, holds: Callable[[], object]) -> None:
-        """Wait, holding `changed`, until something holds; raise _Stopped if the flow ends first."""
+        """Wait, holding `changed`, until the condition `holds`; raise _Stopped if the flow ends first."""
         self.changed.wait_for(lambda: self._stopped or holds())
         if self._stopped:
             raise _Stopped
@@ -187,14 +188,14 @@ class _Flow:
         closing: Callable[[], object] = lambda: None,
         stopping: Callable[[], object] = lambda: None,
     ) -> None:
-        """Start a thread that puts what `work` yields into `out`.
+        """Start a thread that puts the items of `work` into `out`.
 
         Args:
-            out: the line.
-            work: called with the arguments.
-            arguments: for it.
-            closing: called by the thread at its end.
-            stopping: called by whoever stops the flow, so that `work` comes to its end soon.
+            out: the queue.
+            work: called with the arguments; its items are queued.
+            arguments: arguments of `work`.
+            closing: called by the thread when it ends.
+            stopping: called when the flow is stopped, to make `work` end soon.
         """
 
         def run() -> None:
@@ -218,12 +219,12 @@ class _Flow:
         self._threads[-1].start()
 
     def raise_error(self) -> None:
-        """Raise what ended a thread, if anything did."""
+        """Raise the exception that ended a thread, if any."""
         if self._error is not None:
             raise self._error
 
     def stop(self) -> None:
-        """End all threads and wait for that; at most some batches and writes that have begun."""
+        """Stop all threads and wait for them; only batches and writes in progress are finished."""
         self._end()
         for thread in self._threads:
             thread.join()
@@ -242,7 +243,7 @@ class _Stopped(BaseException):
 
 
 class _Line(Generic[_Item]):
-    """A bounded queue that ends once all threads that fill it have."""
+    """A bounded queue that ends once all threads that fill it have ended."""
 
     def __init__(self, flow: _Flow, fillers: int, size: int) -> None:
         self._flow, self._fillers, self._size = flow, fillers, size
@@ -268,4 +269,4 @@ class _Line(Generic[_Item]):
                 item = self._items.popleft()
                 self._flow.changed.notify_all()
             yield item
-            del item  # 50 MB, or they would be kept until the next one comes
+            del item  # otherwise 50 MB would be kept until the next item arrives

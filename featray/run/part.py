@@ -1,8 +1,9 @@
-"""Run. One part of many of a run's work, on this machine alone: its results land, and a later run publishes them.
+"""Run. Process one of several parts of a run's work on this machine; results land, and a later run publishes them.
 
-Parts need no Ray and no word from each other, so they suit the array tasks of a scheduler. They take no lease: what
-lands is named by video, work and unit, and is the same whoever lands it, so nothing is written that another part or a
-run could lose. Which part does a video follows from its id; another number of parts goes on with what has landed.
+Parts need neither Ray nor communication with each other, so they suit the array tasks of a scheduler. They take no
+lease: landed files are named by video, work and unit, and have the same contents whoever lands them, so a part never
+overwrites the work of another part or run. The video's id decides its part; after a change of the number of parts, the
+new parts resume from what has landed.
 """
 
 from __future__ import annotations
@@ -49,15 +50,15 @@ class Part:
         """Read `I/N`.
 
         Raises:
-            UsageError: it is none.
+            UsageError: the text has another form, or I is above N.
         """
         match = re.fullmatch(r"([1-9]\d{0,6})/([1-9]\d{0,6})", text)
         if match is None or int(match[1]) > int(match[2]):
-            raise UsageError(f"--part {text}: is I/N, part I of N, such as 1/10 up to 10/10")
+            raise UsageError(f"--part {text}: write it as I/N, part I of N, such as 1/10 up to 10/10")
         return cls(int(match[1]), int(match[2]))
 
     def takes(self, video_id: str) -> bool:
-        """Return whether a video belongs to this part; ids are hashes, so parts are of about equal size."""
+        """Return whether a video belongs to this part; ids are hashes, so parts have about equal size."""
         return int(video_id, 16) % self.count == self.index - 1
 
     def __str__(self) -> str:
@@ -69,12 +70,13 @@ class Landed:
     """The result of a part.
 
     Attributes:
-        job: whose release the results are of.
-        part: which one.
-        videos: whose results have all landed; of these, `failed` gave a unit without a frame.
-        missing: videos without a complete result, which the run that publishes tries again.
+        job: the job, with the release of the results.
+        part: the part.
+        videos: number of videos whose results have all landed.
+        failed: number of those with a unit without a frame.
+        missing: videos without a complete result; the run that publishes retries them.
         already_published: videos of the part that needed no work.
-        frames, faces: that landed in this part.
+        frames, faces: frames and faces landed by this part.
         seconds: wall time.
     """
 
@@ -90,21 +92,21 @@ class Landed:
 
 
 def land_part(config: Config, part: Part, progress: Progress) -> Landed:
-    """Work on the videos of one part until their results have landed; publish nothing.
+    """Process the videos of one part until their results have landed; publish nothing.
 
     Args:
-        config: of the whole run; the same for all parts, and for the run that publishes.
-        part: of the videos that the config names.
-        progress: told how it goes.
+        config: configuration of the whole run; the same for all parts, and for the run that publishes.
+        part: the part of the videos in the config.
+        progress: receives the progress.
 
     Raises:
-        FeatrayError: the part as a whole failed; what has landed is kept, and the same part goes on from it.
+        FeatrayError: the part as a whole failed; landed work is kept, and the same part resumes from it.
     """
     started = time.monotonic()
     config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"executor": "local"})})
     job = describe(config)
     videos = list_videos(config.input)
-    first = next(videos)  # an input that names nothing ends here, before the output is touched
+    first = next(videos)  # an empty input raises before the output is touched
     output = open_output(config.output.uri, config.output.storage_options, create=True)
     partition = UnheldPartition(Partition(output, config.dataset, job.release))
     backlog = Backlog(partition, read_done(partition), job.settings, retry_failed=config.run.retry_failed)
@@ -129,7 +131,7 @@ def land_part(config: Config, part: Part, progress: Progress) -> Landed:
 def _execute(
     job: Job, part: Part, partition: UnheldPartition, todo: Iterator[VideoTask], tally: Tally, progress: Progress
 ) -> None:
-    """Work on the videos, and keep for the run that publishes what it says of this one in `runs`."""
+    """Process the videos, and record this part's row of `runs` for the run that publishes."""
     row, status, started = job.row(), "failed", time.monotonic()
     write_marker(partition, row)
     progress.announce("local", f"part {part} of the videos", weights_trained=job.checkpoint.weights_trained)
@@ -151,14 +153,14 @@ def _execute(
 
 
 def _work(session: LocalSession, pages: Pages, tally: Tally, config: Config, progress: Progress) -> None:
-    """Put the videos through all stages, those without a complete result again."""
+    """Run the videos through all stages; retry those without a complete result."""
     for attempt in range(1, config.run.max_attempts + 1):
         for receipt in session.stream(pages, lambda rest: rest):
             tally.take(receipt)
             progress.update()
             limit = config.cluster.max_failed_fraction
             if found := tally.too_many_failed(limit):
-                raise found.error(limit, "what has landed is kept. Fix that and run again")
+                raise found.error(limit, "what has landed is kept. Fix the cause and run again")
         missing = tally.missing()
         if not missing or attempt == config.run.max_attempts:
             return
@@ -167,7 +169,7 @@ def _work(session: LocalSession, pages: Pages, tally: Tally, config: Config, pro
 
 
 def _opened(todo: Iterator[VideoTask], run_id: str, tally: Tally) -> Pages:
-    """Count videos as they are listed and hand them on; the run that publishes opens output shards of its own."""
+    """Yield videos in pages as they are listed, and count them; the run that publishes opens its own output shards."""
     for manifest, tasks in cut_shards(todo, run_id):
         tally.expect(manifest, tasks)
         yield from in_pages(tasks)
@@ -175,7 +177,7 @@ def _opened(todo: Iterator[VideoTask], run_id: str, tally: Tally) -> Pages:
 
 
 def _forget_erased(partition: UnheldPartition, part: Part) -> None:
-    """Delete what landed of videos that were erased meanwhile: an erasure waits for a run's lease, not for a part."""
+    """Delete what landed of videos erased in the meantime: an erasure waits for a run's lease, but not for a part."""
     erased = Blocked(partition)
     for name in list_folders(partition.landing()):
         video_id = name.partition("-")[0]

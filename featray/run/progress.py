@@ -1,4 +1,4 @@
-"""Run. Showing how a run goes: a live line in a terminal, a plain line now and then elsewhere."""
+"""Run. Show the progress of a run: a live line in a terminal, elsewhere a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from featray.run.wording import duration
 from featray.tables.holder import Standing
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
-"""Between lines in logs: often enough to see life, seldom enough to read."""
+"""Interval between lines in logs: frequent enough to show activity, rare enough to read."""
 
 _BAR_WIDTH: Final = 24
 _CLOCK_WIDTH: Final = 8
 _WIDE: Final = 120
-"""Columns of a terminal that has room for the bar beside the words."""
+"""Minimum terminal width to show the bar next to the text."""
 
 _WAITING: Final = "waiting for the first faces"
-_WHY: Final = " (a network that is new on this machine is prepared first, which takes a while)"
+_WHY: Final = " (the first use of a network on this machine takes a while to prepare it)"
 
 
 class Progress:
-    """Prints a run's speed, counts and time left to `console`; silent if `quiet`."""
+    """Print a run's speed, counts and time left to `console`; silent if `quiet`."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
@@ -52,7 +52,7 @@ class Progress:
                 columns.insert(1, BarColumn(_BAR_WIDTH))
             self._bar = Bar(*columns, console=self._console, transient=True, refresh_per_second=4)
             self._bar.start()
-            self._task = self._bar.add_task(_WAITING, total=None)  # moves while nothing is known
+            self._task = self._bar.add_task(_WAITING, total=None)  # an indeterminate bar
         else:
             self._speaker = threading.Thread(target=self._speak, name="featray-progress", daemon=True)
             self._speaker.start()
@@ -68,7 +68,7 @@ class Progress:
             self._bar.stop()
 
     def _speak(self) -> None:
-        """Print a line now and then, also while nothing is counted: the first unit may take minutes."""
+        """Print a line at intervals, even before anything is counted: the first unit may take minutes."""
         why = _WHY
         while not self._ended.wait(_PLAIN_EVERY_SECONDS):
             standing = self.standing()
@@ -77,11 +77,11 @@ class Progress:
             text, why = in_words(standing) if begun else waited, ""
             try:
                 self._console.print(text, soft_wrap=True)
-            except OSError:  # nobody reads on; the run says so itself, where it prints next
+            except OSError:  # the reader has closed the pipe; the run reports that at its next print
                 return
 
     def announce(self, executor: str, why: str, *, weights_trained: bool) -> None:
-        """Say which executor a run takes, and why; and before it computes for hours, that its numbers mean nothing."""
+        """Print the chosen executor and the reason; with untrained weights also warn, before hours of computation."""
         if self._quiet:
             return
         if not weights_trained:
@@ -89,7 +89,7 @@ class Progress:
         self._console.print(f"executor: {executor}, {why}; starting", style="dim", highlight=False)
 
     def start(self, tally: Tally, workers: Workers, gpu: bool) -> None:
-        """The cluster is there; `tally` will be counted up."""
+        """Start timing, once the executor is ready; `tally` holds the counts."""
         self._tally = tally
         self._start = time.monotonic()
         if not self._quiet:
@@ -99,7 +99,7 @@ class Progress:
             )
 
     def update(self) -> None:
-        """Something was counted."""
+        """Update the bar after the counts have changed."""
         if self._bar is not None and self._task is not None:
             share = self.standing().share
             total = None if share is None else 1.0
@@ -107,9 +107,9 @@ class Progress:
             self._bar.update(self._task, description=self._short(room), total=total, completed=share or 0.0)
 
     def standing(self) -> Standing:
-        """How far the run is."""
+        """Return the state of the run."""
         tally = self._tally
-        # Known once all is listed: the listing keeps a little ahead of decoding, and has more to come until then.
+        # Known only after the listing ends: it stays a little ahead of decoding.
         share = tally.bytes_done / tally.bytes_expected if tally.listed_all and tally.bytes_expected else None
         return Standing(
             seconds=time.monotonic() - self._start,
@@ -122,11 +122,11 @@ class Progress:
         )
 
     def line(self) -> str:
-        """The state in one line."""
+        """Return the state in one line."""
         return in_words(self.standing())
 
     def _short(self, width: int) -> str:
-        """The state in at most `width` characters where that can be, less important counts left out."""
+        """Return the state in `width` characters if possible, leaving out less important counts."""
         parts = phrases(self.standing())
         dispensable = [parts[i] for i in _LEAST_IMPORTANT_FIRST]
         while dispensable and len("  ".join(parts)) > width:
@@ -135,19 +135,19 @@ class Progress:
 
 
 def in_words(standing: Standing) -> str:
-    """How far a run is, in one line."""
+    """Return the state of a run in one line."""
     return "  ".join(phrases(standing))
 
 
 _LEAST_IMPORTANT_FIRST: Final = (4, 2, 1, 3)
-"""Of `phrases`, those that a narrow terminal does without: faces/s, faces, frames, frames/s."""
+"""Positions in `phrases` that a narrow terminal omits: faces/s, faces, frames, frames/s."""
 
 
 def phrases(standing: Standing) -> list[str]:
-    """How far a run is: what is done, how fast, and what is left."""
+    """Return the state of a run as phrases: what is done, how fast, and what is left."""
     left = standing.seconds_left
     if left is None:
-        remains = "time left: not known yet"
+        remains = "time left: unknown"
     else:
         remains = f"about {duration(left)} left" if left >= 1 else "all has landed, publishing"
     return [

@@ -1,9 +1,9 @@
-"""Run. One run from config to tables: find out what is to do, work on it, publish, account.
+"""Run. One run from config to tables: find the work, process it, publish, record the run.
 
-    describe the job -> open the output -> take its lease -> recover what a killed run left
-    -> list -> choose an executor -> execute -> account
+    describe the job -> open the output -> take its lease -> recover from a killed run
+    -> list -> choose an executor -> execute -> record
 
-Without work to do, no executor is started.
+If there is no work, no executor is started.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Summary:
 
     Attributes:
         status: `done`, `done_with_failures` or `nothing_to_do`.
-        videos: published by this run, by status: ok, partial, failed.
-        already_published: videos of the input that needed no work, by status; `erased` are those that may have none.
-        deleted: published videos whose source is gone.
+        videos: number of videos published by this run, by status: ok, partial, failed.
+        already_published: input videos that needed no work, by status; `erased` videos must not be processed.
+        deleted: published videos whose source no longer exists.
         seconds: wall time.
-        passed: what lies in the input and is not taken.
-        several_streams: videos, of those that this run published, with more video streams than the one that is taken.
+        passed: files in the input that were skipped.
+        several_streams: videos published by this run with more than one video stream, of which only one is processed.
     """
 
     job: Job
@@ -66,13 +66,13 @@ def run(config: Config, progress: Progress) -> Summary:
 
     Raises:
         LeaseError: another run holds the dataset and release, or has taken them over.
-        FeatrayError: the run as a whole failed; what has landed is kept, and a rerun goes on from it.
+        FeatrayError: the run as a whole failed; landed work is kept, and the next run resumes from it.
     """
     started = time.monotonic()
     job = describe(config)
     passed = PassedOver()
     videos = list_videos(config.input, passed)
-    first = next(videos)  # an input that names nothing ends here, before the output is touched
+    first = next(videos)  # an empty input raises before the output is touched
     output = open_output(config.output.uri, config.output.storage_options, create=True)
     partition = Partition(output, config.dataset, job.release)
     with hold(partition, job.run_id) as lease:
@@ -104,7 +104,7 @@ def run(config: Config, progress: Progress) -> Summary:
 
 
 def _count(head: list[VideoTask], rest: Iterator[VideoTask]) -> int:
-    """List some more videos into `head` and return how many there are, as far as choosing an executor needs that."""
+    """List more videos into `head` and return their number, up to the limit that decides the executor."""
     head += islice(rest, LOCAL_VIDEOS + 1 - len(head))
     return len(head)
 
@@ -112,7 +112,7 @@ def _count(head: list[VideoTask], rest: Iterator[VideoTask]) -> int:
 def _execute(
     job: Job, lease: Lease, head: list[VideoTask], rest: Iterator[VideoTask], progress: Progress, started: float
 ) -> Counts:
-    """Work on the videos between the two rows that a run writes about itself, at its start and its end."""
+    """Process the videos; write the run's row of `runs` before and after."""
     partition, row = lease.partition, job.row()
     begin_run(partition, row)
     try:
@@ -123,7 +123,7 @@ def _execute(
             execution = Execution(job, lease, session, progress)
             execution.run(chain(head, rest))
     except BaseException as error:
-        with suppress(StorageError):  # of a run that took over, which has the last word; or what ended this run
+        with suppress(StorageError):  # another run took over and owns the record, or the storage ended this run
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             end_run(partition, {**row, "status": status, "finished_at": datetime.now(UTC)})
         raise

@@ -1,7 +1,7 @@
-"""Run. What a run is given to work with, whatever works: its executor, and how that is chosen.
+"""Run. The interface of an executor, and how one is chosen.
 
-`LocalSession` works in this process, `RaySession` on a Ray cluster or on Ray started here. Both run the same stages,
-land and publish the same, and give equal tables; which it is, is no part of a release.
+`LocalSession` runs in this process, `RaySession` on a Ray cluster or on Ray started on this machine. Both run the same
+stages and produce equal tables; the executor is not part of a release.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from featray.tables.publish import PublishSettings
 Executor = Literal["ray", "local"]
 
 LOCAL_VIDEOS: Final = 1000
-"""Up to so many videos to do, a run with `executor: auto` works in this process; see `ClusterConfig.executor`."""
+"""Maximum videos for which `executor: auto` runs in this process; see `ClusterConfig.executor`."""
 
 
 class Session(Protocol):
-    """An executor for the length of a run; a context manager.
+    """An executor for the duration of a run; a context manager.
 
     Attributes:
-        workers: of the stream that runs, or runs next.
-        gpus: models of its GPUs, by name; None without any.
+        workers: workers of the current stream, or of the next one.
+        gpus: names of its GPU models; None without GPUs.
     """
 
     @property
@@ -47,37 +47,37 @@ class Session(Protocol):
     ) -> None: ...
 
     def stream(self, pages: Pages, unfinished: Callable[[Pages], Pages]) -> Iterator[Receipt]:
-        """Put videos through all stages and yield a receipt for each part that has landed.
+        """Run videos through all stages and yield a receipt for each landed part.
 
         Args:
-            pages: of videos, taken as the work gets on.
-            unfinished: makes, of the pages that were not asked for yet, those of a stream that has to begin again.
+            pages: pages of videos, consumed as the work proceeds.
+            unfinished: returns the pages for a stream that has to restart, given the pages not consumed yet.
 
         Raises:
-            FeatrayError: what ended the listing, a stage's start or the storage.
+            FeatrayError: the listing, the start of a stage or the storage failed.
         """
         ...
 
     def publish(self, manifest: ShardManifest, settings: PublishSettings) -> None:
-        """Start publishing a shard; of shards that replace rows, one after the other."""
+        """Start publishing a shard; shards that replace rows are published one at a time."""
         ...
 
     def published(self, *, wait: bool) -> list[Commit]:
-        """Return the commits of the shards that are published by now, or (wait) of all that were started."""
+        """Return the commits of shards published since the last call; with `wait`, of all that were started."""
         ...
 
 
 def choose_executor(cluster: ClusterConfig, count: Callable[[], int]) -> tuple[Executor, str]:
-    """Return which executor a run takes, and why, for people.
+    """Return the executor of a run, and the reason in words.
 
     Args:
-        cluster: what the user wants.
-        count: returns the videos to do, where it is asked; it may stop at `LOCAL_VIDEOS + 1`.
+        cluster: the user's settings.
+        count: returns the number of videos to do, called only if needed; it may stop at `LOCAL_VIDEOS + 1`.
     """
     if cluster.executor != "auto":
         return cluster.executor, f"cluster.executor: {cluster.executor}"
     if on_cluster():
-        return "ray", "a Ray cluster is there"
+        return "ray", "a Ray cluster was found"
     if (gpus := local_gpus()) > 1:
         return "ray", counted(gpus, "GPU")
     if (videos := count()) > LOCAL_VIDEOS:
@@ -86,7 +86,7 @@ def choose_executor(cluster: ClusterConfig, count: Callable[[], int]) -> tuple[E
 
 
 def available_gpus(cluster: ClusterConfig) -> float:
-    """Return the GPUs that a run will have: of the cluster it connects to, or of this machine."""
+    """Return the number of GPUs that a run will have, on its cluster or on this machine."""
     if cluster.executor != "local" and on_cluster():
         from featray.graph.connection import cluster_gpus
 
@@ -95,7 +95,7 @@ def available_gpus(cluster: ClusterConfig) -> float:
 
 
 def open_session(executor: Executor, cluster: ClusterConfig, stages: StageSettings) -> Session:
-    """Return the session of an executor, not yet entered; loads Ray only for `ray`."""
+    """Return the session of an executor, not yet entered; imports Ray only for `ray`."""
     if executor == "ray":
         from featray.graph.ray_session import RaySession
 

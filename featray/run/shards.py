@@ -1,7 +1,7 @@
-"""Run. Grouping videos into output shards as they are listed, and handing them on.
+"""Run. Group listed videos into output shards, and pass them to the executor.
 
-A shard holds whole videos of one partition folder. Its name follows from what it holds and from
-the run that opens it: no run ever writes over a file of another, whoever is slow or late.
+A shard holds whole videos of one partition folder. Its name is a hash of its videos and of the
+run that opens it, so no run ever overwrites another run's file, even if one is delayed.
 Listings come folder by folder, so few shards are open at a time.
 """
 
@@ -20,13 +20,13 @@ from featray.tables.layout import Partition
 
 SHARD_VIDEOS: Final = 1000
 SHARD_BYTES: Final = 8 << 30
-"""Some 8 hours of 360p or 1080p-web video: its faces fill a file of 256 MB, its landing fits a local disk."""
+"""About 8 hours of 360p or 1080p web video: its faces fill a file of 256 MB, and its landing fits a local disk."""
 
 OPEN_SHARDS: Final = 64
-"""Partition folders that may be interleaved in a listing before their shards are cut short."""
+"""Maximum open shards; if a listing interleaves more partition folders, the oldest shard is closed early."""
 
 _PAGE = 16
-"""Videos that are handed on together."""
+"""Videos per page."""
 
 
 @dataclass
@@ -42,9 +42,9 @@ class _Group:
 def open_shards(
     todo: Iterator[VideoTask], partition: Partition, run_id: str, tally: Tally
 ) -> Iterator[list[VideoTask]]:
-    """Group videos into output shards, open each, and hand its tasks on in pages.
+    """Group videos into output shards, open each, and yield its tasks in pages.
 
-    The listing is a shard ahead, so that a run knows early how much there is to do; no first page waits for that.
+    The listing is one shard ahead, so that a run knows early how much work there is; the first page does not wait.
     """
     listed_all = False
 
@@ -69,26 +69,26 @@ def open_shards(
 
 
 def unfinished_first(tally: Tally, rest: Iterator[list[VideoTask]]) -> Iterator[list[VideoTask]]:
-    """Videos of open shards that have no complete result, and then what was not listed yet, in pages."""
+    """Yield, in pages, the videos of open shards without a complete result, then those not listed yet."""
     tasks = tally.unfinished()
     known = {(task.shard, task.video.video_id) for task in tasks}
     yield from in_pages(tasks)
-    for page in rest:  # what is left of the shard that was open last is known already
+    for page in rest:  # skip the remaining videos of the last open shard, already yielded
         if fresh := [task for task in page if (task.shard, task.video.video_id) not in known]:
             yield fresh
 
 
 def in_pages(tasks: list[VideoTask]) -> Iterator[list[VideoTask]]:
-    """Hand videos on as executors take them, a few at a time."""
+    """Return videos in pages, the form that executors take."""
     return (tasks[i : i + _PAGE] for i in range(0, len(tasks), _PAGE))
 
 
 def cut_shards(tasks: Iterable[VideoTask], run_id: str) -> Iterator[tuple[ShardManifest, list[VideoTask]]]:
-    """Shards with their tasks, each as soon as it is full; the rest when the listing ends.
+    """Yield shards with their tasks, each as soon as it is full; the rest when the listing ends.
 
     Args:
-        tasks: in the order of the listing.
-        run_id: of the run that opens the shards.
+        tasks: tasks in the order of the listing.
+        run_id: id of the run that opens the shards.
     """
     groups: dict[tuple[str | None, ...], _Group] = {}
     for task in tasks:

@@ -1,7 +1,7 @@
-"""Run. The driver's bookkeeping: which shard is complete, what is still missing, what failed.
+"""Run. The driver's bookkeeping: which shards are complete, which videos are missing, what failed.
 
-Fed with receipts, asked for decisions; no Ray and no storage in here. Holds open shards
-only, so that memory follows what is in flight and not the length of the job.
+It takes receipts and answers questions, without access to Ray or storage. It keeps only open
+shards, so its memory depends on the work in flight, not on the length of the job.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _ENOUGH_TO_JUDGE: Final = 20
 
 
 class CommonFailure(NamedTuple):
-    """How most units failed.
+    """The most common failure of units.
 
     Attributes:
-        code: of the errors table.
-        message: of the first of them.
-        examples: URIs of some of their videos.
+        code: its error code.
+        message: message of the first such failure.
+        examples: URIs of some affected videos.
     """
 
     code: str
@@ -37,14 +37,14 @@ class CommonFailure(NamedTuple):
 
 
 class TooManyFailed(NamedTuple):
-    """Why a run should end: `failed` `of` so many videos failed, most often in this way."""
+    """Reason to end a run: `failed` of `of` videos failed, most often with the failure `common`."""
 
     failed: int
     of: int
     common: CommonFailure
 
     def error(self, limit: float, kept: str) -> RunError:
-        """Return the error that ends the run; `limit` is the share that was allowed, `kept` what is not lost."""
+        """Return the error that ends the run; `limit` is the allowed share, `kept` says what is kept."""
         common = self.common
         return RunError(
             f"{self.failed} of {counted(self.of, 'video')} failed, more than cluster.max_failed_fraction ({limit:g}), "
@@ -89,14 +89,14 @@ class _OpenShard:
 
 
 class Tally:
-    """Counts a run. `expect` is called by the thread that feeds, the rest by the one that consumes.
+    """The counts of a run. `expect` is called by the producing thread, all else by the consuming one.
 
     Attributes:
-        videos_done: that are complete, failed ones among them.
-        videos_failed: of which a unit gave no frame.
-        videos_damaged: of these, what is in them alone is why.
-        videos_troubled: that are not complete, and of which a unit failed in this attempt, to be tried again.
-        frames, faces: that landed in this run.
+        videos_done: complete videos, including failed ones.
+        videos_failed: videos with a unit that gave no frame.
+        videos_damaged: failed videos whose failure is due to the video itself.
+        videos_troubled: incomplete videos with a unit that failed in this attempt and will be retried.
+        frames, faces: frames and faces landed in this run.
     """
 
     def __init__(self) -> None:
@@ -118,22 +118,22 @@ class Tally:
 
     @property
     def videos_open(self) -> int:
-        """Videos that were listed and are not complete."""
+        """Return the number of listed videos that are not complete."""
         return self.videos_expected - self.videos_done
 
     def expect(self, manifest: ShardManifest, tasks: list[VideoTask]) -> None:
-        """A shard was opened; its videos are on their way."""
+        """Add the videos of a newly opened shard."""
         with self._lock:
             self._open[manifest.shard] = _OpenShard(manifest, {t.video.video_id: _OpenVideo(t) for t in tasks})
             self.videos_expected += len(tasks)
             self.bytes_expected += sum(max(task.video.size_bytes, 0) for task in tasks)
 
     def expect_no_more(self) -> None:
-        """The last shard was opened: from now on `videos_expected` and `bytes_expected` are those of the whole run."""
+        """Note that the last shard was opened; `videos_expected` and `bytes_expected` are now final."""
         self.listed_all = True
 
     def take(self, receipt: Receipt) -> ShardManifest | None:
-        """Count a receipt; the manifest of its shard if that is now complete."""
+        """Count a receipt; return the manifest of its shard if that is now complete, else None."""
         if receipt.retry:
             self._note_trouble(receipt)
             return None
@@ -144,7 +144,7 @@ class Tally:
             shard = self._open.get(receipt.shard)
             video = shard.waiting.get(receipt.video_id) if shard else None
             if shard is None or video is None:
-                return None  # a part that was done twice, of a video that is complete
+                return None  # a duplicate part of a video that is already complete
             if receipt.last and receipt.unit not in video.last:
                 self.bytes_done += max(video.task.video.size_bytes, 0) / receipt.units
             video.take(receipt)
@@ -163,10 +163,10 @@ class Tally:
             return shard.manifest
 
     def too_many_failed(self, limit: float, incomplete: int = 0) -> TooManyFailed | None:
-        """Say whether more than a share of `limit` has failed; `incomplete` videos, which are not done, have too.
+        """Return the failures if their share exceeds `limit`, else None; `incomplete` more videos count as failed.
 
-        Damaged videos say nothing of the others, unless all failed so far. Two failures among the first twenty of a
-        long list say little either: they are held against all that is listed.
+        Damaged videos say nothing about the others, unless all videos failed so far. Two failures among the first
+        twenty of a long list say little either, so the share is relative to all listed videos.
         """
         done, failed = self.videos_done + incomplete, self.videos_failed + incomplete
         all_failed = failed == done
@@ -177,11 +177,11 @@ class Tally:
         return TooManyFailed(judged, known, self.common_failure(beyond_videos=not all_failed))
 
     def common_failure(self, *, beyond_videos: bool = False) -> CommonFailure:
-        """The error code that most failures of units have; `beyond_videos`, but for those of damaged videos."""
+        """Return the most common failure of units; with `beyond_videos`, without failures due to the video itself."""
         failures = Counter(
             {code: n for code, n in self._failures.items() if not (beyond_videos and code in OF_THE_VIDEO)}
         )
-        if not failures:  # whatever is missing was lost without a word
+        if not failures:  # missing videos were lost without a receipt
             with self._lock:
                 lost = [v.task.video.uri for shard in self._open.values() for v in shard.waiting.values()]
             return CommonFailure(ErrorCode.LOST, ERROR_MEANINGS[ErrorCode.LOST], lost[:_EXAMPLES])
@@ -209,7 +209,7 @@ class Tally:
             examples.append(uri)
 
     def problems(self) -> dict[tuple[str, int], str]:
-        """Why the network failed on units of the videos that are missing, in this attempt; by video and unit."""
+        """Return why the network failed on units of missing videos in this attempt, by video and unit."""
         with self._lock:
             return {
                 (video_id, unit): problem
@@ -219,16 +219,16 @@ class Tally:
             }
 
     def missing(self) -> list[VideoTask]:
-        """Videos without a complete result, for the next attempt; the ledger has what did land."""
+        """Return tasks of videos without a complete result for the next attempt; the ledger has what landed."""
         return [replace(task, attempt=task.attempt + 1, resume=True) for task in self.given_up()]
 
     def given_up(self) -> list[VideoTask]:
-        """Videos without a complete result, as they were tried last."""
+        """Return tasks of videos without a complete result, as last tried."""
         with self._lock:
             return [video.task for shard in self._open.values() for video in shard.waiting.values()]
 
     def unfinished(self) -> list[VideoTask]:
-        """Videos without a complete result, to be gone on with in the same attempt; they are counted from here."""
+        """Return tasks of videos without a complete result, to resume in the same attempt; reset their counts."""
         with self._lock:
             tasks = [
                 replace(video.task, resume=True) for shard in self._open.values() for video in shard.waiting.values()
@@ -237,7 +237,7 @@ class Tally:
         return tasks
 
     def again(self, tasks: list[VideoTask]) -> None:
-        """Note that these videos are fed again, so that a third time counts from here."""
+        """Reset the counts of videos that are submitted again."""
         with self._lock:
             for task in tasks:
                 waiting = self._open[task.shard].waiting
@@ -245,7 +245,7 @@ class Tally:
                 waiting[task.video.video_id] = _OpenVideo(task)
 
     def complete_parts(self) -> list[ShardManifest]:
-        """Open shards cut down to the videos that are complete; they are not open any more. Others are left out."""
+        """Return the open shards reduced to their complete videos, without empty ones; all shards are then closed."""
         with self._lock:
             shards, self._open = self._open, {}
         cut = (
@@ -255,6 +255,6 @@ class Tally:
         return [manifest for manifest in cut if manifest.videos]
 
     def open_shards(self) -> list[ShardManifest]:
-        """Shards that are not complete."""
+        """Return the shards that are not complete."""
         with self._lock:
             return [shard.manifest for shard in self._open.values()]

@@ -1,7 +1,7 @@
-"""Run. Short stretches of a few videos, put through everything that a run does to them, on this machine.
+"""Run. Run short stretches of a few videos through all steps of a run on this machine, and measure them.
 
-They go through a session of their own, in this process, into a folder that is deleted; what they took is what
-`forecast.py` reckons with.
+They run in a session of their own, in this process, into a temporary folder. `forecast.py` extrapolates from the
+measured times and sizes.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from featray.tables.publish import PublishSettings
 from featray.video.units import sampled_estimate
 
 _STRETCHES: Final = 4
-"""Videos of which a stretch is worked on: some ten seconds each on one CPU thread."""
+"""Videos from which a stretch is processed, about ten seconds each on one CPU thread."""
 
 _STRETCH_FRAMES: Final = 32
-"""Sampled frames a stretch at most."""
+"""Maximum sampled frames per stretch."""
 
 
 @dataclass
@@ -50,12 +50,12 @@ class Measured:
     """Measured costs of stretches of a few videos.
 
     Attributes:
-        seconds: by stage but inference, over all stretches.
-        infer_seconds: of the network; None if no face was there, or a CPU stood in for the run's GPU.
-        cpu_infer_seconds: of the network on the CPU that stood in.
-        face_share: faces a sampled frame, in the videos' own proportions.
-        row_bytes: of the files, by table and row.
-        file_bytes: of a file whatever its rows, by table.
+        seconds: seconds by stage except inference, over all stretches.
+        infer_seconds: seconds of the network; None if no face was found, or a CPU stood in for the run's GPU.
+        cpu_infer_seconds: seconds of the network on the CPU that stood in.
+        face_share: faces per sampled frame, weighted by the videos' lengths.
+        row_bytes: bytes per row, by table.
+        file_bytes: bytes of a file independent of its rows, by table.
         decode_bytes, infer_bytes: peak memory of the processes.
     """
 
@@ -73,11 +73,11 @@ class Measured:
 
 
 def measure(job: Job, good: Sequence[tuple[Video, VideoPlan]]) -> Measured:
-    """Work on a stretch somewhere in each of a few videos of the sample.
+    """Process a random stretch of each of a few videos of the sample.
 
     Args:
-        job: the run that is to be forecast.
-        good: videos that can be read, with their plans.
+        job: the run to forecast.
+        good: readable videos with their plans.
     """
     chosen = random.Random(1)
     picked = chosen.sample(good, min(_STRETCHES, len(good)))
@@ -86,7 +86,7 @@ def measure(job: Job, good: Sequence[tuple[Video, VideoPlan]]) -> Measured:
         out = Path(folder, "out")
         partition = Partition(open_output(str(out), create=True), job.config.dataset, job.release)
         stages = job.stage_settings(UnheldPartition(partition))
-        child = stages.child if local_gpus() else stages.child.without_gpu()  # then its time is a CPU's
+        child = stages.child if local_gpus() else stages.child.without_gpu()  # measures CPU time instead
         stages = replace(
             stages, child=replace(child, decode=decode.model_copy(update={"hwaccel": child.decode.hwaccel}))
         )
@@ -97,7 +97,7 @@ def measure(job: Job, good: Sequence[tuple[Video, VideoPlan]]) -> Measured:
 
 
 def _stretches(job: Job, stages: StageSettings, videos: list[Video], chosen: random.Random) -> list[VideoTask]:
-    """Land a plan for each video that holds one random short unit, and return their tasks."""
+    """Land a plan with one random short unit for each video, and return the tasks."""
     key, tasks = work_keys(job.settings), []
     decoder = IsolatedDecoder(stages.child)
     try:
@@ -113,7 +113,7 @@ def _stretches(job: Job, stages: StageSettings, videos: list[Video], chosen: ran
 
 
 def _work(job: Job, stages: StageSettings, tasks: list[VideoTask], promised: dict[str, float]) -> Measured:
-    """Put the stretches through all stages, on one thread each, and publish them."""
+    """Run the stretches through all stages, on one thread each, and publish them."""
     measured, stands_in = Measured(videos=len(tasks)), False
     for manifest, of_shard in cut_shards(tasks, job.run_id):
         try:
@@ -121,7 +121,7 @@ def _work(job: Job, stages: StageSettings, tasks: list[VideoTask], promised: dic
         except ModelError:
             if not job.gpu:
                 raise
-            stands_in = True  # its speed says nothing; the rows and bytes do
+            stands_in = True  # its speed does not count, only rows and bytes do
             infer = replace(stages.infer, gpu=False, engine="auto", precision="fp32")
             receipts = _stream(job, replace(stages, infer=infer), of_shard)
         _count(receipts, promised, measured)
@@ -162,7 +162,7 @@ def _count(receipts: list[Receipt], promised: dict[str, float], measured: Measur
 
 
 def _weigh(out: Path, measured: Measured) -> None:
-    """Bytes a row, and bytes a file, of each table."""
+    """Measure the bytes per row and per file of each table."""
     for path in out.rglob("*.parquet"):
         table, metadata = path.relative_to(out).parts[0], pq.read_metadata(path)
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
@@ -172,11 +172,11 @@ def _weigh(out: Path, measured: Measured) -> None:
 
 
 def frames_promised(plan: VideoPlan, config: Config) -> float:
-    """Sampled frames that a video's header promises."""
+    """Return the number of sampled frames expected from a video's header."""
     return sampled_estimate(plan.header, config.decode.sample) if plan.header else 0.0
 
 
 def _peak_bytes(whose: int) -> int:
-    """The most memory that this process has held, or any of its children that have ended."""
+    """Return the peak memory of this process, or the largest of its ended children."""
     peak = resource.getrusage(whose).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""Run. Times and sizes in words, as `run`, `plan` and `status` print them."""
+"""Run. Format times and sizes, as printed by `run`, `plan` and `status`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from featray.errors import counted
 
 
 def duration(seconds: float) -> str:
-    """A span of time in the unit that people would use.
+    """Return a duration in a readable unit.
 
     >>> duration(40), duration(400), duration(40_000), duration(4_000_000)
     ('40 s', '7 min', '11.1 h', '46 days')
@@ -21,7 +21,7 @@ def duration(seconds: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """A number of bytes in decimal units.
+    """Return a number of bytes in decimal units.
 
     >>> size(12), size(345_678), size(45_000_000), size(2.5e12)
     ('12 bytes', '346 kB', '45 MB', '2.5 TB')

@@ -1,9 +1,9 @@
-"""Aff-Wild2, valence and arousal, validation: `VA_Estimation_Challenge/Validation_Set/<video>.txt` to labels of videos.
+"""Convert Aff-Wild2 (valence and arousal, `VA_Estimation_Challenge/Validation_Set/<video>.txt`) to labels of videos.
 
-The first line is `valence,arousal`; each that follows is of one frame, in order. -5 is not known: such frames are left
-out. Videos with two people have two files, `<video>_left.txt` or `<video>_right.txt` being of the one on that side of
-the picture and `<video>.txt` of the other; a file says nothing of where that person is, so these videos are left out,
-and said on the terminal. `split` is the folder's name.
+The first line is `valence,arousal`; each following line is one frame, in order. -5 means unknown: such frames are left
+out. Videos with two people have two files: `<video>_left.txt` or `<video>_right.txt` for the person on that side of
+the picture, and `<video>.txt` for the other. The files do not say where that person is, so these videos are left out
+and listed on the terminal. `split` is the folder's name.
 
     python jobs/labels/aff_wild2.py Aff-Wild2 --out aff_wild2.csv
 """
@@ -23,7 +23,7 @@ def read(root: Path) -> Iterator[Row]:
     paths = sorted(root.rglob("VA_Estimation_Challenge/Validation_Set/*.txt"))
     shared = {path.stem.removesuffix(side) for path in paths for side in SIDES if path.stem.endswith(side)}
     if shared:
-        print(f"left out, for they have labels of several people: {', '.join(sorted(shared))}", file=sys.stderr)
+        print(f"left out, since they have labels of several people: {', '.join(sorted(shared))}", file=sys.stderr)
     for path in paths:
         if path.stem in shared or path.stem.endswith(SIDES):
             continue

@@ -1,9 +1,10 @@
-"""AffectNet, validation: either form in which it is given away, to labels of pictures.
+"""Convert AffectNet's validation set, in either of its two published forms, to labels of pictures.
 
-The older one is `Manual_Annot_files/validation.csv` (or `validation.csv`) with `subDirectory_filePath`, the face's box,
-`expression`, `valence` and `arousal`; the newer one `val_set/annotations/<id>_exp.npy`, `_val.npy` and `_aro.npy` of
-`val_set/images/<id>.jpg`. Expressions beyond the seven (contempt, none, uncertain, no face) become `contempt` and
-`other`, which evaluate does not measure. A valence or arousal of -2 is not known, and is left empty.
+The older form is `Manual_Annot_files/validation.csv` (or `validation.csv`) with `subDirectory_filePath`, the face's
+box, `expression`, `valence` and `arousal`; the newer one is `val_set/annotations/<id>_exp.npy`, `_val.npy` and
+`_aro.npy` for `val_set/images/<id>.jpg`. Expressions other than the seven (contempt, none, uncertain, no
+face) become `contempt` and `other`, which evaluate does not measure. A valence or arousal of -2 means unknown, and is
+left empty.
 
     python jobs/labels/affectnet.py AffectNet --out affectnet.csv
 """

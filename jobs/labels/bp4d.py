@@ -1,7 +1,7 @@
-"""BP4D: `AUCoding/AU_OCC/<subject>_<task>.csv` to labels of pictures (the folder may also be `AU_OCC` or `AUCoding`).
+"""Convert BP4D, `AUCoding/AU_OCC/<subject>_<task>.csv` (or in `AU_OCC` or `AUCoding`), to labels of pictures.
 
-The first line has the units' numbers, the first column the frame's. A picture is the frame's number with zeros in
-front, `2440.jpg` or `0051.jpg`, under `<subject>/<task>/`. 9 is not coded, and is left empty.
+The first line has the units' numbers, the first column the frame's. A picture is the frame's number with leading
+zeros, `2440.jpg` or `0051.jpg`, under `<subject>/<task>/`. 9 means not coded, and is left empty.
 
     python jobs/labels/bp4d.py BP4D --out bp4d.csv
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from labels_file import Row, lines, main
 
 UNITS = (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 17, 20, 23, 24, 28)
-"""Coded in BP4D and estimated by featray."""
+"""Units that are coded in BP4D and estimated by featray."""
 
 FOLDERS = ("AUCoding/AU_OCC", "AU_OCC", "AUCoding")
 

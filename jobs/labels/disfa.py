@@ -1,4 +1,4 @@
-"""DISFA: `ActionUnit_Labels/<subject>/<subject>_au<n>.txt` to labels of the left camera's videos.
+"""Convert DISFA, `ActionUnit_Labels/<subject>/<subject>_au<n>.txt`, to labels of the left camera's videos.
 
 A line of a file is `<frame>,<intensity>`, frames counted from 1. The videos are `LeftVideo<subject>_comp.avi`.
 

@@ -1,7 +1,7 @@
-"""DISFA+: `Labels/<subject>/<trial>/AU<n>.txt` to labels of pictures.
+"""Convert DISFA+, `Labels/<subject>/<trial>/AU<n>.txt`, to labels of pictures.
 
-A line of a file is `<picture> <intensity>`, the picture's name as under `Images/<subject>/<trial>/`. A picture is
-written if all of the trial's files have it.
+A line of a file is `<picture> <intensity>`, with the picture's name as under `Images/<subject>/<trial>/`. A picture is
+written if all files of the trial have it.
 
     python jobs/labels/disfa_plus.py DISFAPlusDataset --out disfa_plus.csv
 """

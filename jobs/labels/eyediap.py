@@ -1,9 +1,9 @@
-"""EYEDIAP: `Data/<session>/` to labels of the VGA videos, `<session>/rgb_vga.mov`.
+"""Convert EYEDIAP, `Data/<session>/`, to labels of the VGA videos, `<session>/rgb_vga.mov`.
 
-Gaze goes from the middle between the eyes (the last six values of a line of `eye_tracking.txt`) to the target (the last
-three of `screen_coordinates.txt` or `ball_tracking.txt`), both in metres of the world's frame; the rotation R of
-`rgb_vga_calibration.txt` turns that into the camera's frame, as row vector times R. Frames are counted from 0. Where
-`Annotations/GazeState/GazeStateExport/Data/<session>/gaze_state.txt` is there, only frames that it calls OK are
+Gaze goes from the midpoint of the eyes (the last six values of a line of `eye_tracking.txt`) to the target (the last
+three of `screen_coordinates.txt` or `ball_tracking.txt`), both in metres in the world's frame; the rotation R of
+`rgb_vga_calibration.txt` converts it to the camera's frame, as row vector times R. Frames are counted from 0. If
+`Annotations/GazeState/GazeStateExport/Data/<session>/gaze_state.txt` exists, only frames that it marks OK are
 written. A session is `<subject>_<condition>_<target>_<head>`, such as `1_A_DS_S`; the head is still (S) or moves (M).
 
     python jobs/labels/eyediap.py EYEDIAP --out eyediap.csv
@@ -44,7 +44,7 @@ def read(root: Path) -> Iterator[Row]:
 
 
 def _values(path: Path) -> dict[int, NDArray[np.float64]]:
-    """Values by frame. The first line is a heading; in frames whose line has no values nothing was found."""
+    """Return values by frame. The first line is a heading; frames without values are left out."""
     found = {}
     for line in lines(path)[1:]:
         frame, *values = line.split(";")
@@ -54,7 +54,7 @@ def _values(path: Path) -> dict[int, NDArray[np.float64]]:
 
 
 def _rotation(path: Path) -> NDArray[np.float64]:
-    """The file has four parts, each under a heading: size (a line), intrinsics (three), R (three) and T."""
+    """Return R. The file has four parts, each under a heading: size (one line), intrinsics (three), R (three) and T."""
     return np.array([line.split(";")[:3] for line in lines(path)[7:10]], float)
 
 

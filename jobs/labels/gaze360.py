@@ -1,8 +1,8 @@
-"""Gaze360: `metadata.mat` to labels of the head crops, `imgs/<recording>/head/<person>/<frame>.jpg`.
+"""Convert Gaze360, `metadata.mat`, to labels of the head crops, `imgs/<recording>/head/<person>/<frame>.jpg`.
 
 `gaze_dir` is in the frame of the eye: x to the left, y up, z away from the camera; featray's camera frame has x to the
-right and y down, so both change their sign. `split` is the data set's own (0 train, 1 val, 2 test, 3 unused).
-Identities are of a recording, and one person may have several.
+right and y down, so both signs are flipped. `split` is the data set's own (0 train, 1 val, 2 test, 3 unused).
+Identities are per recording, and one person may have several.
 
     python jobs/labels/gaze360.py Gaze360 --out gaze360.csv
 """

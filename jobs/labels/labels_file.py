@@ -1,4 +1,4 @@
-"""What the scripts beside this share: one option, and a CSV of labels that `featray evaluate` reads."""
+"""Shared code of these scripts: the command line, and writing a CSV of labels for `featray evaluate`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ Row = dict[str, object]
 
 
 def main(doc: str, read: Callable[[Path], Iterable[Row]]) -> None:
-    """Write what `read` gives of the data set's folder to `--out`.
+    """Write the labels that `read` yields for the data set's folder to `--out`.
 
     Args:
-        doc: of the script.
-        read: yields a row a label, values by column; None is written as nothing.
+        doc: docstring of the script.
+        read: yields one row per label, values by column; None is written as an empty field.
     """
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
     parser.add_argument("root", type=Path, help="the data set's folder")
     parser.add_argument("--out", type=Path, required=True, help="the CSV to write")
     given = parser.parse_args()
     if not given.root.is_dir():
-        sys.exit(f"{given.root}: is no folder")
+        sys.exit(f"{given.root}: not a folder; give the data set's folder")
     rows = iter(read(given.root))
     first = next(rows, None)
     if first is None:
-        sys.exit(f"{given.root}: holds no labels in the form that {Path(sys.argv[0]).name} describes")
+        sys.exit(f"{given.root}: has no labels in the form described in {Path(sys.argv[0]).name}")
     count = 1
     with given.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, first.keys())

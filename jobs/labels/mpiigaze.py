@@ -1,4 +1,4 @@
-"""MPIIGaze, as whole faces (MPIIFaceGaze): `p<nn>/p<nn>.txt` to labels of pictures.
+"""Convert MPIIGaze, as whole faces (MPIIFaceGaze, `p<nn>/p<nn>.txt`), to labels of pictures.
 
 A line has 28 values: the picture, the target on the screen, six landmarks, the head's rotation and translation, the
 face's centre and the target in the camera's frame (millimetres; x right, y down, z away), and the eye. Gaze is the

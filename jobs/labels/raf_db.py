@@ -1,7 +1,7 @@
-"""RAF-DB, basic emotions: `EmoLabel/list_patition_label.txt` to labels of the original pictures.
+"""Convert RAF-DB's basic emotions, `EmoLabel/list_patition_label.txt`, to labels of the original pictures.
 
-A line is `<picture> <1 ... 7>`; `Annotation/boundingbox/<picture>_boundingbox.txt`, where it is there, has the face's
-x1 y1 x2 y2. Only pictures called `test_...` are of the official test; the column `split` says which is which.
+A line is `<picture> <1 ... 7>`; `Annotation/boundingbox/<picture>_boundingbox.txt`, if it exists, has the face's
+x1 y1 x2 y2. Only pictures named `test_...` belong to the official test set; the column `split` has this prefix.
 
     python jobs/labels/raf_db.py RAF-DB/basic --out raf_db.csv
 """

@@ -174,7 +174,7 @@ def test_a_run_survives_the_loss_of_workers_and_nodes_and_poisoned_videos(
             summary = hurt.job.result(timeout=900)
     assert sorted(node["Alive"] for node in ray.nodes()) == [False, False, True, True]
     assert hurt.killed >= 1
-    assert "going on with" in caplog.text
+    assert "continuing with" in caplog.text
 
     assert summary.videos == {"ok": VIDEOS - 2, "partial": 0, "failed": 2}
     sql = "SELECT parse_filename(uri, true)::INT AS number, error_code AS code FROM errors ORDER BY ALL"
@@ -185,7 +185,7 @@ def test_a_run_survives_the_loss_of_workers_and_nodes_and_poisoned_videos(
     for table in ("faces", "mesh", "frames"):
         mine = rows(tmp_path / "hurt", table)
         assert len(mine) == 4 * (VIDEOS - 2) and mine == rows(tmp_path / "calm", table)
-    rebuilt = [record.getMessage() for record in caplog.records if "going on with" in record.getMessage()]
+    rebuilt = [record.getMessage() for record in caplog.records if "continuing with" in record.getMessage()]
     report(
         f"{VIDEOS} short videos: {calm.seconds:.0f} s on the local executor; {summary.seconds:.0f} s on a cluster with "
         f"{hurt.killed} decode workers killed, two of three nodes lost, full object stores, a video that aborts and "

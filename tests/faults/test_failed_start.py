@@ -28,7 +28,7 @@ def starts(fault):
         pytest.param(
             *("raise", FeatrayError, "libcudart.so.12: cannot open shared object file"), marks=pytest.mark.long
         ),
-        ("abort", RunError, "an inference worker died 3 times in a row as it started"),
+        ("abort", RunError, "an inference worker died 3 times in a row while starting"),
     ],
 )
 def test_a_worker_that_cannot_start_ends_the_run(fault, face_clip, tmp_path, report, kind, error, says):

@@ -193,7 +193,7 @@ def test_a_run_that_is_told_to_stop_ends_in_order_and_is_gone_on_with(
         f"{sent.name} to a driver ({executor}): lease given back after {accounted:.1f} s, "
         f"gone after {time.monotonic() - began:.1f} s"
     )
-    assert "\nfeatray: stopped; run the same command again to go on from here\n" in driver.log.read_text()
+    assert "\nfeatray: stopped; run the same command again to resume\n" in driver.log.read_text()
     assert "Traceback" not in driver.log.read_text()
     kept = outs["stopped"] / "_featray"
     assert not list(kept.glob("running/**/*.json")), "the run has its last word"

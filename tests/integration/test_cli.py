@@ -89,7 +89,7 @@ def test_a_ray_that_does_not_start(config, tmp_path):
     done = process(
         "run", config(), "--quiet", "--executor", "ray", env={**os.environ, "RAY_TMPDIR": str(tmp_path / ("x" * 60))}
     )
-    check_refusal(done, 1, "Ray did not start on this machine: ", "is too long a path for its sockets; set RAY_TMPDIR")
+    check_refusal(done, 1, "Ray did not start on this machine: ", "is too long for its sockets; set RAY_TMPDIR")
 
 
 def test_weights_that_are_none(config, tmp_path):

@@ -78,7 +78,7 @@ def test_the_listing_keeps_ahead_may_take_its_time_and_ends_the_run_and_its_read
         gc.enable()
     assert done[-1] == VIDEOS
     assert len(killed) == 1
-    assert "what reads the list of videos died with its process: going on behind it" in caplog.text
+    assert "the reader of the list of videos died with its process; restarting the stream" in caplog.text
     operators = [operator for operator in _Running.executor._topology if isinstance(operator, MapOperator)]
     kept = sum(len(operator._output_blocks_stats) for operator in operators)
     assert operators and kept < VIDEOS, "the driver's memory stays flat: each of these videos is a block or more"

@@ -204,7 +204,7 @@ def test_ray_on_one_machine_is_for_that_machine_and_user_alone(tmp_path):
     addresses, mode, said = started("as featray does", tmp_path)
     assert set(addresses) <= {"127.0.0.1", "::1"}
     assert mode == 0o600
-    assert f"{tmp_path / '.ray' / 'auth_token'} could be read by other users" in said
+    assert f"{tmp_path / '.ray' / 'auth_token'} was readable by other users" in said
 
 
 @pytest.mark.ray

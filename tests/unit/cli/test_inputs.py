@@ -46,8 +46,8 @@ def test_the_dataset_is_called_after_the_folder(tmp_path, monkeypatch, inputs, d
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["video.mp4"], "video.mp4: say where the tables go with --out OUT"),
-        (["a.yaml", "b.mp4", "--out", "o"], "a.yaml: a config stands alone"),
+        (["video.mp4"], "video.mp4: no place for the tables; give --out OUT"),
+        (["a.yaml", "b.mp4", "--out", "o"], "a.yaml: a config cannot be combined"),
         (["a.YML", "--out", "o"], "--set output.uri=o"),
         (["none.yaml"], "none.yaml: no such config file"),
         (["a.mp4", "--out", "o", "--set", "decode.smple=all"], "did you mean decode.sample?"),

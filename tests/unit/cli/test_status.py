@@ -96,4 +96,4 @@ def test_a_run_that_was_killed_is_not_shown_as_running(clips, small_network, tmp
     run_killed(small_config([f"{clips}/no_face.mp4"], tmp_path / "out", small_network))
     found = read_status(open_output(str(tmp_path / "out")))
     assert (found["live"], [run["status"] for run in found["runs"]]) == ([], ["running"])
-    assert "killed; the same command goes on" in CliRunner().invoke(main, ["status", str(tmp_path / "out")]).output
+    assert "killed; run it again to resume" in CliRunner().invoke(main, ["status", str(tmp_path / "out")]).output

@@ -26,7 +26,7 @@ def test_what_is_passed_over_is_counted(tmp_path, clips):
     assert planned["passed_over"] == {".srt": 2, "._*": 1, ".[b]SRT": 1}
     assert any(said in line for line in as_lines(planned, config))
     assert planned["several_streams"] == 1
-    assert any("about 1 of them with several video streams" in line for line in as_lines(planned, config))
+    assert any("about 1 of them have several video streams" in line for line in as_lines(planned, config))
     summary = run_here(config)
     screen = Console(file=io.StringIO(), width=200)
     print_summary(summary, screen)

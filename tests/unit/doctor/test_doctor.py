@@ -48,9 +48,9 @@ def test_the_verdict_comes_first(tmp_path):
     """With what has to be fixed; then all that was looked at."""
     well, ill = _doctor().output.splitlines(), _doctor(str(tmp_path / "nowhere")).output.splitlines()
     assert well[:3] == [
-        "ok: a run can work here",
+        "ok: this machine can run featray",
         "",
-        "What was looked at; what is marked - is only needed for extras:",
+        "All checks (-: needed only for extras):",
     ]
     assert ill[0] == "1 to fix before a run can work:" and ill[1].startswith("MISSING reach") and "->" in ill[2]
     assert ill[1] in ill[4:] and len(ill) > len(well)
@@ -68,7 +68,7 @@ def test_a_package_that_is_missing_or_of_another_version_is_named_with_its_mend(
     missing = software._package(Requirement("featray-needs-this>=2"), "missing", "pip install it")
     assert (missing.state, missing.found, missing.mend) == ("missing", "not installed", "pip install it")
     old = software._package(Requirement("click>=900"), "missing", "pip install it")
-    assert old.state == "missing" and ">=900 is needed" in old.found
+    assert old.state == "missing" and ">=900 is required" in old.found
 
 
 def test_an_engine_that_breaks_or_computes_wrongly_is_found():
@@ -78,7 +78,7 @@ def test_an_engine_that_breaks_or_computes_wrongly_is_found():
     broken = software._computes("engine", "mend it", breaks)
     assert (broken.state, broken.found, broken.mend) == ("missing", "Illegal instruction", "mend it")
     wrong = software._computes("engine", "mend it", lambda: (False, "9.9"))
-    assert (wrong.state, wrong.found, wrong.mend) == ("missing", "computes wrongly", "mend it")
+    assert (wrong.state, wrong.found, wrong.mend) == ("missing", "wrong results", "mend it")
 
 
 def test_a_check_that_ends_badly_is_a_finding(monkeypatch):

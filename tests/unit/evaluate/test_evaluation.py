@@ -172,14 +172,14 @@ def test_thresholds_are_chosen_on_rows_that_are_not_measured(made, scope, labels
 
 def test_the_same_people_on_both_sides_of_a_choice_are_said(scope, labels):
     found = evaluate(scope, labels, EvaluationSettings(tune_on="light=dim", resamples=0))
-    assert found.warnings == ["9 of the subjects are among the rows with light=dim and among those measured"]
+    assert found.warnings == ["9 of the subjects are both in the rows with light=dim and in the measured rows"]
 
 
 @pytest.mark.parametrize(
     ("tune_on", "words"),
     [
         ("split", "write it as COLUMN=VALUE"),
-        ("split=gone", "no row with that value met a face"),
+        ("split=gone", "no row with this value matched a face"),
         ("shape=x", "no such column"),
     ],
 )
@@ -225,7 +225,7 @@ def test_the_cards_figures_stand_beside(scope, labels):
     assert found.warnings == []
     found = evaluate(scope, labels, EvaluationSettings(card="disfa+", resamples=0))
     assert found.card == [] and "labels have AU01, AU06, AU12" in found.warnings[0]
-    with pytest.raises(UsageError, match="--card bp4d: the model card has figures for disfa"):
+    with pytest.raises(UsageError, match="--card bp4d: no such data set on the model card; choose one of disfa"):
         evaluate(scope, labels, EvaluationSettings(card="bp4d"))
 
 
@@ -288,7 +288,7 @@ def test_the_command_compares_releases_and_outputs(made, release, change, tmp_pa
     table = CliRunner().invoke(main, [*arguments, "--against", made.output.root.path])
     assert table.exit_code == 0 and "B - A" in table.output and "paired over subjects" in table.output
     wrong = CliRunner().invoke(main, [*arguments, "--against", "nothing"])
-    assert wrong.exit_code == 2 and "no release of made" in wrong.output and made.other in wrong.output
+    assert wrong.exit_code == 2 and "neither a release of made" in wrong.output and made.other in wrong.output
 
 
 @pytest.mark.parametrize(

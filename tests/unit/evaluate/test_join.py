@@ -134,13 +134,13 @@ def test_points_choose_the_smallest_face_that_holds_them(scope):
 
 
 def test_labels_that_meet_nothing_say_why(scope):
-    with pytest.raises(UsageError, match=r"none of 1 row meets a frame: 1 of videos .*gone.mp4.*has one.mp4") as found:
+    with pytest.raises(UsageError, match=r"none of 1 row has a frame: 1 of videos .*gone.mp4.*has one.mp4") as found:
         join(scope, [{"video": "gone.mp4", "frame": 0, "AU12": 1}])
     assert "\n" not in str(found.value)
 
 
 def test_pictures_need_a_release_of_pictures(scope):
-    with pytest.raises(UsageError, match=r"names pictures \(picture\), and release .* was made from videos"):
+    with pytest.raises(UsageError, match=r"names pictures \(picture\), but release .* was made from videos"):
         join(scope, [{"picture": "0001.jpg", "AU12": 1}])
 
 

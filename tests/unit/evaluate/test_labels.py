@@ -93,7 +93,7 @@ def test_intensities_need_a_threshold(read):
     assert read(text, au_threshold=2.0).intensities
     with pytest.raises(UsageError, match="--au-threshold 2"):
         read(text)
-    with pytest.raises(UsageError, match="0 and 1 only; leave it out"):
+    with pytest.raises(UsageError, match="only 0 and 1; omit it"):
         read("video,frame,AU12\na,0,0\na,1,1\n", au_threshold=2.0)
 
 
@@ -103,10 +103,10 @@ FAULTS = {
         "video,frame,AU12,point_x,point_y\na,0,1,5,5\na,0,1,5,5\n",
         "rows 1 and 2 both label frame 0 of a$",
     ),
-    "no videos": ("clip,frame,AU12\na,0,1\n", "no column that names videos .video, .* it has: clip, frame, AU12"),
-    "no moment": ("video,AU12\na,1\n", "no column that says when"),
-    "no labels": ("video,frame,smile\na,0,1\n", "no column of labels .AU01 ... AU43"),
-    "misspelled": ("video,frame,AU12,valance\na,0,1,0\n", "'valance': is valence meant"),
+    "no videos": ("clip,frame,AU12\na,0,1\n", "no column names videos; add one of video, .* It has: clip, frame, AU12"),
+    "no moment": ("video,AU12\na,1\n", "no column gives a time"),
+    "no labels": ("video,frame,smile\na,0,1\n", "no column of labels; add some of AU01"),
+    "misspelled": ("video,frame,AU12,valance\na,0,1,0\n", "'valance': did you mean valence"),
     "a column twice": ("video,frame,AU12,AU12\na,0,1,0\n", "has the column AU12 twice"),
     "a label twice": ("video,frame,AU1,AU01\na,0,1,0\n", "AU1 and AU01 are the same label"),
     "degrees in radians": (
@@ -114,19 +114,22 @@ FAULTS = {
         "row 2: gaze_yaw is 24.5, beyond",
     ),
     "degrees in radians, pitch": ("video,frame,gaze_yaw,gaze_pitch\na,0,0.1,-2\n", "gaze_pitch_deg"),
-    "too many degrees": ("video,frame,pose_yaw_deg\na,0,270\n", "row 1: pose_yaw_deg is 270; it goes from -180 to 180"),
+    "too many degrees": ("video,frame,pose_yaw_deg\na,0,270\n", "row 1: pose_yaw_deg is 270; its range is -180 to 180"),
     "half a gaze": ("video,frame,gaze_yaw\na,0,0.1\n", "has gaze_yaw without gaze_pitch"),
     "two gazes": ("video,frame,gaze_yaw,gaze_pitch,gaze_x,gaze_y,gaze_z\na,0,0,0,0,0,1\n", "as angles and as a vector"),
     "no gaze": ("video,frame,gaze_x,gaze_y,gaze_z\na,0,0,0,0\n", "row 1: the gaze vector is 0, 0, 0"),
     "not coded": ("video,frame,AU12\na,0,1\na,1,9\n", "row 2: AU12 is 9; units are 0 or 1"),
-    "a letter": ("video,frame,AU12\na,0,C\n", "row 1: AU12 is 'C', no number"),
+    "a letter": ("video,frame,AU12\na,0,C\n", "row 1: AU12 is 'C', not a number"),
     "infinite": ("video,frame,AU12\na,0,inf\n", "row 1: AU12 is infinite"),
-    "nine points": ("video,frame,valence\na,0,7\n", "row 1: valence is 7; it goes from -1 to 1: rescale it"),
-    "an emotion": ("video,frame,emotion\na,0,bored\n", "emotion is 'bored'; there are: neutral, happy"),
-    "a numbered emotion": ("video,frame,emotion\na,0,3\n", "emotion is 3; name the numbers, such as --emotions"),
+    "nine points": ("video,frame,valence\na,0,7\n", "row 1: valence is 7; its range is -1 to 1: rescale it"),
+    "an emotion": ("video,frame,emotion\na,0,bored\n", "emotion is 'bored'; use neutral, happy"),
+    "a numbered emotion": (
+        "video,frame,emotion\na,0,3\n",
+        "emotion is 3; give names for the numbers, such as --emotions",
+    ),
     "half a frame": ("video,frame,AU12\na,0.5,1\n", "row 1: frame is 0.5; frames are counted from 0"),
     "no frame": ("video,frame,AU12\na,,1\n", "row 1: frame is empty"),
-    "no time": ("video,time_s,AU12\na,1e30,1\n", "are no times or frames"),
+    "no time": ("video,time_s,AU12\na,1e30,1\n", "are too large for times or frames"),
     "no video": ("video,frame,AU12\n ,0,1\n", "row 1: video is empty"),
     "half a box": ("video,frame,AU12,box_x1,box_y1\na,0,1,2,2\n", "not all of box_x1, box_y1, box_x2, box_y2"),
     "width for x2": (
@@ -137,8 +140,8 @@ FAULTS = {
     "empty": ("", "is empty"),
     "no rows": ("video,frame,AU12\n", "has no rows"),
     "nothing said": ("video,frame,AU12\na,0,\n", "AU12: no row has a value"),
-    "a heading without end": (f"video,{'x' * 200_000},AU12\na,0,1\n", "no CSV file that can be read"),
-    "ragged": ("video,frame,AU12\na,0,1,5\n", "no CSV file that can be read"),
+    "a heading without end": (f"video,{'x' * 200_000},AU12\na,0,1\n", "cannot be read as CSV"),
+    "ragged": ("video,frame,AU12\na,0,1,5\n", "cannot be read as CSV"),
 }
 
 
@@ -152,7 +155,7 @@ def test_a_fault_is_one_line(read, fault):
 
 def test_what_is_odd_is_said(read):
     rows = "".join(f"a,{n},0.{n % 9},0.2\n" for n in range(60))
-    assert "radians?" in read("video,frame,gaze_yaw_deg,gaze_pitch_deg\n" + rows).warnings[0]
+    assert "if they are radians" in read("video,frame,gaze_yaw_deg,gaze_pitch_deg\n" + rows).warnings[0]
     labels = read("video,frame,AU12,AU18\na,0,1,1\n")
     assert labels.warnings == ["AU18: featray does not estimate this unit; left out"]
     assert list(labels.targets) == ["AU12"] and not labels.labels
@@ -168,7 +171,7 @@ def test_a_file_that_is_not_there_or_no_parquet(tmp_path):
     read = read_labels(str(tmp_path / "odd.parquet"), LabelSettings())
     assert (*read.labels["age"], *read.labels["site"]) == ("inf", "0.1")
     (tmp_path / "x.parquet").write_bytes(b"PAR1 and then nothing")
-    with pytest.raises(UsageError, match=r"x\.parquet: no Parquet file"):
+    with pytest.raises(UsageError, match=r"x\.parquet: cannot be read as Parquet"):
         read_labels(str(tmp_path / "x.parquet"), LabelSettings())
 
 

@@ -236,7 +236,7 @@ def test_a_worker_refuses_other_files_than_the_run_was_planned_with(tmp_path, ca
     refused(
         lambda: DecodeDetect(IsolatedDecoder(child)),
         ModelError,
-        "boxes: its files are not those this run was planned with",
+        "boxes: its files differ from those this run was planned with",
     )
 
 

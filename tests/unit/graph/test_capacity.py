@@ -35,7 +35,7 @@ def test_a_run_goes_on_with_fewer_workers_once_nothing_has_landed_for_long(caplo
     workers = capacity.look(left)
     assert workers is not None and (workers.infer, workers.infer_gpus) == (1, 1.0)
     assert workers.decode < capacity.workers.decode
-    assert "1 node lost, nothing has landed for 60 s: going on with 7 decode and 1" in caplog.text
+    assert "1 node lost, nothing has landed for 60 s: continuing with 7 decode and 1" in caplog.text
 
 
 @pytest.mark.parametrize("comes", [{"d": GPU}, {"c": GPU}])

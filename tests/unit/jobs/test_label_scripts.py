@@ -249,7 +249,7 @@ def test_a_perfect_release_agrees_wholly(name, tmp_path, monkeypatch, capsys):
 def test_what_is_left_out_is_said(tmp_path, monkeypatch, capsys):
     plant(tmp_path, aff_wild2())
     convert("aff_wild2", tmp_path, tmp_path / "labels.csv", monkeypatch)
-    assert "left out, for they have labels of several people: alone, two" in capsys.readouterr().err
+    assert "left out, since they have labels of several people: alone, two" in capsys.readouterr().err
 
 
 def test_units_that_were_not_coded_are_empty(tmp_path, monkeypatch):
@@ -264,7 +264,7 @@ def test_units_that_were_not_coded_are_empty(tmp_path, monkeypatch):
 
 def test_a_folder_of_another_kind_ends_in_one_line(tmp_path, monkeypatch):
     for name in ("gone", "."):
-        with pytest.raises(SystemExit, match=r"is no folder|holds no labels in the form that disfa_plus describes"):
+        with pytest.raises(SystemExit, match=r"not a folder|has no labels in the form described in disfa_plus"):
             convert("disfa_plus", tmp_path / name, tmp_path / "labels.csv", monkeypatch)
 
 

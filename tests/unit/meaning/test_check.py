@@ -80,7 +80,7 @@ def test_a_pull_checks_once_and_keeps_what_came_out(hub, models, atto, cache, tm
     command = ("pull", "v2.8", "--accept-license", "research-noncommercial")
     done = models(*command)
     assert done.exit_code == 0, done.stderr
-    assert f"no evidence: {NO_EVIDENCE}; all of it: featray models check v2.8" in done.stdout
+    assert f"no evidence: {NO_EVIDENCE}; details: featray models check v2.8" in done.stdout
     (path,) = cache.glob("checkpoints/*/*/*.check.json")
     kept = read_kept(path.with_suffix("").with_suffix(".safetensors"), trained.sha256)
     assert (kept.passed, kept.agreeing, kept.opposed, kept.faults) == (False, 0, [], [])

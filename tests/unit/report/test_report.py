@@ -76,7 +76,7 @@ def test_failures_carry_their_code_meaning_and_example(two, page):
     (error,) = two.rows("SELECT error_code, uri, message FROM errors")
     _, (code, videos, errors, words) = page.tables["errors"]
     assert (code, videos, errors) == (error["error_code"], "1", "1")
-    assert "the bytes are no media file" in words and error["uri"] in words and error["message"] in words
+    assert "the bytes are not a media file" in words and error["uri"] in words and error["message"] in words
 
 
 def test_names_are_text_and_never_markup(page):

@@ -168,8 +168,11 @@ def test_a_killed_run_that_is_published_later_has_them(identified, people, small
     ("sections", "text"),
     [
         ({"identify": {"enabled": True}}, "biometric data, which the GDPR"),
-        ({"identify": ON, "detect": {"detector": "boxes", "boxes": "b.csv"}}, "comes without them"),
-        ({"identify": ON, "input": {"uris": ["a"], "path_fields": "{quality}/{name}"}}, "of a table's column"),
+        ({"identify": ON, "detect": {"detector": "boxes", "boxes": "b.csv"}}, "needs a detector that finds landmarks"),
+        (
+            {"identify": ON, "input": {"uris": ["a"], "path_fields": "{quality}/{name}"}},
+            "already a column of featray's tables",
+        ),
         ({"identify": {**ON, "embedder": "other"}}, "identify.embedder"),
     ],
 )

@@ -98,7 +98,7 @@ def test_an_engine_that_is_lost_ends_the_run_and_says_why(work, monkeypatch):
     monkeypatch.setattr(Infer, "_start", lambda self, settings: setattr(self, "engine", Lost()))
     monkeypatch.setattr(Infer, "checkpoint_config", None, raising=False)
     session, pages = work
-    with session, pytest.raises(ModelError, match="of no more use: RuntimeError: CUDA error: an illegal memory"):
+    with session, pytest.raises(ModelError, match="no longer usable: RuntimeError: CUDA error: an illegal memory"):
         list(session.stream(pages, same))
     assert stage_threads() == []
 

@@ -127,10 +127,10 @@ def test_of_several_that_begin_an_output_at_once_none_is_refused(tmp_path, monke
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3", ""])
 def test_what_is_no_part_is_refused(text, tmp_path, clips):
-    with pytest.raises(UsageError, match="is I/N"):
+    with pytest.raises(UsageError, match="write it as I/N"):
         Part.parse(text)
     told = CliRunner().invoke(main, ["run", str(clips), "--out", str(tmp_path / "out"), "--part", text])
-    assert told.exit_code == 2 and told.stderr.startswith(f"featray: --part {text}: is I/N")
+    assert told.exit_code == 2 and told.stderr.startswith(f"featray: --part {text}: write it as I/N")
     assert not (tmp_path / "out").exists()
 
 

@@ -197,7 +197,7 @@ def test_an_older_output_is_read_and_derived(tmp_path):
     ("given", "complaint"),
     [
         (["--set", "derive.smooth_s=fast"], "derive.smooth_s: "),
-        (["--set", "model.engine=torch"], "--set model.engine: only derive.<key>=<value> counts here"),
+        (["--set", "model.engine=torch"], "--set model.engine: this command takes only derive.<key>=<value>"),
         (["--set", "derive.baselin=p10"], "did you mean derive.baseline?"),
         (
             ["--set", "derive.action_units={on_at: 0.2, off_at: 0.4, least_s: 0, merge_s: 0}"],

@@ -110,7 +110,7 @@ def test_an_erased_video_does_not_come_back_unless_allowed(out, inputs, small_ne
     assert again.status == "nothing_to_do"
     assert again.already_published == {"ok": 2, "partial": 1, "failed": 1, "erased": 1}
     result = CliRunner().invoke(main, ["erase", out.root.path, "--video", video, "--allow-again"])
-    assert result.exit_code == 0 and "may take it up again" in result.output
+    assert result.exit_code == 0 and "may process it again" in result.output
     assert run_here(config).videos["ok"] == 1
     assert verify(out).problems == []
     erase(out, video)

@@ -52,7 +52,7 @@ def test_what_has_not_landed_waits_for_the_next_run(killed, inputs, small_networ
     assert len(read_manifests(partition)) == 1
     shutil.rmtree(next(landing.iterdir()))
     result = CliRunner().invoke(main, ["publish", killed.root.path])
-    assert "so far; the next run goes on from there" in result.output
+    assert "so far; the next run resumes from there" in result.output
     config = small_config([f"{inputs}/*.mp4"], killed.root.path, small_network, decode=SPARSE)
     assert sum(run_here(config).videos.values()) == 5
     assert verify(killed).problems == []

@@ -142,8 +142,8 @@ def test_a_person_is_erased_everywhere(crowd):
     ("arguments", "text"),
     [
         (["--person", "p-nobody"], "has no person p-nobody"),
-        (["--person", "p-x", "--track", "0"], "name either --video"),
-        ([], "name either --video"),
+        (["--person", "p-x", "--track", "0"], "give either --video"),
+        ([], "give either --video"),
     ],
 )
 def test_an_erasure_that_names_nobody_is_refused(crowd, arguments, text):

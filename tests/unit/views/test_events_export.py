@@ -74,10 +74,10 @@ def test_events_and_summary_as_tables(made, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ((), "name one of --format, --events and --summary"),
-        (("--events", "csv", "--summary", "csv"), "name one of"),
+        ((), "give exactly one of --format, --events and --summary"),
+        (("--events", "csv", "--summary", "csv"), "give exactly one of"),
         (("--format", "csv"), "--format needs --video"),
-        (("--summary", "csv", "--video", "turned.mp4"), "--summary is of all videos"),
+        (("--summary", "csv", "--video", "turned.mp4"), "--summary covers all videos"),
         (("--events", "elan"), "--events elan: needs --video"),
         (("--events", "textgrid", "--video", "turned.mp4"), "--events textgrid: needs --out FILE"),
         (("--summary", "parquet"), "--summary parquet: needs --out FILE"),
