@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import secrets
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -135,7 +136,8 @@ def keep_token_private() -> None:
     """Make the token of this user's Ray as `ray.init` would, or find it, readable for this user alone.
 
     Ray writes it with the mode that the umask leaves, mostly 644: every user of the machine can read it, and run code
-    as this one.
+    as this one. Where the home cannot be written, as on a container's read-only root, Ray does not start: there the token
+    is in the environment, for this process and those that it starts.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
@@ -145,6 +147,8 @@ def keep_token_private() -> None:
             umask = os.umask(0o077)
             try:
                 authentication_token_setup.generate_and_save_token()
+            except OSError:
+                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
             finally:
                 os.umask(umask)
             AuthenticationTokenLoader.instance().reset_cache()
