@@ -136,8 +136,8 @@ def keep_token_private() -> None:
     """Make the token of this user's Ray as `ray.init` would, or find it, readable for this user alone.
 
     Ray writes it with the mode that the umask leaves, mostly 644: every user of the machine can read it, and run code
-    as this one. Where the home cannot be written, as on a container's read-only root, Ray does not start: there the token
-    is in the environment, for this process and those that it starts.
+    as this one. Ray does not start where it cannot write to the home, as on a container's read-only root: there the
+    token is in the environment, for this process and those that it starts.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return

@@ -63,7 +63,8 @@ class Engine:
     def make_base(self, tree):
         """The tree with Python's own place where the official image has it: /usr/local."""
         subprocess.run(["chroot", str(tree), "python3", "-m", "venv", "/usr/local"], check=True)
-        container = self("buildah", "from", "--quiet", "scratch").stdout.split()[-1]
+        container = "base"
+        self("buildah", "from", "--quiet", "--name", container, "scratch")
         self("buildah", "add", "--quiet", container, str(tree), "/")
         path = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
         self("buildah", "config", "--env", f"PATH={path}", container)
@@ -96,7 +97,7 @@ class Engine:
 
 
 def torch_mounts():
-    """podman's options for torch and what it brings, each of which the image's own packages could not hide."""
+    """podman's options for torch and what it brings, by package: nothing else of this environment shows."""
     lock = (INFRA / "docker/torch-cuda.lock").read_text()
     options = []
     for name in (line.split("==")[0] for line in lock.splitlines() if "==" in line):
@@ -167,6 +168,7 @@ def test_a_run_in_docker_s_64_mb_of_shared_memory_on_a_read_only_root(image, exe
     featray verify /tmp/out
     """
     options = ["--read-only", "--read-only-tmpfs=false", "--shm-size=64m", "--env", f"EXECUTOR={executor}"]
+    options += ["--env", "RAY_raylet_start_wait_time_s=240"]  # for a machine that does other things as well
     options += [f"--tmpfs={path}:mode=1777" for path in ("/tmp", "/cache", "/spill")]
     start = time.monotonic()
     done = image.run([*options, "--entrypoint", "bash"], "-e", "-c", script, check=False)
