@@ -8,7 +8,7 @@ SUITE  := tests/faults tests/integration tests/unit
 # Of Debian, for `make infra-check`: a line for each kind of check.
 INFRA_PACKAGES := iproute2 util-linux \
   slurmctld slurmd slurm-client munge \
-  debootstrap \
+  debootstrap buildah podman crun \
   ceph-common ceph-mon ceph-osd libfaketime radosgw docker-compose \
   prometheus bubblewrap \
   sshfs openssh-server openssh-client
@@ -140,7 +140,10 @@ constraints:  ## write constraints.txt from what is installed and tested
 	  $(BIN)/python -m pip freeze --all --exclude pip --exclude-editable --disable-pip-version-check | sort -f ) > constraints.tmp
 	mv constraints.tmp constraints.txt
 
+lock: $(VENV)/.installed  ## write the image's lock files with hashes, from constraints.txt and the index
+	$(BIN)/python infra/docker/lock.py
+
 clean:  ## remove .venv, caches and the demo's output
 	rm -rf $(VENV) $(VENV)-3.* $(PARITY) demo-output site bench-*.json gpu-check.json .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test test-long infra-check unit-newest test-ray test-ray-then-parity test-local lint unit suite fuzz parity docs dist bench bench-peers gpu-check constraints clean
+.PHONY: help install demo test test-long infra-check unit-newest test-ray test-ray-then-parity test-local lint unit suite fuzz parity docs dist bench bench-peers gpu-check constraints lock clean

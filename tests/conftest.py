@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.fixtures.published",
     "tests.fixtures.found_faces",
     "tests.fixtures.videos",
+    "tests.fixtures.debian",
     "tests.fixtures.disks",
     "tests.fixtures.spark",
     "tests.fixtures.fitted",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import secrets
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -135,7 +136,8 @@ def keep_token_private() -> None:
     """Create this user's Ray token as `ray.init` would, or find it, and make it readable only for this user.
 
     Ray writes it with the mode left by the umask, usually 644: every user of the machine could then read it and run
-    code as this user.
+    code as this user. Ray does not start where it cannot write to the home directory, as on a container's read-only
+    root: there the token is put into the environment, for this process and those that it starts.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
@@ -145,6 +147,8 @@ def keep_token_private() -> None:
             umask = os.umask(0o077)
             try:
                 authentication_token_setup.generate_and_save_token()
+            except OSError:
+                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
             finally:
                 os.umask(umask)
             AuthenticationTokenLoader.instance().reset_cache()

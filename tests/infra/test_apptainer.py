@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.debian import CERTIFICATES, copied
 from tests.fixtures.hosts import USER_ID
 from tests.fixtures.infra_files import INFRA, REPOSITORY
 
@@ -22,7 +23,6 @@ pytestmark = [pytest.mark.infra("debootstrap", "unshare", "chroot"), pytest.mark
 
 TEXT = (INFRA / "slurm/apptainer.def").read_text()
 SECTIONS = dict(re.findall(r"^%(\w+)\n(.*?)(?=^%|\Z)", TEXT, re.M | re.S))
-CERTIFICATES = "/etc/ssl/certs"
 
 _MOUNTS = """
 set -e
@@ -46,11 +46,8 @@ def in_tree(tree, script, *words, mounts="", user=False):
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    tree = tmp_path_factory.mktemp("image") / "root"
-    packages = "python3,python3-venv,ca-certificates"
-    base = ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(tree)]
-    subprocess.run(base, check=True, timeout=1800, stdout=subprocess.DEVNULL)
+def image(debian, tmp_path_factory):
+    tree = copied(debian, tmp_path_factory.mktemp("image") / "root")
     for line in SECTIONS["files"].split("\n"):
         if line.strip():
             source, target = line.split()

@@ -215,3 +215,24 @@ def test_a_token_that_featray_makes_is_private(tmp_path):
     token = tmp_path / ".ray" / "auth_token"
     assert token.stat().st_mode & 0o777 == 0o600
     assert len(token.read_text()) == 64
+
+
+@pytest.mark.ray
+def test_where_the_home_cannot_be_written_the_token_is_in_the_environment(tmp_path):
+    """The canary: as long as Ray does not start there by itself."""
+    code = """
+import os
+from featray.graph.ray_internals import AuthenticationTokenLoader, authentication_token_setup, keep_token_private
+try:
+    authentication_token_setup.generate_and_save_token()
+except OSError:
+    keep_token_private()
+    print(len(os.environ["RAY_AUTH_TOKEN"]), AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    (tmp_path / "file").touch()
+    environment["HOME"] = str(tmp_path / "file/home")
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=300
+    )
+    assert done.stdout == "64 True\n" and done.stderr == ""

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from fnmatch import fnmatchcase
 from importlib import metadata
 
@@ -24,9 +25,9 @@ def needed(name, extras=()):
             yield requirement
 
 
-def closure(name):
+def closure(name, extras=()):
     """Everything that installing a distribution installs: canonical names."""
-    found, todo = set(), [(name, ())]
+    found, todo = set(), [(name, tuple(extras))]
     while todo:
         for requirement in needed(*todo.pop()):
             key = canonicalize_name(requirement.name), tuple(sorted(requirement.extras))
@@ -36,39 +37,119 @@ def closure(name):
     return {key for key, _ in found}
 
 
-def test_the_lock_pins_everything_that_is_installed():
+def test_the_constraints_pin_everything_that_is_installed():
     pins, wanted = locked(), closure("featray")
     assert len(wanted) > 60, "the closure was walked"
     assert wanted - set(pins) == set()
     assert {name: metadata.version(name) for name in wanted} == {name: pins[name] for name in wanted}
 
 
-def test_every_install_is_under_the_lock_or_without_dependencies():
-    installs = [text for keyword, text in instructions() if keyword == "RUN" and "pip install" in text]
-    assert len(installs) == 2
-    with_dependencies, without = (shlex.split(text) for text in installs)
-    assert with_dependencies[with_dependencies.index("-c") + 1] == "constraints.txt"
-    assert with_dependencies[-1] == ".[aws]"
-    assert "--no-deps" in without and without[-1] == "."
-    assert all("--no-cache-dir" in text for text in installs)
-    assert not [text for keyword, text in instructions(-1) if keyword == "RUN" and "pip" in text]
+def lock(name):
+    """A lock file of the image: canonical name to version and number of hashes."""
+    text = (INFRA / f"docker/{name}.lock").read_text().replace("\\\n", "")
+    found = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            pin, *hashes = line.split()
+            assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes), line
+            package, version = pin.split("==")
+            assert package == canonicalize_name(package)
+            found[package] = version, len(hashes)
+    return found
+
+
+def test_the_image_s_locks_are_the_constraints_with_hashes():
+    """`make lock` renews them after `make constraints`."""
+    pins, torch, others, build = locked(), lock("torch-cuda"), lock("requirements"), lock("build")
+    assert torch.keys() | others.keys() == closure("featray", ["aws"]) and not torch.keys() & others.keys()
+    for name, (version, hashes) in [*torch.items(), *others.items()]:
+        assert version == pins[name] and hashes, name
+    assert {name for name, (version, _) in build.items() if pins.get(name, version) != version} == set()
+    assert all(hashes for _, hashes in build.values())
+    wanted = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert {canonicalize_name(Requirement(one).name) for one in wanted} <= build.keys()
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(build[canonicalize_name(requirement.name)][0])
+
+
+def test_torch_for_cpus_is_the_same_release_without_cuda():
+    cuda, cpu = lock("torch-cuda"), lock("torch-cpu")
+    assert {name: version for name, (version, _) in cpu.items()} == {
+        name: f"{cuda[name][0]}+cpu" for name in ("torch", "torchvision")
+    }
+    assert any(name.startswith("nvidia-") for name in cuda) and lock("torch-none") == {}
+    assert not [name for name in lock("requirements") if name.startswith(("nvidia-", "cuda-", "torch", "triton"))]
+
+
+def installs():
+    """The commands of the image's build that make or install Python packages, by what they take."""
+    found = {}
+    for keyword, text in instructions():
+        if keyword == "RUN" and "python -m pip" in text:
+            words = shlex.split(text[text.index("python -m pip") :])
+            assert "--no-deps" in words
+            found[words[-1]] = words
+    return found
+
+
+def test_everything_is_installed_by_hash_and_as_a_wheel():
+    """But for torch's file for CPUs, as long as it has no hashes; with one hash in it pip asks for all."""
+    found, folder = installs(), "/opt/featray"
+    torch, requirements, wheel = f"{folder}/torch.lock", f"{folder}/requirements.lock", "/wheel/*.whl"
+    assert list(found) == ["build.lock", ".", torch, requirements, wheel]
+    for name in ("build.lock", requirements):
+        assert found[name][-3:-1] == ["--require-hashes", "-r"]
+    for name in ("build.lock", torch, requirements):
+        assert found[name][found[name].index("--only-binary") + 1] == ":all:" and "--no-cache-dir" in found[name]
+    assert {"wheel", "--no-index", "--no-build-isolation"} < set(found["."])
+    assert "--no-index" in found[wheel]
+
+
+def test_what_changes_often_comes_after_what_is_large():
+    """A change of the package, or of what developers need, renews no layer of dependencies."""
+    steps = [(keyword, text.split()[-1]) for keyword, text in instructions("runtime") if keyword in ("COPY", "RUN")]
+    assert steps[2:] == [
+        ("COPY", "/opt/featray/torch.lock"),
+        ("RUN", "/opt/featray/torch.lock"),
+        ("COPY", "/opt/featray/"),
+        ("RUN", "/opt/featray/requirements.lock"),
+        ("RUN", "/wheel/*.whl"),
+        ("COPY", "/opt/featray/jobs"),
+        ("COPY", "/opt/featray/configs"),
+    ]
+    copied = [text for keyword, text in instructions("runtime") if keyword == "COPY"]
+    assert copied[1] == "infra/docker/requirements.lock /opt/featray/"
+    assert [keyword for keyword, _ in instructions("runtime")][-2:] == ["ARG", "LABEL"]
+
+
+def test_the_label_says_what_licences_are_inside():
+    labels = {
+        stage: " ".join(text for keyword, text in instructions(stage) if keyword == "LABEL")
+        for stage in ("runtime", "for-none", "for-cpu", "for-cuda")
+    }
+    assert "licenses" not in labels["runtime"] and labels["for-cpu"] == ""
+    assert instructions("for-cpu")[0][1].split()[0] == "for-none"
+    assert labels["for-cuda"].replace(" AND LicenseRef-NVIDIA-Proprietary", "") == labels["for-none"]
+    assert labels["for-cuda"] != labels["for-none"]
+    assert instructions(-1) == [("FROM", "for-${TORCH}")]
+    wheel = {file.name.split("-")[0] for file in metadata.files("av") or []}
+    assert {"libx264", "libx265"} <= wheel and "GPL-2.0-or-later" in labels["for-none"]
 
 
 def test_no_index_is_named():
-    text = (INFRA / "docker/Dockerfile").read_text()
-    assert 'ARG TORCH_INDEX=""' in text
-    assert set(re.findall(r"https?://[^\s\"]+", text)) == {"https://github.com/featray/featray", "http://127.0.0.1:9"}
+    texts = [path.read_text() for path in (INFRA / "docker").iterdir() if path.is_file()]
+    found = {url for text in texts for url in re.findall(r"https?://[^\s\"]+", text)}
+    assert found == {"https://github.com/featray/featray", "http://127.0.0.1:9"}
 
 
-def test_python_is_the_oldest_that_featray_takes():
+def test_the_base_has_a_digest_and_the_oldest_python_that_featray_takes():
     """On which all tests run; others have the unit tests."""
-    arguments = dict(text.split("=", 1) for keyword, text in instructions() if keyword == "ARG" and "=" in text)
-    assert f'requires-python = ">={arguments["PYTHON"]}"' in (REPOSITORY / "pyproject.toml").read_text()
-    assert [text.split()[0] for keyword, text in instructions() if keyword == "FROM"] == [
-        "python:${PYTHON}-slim-bookworm",
-        "dependencies",
-        "python:${PYTHON}-slim-bookworm",
-    ]
+    ((_, base),) = (text.split("=", 1) for keyword, text in instructions() if keyword == "ARG" and "BASE=" in text)
+    digest = re.fullmatch(r"docker\.io/library/python:(3\.\d+)\.\d+-slim-bookworm@(sha256:[0-9a-f]{64})", base)
+    assert digest and f'requires-python = ">={digest[1]}"' in (REPOSITORY / "pyproject.toml").read_text()
+    stages = [text.split()[0] for keyword, text in instructions() if keyword == "FROM"]
+    assert stages[:2] == ["${BASE}"] * 2 and not any("/" in stage for stage in stages)
+    assert f"\nFrom: python@{digest[2]}\n" in (INFRA / "slurm/apptainer.def").read_text()
 
 
 def test_what_is_copied_is_there_and_reaches_the_build():
@@ -78,17 +159,18 @@ def test_what_is_copied_is_there_and_reaches_the_build():
         word
         for keyword, text in instructions()
         if keyword == "COPY" and "--from" not in text
-        for word in text.split()[:-1]
+        for word in text.replace("${TORCH}", "*").split()[:-1]
     ]
-    assert {"featray", "jobs", "configs", "constraints.txt"} <= set(sources)
+    assert {"featray", "jobs", "configs", "infra/docker/requirements.lock"} <= set(sources)
+    kept = {rule[1:] for rule in rules if rule[0] == "!"}
     for source in sources:
-        assert (REPOSITORY / source).exists(), source
-        assert any(fnmatchcase(source.split("/")[0], rule[1:]) for rule in rules if rule[0] == "!"), source
-    assert {rule[1:] for rule in rules if rule[0] == "!"} == {source.split("/")[0] for source in sources}
+        assert list(REPOSITORY.glob(source)), source
+        assert any(fnmatchcase(source, rule) or source.startswith(f"{rule}/") for rule in kept), source
+    assert all(any(fnmatchcase(source, rule) for source in sources) for rule in kept)
 
 
 def test_nobody_is_root():
-    last = instructions(-1)
+    last = instructions("runtime")
     assert [text for keyword, text in last if keyword == "USER"] == ["1000"]
     assert any("useradd --uid 1000 " in text for _, text in last)
     assert [text for keyword, text in last if keyword == "ENTRYPOINT"] == ['["featray"]']
@@ -98,7 +180,7 @@ def test_nobody_is_root():
 def test_the_version_is_the_package_s():
     from featray import __version__
 
-    assert ("ARG", f"VERSION={__version__}") in instructions(-1)
+    assert ("ARG", f"VERSION={__version__}") in instructions("runtime")
 
 
 def test_the_image_reports_nothing():
@@ -107,7 +189,7 @@ def test_the_image_reports_nothing():
 
 def test_openvino_takes_the_image_s_opt_out(tmp_path):
     """The line of the Dockerfile, run in a home of its own; then OpenVINO is asked."""
-    (line,) = [text for keyword, text in instructions(-1) if keyword == "RUN" and "openvino" in text]
+    (line,) = [text for keyword, text in instructions("runtime") if keyword == "RUN" and "openvino" in text]
     (write,) = [part for part in line.split("&&") if "openvino_telemetry" in part]
     (tmp_path / "intel").mkdir()
     subprocess.run(["sh", "-c", write.replace("/home/featray", str(tmp_path))], check=True)

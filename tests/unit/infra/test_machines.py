@@ -56,7 +56,9 @@ def test_the_machines_image_is_said_and_its_driver_fits_what_torch_brings():
 
 def test_the_image_has_what_ray_up_runs_in_it():
     """Ray copies files into the container by rsync, and the head starts the others from within it: by boto3 and ssh."""
-    install = " ".join(text for keyword, text in instructions(-1) if keyword == "RUN" and "apt-get install" in text)
+    install = " ".join(
+        text for keyword, text in instructions("runtime") if keyword == "RUN" and "apt-get install" in text
+    )
     assert {"openssh-client", "rsync"} <= set(install.split())
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert [re.split("[<>=]", text)[0] for text in extras["aws"]] == ["boto3"] and "boto3" in locked()
@@ -104,7 +106,9 @@ def test_the_cluster_is_quiet_and_asks_for_a_token():
     for command in (AWS["head_start_ray_commands"][-1], AWS["worker_start_ray_commands"][-1]):
         assert "--disable-usage-stats" in command
     assert image_environment()["RAY_AUTH_MODE"] == "token"
-    (home,) = re.findall(r"useradd --uid 1000 --create-home (\w+)", " ".join(text for _, text in instructions(-1)))
+    (home,) = re.findall(
+        r"useradd --uid 1000 --create-home (\w+)", " ".join(text for _, text in instructions("runtime"))
+    )
     assert AWS["file_mounts"] == {f"/home/{home}/.ray/auth_token": "~/.ray/auth_token"}
     assert "--dashboard-host=127.0.0.1" in AWS["head_start_ray_commands"][-1]
 
