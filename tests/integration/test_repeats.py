@@ -82,7 +82,7 @@ def expected(inputs, tmp_path_factory):
 
 
 def test_pictures_have_the_times_of_the_list(expected):
-    names = {row["video_id"]: row["uri"].rsplit("/", 1)[-1] for row in expected["videos"].to_pylist()}
+    names = {row["video_id"]: row["uri"].rstrip("/").rsplit("/", 1)[-1] for row in expected["videos"].to_pylist()}
     times: dict[str, list[int]] = {"faces": [], "faces.tar": []}
     for row in expected["frames"].to_pylist():
         if (name := names[row["video_id"]]) in times:

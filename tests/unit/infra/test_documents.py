@@ -108,7 +108,8 @@ def test_links_lead_somewhere(path):
 @pytest.mark.parametrize("path", FILES, **ids)
 def test_paths_in_the_repository_exist(path):
     pattern = r"(?<![\w/.:-])(?:infra|jobs|configs|featray|tests)/[\w./-]*\w"
-    for name in re.findall(pattern, path.read_text()):
+    whole = re.sub(r"\S*\$\{\S*", "", path.read_text())  # without paths that a variable completes
+    for name in re.findall(pattern, whole):
         assert (REPOSITORY / name).exists() or name == "featray/featray", name
 
 
