@@ -20,7 +20,7 @@ from featray.errors import NotFound, OutputError
 from featray.extract.plan import Outcome, VideoPlan, check_failures, parse_plan
 from featray.records import Count, Micros, RecordName, SmallCount, VideoId, WorkKey, dump, load
 from featray.schema import EMBEDDED_SCHEMA, FRAMES_SCHEMA, LANDED_SCHEMA
-from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
+from featray.store.storage import Location, delete, list_files, read_bytes, read_record, write_bytes
 from featray.video.repeats import DIGEST_BYTES
 from featray.video.shots import THUMBNAIL_BYTES
 
@@ -83,7 +83,7 @@ def read_plan(folder: Location) -> VideoPlan | None:
     """
     place = folder.child("plan.json")
     try:
-        return parse_plan(read_bytes(place))
+        return parse_plan(read_record(place))
     except NotFound:
         return None
     except ValueError:

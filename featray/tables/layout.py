@@ -31,7 +31,7 @@ from featray.store.storage import (
     exists,
     list_folders,
     locate,
-    read_bytes,
+    read_record,
     storage_errors,
     write_bytes,
 )
@@ -129,7 +129,7 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
         raise ConfigError(f"{output.root.uri}: an output's URI may not hold `*`, `?` or `[`; name another place")
     marker = output.internal("output.json")
     try:
-        described = json.loads(read_bytes(marker))
+        described = json.loads(read_record(marker))
         version = described["schema_version"]
     except NotFound:
         _begin(output, marker, create)
@@ -143,19 +143,22 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
     return output
 
 
-def list_partitions(output: Output, odd: list[str] | None = None) -> list[Partition]:
-    """Every dataset and release that has commits. Folders whose names no run gives are none; `odd` takes them."""
+def list_partitions(output: Output, odd: list[str] | None = None, *, having: str = "commits") -> list[Partition]:
+    """Every dataset and release that has commits, or `leases`. Folders whose names no run gives are none.
+
+    `odd` takes the names of such folders.
+    """
     found = []
-    for dataset in _named_folders(output, odd):
-        for release in _named_folders(output, odd, dataset):
+    for dataset in _named_folders(output, odd, having):
+        for release in _named_folders(output, odd, having, dataset):
             found.append(Partition(output, dataset, release))
     return found
 
 
 def _named_folders(output: Output, odd: list[str] | None, *above: str) -> list[str]:
-    names = list_folders(output.internal("commits", *above))
+    names = list_folders(output.internal(*above))
     if odd is not None:
-        odd += ["/".join([INTERNAL, "commits", *above, name]) for name in names if not _is_name(name)]
+        odd += ["/".join([INTERNAL, *above, name]) for name in names if not _is_name(name)]
     return [name for name in names if _is_name(name)]
 
 

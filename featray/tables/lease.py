@@ -55,7 +55,7 @@ from typing import Final
 from featray.errors import LeaseError, NotFound, StorageError
 from featray.records import dump, load
 from featray.store.exclusive import age_seconds, create_bytes, enforces
-from featray.store.storage import delete, list_files, read_bytes, write_bytes
+from featray.store.storage import delete, list_files, read_record, write_bytes
 from featray.tables.holder import Holder, Standing
 from featray.tables.layout import Partition
 
@@ -333,7 +333,7 @@ def _newest(partition: Partition) -> int:
 def _read(partition: Partition, number: int) -> Holder | None:
     """A lease, or None if it is not there or not readable."""
     try:
-        return load(Holder, read_bytes(partition.lease(number)))
+        return load(Holder, read_record(partition.lease(number)))
     except NotFound:
         return None
     except ValueError:
