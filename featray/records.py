@@ -25,8 +25,8 @@ SmallCount = Annotated[int, Field(ge=0, lt=1 << 31)]
 """For a column of int32."""
 Ticks = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 """Of a stream's timestamps, as FFmpeg has them."""
-Micros = Annotated[int, Field(ge=0, lt=253_402_300_800_000_000)]
-"""Microseconds since the epoch, up to the year 9999."""
+Micros = Annotated[int, Field(ge=0, lt=253_402_214_400_000_000)]
+"""Microseconds since the epoch, up to the last day of the year 9999, which is in that year everywhere."""
 
 _FOLDERS: Final = r"(?:[A-Za-z_][A-Za-z0-9_]*=[^/\\*?\[\x00-\x1f\x7f]*/)*"
 TablePath = Annotated[str, Field(pattern=rf"^[a-z_]+/{_FOLDERS}part-[^/\\*?\[\x00-\x1f\x7f]+\.parquet$")]

@@ -356,17 +356,17 @@ def read_bytes(location: Location) -> bytes:
         return cast(bytes, location.fs.cat_file(location.path))
 
 
-def read_record(location: Location) -> bytes:
+def read_record(location: Location, most_bytes: int = MOST_RECORD_BYTES) -> bytes:
     """All bytes of a record of an output.
 
     Raises:
-        OutputError: on a disk, it is larger than any record. Elsewhere nobody is asked, which would take a request.
+        OutputError: on a disk, it is larger than that. Elsewhere nobody is asked, which would take a request.
         StorageError: it cannot be read.
     """
     if location.is_local:
         location.check_inside()
         with storage_errors(location.uri):
-            _check_record_size(location, os.stat(location.path).st_size)
+            _check_record_size(location, os.stat(location.path).st_size, most_bytes)
     return read_bytes(location)
 
 
@@ -399,11 +399,9 @@ def read_listed(folder: Location, listed: dict[str, Version]) -> dict[str, bytes
 _PATTERN: Final = frozenset("*?[")
 
 
-def _check_record_size(location: Location, size_bytes: int) -> None:
-    if size_bytes > MOST_RECORD_BYTES:
-        raise OutputError(
-            f"{location.uri}: has {size_bytes:,} bytes, where no record has more than {MOST_RECORD_BYTES:,}; delete it"
-        )
+def _check_record_size(location: Location, size_bytes: int, most_bytes: int = MOST_RECORD_BYTES) -> None:
+    if size_bytes > most_bytes:
+        raise OutputError(f"{location.uri}: has {size_bytes:,} bytes, where none has over {most_bytes:,}; delete it")
 
 
 def exists(location: Location) -> bool:

@@ -20,7 +20,8 @@ from featray.errors import NotFound, OutputError
 from featray.extract.plan import Outcome, VideoPlan, check_failures, parse_plan
 from featray.records import Count, Micros, RecordName, SmallCount, VideoId, WorkKey, dump, load
 from featray.schema import EMBEDDED_SCHEMA, FRAMES_SCHEMA, LANDED_SCHEMA
-from featray.store.storage import Location, delete, list_files, read_bytes, read_record, write_bytes
+from featray.store.storage import Location, delete, list_files, read_record, write_bytes
+from featray.tables.unfolded import unfolded
 from featray.video.repeats import DIGEST_BYTES
 from featray.video.shots import THUMBNAIL_BYTES
 
@@ -28,6 +29,9 @@ _HEADER = b"featray.landing"
 
 _COMPRESSED_FROM_BYTES: Final = 128 << 10
 _NEVER_NULL = {"frame_index", "faces", "box_x1", "box_y1", "box_x2", "box_y2"}
+_MOST_BYTES: Final = 512 << 20
+_MOST_ROWS: Final = 1 << 20
+"""A part is of one chunk, whose chips have some 64 MB, and of one unit; its rows take a few."""
 _DAMAGED = "damaged; delete its folder, and the next run does this video again"
 
 
@@ -127,8 +131,13 @@ def read_part(location: Location) -> Part:
     Raises:
         OutputError: it is damaged, or not of this kind.
     """
-    source = pa.BufferReader(read_bytes(location))
+    source = pa.BufferReader(read_record(location, _MOST_BYTES))
     try:
+        for _ in range(2):
+            rows, size_bytes = unfolded(source)
+            if rows > _MOST_ROWS or size_bytes > _MOST_BYTES:
+                raise ValueError("asks for more memory than any part")
+        source.seek(0)
         with pa.ipc.open_stream(source) as stream:
             faces = stream.read_all()
         header = load(PartHeader, faces.schema.metadata[_HEADER])

@@ -239,7 +239,7 @@ def read_holder(partition: Partition) -> Holder | None:
         age = age_seconds(partition.lease(newest), reading=True)
     except NotFound:  # given up meanwhile
         return None
-    return holder if (time.time() - holder.renewed_us / 1e6 if age is None else age) <= EXPIRY_SECONDS else None
+    return holder if (time.time() - holder.renewed_us / 1e6 if age is None else abs(age)) <= EXPIRY_SECONDS else None
 
 
 def _tidy(partition: Partition, mine: int) -> None:
@@ -287,8 +287,8 @@ def _refuse_if_held(partition: Partition, number: int) -> None:
         age = time.time() - holder.renewed_us / 1e6 if holder else 0.0
         if age > EXPIRY_SECONDS and _is_still(partition, number):
             return
-    elif age > EXPIRY_SECONDS:
-        return
+    elif age > EXPIRY_SECONDS or (age < -EXPIRY_SECONDS and _is_still(partition, number)):
+        return  # dates of files can be set: one of the future would hold for as long
     raise LeaseError(_refusal(partition, holder, age))
 
 

@@ -179,8 +179,17 @@ def read_rows(result: pa.RecordBatchReader) -> list[dict[str, Any]]:
 
 
 def read_tuples(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a batch. Arrow's own way loads pandas, and takes two seconds, wherever there is a time."""
-    return zip(*(_values(column) for column in batch.columns), strict=True)
+    """Yield the rows of a batch. Arrow's own way loads pandas, and takes two seconds, wherever there is a time.
+
+    Raises:
+        OutputError: there is a time that Python cannot say.
+    """
+    try:
+        return zip(*[_values(column) for column in batch.columns], strict=True)
+    except (OverflowError, ValueError):
+        raise OutputError(
+            "there is a time outside of the years 1 to 9999; in SQL, cast its column to VARCHAR"
+        ) from None
 
 
 def _values(column: pa.Array) -> list[Any]:

@@ -67,8 +67,8 @@ def open_parquet(place: Location, **options: Any) -> Iterator[pq.ParquetFile]:
     with storage_errors(place.uri), open_ranges(place) as source:
         try:
             yield pq.ParquetFile(source, **options)
-        # KeyError: it has no such column; ValueError: names and facts that are no UTF-8
-        except (pa.ArrowException, KeyError, ValueError) as error:
+        # KeyError: it has no such column; ValueError: names and facts that are no UTF-8; OverflowError: of times
+        except (pa.ArrowException, KeyError, ValueError, OverflowError) as error:
             raise OutputError(f"{place.uri}: damaged ({one_line(error, 80)}); run `featray verify`") from error
 
 

@@ -126,6 +126,34 @@ def test_rows_that_nothing_landed_are_refused(folder, faces_changed, frames_chan
         read_part(folder.child("u000000-p0000-last.arrow"))
 
 
+def zeros() -> pa.Array:
+    """Of 1 GB, which takes no memory until it is written to, and none of Arrow's."""
+    return pa.array(np.zeros(1 << 27, np.int64))
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        zeros,
+        lambda: pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), zeros()),
+        lambda: pa.nulls(1 << 40),
+    ],
+    ids=["rows", "dictionary", "nulls"],
+)
+def test_a_part_that_unfolds_is_refused_before_it_does(folder, bomb):
+    sink, rows = pa.BufferOutputStream(), pa.table({"pts_us": bomb()})
+    rows = rows.replace_schema_metadata({b"featray.landing": dump(header(0, 0, Outcome()))})
+    with pa.ipc.new_stream(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+        stream.write_batch(rows.combine_chunks().to_batches()[0])
+    place = folder.child("u000000-p0000-last.arrow")
+    write_bytes(place, sink.getvalue().to_pybytes())
+    assert Path(place.path).stat().st_size < 1 << 20
+    before = pa.default_memory_pool().max_memory()
+    with pytest.raises(OutputError, match=r"u000000-p0000-last\.arrow: damaged"):
+        read_part(place)
+    assert pa.default_memory_pool().max_memory() < before + (1 << 26)
+
+
 def test_a_part_of_an_older_version_lacks_columns_that_came_later(folder):
     frames = pa.Table.from_pylist([{"frame_index": 0, "pts_us": 0, "faces": 1}], schema=FRAMES_SCHEMA)
     sink = pa.BufferOutputStream()
