@@ -125,7 +125,7 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
     """
     root = locate(uri, storage_options)
     output = Output(replace(root, root=root.path))
-    if any(char in output.root.path for char in "*?["):  # fsspec reads several files by pattern
+    if not _PATTERN.isdisjoint(output.root.path):  # fsspec reads several files by pattern
         raise ConfigError(f"{output.root.uri}: an output's URI may not hold `*`, `?` or `[`; name another place")
     marker = output.internal("output.json")
     try:
@@ -164,7 +164,11 @@ def _named_folders(output: Output, odd: list[str] | None, *above: str) -> list[s
 
 def _is_name(folder: str) -> bool:
     """Return whether a dataset or a release, which begins with the name of a checkpoint's file, may be called so."""
-    return folder not in (".", "..") and not any(unicodedata.category(one) in ("Cc", "Cs") for one in folder)
+    odd = folder in (".", "..") or not _PATTERN.isdisjoint(folder)  # fsspec would read what matches it
+    return not odd and not any(unicodedata.category(one) in ("Cc", "Cs") for one in folder)
+
+
+_PATTERN: Final = frozenset("*?[")
 
 
 _OF_A_BEGINNING: Final = frozenset({"landing", "leases", "running", "shards"})

@@ -252,14 +252,18 @@ def table_view(table: str, source: str) -> str:
     """SQL of a table's rows from what `read_files` gave, if anything, with all columns of today's schema.
 
     Files of an older schema lack some of them. A file with another type in a column is converted, or refused: without
-    that the column would be text, for the rows of all files.
+    that the column would be text, for the rows of all files. Columns that the schema does not know are path fields,
+    which are texts, or somebody else's, which become texts: those of other types are more than what reads rows expects.
     """
     types = {field.name: _DUCKDB_TYPES[field.type] for field in arrow_schema(table)}
-    empty = f"SELECT {', '.join(f'CAST(NULL AS {kind}) AS {name}' for name, kind in types.items())} WHERE false"
+    nulls = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in types.items())
     if not source:
-        return empty
+        return f"SELECT {nulls} WHERE false"
     typed = ", ".join(f"CAST({identifier(name)} AS {kind}) AS {identifier(name)}" for name, kind in types.items())
-    return f"SELECT * REPLACE ({typed}) FROM ({empty} UNION ALL BY NAME SELECT * FROM {source})"
+    others = f"CAST(COLUMNS(* EXCLUDE ({', '.join(map(identifier, types))})) AS VARCHAR)"
+    # COLUMNS has to name one at least.
+    rows = f"SELECT {nulls}, NULL AS _none WHERE false UNION ALL BY NAME SELECT * FROM {source}"
+    return f"SELECT * EXCLUDE (_none) FROM (SELECT {typed}, {others} FROM ({rows}))"
 
 
 _DUCKDB_TYPES = {

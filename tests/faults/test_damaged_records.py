@@ -148,11 +148,14 @@ def test_an_output_of_another_kind(out, text, says):
         assert done.exit_code == 1 and says in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_a_folder_of_a_name_that_no_run_gives_is_passed_over(out):
-    (out / "_featray" / "commits" / "one" / "a\x1b[2Jb").mkdir()
+@pytest.mark.parametrize(
+    ("name", "shown"), [("a\x1b[2Jb", r"a\x1b[2Jb"), ("*", "*"), ("[h]and-made-0", "[h]and-made-0")]
+)
+def test_a_folder_of_a_name_that_no_run_gives_is_passed_over(out, name, shown):
+    plant(out, f"commits/one/{name}/junk.json", b"junk")
     assert featray("status", out, "--release", "all").exit_code == 0
     assert featray("publish", out).exit_code == 0
-    assert any(r"_featray/commits/one/a\x1b[2Jb: is no name" in line for line in problems(out))
+    assert any(f"_featray/commits/one/{shown}: is no name" in line for line in problems(out))
 
 
 PLACES = {
