@@ -263,7 +263,7 @@ def _recorded_config(row: dict[str, Any], storage_options: dict[str, Any]) -> tu
     except ValueError:
         raise OutputError("its config in `runs` cannot be read") from None
     data["input"]["storage_options"] = storage_options
-    data["output"]["storage_options"] = {}
+    data["output"] = {**data.get("output", {}), "storage_options": {}}
     config = parse_config(data, origin="its config")
     unknown = dict.fromkeys(set(WHERE_THEY_ACT).difference(data.get("decode") or {}), "off")
     return config, config.decode.model_copy(update=unknown)

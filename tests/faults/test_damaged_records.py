@@ -21,12 +21,10 @@ JUNK = {
     "deep": b"[" * 200_000,
     "newer": json.dumps({"schema": 99, "content": {"tables": {}}}).encode(),
 }
+LONG = pytest.mark.long
 junk = pytest.mark.parametrize(
     "junk",
-    [
-        pytest.param(data, id=name, marks=[] if name in ("cut", "newer") else pytest.mark.long)
-        for name, data in JUNK.items()
-    ],
+    [pytest.param(data, id=name, marks=[] if name in ("cut", "newer") else LONG) for name, data in JUNK.items()],
 )
 """One parser reads them all, whichever record it is."""
 
@@ -186,8 +184,14 @@ def huge(path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("kind", PLACES)
-@pytest.mark.parametrize("make", [pipe, endless, huge])
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        pytest.param(kind, make, id=f"{kind}-{make.__name__}", marks=[] if "commit" == kind or make is pipe else LONG)
+        for kind in PLACES
+        for make in (pipe, endless, huge)
+    ],
+)
 def test_a_record_that_has_no_end(out, kind, make):
     """Nothing waits for it, and nothing reads it into memory."""
     path = out / PLACES[kind]

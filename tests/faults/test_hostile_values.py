@@ -57,6 +57,7 @@ def put(house: House, table: str, column: str, value: str) -> None:
         pytest.param("input: {uris: [a]}\noutput: {tables: [../../x]}", id="no table", marks=LONG),
         pytest.param("!!python/object/apply:os.system ['touch pwned']", id="code"),
         pytest.param("", id="empty", marks=LONG),
+        pytest.param("input: {uris: [a]}\n" + "- x\n" * 10_000_000, id="long", marks=LONG),
     ],
 )
 def test_a_config_that_is_none(house, config):
