@@ -21,6 +21,8 @@ DerivationName = Annotated[str, Field(pattern="^d-[0-9a-f]{8}$")]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 """The first hex digits of a sha256."""
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
+SummedCount = Annotated[int, Field(ge=0, lt=1 << 48)]
+"""Of which a column of int64 holds the sum, of however many there are."""
 SmallCount = Annotated[int, Field(ge=0, lt=1 << 31)]
 """For a column of int32."""
 Ticks = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]

@@ -29,7 +29,7 @@ from featray.records import (
     dump,
     load,
 )
-from featray.schema import ALL_TABLES
+from featray.schema import ALL_TABLES, PER_VIDEO_TABLES
 from featray.store.exclusive import create_bytes
 from featray.store.storage import (
     Version,
@@ -278,6 +278,9 @@ def parse_manifest(shard: str, text: bytes) -> ShardManifest:
     manifest = load(ShardManifest, text)
     if manifest.shard != shard:
         raise ValueError("is the manifest of another shard")
+    names = {name.casefold() for fields in (manifest.fields, *(v.fields for v in manifest.videos)) for name in fields}
+    if names & {column.name.casefold() for table in PER_VIDEO_TABLES for column in ALL_TABLES[table]}:
+        raise ValueError("has a path field that is called like a table's column")
     return manifest
 
 

@@ -32,7 +32,7 @@ _NEVER_NULL = {"frame_index", "faces", "box_x1", "box_y1", "box_x2", "box_y2"}
 _MOST_BYTES: Final = 512 << 20
 _MOST_ROWS: Final = 1 << 20
 """A part is of one chunk, whose chips have some 64 MB, and of one unit; its rows take a few."""
-_DAMAGED = "damaged; delete its folder, and the next run does this video again"
+DAMAGED_PART = "damaged; delete its folder, and the next run does this video again"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def read_plan(folder: Location) -> VideoPlan | None:
     except NotFound:
         return None
     except ValueError:
-        raise OutputError(f"{place.uri}: {_DAMAGED}") from None
+        raise OutputError(f"{place.uri}: {DAMAGED_PART}") from None
 
 
 def forget_units(folder: Location) -> None:
@@ -148,7 +148,7 @@ def read_part(location: Location) -> Part:
         return Part(header, _checked(faces, landed), _checked_frames(frames))
     # Arrow calls a stream that is cut off an OSError
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
-        raise OutputError(f"{location.uri}: {_DAMAGED}") from None
+        raise OutputError(f"{location.uri}: {DAMAGED_PART}") from None
 
 
 def _whole_schema(faces: pa.Table) -> pa.Schema:
