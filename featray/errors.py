@@ -139,7 +139,8 @@ class FeatrayError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, **details: Any) -> None:
-        super().__init__(printable(message))
+        # Of a config several problems are told, a line each. Elsewhere a line break is one in a name.
+        super().__init__(printable(message) if isinstance(self, ConfigError) else on_one_line(message))
         self.details = details
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -154,6 +155,12 @@ def printable(text: str) -> str:
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def on_one_line(text: str) -> str:
+    """`printable`, with line breaks as escapes too: whoever writes a name into an output adds no line to an answer."""
+    return _BREAKS.sub(lambda match: match[0].encode("unicode_escape").decode(), printable(text))
+
+
+_BREAKS = re.compile("[\n\u2028\u2029]")
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """All except tabs and line breaks; also lone surrogates, which terminals cannot print."""
 

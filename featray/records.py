@@ -21,12 +21,14 @@ DerivationName = Annotated[str, Field(pattern="^d-[0-9a-f]{8}$")]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 """The first hex digits of a sha256."""
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]
+SummedCount = Annotated[int, Field(ge=0, lt=1 << 48)]
+"""Of which a column of int64 holds the sum, of however many there are."""
 SmallCount = Annotated[int, Field(ge=0, lt=1 << 31)]
 """A count that fits an int32 column."""
 Ticks = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 """Stream timestamps in FFmpeg's range."""
-Micros = Annotated[int, Field(ge=0, lt=253_402_300_800_000_000)]
-"""Microseconds since the epoch, up to the year 9999."""
+Micros = Annotated[int, Field(ge=0, lt=253_402_214_400_000_000)]
+"""Microseconds since the epoch; the last second is in the year 9999 in every time zone."""
 
 _FOLDERS: Final = r"(?:[A-Za-z_][A-Za-z0-9_]*=[^/\\*?\[\x00-\x1f\x7f]*/)*"
 TablePath = Annotated[str, Field(pattern=rf"^[a-z_]+/{_FOLDERS}part-[^/\\*?\[\x00-\x1f\x7f]+\.parquet$")]

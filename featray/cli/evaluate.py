@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featray.cli.storage_flags import read_storage_flags, storage_flags
-from featray.errors import UsageError, counted, printable
+from featray.errors import UsageError, counted, on_one_line
 
 if TYPE_CHECKING:
     from featray.evaluate.against import Against
@@ -160,13 +160,13 @@ def _other(output: Any, name: str, scope: Scope, options: dict[str, Any]) -> Sco
 
 def _print(found: Evaluation) -> None:
     click.echo(
-        printable(
+        on_one_line(
             f"labels   {found.labels}: {counted(found.rows, 'row')}, {found.fates.get('found', 0):,} matched to a face"
         )
     )
-    click.echo(printable(f"release  {found.dataset}, {found.release}"))
+    click.echo(on_one_line(f"release  {found.dataset}, {found.release}"))
     if found.unmatched:
-        click.echo(printable(f"others   {found.unmatched}"))
+        click.echo(on_one_line(f"others   {found.unmatched}"))
     if found.several_faces:
         click.echo(f"faces    {counted(found.several_faces, 'label')} matched to the best-scoring of several faces")
     if found.tuned_on:
@@ -178,7 +178,7 @@ def _print(found: Evaluation) -> None:
     click.echo(f"interval {100 * found.level:.0f} %, over {found.subject_kind}")
     _print_values(found)
     for warning in found.warnings:
-        click.echo(printable(f"note     {warning}"))
+        click.echo(on_one_line(f"note     {warning}"))
     if not found.weights_trained:
         click.echo("The weights are synthetic: facial numbers carry no meaning, and neither does this comparison.")
 
@@ -198,13 +198,13 @@ def _print_values(found: Evaluation) -> None:
         click.echo(f"{line}{one.rows:>10,}{one.subjects:>8,}")
     click.echo("")
     for split in found.splits:
-        click.echo(printable(f"by {split.name}"))
+        click.echo(on_one_line(f"by {split.name}"))
         for group in split.groups:
             heads = ", ".join(
                 f"{measure_name(v.what, v.measure)} {_value(v)}" for v in group.values if v.measure in _SHORT
             )
             lost = f", {group.missed:,} not found" if group.missed else ""
-            click.echo(printable(f"  {group.name:<22}{counted(group.rows, 'face'):>14}{lost}   {heads}"))
+            click.echo(on_one_line(f"  {group.name:<22}{counted(group.rows, 'face'):>14}{lost}   {heads}"))
 
 
 _SHORT = ("macro_f1", "accuracy", "ccc", "angular_error", "mae")
@@ -213,10 +213,10 @@ _SHORT = ("macro_f1", "accuracy", "ccc", "angular_error", "mae")
 def _print_change(found: Against) -> None:
     from featray.evaluate.statistics import measure_name
 
-    click.echo(printable(f"A        {found.dataset_a}, {found.release_a}"))
-    click.echo(printable(f"B        {found.dataset_b}, {found.release_b}"))
+    click.echo(on_one_line(f"A        {found.dataset_a}, {found.release_a}"))
+    click.echo(on_one_line(f"B        {found.dataset_b}, {found.release_b}"))
     click.echo(
-        printable(
+        on_one_line(
             f"labels   {found.labels}: {counted(found.rows, 'row')}, {found.sampled_both:,} in frames that both "
             f"sampled; a face in both {found.found_both:,}, only in A {found.found_a:,}, only in B {found.found_b:,}"
         )
@@ -231,7 +231,7 @@ def _print_change(found: Against) -> None:
             name = measure_name(one.what, one.measure)
             click.echo(f"{name:<26}{sides}{moved:>27}{one.rows:>10,}{one.subjects:>8,}")
     for warning in found.warnings:
-        click.echo(printable(f"note     {warning}"))
+        click.echo(on_one_line(f"note     {warning}"))
 
 
 def _value(one: Value | None) -> str:

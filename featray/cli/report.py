@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
-from featray.errors import UsageError, counted, printable
+from featray.errors import UsageError, counted, on_one_line
 
 if TYPE_CHECKING:
     from featray.report.diff import Diff
@@ -138,8 +138,8 @@ def _print(found: Diff) -> None:
     for one in sorted(shares, key=lambda one: -abs(one.worst.b - one.worst.a))[:5]:
         worst = one.worst
         click.echo(
-            f"  {one.column:<17}{printable(worst.video_id)}  frame {worst.frame_index} at {worst.pts_us / 1e6:.3f} s: "
-            f"{worst.a:.3f} to {worst.b:.3f}"
+            f"  {one.column:<17}{on_one_line(worst.video_id)}  frame {worst.frame_index} "
+            f"at {worst.pts_us / 1e6:.3f} s: {worst.a:.3f} to {worst.b:.3f}"
         )
     _print_derived(found)
 
@@ -153,4 +153,4 @@ def _print_derived(found: Diff) -> None:
     click.echo(f"{'event':<17}{'in A':>9}{'in B':>9}{'A also in B':>13}{'B also in A':>13}")
     for kind in derived.kinds:
         shares = [f"{100 * met / n:.1f} %" if n else "" for met, n in ((kind.a_met, kind.a), (kind.b_met, kind.b))]
-        click.echo(f"{printable(kind.kind):<17}{kind.a:>9,}{kind.b:>9,}{shares[0]:>13}{shares[1]:>13}")
+        click.echo(f"{on_one_line(kind.kind):<17}{kind.a:>9,}{kind.b:>9,}{shares[0]:>13}{shares[1]:>13}")

@@ -26,7 +26,7 @@ from featray.cli.status import status
 from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import compact, erase, publish, verify
 from featray.cli.views import export, preview, safe_csv_flag, view
-from featray.errors import FeatrayError, UsageError, printable
+from featray.errors import FeatrayError, UsageError, on_one_line, printable
 from featray.redaction import redact_logs, redact_text
 from featray.unloaded import hide_pandas
 from featray.version import __version__
@@ -104,6 +104,9 @@ _FEW_FILES = 64
 
 class _LogFormatter(logging.Formatter):
     """Escapes terminal control characters, which file names may contain, in logs."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return on_one_line(super().formatMessage(record))
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))

@@ -183,7 +183,7 @@ def _check_table(table: str | None) -> None:
 
 def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     console = open_console()
-    shown = Table(*names, box=None, pad_edge=False)
+    shown = Table(*map(_printable, names), box=None, pad_edge=False)
     # Keep line breaks: EXPLAIN draws a tree with them.
     cells = [["\n".join(map(_printable, _short(value).split("\n"))) for value in row] for row in rows[:_ROWS_SHOWN]]
     for row in _cut_places(names, cells, console.width):
@@ -213,7 +213,7 @@ def _cut_places(names: list[str], rows: list[list[str]], width: int) -> list[lis
 def _print_lines(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
     """Print a table for a pipe or a file: every row on one line, with complete cells."""
     lines = ([_printable(_number(value)) for value in row] for row in rows)
-    first = [names, *islice(lines, _ROWS_MEASURED)]
+    first = [list(map(_printable, names)), *islice(lines, _ROWS_MEASURED)]
     widths = [max(map(cell_len, column)) for column in zip(*first, strict=True)]
     count = 0
     for cells in chain(first, lines):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
-from featray.errors import OutputError, UsageError, counted, printable
+from featray.errors import OutputError, UsageError, counted, on_one_line
 
 if TYPE_CHECKING:
     from featray.tables.layout import Output, Partition
@@ -85,7 +85,7 @@ def _print_report(report: Any) -> None:
     for problem in report.problems:
         click.echo(f"problem     {problem.line()}")
     for line in report.unfinished:
-        click.echo(printable(f"unfinished  {line}"))
+        click.echo(on_one_line(f"unfinished  {line}"))
     click.echo(
         f"checked     {counted(report.files, 'file')}, {report.bytes / 1e6:,.1f} MB, {counted(report.rows, 'row')}, "
         f"{counted(report.videos, 'video')} in {counted(report.partitions, 'release')}: "
@@ -95,9 +95,9 @@ def _print_report(report: Any) -> None:
 
 def _print_recomputed(repeated: Any) -> None:
     for line in repeated.differing:
-        click.echo(printable(f"problem     {line}"))
+        click.echo(on_one_line(f"problem     {line}"))
     for line in repeated.unverifiable:
-        click.echo(printable(f"unverified  {line}"))
+        click.echo(on_one_line(f"unverified  {line}"))
     click.echo(
         f"recomputed  {repeated.checked} of {counted(repeated.asked, 'face')} from their sources: "
         f"{counted(len(repeated.differing), 'number') if repeated.differing else 'no numbers'} beyond their bound"

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from featray.config import DecodeConfig
 from featray.errors import ErrorCode, StorageError, VideoError
 from featray.extract.sequences import PictureReader, cut_sequence
-from featray.records import Count, SmallCount, load
+from featray.records import SmallCount, SummedCount, load
 from featray.sources.containers import read_member
 from featray.sources.listing import Video
 from featray.store.storage import (
@@ -57,7 +57,7 @@ class VideoPlan:
     header: Header | None
     units: tuple[Unit, ...]
     failure: Failure | None = None
-    bytes_read: Count = 0
+    bytes_read: SummedCount = 0
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,10 @@ class Outcome:
         seconds: time spent, by stage.
     """
 
-    frames_decoded: Count = 0
-    frames_sampled: Count = 0
-    frames_detected: Count = 0
-    bytes_read: Count = 0
+    frames_decoded: SummedCount = 0
+    frames_sampled: SummedCount = 0
+    frames_detected: SummedCount = 0
+    bytes_read: SummedCount = 0
     picture: Picture = field(default_factory=Picture)
     failures: list[Failure] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)

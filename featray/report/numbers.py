@@ -171,12 +171,16 @@ def _fields(scope: Scope) -> dict[str, list[dict[str, Any]]]:
     """Return counts per path field; path fields are the columns of `videos` that are not in the schema."""
     known = {column.name for column in TABLES["videos"]}
     names = [row["column_name"] for row in scope.rows("DESCRIBE in_videos") if row["column_name"] not in known]
+    # A file that somebody else wrote may have any number of columns, of any type.
     return {
         name: scope.rows(
-            f"""SELECT coalesce({identifier(name)}, '(none)') AS value, count(*) AS videos,
+            f"""SELECT coalesce(CAST({identifier(name)} AS VARCHAR), '(none)') AS value, count(*) AS videos,
             count(*) FILTER (status <> 'ok') AS not_ok, coalesce(sum(frames_sampled), 0)::BIGINT AS frames,
             coalesce(sum(frames_with_face), 0)::BIGINT AS frames_with_face
             FROM in_videos GROUP BY 1 ORDER BY videos DESC, value LIMIT 25"""
         )
-        for name in names
+        for name in names[:_FIELDS_SHOWN]
     }
+
+
+_FIELDS_SHOWN: Final = 20

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import stat
 import sys
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import IO, Any, cast
+from typing import IO, Any, Final, cast
 from urllib.parse import urlsplit
 
 import fsspec
@@ -98,11 +99,14 @@ class Location:
     def _check_inside(self, path: str) -> None:
         if self.root is None or not self.is_local:
             return
-        root = os.path.realpath(self.root)
-        if os.path.commonpath([root, os.path.realpath(path)]) != root:
+        root, real = os.path.realpath(self.root), os.path.realpath(path)
+        if os.path.commonpath([root, real]) != root:
             raise OutputError(
                 f"{self.uri}: a link leads out of the output; replace the link with its target, or delete it"
             )
+        with suppress(OSError):  # it is not there, or may not be asked: whoever reads or writes it is told
+            if not stat.S_ISREG(mode := os.stat(real).st_mode) and not stat.S_ISDIR(mode):
+                raise OutputError(f"{self.uri}: is a pipe or a device, which no output holds; delete it")
 
     @property
     def is_local(self) -> bool:
@@ -341,11 +345,63 @@ def _typed(error: BaseException, uri: str, missing: str = "does not exist") -> S
     return StorageError(f"{uri}: {explain(error)}")
 
 
+MOST_RECORD_BYTES: Final = 64 << 20
+"""The largest records, commits of compacted shards, have some 5 MB. Ten times that, parsed, takes 1 GB of memory."""
+
+
 def read_bytes(location: Location) -> bytes:
     """Return all bytes of an object."""
     location.check_inside()
     with storage_errors(location.uri):
         return cast(bytes, location.fs.cat_file(location.path))
+
+
+def read_record(location: Location, most_bytes: int = MOST_RECORD_BYTES) -> bytes:
+    """All bytes of a record of an output.
+
+    Raises:
+        OutputError: on a disk, it is larger than that. Elsewhere nobody is asked, which would take a request.
+        StorageError: it cannot be read.
+    """
+    if location.is_local:
+        location.check_inside()
+        with storage_errors(location.uri):
+            _check_record_size(location, os.stat(location.path).st_size, most_bytes)
+    return read_bytes(location)
+
+
+def read_listed(folder: Location, listed: dict[str, Version]) -> dict[str, bytes | Exception]:
+    """All bytes of records, by path; or what was raised where one cannot be read, such as one that was deleted since.
+
+    Args:
+        folder: that they are in.
+        listed: what `list_versions` says of each, by path.
+    """
+    found: dict[str, bytes | Exception] = {}
+    for path, version in listed.items():
+        place = folder.at(path)
+        try:
+            if not _PATTERN.isdisjoint(path.rsplit("/", 1)[-1]):  # fsspec would read what matches it
+                raise OutputError(f"{place.uri}: is no name of a record; delete it")
+            place.check_inside()
+            _check_record_size(place, int(version[0]) if version[0].isdecimal() else 0)
+        except OutputError as error:
+            found[path] = error
+    paths = [path for path in listed if path not in found]
+    if paths:
+        with storage_errors(folder.uri):
+            contents = folder.fs.cat(paths, on_error="return")
+        # fsspec answers with bare bytes when it is asked for a single path
+        found |= contents if isinstance(contents, dict) else {paths[0]: contents}
+    return found
+
+
+_PATTERN: Final = frozenset("*?[")
+
+
+def _check_record_size(location: Location, size_bytes: int, most_bytes: int = MOST_RECORD_BYTES) -> None:
+    if size_bytes > most_bytes:
+        raise OutputError(f"{location.uri}: has {size_bytes:,} bytes, where none has over {most_bytes:,}; delete it")
 
 
 def exists(location: Location) -> bool:
@@ -404,7 +460,11 @@ def list_files(location: Location) -> list[str]:
         return sorted(location.fs.find(location.path))
 
 
-def list_versions(location: Location, *, suffix: str) -> dict[str, object]:
+Version = tuple[str, ...]
+"""An object's version in a listing: its size first, then what else changes when it is rewritten."""
+
+
+def list_versions(location: Location, *, suffix: str) -> dict[str, Version]:
     """Return the versions of all objects below a prefix whose names end in `suffix`, by sorted path, without caching.
 
     If an object's version is equal in two listings, it was not rewritten in between.
@@ -413,7 +473,9 @@ def list_versions(location: Location, *, suffix: str) -> dict[str, object]:
     with storage_errors(location.uri):
         location.fs.invalidate_cache()
         found = location.fs.find(location.path, detail=True)
-    return {path: [str(found[path].get(name)) for name in _VERSION] for path in sorted(found) if path.endswith(suffix)}
+    return {
+        path: tuple(str(found[path].get(name)) for name in _VERSION) for path in sorted(found) if path.endswith(suffix)
+    }
 
 
 _VERSION = tuple("size ino mtime created ETag etag generation LastModified last_modified blob_id xet_hash".split())

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from featray.errors import NotFound, OutputError
+from featray.errors import NotFound, OutputError, on_one_line
 from featray.records import (
     Count,
     DerivationName,
@@ -29,9 +29,17 @@ from featray.records import (
     dump,
     load,
 )
-from featray.schema import ALL_TABLES
+from featray.schema import ALL_TABLES, PER_VIDEO_TABLES
 from featray.store.exclusive import create_bytes
-from featray.store.storage import delete, list_files, read_bytes, storage_errors, write_bytes
+from featray.store.storage import (
+    Version,
+    delete,
+    list_versions,
+    read_listed,
+    read_record,
+    storage_errors,
+    write_bytes,
+)
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition
 
@@ -143,7 +151,7 @@ def read_commit(partition: Partition, name: str) -> Commit | None:
     """
     place = partition.commit(name)
     try:
-        return parse_commit(name, read_bytes(place))
+        return parse_commit(name, read_record(place))
     except NotFound:
         return None
     except ValueError:
@@ -168,8 +176,7 @@ def stored_commits(partition: Partition, damaged: list[str] | None = None) -> It
     Raises:
         OutputError: a record cannot be read, and `damaged` is None.
     """
-    paths = [path for path in list_files(partition.commit()) if path.endswith(".json")]
-    for _, commit in commits_at(partition, paths):
+    for _, commit in commits_at(partition, list_versions(partition.commit(), suffix=".json")):
         if isinstance(commit, Commit):
             yield commit
         elif commit is not None and damaged is None:
@@ -179,13 +186,13 @@ def stored_commits(partition: Partition, damaged: list[str] | None = None) -> It
 
 
 def commits_at(
-    partition: Partition, paths: list[str], *, may_be_gone: bool = False
+    partition: Partition, listed: dict[str, Version], *, may_be_gone: bool = False
 ) -> Iterator[tuple[str, Commit | str | None]]:
     """Read the commits at paths from a listing.
 
     Args:
         partition: the partition.
-        paths: filesystem paths; a few are fetched at a time.
+        listed: the answer of `list_versions`; a few are fetched at a time.
         may_be_gone: whether to accept commits that were deleted after the listing.
 
     Yields:
@@ -194,25 +201,26 @@ def commits_at(
     Raises:
         StorageError: a commit cannot be read.
     """
-    folder = partition.commit()
+    paths = list(listed)
     for start in range(0, len(paths), _FETCHED_TOGETHER):
-        page = paths[start : start + _FETCHED_TOGETHER]
-        with storage_errors(folder.uri):
-            contents = folder.fs.cat(page, on_error="return" if may_be_gone else "raise")
-        for path in page:
-            # fsspec returns plain bytes for a single path
-            text = contents[path] if isinstance(contents, dict) else contents
-            if isinstance(text, FileNotFoundError):
+        page = {path: listed[path] for path in paths[start : start + _FETCHED_TOGETHER]}
+        for path, text in read_listed(partition.commit(), page).items():
+            if isinstance(text, FileNotFoundError) and may_be_gone:
                 yield path, None
-                continue
-            if isinstance(text, Exception):
-                with storage_errors(folder.uri):
-                    raise text
-            file = path.rsplit("/", 1)[-1]
-            try:
-                yield path, parse_commit(file.removesuffix(".json"), text)
-            except ValueError:
-                yield path, f"{folder.uri}/{file}: {_DAMAGED_COMMIT}"
+            else:
+                yield path, _commit_or_problem(partition.commit().uri, path.rsplit("/", 1)[-1], text)
+
+
+def _commit_or_problem(folder: str, file: str, text: bytes | Exception) -> Commit | str:
+    if isinstance(text, OutputError):
+        return str(text)
+    if isinstance(text, Exception):
+        with storage_errors(f"{folder}/{file}"):
+            raise text
+    try:
+        return parse_commit(file.removesuffix(".json"), text)
+    except ValueError:
+        return on_one_line(f"{folder}/{file}: {_DAMAGED_COMMIT}")
 
 
 _DAMAGED_COMMIT = (
@@ -270,6 +278,9 @@ def parse_manifest(shard: str, text: bytes) -> ShardManifest:
     manifest = load(ShardManifest, text)
     if manifest.shard != shard:
         raise ValueError("is the manifest of another shard")
+    names = {name.casefold() for fields in (manifest.fields, *(v.fields for v in manifest.videos)) for name in fields}
+    if names & {column.name.casefold() for table in PER_VIDEO_TABLES for column in ALL_TABLES[table]}:
+        raise ValueError("has a path field that is called like a table's column")
     return manifest
 
 
@@ -280,19 +291,22 @@ def read_manifests(partition: Partition, damaged: list[str] | None = None) -> li
         OutputError: a manifest cannot be read, and `damaged` is None.
     """
     folder, found = partition.shard(), []
-    for path in list_files(folder):
-        shard, dot, suffix = path.rsplit("/", 1)[-1].rpartition(".")
-        if suffix != "json":
-            continue
-        with storage_errors(folder.uri):
-            text = folder.fs.cat_file(path)
+    for path, text in read_listed(folder, list_versions(folder, suffix=".json")).items():
+        file = path.rsplit("/", 1)[-1]
         try:
-            found.append(parse_manifest(shard, text))
+            if isinstance(text, Exception):
+                with storage_errors(f"{folder.uri}/{file}"):
+                    raise text
+            found.append(parse_manifest(file.removesuffix(".json"), text))
+        except OutputError as error:
+            problem = str(error)
         except ValueError:
-            problem = f"{folder.uri}/{shard}{dot}{suffix}: {_DAMAGED_MANIFEST}"
-            if damaged is None:
-                raise OutputError(problem) from None
-            damaged.append(problem)
+            problem = on_one_line(f"{folder.uri}/{file}: {_DAMAGED_MANIFEST}")
+        else:
+            continue
+        if damaged is None:
+            raise OutputError(problem)
+        damaged.append(problem)
     return found
 
 

@@ -34,13 +34,13 @@ class Standing:
         share: share of the run's bytes that is done; None until the listing is complete.
     """
 
-    seconds: float
-    videos_done: int
-    videos_expected: int
+    seconds: Annotated[float, Field(ge=0, lt=1e12)]
+    videos_done: Count
+    videos_expected: Count
     listed_all: bool
-    frames: int
-    faces: int
-    share: float | None
+    frames: Count
+    faces: Count
+    share: Annotated[float, Field(ge=0, lt=1e6)] | None
 
     @property
     def frames_per_s(self) -> float:
@@ -50,7 +50,8 @@ class Standing:
     @property
     def seconds_left(self) -> float | None:
         """Return the remaining time at the average speed; None if unknown."""
-        return self.seconds / self.share - self.seconds if self.share else None
+        # A share of less than a byte in a terabyte counts as none.
+        return self.seconds / self.share - self.seconds if self.share and self.share > 1e-12 else None
 
 
 @dataclass(frozen=True)

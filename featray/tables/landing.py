@@ -21,7 +21,8 @@ from featray.errors import NotFound, OutputError
 from featray.extract.plan import Outcome, VideoPlan, check_failures, parse_plan
 from featray.records import Count, Micros, RecordName, SmallCount, VideoId, WorkKey, dump, load
 from featray.schema import EMBEDDED_SCHEMA, FRAMES_SCHEMA, LANDED_SCHEMA
-from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
+from featray.store.storage import Location, delete, list_files, read_record, write_bytes
+from featray.tables.unfolded import unfolded
 from featray.video.repeats import DIGEST_BYTES
 from featray.video.shots import THUMBNAIL_BYTES
 
@@ -29,7 +30,10 @@ _HEADER = b"featray.landing"
 
 _COMPRESSED_FROM_BYTES: Final = 128 << 10
 _NEVER_NULL = {"frame_index", "faces", "box_x1", "box_y1", "box_x2", "box_y2"}
-_DAMAGED = "damaged; delete its folder, and the next run processes this video again"
+_MOST_BYTES: Final = 512 << 20
+_MOST_ROWS: Final = 1 << 20
+"""A part is one chunk of one unit. The chips of a chunk have some 64 MB, its rows a few."""
+DAMAGED_PART = "damaged; delete its folder, and the next run processes this video again"
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,11 @@ def read_plan(folder: Location) -> VideoPlan | None:
     """
     place = folder.child("plan.json")
     try:
-        return parse_plan(read_bytes(place))
+        return parse_plan(read_record(place))
     except NotFound:
         return None
     except ValueError:
-        raise OutputError(f"{place.uri}: {_DAMAGED}") from None
+        raise OutputError(f"{place.uri}: {DAMAGED_PART}") from None
 
 
 def forget_units(folder: Location) -> None:
@@ -128,8 +132,13 @@ def read_part(location: Location) -> Part:
     Raises:
         OutputError: it is damaged or not a landed part.
     """
-    source = pa.BufferReader(read_bytes(location))
+    source = pa.BufferReader(read_record(location, _MOST_BYTES))
     try:
+        for _ in range(2):
+            rows, size_bytes = unfolded(source)
+            if rows > _MOST_ROWS or size_bytes > _MOST_BYTES:
+                raise ValueError("asks for more memory than any part")
+        source.seek(0)
         with pa.ipc.open_stream(source) as stream:
             faces = stream.read_all()
         header = load(PartHeader, faces.schema.metadata[_HEADER])
@@ -140,7 +149,7 @@ def read_part(location: Location) -> Part:
         return Part(header, _checked(faces, landed), _checked_frames(frames))
     # Arrow raises OSError for a truncated stream
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
-        raise OutputError(f"{location.uri}: {_DAMAGED}") from None
+        raise OutputError(f"{location.uri}: {DAMAGED_PART}") from None
 
 
 def _whole_schema(faces: pa.Table) -> pa.Schema:

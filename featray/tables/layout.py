@@ -31,7 +31,7 @@ from featray.store.storage import (
     exists,
     list_folders,
     locate,
-    read_bytes,
+    read_record,
     storage_errors,
     write_bytes,
 )
@@ -125,11 +125,11 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
     """
     root = locate(uri, storage_options)
     output = Output(replace(root, root=root.path))
-    if any(char in output.root.path for char in "*?["):  # fsspec treats them as patterns
+    if not _PATTERN.isdisjoint(output.root.path):  # fsspec treats them as patterns
         raise ConfigError(f"{output.root.uri}: an output's URI must not contain `*`, `?` or `[`; choose another place")
     marker = output.internal("output.json")
     try:
-        described = json.loads(read_bytes(marker))
+        described = json.loads(read_record(marker))
         version = described["schema_version"]
     except NotFound:
         _begin(output, marker, create)
@@ -143,25 +143,32 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
     return output
 
 
-def list_partitions(output: Output, odd: list[str] | None = None) -> list[Partition]:
-    """Return every dataset and release with commits. Folders with names that no run creates are added to `odd`."""
+def list_partitions(output: Output, odd: list[str] | None = None, *, having: str = "commits") -> list[Partition]:
+    """Return every dataset and release with commits, or with `leases`.
+
+    Folders with names that no run creates are skipped, and added to `odd`.
+    """
     found = []
-    for dataset in _named_folders(output, odd):
-        for release in _named_folders(output, odd, dataset):
+    for dataset in _named_folders(output, odd, having):
+        for release in _named_folders(output, odd, having, dataset):
             found.append(Partition(output, dataset, release))
     return found
 
 
 def _named_folders(output: Output, odd: list[str] | None, *above: str) -> list[str]:
-    names = list_folders(output.internal("commits", *above))
+    names = list_folders(output.internal(*above))
     if odd is not None:
-        odd += ["/".join([INTERNAL, "commits", *above, name]) for name in names if not _is_name(name)]
+        odd += ["/".join([INTERNAL, *above, name]) for name in names if not _is_name(name)]
     return [name for name in names if _is_name(name)]
 
 
 def _is_name(folder: str) -> bool:
     """Return whether a dataset or a release (which begins with a checkpoint's file name) may have this name."""
-    return folder not in (".", "..") and not any(unicodedata.category(one) in ("Cc", "Cs") for one in folder)
+    odd = folder in (".", "..") or not _PATTERN.isdisjoint(folder)  # fsspec treats them as patterns
+    return not odd and not any(unicodedata.category(one) in ("Cc", "Cs") for one in folder)
+
+
+_PATTERN: Final = frozenset("*?[")
 
 
 _OF_A_BEGINNING: Final = frozenset({"landing", "leases", "running", "shards"})

@@ -57,7 +57,7 @@ from typing import Final
 from featray.errors import LeaseError, NotFound, StorageError
 from featray.records import dump, load
 from featray.store.exclusive import age_seconds, create_bytes, enforces
-from featray.store.storage import delete, list_files, read_bytes, write_bytes
+from featray.store.storage import delete, list_files, read_record, write_bytes
 from featray.tables.holder import Holder, Standing
 from featray.tables.layout import Partition
 
@@ -241,7 +241,7 @@ def read_holder(partition: Partition) -> Holder | None:
         age = age_seconds(partition.lease(newest), reading=True)
     except NotFound:  # released meanwhile
         return None
-    return holder if (time.time() - holder.renewed_us / 1e6 if age is None else age) <= EXPIRY_SECONDS else None
+    return holder if (time.time() - holder.renewed_us / 1e6 if age is None else abs(age)) <= EXPIRY_SECONDS else None
 
 
 def _tidy(partition: Partition, mine: int) -> None:
@@ -289,8 +289,8 @@ def _refuse_if_held(partition: Partition, number: int) -> None:
         age = time.time() - holder.renewed_us / 1e6 if holder else 0.0
         if age > EXPIRY_SECONDS and _is_still(partition, number):
             return
-    elif age > EXPIRY_SECONDS:
-        return
+    elif age > EXPIRY_SECONDS or (age < -EXPIRY_SECONDS and _is_still(partition, number)):
+        return  # dates of files can be set: one of the future would hold for as long
     raise LeaseError(_refusal(partition, holder, age))
 
 
@@ -335,7 +335,7 @@ def _newest(partition: Partition) -> int:
 def _read(partition: Partition, number: int) -> Holder | None:
     """Return a lease; None if it does not exist or is not readable."""
     try:
-        return load(Holder, read_bytes(partition.lease(number)))
+        return load(Holder, read_record(partition.lease(number)))
     except NotFound:
         return None
     except ValueError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,16 +17,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from featray.config_identify import IdentifyConfig
-from featray.errors import ErrorCode, RunError, counted
+from featray.errors import ErrorCode, OutputError, RunError, counted
 from featray.extract.plan import Picture, VideoPlan
 from featray.faces.cadence import Cadence, taken_frames
 from featray.faces.tracks import Tracker
 from featray.schema import FACE_TABLES, TABLES
 from featray.tables.commits import CommittedVideo, ManifestVideo
-from featray.tables.landing import Part, PartHeader, landed_units, read_part, read_plan
+from featray.tables.landing import DAMAGED_PART, Part, PartHeader, landed_units, read_part, read_plan
 from featray.tables.layout import Partition
 from featray.tables.writer import TableWriter
 from featray.video.shots import is_cut, read_thumbnail
+
+_BOX: Final = ("box_x1", "box_y1", "box_x2", "box_y2")
 
 
 @dataclass
@@ -101,6 +103,7 @@ def merge_video(
         embedded: which embeddings are published; None for none.
 
     Raises:
+        OutputError: what has landed is damaged.
         RunError: a unit of it has not landed.
     """
     folder = partition.landing(video.video_id, video.work_key)
@@ -117,7 +120,10 @@ def merge_video(
     tally, tracker, borders = _Tally(), Tracker(), _Borders()
     cadence = None if embedded is None else Cadence(embedded.every_us)
     for name in chain.from_iterable(landed.values()):
-        part = borders.complete(read_part(folder.child(name)))
+        part = read_part(folder.child(name))
+        if not _is_whole(part):
+            raise OutputError(f"{folder.child(name).uri}: {DAMAGED_PART}")
+        part = borders.complete(part)
         track_ids = _track(part, tracker)
         _write_part(part, constant, writers, track_ids)
         if embedded is not None and cadence is not None:
@@ -139,6 +145,14 @@ def merge_video(
         faces=tally.faces,
     )
     return Merged(committed, row.get("other_streams") is not None)
+
+
+def _is_whole(part: Part) -> bool:
+    """Return whether its faces have boxes and are of its frames, in their order: what nobody landed may not be so."""
+    frames, faces = (rows["frame_index"].to_numpy() for rows in (part.frames, part.faces))
+    boxes = [part.faces[name].to_numpy() for name in _BOX]
+    in_order = bool((np.diff(frames) > 0).all() and (np.diff(faces) >= 0).all() and np.isin(faces, frames).all())
+    return in_order and all(np.isfinite(values).all() for values in boxes)
 
 
 def _write_part(
@@ -245,7 +259,7 @@ class _Runs:
 def _track(part: Part, tracker: Tracker) -> NDArray[np.int32]:
     """Return the track ids of a part's faces."""
     faces, frames = part.faces, part.frames
-    boxes = np.column_stack([faces[name].to_numpy() for name in ("box_x1", "box_y1", "box_x2", "box_y2")])
+    boxes = np.column_stack([faces[name].to_numpy() for name in _BOX])
     ends = np.searchsorted(faces["frame_index"].to_numpy(), frames["frame_index"].to_numpy(), side="right")
     ids, start = [np.zeros(0, np.int32)], 0
     # Pictures without times are unrelated, so no track connects them and any time will do.

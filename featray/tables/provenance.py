@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -127,6 +127,8 @@ def read_config(text: str | None) -> StoredConfig:
     Raises:
         ValueError: it is not a config.
     """
+    if len(text or "") > _MOST_CONFIG:
+        raise ValueError("is no config: it is too long")
     try:
         data = yaml.load(text or "", _Plain)
     except (yaml.YAMLError, RecursionError, AttributeError, TypeError, KeyError, OverflowError) as error:
@@ -143,6 +145,9 @@ def read_config(text: str | None) -> StoredConfig:
         found.input.model_dump(include={"kind", "sequence_fps", "related"}),
     )
 
+
+_MOST_CONFIG: Final = 2_000_000
+"""Characters, of which PyYAML reads some 100,000 a second: a config that names 20,000 videos one by one."""
 
 _FACE_COLUMNS = frozenset(column.name for column in FACES)
 

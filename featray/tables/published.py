@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from featray.errors import AccessDenied, FeatrayError, Unreachable, UsageError
 from featray.schema import DERIVED_TABLES
-from featray.store.storage import list_versions
+from featray.store.storage import Version, list_versions
 from featray.tables.commits import Commit, CommittedFile, commits_at
 from featray.tables.layout import Output, Partition, list_partitions
 
@@ -172,7 +172,7 @@ def _read_until_settled(partition: Partition, stored: dict[str, Commit], damaged
     Raises:
         NotFound: a commit is listed but cannot be opened.
     """
-    listed: dict[str, object] = {}
+    listed: dict[str, Version] = {}
     for look in range(2 * _LOOKS):
         now = list_versions(partition.commit(), suffix=".json")
         changed = [path for path, version in now.items() if listed.get(path) != version]
@@ -183,7 +183,9 @@ def _read_until_settled(partition: Partition, stored: dict[str, Commit], damaged
         for path in (*gone, *changed):
             stored.pop(path, None)
             damaged.pop(path, None)
-        for path, commit in commits_at(partition, changed, may_be_gone=look < 2 * _LOOKS - 1):
+        for path, commit in commits_at(
+            partition, {path: now[path] for path in changed}, may_be_gone=look < 2 * _LOOKS - 1
+        ):
             if commit is None:
                 now.pop(path)  # read it again if the next listing still has it
             elif isinstance(commit, str):

@@ -179,8 +179,17 @@ def read_rows(result: pa.RecordBatchReader) -> list[dict[str, Any]]:
 
 
 def read_tuples(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a batch. Arrow's own conversion loads pandas for timestamps, which takes two seconds."""
-    return zip(*(_values(column) for column in batch.columns), strict=True)
+    """Yield the rows of a batch. Arrow's own conversion loads pandas for timestamps, which takes two seconds.
+
+    Raises:
+        OutputError: a time is outside the range of Python's datetime.
+    """
+    try:
+        return zip(*[_values(column) for column in batch.columns], strict=True)
+    except (OverflowError, ValueError):
+        raise OutputError(
+            "there is a time outside of the years 1 to 9999; in SQL, cast its column to VARCHAR"
+        ) from None
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -243,14 +252,18 @@ def table_view(table: str, source: str) -> str:
     """Return SQL for a table's rows from the SQL of `read_files`, with all columns of the current schema.
 
     Files of an older schema lack some columns. A column with another type is converted, or fails: otherwise one such
-    file would turn the column into text for the rows of all files.
+    file would turn the column into text for the rows of all files. Columns that the schema does not know are path
+    fields, which are text, or someone else's, which are converted to text: readers of rows expect no other types.
     """
     types = {field.name: _DUCKDB_TYPES[field.type] for field in arrow_schema(table)}
-    empty = f"SELECT {', '.join(f'CAST(NULL AS {kind}) AS {name}' for name, kind in types.items())} WHERE false"
+    nulls = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in types.items())
     if not source:
-        return empty
+        return f"SELECT {nulls} WHERE false"
     typed = ", ".join(f"CAST({identifier(name)} AS {kind}) AS {identifier(name)}" for name, kind in types.items())
-    return f"SELECT * REPLACE ({typed}) FROM ({empty} UNION ALL BY NAME SELECT * FROM {source})"
+    others = f"CAST(COLUMNS(* EXCLUDE ({', '.join(map(identifier, types))})) AS VARCHAR)"
+    # COLUMNS has to name one at least.
+    rows = f"SELECT {nulls}, NULL AS _none WHERE false UNION ALL BY NAME SELECT * FROM {source}"
+    return f"SELECT * EXCLUDE (_none) FROM (SELECT {typed}, {others} FROM ({rows}))"
 
 
 _DUCKDB_TYPES = {

@@ -67,8 +67,8 @@ def open_parquet(place: Location, **options: Any) -> Iterator[pq.ParquetFile]:
     with storage_errors(place.uri), open_ranges(place) as source:
         try:
             yield pq.ParquetFile(source, **options)
-        # KeyError: a missing column; ValueError: names and metadata that are not UTF-8
-        except (pa.ArrowException, KeyError, ValueError) as error:
+        # KeyError: a missing column; ValueError: names and metadata that are not UTF-8; OverflowError: times
+        except (pa.ArrowException, KeyError, ValueError, OverflowError) as error:
             raise OutputError(f"{place.uri}: damaged ({one_line(error, 80)}); run `featray verify`") from error
 
 

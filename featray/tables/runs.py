@@ -16,11 +16,11 @@ from typing import Any
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from featray.errors import NotFound, OutputError
+from featray.errors import NotFound, OutputError, on_one_line
 from featray.records import RecordName
 from featray.schema import arrow_schema
 from featray.store.scratch import scratch_folder
-from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
+from featray.store.storage import Location, delete, list_files, read_record, write_bytes
 from featray.tables.commits import Commit, read_commit, write_commit
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition
@@ -44,7 +44,7 @@ def write_marker(partition: Partition, row: dict[str, Any]) -> None:
 def end_part(partition: Partition, run_id: str, facts: dict[str, Any]) -> None:
     """Record in its marker how a part ended; do nothing if a publishing run has already written its final row."""
     with suppress(NotFound):
-        write_marker(partition, {**parse_marker(partition, run_id, read_bytes(marker(partition, run_id))), **facts})
+        write_marker(partition, {**parse_marker(partition, run_id, read_record(marker(partition, run_id))), **facts})
 
 
 def end_run(partition: HeldPartition, row: dict[str, Any]) -> None:
@@ -111,13 +111,16 @@ def running_rows(partition: Partition, damaged: list[str] | None = None) -> list
             continue
         place = folder.at(path)
         try:
-            rows.append(parse_marker(partition, run_id, read_bytes(place)))
+            rows.append(parse_marker(partition, run_id, read_record(place)))
+            continue
+        except OutputError as error:
+            problem = str(error)
         except ValueError:
             fix = "delete it; the row that the run wrote at its start stays unchanged"
-            problem = f"{place.uri}: damaged marker of a running run; {fix}"
-            if damaged is None:
-                raise OutputError(problem) from None
-            damaged.append(problem)
+            problem = on_one_line(f"{place.uri}: damaged marker of a running run; {fix}")
+        if damaged is None:
+            raise OutputError(problem)
+        damaged.append(problem)
     return rows
 
 

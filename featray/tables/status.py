@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from featray.errors import printable
-from featray.store.storage import list_folders
+from featray.errors import on_one_line
 from featray.tables.done import STATUSES
-from featray.tables.layout import Output, Partition
+from featray.tables.layout import Output, list_partitions
 from featray.tables.lease import read_holder
 from featray.tables.published import Published, read_steadily
 from featray.tables.query import connect, literal, read_rows, run_sql
@@ -53,7 +52,7 @@ def _read(output: Output, release: str | None, published: list[Published], stale
     )
     for run in runs:
         for name in ("run_id", "dataset", "release", "status"):
-            run[name] = printable(run[name] or "")
+            run[name] = on_one_line(run[name] or "")
         for name in ("started_at", "finished_at"):
             run[name] = run[name].isoformat(timespec="seconds") if run[name] else None
     return {
@@ -63,8 +62,8 @@ def _read(output: Output, release: str | None, published: list[Published], stale
         "runs": runs,
         "derived": [
             {
-                "dataset": printable(one.partition.dataset),
-                "release": printable(one.partition.release),
+                "dataset": on_one_line(one.partition.dataset),
+                "release": on_one_line(one.partition.release),
                 "derivation": name,
                 "made": _utc(made_us),
                 "shards": shards,
@@ -81,27 +80,26 @@ def _read(output: Output, release: str | None, published: list[Published], stale
 
 def _live(output: Output, rows: Callable[[str], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     """Yield the current lease holders and the number of videos that they have published."""
-    for dataset in list_folders(output.internal("leases")):
-        for release in list_folders(output.internal("leases", dataset)):
-            holder = read_holder(Partition(output, dataset, release))
-            if holder is None:
-                continue
-            published = rows(f"SELECT count(*) AS n FROM videos WHERE run_id = {literal(holder.run_id)}")[0]["n"]
-            standing = holder.standing
-            yield {
-                "run_id": holder.run_id,
-                "dataset": dataset,
-                "release": release,
-                "host": holder.host,
-                "pid": holder.pid,
-                "user": holder.user,
-                "since": _utc(holder.since_us),
-                "renewed": _utc(holder.renewed_us),
-                "published_videos": published,
-                "landed": None if standing is None else asdict(standing),
-                "frames_per_s": None if standing is None else round(standing.frames_per_s, 1),
-                "seconds_left": None if standing is None else standing.seconds_left,
-            }
+    for partition in list_partitions(output, having="leases"):
+        holder = read_holder(partition)
+        if holder is None:
+            continue
+        published = rows(f"SELECT count(*) AS n FROM videos WHERE run_id = {literal(holder.run_id)}")[0]["n"]
+        standing = holder.standing
+        yield {
+            "run_id": holder.run_id,
+            "dataset": on_one_line(partition.dataset),
+            "release": on_one_line(partition.release),
+            "host": on_one_line(holder.host),
+            "pid": holder.pid,
+            "user": on_one_line(holder.user),
+            "since": _utc(holder.since_us),
+            "renewed": _utc(holder.renewed_us),
+            "published_videos": published,
+            "landed": None if standing is None else asdict(standing),
+            "frames_per_s": None if standing is None else round(standing.frames_per_s, 1),
+            "seconds_left": None if standing is None else standing.seconds_left,
+        }
 
 
 def _utc(microseconds: int) -> str:

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from featray.errors import NotFound, OutputError
 from featray.records import Micros, RecordName, VideoId, dump, load
-from featray.store.storage import Location, delete, list_files, read_bytes, write_bytes
+from featray.store.storage import Location, delete, list_files, read_record, write_bytes
 from featray.tables.layout import Output, Partition
 
 
@@ -79,7 +79,7 @@ def read_erasures(output: Output, video_id: str) -> list[Erasure]:
     """
     place = _place(output, video_id)
     try:
-        return parse_erasures(video_id, read_bytes(place))
+        return parse_erasures(video_id, read_record(place))
     except NotFound:
         return []
     except ValueError:

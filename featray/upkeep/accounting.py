@@ -116,6 +116,10 @@ def _condition(column: Column, *, present: bool) -> str | None:
         parts.append(limits)
     elif pa.types.is_floating(column.type):
         parts.append(f"isfinite({name})")
+    elif pa.types.is_timestamp(column.type):  # Python knows no other; `at` is a word of SQL
+        parts.append(
+            f"\"{name}\" BETWEEN TIMESTAMPTZ '0001-01-02 00:00:00+00' AND TIMESTAMPTZ '9999-12-30 00:00:00+00'"
+        )
     if not parts:
         return None
     condition = " AND ".join(parts)

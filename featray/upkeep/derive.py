@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from featray.config import ExecutorSetting
-from featray.errors import printable
+from featray.errors import on_one_line
 from featray.findings.derive import Derivation
 from featray.graph.machine import on_cluster
 from featray.schema import DERIVED_TABLES
@@ -106,7 +106,7 @@ def _each(lease: Lease, todo: Iterator[tuple[Commit, Derivation]], executor: Exe
 def _with_neutral(done: Derived, neutral: NeutralVideos) -> Derived:
     config, note = neutral.derivation.config.neutral, ""
     if not neutral.count and config is not None:
-        known = ", ".join(sorted(map(printable, neutral.columns))) or "none"
+        known = ", ".join(sorted(map(on_one_line, neutral.columns))) or "none"
         wanted = f"column {config.marked_by!r} marks" + ("" if config.value is None else f" as {config.value!r}")
         note = f"no baselines: there is no video that {wanted}; columns there are: {known}"
     return replace(done, neutral_videos=neutral.count, note=note)

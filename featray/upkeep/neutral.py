@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from featray.config_derive import NeutralConfig
-from featray.errors import printable
+from featray.errors import on_one_line
 from featray.findings.batch import Levels
 from featray.findings.derive import Derivation
 from featray.findings.neutral import Mark, Rest, SpansUs, pooled, read_mark, read_rest
@@ -142,7 +142,7 @@ def _mark(video_id: str, columns: Mapping[str, Any], config: NeutralConfig) -> M
     try:
         return read_mark(video_id, columns, config)
     except ValueError as error:
-        what = f"{printable(config.marked_by)} is {printable(str(error)[:80])!r}"
+        what = f"{on_one_line(config.marked_by)} is {on_one_line(str(error)[:80])!r}"
         log.warning("video %s: %s, neither yes or no nor spans such as 2.5-10; it counts as no", video_id, what)
         return read_mark(video_id, {**columns, config.marked_by: None}, config)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from featray.errors import printable
+from featray.errors import on_one_line
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Problem:
         """Return the problem as one printed line."""
         row = " ".join(f"{name} {value}" for name, value in self.row.items())
         parts = [self.where if not self.file else "", self.file, self.video_id and f"video {self.video_id}", row]
-        return printable(": ".join([" ".join(part for part in parts if part) or "output", self.text]))
+        return on_one_line(": ".join([" ".join(part for part in parts if part) or "output", self.text]))
 
 
 @dataclass

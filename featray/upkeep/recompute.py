@@ -33,7 +33,7 @@ from featray.sources.listing import Video, find_video
 from featray.tables.layout import Output
 from featray.tables.provenance import read_config
 from featray.tables.published import Published, read_steadily
-from featray.tables.query import connect, run_sql
+from featray.tables.query import connect, read_rows, run_sql
 from featray.upkeep.bounds import GROUPS, SHARE, SIDE, repeat_bounds
 
 _NOT_ABOUT_THE_ROW = {ErrorCode.FETCH_FAILED, ErrorCode.ACCESS_DENIED, ErrorCode.TIMEOUT, ErrorCode.OUT_OF_MEMORY}
@@ -125,8 +125,7 @@ def _draw(output: Output, count: int, seed: int, release: str | None) -> list[di
     """
 
     def drawn(published: list[Published]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = run_sql(connect(output, published=published), sql).read_all().to_pylist()
-        return found
+        return read_rows(run_sql(connect(output, published=published), sql))
 
     return read_steadily(output, drawn, release or "all")
 
@@ -264,7 +263,7 @@ def _recorded_config(row: dict[str, Any], storage_options: dict[str, Any]) -> tu
     except ValueError:
         raise OutputError("its config in `runs` cannot be read") from None
     data["input"]["storage_options"] = storage_options
-    data["output"]["storage_options"] = {}
+    data["output"] = {**data.get("output", {}), "storage_options": {}}
     config = parse_config(data, origin="its config")
     unknown = dict.fromkeys(set(WHERE_THEY_ACT).difference(data.get("decode") or {}), "off")
     return config, config.decode.model_copy(update=unknown)

@@ -200,7 +200,8 @@ class _Partition:
         for row in self._rows(twice_rule("runs").replace("FROM runs", "FROM all_runs")):
             self._problem(row["text"])
         known = self._rows(
-            "SELECT * REPLACE (CAST(weights_trained AS VARCHAR) AS weights_trained) FROM all_runs ORDER BY started_at"
+            f"SELECT run_id, config, {', '.join(f'CAST({name} AS VARCHAR) AS {name}' for name in _FOOTER_FACTS)} "
+            "FROM all_runs ORDER BY started_at"
         )
         if not known:
             self._problem("has no row in runs: where its rows come from is not known")

@@ -1,7 +1,9 @@
 """Records that are cut, empty or junk: one line, and they stop only what they concern."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -19,12 +21,10 @@ JUNK = {
     "deep": b"[" * 200_000,
     "newer": json.dumps({"schema": 99, "content": {"tables": {}}}).encode(),
 }
+LONG = pytest.mark.long
 junk = pytest.mark.parametrize(
     "junk",
-    [
-        pytest.param(data, id=name, marks=[] if name in ("cut", "newer") else pytest.mark.long)
-        for name, data in JUNK.items()
-    ],
+    [pytest.param(data, id=name, marks=[] if name in ("cut", "newer") else LONG) for name, data in JUNK.items()],
 )
 """One parser reads them all, whichever record it is."""
 
@@ -146,11 +146,116 @@ def test_an_output_of_another_kind(out, text, says):
         assert done.exit_code == 1 and says in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_a_folder_of_a_name_that_no_run_gives_is_passed_over(out):
-    (out / "_featray" / "commits" / "one" / "a\x1b[2Jb").mkdir()
+@pytest.mark.parametrize(
+    ("name", "shown"), [("a\x1b[2Jb", r"a\x1b[2Jb"), ("*", "*"), ("[h]and-made-0", "[h]and-made-0")]
+)
+def test_a_folder_of_a_name_that_no_run_gives_is_passed_over(out, name, shown):
+    plant(out, f"commits/one/{name}/junk.json", b"junk")
     assert featray("status", out, "--release", "all").exit_code == 0
     assert featray("publish", out).exit_code == 0
-    assert any(r"_featray/commits/one/a\x1b[2Jb: is no name" in line for line in problems(out))
+    assert any(f"_featray/commits/one/{shown}: is no name" in line for line in problems(out))
+
+
+PLACES = {
+    "commit": f"_featray/commits/one/{RELEASE}/junk.json",
+    "open shard": f"_featray/shards/one/{RELEASE}/junk.json",
+    "run": f"_featray/running/one/{RELEASE}/junk.json",
+    "lease": f"_featray/leases/one/{RELEASE}/00000007.json",
+    "erasure": f"_featray/erased/{ERASED}.json",
+    "output": "_featray/output.json",
+}
+"""Of records that a command reads before it does anything."""
+
+COMMANDS = {"commit": ["status"], "open shard": ["publish"], "run": ["compact"], "lease": ["publish"]}
+COMMANDS |= {"erasure": ["erase", "--video", ERASED], "output": ["status"]}
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def huge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 64 << 30)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        pytest.param(kind, make, id=f"{kind}-{make.__name__}", marks=[] if "commit" == kind or make is pipe else LONG)
+        for kind in PLACES
+        for make in (pipe, endless, huge)
+    ],
+)
+def test_a_record_that_has_no_end(out, kind, make):
+    """Nothing waits for it, and nothing reads it into memory."""
+    path = out / PLACES[kind]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    make(path)
+    command, *words = COMMANDS[kind]
+    done = featray(command, out, *words)
+    assert refused(done, path), done.output
+    assert any(why in done.stderr for why in ("is a pipe", "leads out of", "68,719,476,736 bytes"))
+    if kind != "output":
+        assert featray("verify", out).exit_code in (0, 1)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("command", [["query", "SELECT count(*) FROM faces"], ["verify"], ["compact"]])
+def test_a_table_that_is_a_pipe(out, command):
+    path = next((out / "faces" / "dataset=one").rglob("*.parquet"))
+    path.unlink()
+    pipe(path)
+    done = featray(command[0], out, *command[1:])
+    assert done.exit_code == 1 and f"{path}: is a pipe" in done.output
+
+
+@pytest.mark.parametrize("name", ["[ab]", "*", "evil\nfeatray: all is well", "a\u2028b"])
+@pytest.mark.parametrize("kind", ["commits", "shards", "running"])
+def test_a_name_that_no_record_has(out, kind, name):
+    plant(out, f"{kind}/one/{RELEASE}/{name}.json", b"{}")
+    done = featray("publish", out)
+    assert done.exit_code == 1 and len(done.stderr.splitlines()) == 1 and kind in done.stderr
+    found = featray("verify", out)
+    lines = [line for line in found.output.splitlines() if f"{kind}/one/{RELEASE}" in line]
+    assert len(lines) == 1 and lines[0].startswith("problem "), found.output
+
+
+def holder(**told: object) -> bytes:
+    now_us = time.time_ns() // 1000
+    record = {"number": 7, "token": "t", "run_id": "r", "host": "h", "user": "u", "machine": "m", "pid": 1}
+    record |= {"pid_started": "1", "since_us": now_us, "renewed_us": now_us}
+    return json.dumps(record | told).encode()
+
+
+def test_a_holder_adds_no_line_to_what_is_told(out):
+    evil = "h\nfeatray: all is well\x1b[2J\u2028"
+    path = plant(out, f"leases/one/{RELEASE}/00000007.json", holder(host=evil, user=evil))
+    plant(out, f"leases/o\x1b[2Jne/{RELEASE}/00000007.json", holder())
+    for words in (["status", out], ["publish", out]):
+        done = featray(*words)
+        assert "\nfeatray: all" not in done.output and "\u2028" not in done.output
+        assert r"h\nfeatray: all is well\x1b[2J" in done.output
+    assert len(json.loads(featray("status", out, "--json").stdout)["live"]) == 1
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seconds": float("nan")}, {"seconds": 1e308}, {"share": float("nan")}, {"frames": 10**400}]
+)
+def test_a_holder_that_stands_nowhere(out, wrong):
+    standing = {"seconds": 1, "videos_done": 1, "videos_expected": 1, "listed_all": True, "frames": 1, "faces": 1}
+    standing |= {"share": 1e-300, **wrong}
+    plant(out, f"leases/one/{RELEASE}/00000007.json", holder(standing=standing))
+    assert featray("status", out).exit_code == 0
+    assert "NaN" not in (told := featray("status", out, "--json").stdout) and "Infinity" not in told
+    assert "held by another run" in featray("publish", out).stderr
 
 
 @pytest.mark.parametrize("table", ["faces", "videos"])

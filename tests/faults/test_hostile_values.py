@@ -57,6 +57,7 @@ def put(house: House, table: str, column: str, value: str) -> None:
         pytest.param("input: {uris: [a]}\noutput: {tables: [../../x]}", id="no table", marks=LONG),
         pytest.param("!!python/object/apply:os.system ['touch pwned']", id="code"),
         pytest.param("", id="empty", marks=LONG),
+        pytest.param("input: {uris: [a]}\n" + "- x\n" * 10_000_000, id="long", marks=LONG),
     ],
 )
 def test_a_config_that_is_none(house, config):
@@ -104,6 +105,54 @@ def test_a_file_with_another_type_changes_no_column(house):
     done = featray("query", house.out, "SELECT sum(face_index) FROM faces")
     assert done.exit_code == 2 and "Conversion Error" in done.stderr
     assert featray("report", house.out, "--out", house.root / "a.html").exit_code in (1, 2)
+
+
+def test_a_column_of_another_kind_is_text(house, tmp_path):
+    """Of no table, and of a type that no reader of rows expects."""
+    odd = {
+        "p\x1b[2J": pa.array([{"a\x1b[2J": ["\x1b[2J"]}]),
+        "span": pa.array([2**62], pa.duration("us")),
+        "late": pa.array([[2**62]], pa.list_(pa.timestamp("us", "UTC"))),
+        "bytes": pa.array([b"\x1b\xff"]),
+    }
+
+    def edit(rows: pa.Table) -> pa.Table:
+        for name, value in odd.items():
+            rows = rows.append_column(name, pa.concat_arrays([value] * rows.num_rows))
+        return rows
+
+    for table in ("faces", "videos", "events", "runs"):
+        house.edit_table(table, edit, every=True)
+    out, video = house.out, house.video_id
+    for words in (
+        ["query", out, "SELECT * FROM events JOIN videos USING (video_id)"],
+        ["query", out, "SELECT * FROM runs", "--format", "json"],
+        ["export", out, "--events", "csv", "--out", tmp_path / "a.csv"],
+        ["export", out, "--summary", "csv", "--out", tmp_path / "a.csv"],
+        ["export", out, "--video", video, "--format", "fex", "--out", tmp_path / "a.csv"],
+        ["preview", out, "--video", video, "--frames", "1", "--out", tmp_path / "a.png"],
+        ["report", out, "--no-thumbnails", "--out", tmp_path / "a.html"],
+    ):
+        done = featray(*words)
+        assert done.exit_code == 0, (words, done.output)
+
+
+@pytest.mark.parametrize(("table", "column"), [("runs", "started_at"), ("errors", "at"), ("videos", "published_at")])
+def test_a_time_beyond_all_years(house, table, column):
+    def edit(rows: pa.Table) -> pa.Table:
+        late = pa.array([1 << 62] * rows.num_rows, pa.timestamp("us", "UTC"))
+        return rows.set_column(rows.column_names.index(column), rows.schema.field(column), late)
+
+    house.edit_table(table, edit, every=True)
+    done = featray("query", house.out, f"SELECT * FROM {table}")
+    assert done.exit_code == 1 and "outside of the years 1 to 9999" in done.stderr
+    done = featray("query", house.out, f'SELECT "{column}"::VARCHAR AS late FROM {table}')
+    assert done.exit_code == 0, done.stderr
+    assert featray("status", house.out).exit_code == (1 if table == "runs" else 0)
+    assert featray("report", house.out, "--no-thumbnails", "--out", house.root / "a.html").exit_code in (0, 1)
+    told = featray("verify", house.out).output
+    assert f"{column} is " in told, told
+    assert featray("erase", house.out, "--video", house.video_id).exit_code in (0, 1)
 
 
 def test_no_command_reaches_the_terminal(house, small_network, tmp_path):

@@ -228,3 +228,13 @@ def test_junk_is_refused(kind, text):
 def test_no_place_is_above_its_folder(name):
     with pytest.raises(OutputError, match="leads out"):
         PARTITION.output.root.child("runs", name)
+
+
+@pytest.mark.parametrize("name", ["dataset", "Video_ID", "faces", "pts_us"])
+def test_no_path_field_is_called_like_a_column(name):
+    for record in (
+        MANIFEST | {"fields": {name: "x"}},
+        MANIFEST | {"videos": [MANIFEST["videos"][0] | {"fields": {name: "x"}}]},
+    ):
+        with pytest.raises(ValueError, match="called like a table's column"):
+            parse_manifest(MANIFEST["shard"], json.dumps(record).encode())

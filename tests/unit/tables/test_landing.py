@@ -11,7 +11,11 @@ from featray.extract.plan import Failure, Outcome, VideoPlan
 from featray.records import dump
 from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.store.storage import locate, write_bytes
+from featray.tables.commits import ManifestVideo, ShardManifest
 from featray.tables.landing import PartHeader, landed_units, read_part, read_plan, write_part, write_plan
+from featray.tables.layout import Partition, open_output
+from featray.tables.lease import UnheldPartition
+from featray.tables.publish import PublishSettings, publish_shard
 from featray.video.container import Header
 from featray.video.units import Unit
 
@@ -124,6 +128,63 @@ def test_rows_that_nothing_landed_are_refused(folder, faces_changed, frames_chan
     write_bytes(folder.child("u000000-p0000-last.arrow"), sink.getvalue().to_pybytes())
     with pytest.raises(OutputError, match=r"u000000-p0000-last\.arrow: damaged"):
         read_part(folder.child("u000000-p0000-last.arrow"))
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("frame_index", [0, 1]),
+        ("frame_index", [0, 9]),
+        ("frame_index", [1, 0]),
+        ("box_x1", [0.0, float("nan")]),
+        ("box_y2", [0.0, float("inf")]),
+    ],
+)
+def test_faces_of_frames_that_are_not_there_are_not_published(tmp_path, column, values):
+    partition = UnheldPartition(Partition(open_output(str(tmp_path / "out"), create=True), "d", "r"))
+    video = ManifestVideo("0123456789abcdef", "file:///v.mp4", "ab" * 32)
+    folder = partition.landing(video.video_id, video.work_key)
+    write_plan(folder, VideoPlan(None, (Unit(0),)))
+    rows = [{"frame_index": i, "pts_us": i, "status": "ok", "faces": 1, "keyframe": True} for i in range(2)]
+    found = faces(2)
+    place = found.schema.get_field_index(column)
+    found = found.set_column(place, found.schema.field(place), pa.array(values, found.schema.field(place).type))
+    outcome = Outcome(frames_decoded=2, frames_sampled=2)
+    write_part(folder, header(0, 0, outcome), found, pa.Table.from_pylist(rows, schema=FRAMES_SCHEMA))
+    manifest, settings = ShardManifest("s", "run", {}, [video]), PublishSettings("run", ("faces",), ())
+    if values == [0, 1]:
+        assert publish_shard(partition, manifest, settings).videos[0].faces == 2
+    else:
+        with pytest.raises(OutputError, match=r"u000000-p0000-last\.arrow: damaged"):
+            publish_shard(partition, manifest, settings)
+
+
+def zeros() -> pa.Array:
+    """Of 1 GB, which takes no memory until it is written to, and none of Arrow's."""
+    return pa.array(np.zeros(1 << 27, np.int64))
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        zeros,
+        lambda: pa.DictionaryArray.from_arrays(pa.array([0], pa.int8()), zeros()),
+        lambda: pa.nulls(1 << 40),
+    ],
+    ids=["rows", "dictionary", "nulls"],
+)
+def test_a_part_that_unfolds_is_refused_before_it_does(folder, bomb):
+    sink, rows = pa.BufferOutputStream(), pa.table({"pts_us": bomb()})
+    rows = rows.replace_schema_metadata({b"featray.landing": dump(header(0, 0, Outcome()))})
+    with pa.ipc.new_stream(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
+        stream.write_batch(rows.combine_chunks().to_batches()[0])
+    place = folder.child("u000000-p0000-last.arrow")
+    write_bytes(place, sink.getvalue().to_pybytes())
+    assert Path(place.path).stat().st_size < 1 << 20
+    before = pa.default_memory_pool().max_memory()
+    with pytest.raises(OutputError, match=r"u000000-p0000-last\.arrow: damaged"):
+        read_part(place)
+    assert pa.default_memory_pool().max_memory() < before + (1 << 26)
 
 
 def test_a_part_of_an_older_version_lacks_columns_that_came_later(folder):

@@ -252,3 +252,26 @@ def test_a_damaged_lease_expires_too(tmp_path, monkeypatch):
     os.utime(partition.lease(1).path, (1, 1))
     with hold(partition, "run-1") as lease:
         assert lease.partition.number == 2
+
+
+def test_a_lease_of_the_future_holds_no_longer_than_others(tmp_path, monkeypatch):
+    """Dates of files travel with them, and can be set."""
+    partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+    hold(partition, "run-1")
+    of_another_host(partition)
+    os.utime(partition.lease(1).path, (9e9, 9e9))
+    assert module.read_holder(partition) is None
+    monkeypatch.setattr(module, "RENEW_SECONDS", 0.2)
+    with hold(partition, "run-2") as lease:
+        assert lease.partition.number == 2
+
+
+def test_a_lease_of_the_future_that_is_renewed_is_respected(tmp_path, monkeypatch):
+    partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+    monkeypatch.setattr(module, "RENEW_SECONDS", 0.2)
+    with hold(partition, "run-1"):
+        of_another_host(partition)
+        monkeypatch.setattr(module, "age_seconds", lambda place, **_: -1e6)
+        monkeypatch.setattr(module, "_is_still", lambda *_: False)
+        with pytest.raises(LeaseError, match="held by run run-1"):
+            hold(partition, "run-2")
