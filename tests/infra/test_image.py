@@ -164,11 +164,12 @@ def test_a_run_in_docker_s_64_mb_of_shared_memory_on_a_read_only_root(image, exe
     script = """
     id -u; df --block-size=M --output=size /dev/shm | tail -1; touch /x /opt/x 2>&1 || true
     clips=$(python -c "import featray; print(featray.__path__[0])")/demo_clips
-    featray run "$clips" --out /tmp/out --executor $EXECUTOR --set decode.unit_frames=96
+    featray run "$clips" --out /tmp/out --executor $EXECUTOR --set 'decode.sample={every: 48}'
     featray verify /tmp/out
     """
     options = ["--read-only", "--read-only-tmpfs=false", "--shm-size=64m", "--env", f"EXECUTOR={executor}"]
-    options += ["--env", "RAY_raylet_start_wait_time_s=240"]  # for a machine that does other things as well
+    # For a machine that does other things as well.
+    options += ["--env", "RAY_raylet_start_wait_time_s=240", "--env", "RAY_agent_register_timeout_ms=240000"]
     options += [f"--tmpfs={path}:mode=1777" for path in ("/tmp", "/cache", "/spill")]
     start = time.monotonic()
     done = image.run([*options, "--entrypoint", "bash"], "-e", "-c", script, check=False)

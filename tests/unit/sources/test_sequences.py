@@ -183,7 +183,7 @@ def test_a_manifest_gives_the_time_of_each_picture(tmp_path):
         ([0, 1.5, 2], "contains '1.5'"),
         ([0, True, 2], "contains 'True'"),
         ([0, None, 2], "contains 'None'"),
-        ({"1.png": 0}, "holds"),
+        ({"1.png": 0}, "contains"),
         ([0, 1e300, 2], "contains '1e+300'"),
         ([0, 1, 2], "has 3 times in pts_us for 4 pictures"),
     ],
