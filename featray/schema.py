@@ -341,6 +341,9 @@ TABLE_MEANINGS: Final[dict[str, str]] = {
     "persons": "one row a track with embeddings: which person it is of, and how sure that is; made by `featray persons`",
 }
 
+PERSON_KEY: Final = ("dataset", "release", "video_id", "track_id")
+"""What joins `persons` to rows of a track."""
+
 FACE_TABLES: Final = ("faces", "blendshapes", "mesh")
 PER_VIDEO_TABLES: Final = (*FACE_TABLES, "frames", "videos", "errors")
 DERIVED_TABLES: Final = ("tracks", "events")

@@ -238,7 +238,7 @@ def export(
     featray export OUT --summary csv --out summary.csv
 
     \b
-    csv, parquet  faces joined with blendshapes, and the time in seconds; a row a face.
+    csv, parquet  faces joined with blendshapes, the time in seconds, and person_id; a row a face.
     fex           columns as py-feat's Detectorv2 gives them, for its read_feat.
     openface      columns and units as OpenFace 2's, as far as there are counterparts:
       frame           counts from 1; timestamp is the stream's own time, seconds
