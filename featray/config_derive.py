@@ -126,10 +126,11 @@ class DeriveConfig(Section):
     smooth_s: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Time constant of the filter before events are looked for. Off: two thresholds and a least duration keep noise out
     already, and a filter lowers what is short. OpenFace averages 3 frames, which is about 0.03 here."""
-    baseline: Literal["none", "median", "p10", "neutral"] = "median"
+    baseline: Literal["none", "median", "p10", "neutral", "person"] = "median"
     """What each action unit is in a track when nothing happens: the median, as OpenFace takes it (Baltrusaitis, Mahmoud
-    and Robinson, FERA 2015); the 10th percentile, for recordings in which something happens most of the time; or what
-    it is where the same person was recorded at rest, see `neutral`."""
+    and Robinson, FERA 2015); the 10th percentile, for recordings in which something happens most of the time; what it
+    is where the same person was recorded at rest, see `neutral`; or the median over all faces of the person, in
+    whatever shots and videos, which needs the table `persons`."""
     neutral: NeutralConfig | None = None
     """Of `baseline: neutral`."""
     action_units: EpisodeConfig = EpisodeConfig(on_at=0.5, off_at=0.35, least_s=0.1, merge_s=0.1)
@@ -165,7 +166,7 @@ class DeriveConfig(Section):
         if any(event.relative for event in self.events):
             raise ValueError("events: relative is for action_units; write the baseline into the thresholds")
         if self.action_units.relative and self.baseline == "none":
-            raise ValueError("action_units.relative needs a baseline; set baseline to median, p10 or neutral")
+            raise ValueError("action_units.relative needs a baseline; set baseline to median, p10, neutral or person")
         if self.baseline == "neutral" and self.neutral is None:
             raise ValueError("baseline: neutral needs neutral.marked_by, the manifest's column that marks them")
         if self.neutral is not None and self.baseline != "neutral":

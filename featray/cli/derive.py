@@ -45,8 +45,8 @@ def derive(
     """Derive `tracks` and `events` from the faces of the output OUT, as the section `derive:` of CONFIG says.
 
     CONFIG is a run's config, or a file with that section alone; without one the defaults count. Does not need the
-    videos. What is derived under these settings already is not done again, unless its neutral videos have changed;
-    other settings make another derivation, beside those there are. Refused while a run is on.
+    videos. What is derived under these settings already is not done again, unless its neutral videos or persons have
+    changed; other settings make another derivation, beside those there are. Refused while a run is on.
     """
     from featray.config import load_derive
     from featray.findings.derive import Derivation
@@ -62,7 +62,9 @@ def _derived(done: Derived) -> tuple[dict[str, Any], Iterator[str]]:
     """Return what was derived in a release, for machines and for people."""
     already = f", {done.already} were already" if done.already else ""
     rows = f"{counted(done.tracks, 'track')}, {counted(done.events, 'event')}"
-    again = f", {done.again} of them since their neutral videos have changed" if done.again else ""
-    neutral = "" if done.neutral_videos is None else f"; {counted(done.neutral_videos, 'neutral video')}"
-    words = f"derivation {done.derivation}: {counted(done.shards, 'shard')} derived{again}{already}; {rows}{neutral}"
+    changed = "their neutral videos" if done.persons is None else "persons"
+    again = f", {done.again} of them since {changed} have changed" if done.again else ""
+    sources = "" if done.neutral_videos is None else f"; {counted(done.neutral_videos, 'neutral video')}"
+    sources += "" if done.persons is None else f"; {counted(done.persons, 'person')}"
+    words = f"derivation {done.derivation}: {counted(done.shards, 'shard')} derived{again}{already}; {rows}{sources}"
     return asdict(done), iter([words, *filter(None, [done.note])])
