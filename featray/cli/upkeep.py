@@ -108,7 +108,7 @@ def _print_recomputed(repeated: Any) -> None:
 @click.argument("out")
 @click.option("--video", help="Its video_id, URI, or the end of its URI, such as face.mp4.")
 @click.option("--track", "track_id", type=click.IntRange(min=0), metavar="N", help="Erase only this track.")
-@click.option("--person", metavar="P", help="Erase all tracks of this person_id of the table persons, in all videos.")
+@click.option("--person", metavar="P", help="Erase all tracks of this person_id or name of the table persons.")
 @click.option("--release", help="Only from this release; default: from all, in all datasets.")
 @click.option("--reason", help="Kept in the audit row; must not name the person.")
 @click.option("--allow-again", is_flag=True, help="Erase nothing: lift the block, so that a run may take it up again.")
@@ -128,7 +128,8 @@ def erase(
 ) -> None:
     """Erase a video, one track of it, or all tracks of a person, from every table of OUT and from unfinished work.
 
-    A row in `erasures` says that it happened. Later runs leave the video out, until --allow-again.
+    Exports that lie in OUT and hold rows of the video are deleted as well. A row in `erasures` says that it happened.
+    Later runs leave the video out, until --allow-again.
     If it is cut off, the same command finishes it. Buckets that keep old versions keep them.
     """
     from featray.tables.named import find_video_id
@@ -159,7 +160,7 @@ def erase(
 
 def _erase_person(output: Output, person: str, release: str | None, reason: str | None, as_json: bool) -> None:
     """Erase the tracks of a person, each in an erasure of its own; if it is cut off, a rerun goes on."""
-    from featray.upkeep.erase import erase_person
+    from featray.upkeep.erase_person import erase_person
 
     found = []
     for video_id, track_id, erased in erase_person(output, person, release=release, reason=reason):
@@ -178,6 +179,7 @@ def _erased(video_id: str, track_id: int | None, erased: list[ErasedHere]) -> di
             "rows": here.rows,
             "landed": here.landed,
             "uncommitted": here.uncommitted,
+            "exports": here.exports,
         }
         for here in erased
     ]
@@ -190,6 +192,7 @@ def _print_erased(video_id: str, track_id: int | None, erased: list[ErasedHere])
         rows = ", ".join(f"{table} {count:,}" for table, count in here.rows.items() if count) or "no published rows"
         more = f"; {counted(here.landed, 'place')} of unfinished work" if here.landed else ""
         more += f"; {counted(here.uncommitted, 'file')} of no commit" if here.uncommitted else ""
+        more += f"; {counted(len(here.exports), 'export')} in OUT" if here.exports else ""
         click.echo(f"erased {what} from {here.partition.dataset}/{here.partition.release}: {rows}{more}")
     if not erased:
         click.echo(f"{what}: nothing of it was left")

@@ -17,9 +17,7 @@ from featray.findings.derive import lay_out_videos, video_batches
 from featray.findings.rows import Rows, floats
 from featray.findings.samples import Floats, Ints, time_quantiles
 from featray.names import AU_NAMES_20
-
-TrackKey = tuple[str, int]
-"""`video_id` and `track_id`."""
+from featray.tables.persons import TrackKey
 
 
 @dataclass

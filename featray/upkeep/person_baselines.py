@@ -14,12 +14,12 @@ from typing import Final
 
 from featray.findings.batch import Levels
 from featray.findings.derive import Derivation
-from featray.findings.pooled import PooledFaces, TrackKey
+from featray.findings.pooled import PooledFaces
 from featray.findings.rows import Rows
 from featray.tables.commits import Commit
 from featray.tables.derived import open_sources
 from featray.tables.layout import Partition
-from featray.tables.persons import read_person_ids
+from featray.tables.persons import TrackKey, read_person_ids
 from featray.upkeep.neutral import digest, published_identity
 
 MOST_FACES: Final = 2_000_000

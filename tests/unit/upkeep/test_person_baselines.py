@@ -7,16 +7,14 @@ from click.testing import CliRunner
 from featray.cli import main
 from featray.config_derive import DeriveConfig
 from featray.findings.derive import Derivation
-from featray.schema import arrow_schema
-from featray.tables.commits import Commit, read_commits, write_commit
+from featray.tables.commits import read_commits
 from featray.tables.query import connect
-from featray.tables.writer import TableWriter
 from featray.upkeep import person_baselines
 from featray.upkeep.compact import compact_partition
 from featray.upkeep.derive import derive_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.rederive import Rederive, differences
-from tests.fixtures.people import FRAMES, RELEASE, add_shard, derived_rows, open_people, video_id
+from tests.fixtures.people import FRAMES, add_shard, derived_rows, open_people, publish_persons, video_id
 
 SETTINGS = ["--set", "derive.baseline=person"]
 PERSON = Derivation(DeriveConfig.model_validate({"baseline": "person"}))
@@ -43,24 +41,11 @@ def root(tmp_path):
     return tmp_path / "out"
 
 
-def say(root, who, name="persons-0"):
-    """Publish the table persons as `featray persons` does: in one commit, in the place of the one before."""
-    _, partition = open_people(root)
-    folder = partition.folder("persons", {"clustering": "c-00000000"})
-    scratch = root / "_featray" / "scratch"
-    scratch.mkdir(exist_ok=True)
-    kind = {"folder": folder, "stem": f"part-{name}", "scratch": str(scratch), "footer": {"release": RELEASE}}
-    writer = TableWriter("persons", partition, **kind, path_fields=())
-    known = {"dataset": "people", "release": RELEASE, "clustering": "c-00000000", "similarity": 1.0}
+def say(root, who, generation="0"):
     rows = [
-        {**known, "video_id": video_id(video), "track_id": track, "person_id": person}
-        for (video, track), person in sorted(who.items(), key=lambda item: (video_id(item[0][0]), item[0][1]))
+        {"video_id": video_id(video), "track_id": track, "person_id": person} for (video, track), person in who.items()
     ]
-    assert rows[0].keys() <= set(arrow_schema("persons").names)
-    writer.write_rows(rows)
-    files = writer.close()
-    scratch.rmdir()
-    write_commit(partition, Commit("persons-0", "", 1, files))
+    publish_persons(open_people(root)[1], rows, generation)
 
 
 def baselines(root, column="AU12_baseline"):
@@ -113,7 +98,7 @@ def test_rows_are_made_again_where_persons_changed_and_nowhere_else(root):
     _, partition = open_people(root)
     say(root, WHO)
     derive_partition(partition, PERSON)
-    say(root, {**WHO, ("both", 1): "p-cccccccccccc"}, "persons-1")
+    say(root, {**WHO, ("both", 1): "p-cccccccccccc"}, "1")
     again = Rederive(partition, lambda: read_commits(partition))
     for commit in read_commits(partition):
         assert list(differences(partition, commit, again)) == []
@@ -121,7 +106,7 @@ def test_rows_are_made_again_where_persons_changed_and_nowhere_else(root):
     assert "commit two: persons have changed since derivation" in line
     assert "1 shard stale" in run(root, "status")
     assert derive_partition(partition, PERSON).again == 1
-    say(root, {("anna", 0): ANNA}, "persons-2")
+    say(root, {("anna", 0): ANNA}, "2")
     done = derive_partition(partition, PERSON)
     assert (done.again, done.persons) == (2, 1), "anna has lost a track, and those of `two` their persons"
     assert baselines(root) == {
