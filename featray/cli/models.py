@@ -104,8 +104,7 @@ def _list_others(what: str, known: Mapping[str, DetectorWeights | EmbedderWeight
 def pull(
     spec: str, revision: str | None, sha256: str | None, accept_license: str | None, with_check: bool, as_json: bool
 ) -> None:
-    """Fetch SPEC and check it: v2.8, v2.7 or v2.5, hf://owner/repository/file.safetensors, or the name of a detector
-    or embedder.
+    """Fetch SPEC and check it: v2.8, v2.7 or v2.5, hf://owner/repository/file.safetensors, or another name of `list`.
 
     A file that was pulled is used from then on without the network. HF_ENDPOINT and HF_TOKEN
     are respected.

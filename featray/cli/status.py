@@ -106,6 +106,10 @@ def _lines(found: dict[str, Any], most_runs: int) -> Iterator[tuple[str, list[st
             "derived",
             [one["derivation"], f"{one['dataset']}/{one['release']}", shards, f"{one['made'][:19]}Z", *stale],
         )
+    for one in found["who"]:
+        tracks = f"{counted(one['persons'], 'person')} in {counted(one['tracks'], 'track')}"
+        who = tracks if one["tracks"] else "nobody yet"
+        yield "who", [f"{one['dataset']}/{one['release']}", counted(one["embeddings"], "embedding"), who]
     for run in found["live"]:
         yield from _live_lines(run)
 

@@ -23,7 +23,7 @@ FACES_PER_INFERENCE: Final = 4
 _TEMPLATE: Final = (
     (38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041),
 )  # fmt: skip
-"""Where eyes, nose tip and corners of the mouth lie in its pictures, in the order of `Embedder`: InsightFace's points."""
+"""Where eyes, nose tip and corners of the mouth lie in an aligned face, in px: InsightFace's five points."""
 
 
 class ArcFaceEmbedder:

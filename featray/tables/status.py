@@ -31,16 +31,17 @@ def read_status(
 
     Returns:
         `{"videos": {"ok": n, "partial": n, "failed": n}, "frames": n, "faces": n, "runs": [...], "derived": [...],
-        "live": [...]}`;
+        "who": [...], "live": [...]}`;
         `derived` says of each derivation when it was last made, of how many of the published shards it is, and how
         many of them are stale;
+        `who` says of each release with embeddings how many there are, and how many persons in how many tracks;
         `live` is who holds a dataset and release now, mostly a run, and how far it was at its last renewal.
     """
     return read_steadily(output, lambda published: _read(output, release, published, stale), release)
 
 
 def _read(output: Output, release: str | None, published: list[Published], stale: Stale) -> dict[str, Any]:
-    connection = connect(output, release, ("videos", "runs"), published=published)
+    connection = connect(output, release, ("videos", "runs", "persons"), published=published)
 
     def rows(sql: str) -> list[dict[str, Any]]:
         return read_rows(run_sql(connection, sql))
@@ -75,8 +76,21 @@ def _read(output: Output, release: str | None, published: list[Published], stale
             for changed in [stale(one)]
             for name, (made_us, shards) in sorted(one.derived.items())
         ],
+        "who": list(_who(published, rows)),
         "live": list(_live(output, rows)),
     }
+
+
+def _who(published: list[Published], rows: Callable[[str], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """Yield what there is of embeddings and persons; those by what commits say, these by their table."""
+    for one in published:
+        embeddings = sum(file.rows for file in one.committed if file.table == "embeddings")
+        if embeddings or one.files("persons"):
+            names = {"dataset": one.partition.dataset, "release": one.partition.release}
+            where = " AND ".join(f"{name} = {literal(value)}" for name, value in names.items())
+            counts = "count(*) AS tracks, count(DISTINCT person_id) AS persons"
+            (found,) = rows(f"SELECT {counts} FROM persons WHERE {where}")
+            yield {**{name: printable(value) for name, value in names.items()}, "embeddings": embeddings, **found}
 
 
 def _live(output: Output, rows: Callable[[str], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:

@@ -93,7 +93,7 @@ def test_a_file_of_other_tensors_is_refused(published, tmp_path):
     with pytest.raises(ModelError, match=r"'layer1.0.downsample.bias' is missing, not \[64\]"):
         find_embedder(other, tmp_path)
     missing = settings(accept_license=ACCEPT, weights="/nowhere/x.safetensors")
-    with pytest.raises(ModelError, match="identify.weights: /nowhere/x.safetensors: no such file"):
+    with pytest.raises(ModelError, match=r"identify\.weights: /nowhere/x\.safetensors: no such file"):
         find_embedder(missing, tmp_path)
 
 
