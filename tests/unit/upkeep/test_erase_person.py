@@ -116,11 +116,13 @@ def places_of(root, words):
 
 
 def others(root, gone):
-    """All rows of everybody else, as they are."""
+    """Everybody else's rows, as they are; once each, since a stray file has some again."""
     found = {}
     for table in ("faces", "embeddings", "persons", "tracks"):
-        some = [row for row in rows(root, table) if (row["video_id"], row["track_id"]) not in gone]
-        found[table] = [{**row, "previous": None} if table == "persons" else row for row in some]
+        for row in rows(root, table):
+            if (row["video_id"], row["track_id"]) not in gone:
+                key = (table, row["video_id"], row["track_id"], row.get("frame_index"))
+                found[key] = {**row, "previous": None} if table == "persons" else row
     return found
 
 
