@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from featray.schema import arrow_schema
-from featray.tables.commits import Commit, CommittedFile, read_commits
+from featray.tables.commits import Commit, read_commits
 from featray.tables.layout import Partition
-from featray.tables.replace import PERSONS_PREFIX
 from featray.tables.rewrite import open_parquet
 
 TrackKey = tuple[str, int]
@@ -24,12 +22,6 @@ def clustering_of(path: str) -> str | None:
     """The clustering of a file of `persons`, by its path below the root."""
     found = re.search("/clustering=(c-[0-9a-f]{8})/", path)
     return found[1] if found else None
-
-
-def persons_commit_name(clustering: str, files: Iterable[CommittedFile]) -> str:
-    """Return the name of the commit that holds `persons` as it is made from these files of `embeddings` and `faces`."""
-    text = "\n".join([clustering, *sorted(file.sha256 for file in files)])
-    return f"{PERSONS_PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def read_person_ids(partition: Partition, commit: Commit) -> Iterator[tuple[TrackKey, str]]:

@@ -31,7 +31,7 @@ from featray.store.storage import exists, list_ahead, list_versions, open_ranges
 from featray.tables.commits import Commit, CommittedFile, read_commits
 from featray.tables.derived import derivation_of
 from featray.tables.layout import Output, Partition, list_partitions
-from featray.tables.persons import clustering_of, persons_commit_name
+from featray.tables.persons import clustering_of
 from featray.tables.provenance import read_config
 from featray.tables.query import identifier, literal, open_database, read_files, table_view
 from featray.tables.rewrite import footer_of
@@ -232,12 +232,9 @@ class _Partition:
         """Make view `all_persons` of the rows of a table that lies in a commit of its own, and speaks of all others."""
         files = [file for commit in index.commits() for file in commit.files if file.table == "persons"]
         self._persons = [file for file in files if self._open(file, quiet=True) is not None]
-        names = [commit.name for commit in index.commits() if any(file.table == "persons" for file in commit.files)]
-        rests_on = [
-            file for commit in index.commits() for file in commit.files if file.table in ("embeddings", "faces")
-        ]
-        known = {persons_commit_name(clustering_of(file.path) or "", rests_on) for file in files}
-        self._persons_current = names == sorted(known)
+        made_us = [one.published_at_us for one in index.commits() if any(file in self._persons for file in one.files)]
+        newer = (one for one in index.commits() if one.videos and one.published_at_us > min(made_us, default=0))
+        self._persons_current = not made_us or next(newer, None) is None
         source = read_files(self._partition.output, [file.path for file in self._persons])
         try:
             self._db.execute(f"CREATE VIEW all_persons AS {table_view('persons', source)}")
@@ -248,10 +245,9 @@ class _Partition:
     def _check_persons(self) -> None:
         twice = twice_rule("persons").replace("FROM persons", "FROM all_persons")
         self._report_rows(twice, None, self._persons, ("persons",))
-        self._report_of_persons(Rule(("persons",), UNPUBLISHED_PERSONS), self._persons)
-        if self._persons_outdated:
-            what = "persons: faces or embeddings have changed since it was made, and it names tracks that are gone"
-            self._report.unfinished.append(f"{self._where}: {what}; run `featray persons OUT`")
+        if self._persons_outdated or self._rows(UNPUBLISHED_PERSONS):
+            what = "persons names tracks that are gone since it was made; run `featray persons OUT`"
+            self._report.unfinished.append(f"{self._where}: {what}")
 
     def _report_of_persons(self, rule: Rule, files: list[CommittedFile]) -> None:
         """Report what breaks a rule; where the table is older than what it speaks of, only that it does."""

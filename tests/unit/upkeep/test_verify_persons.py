@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,18 @@ from click.testing import CliRunner
 
 from featray.cli import main
 from featray.persons.settings import PersonsSettings
+from featray.tables.commits import write_commit
 from featray.tables.layout import open_output
+from featray.tables.lease import UnheldPartition
 from featray.tables.opened import open_tables
 from featray.upkeep.compact import compact_partition
 from featray.upkeep.persons import find_persons
+from featray.upkeep.recover import drop_videos
 from featray.upkeep.verify import verify
 from tests.fixtures.crowd import Crowd, video_of
 from tests.fixtures.outputs import rows
 from tests.fixtures.plugin import DATA
-from tests.fixtures.tampering import tamper
+from tests.fixtures.tampering import commit_of, tamper
 
 FIRST = {"0.mp4": [0, (1, 2), 0], "1.mp4": [1, 2]}
 LATER = {"2.mp4": [0, 3]}
@@ -61,9 +65,8 @@ def changed(at=0, **values):
         (changed(similarity=1.5), ["similarity is 1.5"]),
         (changed(clustering="c-00000000"), ["clustering is c-00000000"]),
         (lambda found: [found[0], *found], ["is there 2 times in persons"]),
-        (changed(video_id="0" * 16), ["0000000000000000", "has 1 rows in persons and is not published"]),
     ],
-    ids=["no-track", "form", "longer", "null", "previous", "similarity", "clustering", "twice", "no-video"],
+    ids=["no-track", "form", "longer", "null", "previous", "similarity", "clustering", "twice"],
 )
 def test_what_it_cannot_say_is_found(crowd, edit, parts):
     path = tamper(crowd.partition, "persons", edit, signed=True)
@@ -85,28 +88,32 @@ def test_two_tracks_on_screen_at_once_are_no_person(crowd):
     assert "tracks 1 and 2 are both of person p-" in line and "both in 4 frames" in line and video in line
 
 
+def without_a_track(found):
+    return [row for row in found if (row["video_id"], row["track_id"]) != (video_of("1.mp4"), 0)]
+
+
 def test_a_track_without_an_embedding_has_no_person(crowd):
-    """Rows of a table that was made from others are damage; of one that others have left behind they are not."""
-    video = video_of("1.mp4")
-
-    def fewer(found):
-        return [row for row in found if (row["video_id"], row["track_id"]) != (video, 0)]
-
-    before = said(crowd)
-    tamper(crowd.partition, "embeddings", fewer, signed=False)
+    tamper(crowd.partition, "embeddings", without_a_track, signed=True)
     problems, _ = said(crowd)
-    assert before == ([], []) and any("track 0 is in persons and has no embedding" in line for line in problems)
+    assert any("track 0 is in persons and has no embedding" in line for line in problems), problems
 
 
 def test_a_table_that_is_older_than_its_tracks_is_to_be_made_again(crowd):
-    video = video_of("1.mp4")
-
-    def fewer(found):
-        return [row for row in found if (row["video_id"], row["track_id"]) != (video, 0)]
-
-    tamper(crowd.partition, "embeddings", fewer, signed=True)
+    """Of rows that a later publication has left behind, nothing is damaged."""
+    tamper(crowd.partition, "embeddings", without_a_track, signed=True)
+    commit = commit_of(crowd.partition, "faces")
+    write_commit(UnheldPartition(crowd.partition), replace(commit, published_at_us=2))
     problems, (line,) = said(crowd)
-    assert problems == [] and "names tracks that are gone; run `featray persons OUT`" in line
+    assert problems == [] and "names tracks that are gone since it was made; run `featray persons OUT`" in line
+    find_persons(crowd.partition, PersonsSettings())
+    assert said(crowd) == ([], [])
+
+
+def test_a_dropped_video_leaves_persons_to_be_made_again(crowd):
+    commit = commit_of(crowd.partition, "faces")
+    drop_videos(UnheldPartition(crowd.partition), {commit.name: {video_of("1.mp4")}}, "drop-run-2")
+    problems, (line,) = said(crowd)
+    assert problems == [] and "run `featray persons OUT`" in line
     find_persons(crowd.partition, PersonsSettings())
     assert said(crowd) == ([], [])
 
