@@ -191,8 +191,10 @@ def _compare(
         connection.execute(statement.format(iou=_SAME_FACE))
     counts = _row(connection, _COUNTS)
     features = _shifts(connection) if counts["matched"] else []
-    found = {"features": features, "derived": _derived(connection), "who": _who(connection)}
-    return Diff(dataset, release_a, release_b, **videos, **counts, **found)
+    named = {**videos, **counts}
+    return Diff(
+        dataset, release_a, release_b, **named, features=features, derived=_derived(connection), who=_who(connection)
+    )
 
 
 def _dataset(output: Output, release_a: str, release_b: str, dataset: str | None) -> str:
