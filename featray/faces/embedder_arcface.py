@@ -68,32 +68,3 @@ class ArcFaceEmbedder:
                 raise ModelError(f"torch failed on a batch ({one_line(error)})") from error
             found[start : start + len(batch)] = result[: len(batch)]
         return found
-
-
-def tensor_shapes() -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the published file."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def norm(name: str, channels: int) -> None:
-        shapes.update({f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")})
-
-    def conv(name: str, inputs: int, outputs: int, kernel: int = 3) -> None:
-        shapes.update({f"{name}.weight": (outputs, inputs, kernel, kernel), f"{name}.bias": (outputs,)})
-
-    conv("conv1", 3, 64)
-    shapes["prelu.weight"] = (64,)
-    inputs = 64
-    for stage, (blocks, outputs) in enumerate(((3, 64), (4, 128), (14, 256), (3, 512)), start=1):
-        for i in range(blocks):
-            name = f"layer{stage}.{i}"
-            norm(f"{name}.bn1", inputs)
-            conv(f"{name}.conv1", inputs, outputs)
-            shapes[f"{name}.prelu.weight"] = (outputs,)
-            conv(f"{name}.conv2", outputs, outputs)
-            if i == 0:
-                conv(f"{name}.downsample", inputs, outputs, 1)
-            inputs = outputs
-    norm("bn2", 512)
-    shapes |= {"fc.weight": (WIDTH, 512 * 7 * 7), "fc.bias": (WIDTH,)}
-    norm("features", WIDTH)
-    return shapes

@@ -110,10 +110,37 @@ def check_license(embedder: str, accept_license: str | None) -> None:
         )
 
 
+def tensor_shapes() -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of the published file of `arcface-r50`."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def norm(name: str, channels: int) -> None:
+        shapes.update({f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")})
+
+    def conv(name: str, inputs: int, outputs: int, kernel: int = 3) -> None:
+        shapes.update({f"{name}.weight": (outputs, inputs, kernel, kernel), f"{name}.bias": (outputs,)})
+
+    conv("conv1", 3, 64)
+    shapes["prelu.weight"] = (64,)
+    inputs = 64
+    for stage, (blocks, outputs) in enumerate(((3, 64), (4, 128), (14, 256), (3, 512)), start=1):
+        for i in range(blocks):
+            name = f"layer{stage}.{i}"
+            norm(f"{name}.bn1", inputs)
+            conv(f"{name}.conv1", inputs, outputs)
+            shapes[f"{name}.prelu.weight"] = (outputs,)
+            conv(f"{name}.conv2", outputs, outputs)
+            if i == 0:
+                conv(f"{name}.downsample", inputs, outputs, 1)
+            inputs = outputs
+    norm("bn2", 512)
+    shapes |= {"fc.weight": (512, 512 * 7 * 7), "fc.bias": (512,)}
+    norm("features", 512)
+    return shapes
+
+
 def _check_tensors(path: Path) -> None:
     from safetensors import SafetensorError, safe_open
-
-    from featray.faces.embedder_arcface import tensor_shapes
 
     try:
         with safe_open(path, "numpy") as file:
