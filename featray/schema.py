@@ -343,6 +343,9 @@ TABLE_MEANINGS: Final[dict[str, str]] = {
     "persons": "one row per track with embeddings: its person, and how certain that is; written by `featray persons`",
 }
 
+PERSON_KEY: Final = ("dataset", "release", "video_id", "track_id")
+"""What joins `persons` to rows of a track."""
+
 FACE_TABLES: Final = ("faces", "blendshapes", "mesh")
 PER_VIDEO_TABLES: Final = (*FACE_TABLES, "frames", "videos", "errors")
 DERIVED_TABLES: Final = ("tracks", "events")

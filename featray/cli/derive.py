@@ -45,8 +45,8 @@ def derive(
     """Derive `tracks` and `events` from the faces of the output OUT, with the section `derive:` of CONFIG.
 
     CONFIG is a run's config, or a file with only that section; without CONFIG the defaults apply. The videos are not
-    needed. Shards that are already derived with these settings are skipped, unless their neutral videos have changed.
-    Other settings add another derivation and keep existing ones. Refused while a run is active.
+    needed. Shards that are already derived with these settings are skipped, unless their neutral videos or persons
+    have changed. Other settings add another derivation and keep existing ones. Refused while a run is active.
     """
     from featray.config import load_derive
     from featray.findings.derive import Derivation
@@ -62,7 +62,9 @@ def _derived(done: Derived) -> tuple[dict[str, Any], Iterator[str]]:
     """Return what was derived in a release, as plain data and as text lines."""
     already = f", {done.already} were already" if done.already else ""
     rows = f"{counted(done.tracks, 'track')}, {counted(done.events, 'event')}"
-    again = f", {done.again} of them since their neutral videos have changed" if done.again else ""
-    neutral = "" if done.neutral_videos is None else f"; {counted(done.neutral_videos, 'neutral video')}"
-    words = f"derivation {done.derivation}: {counted(done.shards, 'shard')} derived{again}{already}; {rows}{neutral}"
+    changed = "their neutral videos" if done.persons is None else "persons"
+    again = f", {done.again} of them since {changed} have changed" if done.again else ""
+    sources = "" if done.neutral_videos is None else f"; {counted(done.neutral_videos, 'neutral video')}"
+    sources += "" if done.persons is None else f"; {counted(done.persons, 'person')}"
+    words = f"derivation {done.derivation}: {counted(done.shards, 'shard')} derived{again}{already}; {rows}{sources}"
     return asdict(done), iter([words, *filter(None, [done.note])])

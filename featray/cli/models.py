@@ -6,7 +6,7 @@ Imported by the command line at every start, so only click is imported here at t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from featray.errors import ModelError, UsageError, counted, printable
 
 if TYPE_CHECKING:
     from featray.faces.detector import DetectorFile
+    from featray.faces.embedder_weights import EmbedderWeights
+    from featray.faces.weights import DetectorWeights
     from featray.model.checkpoint import Checkpoint
     from featray.model.config import CheckpointConfig
 
@@ -46,6 +48,7 @@ def list_command(as_json: bool) -> None:
     featray models list
     """
     from featray.config import cache_dir
+    from featray.faces.embedder_weights import EMBEDDER_WEIGHTS
     from featray.faces.weights import DETECTOR_WEIGHTS
     from featray.model.known import KNOWN_CHECKPOINTS
     from featray.weights.hub import list_pulled
@@ -54,7 +57,8 @@ def list_command(as_json: bool) -> None:
     specs = {record.spec for record, _ in pulled}
     if as_json:
         named = [(known.name, known.spec, known.license) for known in KNOWN_CHECKPOINTS]
-        named += [(name, weights.hub_file.spec, weights.license) for name, weights in DETECTOR_WEIGHTS.items()]
+        others: dict[str, DetectorWeights | EmbedderWeights] = {**DETECTOR_WEIGHTS, **EMBEDDER_WEIGHTS}
+        named += [(name, weights.hub_file.spec, weights.license) for name, weights in others.items()]
         found = {
             "published": [
                 {"name": name, "spec": spec, "license": license, "pulled": spec in specs}
@@ -71,18 +75,23 @@ def list_command(as_json: bool) -> None:
         click.echo(f"  {known.name}")
         click.echo(f"      {known.description}; license {known.license}; {known.pinned}; {here}")
         click.echo(f"      {known.spec}")
-    click.echo("Face detectors that do not ship with featray:")
-    for name, weights in DETECTOR_WEIGHTS.items():
-        here = "pulled" if weights.hub_file.spec in specs else "not pulled"
-        click.echo(f"  {name}")
-        click.echo(f"      {weights.description}; {weights.size_mb} MB; license {weights.license}; {here}")
-        click.echo(f"      {weights.hub_file.spec}")
+    _list_others("Face detectors", DETECTOR_WEIGHTS, specs)
+    _list_others("Face embedders (identify.embedder)", EMBEDDER_WEIGHTS, specs)
     click.echo(f"Pulled, in {cache_dir()}:" if pulled else f"Nothing pulled, in {cache_dir()}")
     for record, path in pulled:
         click.echo(f"  {record.spec}")
         click.echo(f"      asked for {record.requested_revision}, pinned to revision {record.revision}")
         click.echo(f"      sha256 {record.sha256}; license {record.license}; pulled {record.pulled_at[:10]}")
         click.echo(f"      {path}")
+
+
+def _list_others(what: str, known: Mapping[str, DetectorWeights | EmbedderWeights], specs: set[str]) -> None:
+    click.echo(f"{what} that do not ship with featray:")
+    for name, weights in known.items():
+        here = "pulled" if weights.hub_file.spec in specs else "not pulled"
+        click.echo(f"  {name}")
+        click.echo(f"      {weights.description}; {weights.size_mb} MB; license {weights.license}; {here}")
+        click.echo(f"      {weights.hub_file.spec}")
 
 
 @models.command()
@@ -97,15 +106,17 @@ def list_command(as_json: bool) -> None:
 def pull(
     spec: str, revision: str | None, sha256: str | None, accept_license: str | None, with_check: bool, as_json: bool
 ) -> None:
-    """Fetch SPEC and check it: v2.8, v2.7 or v2.5, hf://owner/repository/file.safetensors, or the name of a detector.
+    """Fetch SPEC and check it: v2.8, v2.7 or v2.5, hf://owner/repository/file.safetensors, or another name of `list`.
 
     A pulled file is then used without network access. HF_ENDPOINT and HF_TOKEN are respected.
 
     \b
     featray models pull v2.8 --accept-license research-noncommercial
     featray models pull retinaface-r34
+    featray models pull arcface-r50 --accept-license research-noncommercial
     """
     from featray.config import cache_dir
+    from featray.faces.embedder_weights import EMBEDDER_WEIGHTS, pull_embedder
     from featray.faces.weights import DETECTOR_WEIGHTS, pull_weights
     from featray.model.known import KNOWN_CHECKPOINTS
     from featray.model.source import checked_sha256, is_on_hub, resolve_checkpoint
@@ -114,12 +125,17 @@ def pull(
     checkpoint: Checkpoint | None = None
     if spec in DETECTOR_WEIGHTS:
         pulled = pull_weights(spec, revision=revision, sha256=checked_sha256(sha256), cache_dir=cache_dir())
+    elif spec in EMBEDDER_WEIGHTS:
+        digest = checked_sha256(sha256)
+        pulled = pull_embedder(
+            spec, revision=revision, sha256=digest, accept_license=accept_license, cache_dir=cache_dir()
+        )
     elif is_on_hub(spec):
         pulled = checkpoint = resolve_checkpoint(
             spec, revision=revision, sha256=sha256, accept_license=accept_license, cache_dir=cache_dir()
         )
     else:
-        names = ", ".join([*(known.name for known in KNOWN_CHECKPOINTS), *DETECTOR_WEIGHTS])
+        names = ", ".join([*(known.name for known in KNOWN_CHECKPOINTS), *DETECTOR_WEIGHTS, *EMBEDDER_WEIGHTS])
         raise UsageError(f"{spec}: cannot be pulled; give hf://owner/repository/file.safetensors, or one of {names}")
     facts: list[tuple[str, object]] = [
         ("path", pulled.path),

@@ -145,6 +145,9 @@ def _print(found: Diff) -> None:
 
 
 def _print_derived(found: Diff) -> None:
+    if (who := found.who) is not None:
+        agree = f"over {counted(who.tracks, 'track')} of both they agree with B-cubed F {who.b_cubed_f:.3f}"
+        click.echo(f"\npersons  {who.persons_a:,} and {who.persons_b:,}; {agree}")
     if (derived := found.derived) is None:
         return
     same = f"both {derived.a}" if derived.a == derived.b else f"{derived.a} and {derived.b}: settings differ"

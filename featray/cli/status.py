@@ -99,11 +99,17 @@ def _lines(found: dict[str, Any], most_runs: int) -> Iterator[tuple[str, list[st
         yield "run", [row["run_id"], f"{row['dataset']}/{row['release']}", state, f"{row['started_at'][:19]}Z"]
     for one in found["derived"]:
         shards = "all shards" if one["shards"] == one["of"] else f"{one['shards']} of {counted(one['of'], 'shard')}"
-        stale = [f"{counted(one['stale'], 'shard')} stale: neutral videos have changed"] if one["stale"] else []
+        stale = (
+            [f"{counted(one['stale'], 'shard')} stale: neutral videos or persons have changed"] if one["stale"] else []
+        )
         yield (
             "derived",
             [one["derivation"], f"{one['dataset']}/{one['release']}", shards, f"{one['made'][:19]}Z", *stale],
         )
+    for one in found["who"]:
+        tracks = f"{counted(one['persons'], 'person')} in {counted(one['tracks'], 'track')}"
+        who = tracks if one["tracks"] else "nobody yet"
+        yield "who", [f"{one['dataset']}/{one['release']}", counted(one["embeddings"], "embedding"), who]
     for run in found["live"]:
         yield from _live_lines(run)
 

@@ -110,7 +110,7 @@ def _print_recomputed(repeated: Any) -> None:
 @click.argument("out")
 @click.option("--video", help="Its video_id, URI, or the end of its URI, such as face.mp4.")
 @click.option("--track", "track_id", type=click.IntRange(min=0), metavar="N", help="Erase only this track.")
-@click.option("--person", metavar="P", help="Erase all tracks of this person_id of the table persons, in all videos.")
+@click.option("--person", metavar="P", help="Erase all tracks of this person_id or name of the table persons.")
 @click.option("--release", help="Only from this release; default: from all, in all datasets.")
 @click.option("--reason", help="Kept in the audit row; must not name the person.")
 @click.option("--allow-again", is_flag=True, help="Erase nothing; lift the block, so that a run may process it again.")
@@ -130,7 +130,8 @@ def erase(
 ) -> None:
     """Erase a video, one track of it, or all tracks of a person, from every table of OUT and from unfinished work.
 
-    A row in `erasures` records it. Later runs skip the video until --allow-again.
+    Exports in OUT with rows of the video are deleted as well. A row in `erasures` records it. Later runs skip the video
+    until --allow-again.
     If the command is interrupted, run it again to finish. Buckets with versioning keep old versions.
     """
     from featray.tables.named import find_video_id
@@ -161,7 +162,7 @@ def erase(
 
 def _erase_person(output: Output, person: str, release: str | None, reason: str | None, as_json: bool) -> None:
     """Erase the tracks of a person, one erasure per track; after an interruption, a rerun resumes."""
-    from featray.upkeep.erase import erase_person
+    from featray.upkeep.erase_person import erase_person
 
     found = []
     for video_id, track_id, erased in erase_person(output, person, release=release, reason=reason):
@@ -180,6 +181,7 @@ def _erased(video_id: str, track_id: int | None, erased: list[ErasedHere]) -> di
             "rows": here.rows,
             "landed": here.landed,
             "uncommitted": here.uncommitted,
+            "exports": here.exports,
         }
         for here in erased
     ]
@@ -192,6 +194,7 @@ def _print_erased(video_id: str, track_id: int | None, erased: list[ErasedHere])
         rows = ", ".join(f"{table} {count:,}" for table, count in here.rows.items() if count) or "no published rows"
         more = f"; {counted(here.landed, 'place')} of unfinished work" if here.landed else ""
         more += f"; {counted(here.uncommitted, 'file')} without a commit" if here.uncommitted else ""
+        more += f"; {counted(len(here.exports), 'export')} in OUT" if here.exports else ""
         click.echo(f"erased {what} from {here.partition.dataset}/{here.partition.release}: {rows}{more}")
     if not erased:
         click.echo(f"{what}: nothing of it was left")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,10 @@ def _listed(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-@click.command(short_help="Draw the numbers of OUT onto a video.")
+@click.command(short_help="Draw the numbers of OUT onto a video, or the tracks of a person.")
 @click.argument("out")
-@click.option("--video", required=True, help=_VIDEO_HELP)
+@click.option("--video", help=_VIDEO_HELP)
+@click.option("--person", metavar="P", help="A sheet of the tracks of this person_id or name, of all videos.")
 @click.option("--out", "path", required=True, metavar="FILE", help="clip.mp4, or sheet.png or .jpg; may be a URI.")
 @_range_flags
 @storage_flags
@@ -58,11 +60,18 @@ def _listed(text: str | None) -> tuple[str, ...] | None:
     "--plot", default="AU12,valence", show_default=True, metavar="LIST", help="Up to four columns to draw as curves."
 )
 @click.option("--height", type=click.IntRange(360, 2160), default=720, show_default=True, help="Height of a clip, px.")
-@click.option("--frames", type=click.IntRange(1, 200), default=12, show_default=True, help="Frames on a contact sheet.")
+@click.option(
+    "--frames",
+    type=click.IntRange(1, 200),
+    default=12,
+    show_default=True,
+    help="Frames on a contact sheet, or tracks of a person.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def preview(
     out: str,
-    video: str,
+    video: str | None,
+    person: str | None,
     path: str,
     start: str | None,
     end: str | None,
@@ -87,6 +96,7 @@ def preview(
     featray preview OUT --video face.mp4 --from 12s --to 20s --out clip.mp4
     featray preview OUT --video face.mp4 --out clip.mp4 --plot AU06,AU12,emotion_happy
     featray preview OUT --video face.mp4 --out to_share.mp4 --blur
+    featray preview OUT --person p-0123456789ab --out person.png
 
     A clip's time starts at 0 with its first frame and keeps all intervals; it has no sound. Frames
     that were not sampled are shown without drawings. Gaze and head arrows and the mesh are drawn by default
@@ -95,12 +105,23 @@ def preview(
     --blur hides the faces that the detector found, and keeps each hidden for a second if it is missed;
     frames that were not sampled are left out. A face that was never found stays visible: check
     the clip before you share it.
+
+    --person draws the faces of a person's tracks, cut from their videos, with similarity and margin: the least certain
+    tracks first, doubtful ones marked. --source is then the folder that holds the videos, by their names.
     """
     from featray.tables.layout import open_output
     from featray.views.overlay import LAYERS
     from featray.views.preview import PreviewSettings, make_preview
     from featray.views.times import parse_time_us
 
+    if (video is None) == (person is None):
+        raise UsageError("preview: name either --video or --person")
+    if person is not None or video is None:
+        given = {"--from": start, "--to": end, "--draw": draw, "--track": track}
+        if wrong := [name for name, value in given.items() if value is not None]:
+            raise UsageError(f"{wrong[0]}: goes with --video; a person's sheet shows whole tracks")
+        _preview_person(out, person or "", path, config, options, as_json=as_json, **same)
+        return
     layers = _listed(draw)
     unknown = [layer for layer in layers or () if layer not in LAYERS]
     if unknown:
@@ -120,6 +141,28 @@ def preview(
     )
     made = make_preview(open_output(out, output_options), path, settings)
     _tell(path, made.pictures, made.video, as_json=as_json)
+
+
+def _preview_person(
+    out: str, person: str, path: str, config: Path | None, options: tuple[str, ...], *, as_json: bool, **same: Any
+) -> None:
+    from featray.tables.layout import open_output
+    from featray.views.person_sheet import PersonSheet, make_person_sheet
+
+    input_options, output_options = read_storage_flags(config, options)
+    tracks = same.pop("frames")
+    settings = PersonSheet(person, storage_options=input_options, tracks=tracks, **same)
+    made = make_person_sheet(open_output(out, output_options), path, settings)
+    if as_json:
+        click.echo(json.dumps({"path": path, **asdict(made)}, indent=2))
+        return
+    of = f" of {made.tracks:,}" if made.shown < made.tracks else ""
+    click.echo(
+        f"{path}  {made.shown}{of} {'track' if made.tracks == 1 else 'tracks'} of {', '.join(made.persons)} "
+        f"in {counted(made.videos, 'video')}, {made.doubtful} doubtful"
+    )
+    for name in made.missing:
+        click.echo(f"not at hand, and not shown: {printable(name)}; --source names the folder where the videos are")
 
 
 def _tell(path: str, frames: int, video: VideoRow, *, as_json: bool) -> None:
@@ -238,7 +281,7 @@ def export(
     featray export OUT --summary csv --out summary.csv
 
     \b
-    csv, parquet  faces joined with blendshapes, and the time in seconds; one row per face.
+    csv, parquet  faces joined with blendshapes, the time in seconds, and person_id; one row per face.
     fex           columns of py-feat's Detectorv2, for its read_feat.
     openface      columns and units of OpenFace 2, if there are counterparts:
       frame           counts from 1; timestamp is the stream's own time, seconds

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from featray.config_identify import IdentifyConfig
 from featray.faces.alignment import align_chip
+from featray.faces.detector import DetectorFile
 
 
 class Embedder(Protocol):
@@ -40,22 +41,45 @@ class Embedder(Protocol):
 
 _EMBEDDERS: Final[dict[str, str]] = {
     "face-api": "featray.faces.embedder_face_api:FaceApiEmbedder",
+    "arcface-r50": "featray.faces.embedder_arcface:ArcFaceEmbedder",
 }
 
 
-def open_embedder(name: str) -> Embedder:
-    """Load an embedder.
+def open_embedder(config: IdentifyConfig) -> Embedder:
+    """Load an embedder; nothing is fetched here.
 
     Raises:
+        LicenseError: its weights' licence is not accepted.
+        WeightsMissing: its weights were never pulled.
         ModelError: its weights are damaged.
     """
-    embedder: Embedder = _class_of(name)()
+    weights = _weights_of(config)
+    embedder: Embedder = _class_of(config.embedder)(*(() if weights is None else (weights,)))
     return embedder
 
 
 def embedder_of(config: IdentifyConfig) -> str | None:
-    """Return the sha256 of the embedder's weights, 64 hex digits, part of the work key; None if it is disabled."""
-    return str(_class_of(config.embedder).sha256) if config.enabled else None
+    """Return the sha256 of the embedder's weights, 64 hex digits, part of the work key; None if it is disabled.
+
+    A run calls this before it starts, to find out whether the weights can be used.
+
+    Raises:
+        FeatrayError: as `open_embedder` does.
+    """
+    if not config.enabled:
+        return None
+    weights = _weights_of(config)
+    return str(_class_of(config.embedder).sha256) if weights is None else weights.sha256
+
+
+def _weights_of(config: IdentifyConfig) -> DetectorFile | None:
+    """Return the file of an embedder whose weights do not ship with featray."""
+    if config.embedder == "face-api":
+        return None
+    from featray.config import cache_dir
+    from featray.faces.embedder_weights import find_embedder
+
+    return find_embedder(config, cache_dir())
 
 
 def _class_of(name: str) -> Any:

@@ -81,7 +81,7 @@ class Batch:
         shapes: returns a column of `blendshapes`; None if the output has none.
         mesh: returns an asymmetry of the mesh by its name in MESH_PAIRS; None if the output has no mesh.
         config: the settings.
-        neutral: float32 `[20, t]`, baselines from neutral videos; None if the settings do not use them.
+        given: float32 `[20, t]`, baselines from other faces; None if the settings do not use them.
     """
 
     samples: Samples
@@ -89,7 +89,7 @@ class Batch:
     shapes: Read | None
     mesh: Read | None
     config: DeriveConfig
-    neutral: NDArray[np.float32] | None = None
+    given: NDArray[np.float32] | None = None
     _found: list[Found] = field(default_factory=list)
     _columns: dict[str, pa.Array] = field(default_factory=dict)
 
@@ -153,8 +153,8 @@ class Batch:
 
     def _baseline(self, name: str, found: Statistics) -> Floats:
         kind = self.config.baseline
-        if kind == "neutral" and self.neutral is not None:
-            level: Floats = self.neutral[AU_NAMES_20.index(name)]
+        if kind in ("neutral", "person") and self.given is not None:
+            level: Floats = self.given[AU_NAMES_20.index(name)]
             return level
         unknown = np.full_like(found.p50, np.nan)
         return {"median": found.p50, "p10": found.p10}.get(kind, unknown)

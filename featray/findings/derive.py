@@ -36,7 +36,9 @@ class Derivation:
     Attributes:
         config: the settings.
         neutral: baselines of a shard's videos, by video id, if they come from other videos; see `upkeep/neutral.py`.
-        made_from: digests of those other videos by the digest of their person's key; see `Commit.derived_from`.
+        of_tracks: baselines of its tracks, by video id and track, if they come from all faces of a person; see
+            `upkeep/person_baselines.py`.
+        made_from: digests of their sources by the digest of the person's key; see `Commit.derived_from`.
 
     Raises:
         ConfigError: an expression in the settings is invalid.
@@ -44,6 +46,7 @@ class Derivation:
 
     config: DeriveConfig
     neutral: Mapping[str, Levels] = field(default_factory=dict)
+    of_tracks: Mapping[tuple[str, int], Levels] = field(default_factory=dict)
     made_from: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,7 +60,7 @@ class Derivation:
     @property
     def crosses_shards(self) -> bool:
         """Return whether rows depend on videos of other shards; a shard then cannot be derived at publishing."""
-        return self.config.baseline == "neutral"
+        return self.config.baseline in ("neutral", "person")
 
     @property
     def footer(self) -> dict[str, str]:
@@ -172,7 +175,7 @@ def _derive_videos(tables: dict[str, Rows], laid: Laid, derivation: Derivation) 
         None if shapes is None else reader(shapes, needed_blendshapes(config)),
         None if high is None else high.__getitem__,
         config,
-        _neutral(derivation, videos)[:, of_tracks],
+        _given(derivation, [videos[video] for video in of_tracks], laid.track_id[samples.starts].tolist()),
     )
     tracks, events = batch.derive()
     names = pa.array(videos, pa.string()).take(pa.array(of_tracks))
@@ -186,10 +189,14 @@ def _derive_videos(tables: dict[str, Rows], laid: Laid, derivation: Derivation) 
         yield "events", events.drop_columns(["track"])
 
 
-def _neutral(derivation: Derivation, videos: list[str]) -> NDArray[np.float32]:
-    """Return baselines from other videos, float32 `[20, videos]`; NaN without one."""
+def _given(derivation: Derivation, videos: list[str], track_ids: list[int]) -> NDArray[np.float32]:
+    """Return baselines of tracks from other faces, float32 `[20, t]`; NaN without one."""
     unknown = (np.nan,) * len(AU_NAMES_20)
-    return np.array([derivation.neutral.get(name, unknown) for name in videos], np.float32).T
+    if derivation.config.baseline == "person":
+        levels = [derivation.of_tracks.get(key, unknown) for key in zip(videos, track_ids, strict=True)]
+    else:
+        levels = [derivation.neutral.get(video, unknown) for video in videos]
+    return np.array(levels, np.float32).T
 
 
 def _whole(column: pa.ChunkedArray, name: str) -> Ints:

@@ -128,13 +128,31 @@ def quantiles(values: Floats, samples: Samples, percents: tuple[int, ...]) -> ND
 
     Percentiles are values that occur, without interpolation. NaN values are ignored.
     """
-    order = np.argsort(_keys(values, samples.track))
+    return time_quantiles(values, samples.track, samples.cells, samples.starts, percents)
+
+
+def time_quantiles(
+    values: Floats, group: Ints, cells: Ints, starts: Ints, percents: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """`quantiles` of groups of samples that are none of one track.
+
+    Args:
+        values: float32 `[n]`.
+        group: int64 `[n]`, ascending.
+        cells: int64 `[n]`, time that each sample stands for.
+        starts: int64 `[t]`, where each group begins.
+        percents: which.
+
+    Returns:
+        Float32 `[len(percents), t]`; NaN for a group without a known value.
+    """
+    order = np.argsort(_keys(values, group))
     ranked = values[order]
-    cells = np.where(np.isnan(ranked), 0, samples.cells[order])
+    cells = np.where(np.isnan(ranked), 0, cells[order])
     summed = np.cumsum(cells)
-    before = np.concatenate([[0], summed])[samples.starts]
-    totals = np.add.reduceat(cells, samples.starts)
-    found = np.full((len(percents), samples.tracks), np.nan, np.float32)
+    before = np.concatenate([[0], summed])[starts]
+    totals = np.add.reduceat(cells, starts)
+    found = np.full((len(percents), len(starts)), np.nan, np.float32)
     known = totals > 0
     for row, percent in zip(found, percents, strict=True):
         # In integers: the first position up to which at least this share of the track's time has passed.

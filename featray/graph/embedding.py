@@ -16,12 +16,12 @@ class EmbedFaces:
     """Adds embeddings to the faces of a chunk. Holds the embedder, which uses one thread.
 
     Raises:
-        ModelError: the embedder's weights are damaged.
+        FeatrayError: as `open_embedder` does.
     """
 
     def __init__(self, settings: IdentifyConfig) -> None:
         self._settings = settings
-        self._embedder = open_embedder(settings.embedder)
+        self._embedder = open_embedder(settings)
 
     def __call__(
         self, landed: pa.Table, frames: pa.Table, chips: NDArray[np.uint8], chip_of: NDArray[np.int32]

@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from featray.errors import UsageError, printable
+
 THRESHOLDS: Final = {"face-api": 0.96}
 """Cosine of two centres from which on they are one person, by embedder.
 
@@ -31,6 +33,8 @@ class PersonsSettings:
 
     def threshold_of(self, embedder: str) -> float:
         """Return the threshold for vectors of an embedder."""
+        if self.threshold is None and embedder not in THRESHOLDS:
+            raise UsageError(f"persons: no threshold is known for {printable(embedder)}; choose one with --threshold")
         return THRESHOLDS[embedder] if self.threshold is None else self.threshold
 
     @property

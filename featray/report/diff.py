@@ -12,6 +12,7 @@ from typing import Any, Final
 import duckdb
 
 from featray.errors import UsageError
+from featray.persons.agreement import agreement
 from featray.report.distributions import FEATURES
 from featray.report.scope import MEMORY
 from featray.tables.layout import Output, list_partitions
@@ -99,6 +100,22 @@ class Derivations:
 
 
 @dataclass(frozen=True)
+class Who:
+    """Persons of two releases, compared over tracks whose faces match; ids are of one release and say nothing.
+
+    Attributes:
+        persons_a, persons_b: how many there are over the compared videos.
+        tracks: pairs of tracks with a person in both, each with the one that most of its faces match.
+        b_cubed_f: how far the two agree on which tracks are of one person; 1 is the same.
+    """
+
+    persons_a: int
+    persons_b: int
+    tracks: int
+    b_cubed_f: float
+
+
+@dataclass(frozen=True)
 class Diff:
     """The comparison of two releases.
 
@@ -114,6 +131,7 @@ class Diff:
         mean_iou: mean IoU of their boxes; None without a pair.
         features: one shift per feature.
         derived: tracks and events; None unless both releases have some.
+        who: persons; None unless both releases have some.
     """
 
     dataset: str
@@ -131,6 +149,7 @@ class Diff:
     mean_iou: float | None
     features: list[Shift]
     derived: Derivations | None = None
+    who: Who | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as plain values."""
@@ -164,7 +183,7 @@ def _compare(
     connection = connect(output, published=published, memory_limit=MEMORY)
     for side, release in (("a", release_a), ("b", release_b)):
         condition = f"dataset = {literal(dataset)} AND release = {literal(release)}"
-        for table in ("faces", "frames", "videos", "tracks", "events"):
+        for table in ("faces", "frames", "videos", "tracks", "events", "persons"):
             connection.execute(f"CREATE VIEW {side}_{table} AS SELECT * FROM {table} WHERE {condition}")
     videos = _row(connection, _VIDEOS)
     connection.execute(_COMPARED.format(most=most_faces))
@@ -172,7 +191,10 @@ def _compare(
         connection.execute(statement.format(iou=_SAME_FACE))
     counts = _row(connection, _COUNTS)
     features = _shifts(connection) if counts["matched"] else []
-    return Diff(dataset, release_a, release_b, **videos, **counts, features=features, derived=_derived(connection))
+    named = {**videos, **counts}
+    return Diff(
+        dataset, release_a, release_b, **named, features=features, derived=_derived(connection), who=_who(connection)
+    )
 
 
 def _dataset(output: Output, release_a: str, release_b: str, dataset: str | None) -> str:
@@ -233,6 +255,36 @@ SELECT (SELECT count(*) FROM compared) AS videos_compared, (SELECT count(*) FROM
   (SELECT count(*) FROM boxes_a) AS faces_a, (SELECT count(*) FROM boxes_b) AS faces_b,
   (SELECT count(*) FROM matched) AS matched, (SELECT avg(iou) FROM matched) AS mean_iou
 """
+
+
+# Of each track of A the track of B with the most of its faces, if that has most of its own faces there too.
+_SAME_TRACKS: Final = """
+SELECT a.person_id AS a, b.person_id AS b FROM (
+  SELECT m.video_id, fa.track_id AS track_a, fb.track_id AS track_b, count(*) AS n
+  FROM matched m JOIN a_faces fa ON (fa.video_id, fa.frame_index, fa.face_index) = (m.video_id, m.frame_index, face_a)
+  JOIN b_faces fb ON (fb.video_id, fb.frame_index, fb.face_index) = (m.video_id, m.frame_index, face_b)
+  GROUP BY ALL
+  QUALIFY row_number() OVER (PARTITION BY m.video_id, track_a ORDER BY n DESC, track_b) = 1
+    AND row_number() OVER (PARTITION BY m.video_id, track_b ORDER BY n DESC, track_a) = 1
+) same JOIN a_persons a ON (a.video_id, a.track_id) = (same.video_id, track_a)
+  JOIN b_persons b ON (b.video_id, b.track_id) = (same.video_id, track_b)
+"""
+
+
+def _who(connection: duckdb.DuckDBPyConnection) -> Who | None:
+    persons = _row(
+        connection,
+        "SELECT "
+        + ", ".join(
+            f"(SELECT count(DISTINCT person_id) FROM {side}_persons SEMI JOIN compared USING (video_id)) AS {side}"
+            for side in "ab"
+        ),
+    )
+    pairs = run_sql(connection, _SAME_TRACKS).read_all()
+    if not persons["a"] or not persons["b"] or not pairs.num_rows:
+        return None
+    found = agreement(*(pairs[side].to_numpy(zero_copy_only=False).astype(str) for side in "ab"))
+    return Who(persons["a"], persons["b"], pairs.num_rows, found.b_cubed_f)
 
 
 def _derived(connection: duckdb.DuckDBPyConnection) -> Derivations | None:

@@ -153,7 +153,10 @@ def derive_commit(partition: HeldPartition, commit: Commit, derive: Derive) -> C
         commit,
         files=[*(file for file in commit.files if file not in old), *files],
         derived={**commit.derived, derive.name: time.time_ns() // 1000},
-        derived_from={**commit.derived_from, **({derive.name: dict(derive.made_from)} if derive.made_from else {})},
+        derived_from={
+            **{name: facts for name, facts in commit.derived_from.items() if name != derive.name},
+            **({derive.name: dict(derive.made_from)} if derive.made_from else {}),
+        },
     )
     write_commit(partition, derived)
     kept = {file.path for file in derived.files}

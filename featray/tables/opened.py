@@ -30,7 +30,8 @@ class Tables:
 
     Every table is an attribute, a `duckdb.DuckDBPyRelation`, and so are three views: `features`
     (`faces` with the blendshapes, one row per face), `dlib68` (68 landmarks, frame px) and `summary`
-    (one row per video, with the manifest's columns).
+    (one row per video, with the manifest's columns). `tracks`, `features` and `summary` also have
+    `person_id`, null without a result of `featray persons`; `persons` itself is an attribute too.
     A relation returns its rows as Arrow (`.to_arrow_table()`, or `.to_arrow_reader()` in batches),
     pandas (`.df()`) or polars (`.pl()`; needs `pip install polars`), and can be filtered
     first: `out.faces.filter("AU12 > 0.8").select("video_id, pts_us")`.

@@ -21,7 +21,7 @@ from duckdb import StatementType
 
 from featray.errors import OutputError, StorageError, UsageError, one_line
 from featray.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
-from featray.schema import PERSON_TABLES, TABLES, arrow_schema
+from featray.schema import PERSON_KEY, PERSON_TABLES, TABLES, arrow_schema
 from featray.store.storage import Location, list_ahead, storage_errors
 from featray.tables.layout import Output
 from featray.tables.published import Published, read_steadily
@@ -68,20 +68,55 @@ def _connect(
         raise OutputError(damaged[0])
     connection = open_database(output, memory_limit=memory_limit, locked=locked)
     root, everything = output.root, len(tables) == len(TABLES)
-    shown = (*tables, *PERSON_TABLES) if everything else tables
+    shown = (*PERSON_TABLES, *tables) if everything else tables
     if not root.is_local:
         list_ahead(one.partition.folder(table) for one in published for table in shown if one.files(table))
     unreadable = "a published file is gone or damaged; run `featray verify`"
     try:
         with storage_errors(root.uri, missing=unreadable):
             for table in shown:
-                files = [path for one in published for path in one.files(table)]
-                connection.execute(f"CREATE VIEW {table} AS {table_view(table, read_files(output, files))}")
+                select = _read_table(output, published, table)
+                if everything and table in WITH_PERSON:
+                    select = _with_person(select, published)
+                connection.execute(f"CREATE VIEW {table} AS {select}")
             for view, select in VIEWS.items() if everything else ():
+                if view in WITH_PERSON:
+                    select = _with_person(select, published)
+                elif view == "summary":
+                    select = summary_view(person=not _is_path_field(published))
                 connection.execute(f"CREATE VIEW {view} AS {select}")
     except duckdb.Error as error:  # the SQL is ours, so a file must be damaged
         raise StorageError(f"{root.uri}: {unreadable}") from error
     return connection
+
+
+def _read_table(output: Output, published: list[Published], table: str) -> str:
+    return table_view(table, read_files(output, [path for one in published for path in one.files(table)]))
+
+
+WITH_PERSON: Final = ("tracks", "features")
+"""Views that say whose each row is, in the column `person_id`; `summary` says it of the main track. Joined when it is
+read: `featray persons` rewrites no other table."""
+
+_OF_PERSON: Final = ", ".join(PERSON_KEY)
+
+
+def _with_person(select: str, published: list[Published]) -> str:
+    """SQL of rows of tracks with their `person_id`: null where `featray persons` has given none.
+
+    An output with a path field of that name keeps it instead. Where there are no persons nothing is joined.
+    """
+    if _is_path_field(published):
+        return select
+    if not any(one.files("persons") for one in published):
+        return f"SELECT *, CAST(NULL AS VARCHAR) AS person_id FROM ({select})"
+    who = f"(SELECT {_OF_PERSON}, person_id FROM persons)"
+    return f"SELECT of_track.*, who.person_id FROM ({select}) of_track LEFT JOIN {who} who USING ({_OF_PERSON})"
+
+
+def _is_path_field(published: list[Published]) -> bool:
+    fields = {name for one in published for path in one.files("videos") for name in one.partition.fields_of(path)}
+    return any(name.casefold() == "person_id" for name in fields)  # DuckDB ignores case
 
 
 def open_database(

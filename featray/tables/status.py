@@ -30,16 +30,17 @@ def read_status(
 
     Returns:
         `{"videos": {"ok": n, "partial": n, "failed": n}, "frames": n, "faces": n, "runs": [...], "derived": [...],
-        "live": [...]}`;
+        "who": [...], "live": [...]}`;
         `derived` gives, for each derivation, when it was last made, how many of the published shards have it, and how
         many of those are stale;
+        `who` gives, for each release with embeddings, their number, and the numbers of persons and of their tracks;
         `live` gives the current lease holders, usually runs, and their progress at the last renewal.
     """
     return read_steadily(output, lambda published: _read(output, release, published, stale), release)
 
 
 def _read(output: Output, release: str | None, published: list[Published], stale: Stale) -> dict[str, Any]:
-    connection = connect(output, release, ("videos", "runs"), published=published)
+    connection = connect(output, release, ("videos", "runs", "persons"), published=published)
 
     def rows(sql: str) -> list[dict[str, Any]]:
         return read_rows(run_sql(connection, sql))
@@ -74,8 +75,21 @@ def _read(output: Output, release: str | None, published: list[Published], stale
             for changed in [stale(one)]
             for name, (made_us, shards) in sorted(one.derived.items())
         ],
+        "who": list(_who(published, rows)),
         "live": list(_live(output, rows)),
     }
+
+
+def _who(published: list[Published], rows: Callable[[str], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """Yield the numbers of embeddings, from commits, and of persons, from their table."""
+    for one in published:
+        embeddings = sum(file.rows for file in one.committed if file.table == "embeddings")
+        if embeddings or one.files("persons"):
+            names = {"dataset": one.partition.dataset, "release": one.partition.release}
+            where = " AND ".join(f"{name} = {literal(value)}" for name, value in names.items())
+            counts = "count(*) AS tracks, count(DISTINCT person_id) AS persons"
+            (found,) = rows(f"SELECT {counts} FROM persons WHERE {where}")
+            yield {**{name: on_one_line(value) for name, value in names.items()}, "embeddings": embeddings, **found}
 
 
 def _live(output: Output, rows: Callable[[str], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:

@@ -35,13 +35,14 @@ _NAMES: Final = frozenset(
     for name in (
         *_KEY,
         *_OF_TRACK,
+        "person_id",
         *(column.name for column in VIDEOS),
         *(f"all_{name}" for name in (*_AVERAGED, *_SUMMED, "blinks_per_min")),
     )
 )
 
 
-def summary_view(extra: Mapping[str, str] = MappingProxyType({})) -> str:
+def summary_view(extra: Mapping[str, str] = MappingProxyType({}), *, person: bool = True) -> str:
     """Return the SQL of the view.
 
     It has the columns of `videos`; the columns of `tracks` for the track with the most time (the first if equal); and
@@ -50,6 +51,7 @@ def summary_view(extra: Mapping[str, str] = MappingProxyType({})) -> str:
 
     Args:
         extra: keys of `videos.extra` that become columns, with the columns' names.
+        person: whether to say who the main track is; not where the path field `person_id` does.
     """
     averaged = [
         f"sum({n} * CAST(seen_s AS DOUBLE)) / sum(CASE WHEN {n} IS NOT NULL THEN CAST(seen_s AS DOUBLE) END) AS all_{n}"
@@ -70,7 +72,7 @@ def summary_view(extra: Mapping[str, str] = MappingProxyType({})) -> str:
         )
         SELECT v.dataset, v.release, main.derivation, v.video_id{spread},
                v.* EXCLUDE (dataset, release, video_id, {technical}),
-               {", ".join(f"main.{name}" for name in _OF_TRACK)},
+               {", ".join(f"main.{name}" for name in (*_OF_TRACK, *(("person_id",) if person else ())))},
                every.* EXCLUDE ({key})
         FROM (SELECT * REPLACE (CASE WHEN json_valid(extra) THEN extra END AS extra) FROM videos) v
         LEFT JOIN main USING (dataset, release, video_id)
@@ -86,7 +88,9 @@ def spread_summary(connection: duckdb.DuckDBPyConnection) -> None:
     """
     sql = "SELECT extra FROM videos WHERE extra IS NOT NULL GROUP BY extra ORDER BY min(video_id)"
     texts = connection.sql(sql).to_arrow_table()["extra"].to_pylist()
-    taken = {*_NAMES, *(name.casefold() for name in connection.view("videos").columns)}
+    fields = connection.view("videos").columns
+    taken = {*_NAMES, *(name.casefold() for name in fields)}
+    person = not any(name.casefold() == "person_id" for name in fields)
     columns: dict[str, str] = {}
     keys = dict.fromkeys(key for text in texts for key in _keys(text) if key)
     if len(keys) > MOST_KEYS:
@@ -97,7 +101,7 @@ def spread_summary(connection: duckdb.DuckDBPyConnection) -> None:
             name = f"extra_{name}"
         taken.add(name.casefold())
         columns[key] = name
-    connection.execute(f"CREATE OR REPLACE VIEW summary AS {summary_view(columns)}")
+    connection.execute(f"CREATE OR REPLACE VIEW summary AS {summary_view(columns, person=person)}")
 
 
 def _keys(text: str) -> list[str]:

@@ -102,9 +102,15 @@ def row_rules(table: str, columns: set[str], precision: str) -> dict[str, str]:
     return rules
 
 
+PERSON_ID: Final = "p-[0-9a-f]{12}"
+"""The form of a `person_id`."""
+
+
 def _rules_of_persons(columns: set[str]) -> dict[str, str]:
-    always = {"video_id", "track_id", "person_id", "similarity"}
+    always = {"video_id", "track_id", "similarity"}
     rules = {c.name: _condition(c, present=c.name in always) for c in columns_of("persons") if c.name in columns}
+    rules["person_id"] = f"regexp_full_match(person_id, '{PERSON_ID}')"
+    rules["previous"] = f"(previous IS NULL OR regexp_full_match(previous, '{PERSON_ID}'))"
     return {name: rule for name, rule in rules.items() if rule}
 
 
@@ -303,6 +309,35 @@ _EMBEDDINGS = """
     WHERE f.video_id IS NULL
        OR (f.pts_us, f.track_id, f.run_id) IS DISTINCT FROM (e.pts_us, e.track_id, e.run_id)
 """
+
+_PERSONS = """
+    SELECT p.video_id, NULL AS frame_index, NULL AS face_index,
+           'track ' || p.track_id || ' is in persons and '
+           || CASE WHEN f.n IS NULL THEN 'not in faces' ELSE 'has no embedding' END AS text
+    FROM persons p
+    LEFT JOIN (SELECT video_id, track_id, count(*) AS n FROM faces GROUP BY ALL) f USING (video_id, track_id)
+    LEFT JOIN (SELECT video_id, track_id, count(*) AS n FROM embeddings GROUP BY ALL) e USING (video_id, track_id)
+    WHERE f.n IS NULL OR e.n IS NULL
+"""
+
+_ONE_AT_ONCE = """
+    SELECT video_id, min(frame_index) AS frame_index, NULL AS face_index,
+           'tracks ' || track || ' and ' || other || ' are both of person ' || any_value(person_id)
+           || ', and both in ' || count(*) || ' frames' AS text
+    FROM (
+        SELECT video_id, frame_index, person_id, min(track_id) AS track, max(track_id) AS other
+        FROM faces JOIN persons USING (video_id, track_id) GROUP BY ALL HAVING track <> other
+    ) GROUP BY video_id, track, other
+"""
+
+UNPUBLISHED_PERSONS: Final = "SELECT 1 AS found FROM all_persons ANTI JOIN committed_videos USING (video_id) LIMIT 1"
+"""Whether `persons` names a video that was dropped since: nothing else says so, and it is no damage."""
+
+PERSON_RULES: Final = (
+    Rule(("faces", "embeddings", "persons"), _PERSONS),
+    Rule(("faces", "persons"), _ONE_AT_ONCE),
+)
+"""Of what `persons` says of tracks. Where those have changed since it was made, it has to be made again."""
 
 RULES: Final[tuple[Rule, ...]] = (
     *(Rule((table,), twice_rule(table)) for table in KEYS if table not in ("runs", "erasures", "persons")),

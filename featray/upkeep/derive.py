@@ -19,8 +19,10 @@ from featray.tables.derived import derivation_of, derive_commit
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, Lease, hold
 from featray.tables.replace import DERIVE_PREFIX
+from featray.upkeep.baselines import Baselines, look_for_baselines
 from featray.upkeep.finish import finish_committed, remove_leftovers
 from featray.upkeep.neutral import NeutralVideos
+from featray.upkeep.person_baselines import PersonBaselines
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,10 @@ class Derived:
         derivation: under which settings.
         shards: derived now.
         already: shards that had been.
-        again: of `shards`, those whose neutral videos had changed since.
+        again: of `shards`, those whose neutral videos or persons had changed since.
         tracks, events: rows written.
         neutral_videos: how many there are; None where no setting asks for them.
+        persons: how many there are; None where no setting asks for them.
         note: what is worth saying, or empty.
     """
 
@@ -44,6 +47,7 @@ class Derived:
     tracks: int
     events: int
     neutral_videos: int | None = None
+    persons: int | None = None
     note: str = ""
 
 
@@ -70,22 +74,25 @@ def derive_partition(partition: Partition, derivation: Derivation, executor: Exe
 def derive_held(lease: Lease, derivation: Derivation, executor: ExecutorSetting = "local") -> Derived:
     """Derive rows as `derive_partition` does, in a partition that is held and has no unfinished change."""
     held = lease.partition
-    commits = [commit for commit in read_commits(held) if any(file.table == "videos" for file in commit.files)]
-    neutral = NeutralVideos(held, derivation).look(commits) if derivation.crosses_shards else None
-    todo = [commit for commit in commits if not _is_done(commit, derivation, neutral)]
+    every = read_commits(held)
+    baselines = look_for_baselines(held, derivation, every)
+    commits = [commit for commit in every if any(file.table == "videos" for file in commit.files)]
+    todo = [commit for commit in commits if not _is_done(commit, derivation, baselines)]
     again = sum(derivation.name in commit.derived for commit in todo)
-    bound = ((commit, derivation if neutral is None else neutral.derivation_of(commit)) for commit in todo)
+    bound = ((commit, derivation if baselines is None else baselines.derivation_of(commit)) for commit in todo)
     rows = dict.fromkeys(DERIVED_TABLES, 0)
     for commit in _each(lease, bound, executor) if todo else ():
         for file in commit.files:
             if file.table in rows and derivation_of(file.path) == derivation.name:
                 rows[file.table] += file.rows
     done = Derived(derivation.name, len(todo), len(commits) - len(todo), again, rows["tracks"], rows["events"])
-    return done if neutral is None else _with_neutral(done, neutral)
+    if isinstance(baselines, NeutralVideos):
+        return _with_neutral(done, baselines)
+    return _with_persons(done, baselines) if isinstance(baselines, PersonBaselines) else done
 
 
-def _is_done(commit: Commit, derivation: Derivation, neutral: NeutralVideos | None) -> bool:
-    return derivation.name in commit.derived and (neutral is None or neutral.is_current(commit))
+def _is_done(commit: Commit, derivation: Derivation, baselines: Baselines | None) -> bool:
+    return derivation.name in commit.derived and (baselines is None or baselines.is_current(commit))
 
 
 def _each(lease: Lease, todo: Iterator[tuple[Commit, Derivation]], executor: ExecutorSetting) -> Iterator[Commit]:
@@ -110,3 +117,8 @@ def _with_neutral(done: Derived, neutral: NeutralVideos) -> Derived:
         wanted = f"column {config.marked_by!r} marks" + ("" if config.value is None else f" as {config.value!r}")
         note = f"no baselines: there is no video that {wanted}; columns there are: {known}"
     return replace(done, neutral_videos=neutral.count, note=note)
+
+
+def _with_persons(done: Derived, people: PersonBaselines) -> Derived:
+    note = "" if people.count else "no baselines: nobody is known here; run `featray persons OUT`, and then this again"
+    return replace(done, persons=people.count, note=note)

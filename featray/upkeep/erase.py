@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -38,9 +37,9 @@ from featray.tables.runs import running_rows, write_marker
 from featray.tables.tombstones import Erasure, finish_erasure, note_erasure, read_erasures
 from featray.tables.writer import TableWriter
 from featray.upkeep.erase_edits import TrackFaces, counted, forget_uri, forget_uri_edit, read_track, uris_of
+from featray.upkeep.erase_exports import erase_exports
 from featray.upkeep.finish import finish_committed
 from featray.upkeep.orphans import uncommitted_files
-from featray.upkeep.persons import tracks_of
 
 _TABLES = (*PER_VIDEO_TABLES, *DERIVED_TABLES, *PRIVATE_TABLES, *PERSON_TABLES)
 _INTERNAL_FOLDERS = ("landing", "shards", "commits", "running")
@@ -54,17 +53,19 @@ class ErasedHere:
         rows: removed, by table.
         landed: landing folders and mentions in open shards.
         uncommitted: files that no commit named.
+        exports: files beside the tables that held its rows; said of the first partition alone.
     """
 
     partition: Partition
     rows: dict[str, int] = field(default_factory=dict)
     landed: int = 0
     uncommitted: int = 0
+    exports: list[str] = field(default_factory=list)
 
     @property
     def anything(self) -> bool:
         """Return whether there was anything to remove."""
-        return bool(any(self.rows.values()) or self.landed or self.uncommitted)
+        return bool(any(self.rows.values()) or self.landed or self.uncommitted or self.exports)
 
 
 def erase(
@@ -93,40 +94,15 @@ def erase(
     if erasure is None:
         return []
     note_erasure(output, erasure)
+    exports = erase_exports(output, video_id)
     with scratch_folder("erase") as scratch:
         found = []
         for partition in partitions:
             with hold(partition, f"{ERASE_PREFIX}{erasure.erasure_id}") as lease:
                 found.append(_erase_in(lease.partition, erasure, scratch))
+                found[0].exports = exports
     finish_erasure(output, erasure)
     return [here for here in found if here.anything]
-
-
-def erase_person(
-    output: Output, person_id: str, *, release: str | None = None, reason: str | None = None
-) -> Iterator[tuple[str, int, list[ErasedHere]]]:
-    """Erase all tracks of a person, as the table `persons` has them; yield each with what was removed.
-
-    Args:
-        output: from all datasets and releases of which it goes, unless `release` names one.
-        person_id: of the table persons.
-        release: the only release to erase from.
-        reason: kept in the audit rows; must not name the person.
-
-    Raises:
-        UsageError: nothing here has this person.
-        LeaseError: a run is on; the same command goes on.
-    """
-    partitions = [p for p in list_partitions(output) if release in (None, p.release)]
-    tracks = [(p, *key) for p in partitions for key in tracks_of(p, person_id)]
-    if not tracks:
-        raise UsageError(
-            f"{output.root.uri}: has no person {person_id}; run `featray persons OUT`, then "
-            '`featray query OUT "SELECT person_id, count(*) FROM persons GROUP BY ALL"`'
-        )
-    for partition, video_id, track_id in tracks:
-        removed = erase(output, video_id, track_id=track_id, release=partition.release, reason=reason)
-        yield video_id, track_id, removed
 
 
 def _begin(

@@ -55,11 +55,13 @@ class NeutralVideos:
 
     Attributes:
         columns: of the manifest that videos have, where none is neutral.
+        sources: as of `Baselines`.
     """
 
     partition: Partition
     derivation: Derivation
     columns: set[str] = field(default_factory=set)
+    sources: str = "neutral videos"
     _keys: dict[str, dict[str, str]] = field(default_factory=dict)
     _sources: dict[str, list[Source]] = field(default_factory=dict)
     _commits: dict[str, Commit] = field(default_factory=dict)
@@ -80,7 +82,7 @@ class NeutralVideos:
                 if mark.key is not None:
                     keys[video_id] = sys.intern(mark.key)
                 if mark.spans_us and mark.key is not None and video_id in published:
-                    identity = _identity(published[video_id], mark.spans_us)
+                    identity = published_identity(published[video_id], repr(mark.spans_us))
                     source = Source(video_id, commit.name, mark.spans_us, identity)
                     self._sources.setdefault(mark.key, []).append(source)
                     self._commits.setdefault(commit.name, replace(commit, videos=[], rewrites=[]))
@@ -102,7 +104,7 @@ class NeutralVideos:
 
     def _made_from(self, keys: Mapping[str, str]) -> dict[str, str]:
         return {
-            _digest(key): _digest(*(source.identity for source in self._sources.get(key, [])))
+            digest(key): digest(*(source.identity for source in self._sources.get(key, [])))
             for key in sorted(set(keys.values()))
         }
 
@@ -155,10 +157,11 @@ def _extras(file: pq.ParquetFile) -> Iterator[tuple[str, dict[str, Any]]]:
             yield row["video_id"], read_extra(row.get("extra"))
 
 
-def _identity(video: CommittedVideo, spans_us: SpansUs) -> str:
+def published_identity(video: CommittedVideo, *more: str) -> str:
     """Digest of what was published of a video. Erasing a track changes the number of faces, all else the work key."""
-    return _digest(video.video_id, video.work_key, video.status, str(video.frames), str(video.faces), repr(spans_us))
+    return digest(video.video_id, video.work_key, video.status, str(video.frames), str(video.faces), *more)
 
 
-def _digest(*parts: str) -> str:
+def digest(*parts: str) -> str:
+    """Return 16 hex digits that stand for texts."""
     return hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]

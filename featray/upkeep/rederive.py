@@ -19,7 +19,7 @@ from featray.tables.derived import derivation_of, open_sources
 from featray.tables.layout import Partition
 from featray.tables.published import Published
 from featray.tables.rewrite import complete, footer_of, open_parquet
-from featray.upkeep.neutral import NeutralVideos
+from featray.upkeep.baselines import Baselines, look_for_baselines
 
 _SHARED = ("dataset", "release", "derivation")
 
@@ -35,30 +35,30 @@ class Rederive:
     """Derives rows of a partition's commits again.
 
     Attributes:
-        unfinished: of derivations, what is to be derived again because the neutral videos have changed since.
+        unfinished: of derivations, what is to be derived again because its baselines' sources have changed since.
     """
 
     partition: Partition
     commits: Callable[[], Iterable[Commit]]
     unfinished: list[str] = field(default_factory=list)
-    _neutral: dict[str, NeutralVideos] = field(default_factory=dict)
+    _baselines: dict[str, Baselines | None] = field(default_factory=dict)
 
     def bound(self, derivation: Derivation, commit: Commit) -> Derivation | None:
         """The derivation with what a commit's rows need of others; None if that has changed since."""
         if not derivation.crosses_shards:
             return derivation
-        neutral = self._neutral.get(derivation.name)
-        if neutral is None:
-            neutral = self._neutral[derivation.name] = NeutralVideos(self.partition, derivation).look(self.commits())
-        if neutral.is_current(commit):
-            return neutral.derivation_of(commit)
-        what = f"commit {commit.name}: neutral videos have changed since derivation {derivation.name} was made"
+        if derivation.name not in self._baselines:
+            self._baselines[derivation.name] = look_for_baselines(self.partition, derivation, self.commits())
+        baselines = self._baselines[derivation.name]
+        if baselines is None or baselines.is_current(commit):
+            return derivation if baselines is None else baselines.derivation_of(commit)
+        what = f"commit {commit.name}: {baselines.sources} have changed since derivation {derivation.name} was made"
         self.unfinished.append(f"{what}; the next run, or `featray derive` with its settings, derives it again")
         return None
 
 
 def stale_shards(published: Published) -> dict[str, int]:
-    """Return, of each derivation with neutral videos, how many shards rest on others than are published now.
+    """Return, of each derivation whose baselines cross shards, how many rest on other rows than are published now.
 
     A file or commit that is damaged leaves its derivation out; `verify` names it.
     """
@@ -69,8 +69,9 @@ def stale_shards(published: Published) -> dict[str, int]:
             derivation = _derivation(published.partition, next(files))
             if derivation is not None and derivation.crosses_shards:
                 commits = read_commits(published.partition)
-                neutral = NeutralVideos(published.partition, derivation).look(commits)
-                found[name] = sum(not neutral.is_current(commit) for commit in commits if name in commit.derived)
+                baselines = look_for_baselines(published.partition, derivation, commits)
+                derived = [commit for commit in commits if name in commit.derived]
+                found[name] = 0 if baselines is None else sum(not baselines.is_current(commit) for commit in derived)
     return found
 
 

@@ -31,11 +31,20 @@ from featray.store.storage import exists, list_ahead, list_versions, open_ranges
 from featray.tables.commits import Commit, CommittedFile, read_commits
 from featray.tables.derived import derivation_of
 from featray.tables.layout import Output, Partition, list_partitions
+from featray.tables.persons import clustering_of
 from featray.tables.provenance import read_config
 from featray.tables.query import identifier, literal, open_database, read_files, table_view
 from featray.tables.rewrite import footer_of
 from featray.tables.tombstones import erased_videos, read_erasures
-from featray.upkeep.accounting import RULES, order_rule, row_rules, twice_rule
+from featray.upkeep.accounting import (
+    PERSON_RULES,
+    RULES,
+    UNPUBLISHED_PERSONS,
+    Rule,
+    order_rule,
+    row_rules,
+    twice_rule,
+)
 from featray.upkeep.orphans import find_uncommitted
 from featray.upkeep.problems import Problem, Report
 from featray.upkeep.rederive import Rederive, differences, sample
@@ -138,6 +147,8 @@ class _Partition:
         self._sound: set[str] = set()
         self._facts: dict[str, str] = {}
         self._tables: tuple[str, ...] = ()
+        self._persons: list[CommittedFile] = []
+        self._persons_current, self._persons_outdated = True, False
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
         output = self._partition.output
@@ -161,6 +172,7 @@ class _Partition:
             self._problem(text)
         self._report.unfinished += [f"{self._where}: {text}" for text in index.unfinished]
         self._check_runs(index)
+        self._read_persons(index)
         paths: set[str] = set()
         list_ahead(self._partition.table_folders())
         for batch in _batches(index.commits()):
@@ -175,6 +187,7 @@ class _Partition:
             self._report.videos += sum(len(commit.videos) for commit in batch)
         for video_id, names in index.videos_twice():
             self._problem(f"is in several commits: {', '.join(names)}", video_id=video_id)
+        self._check_persons()
         self._check_erasures(index)
         self._check_derived(index, rederive)
         self._db.close()
@@ -215,6 +228,34 @@ class _Partition:
         for commit in index.commits():
             if commit.videos and commit.run_id not in ids:
                 self._problem(f"commit {commit.name} names run {commit.run_id}, which is not in runs")
+
+    def _read_persons(self, index: CommitIndex) -> None:
+        """Make view `all_persons` of the rows of a table that lies in a commit of its own, and speaks of all others."""
+        files = [file for commit in index.commits() for file in commit.files if file.table == "persons"]
+        self._persons = [file for file in files if self._open(file, quiet=True) is not None]
+        made_us = [one.published_at_us for one in index.commits() if any(file in self._persons for file in one.files)]
+        newer = (one for one in index.commits() if one.videos and one.published_at_us > min(made_us, default=0))
+        self._persons_current = not made_us or next(newer, None) is None
+        source = read_files(self._partition.output, [file.path for file in self._persons])
+        try:
+            self._db.execute(f"CREATE VIEW all_persons AS {table_view('persons', source)}")
+        except duckdb.Error:  # the file itself is checked with its commit
+            self._persons = []
+            self._db.execute(f"CREATE VIEW all_persons AS {table_view('persons', '')}")
+
+    def _check_persons(self) -> None:
+        twice = twice_rule("persons").replace("FROM persons", "FROM all_persons")
+        self._report_rows(twice, None, self._persons, ("persons",))
+        if self._persons_outdated or self._rows(UNPUBLISHED_PERSONS):
+            what = "persons names tracks that are gone since it was made; run `featray persons OUT`"
+            self._report.unfinished.append(f"{self._where}: {what}")
+
+    def _report_of_persons(self, rule: Rule, files: list[CommittedFile]) -> None:
+        """Report what breaks a rule; where the table is older than what it speaks of, only that it does."""
+        if self._persons_current:
+            self._report_rows(rule.sql, None, files, rule.needs)
+        elif not self._persons_outdated:
+            self._persons_outdated = bool(self._rows(f"SELECT 1 AS broken FROM ({rule.sql}) LIMIT 1"))
 
     def _check_file(self, file: CommittedFile) -> bool:
         """Check one file by itself; whether its rows can be counted on for the accounting."""
@@ -293,6 +334,8 @@ class _Partition:
         partition: dict[str, str | None] = {"dataset": self._partition.dataset, "release": self._partition.release}
         if file.table in DERIVED_TABLES:
             partition["derivation"] = derivation_of(file.path)
+        elif file.table == "persons":
+            partition["clustering"] = clustering_of(file.path)
         for name, value in {**partition, **self._partition.fields_of(file.path)}.items():
             if name in names:
                 rules[name] = f"{identifier(name)} IS NOT DISTINCT FROM {'NULL' if value is None else literal(value)}"
@@ -316,9 +359,13 @@ class _Partition:
                 self._problem(f"{table}: its files cannot be read together: {_first_line(error)}")
                 return
         index.select_videos([commit.name for commit in commits])
+        self._db.execute("CREATE OR REPLACE VIEW persons AS FROM all_persons SEMI JOIN committed USING (video_id)")
+        files_of = [file for commit in commits for file in commit.files]
         for rule in RULES:
             if all(table in self._tables or table not in ("blendshapes", "mesh") for table in rule.needs):
-                self._report_rows(rule.sql, None, [file for c in commits for file in c.files], rule.needs)
+                self._report_rows(rule.sql, None, files_of, rule.needs)
+        for rule in PERSON_RULES if self._persons else ():
+            self._report_of_persons(rule, [*files_of, *self._persons])
 
     def _report_rows(
         self,

@@ -137,14 +137,16 @@ def _write(
 
 
 def _joined(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_id: int | None) -> pa.Table:
-    """`faces`, `seconds`, and `blendshapes` where they are published; with the tables' column comments."""
+    """`faces`, `seconds`, `blendshapes` where they are published, and `person_id`; with the tables' column comments."""
     blendshapes = _has(connection, "blendshapes", video)
     joined = f" JOIN blendshapes USING {_JOIN}" if blendshapes else ""
     keys = "dataset, release, video_id, frame_index, faces.pts_us, faces.pts_us / 1e6 AS seconds"
-    columns = f"{keys}, {_ONLY_FACES}{f', {_ONLY_BLENDSHAPES}' if blendshapes else ''}"
+    columns = f"{keys}, {_ONLY_FACES}{f', {_ONLY_BLENDSHAPES}' if blendshapes else ''}, who.person_id"
     faces = f"(SELECT * FROM faces WHERE {video.where}{_of_track(track_id)}) AS faces"
+    who = f"(SELECT track_id, person_id FROM persons WHERE {video.where}) AS who"
+    joined += f" LEFT JOIN {who} ON who.track_id = faces.track_id"
     table = run_sql(connection, f"SELECT {columns} FROM {faces}{joined} ORDER BY frame_index, face_index").read_all()
-    known = {field.name: field for name in ("faces", "blendshapes") for field in arrow_schema(name)}
+    known = {field.name: field for name in ("persons", "blendshapes", "faces") for field in arrow_schema(name)}
     seconds = pa.field("seconds", pa.float64(), metadata={"comment": "presentation time [s]", "unit": "s"})
     return table.cast(pa.schema([known.get(name, seconds) for name in table.column_names]))
 

@@ -65,7 +65,7 @@ def to_fex(selection: pd.DataFrame | pa.Table) -> Any:
       `mesh_y_*` (frame pixels), `mesh_z_*` (relative depth).
     - `approx_time` (minutes:seconds) comes from `pts_us`; `input` is `uri` where `videos` was
       joined, else `video_id`; `FrameHeight` and `FrameWidth` need `videos`.
-    - There are no identities: featray computes no face embeddings.
+    - There are no identities; `person_id`, which the view `features` has, is kept as it is.
 
     Args:
         selection: a pandas DataFrame or a pyarrow Table with featray's column names.

@@ -114,8 +114,10 @@ class SampledFrame:
         return next((face for face in self.faces if face.track_id == track_id), None)
 
 
-def find_video(connection: duckdb.DuckDBPyConnection, name: str, dataset: str | None = None) -> VideoRow:
-    """The video with this id, URI, or end of a URI such as `face.mp4`.
+def find_video(
+    connection: duckdb.DuckDBPyConnection, name: str, dataset: str | None = None, release: str | None = None
+) -> VideoRow:
+    """The video with this id, URI, or end of a URI such as `face.mp4`; of a dataset or release where one is named.
 
     Raises:
         UsageError: there is none, or more than one.
@@ -123,6 +125,8 @@ def find_video(connection: duckdb.DuckDBPyConnection, name: str, dataset: str | 
     condition = is_named(name)
     if dataset is not None:
         condition += f" AND dataset = {literal(dataset)}"
+    if release is not None:
+        condition += f" AND release = {literal(release)}"
     rows = _rows(connection, f"SELECT * FROM videos WHERE {condition} ORDER BY dataset, release, video_id")
     if not rows:
         raise not_named(name)

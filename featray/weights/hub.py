@@ -65,8 +65,9 @@ class HubFile:
 
     @property
     def restricted(self) -> bool:
-        """Return whether its licence must be accepted: py-feat's weights are for research only."""
-        return self.setting == "model.checkpoint" and self.repo.split("/")[0].lower() == _RESTRICTED_OWNER
+        """Return whether its licence must be accepted: py-feat's are for research only, except its detector's."""
+        of_pyfeat = self.repo.split("/")[0].lower() == _RESTRICTED_OWNER
+        return of_pyfeat and self.setting in ("model.checkpoint", "identify.weights")
 
 
 class Weights(Protocol):

@@ -15,10 +15,24 @@ from click.testing import CliRunner
 
 import featray
 from featray.cli import main
+from featray.config_derive import DeriveConfig
+from featray.findings.derive import Derivation
 from featray.identity import video_id
-from featray.schema import FACE_TABLES, ROWS_A_GROUP, SORT_KEYS, TABLES, arrow_schema
+from featray.persons.settings import PersonsSettings
+from featray.schema import (
+    FACE_TABLES,
+    PERSON_TABLES,
+    PRIVATE_TABLES,
+    ROWS_A_GROUP,
+    SORT_KEYS,
+    TABLES,
+    arrow_schema,
+)
 from featray.tables.layout import open_output
+from featray.upkeep.derive import derive_partition
 from featray.upkeep.erase import erase
+from featray.upkeep.persons import find_persons
+from tests.fixtures.crowd import Crowd
 from tests.fixtures.handmade import write_output
 from tests.fixtures.plugin import DATA
 from tests.fixtures.runs import make_config, run_here
@@ -162,6 +176,44 @@ def test_duckdb_and_spark_and_arrow_read_the_same(out, spark, table):
     assert arrow
     assert in_order(table, found.to_arrow_table().to_pylist()) == arrow
     assert in_order(table, frame.toArrow().to_pylist()) == arrow
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """An output of people with embeddings, tracks and persons."""
+    crowd = Crowd(tmp_path_factory.mktemp("people") / "out")
+    crowd.publish({"0.mp4": [0, (1, 2), 0], "1.mp4": [1, 2]})
+    find_persons(crowd.partition, PersonsSettings())
+    derive_partition(crowd.partition, Derivation(DeriveConfig()))
+    return Path(crowd.output.root.path)
+
+
+@pytest.mark.parametrize("table", [*PRIVATE_TABLES, *PERSON_TABLES])
+def test_engines_read_who_is_who(people, spark, table):
+    expected = arrow_schema(table)
+    found = duck(f"FROM read_parquet('{people}/{table}/**/*.parquet', hive_types_autocast=false)")
+    assert dict(zip(found.columns, map(str, found.types), strict=True)) == {
+        field.name: DUCKDB_TYPES[field.type] for field in expected
+    }
+    spark.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")
+    frame = spark.read.parquet(f"{people}/{table}")
+    assert dict(frame.dtypes) == {field.name: SPARK_TYPES[field.type] for field in expected}
+    arrow = in_order(table, ds.dataset(people / table, format="parquet").to_table().to_pylist())
+    assert arrow and in_order(table, frame.toArrow().to_pylist()) == arrow
+    assert in_order(table, found.to_arrow_table().to_pylist()) == arrow
+
+
+def test_the_join_of_the_docs_is_what_views_show(people, spark):
+    """No file has `person_id`; in Spark the page on queries says how it is joined."""
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "queries.md").read_text("utf-8")
+    (join,) = re.findall(r"`(SELECT t\.\*, p\.person_id FROM tracks t .*?)`", text, re.DOTALL)
+    for table in ("tracks", "persons"):
+        spark.read.parquet(f"{people}/{table}").createOrReplaceTempView(table)
+    rows = spark.sql(f"SELECT video_id, track_id, person_id FROM ({join}) ORDER BY ALL").collect()
+    with featray.open(str(people)) as tables:
+        shown = tables.sql("SELECT video_id, track_id, person_id FROM tracks ORDER BY ALL").fetchall()
+    assert [tuple(row) for row in rows] == shown and len({row[2] for row in shown}) == 3
+    assert "person_id" not in spark.read.parquet(f"{people}/tracks").columns
 
 
 KEY = "dataset, release, video_id, frame_index, face_index"

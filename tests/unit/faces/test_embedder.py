@@ -17,7 +17,7 @@ from tests.fixtures.golden import DATA
 
 @pytest.fixture(scope="module")
 def embedder():
-    return open_embedder("face-api")
+    return open_embedder(IdentifyConfig())
 
 
 def patterns():
@@ -48,7 +48,7 @@ def test_damaged_weights_are_refused(tmp_path, monkeypatch):
     damaged.write_bytes(embedder_face_api.WEIGHTS.read_bytes()[:-1] + b"x")
     monkeypatch.setattr(embedder_face_api, "WEIGHTS", damaged)
     with pytest.raises(ModelError, match="install featray again"):
-        open_embedder("face-api")
+        open_embedder(IdentifyConfig())
     assert embedder_of(IdentifyConfig(enabled=True, accept_biometric=True)) == embedder_face_api.WEIGHTS_SHA256
     assert embedder_of(IdentifyConfig()) is None
 

@@ -16,6 +16,7 @@ def shown():
     with duckdb.connect() as connection:
         for table in TABLES:
             connection.execute(f"CREATE TABLE {table} AS {table_view(table, '')}")
+        connection.execute("ALTER TABLE tracks ADD COLUMN person_id VARCHAR")
 
         def show(extra):
             connection.execute("DELETE FROM videos")

@@ -131,7 +131,7 @@ def test_an_erased_neutral_video_counts_no_longer(root):
     for commit in read_commits(partition):
         assert list(differences(partition, commit, again)) == []
     assert any("neutral videos have changed since" in line for line in again.unfinished)
-    assert "2 shards stale: neutral videos have changed" in told_by_status(root)
+    assert "2 shards stale: neutral videos or persons have changed" in told_by_status(root)
     done = derive_partition(partition, REST)
     assert "stale" not in told_by_status(root)
     assert (done.shards, done.again, done.neutral_videos) == (2, 2, 2)

@@ -1,0 +1,70 @@
+"""Faces. `arcface-r50`: the embedder that py-feat's Detectorv2 uses, in torch on the CPU.
+
+Its weights may be used for research alone and do not ship with featray; `embedder_weights.py` finds them. They were
+published by InsightFace (Deng, Guo, Xue and Zafeiriou, "ArcFace", CVPR 2019), and converted by py-feat.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featray.errors import ModelError, one_line
+from featray.faces.detector import DetectorFile
+from featray.faces.embedder import unit
+
+SIZE_PX: Final = 112
+WIDTH: Final = 512
+FACES_PER_INFERENCE: Final = 4
+"""The fixed batch; the last one is padded, so that a face's numbers do not depend on how many came together."""
+
+_TEMPLATE: Final = (
+    (38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041),
+)  # fmt: skip
+"""Where eyes, nose tip and corners of the mouth lie in an aligned face, in px: InsightFace's five points."""
+
+
+class ArcFaceEmbedder:
+    """`Embedder`; one thread, batches of a fixed size.
+
+    Raises:
+        ModelError: the file is not that of its sha256, or its tensors are not those of the network.
+    """
+
+    name = "arcface-r50"
+    width = WIDTH
+    size_px = SIZE_PX
+    template = np.array(_TEMPLATE)
+
+    def __init__(self, weights: DetectorFile) -> None:
+        from featray.faces.arcface_network import load_arcface
+
+        self.sha256 = weights.sha256
+        self._network = load_arcface(weights.path, weights.sha256)
+
+    def __call__(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute embeddings; see `Embedder`.
+
+        Raises:
+            ModelError: torch fails.
+        """
+        return unit(self.descriptors(faces))
+
+    def descriptors(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the network's own output, `[n, 512]`, which is not of length 1."""
+        import torch
+
+        found = np.empty((len(faces), WIDTH), np.float32)
+        staging = np.zeros((FACES_PER_INFERENCE, SIZE_PX, SIZE_PX, 3), np.uint8)
+        for start in range(0, len(faces), FACES_PER_INFERENCE):
+            batch = faces[start : start + FACES_PER_INFERENCE]
+            staging[: len(batch)] = batch
+            try:
+                with torch.inference_mode():
+                    result = self._network(torch.from_numpy(staging)).numpy()
+            except RuntimeError as error:
+                raise ModelError(f"torch failed on a batch ({one_line(error)})") from error
+            found[start : start + len(batch)] = result[: len(batch)]
+        return found

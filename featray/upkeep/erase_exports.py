@@ -1,0 +1,66 @@
+"""Upkeep. Exports that somebody wrote into the output itself, and that hold rows of what was erased.
+
+Only files that are exports by their columns are deleted: whatever else lies beside the tables is its owner's.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from featray.schema import ALL_TABLES
+from featray.store.storage import Location, delete, list_files, open_ranges, storage_errors
+from featray.tables.layout import INTERNAL, Output
+
+_EXPORTED: Final = frozenset({"dataset", "release", "video_id"})
+"""Columns of every export that names its videos."""
+
+_HEADER_BYTES: Final = 1 << 16
+
+
+def erase_exports(output: Output, video_id: str) -> list[str]:
+    """Delete exports in the output, outside of its tables, that hold rows of a video; their paths below its root."""
+    gone = []
+    for path in _others(output):
+        place = output.root.child(path)
+        if (path.endswith(".csv") and _csv_holds(place, video_id)) or (
+            path.endswith(".parquet") and _parquet_holds(place, video_id)
+        ):
+            delete(place)
+            gone.append(path)
+    return gone
+
+
+def _others(output: Output) -> Iterator[str]:
+    for entry in output.root.fs.ls(output.root.path, detail=True):
+        path = output.relative(entry["name"].rstrip("/"))
+        if path in (*ALL_TABLES, INTERNAL):
+            continue
+        if entry["type"] == "directory":
+            yield from map(output.relative, list_files(output.root.child(path)))
+        else:
+            yield path
+
+
+def _csv_holds(place: Location, video_id: str) -> bool:
+    with storage_errors(place.uri), open_ranges(place) as file:
+        head = file.readline(_HEADER_BYTES)
+        columns = next(csv.reader([head.decode("utf-8-sig", "replace")]), [])
+        if not _EXPORTED.issubset(columns):
+            return False
+        return any(video_id.encode() in line for line in file)
+
+
+def _parquet_holds(place: Location, video_id: str) -> bool:
+    try:
+        with storage_errors(place.uri), open_ranges(place) as source:
+            opened = pq.ParquetFile(source)
+            if not _EXPORTED.issubset(opened.schema_arrow.names):
+                return False
+            return any(video_id in rows["video_id"].to_pylist() for rows in opened.iter_batches(columns=["video_id"]))
+    except (pa.ArrowException, ValueError):  # no Parquet file, whatever its name
+        return False

@@ -1,0 +1,107 @@
+"""Upkeep. Erasing a person: every track that `persons` knows of them, and what else says that they were there.
+
+Each track is an erasure of its own. The persons' ids leave the column `previous` of other people's rows before, so that
+a kill leaves tracks by which the same command finds its work again; an erasure that was cut off is finished first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featray.errors import UsageError
+from featray.store.scratch import scratch_folder
+from featray.tables.commits import read_commits, write_commit
+from featray.tables.layout import Output, Partition, list_partitions
+from featray.tables.lease import hold
+from featray.tables.persons import find_people
+from featray.tables.replace import ERASE_PREFIX
+from featray.tables.rewrite import Edit, rewrite_files
+from featray.tables.tombstones import erased_videos, read_erasures
+from featray.upkeep.erase import ErasedHere, erase
+from featray.upkeep.finish import finish_committed
+
+Erased = tuple[str, int, list[ErasedHere]]
+"""`video_id`, `track_id` and what was removed."""
+
+
+def erase_person(
+    output: Output, person: str, *, release: str | None = None, reason: str | None = None
+) -> Iterator[Erased]:
+    """Erase all tracks of a person, as the table `persons` has them; yield each with what was removed.
+
+    Args:
+        output: from all datasets and releases of which it goes, unless `release` names one.
+        person: a `person_id`, or a `name`: then all who are called so.
+        release: the only release to erase from.
+        reason: kept in the audit rows; must not name the person.
+
+    Raises:
+        UsageError: nothing here has this person.
+        LeaseError: a run is on; the same command goes on.
+    """
+    partitions = [one for one in list_partitions(output) if release in (None, one.release)]
+    finished = list(_finish(output, release))
+    yield from finished
+    found = {partition: find_people(partition, person) for partition in partitions}
+    if not any(found.values()) and not finished:
+        raise UsageError(
+            f"{output.root.uri}: has nobody with the id or name {person}; run `featray persons OUT`, then "
+            '`featray query OUT "SELECT person_id, name, count(*) FROM persons GROUP BY ALL"`'
+        )
+    for partition, tracks in found.items():
+        if tracks:
+            _forget(partition, sorted(set(tracks.values())))
+        for video_id, track_id in tracks:
+            yield (
+                video_id,
+                track_id,
+                erase(output, video_id, track_id=track_id, release=partition.release, reason=reason),
+            )
+
+
+def _finish(output: Output, release: str | None) -> Iterator[Erased]:
+    """Finish erasures of tracks that were cut off: their rows in `persons` may be gone already."""
+    for video_id in erased_videos(output):
+        for one in read_erasures(output, video_id):
+            if not one.done and one.track_id is not None and release in (None, one.release):
+                removed = erase(output, video_id, track_id=one.track_id, release=one.release, reason=one.reason)
+                yield video_id, one.track_id, removed
+
+
+def _forget(partition: Partition, persons: list[str]) -> None:
+    """Take the ids of people out of what is said of others: who those were before."""
+    key = hashlib.sha256(" ".join(persons).encode()).hexdigest()[:12]
+    with hold(partition, f"{ERASE_PREFIX}{key}") as lease, scratch_folder("erase") as scratch:
+        held = lease.partition
+        finish_committed(held)
+        for commit in read_commits(held):
+            if not any(file.table == "persons" for file in commit.files):
+                continue
+            edits = {"persons": _without_previous(persons)}
+            files = rewrite_files(
+                held, commit, edits, touching=None, generation=f"{ERASE_PREFIX}{key}", scratch=scratch
+            )
+            if files != commit.files:
+                write_commit(held, replace(commit, files=files, rewrites=[]))
+                for old in commit.files:
+                    if old not in files:
+                        held.delete(old.path)
+
+
+def _without_previous(persons: list[str]) -> Edit:
+    ids = pa.array(persons, pa.string())
+
+    def edit(rows: pa.Table) -> pa.Table:
+        named = pc.is_in(rows["previous"], value_set=ids)
+        if not pc.any(named).as_py():
+            return rows
+        position = rows.column_names.index("previous")
+        values = pc.if_else(named, pa.scalar(None, pa.string()), rows["previous"])
+        return rows.set_column(position, rows.schema.field("previous"), values)
+
+    return edit

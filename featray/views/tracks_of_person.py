@@ -1,0 +1,131 @@
+"""Views. The tracks of a person, and which of their faces show best who it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from featray.config_identify import IdentifyConfig
+from featray.errors import UsageError
+from featray.faces.cadence import qualities
+from featray.tables.query import literal, read_rows, run_sql
+from featray.views.selection import TIME_US, Face
+
+FACES: Final = 3
+"""Shown of a track: one of each third of its time, so that a track that went over to somebody else shows both."""
+
+DOUBTFUL: Final = 0.01
+"""Of the margin, as `featray persons` counts it: below it, another person's centre is nearly as close."""
+
+_NEEDED: Final = (
+    "frame_index", "face_index", "landmarks5", "crop_x", "crop_y", "crop_side", "face_px", "sharpness", "in_frame",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FaceAt:
+    """A face, and when it is seen."""
+
+    face: Face
+    frame_index: int
+    pts_us: int
+
+
+@dataclass(frozen=True)
+class PersonTrack:
+    """A track of a person.
+
+    Attributes:
+        dataset, release, video_id, track_id: which.
+        person_id, similarity, margin, previous, name: as in `persons`.
+        start_us, end_us: of its faces.
+        faces: some that show it well, in order of time.
+    """
+
+    dataset: str
+    release: str
+    video_id: str
+    track_id: int
+    person_id: str
+    similarity: float
+    margin: float | None
+    previous: str | None
+    name: str | None
+    start_us: int
+    end_us: int
+    faces: tuple[FaceAt, ...]
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Return whether another person is nearly as close."""
+        return self.margin is not None and self.margin < DOUBTFUL
+
+
+def is_person(person: str) -> str:
+    """The SQL condition on `persons` that a row is of the person with this id, or of one with this name."""
+    return f"(person_id = {literal(person)} OR name = {literal(person)})"
+
+
+def count_tracks(connection: duckdb.DuckDBPyConnection, person: str, dataset: str | None) -> tuple[int, int]:
+    """How many tracks a person has, and in how many videos.
+
+    Raises:
+        UsageError: there is none of this id or name.
+    """
+    sql = (
+        f"SELECT count(*) AS tracks, count(DISTINCT (dataset, release, video_id)) AS videos FROM {_of(person, dataset)}"
+    )
+    found = read_rows(run_sql(connection, sql))[0]
+    if not found["tracks"]:
+        raise UsageError(
+            f"--person {person}: there is nobody with this id or name; run `featray persons OUT`, then "
+            '`featray query OUT "SELECT person_id, name, count(*) FROM persons GROUP BY ALL"`'
+        )
+    return int(found["tracks"]), int(found["videos"])
+
+
+def read_tracks(
+    connection: duckdb.DuckDBPyConnection, person: str, dataset: str | None, most: int
+) -> Iterator[PersonTrack]:
+    """Yield the tracks of a person that are the least certain, and of each the faces that show it best.
+
+    Doubtful ones come first, then the others, both by similarity to the person's centre.
+
+    Args:
+        connection: of `tables.query.connect`.
+        person: an id or a name.
+        dataset: only tracks of this one.
+        most: how many tracks.
+    """
+    order = f"(margin IS NOT NULL AND margin < {DOUBTFUL}) DESC, similarity, dataset, release, video_id, track_id"
+    names = "dataset, release, video_id, track_id, person_id, similarity, margin, previous, name"
+    chosen = f"SELECT {names} FROM {_of(person, dataset)} ORDER BY {order} LIMIT {most}"
+    for row in read_rows(run_sql(connection, chosen)):
+        where = " AND ".join(f"{name} = {literal(row[name])}" for name in ("dataset", "release", "video_id"))
+        where += f" AND track_id = {row['track_id']}"
+        columns = ", ".join([*_NEEDED, f"{TIME_US} AS pts_us"])
+        faces = run_sql(connection, f"SELECT {columns} FROM faces WHERE {where} ORDER BY frame_index").read_all()
+        if faces.num_rows:
+            times = faces["pts_us"]
+            yield PersonTrack(**row, start_us=times[0].as_py(), end_us=times[-1].as_py(), faces=tuple(_best(faces)))
+
+
+def _of(person: str, dataset: str | None) -> str:
+    return f"persons WHERE {is_person(person)}" + ("" if dataset is None else f" AND dataset = {literal(dataset)}")
+
+
+def _best(faces: pa.Table) -> Iterator[FaceAt]:
+    """Of each third of a track's time the face with the best quality, as for embeddings; the larger of equals."""
+    times = faces["pts_us"].to_numpy()
+    part = np.minimum(FACES * (times - times[0]) // max(int(times[-1] - times[0]), 1), FACES - 1)
+    quality, size = qualities(faces, IdentifyConfig()), faces["face_px"].to_numpy()
+    for number in range(FACES):
+        rows = np.flatnonzero(part == number)
+        if len(rows):
+            row = faces.slice(int(rows[np.lexsort((-size[rows], -quality[rows]))[0]]), 1).to_pylist()[0]
+            yield FaceAt(Face(row), row["frame_index"], row["pts_us"])

@@ -1,0 +1,183 @@
+"""An erased person is nowhere: not in a table, landing, commit, export or stray file, by id, by name or by vector."""
+
+import json
+import shutil
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from featray.cli import main
+from featray.config_derive import DeriveConfig
+from featray.findings.derive import Derivation
+from featray.tables.layout import open_output
+from featray.tables.lease import HeldPartition, UnheldPartition
+from featray.tables.tombstones import read_erasures
+from featray.upkeep import erase as erasing
+from featray.upkeep.derive import derive_partition
+from featray.upkeep.erase_person import erase_person
+from featray.upkeep.verify import verify
+from tests.fixtures.crowd import RELEASE, Crowd, video_of
+from tests.fixtures.outputs import rows
+from tests.fixtures.people import publish_persons
+from tests.fixtures.runs import Killed, dies_after
+
+VIDEOS = {"0.mp4": [0, 1, 0], "1.mp4": [(0, 2), 1], "2.mp4": [1, (2, 0)], "3.mp4": [3]}
+NAME = "Anna Example"
+ANNA = 0
+"""Of the crowd: she is in three videos, twice beside somebody else."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An output with everything that knows her: persons, derived rows by person, exports, a stray file, a landing."""
+    crowd = Crowd(tmp_path_factory.mktemp("erase") / "out")
+    crowd.publish({name: VIDEOS[name] for name in ("0.mp4", "1.mp4")})
+    crowd.publish({name: VIDEOS[name] for name in ("2.mp4", "3.mp4")})
+    who = {key: f"p-{person:012x}" for key, person in crowd.truth.items()}
+    anna = f"p-{ANNA:012x}"
+    told = [{"video_id": video, "track_id": track, "person_id": person} for (video, track), person in who.items()]
+    for row in told:
+        row["name"] = NAME if row["person_id"] == anna else None
+        # Somebody else's track was taken for her before.
+        row["previous"] = anna if crowd.truth[row["video_id"], row["track_id"]] == 3 else None
+    publish_persons(UnheldPartition(crowd.partition), told)
+    derive_partition(crowd.partition, Derivation(DeriveConfig.model_validate({"baseline": "person"})))
+    return Path(crowd.output.root.path), anna
+
+
+@pytest.fixture
+def out(finished, tmp_path):
+    root, anna = finished
+    shutil.copytree(root, tmp_path / "out")
+    copied = tmp_path / "out"
+    for video, style in (("0.mp4", "csv"), ("1.mp4", "parquet")):
+        path = copied / "exports" / f"{video}.{style}"
+        path.parent.mkdir(exist_ok=True)
+        done = run(copied, "export", "--video", video, "--format", style, "--out", str(path))
+        assert done.exit_code == 0
+    run(copied, "export", "--summary", "csv", "--out", str(copied / "summary.csv"))
+    run(copied, "export", "--video", "3.mp4", "--format", "csv", "--out", str(copied / "exports" / "3.csv"))
+    (copied / "my labels.csv").write_text(f"video,track_id,person\n{video_of('0.mp4')},0,somebody\n")
+    stray = min((copied / "embeddings").rglob("*.parquet"))
+    shutil.copy(stray, stray.with_name("part-of-a-killed-run-0.parquet"))
+    landing = copied / "_featray" / "landing" / "test" / RELEASE / f"{video_of('1.mp4')}-{'0' * 16}"
+    landing.mkdir(parents=True)
+    (landing / "0-of-1.arrow").write_bytes(vectors(copied, anna)[0])
+    return copied, anna
+
+
+def run(root, command, *arguments):
+    return CliRunner().invoke(main, [command, str(root), *arguments], catch_exceptions=False)
+
+
+def tracks_of(root, person):
+    return {(row["video_id"], row["track_id"]) for row in rows(root, "persons") if row["person_id"] == person}
+
+
+def vectors(root, person):
+    """The bytes of a person's embeddings, and of the mean of each track and of them all."""
+    tracks = tracks_of(root, person)
+    mine = [row for row in rows(root, "embeddings") if (row["video_id"], row["track_id"]) in tracks]
+    found = [np.array(row["embedding"], np.float32) for row in mine]
+    for some in ([r for r in mine if (r["video_id"], r["track_id"]) == key] for key in tracks):
+        weighted = sum(np.array(row["embedding"]) * row["quality"] for row in some)
+        found.append((weighted / np.linalg.norm(weighted)).astype(np.float32))
+    total = sum(np.array(row["embedding"]) * row["quality"] for row in mine)
+    found.append((total / np.linalg.norm(total)).astype(np.float32))
+    return [one.tobytes() for one in found]
+
+
+def decoded(path):
+    """A file's bytes, and of Parquet every column's values as they are once pages are decompressed."""
+    yield path.read_bytes()
+    if path.suffix == ".parquet":
+        table = pq.read_table(path, partitioning=None)
+        for column in table.columns:
+            for chunk in column.chunks:
+                flat = chunk.flatten() if str(chunk.type).startswith("list") else chunk
+                yield from (buffer.to_pybytes() for buffer in flat.buffers() if buffer is not None)
+        yield repr(pq.read_metadata(path).metadata).encode()
+
+
+def places_of(root, words):
+    """The files that hold one of these, in their names, their bytes or their values."""
+    found = {}
+    for path in sorted(Path(root).rglob("*")):
+        if path.is_file():
+            data = [str(path.relative_to(root)).encode(), *decoded(path)]
+            hits = [word for word in words if any(word in piece for piece in data)]
+            if hits:
+                found[str(path.relative_to(root))] = hits
+    return found
+
+
+def others(root, gone):
+    """Everybody else's rows, as they are; once each, since a stray file has some again."""
+    found = {}
+    for table in ("faces", "embeddings", "persons", "tracks"):
+        for row in rows(root, table):
+            if (row["video_id"], row["track_id"]) not in gone:
+                key = (table, row["video_id"], row["track_id"], row.get("frame_index"))
+                found[key] = {**row, "previous": None} if table == "persons" else row
+    return found
+
+
+@pytest.mark.parametrize("by", ["id", "name"])
+def test_nothing_of_a_person_is_left_and_nobody_else_is_touched(out, by):
+    root, anna = out
+    gone = tracks_of(root, anna)
+    words = [anna.encode(), NAME.encode(), *vectors(root, anna)]
+    assert len(gone) == 4 and len(words) > 20
+    before = places_of(root, words)
+    exports = {"exports/0.mp4.csv", "exports/1.mp4.parquet", "summary.csv"}
+    for place in ("embeddings/", "persons/", "_featray/landing", *exports):
+        assert any(path.startswith(place) for path in before), place
+    kept = others(root, gone)
+    done = run(root, "erase", "--person", {"id": anna, "name": NAME}[by], "--json", "--reason", "asked")
+    told = json.loads(done.stdout)["tracks"]
+    assert {(one["video_id"], one["track_id"]) for one in told} == gone
+    deleted = {path for one in told for here in one["erased"] for path in here["exports"]}
+    assert deleted == exports
+    assert places_of(root, words) == {}
+    assert others(root, gone) == kept
+    assert (root / "my labels.csv").exists() and (root / "exports" / "3.csv").exists()
+    for table in ("faces", "embeddings", "persons", "tracks"):
+        assert not gone & {(row["video_id"], row["track_id"]) for row in rows(root, table)}, table
+    audit = rows(root, "erasures")
+    assert {(row["video_id"], row["track_id"]) for row in audit} == gone
+    assert {row["reason"] for row in audit} == {"asked"}
+    assert sum(row["embeddings_removed"] for row in audit) == 4 * len(gone)
+    assert {row["persons_removed"] for row in audit} == {row["tracks_removed"] for row in audit} == {1}
+
+
+def test_a_person_of_whom_nothing_is_left_is_not_there(out):
+    root, anna = out
+    run(root, "erase", "--person", anna)
+    again = run(root, "erase", "--person", anna)
+    assert again.exit_code == 2 and f"has nobody with the id or name {anna}; run `featray persons OUT`" in again.stderr
+
+
+@pytest.mark.parametrize("after", [0, 3, 7, 11, 12, 13])
+def test_killed_anywhere_the_same_command_finishes_it(out, after):
+    """Before a commit, a deletion, or the note that a track is done."""
+    root, anna = out
+    words = [anna.encode(), NAME.encode(), *vectors(root, anna)]
+    output = open_output(str(root))
+    die = dies_after(after)
+    with (
+        mock.patch.object(erasing, "write_commit", die(erasing.write_commit)),
+        mock.patch.object(erasing, "finish_erasure", die(erasing.finish_erasure)),
+        mock.patch.object(HeldPartition, "delete", die(HeldPartition.delete)),
+        pytest.raises(Killed),
+    ):
+        list(erase_person(output, anna))
+    done = run(root, "erase", "--person", anna)
+    assert done.exit_code == 0, done.output
+    assert places_of(root, words) == {}
+    videos = {video_of(name) for name in VIDEOS}
+    assert all(one.done for video in videos for one in read_erasures(output, video))
+    assert not [one for one in verify(output).unfinished if "no commit" in one]
