@@ -15,7 +15,7 @@ from featray.cli.upkeep import in_each
 from featray.errors import UsageError, counted, printable
 
 if TYPE_CHECKING:
-    from featray.persons.naming import Key
+    from featray.persons.keys import Key
     from featray.persons.truth import Truth
     from featray.tables.layout import Output, Partition
     from featray.upkeep.persons import Persons

@@ -7,6 +7,7 @@ import pytest
 
 from featray.faces.embedder import unit
 from featray.persons import cluster as module
+from featray.persons import joining, neighbours
 from featray.persons.agreement import agreement
 from featray.persons.cluster import Tracks, cluster, fit
 
@@ -51,6 +52,8 @@ def test_the_order_of_tracks_does_not_count():
 def test_blocks_and_rounds_do_not_count(monkeypatch):
     found, _ = crowd(3, 20, 10, 0.7)
     whole = groups(cluster(found, 0.6))
+    monkeypatch.setattr(neighbours, "_BLOCK_BYTES", 4 * 7 * len(found))
+    monkeypatch.setattr(joining, "_ROWS", 7)
     monkeypatch.setattr(module, "_BLOCK", 7)
     assert groups(cluster(found, 0.6)) == whole
     monkeypatch.setattr(module, "NEIGHBOURS", 3)
