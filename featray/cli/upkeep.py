@@ -267,8 +267,9 @@ def in_each(
     as_json: bool,
     told: Callable[[_Done], tuple[dict[str, Any], Iterator[str]]],
     nothing: str = "",
+    only: list[Partition] | None = None,
 ) -> None:
-    """Print what `work` did in each dataset and release; `nothing`, where it had nothing to do in any of them.
+    """Print what `work` did in each dataset and release, or in some; `nothing`, where it had nothing to do in any of them.
 
     A release that cannot be worked on is said, and the others go on; at the end the command exits with status 1.
     """
@@ -276,7 +277,7 @@ def in_each(
 
     found: list[dict[str, Any]] = []
     refused, silent = False, True
-    for partition in list_partitions(output):
+    for partition in list_partitions(output) if only is None else only:
         where = {"dataset": partition.dataset, "release": partition.release}
         try:
             facts, lines = told(work(partition))

@@ -155,7 +155,9 @@ def told(clustering: str, threshold: float, rows: pa.Table, *, fresh: bool) -> P
     """Return what the rows of the table come to."""
     counts = pc.value_counts(rows["person_id"]).to_pylist()
     sizes = {one["values"]: one["counts"] for one in counts}
-    moves = rows.filter(pc.is_valid(rows["previous"])).group_by(["previous", "person_id"]).aggregate([([], "count_all")])
+    moves = (
+        rows.filter(pc.is_valid(rows["previous"])).group_by(["previous", "person_id"]).aggregate([([], "count_all")])
+    )
     moved = sorted(
         zip(*(moves[name].to_pylist() for name in ("previous", "person_id", "count_all")), strict=True),
         key=lambda move: (-move[2], move),

@@ -9,6 +9,7 @@
     _featray/commits/<d>/<r>/<shard>.json                   what a published shard holds
     _featray/leases/<d>/<r>/<number>.json                   who may publish, or was the last who might
     _featray/running/<d>/<r>/<run_id>.json                  the row of a run that has begun and not ended
+    _featray/edits/<d>/<r>/persons.json                     what people have said of who is who
     _featray/erased/<video_id>.json                         what was erased and may not come back
 
 Table roots hold nothing but published Parquet files.

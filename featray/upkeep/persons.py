@@ -95,7 +95,12 @@ class _Made:
 
 
 def _make(
-    keys: TrackKeys, tracks: Tracks, threshold: float, edits: list[PersonEdit], before: pa.Table, gallery: Gallery | None
+    keys: TrackKeys,
+    tracks: Tracks,
+    threshold: float,
+    edits: list[PersonEdit],
+    before: pa.Table,
+    gallery: Gallery | None,
 ) -> _Made:
     person, refused = apply_edits(cluster(tracks, threshold), edits, keys, tracks)
     index = np.unique(person, return_inverse=True)[1]
@@ -140,7 +145,9 @@ def _embedder(partition: HeldPartition, files: list[CommittedFile]) -> tuple[str
     for file in files:
         with open_parquet(partition.output.root.child(file.path)) as opened:
             footers.append(footer_of(opened))
-            names |= set(_typed(opened.read(columns=["embedder"]), "embeddings", ["embedder"])["embedder"].unique().to_pylist())
+            names |= set(
+                _typed(opened.read(columns=["embedder"]), "embeddings", ["embedder"])["embedder"].unique().to_pylist()
+            )
     if len(names) != 1:
         shown = ", ".join(map(printable, sorted(names)))
         raise OutputError(f"{partition.release}: its embeddings are of {counted(len(names), 'embedder')}: {shown}")

@@ -28,9 +28,9 @@ def listed(index: "Neighbours", vectors: np.ndarray) -> np.ndarray:
 
 def faiss_ivf(vectors: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
     """Lists around centres of k-means; the settings of featray."""
-    from featray.persons.neighbours import InvertedLists
-
     import faiss
+
+    from featray.persons.neighbours import InvertedLists
 
     faiss.omp_set_num_threads(threads)
     index = InvertedLists(vectors)
@@ -52,7 +52,9 @@ def usearch(vectors: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
     """The same graph."""
     from usearch.index import Index
 
-    index = Index(ndim=vectors.shape[1], metric="ip", dtype="f32", connectivity=32, expansion_add=80, expansion_search=64)
+    index = Index(
+        ndim=vectors.shape[1], metric="ip", dtype="f32", connectivity=32, expansion_add=80, expansion_search=64
+    )
     index.add(np.arange(len(vectors)), vectors, threads=threads)
     return lambda: index.search(vectors, K, threads=threads).keys.astype(np.int64)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from featray.persons.agreement import agreement
 from featray.persons import naming
+from featray.persons.agreement import agreement
 
 KEYS = [(f"{i:016x}", 0) for i in range(6)]
 
