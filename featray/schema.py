@@ -299,8 +299,8 @@ PERSONS = (
     Column("person_id", STRING, "the same person in all videos of the release; stays when videos are added"),
     Column("similarity", FLOAT, "cosine of the track's mean embedding and its person's", "", "[-1, 1]"),
     Column("margin", FLOAT, "similarity, minus the cosine with the nearest other person's; null if there is no other", "", "[-2, 2]"),
-    Column("previous", STRING, "the person_id that the track had before, where `featray persons` gave it another; else null"),
-    Column("name", STRING, "of the person, where one was given; else null"),
+    Column("previous", STRING, "the person_id that the track had before its present one; else null. Where no track has that id as `person_id` any more, its person was merged, else tracks left it"),
+    Column("name", STRING, "of the person, where `featray persons --gallery` knew one; else null"),
 )  # fmt: skip
 
 TABLES: Final[dict[str, tuple[Column, ...]]] = {

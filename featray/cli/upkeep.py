@@ -269,7 +269,7 @@ def in_each(
     nothing: str = "",
     only: list[Partition] | None = None,
 ) -> None:
-    """Print what `work` did in each dataset and release, or in some; `nothing`, where it had nothing to do in any of them.
+    """Print what `work` did in each dataset and release, or in `only` some; `nothing`, where it had nothing to do.
 
     A release that cannot be worked on is said, and the others go on; at the end the command exits with status 1.
     """

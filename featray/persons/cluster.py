@@ -1,8 +1,8 @@
 """Persons. Tracks with similar templates become one person, unless they were on screen at once.
 
-Agglomerative, in rounds. A round finds the nearest neighbours of all clusters' centres, and joins clusters along these
-pairs (`joining`) until none is left with a cosine of the threshold or more; the next one looks for neighbours of the new
-centres. It ends when a round joins nothing. Clusters are compared by their centres, so that a chain of look-alikes does
+Agglomerative, in rounds. A round finds the nearest neighbours of all clusters' centres, and joins clusters along
+these pairs (`joining`) until none is left with a cosine of the threshold or more; the next one looks for neighbours of
+the new centres. It ends when a round joins nothing. Clusters are compared by their centres, so that a chain of look-alikes does
 not join two people.
 
 Deterministic: the result follows from the tracks alone, whatever their order in files, since they are sorted by their
@@ -85,7 +85,7 @@ def cluster(tracks: Tracks, threshold: float) -> NDArray[np.int64]:
 
 def _near(centres: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
     """Pairs of centres with this cosine, of each its nearest neighbours, as keys."""
-    # A little less: the cosine is computed again, pair by pair, so that it does not depend on who was compared with whom.
+    # A little less: cosines are computed again, pair by pair, so that their last digits do not depend on blocks.
     found = neighbours(centres, len(centres)).pairs(centres, NEIGHBOURS + 1, threshold - 1e-5)
     count = len(centres)
     return np.concatenate([pair_keys(one, other, count) for one, other in found])

@@ -1,7 +1,7 @@
 """Persons. Names from a folder of named pictures: `anna.jpg`, or `anna/*.jpg`.
 
-Faces are found, cut out, turned and embedded by the code that a run's workers use. A person gets the name whose pictures
-are nearest to its centre, if they are as near as two centres of one person. Of the pictures nothing is kept.
+Faces are found, cut out, turned and embedded by the code that a run's workers use. A person gets the name whose
+pictures are nearest to its centre, if they are as near as two centres of one person. Of the pictures nothing is kept.
 """
 
 from __future__ import annotations

@@ -48,26 +48,27 @@ def at_once(video: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.
 
     Args:
         video: int64 `[n]`.
-        start, end: int64 `[n]`, first and last frame of each.
+        start: int64 `[n]`, first frame of each.
+        end: int64 `[n]`, last frame of each.
     """
-    order, begins, after = _in_time(video, start, end)
+    order, after = _in_time(video, start, end)
     return _pairs(order, np.arange(len(order)) + 1, after)
 
 
 def following(video: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the pairs of tracks of which one is among the next in its video after the other ends, as keys, sorted."""
-    order, begins, after = _in_time(video, start, end)
+    order, after = _in_time(video, start, end)
     of_video = np.searchsorted(video[order], video[order], side="right")
     return _pairs(order, after, np.minimum(after + FOLLOWING, of_video))
 
 
 def _in_time(
     video: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Tracks in the order of time, when each begins, and the place of the first that begins after its end."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tracks in the order of time, and of each the place of the first that begins after its end."""
     order = np.lexsort((start, video))
     begins = video[order] * _FRAMES + start[order]
-    return order, begins, np.searchsorted(begins, video[order] * _FRAMES + end[order], side="right")
+    return order, np.searchsorted(begins, video[order] * _FRAMES + end[order], side="right")
 
 
 def _pairs(order: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -84,8 +85,10 @@ def row_cosines(
     """Return the products of rows, `[n]`, each of the same bits whatever stands beside it.
 
     Args:
-        left, right: float32 `[.., width]`, rows of length 1.
-        one, other: int64 `[n]`, which rows of each.
+        left: float32 `[.., width]`.
+        right: likewise.
+        one: int64 `[n]`, which rows of `left`.
+        other: int64 `[n]`, which rows of `right`.
     """
     found = np.empty(len(one), np.float32)
     for begin in range(0, len(one), _ROWS):
@@ -104,8 +107,8 @@ def join(
     """Join clusters, and return which one each is part of now, int64 `[m]`: the lowest number in it.
 
     Args:
-        sums: float32 `[m, width]`, sums of the clusters' templates. Changed: those of clusters that grew are of all that
-            is in them; those of clusters that are part of others mean nothing any more.
+        sums: float32 `[m, width]`, sums of the clusters' templates. Changed: those of clusters that grew are of all
+            that is in them; those of clusters that are part of others mean nothing any more.
         near: keys of pairs that may be joined.
         follow: keys of pairs of which tracks follow each other in a video.
         apart: keys of pairs that may not be joined, and neither may what they become part of.

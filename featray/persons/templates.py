@@ -1,7 +1,7 @@
 """Persons. From rows of `embeddings` and `faces` to one template a track, a row group at a time.
 
-A template is the mean of a track's embeddings, weighted by their quality, scaled to length 1. Sums are made of multiples
-of 2^-30, which float64 adds without rounding: they do not depend on how rows are spread over files and row groups.
+A template is the mean of a track's embeddings, weighted by their quality, scaled to length 1. Sums are made of
+multiples of 2^-30, which float64 adds without rounding: they do not depend on how rows are spread over files.
 
 Memory is that of the templates and a row group: 1.6 GB for a million tracks of 128 numbers.
 """

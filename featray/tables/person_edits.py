@@ -33,8 +33,8 @@ class PersonEdit:
     """One edit.
 
     Attributes:
-        kind: `merge`: the persons of these tracks are one. `split`: those of these tracks that are of the same person as
-            `stays` are a person of their own.
+        kind: `merge`: the persons of these tracks are one. `split`: those of these tracks that are of the same person
+            as `stays` are a person of their own.
         tracks: which ones; of a merge, one of each person.
         stays: of a split, a track of the person that they leave.
     """

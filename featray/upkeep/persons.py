@@ -1,7 +1,7 @@
 """Upkeep. Who is who: the table `persons` of a release, made anew from its embeddings and published in one commit.
 
-The commit's name follows from the embeddings, the settings, the edits and the gallery, so that the same work is not done
-twice. It replaces the commit before it in one PUT, as a compaction does: a kill leaves the old persons or the new ones.
+The commit's name follows from the embeddings, the settings, the edits and the gallery, so that the same work is not
+done twice. It replaces the commit before it in one PUT, as a compaction does: a kill leaves the old or the new one.
 """
 
 from __future__ import annotations

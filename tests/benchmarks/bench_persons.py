@@ -1,9 +1,9 @@
 """What it takes to find persons: python tests/benchmarks/bench_persons.py [TRACKS [TRACKS A PERSON]].
 
 Clusters made-up tracks and prints pairwise and B-cubed agreement with the truth, seconds and the peak memory of the
-process. Persons are random directions of 128 numbers; few have many tracks and many have few, as in real collections. A
-track is its person and noise, of which some tracks have much more than others. Ten tracks are in a video, some of them on
-screen at once.
+process. Persons are random directions of 128 numbers; few have many tracks and many have few, as in real collections.
+A track is its person and noise, of which some tracks have much more than others. Ten tracks are in a video, some of
+them on screen at once.
 """
 
 import resource

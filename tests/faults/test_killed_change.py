@@ -1,4 +1,4 @@
-"""Erase, compact, publish, derive and persons, killed with SIGKILL before each of their steps; then the same command again.
+"""Erase, compact, publish, derive and persons, killed with SIGKILL before each of their steps; then the same again.
 
 In between, who reads commits sees the old state or the new one, whole; afterwards all is as if
 nothing had happened, and of an erased video no row is left in any file.
