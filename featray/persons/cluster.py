@@ -2,8 +2,8 @@
 
 Agglomerative, in rounds. A round finds the nearest neighbours of all clusters' centres, and joins clusters along
 these pairs (`joining`) until none is left with a cosine of the threshold or more; the next one looks for neighbours of
-the new centres. It ends when a round joins nothing. Clusters are compared by their centres, so that a chain of look-alikes does
-not join two people.
+the new centres. It ends when a round joins nothing. Clusters are compared by their centres, so that a chain of
+look-alikes does not join two people.
 
 Deterministic: the result follows from the tracks alone, whatever their order in files, since they are sorted by their
 keys first and ties are settled by them.

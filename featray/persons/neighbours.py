@@ -100,7 +100,7 @@ class InvertedLists:
     def __init__(self, vectors: NDArray[np.float32]) -> None:
         faiss = _faiss(len(vectors))
         count, width = vectors.shape
-        lists = max(1, round(_LISTS_A_ROOT * count**0.5))
+        lists = max(1, min(round(_LISTS_A_ROOT * count**0.5), count // _TRAINED_ON))
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
         index.cp.max_points_per_centroid = _TRAINED_ON
         index.cp.niter = _STEPS
