@@ -98,7 +98,8 @@ def main() -> None:
     same = (np.sort(found, axis=1) == np.sort(again, axis=1)).all(axis=1).mean()
     print(
         f"{name}, {count:,} vectors, {threads} threads: CPU to build {built - start:.1f} s, "
-        f"to search {searched - built:.1f} s, {peak_mb:,.0f} MB more, recall {recall:.4f}, the same in a second build: {same:.2%} of the tracks",
+        f"to search {searched - built:.1f} s, {peak_mb:,.0f} MB more, recall {recall:.4f}, "
+        f"the same in a second build: {same:.2%} of the tracks",
         flush=True,
     )
 
