@@ -1,8 +1,8 @@
 """Persons. Clusters along the pairs of a graph become one, the nearest first, except those that must stay apart.
 
 In steps: every cluster chooses its nearest neighbour. Two that choose each other are joined, and with them those that
-chose one of the two: were they to wait, a person with ten thousand tracks would take ten thousand steps. Then the
-centres are new, and so are the cosines of the pairs that are left.
+chose one of the two and are as near to the centre of both: were they to wait, a person with ten thousand tracks would
+take ten thousand steps. Then the centres are new, and so are the cosines of the pairs that are left.
 
 A pair of clusters is a key, `lower number * count + higher number`: pairs are then sorted and found as integers.
 """
@@ -13,6 +13,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from featray.faces.embedder import unit
 
 PREFERENCE: Final = 0.01
 """Added to the cosine of two clusters of which tracks follow each other in a video, when the nearest one is chosen: a
@@ -121,7 +123,9 @@ def join(
     while True:
         alike = cosine >= threshold
         edges = near[alike]
-        goes = _stars(edges, cosine[alike] + np.float32(PREFERENCE) * _among(edges, follow), apart, count)
+        preferred = np.where(_among(edges, follow), np.float32(PREFERENCE), np.float32(0))
+        partner, value = _partners(edges, cosine[alike] + preferred, count)
+        goes = _stars(sums, partner, value, apart, threshold)
         moved = np.flatnonzero(goes != np.arange(count))
         if not len(moved):
             return to
@@ -135,12 +139,11 @@ def join(
         cosine[changed] = _cosines(sums, near[changed], count)
 
 
-def _stars(
-    edges: NDArray[np.int64], value: NDArray[np.float32], apart: NDArray[np.int64], count: int
-) -> NDArray[np.int64]:
-    """Which cluster each is joined to now, int64 `[count]`; itself, if to none."""
+def _partners(
+    edges: NDArray[np.int64], value: NDArray[np.float32], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Which cluster each is nearest to, int64 `[count]`, itself if to none; and how near."""
     one, other = np.divmod(edges, count)
-    own = np.arange(count)
     best = np.full(count, -np.inf, np.float32)
     for end in (one, other):
         np.maximum.at(best, end, value)
@@ -150,21 +153,48 @@ def _stars(
     for end in (one, other):
         top = value == best[end]
         np.minimum.at(drawn, end[top], lot[top])
-    partner = own.copy()
+    partner = np.arange(count)
     for end, across in ((one, other), (other, one)):
         chosen = (value == best[end]) & (lot == drawn[end])
         partner[end[chosen]] = across[chosen]
+    return partner, best
+
+
+def _stars(
+    sums: NDArray[np.float32],
+    partner: NDArray[np.int64],
+    value: NDArray[np.float32],
+    apart: NDArray[np.int64],
+    threshold: float,
+) -> NDArray[np.int64]:
+    """Which cluster each is part of now, int64 `[count]`: the lowest number in it."""
+    own = np.arange(len(sums))
     mutual = (partner != own) & (partner[partner] == own)
     goes = np.where(mutual, np.minimum(own, partner), own)
-    attached = ~mutual & (partner != own) & mutual[partner]
+    attached = np.flatnonzero(~mutual & (partner != own) & mutual[partner])
+    attached = attached[_near_both(sums, attached, partner, threshold)]
     goes[attached] = goes[partner[attached]]
-    best[mutual] = np.inf
-    left, right = np.divmod(apart, count)
+    nearness = np.where(mutual, np.float32(np.inf), value)
+    left, right = np.divmod(apart, len(sums))
     clash = goes[left] == goes[right]
     left, right = left[clash], right[clash]
-    later = np.where(best[left] >= best[right], right, left)
+    later = np.where(nearness[left] >= nearness[right], right, left)
     goes[later] = later
-    return goes
+    lowest = own.copy()
+    np.minimum.at(lowest, goes, own)
+    return lowest[goes]
+
+
+def _near_both(
+    sums: NDArray[np.float32], attached: NDArray[np.int64], partner: NDArray[np.int64], threshold: float
+) -> NDArray[np.bool_]:
+    """Which clusters are near to the centre of their partner and that one's partner together."""
+    near = np.empty(len(attached), np.bool_)
+    for begin in range(0, len(attached), _ROWS):
+        one = attached[begin : begin + _ROWS]
+        both = unit(sums[partner[one]] + sums[partner[partner[one]]])
+        near[begin : begin + _ROWS] = np.einsum("ij,ij->i", unit(sums[one]), both) >= threshold
+    return near
 
 
 def _mixed(keys: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -201,7 +231,8 @@ def _cosines(sums: NDArray[np.float32], keys: NDArray[np.int64], count: int) -> 
         some = sums[begin : begin + _ROWS]
         square[begin : begin + _ROWS] = np.einsum("ij,ij->i", some, some)
     length = np.sqrt(np.maximum(square, 1e-24))
-    return row_cosines(sums, sums, one, other) / (length[one] * length[other])
+    cosine: NDArray[np.float32] = row_cosines(sums, sums, one, other) / (length[one] * length[other])
+    return cosine
 
 
 def _moved(keys: NDArray[np.int64], goes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
