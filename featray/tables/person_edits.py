@@ -8,7 +8,7 @@ leaves an edit that the next `featray persons` applies. Whoever erases a track t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -55,7 +55,7 @@ class PersonEdit:
 class _Edits:
     """All edits of a release, in the order in which they are applied."""
 
-    edits: list[PersonEdit] = field(default_factory=list)
+    edits: list[PersonEdit]
 
 
 def parse_edits(text: bytes) -> list[PersonEdit]:
