@@ -8,7 +8,8 @@ look-alikes does not join two people.
 Deterministic: the result follows from the tracks alone, whatever their order in files, since they are sorted by their
 keys first and ties are settled by them.
 
-A million tracks of 128 numbers take 2.6 GB and some minutes on two cores (tests/benchmarks/RESULTS.md).
+Memory is some 2 KB a track of 128 numbers, beside the tracks: their sums, the index, and pairs of neighbours. What it
+took is in tests/benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _BLOCK_BYTES: Final = 128 << 20
 _LISTS_A_ROOT: Final = 4
 """So many times the square root of the number of vectors is the number of lists: as faiss advises for a million."""
 
-_SEARCHED: Final = 16
+_SEARCHED: Final = 8
 """Lists that are searched for a vector's neighbours."""
 
 _STEPS: Final = 8
