@@ -301,8 +301,8 @@ PERSONS = (
     Column("person_id", STRING, "id of the person, the same in all videos of the release; stable when videos are added"),
     Column("similarity", FLOAT, "cosine between the track's mean embedding and its person's", "", "[-1, 1]"),
     Column("margin", FLOAT, "similarity minus the cosine with the nearest other person; null if there is no other person", "", "[-2, 2]"),
-    Column("previous", STRING, "the track's former person_id if `featray persons` changed it, else null"),
-    Column("name", STRING, "name of the person if one was given, else null"),
+    Column("previous", STRING, "the track's former person_id if `featray persons` changed it, else null. If no track has that id as `person_id` any more, the person was merged; otherwise tracks left it"),
+    Column("name", STRING, "name of the person if `featray persons --gallery` recognised one, else null"),
 )  # fmt: skip
 
 TABLES: Final[dict[str, tuple[Column, ...]]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,11 @@ from featray.cli.upkeep import in_each
 from featray.errors import UsageError, counted, printable
 
 if TYPE_CHECKING:
-    from featray.persons.naming import Key
+    from featray.persons.gallery import Gallery
+    from featray.persons.keys import Key
+    from featray.persons.rows import Persons
     from featray.persons.truth import Truth
     from featray.tables.layout import Output, Partition
-    from featray.upkeep.persons import Persons
 
 
 @click.command(short_help="Find out which tracks of OUT are of one person.")
@@ -29,6 +31,24 @@ if TYPE_CHECKING:
     help="Cosine from which on two tracks are one person; default: the embedder's own, 0.96 for face-api.",
 )
 @click.option(
+    "--gallery",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Name persons after pictures, name.jpg or name/*.jpg; without it, persons keep their names. An embedder other "
+    "than face-api takes its weights and licence from --config.",
+)
+@click.option(
+    "--merge", nargs=2, metavar="P Q", help="Two persons are one. Kept, and applied whenever the table is made."
+)
+@click.option(
+    "--split",
+    multiple=True,
+    metavar="VIDEO:TRACK",
+    help="This track is of somebody else than the rest of its person; give it once for each track. Kept likewise.",
+)
+@click.option("--undo", is_flag=True, help="Take back the last --merge or --split.")
+@click.option("--release", help="Only in this release; default: in all that have what is named.")
+@click.option(
     "--truth",
     type=click.Path(path_type=Path),
     metavar="CSV",
@@ -37,7 +57,17 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @storage_flags
 def persons(
-    out: str, threshold: float | None, truth: Path | None, as_json: bool, config: Path | None, options: tuple[str, ...]
+    out: str,
+    threshold: float | None,
+    gallery: Path | None,
+    merge: tuple[str, str] | None,
+    split: tuple[str, ...],
+    undo: bool,
+    release: str | None,
+    truth: Path | None,
+    as_json: bool,
+    config: Path | None,
+    options: tuple[str, ...],
 ) -> None:
     """Write the table `persons` of OUT: which tracks are of one person, across shots and videos.
 
@@ -45,22 +75,67 @@ def persons(
     are on screen at once are never one person. A person keeps its id when videos are added. What is done already is not
     done again. Refused while a run is on.
     """
+    from featray.config import load_config
+    from featray.config_identify import IdentifyConfig
+    from featray.persons.gallery import read_gallery
     from featray.persons.settings import PersonsSettings
     from featray.upkeep.persons import find_persons
 
     settings, output = PersonsSettings(threshold), open_told(out, config, options)
+    chosen = _edit(output, merge, split, undo, release)
     labels = None if truth is None else _labels(output, truth)
     compared = []
 
+    @cache
+    def opened(embedder: str) -> Gallery:
+        assert gallery is not None
+        identify = IdentifyConfig() if config is None else load_config(config).identify
+        return read_gallery(gallery, identify.model_copy(update={"embedder": embedder}))
+
     def work(partition: Partition) -> tuple[Persons | None, Truth | None]:
-        done = find_persons(partition, settings)
+        done = find_persons(partition, settings, None if gallery is None else opened)
         agreement = None if labels is None or done is None else _compare(partition, labels)
         compared.append(agreement)
         return done, agreement
 
-    in_each(output, work, as_json, _found)
+    in_each(output, work, as_json, _found, only=chosen)
     if labels is not None and not any(compared):
         raise UsageError("--truth: none of its tracks has a person here; do its videos and track_ids belong to OUT?")
+
+
+def _edit(
+    output: Output, merge: tuple[str, str] | None, split: tuple[str, ...], undo: bool, release: str | None
+) -> list[Partition] | None:
+    """Write down an edit; the releases to work on, or None for all."""
+    from featray.tables.layout import list_partitions
+    from featray.upkeep import person_edits
+
+    some = [partition for partition in list_partitions(output) if release in (None, partition.release)]
+    if release is not None and not some:
+        raise UsageError(f"--release {release}: not in this output")
+    if (merge is not None) + bool(split) + undo > 1:
+        raise UsageError("persons: one edit at a time: --merge, --split or --undo")
+    if merge is None and not split and not undo:
+        return None if release is None else some
+    tracks = [_track(output, text) for text in split]
+    if not undo:
+        some = [partition for partition in some if person_edits.knows(partition, merge or (), tracks)]
+    if len(some) != 1:
+        what = f"--merge {' '.join(merge)}" if merge else f"--split {' '.join(split)}" if split else "--undo"
+        why = "which release is not said; add --release" if some else "no release has persons of all that is named"
+        raise UsageError(printable(f'{what}: {why}; `featray query OUT "SELECT * FROM persons"` tells who is there'))
+    change = person_edits.undo if undo else person_edits.merge(merge) if merge else person_edits.split(tracks)
+    person_edits.change_edits(some[0], change)
+    return some
+
+
+def _track(output: Output, text: str) -> Key:
+    from featray.tables.named import find_video_id
+
+    video, colon, track = text.rpartition(":")
+    if not colon or not (track.isascii() and track.isdecimal() and len(track) < 10):
+        raise UsageError(printable(f"--split {text}: write it as VIDEO:TRACK, such as face.mp4:3"))
+    return find_video_id(output, video), int(track)
 
 
 def _labels(output: Output, truth: Path) -> dict[Key, str]:
@@ -106,13 +181,28 @@ def _lines(done: Persons) -> Iterator[str]:
         yield f"without a person: {counted(done.without_embedding, 'track')}; no face was seen well enough"
     if done.renamed:
         yield f"of another person than before: {counted(done.renamed, 'track')}; see `previous` in the table persons"
+    for kind, moves in (("merged", done.merged), ("parted", done.parted)):
+        for old, new, tracks in moves[:5]:
+            yield f"{kind}: {_shown(old)}, {counted(tracks, 'track')} of it now in {_shown(new)}"
+    if done.edits:
+        yield f"edits: {counted(done.edits, 'edit')} kept; --undo takes back the last"
+    for line in (*done.refused, *done.gallery):
+        yield _shown(line, 400)
+    if done.named:
+        names = ", ".join(f"{_shown(name)} ({_shown(one)})" for one, name in done.names.items())
+        yield f"named: {counted(done.named, 'person')}: {names}{', ...' if done.named > len(done.names) else ''}"
     if done.doubtful:
         yield f"doubtful: {counted(done.doubtful, 'track')}; another person is nearly as close (margin below 0.01)"
     if not done.tracks:
         return
-    most = ", ".join(f"{printable(name[:60])} ({count})" for name, count in done.largest[:5])
+    most = ", ".join(f"{_shown(name)} ({count:,})" for name, count in done.largest[:5])
     yield f"most tracks: {most}"
     yield f"similarity of tracks to their person's centre (two are one from {done.threshold:g} on):"
     widest = max(done.histogram.values())
     for step, count in done.histogram.items():
         yield f"  {step} {'#' * max(1, round(40 * count / widest))} {count:,}"
+
+
+def _shown(text: str, most: int = 60) -> str:
+    """Return a text of somebody else's as a part of one line."""
+    return printable(" ".join(text.split())[:most])

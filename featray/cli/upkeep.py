@@ -272,8 +272,9 @@ def in_each(
     as_json: bool,
     told: Callable[[_Done], tuple[dict[str, Any], Iterator[str]]],
     nothing: str = "",
+    only: list[Partition] | None = None,
 ) -> None:
-    """Print what `work` did in each dataset and release, or `nothing` if it did nothing in any of them.
+    """Print what `work` did in each dataset and release, or in those of `only`; `nothing` if it did nothing in any.
 
     If a release fails, its error is printed, the others are still processed, and the command exits with status 1.
     """
@@ -281,7 +282,7 @@ def in_each(
 
     found: list[dict[str, Any]] = []
     refused, silent = False, True
-    for partition in list_partitions(output):
+    for partition in list_partitions(output) if only is None else only:
         where = {"dataset": partition.dataset, "release": partition.release}
         try:
             facts, lines = told(work(partition))

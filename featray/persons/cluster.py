@@ -1,13 +1,19 @@
 """Persons. Tracks with similar templates become one person, unless they were on screen at once.
 
-Agglomerative: the most similar pair of clusters is joined first, and clusters are compared by their centres, so that a
-chain of look-alikes does not join two people. Deterministic: the result follows from the tracks alone, whatever their
-order, since they are sorted by their keys first and ties are settled by them.
+Agglomerative, in rounds. A round finds the nearest neighbours of all clusters' centres, and joins clusters along
+these pairs (`joining`) until none is left with a cosine of the threshold or more; the next one looks for neighbours of
+the new centres. It ends when a round joins nothing. Clusters are compared by their centres, so that a chain of
+look-alikes does not join two people.
+
+Deterministic: the result follows from the tracks alone, whatever their order in files, since they are sorted by their
+keys first and ties are settled by them.
+
+Memory is some 2 KB a track of 128 numbers, beside the tracks: their sums, the index, and pairs of neighbours. What it
+took is in tests/benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.faces.embedder import unit
+from featray.persons.joining import at_once, distinct, following, join, pair_keys, row_cosines
+from featray.persons.neighbours import neighbours
 
-NEIGHBOURS: Final = 32
+NEIGHBOURS: Final = 16
 """So many neighbours of a cluster are looked at in a round; rounds go on until none is left to join."""
 
-_BLOCK: Final = 2048
-"""Rows whose similarities to all others are in memory at once: 2048 x a million x 4 bytes are 8 GB, so less then."""
-
-_BLOCK_BYTES: Final = 256 << 20
+_BLOCK: Final = 1 << 16
+"""Tracks that are compared with their persons at once."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Tracks:
     Attributes:
         video: int64 `[n]`, which video each is of; numbers are in the order of `video_id`.
         track_id: int64 `[n]`, ascending within a video.
-        start, end: int64 `[n]`, first and last frame with its face.
+        start, end: int64 `[n]`, first and last frame with its face; below 2^32.
         templates: float32 `[n, width]`, of length 1.
         weights: float64 `[n]`, above 0: how much each rests on.
     """
@@ -48,107 +54,47 @@ class Tracks:
         return len(self.video)
 
 
-class _Clusters:
-    """Clusters that grow: their sums, and when their tracks are on screen."""
-
-    def __init__(self, tracks: Tracks) -> None:
-        self.of = np.arange(len(tracks))
-        self.sums = tracks.templates * tracks.weights[:, None]
-        self._spans: list[dict[int, list[tuple[int, int]]]] = [
-            {video: [(start, end)]}
-            for video, start, end in zip(tracks.video.tolist(), tracks.start.tolist(), tracks.end.tolist(), strict=True)
-        ]
-
-    def root(self, i: int) -> int:
-        while self.of[i] != i:
-            self.of[i] = self.of[self.of[i]]
-            i = int(self.of[i])
-        return i
-
-    def similarity(self, one: int, other: int) -> float:
-        a, b = self.sums[one], self.sums[other]
-        return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-    def may_join(self, one: int, other: int) -> bool:
-        """Return whether no track of the one is on screen at the same time as one of the other."""
-        here, there = self._spans[one], self._spans[other]
-        if len(here) > len(there):
-            here, there = there, here
-        return not any(
-            start <= last and first <= end
-            for video, spans in here.items()
-            for first, last in there.get(video, ())
-            for start, end in spans
-        )
-
-    def join(self, one: int, other: int) -> int:
-        """Join two roots; the lower number stays."""
-        keep, gone = min(one, other), max(one, other)
-        self.of[gone] = keep
-        self.sums[keep] += self.sums[gone]
-        for video, spans in self._spans[gone].items():
-            self._spans[keep].setdefault(video, []).extend(spans)
-        self._spans[gone] = {}
-        return keep
-
-
 def cluster(tracks: Tracks, threshold: float) -> NDArray[np.int64]:
     """Return which person each track is of, int64 `[n]`: the position of the person's first track.
 
     Args:
         tracks: sorted by video and track.
         threshold: cosine of two clusters' centres from which on they are one person.
+
+    Raises:
+        UsageError: there are too many to compare each with each, and no index is installed.
     """
-    clusters = _Clusters(tracks)
-    joined = True
-    while joined:
-        roots = np.flatnonzero(clusters.of == np.arange(len(tracks)))
-        centres = unit(clusters.sums[roots])
-        joined = False
-        for one, other in _closest_first(centres, threshold):
-            a, b = clusters.root(int(roots[one])), clusters.root(int(roots[other]))
-            if a != b and clusters.similarity(a, b) >= threshold and clusters.may_join(a, b):
-                clusters.join(a, b)
-                joined = True
-    return np.array([clusters.root(i) for i in range(len(tracks))], np.int64)
+    first = cluster_of = np.arange(len(tracks))
+    apart = at_once(tracks.video, tracks.start, tracks.end)
+    follow = following(tracks.video, tracks.start, tracks.end)
+    centres = tracks.templates
+    sums: NDArray[np.float32] | None = None
+    while len(first) > 1:
+        near = distinct(np.concatenate([_near(centres, threshold), follow]))
+        if sums is None:
+            sums = tracks.templates * tracks.weights[:, None].astype(np.float32)
+        del centres
+        to = join(sums, near, follow, apart, threshold)
+        kept, number = np.unique(to, return_inverse=True)
+        if len(kept) == len(first):
+            break
+        follow, apart = (distinct(_renumbered(keys, number, len(first), len(kept))) for keys in (follow, apart))
+        sums, first, cluster_of = sums[kept], first[kept], number[cluster_of]
+        centres = unit(sums)
+    return first[cluster_of]
 
 
-def _closest_first(centres: NDArray[np.float32], threshold: float) -> Iterator[tuple[int, int]]:
-    """Yield pairs of centres with at least this cosine, the most similar first, ties by number."""
-    found = [pairs for block in _blocks(len(centres)) if len(pairs := _near(centres, block, threshold))]
-    if not found:
-        return
-    pairs = np.concatenate(found)
-    pairs = pairs[np.lexsort((pairs["other"], pairs["one"], -pairs["cosine"]))]
-    yield from zip(pairs["one"].tolist(), pairs["other"].tolist(), strict=True)
+def _near(centres: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
+    """Pairs of centres with this cosine, of each its nearest neighbours, as keys."""
+    # A little less: cosines are computed again, pair by pair, so that their last digits do not depend on blocks.
+    found = neighbours(centres, len(centres)).pairs(centres, NEIGHBOURS + 1, threshold - 1e-5)
+    count = len(centres)
+    return np.concatenate([pair_keys(one, other, count) for one, other in found])
 
 
-_PAIR: Final = np.dtype([("one", np.int64), ("other", np.int64), ("cosine", np.float32)])
-
-
-def _near(centres: NDArray[np.float32], block: slice, threshold: float) -> NDArray[np.void]:
-    """Pairs of a block's centres and those behind them, of each the nearest `NEIGHBOURS`."""
-    cosine = centres[block] @ centres[block.start :].T
-    rows = np.arange(cosine.shape[0])
-    cosine[np.tri(*cosine.shape, dtype=np.bool_)] = -1
-    if cosine.shape[1] > NEIGHBOURS:
-        kept = np.argpartition(-cosine, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
-    else:
-        kept = np.broadcast_to(np.arange(cosine.shape[1]), cosine.shape)
-    values = cosine[rows[:, None], kept]
-    one, place = np.nonzero(values >= threshold)
-    pairs = np.empty(len(one), _PAIR)
-    pairs["one"], pairs["other"], pairs["cosine"] = (
-        one + block.start,
-        kept[one, place] + block.start,
-        values[one, place],
-    )
-    return pairs
-
-
-def _blocks(count: int) -> Iterator[slice]:
-    rows = max(1, min(_BLOCK, _BLOCK_BYTES // (4 * max(count, 1))))
-    return (slice(start, min(start + rows, count)) for start in range(0, count, rows))
+def _renumbered(keys: NDArray[np.int64], number: NDArray[np.int64], before: int, now: int) -> NDArray[np.int64]:
+    one, other = np.divmod(keys, before)
+    return pair_keys(number[one], number[other], now)
 
 
 @dataclass(frozen=True)
@@ -157,26 +103,49 @@ class Fit:
 
     Attributes:
         similarity: float32 `[n]`, cosine of a track's template and its person's centre.
-        margin: float32 `[n]`, that minus the cosine with the nearest other person's centre; NaN if there is none.
+        margin: float32 `[n]`, that minus the cosine with the nearest other person's centre; NaN if there is none. Where
+            the index was needed, the nearest one may have been missed, and the margin be too large.
     """
 
     similarity: NDArray[np.float32]
     margin: NDArray[np.float32]
 
 
+def centres_of(tracks: Tracks, index: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the centres of persons, `[p, width]` of length 1.
+
+    Args:
+        tracks: all of them.
+        index: int `[n]`, which person each is of, 0 to p - 1.
+    """
+    order = np.argsort(index, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(index[order]) != 0])
+    sums = np.empty((len(starts), tracks.templates.shape[1]), np.float32)
+    bounds = np.r_[starts, len(order)]
+    step = max(1, len(starts) * _BLOCK // max(len(order), 1))
+    for begin in range(0, len(starts), step):
+        end = min(begin + step, len(starts))
+        some = order[bounds[begin] : bounds[end]]
+        weighted = tracks.templates[some] * tracks.weights[some, None]
+        sums[begin:end] = np.add.reduceat(weighted, bounds[begin:end] - bounds[begin], axis=0)
+    return unit(sums)
+
+
 def fit(tracks: Tracks, person: NDArray[np.int64]) -> Fit:
-    """Return how well tracks fit the persons that `cluster` gave."""
-    roots, index = np.unique(person, return_inverse=True)
-    sums = np.zeros((len(roots), tracks.templates.shape[1]))
-    np.add.at(sums, index, tracks.templates * tracks.weights[:, None])
-    centres = unit(sums)
-    similarity = np.empty(len(tracks), np.float32)
-    margin = np.full(len(tracks), np.nan, np.float32)
-    for block in _blocks(len(tracks)):
-        cosine = tracks.templates[block] @ centres.T
-        rows, own = np.arange(len(cosine)), index[block]
-        similarity[block] = cosine[rows, own]
-        if len(roots) > 1:
-            cosine[rows, own] = -np.inf
-            margin[block] = similarity[block] - cosine.max(axis=1)
-    return Fit(similarity, margin)
+    """Return how well tracks fit the persons that `cluster` gave.
+
+    Raises:
+        UsageError: as `cluster`.
+    """
+    index = np.unique(person, return_inverse=True)[1]
+    nearest = np.full(len(tracks), np.nan, np.float32)
+    if not len(tracks):
+        return Fit(nearest, nearest)
+    centres = centres_of(tracks, index)
+    similarity = row_cosines(tracks.templates, centres, np.arange(len(tracks)), index)
+    if len(centres) > 1:
+        for track, other in neighbours(centres, len(tracks)).pairs(tracks.templates, 2, -2.0):
+            beside = other != index[track]
+            one, other = track[beside], other[beside]
+            np.fmax.at(nearest, one, row_cosines(tracks.templates, centres, one, other))
+    return Fit(similarity, similarity - nearest)

@@ -12,7 +12,7 @@ import numpy as np
 
 from featray.errors import UsageError
 from featray.persons.agreement import agreement
-from featray.persons.naming import Key
+from featray.persons.keys import Key
 
 _COLUMNS: Final = ("video", "track_id", "person")
 _MOST_DIGITS: Final = 18

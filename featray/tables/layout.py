@@ -9,6 +9,7 @@
     _featray/commits/<d>/<r>/<shard>.json                   the contents of a published shard
     _featray/leases/<d>/<r>/<number>.json                   the current or last holder of the lease
     _featray/running/<d>/<r>/<run_id>.json                  the row of a run that has not ended
+    _featray/edits/<d>/<r>/persons.json                     merges and splits of persons by users
     _featray/erased/<video_id>.json                         what was erased and must not come back
 
 Table roots contain nothing but published Parquet files.

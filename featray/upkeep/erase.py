@@ -31,6 +31,7 @@ from featray.tables.commits import (
 )
 from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.lease import HeldPartition, hold
+from featray.tables.person_edits import forget_edits
 from featray.tables.replace import ERASE_PREFIX, carry_out
 from featray.tables.rewrite import Edit, holds_videos, rewrite_files, without
 from featray.tables.runs import running_rows, write_marker
@@ -162,6 +163,7 @@ def _erase_in(partition: HeldPartition, erasure: Erasure, scratch: str) -> Erase
     done = read_commit(partition, f"{ERASE_PREFIX}{erasure.erasure_id}") is not None
     if not done and _is_present(partition, erasure.video_id):
         _publish_without(partition, erasure, here, scratch)
+    forget_edits(partition, erasure.video_id, erasure.track_id)
     here.landed = _erase_unfinished(partition, erasure)
     here.uncommitted = _sweep(partition, erasure)
     return here

@@ -1,24 +1,28 @@
 """Upkeep. Who is who: the table `persons` of a release, made anew from its embeddings and published in one commit.
 
-The commit's name follows from the embeddings and the settings, so that the same work is not done twice. It replaces the
-commit before it in one PUT, as a compaction does: a kill leaves the old persons or the new ones.
+The commit's name follows from the embeddings, the settings, the edits and the gallery, so that the same work is not
+done twice. It replaces the commit before it in one PUT, as a compaction does: a kill leaves the old or the new one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from featray.errors import OutputError, counted, printable
-from featray.persons.cluster import Fit, cluster, fit
-from featray.persons.naming import Key, name_persons
+from featray.persons.cluster import Tracks, centres_of, cluster, fit
+from featray.persons.edits import apply_edits
+from featray.persons.gallery import Gallery, recognise
+from featray.persons.keys import Key, TrackKeys
+from featray.persons.naming import name_persons
+from featray.persons.rows import Before, Persons, person_rows, told
 from featray.persons.settings import PersonsSettings
 from featray.persons.templates import EMBEDDING_COLUMNS, FACE_COLUMNS, Templates
 from featray.schema import arrow_schema
@@ -26,81 +30,111 @@ from featray.store.scratch import scratch_folder
 from featray.tables.commits import Commit, CommittedFile, read_commits, write_commit
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
+from featray.tables.person_edits import PersonEdit, read_edits
 from featray.tables.replace import PERSONS_PREFIX, carry_out
 from featray.tables.rewrite import footer_of, merged_footer, open_parquet
 from featray.tables.writer import TableWriter
 from featray.upkeep.finish import finish_committed, remove_leftovers
 
-DOUBTFUL = 0.01
-"""Of the margin: below it, another person's centre is nearly as close as the own one."""
+OpenGallery = Callable[[str], Gallery]
+"""Gives the named faces, embedded by the embedder of this name."""
 
 
-@dataclass(frozen=True)
-class Persons:
-    """Who is who in a release.
-
-    Attributes:
-        clustering: under which settings.
-        fresh: whether it was made now; else it was there, and the rest is what stands in it.
-        threshold: cosine from which on two centres were one person.
-        without_embedding: tracks that have no person, since none of their faces was embedded; -1 if not counted.
-        largest: persons with the most tracks, and how many.
-        doubtful: tracks with a margin below `DOUBTFUL`.
-        renamed: tracks that had another person before: persons were joined or parted.
-        histogram: tracks by similarity to their person's centre, in steps of 0.01, by the lower end.
-    """
-
-    clustering: str
-    fresh: bool
-    threshold: float
-    tracks: int
-    persons: int
-    without_embedding: int = -1
-    doubtful: int = 0
-    renamed: int = 0
-    largest: list[tuple[str, int]] = field(default_factory=list)
-    histogram: dict[str, int] = field(default_factory=dict)
-
-
-def find_persons(partition: Partition, settings: PersonsSettings) -> Persons | None:
+def find_persons(
+    partition: Partition, settings: PersonsSettings, open_gallery: OpenGallery | None = None
+) -> Persons | None:
     """Make the table `persons` of a release; None where it has no embeddings.
+
+    Args:
+        partition: which release.
+        settings: of the clustering.
+        open_gallery: gives names; None to keep those that persons have.
 
     Raises:
         LeaseError: a run is on.
-        OutputError: embeddings of several embedders, or a damaged file.
+        OutputError: embeddings of several embedders, or a damaged file or record.
+        UsageError: more tracks than can be compared without an index, which is not installed; or the gallery is none.
     """
     with hold(partition, f"{PERSONS_PREFIX}{secrets.token_hex(4)}") as lease:
         held = lease.partition
         finish_committed(held)
         remove_leftovers(held)
-        commits = read_commits(held)
-        embedded = _files(commits, "embeddings")
-        old = [commit for commit in commits if any(file.table == "persons" for file in commit.files)]
-        if not embedded:
-            return None
-        name = _commit_name(settings, [*embedded, *_files(commits, "faces")])
-        embedder, footer = _embedder(held, embedded)
-        threshold = settings.threshold_of(embedder)
-        before = _read(held, old)
-        if [commit.name for commit in old] == [name]:
-            return _told(settings, threshold, before, fresh=False)
-        templates = _templates(held, commits)
-        keys, tracks = templates.tracks()
-        person = cluster(tracks, threshold)
-        had = {(row["video_id"], row["track_id"]): row["person_id"] for row in before}
-        rows = _rows(keys, name_persons(keys, person.tolist(), had), fit(tracks, person), had)
-        newest_us = max(commit.published_at_us for commit in commits)
-        files = _write(held, name, settings, rows, {**footer, "threshold": f"{threshold:g}"})
-        _replace(held, old, Commit(name, "", newest_us, files))
-        return replace(_told(settings, threshold, rows, fresh=True), without_embedding=templates.without)
+        return _find(held, settings, open_gallery)
+
+
+def _find(held: HeldPartition, settings: PersonsSettings, open_gallery: OpenGallery | None) -> Persons | None:
+    commits, edits = read_commits(held), read_edits(held)
+    embedded, old = _files(commits, "embeddings"), _of_persons(commits)
+    if not embedded:
+        return None
+    embedder, footer = _embedder(held, embedded)
+    threshold = settings.threshold_of(embedder)
+    gallery = None if open_gallery is None else open_gallery(embedder)
+    before, named_by = _read(held, old)
+    named_by = named_by if gallery is None else gallery.digest
+    name = _commit_name([settings.clustering, *map(repr, edits), named_by], [*embedded, *_files(commits, "faces")])
+    if [commit.name for commit in old] == [name]:
+        there = told(settings.clustering, threshold, before, fresh=False)
+        return replace(there, edits=len(edits), gallery=[] if gallery is None else gallery.problems)
+    keys, tracks, without = _templates(held, commits).tracks()
+    made = _make(keys, tracks, threshold, edits, before, gallery)
+    newest_us = max(commit.published_at_us for commit in commits)
+    footer = {**footer, "threshold": f"{threshold:g}", "gallery": named_by}
+    _replace(held, old, Commit(name, "", newest_us, _write(held, name, settings, made.rows, footer)))
+    done = told(settings.clustering, threshold, made.rows, fresh=True)
+    return replace(done, without_embedding=without, edits=len(edits), refused=made.refused, gallery=made.of_gallery)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """Rows of `persons`, edits that were not applied and what there is to say of the gallery, a line each."""
+
+    rows: pa.Table
+    refused: list[str]
+    of_gallery: list[str]
+
+
+def _make(
+    keys: TrackKeys,
+    tracks: Tracks,
+    threshold: float,
+    edits: list[PersonEdit],
+    before: pa.Table,
+    gallery: Gallery | None,
+) -> _Made:
+    person, refused = apply_edits(cluster(tracks, threshold), edits, keys, tracks)
+    index = np.unique(person, return_inverse=True)[1]
+    stood = Before.of(before, keys)
+    ids = name_persons(keys.at, index, stood.had, stood.ids)
+    names, lines = stood.carried(ids, index), []
+    if gallery is not None:
+        found = recognise(centres_of(tracks, index), gallery, threshold)
+        names, lines = {ids[one]: name for one, name in found.name_of.items()}, list(gallery.problems)
+        for one, name, others in found.several:
+            lines.append(f"{ids[one]} is near to {counted(1 + len(others), 'name')}, nearest first: {name}, ")
+            lines[-1] += ", ".join(others)
+        lines += [f"{name}: nobody here is near enough" for name in found.nobody]
+    rows = person_rows(keys, ids, index, fit(tracks, person), stood, names)
+    return _Made(rows, [_refusal(edit) for edit in refused], lines)
+
+
+def _refusal(edit: PersonEdit) -> str:
+    tracks = ", ".join(f"{one.video_id}:{one.track_id}" for one in edit.tracks[:5])
+    if edit.kind == "merge":
+        return f"merge of the persons of {tracks}: not applied; they are on screen at once, or a track is gone"
+    return f"split of {tracks}: not applied; they are gone, or the person that they leave is"
 
 
 def _files(commits: list[Commit], table: str) -> list[CommittedFile]:
     return [file for commit in commits for file in commit.files if file.table == table]
 
 
-def _commit_name(settings: PersonsSettings, files: list[CommittedFile]) -> str:
-    text = "\n".join([settings.clustering, *sorted(file.sha256 for file in files)])
+def _of_persons(commits: list[Commit]) -> list[Commit]:
+    return [commit for commit in commits if _files([commit], "persons")]
+
+
+def _commit_name(settings: list[str], files: list[CommittedFile]) -> str:
+    text = "\n".join([*settings, *sorted(file.sha256 for file in files)])
     return f"{PERSONS_PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -111,7 +145,9 @@ def _embedder(partition: HeldPartition, files: list[CommittedFile]) -> tuple[str
     for file in files:
         with open_parquet(partition.output.root.child(file.path)) as opened:
             footers.append(footer_of(opened))
-            names |= set(_typed(opened.read(columns=["embedder"]), "embeddings", ["embedder"])["embedder"].to_pylist())
+            names |= set(
+                _typed(opened.read(columns=["embedder"]), "embeddings", ["embedder"])["embedder"].unique().to_pylist()
+            )
     if len(names) != 1:
         shown = ", ".join(map(printable, sorted(names)))
         raise OutputError(f"{partition.release}: its embeddings are of {counted(len(names), 'embedder')}: {shown}")
@@ -147,40 +183,28 @@ def _typed(rows: pa.Table, table: str, columns: Sequence[str]) -> pa.Table:
     return typed
 
 
-_MAY_BE_NULL = ("margin", "previous")
+_MAY_BE_NULL: Final = ("margin", "previous", "name")
+
+_PERSON_COLUMNS: Final = ("video_id", "track_id", "person_id", "similarity", "margin", "previous", "name")
 
 
-def _read(partition: Partition, commits: list[Commit]) -> list[dict[str, Any]]:
-    """The rows of `persons` in these commits."""
-    rows: list[dict[str, Any]] = []
+def _read(partition: Partition, commits: list[Commit]) -> tuple[pa.Table, str]:
+    """The rows of `persons` in these commits, and the digest of the gallery that gave their names."""
+    schema = arrow_schema("persons")
+    rows, gallery = [pa.schema([schema.field(name) for name in _PERSON_COLUMNS]).empty_table()], ""
     for file in _files(commits, "persons"):
         with open_parquet(partition.output.root.child(file.path)) as opened:
-            rows += _typed(opened.read(columns=list(_PERSON_COLUMNS)), "persons", _PERSON_COLUMNS).to_pylist()
-    return rows
-
-
-_PERSON_COLUMNS = ("video_id", "track_id", "person_id", "similarity", "margin", "previous")
-
-
-def _rows(keys: list[Key], names: list[str], found: Fit, had: dict[Key, str]) -> list[dict[str, Any]]:
-    values = zip(keys, names, found.similarity.tolist(), found.margin.tolist(), strict=True)
-    return [
-        {
-            "video_id": key[0],
-            "track_id": key[1],
-            "person_id": name,
-            "similarity": similarity,
-            "margin": None if np.isnan(margin) else margin,
-            "previous": had[key] if had.get(key, name) != name else None,
-        }
-        for key, name, similarity, margin in values
-    ]
+            rows.append(_typed(opened.read(columns=list(_PERSON_COLUMNS)), "persons", _PERSON_COLUMNS))
+            gallery = footer_of(opened).get("gallery", "")
+    return pa.concat_tables(rows), gallery
 
 
 def _write(
-    partition: HeldPartition, name: str, settings: PersonsSettings, rows: list[dict[str, Any]], footer: dict[str, str]
+    partition: HeldPartition, name: str, settings: PersonsSettings, rows: pa.Table, footer: dict[str, str]
 ) -> list[CommittedFile]:
     constants = {"dataset": partition.dataset, "release": partition.release, "clustering": settings.clustering}
+    for column, value in constants.items():
+        rows = rows.append_column(column, pa.repeat(pa.scalar(value, pa.string()), rows.num_rows))
     with scratch_folder("persons") as scratch:
         writer = TableWriter(
             "persons",
@@ -192,7 +216,7 @@ def _write(
             path_fields=(),
         )
         try:
-            writer.write_rows([{**constants, **row} for row in rows])
+            writer.write(rows)
             return writer.close()
         finally:
             writer.abandon()
@@ -206,28 +230,20 @@ def _replace(partition: HeldPartition, old: list[Commit], new: Commit) -> None:
     carry_out(partition, commit)
 
 
-def _told(settings: PersonsSettings, threshold: float, rows: list[dict[str, Any]], *, fresh: bool) -> Persons:
-    sizes = Counter(row["person_id"] for row in rows)
-    steps = Counter(f"{np.floor(row['similarity'] * 100) / 100:.2f}" for row in rows)
-    return Persons(
-        settings.clustering,
-        fresh,
-        threshold,
-        len(rows),
-        len(sizes),
-        doubtful=sum(row["margin"] is not None and row["margin"] < DOUBTFUL for row in rows),
-        renamed=sum(row["previous"] is not None for row in rows),
-        largest=sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:10],
-        histogram=dict(sorted(steps.items())),
-    )
+def read_rows(partition: Partition) -> pa.Table:
+    """Return the rows of `persons`, without the columns that are the same in all."""
+    return _read(partition, _of_persons(read_commits(partition)))[0]
 
 
 def read_persons(partition: Partition) -> dict[Key, str]:
     """Return the `person_id` of each track that has one."""
-    old = [commit for commit in read_commits(partition) if any(file.table == "persons" for file in commit.files)]
-    return {(row["video_id"], row["track_id"]): row["person_id"] for row in _read(partition, old)}
+    rows = read_rows(partition)
+    keys = zip(rows["video_id"].to_pylist(), rows["track_id"].to_pylist(), strict=True)
+    return dict(zip(keys, rows["person_id"].to_pylist(), strict=True))
 
 
 def tracks_of(partition: Partition, person_id: str) -> list[Key]:
     """Return the tracks of a person, in order."""
-    return sorted(key for key, name in read_persons(partition).items() if name == person_id)
+    rows = read_rows(partition)
+    rows = rows.filter(pc.equal(rows["person_id"], person_id))
+    return sorted(zip(rows["video_id"].to_pylist(), rows["track_id"].to_pylist(), strict=True))

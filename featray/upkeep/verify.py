@@ -31,6 +31,7 @@ from featray.store.storage import exists, list_ahead, list_versions, open_ranges
 from featray.tables.commits import Commit, CommittedFile, read_commits
 from featray.tables.derived import derivation_of
 from featray.tables.layout import Output, Partition, list_partitions
+from featray.tables.person_edits import read_edits
 from featray.tables.persons import clustering_of
 from featray.tables.provenance import read_config
 from featray.tables.query import identifier, literal, open_database, read_files, table_view
@@ -189,6 +190,7 @@ class _Partition:
             self._problem(f"is in several commits: {', '.join(names)}", video_id=video_id)
         self._check_persons()
         self._check_erasures(index)
+        self._check_edits()
         self._check_derived(index, rederive)
         self._db.close()
         return paths
@@ -435,6 +437,12 @@ class _Partition:
                 self._problem(f"its erasure was cut off; finish it: {command}", video_id=video_id)
             elif any(erasure.track_id is None for erasure in mine) and index.has_video(video_id):
                 self._problem(f"was erased and is here again; {command}", video_id=video_id)
+
+    def _check_edits(self) -> None:
+        try:
+            read_edits(self._partition)
+        except StorageError as error:
+            self._problem(str(error))
 
     def _rows(self, sql: str, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._db.sql(sql, params=values).to_arrow_table().to_pylist()

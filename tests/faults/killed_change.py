@@ -2,6 +2,8 @@
 
     python -m tests.faults.killed_change OPERATION VIDEO_ID EVERY OPTIONS URI...
 
+For `persons`, two persons that are to be merged stand in the place of VIDEO_ID, with a comma between them.
+
 Works on the first URI until it is killed before its first step, on the second until before the
 step that is EVERY later, and so on. A step is a write, an upload, a deletion, or on a disk the rename that ends
 a write. Prints how many were killed; ends when an operation came through.
@@ -36,11 +38,14 @@ os.replace = counted(os.replace)
 
 from featray.config_derive import DeriveConfig  # noqa: E402
 from featray.findings.derive import Derivation  # noqa: E402
+from featray.persons.settings import PersonsSettings  # noqa: E402
 from featray.tables.layout import list_partitions, open_output  # noqa: E402
 from featray.upkeep.compact import compact_partition  # noqa: E402
 from featray.upkeep.derive import derive_partition  # noqa: E402
 from featray.upkeep.erase import erase  # noqa: E402
 from featray.upkeep.finish import finish_partition  # noqa: E402
+from featray.upkeep.person_edits import change_edits, merge  # noqa: E402
+from featray.upkeep.persons import find_persons  # noqa: E402
 
 OTHER = Derivation(DeriveConfig(gap_s=0.7))
 """Settings that no run here derives with."""
@@ -57,6 +62,9 @@ def change(operation, uri, options, video_id):
             finish_partition(partition)
         if operation == "derive":
             derive_partition(partition, OTHER)
+        if operation == "persons":
+            change_edits(partition, merge(video_id.split(",")))
+            find_persons(partition, PersonsSettings())
 
 
 if __name__ == "__main__":

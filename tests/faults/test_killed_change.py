@@ -1,4 +1,4 @@
-"""Erase, compact, publish and derive, killed with SIGKILL before each of their steps; then the same command again.
+"""Erase, compact, publish, derive and persons, killed with SIGKILL before each of their steps; then the same again.
 
 In between, who reads commits sees the old state or the new one, whole; afterwards all is as if
 nothing had happened, and of an erased video no row is left in any file.
@@ -15,16 +15,21 @@ import pytest
 
 from featray.config_derive import DeriveConfig
 from featray.findings.derive import Derivation
+from featray.persons.settings import PersonsSettings
 from featray.schema import DERIVED_TABLES
 from featray.tables.commits import read_commits
 from featray.tables.layout import list_partitions, open_output
+from featray.tables.person_edits import read_edits
 from featray.tables.query import connect, run_sql
 from featray.upkeep.compact import compact_partition
 from featray.upkeep.derive import derive_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.finish import finish_partition
+from featray.upkeep.person_edits import change_edits, merge
+from featray.upkeep.persons import find_persons
 from featray.upkeep.verify import verify
 from tests.fixtures import s3
+from tests.fixtures.crowd import Crowd
 from tests.fixtures.outputs import ids, rows, traces
 from tests.fixtures.plugin import LONG
 
@@ -36,17 +41,17 @@ EVERY = 1 if LONG else 13
 """The change is killed before every so many of its steps, on an output of its own each time."""
 
 
-def run_killed(operation, video, uris, options=None):
+def run_killed(operation, video, uris, options=None, every=EVERY):
     """How many of the outputs, one after the other, are left of a change that was killed."""
-    words = [operation, video, str(EVERY), json.dumps(options or {}), *uris]
+    words = [operation, video, str(every), json.dumps(options or {}), *uris]
     command = [sys.executable, "-m", "tests.faults.killed_change", *words]
     result = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert result.returncode == 0, result.stderr
     return int(result.stdout)
 
 
-def copies(source, folder):
-    uris = [str(folder / str(n)) for n in range(MOST_STEPS // EVERY + 1)]
+def copies(source, folder, every=EVERY):
+    uris = [str(folder / str(n)) for n in range(MOST_STEPS // every + 1)]
     for uri in uris:
         shutil.copytree(source, uri)
     return uris
@@ -149,6 +154,41 @@ def test_a_derivation(published, tmp_path):
         assert derived_rows(uri, OTHER.name) == expected and {t: rows(uri, t) for t in PER_VIDEO} == before
         report = verify(output, rederive=9)
         assert [line for line in report.unfinished if ".tmp" not in line] == [] and report.problems == []
+
+
+def who(uri):
+    """What readers see of `persons`: each track's person and the one before."""
+    sql = "SELECT video_id, track_id, person_id, previous FROM persons ORDER BY ALL"
+    return run_sql(connect(open_output(uri)), sql).read_all().to_pylist()
+
+
+def test_persons_and_an_edit(tmp_path):
+    """New videos and a merge: old persons or new ones, the merge kept once, and no row twice."""
+    every = 1 if LONG else 4
+    crowd = Crowd(tmp_path / "crowd")
+    crowd.publish({f"{i}.mp4": [i % 5, (5, 6 + i % 2)] for i in range(6)})
+    find_persons(crowd.partition, PersonsSettings())
+    told = {(row["video_id"], row["track_id"]): row["person_id"] for row in who(crowd.output.root.path)}
+    merged = sorted({told[key] for key, person in crowd.truth.items() if person in (6, 7)})
+    crowd.publish({"later.mp4": [0, 8]})
+    uris = copies(crowd.output.root.path, tmp_path / "copies", every)
+    before = who(uris[0])
+    killed = run_killed("persons", ",".join(merged), uris, every=every)
+    assert killed * every > 7 and len(merged) == 2
+    expected = who(uris[killed])
+    assert len(expected) == len(before) + 2
+    moved = [row for row in expected if row["previous"] is not None]
+    assert len(moved) == 3 and {row["previous"] for row in moved} | {row["person_id"] for row in moved} == set(merged)
+    for uri in uris[:killed]:
+        (partition,) = list_partitions(open_output(uri))
+        assert who(uri) in (before, expected)
+        change_edits(partition, merge(merged))
+        find_persons(partition, PersonsSettings())
+        assert who(uri) == expected and len(read_edits(partition)) == 1
+        assert len([commit for commit in read_commits(partition) if commit.name.startswith("persons-")]) == 1
+        report = verify(open_output(uri))
+        assert [line for line in report.unfinished if ".tmp" not in line] == []
+        assert not any("persons" in problem.line() or "edits" in problem.line() for problem in report.problems)
 
 
 @pytest.fixture(scope="module")

@@ -7,30 +7,10 @@ import pytest
 
 from featray.faces.embedder import unit
 from featray.persons import cluster as module
+from featray.persons import joining, neighbours
 from featray.persons.agreement import agreement
 from featray.persons.cluster import Tracks, cluster, fit
-
-
-def crowd(seed, people, each, noise):
-    """Tracks of random people, a video a track; who each is of."""
-    rng = np.random.default_rng(seed)
-    faces = unit(rng.normal(size=(people, 64)))
-    truth = rng.permutation(np.repeat(np.arange(people), each))
-    templates = unit(faces[truth] + noise * rng.normal(size=(len(truth), 64)) / 8)
-    return tracks(templates, weights=rng.uniform(0.5, 5, len(truth))), truth
-
-
-def tracks(templates, video=None, start=None, end=None, weights=None):
-    n = len(templates)
-    some = np.arange(n) if video is None else np.asarray(video)
-    starts = np.zeros(n, np.int64) if start is None else np.asarray(start)
-    ends = starts + 5 if end is None else np.asarray(end)
-    weights = np.ones(n) if weights is None else weights
-    return Tracks(some, np.arange(n), starts, ends, np.asarray(templates, np.float32), weights)
-
-
-def groups(person):
-    return {tuple(np.flatnonzero(person == one)) for one in np.unique(person)}
+from tests.fixtures.made_tracks import crowd, groups, tracks
 
 
 def test_people_are_found():
@@ -51,6 +31,8 @@ def test_the_order_of_tracks_does_not_count():
 def test_blocks_and_rounds_do_not_count(monkeypatch):
     found, _ = crowd(3, 20, 10, 0.7)
     whole = groups(cluster(found, 0.6))
+    monkeypatch.setattr(neighbours, "_BLOCK_BYTES", 4 * 7 * len(found))
+    monkeypatch.setattr(joining, "_ROWS", 7)
     monkeypatch.setattr(module, "_BLOCK", 7)
     assert groups(cluster(found, 0.6)) == whole
     monkeypatch.setattr(module, "NEIGHBOURS", 3)
@@ -78,6 +60,25 @@ def test_a_chain_of_look_alikes_is_not_one_person():
     angles = np.deg2rad([0, 20, 40, 60, 80])
     chain = np.column_stack([np.cos(angles), np.sin(angles)])
     assert len(np.unique(cluster(tracks(chain), np.cos(np.deg2rad(21))))) > 1
+
+
+def test_who_is_in_the_same_scene_goes_before_a_stranger_who_is_as_near():
+    """Track 1 is a little nearer to 2, of another video, than to 0, which it follows; 0 and 2 are not alike."""
+    angles = np.deg2rad([0, 20, 39])
+    found = np.column_stack([np.cos(angles), np.sin(angles)])
+    threshold = np.cos(np.deg2rad(22))
+    assert cluster(tracks(found, video=[0, 1, 2]), threshold).tolist() == [0, 1, 1]
+    one_scene = tracks(found, video=[0, 0, 1], start=[0, 6, 0])
+    assert cluster(one_scene, threshold).tolist() == [0, 0, 2]
+
+
+def test_many_equal_tracks_are_joined_in_few_steps(monkeypatch):
+    """Copies of one video are as near to each other as can be; were ties settled by number, a step would join two."""
+    steps = []
+    stars = joining._stars
+    monkeypatch.setattr(joining, "_stars", lambda *some: steps.append(1) or stars(*some))
+    assert set(cluster(tracks(np.tile(unit(np.ones((1, 8))), (2000, 1))), 0.9).tolist()) == {0}
+    assert len(steps) < 60
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -3,10 +3,20 @@
 import numpy as np
 import pytest
 
+from featray.persons import naming
 from featray.persons.agreement import agreement
-from featray.persons.naming import name_persons
 
 KEYS = [(f"{i:016x}", 0) for i in range(6)]
+
+
+def name_persons(keys, person, before):
+    """The id of each track's person, with ids of before by key."""
+    ids = sorted(set(before.values()))
+    had = np.array([ids.index(before[key]) if key in before else -1 for key in keys])
+    first = {one: person.index(one) for one in person}
+    number = {one: i for i, one in enumerate(sorted(first, key=first.get))}
+    index = np.array([number[one] for one in person])
+    return np.array(naming.name_persons(keys.__getitem__, index, had, ids))[index].tolist()
 
 
 def test_a_name_follows_from_the_first_track():

@@ -19,6 +19,7 @@ from featray.tables.commits import parse_commit, parse_manifest
 from featray.tables.holder import Holder
 from featray.tables.landing import PartHeader
 from featray.tables.layout import Output, Partition
+from featray.tables.person_edits import parse_edits
 from featray.tables.runs import marker, parse_marker
 from featray.tables.tombstones import parse_erasures
 from featray.video.container import parse_time_base
@@ -63,6 +64,12 @@ MARKER = {
 }
 ERASURE = {"erasure_id": "e1", "video_id": VIDEO, "track_id": 3, "release": None, "at_us": 7, "reason": "asked"}
 ERASURES = {"video_id": VIDEO, "erasures": [ERASURE]}
+EDITS = {
+    "edits": [
+        {"kind": "merge", "tracks": [{"video_id": VIDEO, "track_id": 3}, {"video_id": VIDEO, "track_id": 4}]},
+        {"kind": "split", "tracks": [{"video_id": VIDEO, "track_id": 3}], "stays": {"video_id": VIDEO, "track_id": 5}},
+    ]
+}
 HOLDER = asdict(Holder.myself(3, "r-1"))
 
 
@@ -95,6 +102,14 @@ def places_of_erasures(text):
     for erasure in parse_erasures(VIDEO, text):
         yield PARTITION.commit(f"erase-{erasure.erasure_id}")
         yield PARTITION.output.internal("erased", f"{erasure.video_id}.json")
+
+
+def places_of_edits(text):
+    """They name no places but what is looked for: tracks, as int64."""
+    for edit in parse_edits(text):
+        for track in (*edit.tracks, *([edit.stays] if edit.stays else [])):
+            assert np.array([track.track_id], np.int32) >= 0
+            yield PARTITION.landing(track.video_id, KEY)
 
 
 def places_of_holder(text):
@@ -147,6 +162,7 @@ KINDS = {
     "manifest": (MANIFEST, places_of_manifest),
     "marker": (MARKER, places_of_marker),
     "erasures": (ERASURES, places_of_erasures),
+    "edits": (EDITS, places_of_edits),
     "holder": (HOLDER, places_of_holder),
     "plan": (PLAN, places_of_plan),
     "part": (PART, places_of_part),

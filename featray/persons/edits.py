@@ -1,0 +1,75 @@
+"""Persons. Edits that people made, applied to persons as they were found, one after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from featray.persons.cluster import Tracks
+from featray.persons.joining import at_once
+from featray.persons.keys import TrackKeys
+from featray.tables.person_edits import NamedTrack, PersonEdit
+
+
+def apply_edits(
+    person: NDArray[np.int64], edits: list[PersonEdit], keys: TrackKeys, tracks: Tracks
+) -> tuple[NDArray[np.int64], list[PersonEdit]]:
+    """Return which person each track is of, as `cluster` does, and the edits that could not be applied.
+
+    A merge of persons who are on screen at once is not applied, and neither is an edit of tracks that are gone.
+    """
+    person, refused = person.copy(), []
+    apart = np.divmod(at_once(tracks.video, tracks.start, tracks.end), max(len(person), 1)) if edits else None
+    for edit in edits:
+        places = _places(keys, edit.tracks)
+        if edit.kind == "merge":
+            assert apart is not None
+            done = _merge(person, places, apart)
+        else:
+            assert edit.stays is not None
+            done = _split(person, places, int(_places(keys, [edit.stays])[0]))
+        if not done:
+            refused.append(edit)
+    return person, refused
+
+
+def together_on_screen(
+    person: NDArray[np.int64], some: NDArray[np.int64], apart: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> NDArray[np.int64]:
+    """Return which pairs that are on screen at once are of two of some persons.
+
+    Args:
+        person: of each track.
+        some: persons.
+        apart: the tracks of each pair.
+    """
+    one, other = (person[end] for end in apart)
+    return np.flatnonzero((one != other) & np.isin(one, some) & np.isin(other, some))
+
+
+def _merge(
+    person: NDArray[np.int64], places: NDArray[np.int64], apart: tuple[NDArray[np.int64], NDArray[np.int64]]
+) -> bool:
+    persons = np.unique(person[places[places >= 0]])
+    if (places < 0).any() or len(together_on_screen(person, persons, apart)):
+        return False
+    person[np.isin(person, persons)] = persons[0]  # the number of a person is the place of its first track
+    return True
+
+
+def _split(person: NDArray[np.int64], places: NDArray[np.int64], stays: int) -> bool:
+    if stays < 0 or (places < 0).all():
+        return False
+    known = places[places >= 0]
+    left = person[stays]
+    leave = known[person[known] == left]
+    if len(leave):
+        person[leave] = -1
+        person[person == left] = np.flatnonzero(person == left)[0]
+        person[leave] = leave.min()
+    return True
+
+
+def _places(keys: TrackKeys, tracks: list[NamedTrack]) -> NDArray[np.int64]:
+    return keys.places(pa.array([one.video_id for one in tracks], pa.string()), [one.track_id for one in tracks])

@@ -1,0 +1,266 @@
+"""Persons. Clusters along the pairs of a graph become one, the nearest first, except those that must stay apart.
+
+In steps: every cluster chooses its nearest neighbour. Two that choose each other are joined, and with them those that
+chose one of the two and are as near to the centre of both: were they to wait, a person with ten thousand tracks would
+take ten thousand steps. Then the centres are new, and so are the cosines of the pairs that are left.
+
+A pair of clusters is a key, `lower number * count + higher number`: pairs are then sorted and found as integers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featray.faces.embedder import unit
+
+PREFERENCE: Final = 0.01
+"""Added to the cosine of two clusters of which tracks follow each other in a video, when the nearest one is chosen: a
+cut within a scene shows the same people again, so who is there beats a stranger who looks as much alike. It does not
+count towards the threshold: two people who talk to each other follow each other all the time. As much as the margin
+below which a track is doubtful."""
+
+FOLLOWING: Final = 4
+"""Tracks that begin next after a track's end: a cut may be to two people who were not there, and then back."""
+
+_ROWS: Final = 1 << 16
+"""Pairs of vectors that are in memory at once: 64 MB of 128 numbers."""
+
+_FRAMES: Final = 1 << 32
+"""More than a video has."""
+
+
+def pair_keys(one: NDArray[np.int64], other: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return the keys of pairs of clusters, out of `count`; a cluster and itself are no pair."""
+    two = one != other
+    one, other = one[two], other[two]
+    return np.minimum(one, other) * count + np.maximum(one, other)
+
+
+def distinct(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return keys sorted, each once; sorts in place."""
+    keys.sort()
+    return keys[np.r_[True, keys[1:] != keys[:-1]]] if len(keys) else keys
+
+
+def at_once(video: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the pairs of tracks that are on screen at once, as keys, sorted.
+
+    Args:
+        video: int64 `[n]`.
+        start: int64 `[n]`, first frame of each.
+        end: int64 `[n]`, last frame of each.
+    """
+    order, after = _in_time(video, start, end)
+    return _pairs(order, np.arange(len(order)) + 1, after)
+
+
+def following(video: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the pairs of tracks of which one is among the next in its video after the other ends, as keys, sorted."""
+    order, after = _in_time(video, start, end)
+    of_video = np.searchsorted(video[order], video[order], side="right")
+    return _pairs(order, after, np.minimum(after + FOLLOWING, of_video))
+
+
+def _in_time(
+    video: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tracks in the order of time, and of each the place of the first that begins after its end."""
+    order = np.lexsort((start, video))
+    begins = video[order] * _FRAMES + start[order]
+    return order, np.searchsorted(begins, video[order] * _FRAMES + end[order], side="right")
+
+
+def _pairs(order: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pair each track with those in the places from `first` to before `last`."""
+    counts = np.maximum(last - first, 0)
+    one = np.repeat(np.arange(len(order)), counts)
+    other = np.arange(len(one)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
+    return distinct(pair_keys(order[one], order[other], len(order)))
+
+
+def row_cosines(
+    left: NDArray[np.float32], right: NDArray[np.float32], one: NDArray[np.int64], other: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the products of rows, `[n]`, each of the same bits whatever stands beside it.
+
+    Args:
+        left: float32 `[.., width]`.
+        right: likewise.
+        one: int64 `[n]`, which rows of `left`.
+        other: int64 `[n]`, which rows of `right`.
+    """
+    found = np.empty(len(one), np.float32)
+    for begin in range(0, len(one), _ROWS):
+        some = slice(begin, begin + _ROWS)
+        found[some] = np.einsum("ij,ij->i", left[one[some]], right[other[some]])
+    return found
+
+
+def join(
+    sums: NDArray[np.float32],
+    near: NDArray[np.int64],
+    follow: NDArray[np.int64],
+    apart: NDArray[np.int64],
+    threshold: float,
+) -> NDArray[np.int64]:
+    """Join clusters, and return which one each is part of now, int64 `[m]`: the lowest number in it.
+
+    Args:
+        sums: float32 `[m, width]`, sums of the clusters' templates. Changed: those of clusters that grew are of all
+            that is in them; those of clusters that are part of others mean nothing any more.
+        near: keys of pairs that may be joined.
+        follow: keys of pairs of which tracks follow each other in a video.
+        apart: keys of pairs that may not be joined, and neither may what they become part of.
+        threshold: cosine of centres from which on they are joined.
+    """
+    count = len(sums)
+    to = np.arange(count)
+    near = _without(near, apart)
+    cosine = _cosines(sums, near, count)
+    while True:
+        alike = cosine >= threshold
+        edges = near[alike]
+        preferred = np.where(_among(edges, follow), np.float32(PREFERENCE), np.float32(0))
+        partner, value = _partners(edges, cosine[alike] + preferred, count)
+        goes = _stars(sums, partner, value, apart, threshold)
+        moved = np.flatnonzero(goes != np.arange(count))
+        if not len(moved):
+            return to
+        grown = _add(sums, moved, goes)
+        to = goes[to]
+        near, cosine = _contracted(near, cosine, goes, count)
+        follow, apart = (distinct(_moved(keys, goes, count)) for keys in (follow, apart))
+        allowed = ~_among(near, apart)
+        near, cosine = near[allowed], cosine[allowed]
+        changed = grown[near // count] | grown[near % count]
+        cosine[changed] = _cosines(sums, near[changed], count)
+
+
+def _partners(
+    edges: NDArray[np.int64], value: NDArray[np.float32], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Which cluster each is nearest to, int64 `[count]`, itself if to none; and how near."""
+    one, other = np.divmod(edges, count)
+    best = np.full(count, -np.inf, np.float32)
+    for end in (one, other):
+        np.maximum.at(best, end, value)
+    # Of neighbours that are equally near, by chance: were it by number, equal tracks would join one by one.
+    lot = _mixed(edges)
+    drawn = np.full(count, np.iinfo(np.uint64).max)
+    for end in (one, other):
+        top = value == best[end]
+        np.minimum.at(drawn, end[top], lot[top])
+    partner = np.arange(count)
+    for end, across in ((one, other), (other, one)):
+        chosen = (value == best[end]) & (lot == drawn[end])
+        partner[end[chosen]] = across[chosen]
+    return partner, best
+
+
+def _stars(
+    sums: NDArray[np.float32],
+    partner: NDArray[np.int64],
+    value: NDArray[np.float32],
+    apart: NDArray[np.int64],
+    threshold: float,
+) -> NDArray[np.int64]:
+    """Which cluster each is part of now, int64 `[count]`: the lowest number in it."""
+    own = np.arange(len(sums))
+    mutual = (partner != own) & (partner[partner] == own)
+    goes = np.where(mutual, np.minimum(own, partner), own)
+    attached = np.flatnonzero(~mutual & (partner != own) & mutual[partner])
+    attached = attached[_near_both(sums, attached, partner, threshold)]
+    goes[attached] = goes[partner[attached]]
+    nearness = np.where(mutual, np.float32(np.inf), value)
+    left, right = np.divmod(apart, len(sums))
+    clash = goes[left] == goes[right]
+    left, right = left[clash], right[clash]
+    later = np.where(nearness[left] >= nearness[right], right, left)
+    goes[later] = later
+    lowest = own.copy()
+    np.minimum.at(lowest, goes, own)
+    return lowest[goes]
+
+
+def _near_both(
+    sums: NDArray[np.float32], attached: NDArray[np.int64], partner: NDArray[np.int64], threshold: float
+) -> NDArray[np.bool_]:
+    """Which clusters are near to the centre of their partner and that one's partner together."""
+    near = np.empty(len(attached), np.bool_)
+    for begin in range(0, len(attached), _ROWS):
+        one = attached[begin : begin + _ROWS]
+        both = unit(sums[partner[one]] + sums[partner[partner[one]]])
+        near[begin : begin + _ROWS] = np.einsum("ij,ij->i", unit(sums[one]), both) >= threshold
+    return near
+
+
+def _mixed(keys: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Numbers that look like chance, each key another; the last steps of splitmix64 (Steele et al., OOPSLA 2014)."""
+    mixed = keys.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def _add(sums: NDArray[np.float32], moved: NDArray[np.int64], goes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Add the sums of clusters that move to those that they go to; which ones grew."""
+    order = moved[np.argsort(goes[moved], kind="stable")]
+    target = goes[order]
+    starts = np.flatnonzero(np.r_[True, target[1:] != target[:-1]])
+    bounds = np.r_[starts, len(order)]
+    step = max(1, len(starts) * _ROWS // len(order))
+    for begin in range(0, len(starts), step):
+        end = min(begin + step, len(starts))
+        some = order[bounds[begin] : bounds[end]]
+        sums[target[starts[begin:end]]] += np.add.reduceat(sums[some], bounds[begin:end] - bounds[begin], axis=0)
+    grown = np.zeros(len(sums), np.bool_)
+    grown[target] = True
+    return grown
+
+
+def _cosines(sums: NDArray[np.float32], keys: NDArray[np.int64], count: int) -> NDArray[np.float32]:
+    """Cosines of the centres of pairs."""
+    one, other = np.divmod(keys, count)
+    square = np.empty(len(sums), np.float32)
+    for begin in range(0, len(sums), _ROWS):
+        some = sums[begin : begin + _ROWS]
+        square[begin : begin + _ROWS] = np.einsum("ij,ij->i", some, some)
+    length = np.sqrt(np.maximum(square, 1e-24))
+    cosine: NDArray[np.float32] = row_cosines(sums, sums, one, other) / (length[one] * length[other])
+    return cosine
+
+
+def _moved(keys: NDArray[np.int64], goes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    one, other = np.divmod(keys, count)
+    return pair_keys(goes[one], goes[other], count)
+
+
+def _contracted(
+    keys: NDArray[np.int64], cosine: NDArray[np.float32], goes: NDArray[np.int64], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Pairs between what clusters are part of now, each once; cosines are those of before."""
+    one, other = (goes[end] for end in np.divmod(keys, count))
+    two = one != other
+    keys, cosine = np.minimum(one, other)[two] * count + np.maximum(one, other)[two], cosine[two]
+    order = np.argsort(keys, kind="stable")
+    keys, cosine = keys[order], cosine[order]
+    new = np.r_[True, keys[1:] != keys[:-1]] if len(keys) else np.zeros(0, np.bool_)
+    return keys[new], cosine[new]
+
+
+def _among(keys: NDArray[np.int64], some: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which keys are among some; these are sorted."""
+    if not len(some):
+        return np.zeros(len(keys), np.bool_)
+    place = np.minimum(np.searchsorted(some, keys), len(some) - 1)
+    found: NDArray[np.bool_] = some[place] == keys
+    return found
+
+
+def _without(keys: NDArray[np.int64], some: NDArray[np.int64]) -> NDArray[np.int64]:
+    return keys[~_among(keys, some)]
