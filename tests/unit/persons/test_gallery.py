@@ -7,8 +7,8 @@ from click.testing import CliRunner
 from PIL import Image, ImageOps
 
 from featray.cli import main
-from featray.errors import UsageError
 from featray.config_identify import IdentifyConfig
+from featray.errors import UsageError
 from featray.persons.gallery import Gallery, read_gallery, recognise
 from featray.persons.settings import PersonsSettings
 from featray.upkeep.persons import find_persons
