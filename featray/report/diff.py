@@ -263,7 +263,7 @@ SELECT a.person_id AS a, b.person_id AS b FROM (
   SELECT m.video_id, fa.track_id AS track_a, fb.track_id AS track_b, count(*) AS n
   FROM matched m JOIN a_faces fa ON (fa.video_id, fa.frame_index, fa.face_index) = (m.video_id, m.frame_index, face_a)
   JOIN b_faces fb ON (fb.video_id, fb.frame_index, fb.face_index) = (m.video_id, m.frame_index, face_b)
-  GROUP BY ALL
+  GROUP BY m.video_id, fa.track_id, fb.track_id
   QUALIFY row_number() OVER (PARTITION BY m.video_id, track_a ORDER BY n DESC, track_b) = 1
     AND row_number() OVER (PARTITION BY m.video_id, track_b ORDER BY n DESC, track_a) = 1
 ) same JOIN a_persons a ON (a.video_id, a.track_id) = (same.video_id, track_a)
