@@ -57,7 +57,7 @@ def list_command(as_json: bool) -> None:
     specs = {record.spec for record, _ in pulled}
     if as_json:
         named = [(known.name, known.spec, known.license) for known in KNOWN_CHECKPOINTS]
-        others = {**DETECTOR_WEIGHTS, **EMBEDDER_WEIGHTS}
+        others: dict[str, DetectorWeights | EmbedderWeights] = {**DETECTOR_WEIGHTS, **EMBEDDER_WEIGHTS}
         named += [(name, weights.hub_file.spec, weights.license) for name, weights in others.items()]
         found = {
             "published": [
