@@ -87,6 +87,7 @@ def test_ids_stay_when_clips_are_added_and_do_not_depend_on_order_or_units(shot,
     assert persons(out) == whole[1]
 
 
+@pytest.mark.long  # test_repeats.py compares the embeddings of both executors
 def test_on_ray_they_are_the_same(shot, whole, small_network, cluster, tmp_path):
     from featray.run import runner
 
