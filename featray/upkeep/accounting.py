@@ -116,7 +116,7 @@ def _rules_of_persons(columns: set[str]) -> dict[str, str]:
 
 def _condition(column: Column, *, present: bool) -> str | None:
     name = column.name
-    parts = [f"{name} IS NOT NULL"] if present else []
+    parts = [f'"{name}" IS NOT NULL'] if present else []
     limits = _limits(column)
     if limits:
         parts.append(limits)
@@ -129,7 +129,7 @@ def _condition(column: Column, *, present: bool) -> str | None:
     if not parts:
         return None
     condition = " AND ".join(parts)
-    return condition if present else f"({name} IS NULL OR ({condition}))"
+    return condition if present else f'("{name}" IS NULL OR ({condition}))'
 
 
 def _limits(column: Column) -> str | None:
