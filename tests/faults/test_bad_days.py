@@ -79,7 +79,7 @@ def test_a_working_folder_that_was_deleted(house, tmp_path):
         os.chdir(tmp_path)
         tmp_path.rmdir()
 
-    command = [sys.executable, "-P", "-m", "featray", "query", str(house / "out"), "SELECT 1"]
+    command = [sys.executable, "-P", "-m", "featray", "status", str(house / "out")]
     paths = {**os.environ, "PYTHONPATH": os.getcwd()}
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=enter, env=paths)
     assert done.returncode == 1 and "the folder that this command was started in was deleted" in said(done)
