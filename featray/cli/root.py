@@ -39,6 +39,7 @@ class _Group(click.Group):
 
     def main(self, args: Any = None, *rest: Any, **named: Any) -> Any:
         if args is None:  # run as a command, not called from Python
+            _fill_streams()
             hide_pandas()
         return super().main(args, *rest, **named)
 
@@ -55,19 +56,30 @@ class _Group(click.Group):
                 text += _limited()
             click.echo(f"featray: {text}", err=True)
             ctx.exit(status)
-        except (ImportError, SystemError) as error:
-            if not _limited():
-                raise
-            click.echo(f"featray: Python's libraries could not be loaded ({error}){_limited()}", err=True)
-            ctx.exit(1)
-        except MemoryError:
-            click.echo(f"featray: {os.strerror(errno.ENOMEM)}; {_FIXES[errno.ENOMEM]}{_limited()}", err=True)
-            ctx.exit(1)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
         except KeyboardInterrupt as stop:
             from featray.graph.stop import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 
             click.echo("featray: stopped; run the same command again to resume", err=True)
             ctx.exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED)
+        except Exception as error:
+            if (reason := _machine_fault(error)) is None:
+                raise
+            click.echo(f"featray: {reason}{_limited()}", err=True)
+            ctx.exit(1)
+
+
+def _fill_streams() -> None:
+    """Open /dev/null in place of closed standard streams (`>&-`, some service managers).
+
+    Otherwise the next file opened, such as a table being written, would be standard output to native code and children.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number: this one
 
 
 _FIXES = {
@@ -87,8 +99,23 @@ def _of_machine(error: OSError) -> str:
     return f"{printable(redact_text(what))}; {fix}"
 
 
+def _machine_fault(error: Exception) -> str | None:
+    """Return the one-line reason of an unexpected error if it is the machine's, else None."""
+    if isinstance(error, MemoryError):
+        return f"{os.strerror(errno.ENOMEM)}; {_FIXES[errno.ENOMEM]}"
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):  # Python does not say why
+        return f"no thread can be started; {_FIXES[errno.EAGAIN]}"
+    if isinstance(error, (ImportError, SystemError)) and _limited():
+        return f"Python's libraries could not be loaded ({error})"
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # libraries, such as DuckDB, ask for it whatever the paths
+        return "the folder that this command was started in was deleted; `cd` to one that exists"
+    return None
+
+
 def _limited() -> str:
-    """Return a hint about low `ulimit` values: lack of memory or files can cause any error in any library."""
+    """Return a hint about low `ulimit` values: lack of memory, files or room can cause any error in any library."""
     limits = []
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     if most != resource.RLIM_INFINITY:
@@ -96,6 +123,9 @@ def _limited() -> str:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if most < _FEW_FILES:
         limits.append(f"{most} open files, `ulimit -n`")
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if most != resource.RLIM_INFINITY:
+        limits.append(f"files of {most / 1e6:.1f} MB, `ulimit -f`")
     return f" (this shell allows {' and '.join(limits)}, which may be why)" if limits else ""
 
 

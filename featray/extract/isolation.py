@@ -51,6 +51,9 @@ from featray.video.units import WHOLE_VIDEO
 _LAST_WORDS_SECONDS: Final = 10
 """Time limit for a process to end after it has closed its socket."""
 
+_SECOND_TRY_SECONDS: Final = 2
+"""Pause before a second try to start a child: other programs start and end meanwhile, and a user hardly notices."""
+
 
 class IsolatedDecoder:
     """Plans videos and extracts chunks in a child process; the death of the child becomes a failure.
@@ -78,13 +81,17 @@ class IsolatedDecoder:
         """Start the child if it needs a GPU, so that problems show before the first request.
 
         Raises:
-            ModelError: there is no usable GPU.
+            ModelError: there is no usable GPU, or no process can be started.
         """
         if self.settings.needs_gpu and self._process is None:
             self._start()
 
     def plan(self, video: Video) -> VideoPlan:
-        """Run `plan_video` in the child; a sequence is planned in this process, because that only reads a listing."""
+        """Run `plan_video` in the child; a sequence is planned in this process, because that only reads a listing.
+
+        Raises:
+            ModelError: no process can be started.
+        """
         if video.sequence is not None:
             settings = self.settings
             return plan_video(video, settings.decode, settings.storage_options, settings.detect.every)
@@ -97,7 +104,11 @@ class IsolatedDecoder:
             return VideoPlan(None, WHOLE_VIDEO, Failure("plan", error.code, f"{error} while planning"))
 
     def chunks(self, task: UnitTask) -> Iterator[Chunk]:
-        """Run `extract_chunks` in the child; always yields a last chunk, which carries the failure if there was one."""
+        """Run `extract_chunks` in the child; always yields a last chunk, which carries the failure if there was one.
+
+        Raises:
+            ModelError: no process can be started.
+        """
         outcome, part = Outcome(), 0
         budget = _Budget(self.settings.decode.timeout_seconds)
         try:
@@ -179,13 +190,15 @@ class IsolatedDecoder:
         headroom_gib = HEADROOM_GIB if self.settings.needs_gpu else 0
         memory_bytes = int((self.settings.decode.memory_limit_gib + headroom_gib) * 2**30)
         environment = {**_environment(), "PYTHONPATH": _import_path()}
-        start = fork_child if CAN_FORK else _start_anew
         try:
             with theirs:
-                self._process = start(environment, theirs, memory_bytes, level)
+                self._process = _start_process(environment, theirs, memory_bytes, level)
         except OSError as error:
             ours.close()
-            raise VideoError(f"no decoder can be started: {one_line(error)}", code=ErrorCode.DECODER_CRASHED) from None
+            raise ModelError(  # of the machine: as a failure of the video, it would be published
+                f"no decoding process can be started: {one_line(error)}; see `ulimit -u`, `ulimit -n` and this "
+                "machine's memory"
+            ) from None
         self._connection = Connection(ours.detach())
         self._connection.send(self.settings.without_secrets())
         if name := self.settings.remote_boxes:
@@ -279,6 +292,16 @@ class IsolatedDecoder:
             return VideoError("the system killed the decoder, most likely for memory", code=ErrorCode.OUT_OF_MEMORY)
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         return VideoError(f"the decoder crashed ({how})", code=ErrorCode.DECODER_CRASHED)
+
+
+def _start_process(environment: dict[str, str], connection: socket.socket, memory_bytes: int, level: int) -> Process:
+    """Start a child. A second try is for a fork server that ended meanwhile, and for a short lack of processes."""
+    start = fork_child if CAN_FORK else _start_anew
+    try:
+        return start(environment, connection, memory_bytes, level)
+    except OSError:
+        time.sleep(_SECOND_TRY_SECONDS)
+        return start(environment, connection, memory_bytes, level)
 
 
 def _start_anew(

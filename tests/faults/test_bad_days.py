@@ -67,6 +67,35 @@ def test_little_address_space(house):
     assert done.returncode == 0 or "ulimit -v" in said(done)
 
 
+def test_small_files(house):
+    """What would be a full disk, but `df` shows room."""
+    shutil.copytree(house / "out", house / "changed")
+    done = featray("compact", house / "changed", limits=[(resource.RLIMIT_FSIZE, 100)])
+    assert done.returncode == 1 and "`ulimit -f`" in said(done)
+
+
+def test_a_working_folder_that_was_deleted(house, tmp_path):
+    def enter():
+        os.chdir(tmp_path)
+        tmp_path.rmdir()
+
+    command = [sys.executable, "-P", "-m", "featray", "status", str(house / "out")]
+    paths = {**os.environ, "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=enter, env=paths)
+    assert done.returncode == 1 and "the folder that this command was started in was deleted" in said(done)
+
+
+def test_no_standard_streams(tmp_path):
+    """A file that is opened takes the number of none of them: what decoders print would be written into it."""
+    code = (
+        "import os, sys; from featray.cli import main; sys.argv = ['featray', '--version']\n"
+        "main(standalone_mode=False)\n"
+        f"with open({str(tmp_path / 'table')!r}, 'wb') as table: os._exit(table.fileno())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], preexec_fn=lambda: os.closerange(0, 3))
+    assert done.returncode > 2
+
+
 def as_nobody(*words):
     """A command as another user, in a fork: this Python may lie where only root looks. Exit status and error."""
     read, write = os.pipe()

@@ -114,13 +114,39 @@ def test_nothing_outlives_a_killed_parent(short_clip):
     assert gone(child) and gone(server)
 
 
-def test_a_system_without_room_for_another_process_costs_the_unit(decoder, task, monkeypatch):
-    """The refusal is made up, since root has no limit of processes: how a full system refuses is not shown."""
+@pytest.fixture
+def few_processes():
+    """A control group, and the most processes and threads in it."""
+    group = Path(f"/sys/fs/cgroup/pids/featray-test-{os.getpid()}")
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("only root may limit its processes, with control groups of version 1")
+    yield group
+    group.rmdir()
 
-    def refuses(*_):
-        raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(isolation, "fork_child", refuses)
-    (chunk,) = decoder.chunks(task)
-    (failure,) = chunk.outcome.failures
-    assert "no decoder can be started: [Errno 11] Resource temporarily unavailable" in failure.message
+def test_a_system_without_room_for_another_process_is_no_fault_of_the_video(few_processes, short_clip):
+    """The worker says so, and nothing lands that the next run would take as done."""
+    code = (
+        "import sys, time; sys.path.insert(0, '.')\n"
+        "from pathlib import Path\n"
+        "from featray.errors import ModelError\n"
+        "from tests.unit.extract.conftest import *\n"
+        "from tests.unit.extract.test_forkserver import *\n"
+        f"(video,) = list_videos(InputConfig(uris=[{str(short_clip)!r}]))\n"
+        f"group = Path({str(few_processes)!r})\n"
+        "(group / 'cgroup.procs').write_text('0')\n"
+        "(group / 'pids.max').write_text('1')\n"
+        "decoder = IsolatedDecoder(SETTINGS)\n"
+        "for ask in (decoder.plan, lambda video: list(decoder.chunks(UnitTask(video, 'k', 's', Unit(0), 1, 1)))):\n"
+        "    try:\n"
+        "        print(ask(video))\n"
+        "    except ModelError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == 2 * [
+        "no decoding process can be started: [Errno 11] Resource temporarily unavailable; see `ulimit -u`, `ulimit -n` "
+        "and this machine's memory"
+    ], done.stderr
