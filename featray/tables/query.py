@@ -75,10 +75,7 @@ def _connect(
     try:
         with storage_errors(root.uri, missing=unreadable):
             for table in shown:
-                select = _read_table(output, published, table)
-                if everything and table in WITH_PERSON:
-                    select = _with_person(select, published)
-                connection.execute(f"CREATE VIEW {table} AS {select}")
+                _create_view(connection, table, output, published, person=everything and table in WITH_PERSON)
             for view, select in VIEWS.items() if everything else ():
                 if view in WITH_PERSON:
                     select = _with_person(select, published)
@@ -90,8 +87,21 @@ def _connect(
     return connection
 
 
-def _read_table(output: Output, published: list[Published], table: str) -> str:
-    return table_view(table, read_files(output, [path for one in published for path in one.files(table)]))
+def _create_view(
+    connection: duckdb.DuckDBPyConnection, table: str, output: Output, published: list[Published], *, person: bool
+) -> None:
+    """Create the view of a table; twice if its files have columns of types that readers of rows do not expect."""
+    source = read_files(output, [path for one in published for path in one.files(table)])
+
+    def create(as_text: Collection[str]) -> None:
+        select = table_view(table, source, as_text)
+        select = _with_person(select, published) if person else select
+        connection.execute(f"CREATE OR REPLACE VIEW {table} AS {select}")
+
+    create(())
+    found = connection.execute("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ?", [table])
+    if odd := [name for name, kind in found.fetchall() if kind not in _PLAIN_TYPES]:
+        create(odd)
 
 
 WITH_PERSON: Final = ("tracks", "features")
@@ -283,22 +293,25 @@ def _for_duckdb(place: Location) -> str:
     return place.path if place.is_local else str(place.fs.unstrip_protocol(place.path))
 
 
-def table_view(table: str, source: str) -> str:
+def table_view(table: str, source: str, as_text: Collection[str] = ()) -> str:
     """Return SQL for a table's rows from the SQL of `read_files`, with all columns of the current schema.
 
     Files of an older schema lack some columns. A column with another type is converted, or fails: otherwise one such
-    file would turn the column into text for the rows of all files. Columns that the schema does not know are path
-    fields, which are text, or someone else's, which are converted to text: readers of rows expect no other types.
+    file would turn the column into text for the rows of all files. Columns that the schema does not know keep their
+    type: they are path fields, of a newer schema, or someone else's.
+
+    Args:
+        table: the table.
+        source: the SQL of `read_files`; empty if there are no files.
+        as_text: columns that the schema does not know, to be converted to text.
     """
     types = {field.name: _DUCKDB_TYPES[field.type] for field in arrow_schema(table)}
-    nulls = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in types.items())
+    empty = f"SELECT {', '.join(f'CAST(NULL AS {kind}) AS {name}' for name, kind in types.items())} WHERE false"
     if not source:
-        return f"SELECT {nulls} WHERE false"
+        return empty
+    types |= dict.fromkeys(as_text, "VARCHAR")
     typed = ", ".join(f"CAST({identifier(name)} AS {kind}) AS {identifier(name)}" for name, kind in types.items())
-    others = f"CAST(COLUMNS(* EXCLUDE ({', '.join(map(identifier, types))})) AS VARCHAR)"
-    # COLUMNS has to name one at least.
-    rows = f"SELECT {nulls}, NULL AS _none WHERE false UNION ALL BY NAME SELECT * FROM {source}"
-    return f"SELECT * EXCLUDE (_none) FROM (SELECT {typed}, {others} FROM ({rows}))"
+    return f"SELECT * REPLACE ({typed}) FROM ({empty} UNION ALL BY NAME SELECT * FROM {source})"
 
 
 _DUCKDB_TYPES = {
@@ -311,6 +324,12 @@ _DUCKDB_TYPES = {
     pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
     pa.list_(pa.float32()): "FLOAT[]",
 }
+
+_ZONED: Final = "TIMESTAMP WITH TIME ZONE"
+_PLAIN_TYPES: Final = frozenset(
+    [*"VARCHAR BOOLEAN TINYINT SMALLINT INTEGER BIGINT FLOAT DOUBLE FLOAT[]".split(), _ZONED]
+)
+"""Types of columns that Python, CSV and pages can show, as DuckDB's catalogue calls them."""
 
 _POINTS = ", ".join(f"[mesh_xyz[{3 * v + 1}], mesh_xyz[{3 * v + 2}]]" for v in DLIB68_VERTICES)
 _SHAPES = ", ".join(f"blendshapes.{name}" for name in BLENDSHAPE_NAMES)

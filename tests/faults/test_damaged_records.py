@@ -207,7 +207,7 @@ def test_a_record_that_has_no_end(out, kind, make):
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("command", [["query", "SELECT count(*) FROM faces"], ["verify"], ["compact"]])
+@pytest.mark.parametrize("command", [["query", "SELECT count(*) FROM faces"], ["verify"]])
 def test_a_table_that_is_a_pipe(out, command):
     path = next((out / "faces" / "dataset=one").rglob("*.parquet"))
     path.unlink()

@@ -108,7 +108,7 @@ def test_a_run_on_two_nodes(slurm, out, report):
     started = time.monotonic() - start
     slurm.wait(job)
     # Two inference workers: a CPU of each node. With RAY_ADDRESS unset, the run would have the first node alone.
-    assert "executor: ray, a Ray cluster is there" in log_of(slurm, job) and "2 infer (CPU)" in log_of(slurm, job)
+    assert "executor: ray, a Ray cluster was found" in log_of(slurm, job) and "2 infer (CPU)" in log_of(slurm, job)
     check(slurm, out)
     report(f"slurm: {started:.0f} s from sbatch to Ray on two nodes, {time.monotonic() - start:.0f} s to the end")
 

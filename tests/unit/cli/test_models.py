@@ -152,7 +152,14 @@ def test_list_before_and_after_a_pull(hub, models, atto):
     assert f"asked for main, pinned to revision {COMMIT}" in after
     assert f"sha256 {atto.sha256}; license MIT" in after
     found = json.loads(models("list", "--json").stdout)
-    assert [one["name"] for one in found["published"]] == ["v2.8", "v2.7", "v2.5", "retinaface-r34", "retina-face"]
+    assert [one["name"] for one in found["published"]] == [
+        "v2.8",
+        "v2.7",
+        "v2.5",
+        "retinaface-r34",
+        "retina-face",
+        "arcface-r50",
+    ]
     assert not any(one["pulled"] for one in found["published"])
     (pulled,) = found["pulled"]
     assert (pulled["spec"], pulled["revision"], pulled["sha256"]) == (HUB_SPEC, COMMIT, atto.sha256)

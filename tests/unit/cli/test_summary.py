@@ -33,7 +33,7 @@ def test_what_is_passed_over_is_counted(tmp_path, clips):
     assert said in screen.file.getvalue()
     assert json.loads(as_log_line(summary))["passed_over"] == planned["passed_over"]
     assert json.loads(as_log_line(summary))["several_streams"] == 1
-    assert "streams  1 video with more video streams than the one that was taken" in screen.file.getvalue()
+    assert "streams  1 video with several video streams, of which one was processed" in screen.file.getvalue()
     sql = "SELECT other_streams FROM videos"
     (row,) = run_sql(connect(open_output(config.output.uri)), sql).read_all().to_pylist()
     assert row["other_streams"] == "stream 1: h264 640x360, 95 frames"

@@ -53,7 +53,7 @@ def test_names_come_from_files_and_folders(folder):
     assert np.linalg.norm(found.templates) == pytest.approx(1, abs=1e-5)
     first, second, third = sorted(found.problems)
     assert first.startswith("ben.jpg: has 0 faces") and second.startswith("both.jpg: has 2 faces")
-    assert third.startswith("carl\x1b[2J.jpg: is no JPEG")
+    assert third.startswith("carl\x1b[2J.jpg: is not a JPEG")
 
 
 def test_persons_get_names_and_keep_them(folder, tmp_path):

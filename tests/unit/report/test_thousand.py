@@ -201,7 +201,7 @@ def test_what_is_not_all_is_said(thousand, page):
     assert "Counted over all sampled frames" in page.by_id["coverage"]
     (row,) = _rows(thousand, "SELECT count(*) AS n FROM faces")
     assert f"Counted over all {row['n']:,} faces" in page.by_id["faces"]
-    assert "one a video" in page.by_id["moments"] and page.text.count("No thumbnail: ") == 12
+    assert "one per video" in page.by_id["moments"] and page.text.count("No thumbnail: ") == 12
 
 
 def test_beyond_the_limit_a_sample_is_read_and_it_says_so(thousand, tmp_path):

@@ -30,7 +30,7 @@ def test_a_cluster_and_several_gpus_take_ray(monkeypatch):
     monkeypatch.setattr(session, "local_gpus", lambda: 2.0)
     assert choose_executor(ClusterConfig(), never) == ("ray", "2 GPUs")
     monkeypatch.setattr(session, "on_cluster", lambda: True)
-    assert choose_executor(ClusterConfig(), never) == ("ray", "a Ray cluster is there")
+    assert choose_executor(ClusterConfig(), never) == ("ray", "a Ray cluster was found")
 
 
 def test_one_gpu_is_the_local_executors(monkeypatch):

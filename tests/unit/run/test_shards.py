@@ -71,7 +71,7 @@ def test_the_end_of_the_listing_is_known_before_its_last_shard_is_handed_on(tmp_
     pages = open_shards(listing(), Partition(open_output(str(tmp_path), create=True), "d", "r"), "run", tally)
     first = next(pages)
     assert len(listed) == SHARD_VIDEOS
-    assert f"0/{SHARD_VIDEOS:,}+ videos" in progress.line() and "not known yet" in progress.line()
+    assert f"0/{SHARD_VIDEOS:,}+ videos" in progress.line() and "time left: unknown" in progress.line()
     seen = [*first, *next(pages)]
     assert len(listed) == SHARD_VIDEOS + 40 and not tally.listed_all
     while len(seen) <= SHARD_VIDEOS:
