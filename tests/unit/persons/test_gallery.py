@@ -63,7 +63,7 @@ def test_persons_get_names_and_keep_them(folder, tmp_path):
     root = crowd.output.root.path
     done = CliRunner().invoke(main, ["persons", root, "--gallery", str(folder)], catch_exceptions=False)
     assert done.exit_code == 0 and "named: 1 person: Anna B (p-" in done.output and "\x1b" not in done.output
-    assert "ben.jpg: has 0 faces; a picture of a gallery needs one" in done.output
+    assert "ben.jpg: has 0 faces; a gallery picture needs exactly one" in done.output
 
     def names():
         return {row["name"]: crowd.truth[row["video_id"], row["track_id"]] for row in rows(root, "persons")}
