@@ -141,7 +141,7 @@ def test_a_person_is_erased_everywhere(crowd):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--person", "p-nobody"], "nobody with the id or name p-nobody"),
+        (["--person", "p-nobody"], "no person with the id or name p-nobody"),
         (["--person", "p-x", "--track", "0"], "give either --video"),
         ([], "give either --video"),
     ],
