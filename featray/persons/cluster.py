@@ -100,7 +100,7 @@ def _renumbered(keys: NDArray[np.int64], number: NDArray[np.int64], before: int,
 
 @dataclass(frozen=True)
 class Fit:
-    """How well tracks fit their persons.
+    """Fit of tracks to their persons.
 
     Attributes:
         similarity: float32 `[n]`, cosine of a track's template and its person's centre.

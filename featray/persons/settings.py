@@ -44,6 +44,6 @@ class PersonsSettings:
 
     @property
     def clustering(self) -> str:
-        """The value of the partition `clustering`: `c-` and 8 hex digits."""
+        """Return the value of the partition `clustering`: `c-` and 8 hex digits."""
         text = json.dumps({"epoch": EPOCH, **asdict(self)}, sort_keys=True)
         return f"c-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -21,7 +21,7 @@ _MOST_DIGITS: Final = 18
 
 @dataclass(frozen=True)
 class Truth:
-    """How well persons agree with labels.
+    """Agreement of persons with labels.
 
     Attributes:
         labelled: number of tracks with a label.

@@ -142,7 +142,7 @@ def _compare(
     path = files[0].path if len(files) == 1 else None
     again = pa.concat_tables(derived) if derived else stored.slice(0, 0)
     if again.num_rows != stored.num_rows:
-        yield f"{table}: has {counted(stored.num_rows, 'row')}, derived again there are {again.num_rows:,}", path, None
+        yield f"{table}: has {counted(stored.num_rows, 'row')}, deriving again makes {again.num_rows:,}", path, None
         return
     order = [(name, "ascending") for name in SORT_KEYS[table]]
     again, stored = again.sort_by(order), stored.sort_by(order)
