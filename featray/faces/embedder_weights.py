@@ -41,7 +41,7 @@ EMBEDDER_WEIGHTS: Final[dict[str, EmbedderWeights]] = {
         "py-feat's face embedder (ArcFace, ResNet-50)",
         size_mb=174,
         license=DEFAULT_LICENSE,
-        rests_on="InsightFace licenses its models, and their training data, WebFace600K, for such research only",
+        rests_on="InsightFace's models and their training data, WebFace600K, are licensed for non-commercial research",
     )
 }
 
