@@ -1,4 +1,4 @@
-"""Command line. `featray persons`: who is who, from the embeddings of an output."""
+"""Command line. `featray persons`: cluster the tracks of an output into persons, from their embeddings."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ if TYPE_CHECKING:
     from featray.tables.layout import Output, Partition
 
 
-@click.command(short_help="Find out which tracks of OUT are of one person.")
+@click.command(short_help="Cluster the tracks of OUT into persons.")
 @click.argument("out")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Cosine from which on two tracks are one person; default: the embedder's own, 0.96 for face-api.",
+    help="Minimum cosine of two tracks of one person; default: the embedder's own, 0.96 for face-api.",
 )
 @click.option(
     "--gallery",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Name persons after pictures, name.jpg or name/*.jpg; without it, persons keep their names. An embedder other "
-    "than face-api takes its weights and licence from --config.",
+    help="Name persons after pictures, name.jpg or name/*.jpg; without this option, persons keep their names. The "
+    "weights and licence of an embedder other than face-api are read from --config.",
 )
 @click.option(
-    "--merge", nargs=2, metavar="P Q", help="Two persons are one. Kept, and applied whenever the table is made."
+    "--merge", nargs=2, metavar="P Q", help="Merge two persons. Stored, and applied whenever the table is rebuilt."
 )
 @click.option(
     "--split",
     multiple=True,
     metavar="VIDEO:TRACK",
-    help="This track is of somebody else than the rest of its person; give it once for each track. Kept likewise.",
+    help="Split this track off from its person; repeat for several tracks. Stored like --merge.",
 )
-@click.option("--undo", is_flag=True, help="Take back the last --merge or --split.")
-@click.option("--release", help="Only in this release; default: in all that have what is named.")
+@click.option("--undo", is_flag=True, help="Undo the last --merge or --split.")
+@click.option("--release", help="Only in this release; default: all releases that have the named persons and tracks.")
 @click.option(
     "--truth",
     type=click.Path(path_type=Path),
     metavar="CSV",
-    help="Compare with labels: a file with the columns video, track_id and person.",
+    help="Compare with labels in a CSV file with the columns video, track_id and person.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @storage_flags
@@ -69,11 +69,11 @@ def persons(
     config: Path | None,
     options: tuple[str, ...],
 ) -> None:
-    """Write the table `persons` of OUT: which tracks are of one person, across shots and videos.
+    """Cluster the tracks of OUT into persons, across shots and videos, and write the table `persons`.
 
-    Works on the embeddings that a run with identify.enabled has made; needs neither Ray nor the videos. Two tracks that
-    are on screen at once are never one person. A person keeps its id when videos are added. What is done already is not
-    done again. Refused while a run is on.
+    The command uses the embeddings from a run with identify.enabled; it needs neither Ray nor the videos. Two tracks
+    that are on screen at the same time are never one person. A person keeps its id when videos are added. If nothing
+    has changed, nothing is recomputed. The command is refused while a run is active.
     """
     from featray.config import load_config
     from featray.config_identify import IdentifyConfig
@@ -100,13 +100,15 @@ def persons(
 
     in_each(output, work, as_json, _found, only=chosen)
     if labels is not None and not any(compared):
-        raise UsageError("--truth: none of its tracks has a person here; do its videos and track_ids belong to OUT?")
+        raise UsageError(
+            "--truth: none of its tracks has a person in OUT; check that its videos and track_ids belong to OUT"
+        )
 
 
 def _edit(
     output: Output, merge: tuple[str, str] | None, split: tuple[str, ...], undo: bool, release: str | None
 ) -> list[Partition] | None:
-    """Write down an edit; the releases to work on, or None for all."""
+    """Store an edit; return the partitions to work on, or None for all."""
     from featray.tables.layout import list_partitions
     from featray.upkeep import person_edits
 
@@ -114,7 +116,7 @@ def _edit(
     if release is not None and not some:
         raise UsageError(f"--release {release}: not in this output")
     if (merge is not None) + bool(split) + undo > 1:
-        raise UsageError("persons: one edit at a time: --merge, --split or --undo")
+        raise UsageError("persons: more than one edit; give one of --merge, --split and --undo")
     if merge is None and not split and not undo:
         return None if release is None else some
     tracks = [_track(output, text) for text in split]
@@ -122,8 +124,8 @@ def _edit(
         some = [partition for partition in some if person_edits.knows(partition, merge or (), tracks)]
     if len(some) != 1:
         what = f"--merge {' '.join(merge)}" if merge else f"--split {' '.join(split)}" if split else "--undo"
-        why = "which release is not said; add --release" if some else "no release has persons of all that is named"
-        raise UsageError(printable(f'{what}: {why}; `featray query OUT "SELECT * FROM persons"` tells who is there'))
+        why = "several releases match; add --release" if some else "no release has all the named persons and tracks"
+        raise UsageError(printable(f'{what}: {why}; `featray query OUT "SELECT * FROM persons"` lists them'))
     change = person_edits.undo if undo else person_edits.merge(merge) if merge else person_edits.split(tracks)
     person_edits.change_edits(some[0], change)
     return some
@@ -134,7 +136,7 @@ def _track(output: Output, text: str) -> Key:
 
     video, colon, track = text.rpartition(":")
     if not colon or not (track.isascii() and track.isdecimal() and len(track) < 10):
-        raise UsageError(printable(f"--split {text}: write it as VIDEO:TRACK, such as face.mp4:3"))
+        raise UsageError(printable(f"--split {text}: not a track; write VIDEO:TRACK, such as face.mp4:3"))
     return find_video_id(output, video), int(track)
 
 
@@ -153,12 +155,12 @@ def _compare(partition: Partition, labels: dict[Key, str]) -> Truth | None:
 
 
 def _found(found: tuple[Persons | None, Truth | None]) -> tuple[dict[str, Any], Iterator[str]]:
-    """Who is who in a release, for machines and for people."""
+    """Return the persons of a release as JSON data and as lines of text."""
     done, truth = found
     if done is None:
         nothing = (
             "has no embeddings; run it with identify.enabled and identify.accept_biometric set to true; if it was, no "
-            "face was seen well enough"
+            "face was good enough to embed"
         )
         return {"persons": None}, iter([nothing])
     if truth is None:
@@ -175,17 +177,17 @@ def _lines_of_truth(truth: Truth) -> Iterator[str]:
 
 
 def _lines(done: Persons) -> Iterator[str]:
-    how = "found" if done.fresh else "had been found already"
+    how = "found" if done.fresh else "already found"
     yield f"{counted(done.persons, 'person')} {how} in {counted(done.tracks, 'track')} (clustering {done.clustering})"
     if done.without_embedding > 0:
-        yield f"without a person: {counted(done.without_embedding, 'track')}; no face was seen well enough"
+        yield f"without a person: {counted(done.without_embedding, 'track')}; no face was good enough to embed"
     if done.renamed:
-        yield f"of another person than before: {counted(done.renamed, 'track')}; see `previous` in the table persons"
+        yield f"moved to another person: {counted(done.renamed, 'track')}; see `previous` in the table persons"
     for kind, moves in (("merged", done.merged), ("parted", done.parted)):
         for old, new, tracks in moves[:5]:
-            yield f"{kind}: {_shown(old)}, {counted(tracks, 'track')} of it now in {_shown(new)}"
+            yield f"{kind}: {_shown(old)}, {counted(tracks, 'track')} moved to {_shown(new)}"
     if done.edits:
-        yield f"edits: {counted(done.edits, 'edit')} kept; --undo takes back the last"
+        yield f"edits: {counted(done.edits, 'edit')} stored; --undo removes the last"
     for line in (*done.refused, *done.gallery):
         yield _shown(line, 400)
     if done.named:
@@ -197,12 +199,12 @@ def _lines(done: Persons) -> Iterator[str]:
         return
     most = ", ".join(f"{_shown(name)} ({count:,})" for name, count in done.largest[:5])
     yield f"most tracks: {most}"
-    yield f"similarity of tracks to their person's centre (two are one from {done.threshold:g} on):"
+    yield f"similarity of tracks to their person's centre (threshold {done.threshold:g}):"
     widest = max(done.histogram.values())
     for step, count in done.histogram.items():
         yield f"  {step} {'#' * max(1, round(40 * count / widest))} {count:,}"
 
 
 def _shown(text: str, most: int = 60) -> str:
-    """Return a text of somebody else's as a part of one line."""
+    """Return text from outside, shortened and made printable on one line."""
     return printable(" ".join(text.split())[:most])

@@ -1,6 +1,6 @@
 """Faces. `arcface-r50`: the embedder that py-feat's Detectorv2 uses, in torch on the CPU.
 
-Its weights may be used for research alone and do not ship with featray; `embedder_weights.py` finds them. They were
+Its weights may only be used for research and do not ship with featray; `embedder_weights.py` finds them. They were
 published by InsightFace (Deng, Guo, Xue and Zafeiriou, "ArcFace", CVPR 2019), and converted by py-feat.
 """
 
@@ -18,19 +18,19 @@ from featray.faces.embedder import unit
 SIZE_PX: Final = 112
 WIDTH: Final = 512
 FACES_PER_INFERENCE: Final = 4
-"""The fixed batch; the last one is padded, so that a face's numbers do not depend on how many came together."""
+"""Fixed batch size; the last batch is padded, so that an embedding does not depend on the number of faces."""
 
 _TEMPLATE: Final = (
     (38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041),
 )  # fmt: skip
-"""Where eyes, nose tip and corners of the mouth lie in an aligned face, in px: InsightFace's five points."""
+"""Positions of eyes, nose tip and mouth corners in an aligned face, in px: InsightFace's five points."""
 
 
 class ArcFaceEmbedder:
     """`Embedder`; one thread, batches of a fixed size.
 
     Raises:
-        ModelError: the file is not that of its sha256, or its tensors are not those of the network.
+        ModelError: the file does not match its sha256, or its tensors do not match the network.
     """
 
     name = "arcface-r50"
@@ -53,7 +53,7 @@ class ArcFaceEmbedder:
         return unit(self.descriptors(faces))
 
     def descriptors(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the network's own output, `[n, 512]`, which is not of length 1."""
+        """Return the network's raw output, `[n, 512]`, which does not have length 1."""
         import torch
 
         found = np.empty((len(faces), WIDTH), np.float32)

@@ -1,6 +1,6 @@
-"""Faces. The weights of embedders that do not ship with featray, found and fetched as those of detectors are.
+"""Faces. Find and fetch the weights of embedders that do not ship with featray, in the same way as those of detectors.
 
-What must stay true: only `pull_embedder` uses the network, and nothing is fetched whose licence was not accepted.
+Invariant: only `pull_embedder` uses the network, and it fetches nothing whose licence was not accepted.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class EmbedderWeights:
     """An embedder's published weights.
 
     Attributes:
-        hub_file: where they are; which commit that is, and its sha256, is recorded at the first pull.
-        size_mb: of the file, computed from its tensors.
-        license: of the weights.
-        rests_on: what that licence rests on, a phrase.
+        hub_file: file on the hub; its commit and sha256 are recorded at the first pull.
+        size_mb: size of the file, computed from its tensors.
+        license: licence of the weights.
+        rests_on: reason for that licence, a phrase.
     """
 
     hub_file: HubFile
@@ -41,18 +41,18 @@ EMBEDDER_WEIGHTS: Final[dict[str, EmbedderWeights]] = {
         "py-feat's face embedder (ArcFace, ResNet-50)",
         size_mb=174,
         license=DEFAULT_LICENSE,
-        rests_on="InsightFace gives its models for non-commercial research, and so is WebFace600K, their training data",
+        rests_on="InsightFace's models and their training data, WebFace600K, are licensed for non-commercial research",
     )
 }
 
 
 def find_embedder(settings: IdentifyConfig, cache_dir: Path) -> DetectorFile:
-    """The weights of the configured embedder, on this machine; never uses the network.
+    """Return the local weights of the configured embedder; never uses the network.
 
     Raises:
         LicenseError: their licence is not accepted.
-        WeightsMissing: neither pulled nor named by `identify.weights`.
-        ModelError: `identify.weights` names no file or another network's; the pulled file was damaged.
+        WeightsMissing: they were neither pulled nor set in `identify.weights`.
+        ModelError: `identify.weights` is not a file or belongs to another network, or the pulled file is damaged.
     """
     known = EMBEDDER_WEIGHTS[settings.embedder]
     check_license(settings.embedder, settings.accept_license)
@@ -69,19 +69,19 @@ def find_embedder(settings: IdentifyConfig, cache_dir: Path) -> DetectorFile:
 def pull_embedder(
     embedder: str, *, revision: str | None, sha256: str | None, accept_license: str | None, cache_dir: Path
 ) -> DetectorFile:
-    """Fetch an embedder's weights, check them and record what they are; once, then they are here.
+    """Fetch an embedder's weights, check them and record their identity; does nothing if they are already present.
 
     Args:
         embedder: a name in EMBEDDER_WEIGHTS.
-        revision: branch, tag or commit on the hub; None for main. Runs look for the one in `identify.revision`.
-        sha256: hex digest that the file must have, or None.
-        accept_license: the licence that the user has agreed to, or None.
-        cache_dir: where they are kept.
+        revision: branch, tag or commit on the hub; None for main. Runs use the one in `identify.revision`.
+        sha256: expected hex digest of the file, or None.
+        accept_license: the licence that the user has accepted, or None.
+        cache_dir: folder to store them in.
 
     Raises:
-        LicenseError: `accept_license` does not name their licence.
+        LicenseError: `accept_license` is not their licence.
         WeightsMissing: the hub cannot be reached.
-        ModelError: the file is not what it should be.
+        ModelError: the file does not have the expected digest or tensors.
     """
     known = EMBEDDER_WEIGHTS[embedder]
     check_license(embedder, accept_license)
@@ -98,7 +98,7 @@ def check_license(embedder: str, accept_license: str | None) -> None:
     """Raise unless the licence of an embedder's weights is accepted.
 
     Raises:
-        LicenseError: it is not.
+        LicenseError: the licence is not accepted.
     """
     known = EMBEDDER_WEIGHTS[embedder]
     if accept_license != known.license:
@@ -111,7 +111,7 @@ def check_license(embedder: str, accept_license: str | None) -> None:
 
 
 def tensor_shapes() -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the published file of `arcface-r50`."""
+    """Return the name and shape of every tensor in the published file of `arcface-r50`."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def norm(name: str, channels: int) -> None:

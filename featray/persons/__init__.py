@@ -1,1 +1,1 @@
-"""Persons. Which tracks are of one person; pure functions over arrays, and the rows that come of them."""
+"""Persons. Cluster tracks into persons: pure functions over arrays, and the resulting table rows."""

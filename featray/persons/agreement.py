@@ -1,4 +1,4 @@
-"""Persons. How well persons agree with labels of people: pairs and B-cubed."""
+"""Persons. Measure how well persons agree with labels: pairwise and B-cubed scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ class Agreement:
     """Shares in [0, 1].
 
     Attributes:
-        precision, recall: of pairs of tracks: that are one person here, and in truth; 1 where there is no such pair.
+        precision: share of the pairs found as one person that are one person in truth; 1 if no pair was found.
+        recall: share of the pairs that are one person in truth that were found; 1 if there is no such pair.
         b_cubed_f: harmonic mean of B-cubed precision and recall (Bagga and Baldwin, COLING-ACL 1998).
     """
 
@@ -26,14 +27,14 @@ def agreement(found: NDArray[np.generic], truth: NDArray[np.generic]) -> Agreeme
     """Compare persons with the truth.
 
     Args:
-        found: `[n]`, person of each track.
-        truth: `[n]`, who it is.
+        found: `[n]`, person found for each track.
+        truth: `[n]`, true person of each track.
 
     Raises:
-        ValueError: there are no tracks, or not as many in the one as in the other.
+        ValueError: the arrays are empty or differ in length.
     """
     if len(found) != len(truth) or not len(found):
-        raise ValueError("persons and labels need one entry a track each, and at least one track")
+        raise ValueError("persons and labels need one entry per track, and at least one track")
     one, other = np.unique(found, return_inverse=True)[1], np.unique(truth, return_inverse=True)[1]
     _, cell, both = np.unique(one * (other.max() + 1) + other, return_inverse=True, return_counts=True)
     here, there = np.bincount(one), np.bincount(other)

@@ -1,15 +1,15 @@
-"""Persons. Tracks with similar templates become one person, unless they were on screen at once.
+"""Persons. Cluster tracks with similar templates into persons, unless they are on screen at the same time.
 
-Agglomerative, in rounds. A round finds the nearest neighbours of all clusters' centres, and joins clusters along
-these pairs (`joining`) until none is left with a cosine of the threshold or more; the next one looks for neighbours of
-the new centres. It ends when a round joins nothing. Clusters are compared by their centres, so that a chain of
+The clustering is agglomerative and works in rounds. Each round finds the nearest neighbours of all cluster centres and
+joins clusters along these pairs (`joining`) until no pair reaches the threshold. The next round searches neighbours of
+the new centres. The clustering ends when a round joins nothing. Clusters are compared by their centres, so a chain of
 look-alikes does not join two people.
 
-Deterministic: the result follows from the tracks alone, whatever their order in files, since they are sorted by their
-keys first and ties are settled by them.
+The result is deterministic: it depends on the tracks alone and not on their order in files, because tracks are sorted
+by key first and ties are broken by key.
 
-Memory is some 2 KB a track of 128 numbers, beside the tracks: their sums, the index, and pairs of neighbours. What it
-took is in tests/benchmarks/RESULTS.md.
+Besides the tracks, memory is about 2 KB per track of 128 numbers: sums, the index, and pairs of neighbours.
+Measurements are in tests/benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from featray.persons.joining import at_once, distinct, following, join, pair_key
 from featray.persons.neighbours import neighbours
 
 NEIGHBOURS: Final = 16
-"""So many neighbours of a cluster are looked at in a round; rounds go on until none is left to join."""
+"""Neighbours examined per cluster and round; rounds repeat until no pair is left to join."""
 
 _BLOCK: Final = 1 << 16
-"""Tracks that are compared with their persons at once."""
+"""Tracks processed at once when the centres of persons are summed."""
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """Tracks to be told apart, in the order of their keys.
+    """Tracks to cluster, in the order of their keys.
 
     Attributes:
-        video: int64 `[n]`, which video each is of; numbers are in the order of `video_id`.
+        video: int64 `[n]`, number of the video of each track; numbers are in the order of `video_id`.
         track_id: int64 `[n]`, ascending within a video.
-        start, end: int64 `[n]`, first and last frame with its face; below 2^32.
+        start, end: int64 `[n]`, first and last frame with the track's face; below 2^32.
         templates: float32 `[n, width]`, of length 1.
-        weights: float64 `[n]`, above 0: how much each rests on.
+        weights: float64 `[n]`, above 0: total quality of the embeddings in each template.
     """
 
     video: NDArray[np.int64]
@@ -55,14 +55,14 @@ class Tracks:
 
 
 def cluster(tracks: Tracks, threshold: float) -> NDArray[np.int64]:
-    """Return which person each track is of, int64 `[n]`: the position of the person's first track.
+    """Return the person of each track, int64 `[n]`: the position of the person's first track.
 
     Args:
         tracks: sorted by video and track.
-        threshold: cosine of two clusters' centres from which on they are one person.
+        threshold: minimum cosine of the centres of two clusters that are one person.
 
     Raises:
-        UsageError: there are too many to compare each with each, and no index is installed.
+        UsageError: there are too many tracks to compare all pairs, and no index is installed.
     """
     first = cluster_of = np.arange(len(tracks))
     apart = at_once(tracks.video, tracks.start, tracks.end)
@@ -85,8 +85,9 @@ def cluster(tracks: Tracks, threshold: float) -> NDArray[np.int64]:
 
 
 def _near(centres: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
-    """Pairs of centres with this cosine, of each its nearest neighbours, as keys."""
-    # A little less: cosines are computed again, pair by pair, so that their last digits do not depend on blocks.
+    """Return the keys of pairs of centres that reach the threshold, among the nearest neighbours of each centre."""
+    # Search slightly below the threshold: cosines are recomputed pair by pair, so their last digits do not depend on
+    # how the search forms blocks.
     found = neighbours(centres, len(centres)).pairs(centres, NEIGHBOURS + 1, threshold - 1e-5)
     count = len(centres)
     return np.concatenate([pair_keys(one, other, count) for one, other in found])
@@ -99,12 +100,12 @@ def _renumbered(keys: NDArray[np.int64], number: NDArray[np.int64], before: int,
 
 @dataclass(frozen=True)
 class Fit:
-    """How well tracks fit their persons.
+    """Fit of tracks to their persons.
 
     Attributes:
         similarity: float32 `[n]`, cosine of a track's template and its person's centre.
-        margin: float32 `[n]`, that minus the cosine with the nearest other person's centre; NaN if there is none. Where
-            the index was needed, the nearest one may have been missed, and the margin be too large.
+        margin: float32 `[n]`, similarity minus the cosine with the nearest other person's centre; NaN if there is no
+            other person. If the index was used, it may have missed the nearest centre, so the margin may be too large.
     """
 
     similarity: NDArray[np.float32]
@@ -115,8 +116,8 @@ def centres_of(tracks: Tracks, index: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the centres of persons, `[p, width]` of length 1.
 
     Args:
-        tracks: all of them.
-        index: int `[n]`, which person each is of, 0 to p - 1.
+        tracks: all tracks.
+        index: int `[n]`, person of each track, 0 to p - 1.
     """
     order = np.argsort(index, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(index[order]) != 0])
@@ -132,7 +133,7 @@ def centres_of(tracks: Tracks, index: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def fit(tracks: Tracks, person: NDArray[np.int64]) -> Fit:
-    """Return how well tracks fit the persons that `cluster` gave.
+    """Return how well tracks fit the persons that `cluster` returned.
 
     Raises:
         UsageError: as `cluster`.

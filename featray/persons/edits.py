@@ -1,4 +1,4 @@
-"""Persons. Edits that people made, applied to persons as they were found, one after the other."""
+"""Persons. Apply the edits that people made to the persons that the clustering found, in order."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from featray.tables.person_edits import NamedTrack, PersonEdit
 def apply_edits(
     person: NDArray[np.int64], edits: list[PersonEdit], keys: TrackKeys, tracks: Tracks
 ) -> tuple[NDArray[np.int64], list[PersonEdit]]:
-    """Return which person each track is of, as `cluster` does, and the edits that could not be applied.
+    """Return the person of each track, as `cluster` does, and the edits that could not be applied.
 
-    A merge of persons who are on screen at once is not applied, and neither is an edit of tracks that are gone.
+    An edit is not applied if it merges persons who are on screen at the same time, or if its tracks no longer exist.
     """
     person, refused = person.copy(), []
     apart = np.divmod(at_once(tracks.video, tracks.start, tracks.end), max(len(person), 1)) if edits else None
@@ -37,12 +37,12 @@ def apply_edits(
 def together_on_screen(
     person: NDArray[np.int64], some: NDArray[np.int64], apart: tuple[NDArray[np.int64], NDArray[np.int64]]
 ) -> NDArray[np.int64]:
-    """Return which pairs that are on screen at once are of two of some persons.
+    """Return the indices of the pairs in `apart` whose tracks are of two different persons in `some`.
 
     Args:
-        person: of each track.
-        some: persons.
-        apart: the tracks of each pair.
+        person: person of each track.
+        some: persons to check.
+        apart: both tracks of each pair that is on screen at the same time.
     """
     one, other = (person[end] for end in apart)
     return np.flatnonzero((one != other) & np.isin(one, some) & np.isin(other, some))
@@ -54,7 +54,7 @@ def _merge(
     persons = np.unique(person[places[places >= 0]])
     if (places < 0).any() or len(together_on_screen(person, persons, apart)):
         return False
-    person[np.isin(person, persons)] = persons[0]  # the number of a person is the place of its first track
+    person[np.isin(person, persons)] = persons[0]  # a person's number is the position of its first track
     return True
 
 

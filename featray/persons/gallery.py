@@ -1,7 +1,7 @@
-"""Persons. Names from a folder of named pictures: `anna.jpg`, or `anna/*.jpg`.
+"""Persons. Name persons from a folder of named pictures: `anna.jpg`, or `anna/*.jpg`.
 
-Faces are found, cut out, turned and embedded by the code that a run's workers use. A person gets the name whose
-pictures are nearest to its centre, if they are as near as two centres of one person. Of the pictures nothing is kept.
+Faces are detected, cropped, aligned and embedded by the same code as in a run. A person gets the name whose pictures
+are nearest to its centre, if their cosine reaches the clustering threshold. No data of the pictures is kept.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Gallery:
 
     Attributes:
         names: sorted.
-        templates: float32 `[n, width]`, of length 1: the mean of each name's pictures.
-        problems: a line for each picture that was passed over.
+        templates: float32 `[n, width]`, of length 1: the mean over each name's pictures.
+        problems: one line per skipped picture.
     """
 
     names: list[str]
@@ -41,21 +41,21 @@ class Gallery:
 
     @property
     def digest(self) -> str:
-        """Return what tells it from others: 12 hex digits."""
+        """Return an identifier of the gallery's content: 12 hex digits."""
         text = "\0".join(self.names).encode() + b"\0" + np.round(self.templates, 4).tobytes()
         return hashlib.sha256(text).hexdigest()[:12]
 
 
 def read_gallery(folder: Path, identify: IdentifyConfig) -> Gallery:
-    """Embed the faces of a folder's pictures.
+    """Embed the faces in a folder of pictures.
 
     Args:
-        folder: with `name.jpg` or `name/*.jpg`, or both.
-        identify: names the embedder of the embeddings they will be compared with, and its weights.
+        folder: contains `name.jpg` or `name/*.jpg`, or both.
+        identify: embedder that made the embeddings to compare with, and its weights.
 
     Raises:
-        UsageError: the folder cannot be read, or no picture in it shows one face.
-        FeatrayError: as `open_embedder` does.
+        UsageError: the folder cannot be read, or no picture in it shows exactly one face.
+        FeatrayError: as raised by `open_embedder`.
     """
     named = _named_pictures(folder)
     detect, embed = open_detector(DetectConfig()), open_embedder(identify)
@@ -70,20 +70,20 @@ def read_gallery(folder: Path, identify: IdentifyConfig) -> Gallery:
             continue
         (faces,) = detect([frame])
         if len(faces) != 1:
-            problems.append(f"{shown}: has {counted(len(faces), 'face')}; a picture of a gallery needs one")
+            problems.append(f"{shown}: has {counted(len(faces), 'face')}; a gallery picture needs exactly one")
             continue
         squares = crop_squares(faces.box_xyxy)
         chips = np.stack(list(cut_chips(frame, squares)))
         sums[name] = sums.get(name, 0) + embed_chips(embed, chips, faces.landmarks5.astype(np.float64), squares)[0]
     if not sums:
         why = f" ({problems[0]})" if problems else ""
-        raise UsageError(f"--gallery {folder}: no picture of it shows one face; it takes name.jpg or name/*.jpg{why}")
+        raise UsageError(f"--gallery {folder}: no picture shows exactly one face; add name.jpg or name/*.jpg{why}")
     names = sorted(sums)
     return Gallery(names, unit(np.stack([sums[name] for name in names])), problems)
 
 
 def _named_pictures(folder: Path) -> list[tuple[str, Path]]:
-    """Names and pictures, in order; hidden files are none."""
+    """Return names and pictures, in order, without hidden files."""
     try:
         found = [*_files(folder), *(path for one in sorted(folder.iterdir()) if one.is_dir() for path in _files(one))]
     except OSError as error:
@@ -91,7 +91,7 @@ def _named_pictures(folder: Path) -> list[tuple[str, Path]]:
     named = [(path.stem if path.parent == folder else path.parent.name, path) for path in found]
     for name, path in named:
         if any("\ud800" <= char <= "\udfff" for char in name):
-            raise UsageError(f"--gallery: {path}: its name is no UTF-8, so that no table can hold it; rename it")
+            raise UsageError(f"--gallery: {path}: its name is not valid UTF-8, so a table cannot store it; rename it")
     return named
 
 
@@ -109,12 +109,12 @@ def _unit(path: Path) -> Unit:
 
 @dataclass(frozen=True)
 class Recognised:
-    """Which names persons have.
+    """Names given to persons.
 
     Attributes:
         name_of: name by the person's number.
-        several: of persons that are near to several names: the number, the name it got, and the other ones.
-        nobody: names that are near to no person.
+        several: persons that are near several names: the number, the name given, and the other names.
+        nobody: names that are near no person.
     """
 
     name_of: dict[int, str]
@@ -123,12 +123,12 @@ class Recognised:
 
 
 def recognise(centres: NDArray[np.float32], gallery: Gallery, threshold: float) -> Recognised:
-    """Give persons the names of a gallery.
+    """Match persons with the names of a gallery.
 
     Args:
         centres: float32 `[p, width]`, of length 1.
-        gallery: with embeddings of the same width.
-        threshold: cosine from which on two centres are of one person.
+        gallery: named faces with templates of the same width.
+        threshold: minimum cosine of two centres that are one person.
     """
     cosine = gallery.templates @ centres.T
     near = cosine >= threshold

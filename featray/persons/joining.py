@@ -1,10 +1,10 @@
-"""Persons. Clusters along the pairs of a graph become one, the nearest first, except those that must stay apart.
+"""Persons. Join clusters along the pairs of a graph, nearest first, except pairs that must stay apart.
 
-In steps: every cluster chooses its nearest neighbour. Two that choose each other are joined, and with them those that
-chose one of the two and are as near to the centre of both: were they to wait, a person with ten thousand tracks would
-take ten thousand steps. Then the centres are new, and so are the cosines of the pairs that are left.
+In each step, every cluster chooses its nearest neighbour. Two clusters that choose each other are joined. Clusters that
+chose one of the two join in the same step if they are as near to the centre of both; otherwise a person with ten
+thousand tracks would take ten thousand steps. Then the centres and the cosines of the remaining pairs are recomputed.
 
-A pair of clusters is a key, `lower number * count + higher number`: pairs are then sorted and found as integers.
+A pair of clusters is one integer key, `lower number * count + higher number`, so pairs sort and compare as integers.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from numpy.typing import NDArray
 from featray.faces.embedder import unit
 
 PREFERENCE: Final = 0.01
-"""Added to the cosine of two clusters of which tracks follow each other in a video, when the nearest one is chosen: a
-cut within a scene shows the same people again, so who is there beats a stranger who looks as much alike. It does not
-count towards the threshold: two people who talk to each other follow each other all the time. As much as the margin
-below which a track is doubtful."""
+"""Added to the cosine of two clusters when choosing the nearest neighbour, if tracks of the two follow each other in a
+video: a cut within a scene shows the same people again, so they are preferred over equally similar strangers. It does
+not count towards the threshold, because two people in a conversation follow each other all the time. Equal to the
+margin below which a track is doubtful."""
 
 FOLLOWING: Final = 4
-"""Tracks that begin next after a track's end: a cut may be to two people who were not there, and then back."""
+"""Number of tracks that count as following a track's end: a cut may go to two other people and then back."""
 
 _ROWS: Final = 1 << 16
-"""Pairs of vectors that are in memory at once: 64 MB of 128 numbers."""
+"""Pairs of vectors in memory at once: 64 MB for 128 numbers each."""
 
 _FRAMES: Final = 1 << 32
-"""More than a video has."""
+"""Upper bound on the frames of a video."""
 
 
 def pair_keys(one: NDArray[np.int64], other: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return the keys of pairs of clusters, out of `count`; a cluster and itself are no pair."""
+    """Return the keys of pairs of clusters, out of `count` clusters; pairs of a cluster with itself are dropped."""
     two = one != other
     one, other = one[two], other[two]
     return np.minimum(one, other) * count + np.maximum(one, other)
 
 
 def distinct(keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return keys sorted, each once; sorts in place."""
+    """Return the distinct keys, sorted; `keys` is sorted in place."""
     keys.sort()
     return keys[np.r_[True, keys[1:] != keys[:-1]]] if len(keys) else keys
 
 
 def at_once(video: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the pairs of tracks that are on screen at once, as keys, sorted.
+    """Return the pairs of tracks that are on screen at the same time, as sorted keys.
 
     Args:
-        video: int64 `[n]`.
-        start: int64 `[n]`, first frame of each.
-        end: int64 `[n]`, last frame of each.
+        video: int64 `[n]`, video of each track.
+        start: int64 `[n]`, first frame of each track.
+        end: int64 `[n]`, last frame of each track.
     """
     order, after = _in_time(video, start, end)
     return _pairs(order, np.arange(len(order)) + 1, after)
 
 
 def following(video: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the pairs of tracks of which one is among the next in its video after the other ends, as keys, sorted."""
+    """Return the pairs where one track is among the next to begin in its video after the other ends, as sorted keys."""
     order, after = _in_time(video, start, end)
     of_video = np.searchsorted(video[order], video[order], side="right")
     return _pairs(order, after, np.minimum(after + FOLLOWING, of_video))
@@ -67,14 +67,14 @@ def following(video: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[n
 def _in_time(
     video: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tracks in the order of time, and of each the place of the first that begins after its end."""
+    """Return tracks in time order and, for each, the position of the first track that begins after its end."""
     order = np.lexsort((start, video))
     begins = video[order] * _FRAMES + start[order]
     return order, np.searchsorted(begins, video[order] * _FRAMES + end[order], side="right")
 
 
 def _pairs(order: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pair each track with those in the places from `first` to before `last`."""
+    """Pair each track with the tracks at positions `first` to `last`, exclusive."""
     counts = np.maximum(last - first, 0)
     one = np.repeat(np.arange(len(order)), counts)
     other = np.arange(len(one)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
@@ -84,13 +84,13 @@ def _pairs(order: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.
 def row_cosines(
     left: NDArray[np.float32], right: NDArray[np.float32], one: NDArray[np.int64], other: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Return the products of rows, `[n]`, each of the same bits whatever stands beside it.
+    """Return the dot products of rows, `[n]`; each is bit-identical whatever the other rows are.
 
     Args:
         left: float32 `[.., width]`.
-        right: likewise.
-        one: int64 `[n]`, which rows of `left`.
-        other: int64 `[n]`, which rows of `right`.
+        right: float32 `[.., width]`.
+        one: int64 `[n]`, row indices into `left`.
+        other: int64 `[n]`, row indices into `right`.
     """
     found = np.empty(len(one), np.float32)
     for begin in range(0, len(one), _ROWS):
@@ -106,15 +106,15 @@ def join(
     apart: NDArray[np.int64],
     threshold: float,
 ) -> NDArray[np.int64]:
-    """Join clusters, and return which one each is part of now, int64 `[m]`: the lowest number in it.
+    """Join clusters, and return the cluster that each is now part of, int64 `[m]`: the lowest number in it.
 
     Args:
-        sums: float32 `[m, width]`, sums of the clusters' templates. Changed: those of clusters that grew are of all
-            that is in them; those of clusters that are part of others mean nothing any more.
+        sums: float32 `[m, width]`, sums of the clusters' templates. Modified in place: the sum of a cluster that grew
+            covers all its members; the sum of a cluster that was joined into another is undefined.
         near: keys of pairs that may be joined.
-        follow: keys of pairs of which tracks follow each other in a video.
-        apart: keys of pairs that may not be joined, and neither may what they become part of.
-        threshold: cosine of centres from which on they are joined.
+        follow: keys of pairs whose tracks follow each other in a video.
+        apart: keys of pairs that must not be joined, directly or through the clusters that they become part of.
+        threshold: minimum cosine of the centres of clusters that are joined.
     """
     count = len(sums)
     to = np.arange(count)
@@ -142,12 +142,12 @@ def join(
 def _partners(
     edges: NDArray[np.int64], value: NDArray[np.float32], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Which cluster each is nearest to, int64 `[count]`, itself if to none; and how near."""
+    """Return the nearest neighbour of each cluster, int64 `[count]` (itself if it has none), and its value."""
     one, other = np.divmod(edges, count)
     best = np.full(count, -np.inf, np.float32)
     for end in (one, other):
         np.maximum.at(best, end, value)
-    # Of neighbours that are equally near, by chance: were it by number, equal tracks would join one by one.
+    # Break ties pseudo-randomly: if ties were broken by number, equal tracks would join one by one.
     lot = _mixed(edges)
     drawn = np.full(count, np.iinfo(np.uint64).max)
     for end in (one, other):
@@ -167,7 +167,7 @@ def _stars(
     apart: NDArray[np.int64],
     threshold: float,
 ) -> NDArray[np.int64]:
-    """Which cluster each is part of now, int64 `[count]`: the lowest number in it."""
+    """Return the cluster that each is now part of, int64 `[count]`: the lowest number in it."""
     own = np.arange(len(sums))
     mutual = (partner != own) & (partner[partner] == own)
     goes = np.where(mutual, np.minimum(own, partner), own)
@@ -188,7 +188,7 @@ def _stars(
 def _near_both(
     sums: NDArray[np.float32], attached: NDArray[np.int64], partner: NDArray[np.int64], threshold: float
 ) -> NDArray[np.bool_]:
-    """Which clusters are near to the centre of their partner and that one's partner together."""
+    """Return which clusters are near the joint centre of their partner and the partner's partner."""
     near = np.empty(len(attached), np.bool_)
     for begin in range(0, len(attached), _ROWS):
         one = attached[begin : begin + _ROWS]
@@ -198,7 +198,7 @@ def _near_both(
 
 
 def _mixed(keys: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Numbers that look like chance, each key another; the last steps of splitmix64 (Steele et al., OOPSLA 2014)."""
+    """Map keys to distinct pseudo-random numbers with the last steps of splitmix64 (Steele et al., OOPSLA 2014)."""
     mixed = keys.astype(np.uint64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed ^= mixed >> np.uint64(shift)
@@ -208,7 +208,7 @@ def _mixed(keys: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 
 def _add(sums: NDArray[np.float32], moved: NDArray[np.int64], goes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Add the sums of clusters that move to those that they go to; which ones grew."""
+    """Add the sums of joined clusters to their targets; return which clusters grew."""
     order = moved[np.argsort(goes[moved], kind="stable")]
     target = goes[order]
     starts = np.flatnonzero(np.r_[True, target[1:] != target[:-1]])
@@ -224,7 +224,7 @@ def _add(sums: NDArray[np.float32], moved: NDArray[np.int64], goes: NDArray[np.i
 
 
 def _cosines(sums: NDArray[np.float32], keys: NDArray[np.int64], count: int) -> NDArray[np.float32]:
-    """Cosines of the centres of pairs."""
+    """Return the cosines of the centres of pairs."""
     one, other = np.divmod(keys, count)
     square = np.empty(len(sums), np.float32)
     for begin in range(0, len(sums), _ROWS):
@@ -243,7 +243,7 @@ def _moved(keys: NDArray[np.int64], goes: NDArray[np.int64], count: int) -> NDAr
 def _contracted(
     keys: NDArray[np.int64], cosine: NDArray[np.float32], goes: NDArray[np.int64], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Pairs between what clusters are part of now, each once; cosines are those of before."""
+    """Return the distinct pairs between the joined clusters; their cosines are those from before the join."""
     one, other = (goes[end] for end in np.divmod(keys, count))
     two = one != other
     keys, cosine = np.minimum(one, other)[two] * count + np.maximum(one, other)[two], cosine[two]
@@ -254,7 +254,7 @@ def _contracted(
 
 
 def _among(keys: NDArray[np.int64], some: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which keys are among some; these are sorted."""
+    """Return which keys are in `some`, which is sorted."""
     if not len(some):
         return np.zeros(len(keys), np.bool_)
     place = np.minimum(np.searchsorted(some, keys), len(some) - 1)

@@ -1,4 +1,4 @@
-"""Persons. Tracks by their keys, `video_id` and `track_id`: where each is among others, without an object a track."""
+"""Persons. Look up tracks by their keys, `video_id` and `track_id`, without one Python object per track."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Key = tuple[str, int]
 """`video_id` and `track_id`."""
 
 _TRACKS: Final = 1 << 31
-"""More than a video has: `track_id` is an int32."""
+"""Upper bound on the tracks of a video: `track_id` is an int32."""
 
 
 def packed(video: Any, track_id: Any) -> Any:
-    """Return numbers of videos and tracks as one int64 each, which sort as they do."""
+    """Return the numbers of video and track packed into one int64, which sorts by video, then track."""
     return video * _TRACKS + track_id
 
 
 def unpacked(keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the numbers of videos and tracks that `packed` made keys of."""
+    """Return the numbers of videos and tracks from keys made by `packed`."""
     video, track_id = np.divmod(keys, _TRACKS)
     return video, track_id
 
@@ -34,7 +34,7 @@ class TrackKeys:
 
     Attributes:
         videos: ids of videos, sorted.
-        packed: int64 `[n]`, sorted: the place in `videos` and the `track_id`, by `packed`.
+        packed: int64 `[n]`, sorted: the position in `videos` and the `track_id`, packed by `packed`.
     """
 
     videos: list[str]
@@ -44,7 +44,7 @@ class TrackKeys:
         return len(self.packed)
 
     def at(self, place: int) -> Key:
-        """Return the key at a place."""
+        """Return the key at a position."""
         video, track_id = divmod(int(self.packed[place]), _TRACKS)
         return self.videos[video], track_id
 
@@ -55,7 +55,7 @@ class TrackKeys:
         return ids, pa.array(track_id.astype(np.int32))
 
     def places(self, video_ids: pa.ChunkedArray | pa.Array, track_ids: Any) -> NDArray[np.int64]:
-        """Return the places of tracks, int64 `[m]`; -1 for those that are not here."""
+        """Return the positions of tracks, int64 `[m]`; -1 for unknown tracks."""
         if not len(self) or not len(video_ids):
             return np.full(len(video_ids), -1)
         known = pc.index_in(video_ids, value_set=pa.array(self.videos, pa.string()))
@@ -65,5 +65,5 @@ class TrackKeys:
         return np.where((video >= 0) & (self.packed[place] == wanted), place, -1)
 
     def place(self, key: Key) -> int:
-        """Return the place of a track; -1 if it is not here."""
+        """Return the position of a track; -1 if it is unknown."""
         return int(self.places(pa.array([key[0]], pa.string()), [key[1]])[0])

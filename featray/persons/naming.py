@@ -1,7 +1,7 @@
-"""Persons. Names of persons that stay when tracks come and go.
+"""Persons. Assign ids to persons that stay stable when tracks are added or removed.
 
-A person keeps the id that most of its tracks had; where two people claim one id, it goes to the one with more of its
-tracks. A new id follows from the person's first track, so that it does not depend on the order of the work.
+A person keeps the id that most of its tracks had. If two persons claim one id, the one with more of its tracks gets it.
+A new id is derived from the person's first track, so it does not depend on the order of the work.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def name_persons(
     """Return the ids of persons, in the order of their numbers.
 
     Args:
-        key_at: gives the key of a track by its place.
-        person: int64 `[n]`, which person each track is of, 0 to p - 1, by the order of their first tracks.
-        had: int64 `[n]`, which of `before` each track had; -1 for none.
-        before: ids that there were.
+        key_at: returns the key of the track at a position.
+        person: int64 `[n]`, person of each track, 0 to p - 1, in the order of their first tracks.
+        had: int64 `[n]`, index into `before` of each track's previous id; -1 for none.
+        before: previous ids.
     """
     first = np.unique(person, return_index=True)[1]
     known = np.flatnonzero(had >= 0)
@@ -36,7 +36,7 @@ def name_persons(
         if one not in named and name not in taken:
             named[one] = name
             taken.add(name)
-    used = taken | set(before)  # an id that is gone is not given to somebody else
+    used = taken | set(before)  # an id that is no longer used is not reassigned to another person
     for one, place in enumerate(first.tolist()):
         if one not in named:
             named[one] = _new_name(key_at(place), used)

@@ -1,6 +1,6 @@
-"""Persons. Which vectors are nearest to a vector: all of them are looked at, or, where they are many, lists of some.
+"""Persons. Find the vectors nearest to a vector, by comparing all pairs or, for many vectors, with an index.
 
-What must stay true: the same vectors in the same order give the same neighbours, however many threads there are.
+Invariant: the same vectors in the same order have the same neighbours, regardless of the number of threads.
 """
 
 from __future__ import annotations
@@ -14,55 +14,55 @@ from numpy.typing import NDArray
 from featray.errors import UsageError
 
 EXACT_UP_TO: Final = 50_000
-"""Vectors that are compared pair by pair: half a minute on two cores, and more by the square of their number."""
+"""Largest number of vectors compared pair by pair: half a minute on two cores; time grows with the square."""
 
 _BLOCK_BYTES: Final = 128 << 20
-"""Similarities that are in memory at once."""
+"""Memory for the similarities of one block."""
 
 _LISTS_A_ROOT: Final = 4
-"""So many times the square root of the number of vectors is the number of lists: as faiss advises for a million."""
+"""The number of lists is this factor times the square root of the number of vectors, as faiss advises for a million."""
 
 _SEARCHED: Final = 8
-"""Lists that are searched for a vector's neighbours."""
+"""Lists searched per query vector."""
 
 _STEPS: Final = 8
-"""Of k-means: the lists need not be the best ones, and each step costs as much as a third of the search."""
+"""Iterations of k-means: the lists need not be optimal, and each iteration costs a third of the search."""
 
 _TRAINED_ON: Final = 40
-"""Vectors a list that the lists are made from: fewer are too few for faiss, more change no result."""
+"""Training vectors per list: fewer are too few for faiss, and more do not change the result."""
 
 
 class Neighbours(Protocol):
-    """Vectors among which neighbours are looked for."""
+    """Vectors that can be searched for neighbours."""
 
     def pairs(
         self, queries: NDArray[np.float32], most: int, floor: float
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield pairs of the number of a query and the number of a vector that is near it, in blocks.
+        """Yield blocks of pairs: the index of a query and the index of a vector near it.
 
         Args:
             queries: `[m, width]`, of length 1.
-            most: so many of a query, the nearest ones.
-            floor: only those with this cosine and more; it is met to some 1e-6.
+            most: maximum number of neighbours per query; the nearest are returned.
+            floor: minimum cosine, accurate to about 1e-6.
         """
         ...
 
 
 def neighbours(vectors: NDArray[np.float32], asked: int) -> Neighbours:
-    """Make vectors `[n, width]` of length 1 ready to be searched.
+    """Prepare vectors for searching.
 
     Args:
-        vectors: among which neighbours are looked for.
-        asked: for how many vectors they will be.
+        vectors: `[n, width]`, of length 1, to search.
+        asked: number of queries that will follow.
 
     Raises:
-        UsageError: there are too many to compare each with each, and faiss is not installed.
+        UsageError: there are too many vectors to compare all pairs, and faiss is not installed.
     """
     return AllPairs(vectors) if len(vectors) * asked <= EXACT_UP_TO**2 else InvertedLists(vectors)
 
 
 class AllPairs:
-    """Every vector is looked at."""
+    """Exact search that compares every vector."""
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
         self._vectors = vectors
@@ -70,7 +70,7 @@ class AllPairs:
     def pairs(
         self, queries: NDArray[np.float32], most: int, floor: float
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield pairs as the Protocol says."""
+        """Yield blocks of pairs as `Neighbours.pairs` does."""
         count = len(self._vectors)
         rows = max(1, _BLOCK_BYTES // (4 * max(count, 1)))
         for start in range(0, len(queries), rows):
@@ -85,7 +85,7 @@ class AllPairs:
 
 
 def _nearest(query: NDArray[np.int64], cosine: NDArray[np.float32], most: int) -> NDArray[np.int64]:
-    """Places of at most so many pairs of each query, those with the largest cosine; queries are in order."""
+    """Return the positions of at most `most` pairs per query, those with the largest cosines; queries are sorted."""
     begins = np.flatnonzero(np.r_[True, query[1:] != query[:-1]]) if len(query) else query
     if not len(query) or np.diff(np.r_[begins, len(query)]).max() <= most:
         return np.arange(len(query))
@@ -95,7 +95,7 @@ def _nearest(query: NDArray[np.int64], cosine: NDArray[np.float32], most: int) -
 
 
 class InvertedLists:
-    """Vectors in lists around centres, of which the nearest few are searched: faiss, IndexIVFFlat."""
+    """Approximate search with faiss IndexIVFFlat, which searches only the lists whose centres are nearest."""
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
         faiss = _faiss(len(vectors))
@@ -113,7 +113,7 @@ class InvertedLists:
     def pairs(
         self, queries: NDArray[np.float32], most: int, floor: float
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield pairs as the Protocol says; of the nearest, some may be missed."""
+        """Yield blocks of pairs as `Neighbours.pairs` does; some of the nearest may be missed."""
         rows = max(1, _BLOCK_BYTES // (12 * most))
         for start in range(0, len(queries), rows):
             cosine, found = self._index.search(queries[start : start + rows], most)
@@ -126,7 +126,7 @@ def _faiss(count: int) -> Any:
         import faiss
     except ImportError:
         raise UsageError(
-            f"{count:,} tracks are too many to compare each with each (up to {EXACT_UP_TO:,} are); install an index: "
+            f"{count:,} tracks are too many to compare all pairs (limit {EXACT_UP_TO:,}); install an index: "
             "pip install 'featray[persons]'"
         ) from None
     return faiss

@@ -1,4 +1,4 @@
-"""Persons. The rows of the table `persons`, from what was found and what stood there before; and what they come to."""
+"""Persons. Build the rows of the table `persons` from the clustering and the previous rows, and summarise them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from featray.persons.cluster import Fit
 from featray.persons.keys import TrackKeys
 
 DOUBTFUL: Final = 0.01
-"""Of the margin: below it, another person's centre is nearly as close as the own one."""
+"""Margin below which another person's centre is nearly as close as the track's own."""
 
 _SHOWN: Final = 10
-"""Persons that are named in a report, of each kind."""
+"""Persons listed per kind in a report."""
 
 
 @dataclass(frozen=True)
 class Before:
-    """What stood in the table.
+    """Content of the table before this clustering.
 
     Attributes:
-        ids: of persons.
-        had: int64 `[n]`, which of them each track of now had; -1 for none.
-        previous: string `[n]`, the column of each track of now.
-        names: of persons that have one.
+        ids: previous ids of persons.
+        had: int64 `[n]`, index into `ids` of each current track's previous person; -1 for none.
+        previous: string `[n]`, the column `previous` of each current track.
+        names: names of the persons that have one, by id.
     """
 
     ids: list[str]
@@ -40,7 +40,7 @@ class Before:
 
     @classmethod
     def of(cls, rows: pa.Table, keys: TrackKeys) -> Before:
-        """Line up the rows of the table with the tracks of now."""
+        """Align the rows of the table with the current tracks."""
         ids = sorted(pc.unique(rows["person_id"]).to_pylist())
         code = pc.index_in(rows["person_id"], value_set=pa.array(ids, pa.string())).to_numpy().astype(np.int64)
         place = keys.places(rows["video_id"], rows["track_id"].to_numpy())
@@ -52,11 +52,11 @@ class Before:
         return cls(ids, had, previous, _names(rows))
 
     def carried(self, ids: Sequence[str], index: NDArray[np.int64]) -> dict[str, str]:
-        """Return the names that persons keep: with their id, or from a person that became part of them.
+        """Return the names that persons keep, by id: their own, or that of a person merged into them.
 
         Args:
-            ids: of the persons of now.
-            index: int64 `[n]`, which of them each track is of.
+            ids: ids of the current persons.
+            index: int64 `[n]`, index into `ids` of each track's person.
         """
         now = set(ids)
         names = {one: name for one, name in self.names.items() if one in now}
@@ -68,7 +68,7 @@ class Before:
 
 
 def _names(rows: pa.Table) -> dict[str, str]:
-    """Names of persons that have one."""
+    """Return the names of the persons that have one, by id."""
     named = rows.filter(pc.is_valid(rows["name"])).group_by("person_id").aggregate([("name", "min")])
     return dict(zip(named["person_id"].to_pylist(), named["name_min"].to_pylist(), strict=True))
 
@@ -81,17 +81,17 @@ def person_rows(
     before: Before,
     names: dict[str, str],
 ) -> pa.Table:
-    """Return the rows, in order, without the columns that are the same in all.
+    """Return the rows, in order, without the columns that are constant in a release.
 
-    `previous` is the last id that a track had before its present one: it stays, whatever is done in between.
+    `previous` is the last id that a track had before its current one; it is kept when the table is rebuilt.
 
     Args:
-        keys: of the tracks.
-        ids: of persons.
-        index: int64 `[n]`, which of them each track is of.
-        found: how well tracks fit.
-        before: what stood there.
-        names: of persons that have one.
+        keys: keys of the tracks.
+        ids: ids of persons.
+        index: int64 `[n]`, index into `ids` of each track's person.
+        found: how well tracks fit their persons.
+        before: previous content of the table.
+        names: names of the persons that have one, by id.
     """
     video_id, track_id = keys.columns()
     person_id = pa.array(ids, pa.string()).take(pa.array(index))
@@ -112,24 +112,24 @@ def person_rows(
 
 @dataclass(frozen=True)
 class Persons:
-    """Who is who in a release.
+    """Summary of the persons in a release.
 
     Attributes:
-        clustering: under which settings.
-        fresh: whether it was made now; else it was there, and the rest is what stands in it.
-        threshold: cosine from which on two centres were one person.
-        without_embedding: tracks that have no person, since none of their faces was embedded; -1 if not counted.
-        largest: persons with the most tracks, and how many.
+        clustering: value of the partition, which identifies the settings.
+        fresh: true if the table was made by this call; false if it already existed and was only read.
+        threshold: minimum cosine of two centres that are one person.
+        without_embedding: tracks without a person, because none of their faces was embedded; -1 if not counted.
+        largest: persons with the most tracks, and their numbers of tracks.
         doubtful: tracks with a margin below `DOUBTFUL`.
-        renamed: tracks that had another person before: persons were joined or parted.
-        merged: persons that are gone, the person that their tracks went to, and how many; the largest ones.
-        parted: persons that are still there, the one that tracks of theirs went to, and how many; the largest ones.
-        names: of the persons with the most tracks that have one.
-        named: persons that have a name.
-        edits: kept edits.
-        refused: edits that could not be applied, a line each.
-        gallery: what there is to say of a gallery, a line each.
-        histogram: tracks by similarity to their person's centre, in steps of 0.01, by the lower end.
+        renamed: tracks that had another person before, because persons were merged or split.
+        merged: ids no longer in use, the person their tracks moved to, and how many; the largest moves.
+        parted: ids still in use, the person some of their tracks moved to, and how many; the largest moves.
+        names: names of the largest named persons, by id.
+        named: number of persons with a name.
+        edits: number of stored edits.
+        refused: edits that could not be applied, one line each.
+        gallery: notes about the gallery, one line each.
+        histogram: tracks by similarity to their person's centre, in bins of 0.01, keyed by the lower edge.
     """
 
     clustering: str
@@ -152,7 +152,7 @@ class Persons:
 
 
 def told(clustering: str, threshold: float, rows: pa.Table, *, fresh: bool) -> Persons:
-    """Return what the rows of the table come to."""
+    """Return the summary of the rows of the table."""
     counts = pc.value_counts(rows["person_id"]).to_pylist()
     sizes = {one["values"]: one["counts"] for one in counts}
     moves = (

@@ -1,9 +1,9 @@
-"""Persons. From rows of `embeddings` and `faces` to one template a track, a row group at a time.
+"""Persons. Build one template per track from the rows of `embeddings` and `faces`, one row group at a time.
 
-A template is the mean of a track's embeddings, weighted by their quality, scaled to length 1. Sums are made of
-multiples of 2^-30, which float64 adds without rounding: they do not depend on how rows are spread over files.
+A template is the mean of a track's embeddings, weighted by their quality, scaled to length 1. Values are rounded to
+multiples of 2^-30, which float64 adds without rounding, so sums do not depend on how rows are spread over files.
 
-Memory is that of the templates and a row group: 1.6 GB for a million tracks of 128 numbers.
+Memory holds the templates and one row group: 1.6 GB for a million tracks of 128 numbers.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ EMBEDDING_COLUMNS = ("video_id", "track_id", "quality", "embedding")
 FACE_COLUMNS = ("video_id", "track_id", "frame_index")
 
 _FINEST: Final = 2.0**30
-"""Of vectors of length 1, some 9 digits; a track may then have 2^23 of them."""
+"""About 9 digits for vectors of length 1; leaves room for 2^23 embeddings per track."""
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
 
 
 class Templates:
-    """Adds up embeddings by track, and notes when tracks are on screen."""
+    """Accumulates embeddings per track, and the frames in which tracks are on screen."""
 
     def __init__(self) -> None:
         self._videos: dict[str, int] = {}
@@ -41,7 +41,7 @@ class Templates:
         """Add rows with EMBEDDING_COLUMNS.
 
         Raises:
-            ValueError: their embeddings are not all of one width, or no numbers.
+            ValueError: the embeddings differ in width, or a value is not finite.
         """
         if not rows.num_rows:
             return
@@ -49,7 +49,7 @@ class Templates:
         vectors = vectors.reshape(rows.num_rows, -1).astype(np.float64)
         quality = rows["quality"].to_numpy().astype(np.float64)
         if not (np.isfinite(vectors).all() and np.isfinite(quality).all()):
-            raise ValueError("an embedding or its quality is no number")
+            raise ValueError("an embedding or its quality is not a number")
         self._width = self._width or vectors.shape[1]
         if vectors.shape[1] != self._width:
             raise ValueError(f"embeddings of {vectors.shape[1]} numbers, where others have {self._width}")
@@ -66,9 +66,9 @@ class Templates:
             self._spans.append(_spans(self._keys(rows), frames, frames))
 
     def tracks(self) -> tuple[TrackKeys, Tracks, int]:
-        """Return the tracks that have an embedding, their keys, and how many have none; what was added is used up.
+        """Return the keys and tracks that have an embedding, and the number of tracks without; consumes the added rows.
 
-        Tracks without an embedding are those of which no face was seen well enough at the right time.
+        A track has no embedding if none of its sampled faces was good enough.
         """
         videos = sorted(self._videos)
         rank = np.empty(len(videos), np.int64)
@@ -89,7 +89,7 @@ class Templates:
         return TrackKeys(videos, keys), tracks, len(seen) - int(known.sum())
 
     def _keys(self, rows: pa.Table) -> _Ints:
-        """Of each row, with videos by the order in which they came."""
+        """Return the key of each row, with videos numbered in order of first appearance."""
         videos = rows["video_id"].combine_chunks().dictionary_encode()
         codes = [self._videos.setdefault(video, len(self._videos)) for video in videos.dictionary.to_pylist()]
         video = np.array(codes, np.int64)[videos.indices.to_numpy()]
@@ -97,7 +97,7 @@ class Templates:
         return keys
 
     def _templates(self, rank: _Ints) -> tuple[_Ints, NDArray[np.float32], _Floats]:
-        """Keys, templates and weights of all tracks; most tracks lie in one row group, the sums of others are added."""
+        """Return keys, templates and weights of all tracks; sums are kept only for tracks in several row groups."""
         if not self._sums:
             return np.zeros(0, np.int64), np.zeros((0, 1), np.float32), np.zeros(0)
         every = [_ranked(keys, rank) for keys, _, _ in self._sums]
@@ -117,7 +117,7 @@ class Templates:
         return keys, templates, weights
 
     def _seen(self, rank: _Ints) -> tuple[_Ints, _Ints, _Ints]:
-        """Keys of all tracks that have faces, and the first and last frame of each."""
+        """Return the keys of all tracks that have faces, and the first and last frame of each."""
         if not self._spans:
             nothing = np.zeros(0, np.int64)
             return nothing, nothing, nothing
@@ -127,14 +127,14 @@ class Templates:
 
 
 def _ranked(keys: _Ints, rank: _Ints) -> _Ints:
-    """Keys with videos by their rank."""
+    """Return keys with videos renumbered by rank."""
     video, track_id = unpacked(keys)
     ranked: _Ints = packed(rank[video], track_id)
     return ranked
 
 
 def _grouped(keys: _Ints) -> tuple[_Ints, _Ints, _Ints]:
-    """Distinct keys, the order that sorts rows by key, and where each key's rows begin in it."""
+    """Return the distinct keys, the order that sorts rows by key, and where each key's rows begin in it."""
     order = np.argsort(keys, kind="stable")
     sorted_keys = keys[order]
     begins = np.flatnonzero(np.r_[True, sorted_keys[1:] != sorted_keys[:-1]])

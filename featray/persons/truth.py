@@ -1,4 +1,4 @@
-"""Persons. Persons held against labels: which tracks people have said to be whom."""
+"""Persons. Compare persons with labelled tracks."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from featray.persons.keys import Key
 
 _COLUMNS: Final = ("video", "track_id", "person")
 _MOST_DIGITS: Final = 18
-"""Of a number of 64 bits; Python reads none of more than 4300."""
+"""Digits that fit a 64-bit integer; Python refuses to parse more than 4300."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """How well persons agree with labels.
+    """Agreement of persons with labels.
 
     Attributes:
-        labelled: tracks with a label.
-        without: of those, how many have no person here; they count in nothing else.
-        precision, recall: of pairs of tracks.
-        b_cubed_f: of B-cubed.
-        switches: how often, from one labelled track of somebody to the next in a video, the person here is another.
+        labelled: number of tracks with a label.
+        without: number of labelled tracks without a person; they are left out of all other figures.
+        precision, recall: over pairs of tracks.
+        b_cubed_f: B-cubed F.
+        switches: number of times that the person found changes between consecutive labelled tracks of one individual
+            in a video.
     """
 
     labelled: int
@@ -43,11 +44,11 @@ def read_truth(path: Path, find_video: Callable[[str], str]) -> dict[Key, str]:
     """Read a CSV file with the columns `video`, `track_id` and `person`.
 
     Args:
-        path: of the file.
-        find_video: gives the `video_id` of a video as people name it.
+        path: path of the file.
+        find_video: returns the `video_id` for an id, a URI or the end of one.
 
     Raises:
-        UsageError: it cannot be read, or a row is none.
+        UsageError: the file cannot be read, has no rows, or a row is invalid.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -59,19 +60,21 @@ def read_truth(path: Path, find_video: Callable[[str], str]) -> dict[Key, str]:
     for number, row in enumerate(rows, 2):
         video, track, person = (row.get(name) or "" for name in _COLUMNS)
         if not (video and person and track.isdecimal() and len(track) <= _MOST_DIGITS):
-            raise UsageError(f"--truth {path}, line {number}: needs {', '.join(_COLUMNS)}, the second a number")
+            raise UsageError(
+                f"--truth {path}, line {number}: invalid row; it needs {', '.join(_COLUMNS)}, with track_id an integer"
+            )
         if video not in known:
             known[video] = find_video(video)
         found[known[video], int(track)] = person
     if not found:
-        raise UsageError(f"--truth {path}: has no row; its columns are {', '.join(_COLUMNS)}")
+        raise UsageError(f"--truth {path}: has no rows; add rows with the columns {', '.join(_COLUMNS)}")
     return found
 
 
 def compare(persons: Mapping[Key, str], truth: Mapping[Key, str]) -> Truth | None:
-    """Compare the persons of tracks with labels; None if no labelled track has a person.
+    """Compare the persons of tracks with labels; return None if no labelled track has a person.
 
-    Tracks follow each other in the order of `track_id`.
+    Tracks are taken in the order of `track_id`.
     """
     keys = sorted(key for key in truth if key in persons)
     if not keys:

@@ -1,9 +1,9 @@
-"""Tables. What people have said of who is who: edits of the table `persons`, which every clustering respects.
+"""Tables. Edits of the table `persons` by users, which every clustering applies.
 
     _featray/edits/<dataset>/<release>/persons.json     {"edits": [{...}, ...]}
 
-Edits name tracks, since ids of persons may change. They are written before the table is made anew, in one PUT: a kill
-leaves an edit that the next `featray persons` applies. Whoever erases a track takes it out of them.
+Edits refer to tracks, because ids of persons may change. They are written before the table is rebuilt, in one PUT:
+after a kill, the next `featray persons` applies them. Erasing a track removes it from the edits.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class PersonEdit:
     """One edit.
 
     Attributes:
-        kind: `merge`: the persons of these tracks are one. `split`: those of these tracks that are of the same person
-            as `stays` are a person of their own.
-        tracks: which ones; of a merge, one of each person.
-        stays: of a split, a track of the person that they leave.
+        kind: `merge` makes the persons of these tracks one. `split` makes these tracks a separate person, as far as
+            they are of the same person as `stays`.
+        tracks: the tracks; for a merge, one of each person.
+        stays: for a split, a track that stays with the original person; None for a merge.
     """
 
     kind: Literal["merge", "split"]
@@ -44,7 +44,7 @@ class PersonEdit:
     stays: NamedTrack | None = None
 
     def without(self, gone: set[NamedTrack]) -> PersonEdit | None:
-        """Return the edit without some tracks; None if nothing is left of it."""
+        """Return the edit without some tracks; None if it no longer has an effect."""
         tracks = [track for track in self.tracks if track not in gone]
         if len(tracks) < (2 if self.kind == "merge" else 1) or self.stays in gone:
             return None
@@ -59,10 +59,10 @@ class _Edits:
 
 
 def parse_edits(text: bytes) -> list[PersonEdit]:
-    """The edits of a record.
+    """Return the edits in a record.
 
     Raises:
-        ValueError: it is damaged, or an edit names no tracks that it could be about.
+        ValueError: the record is damaged, or an edit lacks tracks that it needs.
     """
     edits = load(_Edits, text).edits
     for edit in edits:
@@ -86,13 +86,13 @@ def read_edits(partition: Partition) -> list[PersonEdit]:
         return []
     except ValueError:
         raise OutputError(
-            f"{place.uri}: damaged record of edits of persons; put back a copy of it, or delete it and make them again "
-            "with `featray persons OUT --merge` and `--split`"
+            f"{place.uri}: damaged record of edits of persons; restore a copy, or delete it and repeat the edits with "
+            "`featray persons OUT --merge` and `--split`"
         ) from None
 
 
 def write_edits(partition: HeldPartition, edits: list[PersonEdit]) -> None:
-    """Put edits in the place of those that are there; asks first whether that is still allowed."""
+    """Replace the edits; checks first that the lease is still held."""
     partition.check()
     if edits:
         write_bytes(_place(partition), dump(_Edits(edits)))
@@ -101,7 +101,7 @@ def write_edits(partition: HeldPartition, edits: list[PersonEdit]) -> None:
 
 
 def forget_edits(partition: HeldPartition, video_id: str, track_id: int | None) -> bool:
-    """Take a video, or one of its tracks, out of all edits; whether it was in one."""
+    """Remove a video, or one of its tracks, from all edits; return whether an edit referred to it."""
     edits = read_edits(partition)
     named = {one for edit in edits for one in (*edit.tracks, edit.stays) if one is not None}
     gone = {one for one in named if one.video_id == video_id and track_id in (None, one.track_id)}

@@ -1,4 +1,4 @@
-"""Tables. The table `persons` as it is read by others than the command that writes it."""
+"""Tables. Read the table `persons`, for commands other than the one that writes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TrackKey = tuple[str, int]
 
 
 def clustering_of(path: str) -> str | None:
-    """The clustering of a file of `persons`, by its path below the root."""
+    """Return the clustering of a file of `persons`, from its path below the root; None for other files."""
     found = re.search("/clustering=(c-[0-9a-f]{8})/", path)
     return found[1] if found else None
 
@@ -35,7 +35,7 @@ def read_person_ids(partition: Partition, commit: Commit) -> Iterator[tuple[Trac
 
 
 def find_people(partition: Partition, person: str) -> dict[TrackKey, str]:
-    """Return the `person_id` of each track of the person with this id, or of all those with this name.
+    """Return the `person_id` of each track of the person with this id, or of all persons with this name.
 
     Raises:
         OutputError: a file is damaged.

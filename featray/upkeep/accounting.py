@@ -1,4 +1,4 @@
-"""Upkeep. The rules that rows must keep, as SQL over DuckDB views; each finds the rows that break it.
+"""Upkeep. The rules that rows must satisfy, as SQL over DuckDB views; each query finds the rows that break a rule.
 
 A rule is asked about some commits at a time: a commit holds whole videos, so nothing but
 "once over all commits" needs more than one. Views: the tables, `all_runs`
@@ -35,27 +35,27 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "persons": ("video_id", "track_id"),
     "events": ("derivation", "video_id", "track_id", "event_id"),
 }
-"""What may not be there twice within a partition."""
+"""Columns that must be unique within a partition, by table."""
 
 PRESENT: Final = frozenset("dataset release video_id frame_index pts_us face_index run_id track_id".split())
-"""Columns without nulls, wherever they are; others may be null."""
+"""Columns that must not be null in any table; others may be null."""
 
 PRESENT_DERIVED: Final = frozenset(
     "derivation event_id kind start_us peak_us end_us frames open_start open_end".split()
 )
-"""The same of derived tables, beside those."""
+"""Columns that must not be null in derived tables, in addition to PRESENT."""
 
 MAY_BE_NULL: Final[dict[str, set[str]]] = {
     "erasures": {"track_id"},
     **{table: {"pts_us"} for table in (*FACE_TABLES, *PRIVATE_TABLES, "frames")},
 }
-"""Where they may be null after all: an erasure of a whole video has no track, a picture need not have a time."""
+"""Exceptions to PRESENT: the erasure of a whole video has no track, and a picture may have no time."""
 
 _ROUNDING = 1e-6
-"""Of float32 at the ends of a range."""
+"""Tolerance for float32 at the ends of a range."""
 
 SOFTMAX_BOUND: Final = {"fp32": 1e-4, "bf16": 0.05}
-"""How far seven rounded shares may be from 1 in sum: seven times half a step of the arithmetic, and room."""
+"""Largest distance from 1 of the sum of seven rounded shares: seven half steps of the arithmetic, plus a reserve."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Rule:
     """One rule of the accounting.
 
     Attributes:
-        needs: tables that it speaks of, the one that a broken row is looked for in last; the rule is skipped
-            where the release does not write one of them.
-        sql: selects `video_id`, `frame_index`, `face_index` and `text` of what breaks it.
+        needs: tables that the rule reads, with the table searched for the broken row last; the rule is skipped if the
+            release does not write one of them.
+        sql: selects `video_id`, `frame_index`, `face_index` and `text` for each violation.
     """
 
     needs: tuple[str, ...]
@@ -73,13 +73,13 @@ class Rule:
 
 
 def row_rules(table: str, columns: set[str], precision: str) -> dict[str, str]:
-    """For each column of a table that states a range, a condition that its rows keep; the softmax's sum too."""
+    """Return a condition on the rows for each column of a table that states a range, and for the softmax's sum."""
     if table == "persons":
         return _rules_of_persons(columns)
     rules = {}
     present = (PRESENT - MAY_BE_NULL.get(table, set())) | (PRESENT_DERIVED if table in DERIVED_TABLES else set())
     for column in columns_of(table):
-        # The statistics of `tracks` are 270 columns, which follow from `faces`: they are derived again instead.
+        # The 270 statistics columns of `tracks` are derived from `faces`, so they are recomputed instead.
         if column.name in columns and not (table == "tracks" and pa.types.is_floating(column.type)):
             condition = _condition(column, present=column.name in present)
             if condition:
@@ -122,7 +122,7 @@ def _condition(column: Column, *, present: bool) -> str | None:
         parts.append(limits)
     elif pa.types.is_floating(column.type):
         parts.append(f"isfinite({name})")
-    elif pa.types.is_timestamp(column.type):  # Python knows no other; `at` is a word of SQL
+    elif pa.types.is_timestamp(column.type):  # the range that Python supports; quoted because `at` is an SQL keyword
         parts.append(
             f"\"{name}\" BETWEEN TIMESTAMPTZ '0001-01-02 00:00:00+00' AND TIMESTAMPTZ '9999-12-30 00:00:00+00'"
         )
@@ -149,7 +149,7 @@ def _limits(column: Column) -> str | None:
 
 
 def order_rule(table: str) -> str:
-    """Selects rows of view `one_file` that do not come after the row before them."""
+    """Return SQL that selects rows of view `one_file` that are out of order."""
     keys = ", ".join(SORT_KEYS[table])
     return (
         f"SELECT * FROM (SELECT *, row({keys}) AS here, lag(row({keys})) OVER (ORDER BY file_row_number) AS before "
@@ -158,10 +158,10 @@ def order_rule(table: str) -> str:
 
 
 def twice_rule(table: str) -> str:
-    """Selects keys that are there more than once."""
+    """Return SQL that selects duplicate keys."""
     keys = KEYS[table]
     named = ", ".join(n if n in keys else f"NULL AS {n}" for n in ("video_id", "frame_index", "face_index"))
-    text = f"'is there ' || count(*) || ' times in {table}' AS text"
+    text = f"'appears ' || count(*) || ' times in {table}' AS text"
     return f"SELECT {named}, {text} FROM {table} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
 
 
@@ -179,13 +179,13 @@ def _per_video(column: str, table: str, count: str, what: str) -> Rule:
 
 
 def _same_faces(table: str) -> Rule:
-    """Another table of faces has the rows of `faces`, with their times and tracks."""
+    """Return the rule that a table of faces has the same rows, times and tracks as `faces`."""
     sql = f"""
         SELECT coalesce(f.video_id, t.video_id) AS video_id, coalesce(f.frame_index, t.frame_index) AS frame_index,
                coalesce(f.face_index, t.face_index) AS face_index,
                CASE WHEN t.video_id IS NULL THEN 'is in faces and not in {table}'
                     WHEN f.video_id IS NULL THEN 'is in {table} and not in faces'
-                    ELSE 'has another pts_us, track_id or run_id in {table} than in faces' END AS text
+                    ELSE 'has a different pts_us, track_id or run_id in {table} than in faces' END AS text
         FROM faces f FULL JOIN {table} t USING (video_id, frame_index, face_index)
         WHERE t.video_id IS NULL OR f.video_id IS NULL
            OR (f.pts_us, f.track_id, f.run_id) IS DISTINCT FROM (t.pts_us, t.track_id, t.run_id)
@@ -217,7 +217,7 @@ _FACES_OF_FRAMES = """
            CASE WHEN f.video_id IS NULL THEN 'has faces and no row in frames'
                 WHEN f.faces <> coalesce(n.faces, 0)
                 THEN 'frames.faces is ' || f.faces || ', rows in faces ' || coalesce(n.faces, 0)
-                ELSE 'has another pts_us in faces than in frames' END AS text
+                ELSE 'has a different pts_us in faces than in frames' END AS text
     FROM frames f FULL JOIN (
         SELECT video_id, frame_index, count(*) AS faces, min(pts_us) AS first_us, max(pts_us) AS last_us
         FROM faces GROUP BY video_id, frame_index
@@ -229,7 +229,7 @@ _FACES_OF_FRAMES = """
 
 _REPEATS = """
     SELECT f.video_id, f.frame_index, NULL AS face_index,
-           'frames.repeats is ' || f.repeats || ', which is no earlier frame whose own is null' AS text
+           'frames.repeats is ' || f.repeats || ', which is not an earlier frame with repeats null' AS text
     FROM frames f LEFT JOIN frames first ON (first.video_id, first.frame_index) = (f.video_id, f.repeats)
     WHERE f.repeats IS NOT NULL
       AND (first.video_id IS NULL OR first.repeats IS NOT NULL OR first.frame_index >= f.frame_index)
@@ -238,7 +238,7 @@ _REPEATS = """
 _STATUS = """
     SELECT video_id, NULL AS frame_index, NULL AS face_index,
            'status ' || v.status || ', error_code ' || coalesce(v.error_code, 'null') || ', '
-           || coalesce(e.n, 0) || ' errors rows, ' || v.frames_sampled || ' frames do not go together' AS text
+           || coalesce(e.n, 0) || ' errors rows, ' || v.frames_sampled || ' frames are inconsistent' AS text
     FROM videos v LEFT JOIN (
         SELECT video_id, count(*) AS n, list(error_code) AS codes FROM errors GROUP BY video_id
     ) e USING (video_id)
@@ -252,14 +252,14 @@ _STATUS = """
 
 _TRUNCATED = """
     SELECT v.video_id, NULL AS frame_index, NULL AS face_index, 'truncated is ' || v.truncated
-           || ', which its errors rows do not say' AS text
+           || ', which contradicts its errors rows' AS text
     FROM videos v
     WHERE v.truncated <> (v.video_id IN (SELECT video_id FROM errors WHERE error_code = 'truncated'))
 """
 
 _CODES = f"""
     SELECT video_id, NULL AS frame_index, NULL AS face_index,
-           'errors.error_code ' || coalesce(error_code, 'null') || ' is none of the closed list' AS text
+           'errors.error_code ' || coalesce(error_code, 'null') || ' is not a known code' AS text
     FROM errors WHERE error_code IS NULL OR error_code NOT IN ({", ".join(f"'{code}'" for code in ErrorCode)})
 """
 
@@ -269,8 +269,8 @@ _COMMITTED = """
                 WHEN c.video_id IS NULL THEN 'is in videos and in no commit'
                 ELSE 'commit ' || c.commit || ' says ' || c.status || ', ' || c.frames || ' frames, ' || c.faces
                      || ' faces; videos says ' || v.status || ', ' || v.frames_sampled || ', ' || v.faces
-                     || CASE WHEN c.work_key <> v.work_key THEN ', another work_key' ELSE '' END
-                     || CASE WHEN c.uri <> v.uri THEN ', another uri' ELSE '' END END AS text
+                     || CASE WHEN c.work_key <> v.work_key THEN ', a different work_key' ELSE '' END
+                     || CASE WHEN c.uri <> v.uri THEN ', a different uri' ELSE '' END END AS text
     FROM committed c FULL JOIN videos v USING (video_id)
     WHERE v.video_id IS NULL OR c.video_id IS NULL OR (c.status, c.frames, c.faces, c.work_key, c.uri)
           IS DISTINCT FROM (v.status, v.frames_sampled, v.faces, v.work_key, v.uri)
@@ -282,7 +282,7 @@ _TRACKS = """
            || ', derivation ' || coalesce(t.derivation, f.derivation, '')
            || CASE WHEN t.video_id IS NULL THEN ': is in faces and not in tracks'
                    WHEN f.video_id IS NULL THEN ': is in tracks and not in faces'
-                   ELSE ': has other frames or times in tracks than in faces' END AS text
+                   ELSE ': has different frames or times in tracks than in faces' END AS text
     FROM (
         SELECT derivation, video_id, track_id, count(*) AS n, min(pts_us) AS first_us, max(pts_us) AS last_us
         FROM faces JOIN derived_videos USING (video_id) GROUP BY derivation, video_id, track_id
@@ -304,7 +304,7 @@ _EVENTS = """
 _EMBEDDINGS = """
     SELECT e.video_id, e.frame_index, e.face_index,
            CASE WHEN f.video_id IS NULL THEN 'is in embeddings and not in faces'
-                ELSE 'has another pts_us, track_id or run_id in embeddings than in faces' END AS text
+                ELSE 'has a different pts_us, track_id or run_id in embeddings than in faces' END AS text
     FROM embeddings e LEFT JOIN faces f USING (video_id, frame_index, face_index)
     WHERE f.video_id IS NULL
        OR (f.pts_us, f.track_id, f.run_id) IS DISTINCT FROM (e.pts_us, e.track_id, e.run_id)
@@ -331,13 +331,13 @@ _ONE_AT_ONCE = """
 """
 
 UNPUBLISHED_PERSONS: Final = "SELECT 1 AS found FROM all_persons ANTI JOIN committed_videos USING (video_id) LIMIT 1"
-"""Whether `persons` names a video that was dropped since: nothing else says so, and it is no damage."""
+"""Select a row if `persons` names a video that was dropped since; this is not damage, and no other rule detects it."""
 
 PERSON_RULES: Final = (
     Rule(("faces", "embeddings", "persons"), _PERSONS),
     Rule(("faces", "persons"), _ONE_AT_ONCE),
 )
-"""Of what `persons` says of tracks. Where those have changed since it was made, it has to be made again."""
+"""Rules between `persons` and tracks. If tracks have changed since `persons` was made, it must be rebuilt."""
 
 RULES: Final[tuple[Rule, ...]] = (
     *(Rule((table,), twice_rule(table)) for table in KEYS if table not in ("runs", "erasures", "persons")),
@@ -359,4 +359,4 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(("tracks", "events"), _EVENTS),
     Rule(("faces", "embeddings"), _EMBEDDINGS),
 )
-"""All of them; what is true of single rows is in `row_rules`."""
+"""All rules across rows; rules for single rows are in `row_rules`."""

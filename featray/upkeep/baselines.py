@@ -1,4 +1,4 @@
-"""Upkeep. Baselines that rows of other shards give: which there are, and whether a shard's rows were made from them."""
+"""Upkeep. Baselines computed from rows of other shards, and whether a shard's derived rows still match them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from featray.upkeep.person_baselines import PersonBaselines
 
 
 class Baselines(Protocol):
-    """What rows of a partition's commits rest on beside their own shard's."""
+    """Data of other shards that the derived rows of a partition's commits depend on."""
 
     @property
     def sources(self) -> str:
-        """Return the word for what the baselines come from."""
+        """Return the noun for the source of the baselines, for messages."""
         ...
 
     def is_current(self, commit: Commit) -> bool:
-        """Return whether rows of a commit that was looked at were made from what there is now."""
+        """Return whether the rows of a scanned commit were made from the current data."""
         ...
 
     def derivation_of(self, commit: Commit) -> Derivation:
-        """Return the derivation of a commit that was looked at, with its baselines."""
+        """Return the derivation of a scanned commit, with its baselines."""
         ...
 
 
 def look_for_baselines(partition: Partition, derivation: Derivation, commits: Iterable[Commit]) -> Baselines | None:
-    """Look through all commits of a partition; None where a shard's rows follow from the shard alone."""
+    """Scan all commits of a partition for baselines; return None if rows depend only on their own shard."""
     if derivation.config.baseline == "neutral":
         return NeutralVideos(partition, derivation).look(commits)
     if derivation.config.baseline == "person":

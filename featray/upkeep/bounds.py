@@ -1,4 +1,4 @@
-"""Upkeep. How far a number may be from the published one when it is computed again: said once, for `featray verify`.
+"""Upkeep. Largest allowed difference between a published number and its recomputation, for `featray verify`.
 
 Detection is the same code in the same arithmetic everywhere. The network's bound depends on
 engine and precision, since the face may be in another batch now, and on another processor.
@@ -20,9 +20,9 @@ class Group:
     """Columns that share a bound.
 
     Attributes:
-        columns: of faces, blendshapes and mesh.
-        unit: what differences are counted in: as the columns are, in shares of `crop_side`
-            (numbers in pixels grow with the face), or in shares of the published value.
+        columns: columns of faces, blendshapes and mesh.
+        unit: unit of the differences: the column's own (empty), a share of `crop_side` (numbers in pixels grow with
+            the face), or a share of the published value.
     """
 
     columns: tuple[str, ...]
@@ -44,10 +44,10 @@ GROUPS: Final[dict[str, Group]] = {
     "blendshapes": Group(BLENDSHAPE_NAMES),
     "mesh": Group(("mesh_xyz",), SIDE),
 }
-"""Every column that a face's frame decides. `track_id` follows from the whole video and is not among them."""
+"""Every column that depends on the face's frame alone. `track_id` depends on the whole video, so it is excluded."""
 
 _DETECTION: Final = {"boxes": 1e-4, "landmarks": 1e-4, "score": 1e-4, "sharpness": 1e-3}
-"""Seen: 0, on one machine, in any order. The room is for another processor's order of additions."""
+"""Measured: 0, on one machine, in any order. The tolerance covers another processor's order of additions."""
 
 _NETWORK_FP32: Final = {
     "au": 2e-5,
@@ -58,14 +58,15 @@ _NETWORK_FP32: Final = {
     "mesh": 2e-4,
     "blendshapes": 2e-5,
 }
-"""Seen on one machine, alone or in another batch: 6e-8 with torch, 0 with OpenVINO. Two engines, which add in
-another order as another processor does, differ by 5e-6 (mesh 1.2e-5) on synthetic weights; this is ten times that."""
+"""Measured on one machine, alone or in another batch: 6e-8 with torch, 0 with OpenVINO. Two engines, which like two
+processors add in different orders, differ by 5e-6 (mesh 1.2e-5) on synthetic weights; this is ten times that."""
 
 
 def repeat_bounds(config: CheckpointConfig, precision: str) -> dict[str, float]:
-    """The bound of each group, for the network that a run used and the precision it ran in.
+    """Return the bound of each group, for the network that a run used and its precision.
 
-    In bf16 either side may be as far from fp32 as bf16 ever is, in other directions. Seen on one machine: 1.5e-8.
+    In bf16, both sides may deviate from fp32 by the full error of bf16, in opposite directions. Measured on one
+    machine: 1.5e-8.
     """
     if precision == "fp32":
         return _DETECTION | _NETWORK_FP32

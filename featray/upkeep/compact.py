@@ -1,9 +1,9 @@
-"""Upkeep. Merging the small files that many small runs leave, without changing a row.
+"""Upkeep. Merge the small files that many small runs leave, without changing a row.
 
 Commits of one partition folder are merged into one that holds their videos' records and the
-merged files; files that are large already are taken over as they are. It is the same kind of
-commit as a replacement: readers see the old files or the new ones, and a kill is made good by
-the next run, by `featray publish`, or by the same command again.
+merged files; files that are already large are kept unchanged. It is the same kind of commit as
+a replacement: readers see either the old files or the new ones. After a kill, the next run,
+`featray publish`, or the same command completes it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from featray.tables.runs import running_rows
 from featray.upkeep.finish import finish_committed, remove_leftovers
 
 LARGE_BYTES: Final = 128 << 20
-"""A file from here on is large enough for query engines and is left alone."""
+"""Files of at least this size are large enough for query engines and are not merged."""
 
 VIDEOS_A_COMMIT: Final = 20_000
-"""Some 5 MB of record: a commit is read whole whenever one of its videos is replaced."""
+"""About 5 MB of record: a commit is read completely whenever one of its videos is replaced."""
 
 INPUTS_AT_ONCE: Final = 200
-"""Commits merged in one go; each has a file open, and a batch of rows in memory."""
+"""Commits merged at once; each keeps a file open and a batch of rows in memory."""
 
 _BATCH_BYTES: Final = 4 << 20
 
@@ -59,7 +59,7 @@ def compact_partition(partition: Partition) -> Compacted:
     """Merge the small files of a partition, folder by folder.
 
     Raises:
-        LeaseError: a run is on.
+        LeaseError: a run is active.
     """
     with hold(partition, f"{COMPACT_PREFIX}{secrets.token_hex(4)}") as lease:
         return _compact(lease.partition)
@@ -71,8 +71,8 @@ def _compact(partition: HeldPartition) -> Compacted:
     commits = read_commits(partition)
     before = len(commits), sum(len(commit.files) for commit in commits)
     if read_manifests(partition):
-        # What an open shard replaces is named by commit; those names must hold until it is published.
-        why = "a run is on or was cut off; wait for it, run it again, or `featray publish`"
+        # An open shard names the commits it replaces; those names must stay valid until it is published.
+        why = "a run is active or was interrupted; wait for it, run it again, or use `featray publish`"
         return Compacted(*before, *before, refused=why)
     for group in _groups(partition, commits):
         _merge_group(partition, group)
@@ -81,7 +81,7 @@ def _compact(partition: HeldPartition) -> Compacted:
 
 
 def _groups(partition: Partition, commits: list[Commit]) -> Iterator[list[Commit]]:
-    """Commits to be merged into one: of one folder, in the order of their names, in bounded numbers."""
+    """Yield groups of commits to merge: each of one folder, in the order of their names, bounded in size."""
     running = {f"run-{row['run_id']}" for row in running_rows(partition)}
     folders: dict[str, list[Commit]] = {}
     for commit in sorted(commits, key=lambda commit: commit.name):
@@ -100,9 +100,9 @@ def _groups(partition: Partition, commits: list[Commit]) -> Iterator[list[Commit
 
 
 def _folder(commit: Commit) -> str:
-    """Where a commit's files lie: runs and erasures by table, shards by the folder that their tables share.
+    """Return the group key of a commit: the table for runs and erasures, the shared folder for shards.
 
-    And what is derived of them: a commit's derivations are of all its rows.
+    The key includes the derivations, because a commit's derivations cover all its rows.
     """
     table, _, rest = commit.files[0].path.partition("/")
     kind = table if table in ("runs", "erasures") else "videos"
@@ -110,14 +110,14 @@ def _folder(commit: Commit) -> str:
 
 
 def _worth_it(group: list[Commit]) -> Iterator[list[Commit]]:
-    """The group, if merging leaves fewer files than there are."""
+    """Yield the group if merging reduces its number of files."""
     small = Counter(_place(file) for commit in group for file in commit.files if file.size_bytes < LARGE_BYTES)
     if any(count > 1 for count in small.values()):
         yield group
 
 
 def _place(file: CommittedFile) -> tuple[int, str]:
-    """The folder that a file lies in, by table: those of derived tables have one for each derivation."""
+    """Return the order of a file's table and its folder; derived tables have one folder per derivation."""
     return list(ALL_TABLES).index(file.table), file.path.rpartition("/")[0]
 
 
@@ -147,7 +147,7 @@ def _merge_group(partition: HeldPartition, group: list[Commit]) -> None:
 
 
 def _made_from(derivation: str, group: list[Commit]) -> dict[str, str]:
-    """Return what rows of all these commits were made from; not where that differs: then they are to be made again."""
+    """Return the sources that these commits' rows were made from, without those that differ: they are derived again."""
     merged: dict[str, str] = {}
     differs = set()
     for whose, what in (item for commit in group for item in commit.derived_from.get(derivation, {}).items()):
@@ -157,7 +157,7 @@ def _made_from(derivation: str, group: list[Commit]) -> dict[str, str]:
 
 
 def _merge_files(partition: HeldPartition, files: list[CommittedFile], stem: str, scratch: str) -> list[CommittedFile]:
-    """Merge sorted files of one table into sorted files; rows stream through."""
+    """Merge sorted files of one table into sorted files, streaming the rows."""
     with ExitStack() as stack:
         places = [partition.output.root.child(file.path) for file in files]
         opened = [stack.enter_context(open_parquet(place, buffer_size=1 << 20)) for place in places]
@@ -186,7 +186,7 @@ def _head(run: _Run) -> tuple[Any, ...]:
 
 
 def _runs(file: pq.ParquetFile, keys: tuple[str, ...], schema: pa.Schema) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
-    """A file's rows, video by video (run by run in `runs`), each with its first row's sort key."""
+    """Yield a file's rows video by video (run by run in `runs`), each with the sort key of its first row."""
     metadata = file.metadata
     uncompressed = sum(metadata.row_group(g).total_byte_size for g in range(metadata.num_row_groups))
     batch_rows = max(64, _BATCH_BYTES * metadata.num_rows // max(uncompressed, 1))

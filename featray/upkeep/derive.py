@@ -1,6 +1,6 @@
-"""Upkeep. Deriving `tracks` and `events` for what is published: shard by shard, once under each settings.
+"""Upkeep. Derive `tracks` and `events` for published shards, once for each set of settings.
 
-What needs other shards (`baseline: neutral`) is done again where those have changed; see `neutral.py`.
+Derivations that need other shards (`baseline: neutral`) are repeated if those have changed; see `neutral.py`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Derived:
     """The result of deriving a partition.
 
     Attributes:
-        derivation: under which settings.
-        shards: derived now.
-        already: shards that had been.
-        again: of `shards`, those whose neutral videos or persons had changed since.
+        derivation: name of the derivation.
+        shards: number of shards derived by this call.
+        already: number of shards that were already derived.
+        again: number of `shards` derived again because their neutral videos or persons had changed.
         tracks, events: rows written.
-        neutral_videos: how many there are; None where no setting asks for them.
-        persons: how many there are; None where no setting asks for them.
-        note: what is worth saying, or empty.
+        neutral_videos: number of neutral videos; None if the settings do not use them.
+        persons: number of persons; None if the settings do not use them.
+        note: note for the user, or empty.
     """
 
     derivation: str
@@ -55,15 +55,15 @@ def derive_partition(partition: Partition, derivation: Derivation, executor: Exe
     """Derive every shard of a partition that is not yet derived under these settings.
 
     Args:
-        partition: which.
-        derivation: the settings.
-        executor: `ray`: a task a shard on the cluster that is there, or on Ray started here; `auto`: on a cluster if
-            there is one. Rows are the same.
+        partition: partition to derive.
+        derivation: settings of the derivation.
+        executor: `ray` runs one task per shard on the existing cluster, or on a local Ray; `auto` uses a cluster if
+            there is one. The rows are the same.
 
     Raises:
         UsageError: a path field has the name of a column of the derived tables.
-        ConfigError: an expression takes a column that the output does not have.
-        LeaseError: a run is on.
+        ConfigError: an expression uses a column that the output does not have.
+        LeaseError: a run is active.
     """
     with hold(partition, f"{DERIVE_PREFIX}{secrets.token_hex(4)}") as lease:
         finish_committed(lease.partition)
@@ -72,7 +72,7 @@ def derive_partition(partition: Partition, derivation: Derivation, executor: Exe
 
 
 def derive_held(lease: Lease, derivation: Derivation, executor: ExecutorSetting = "local") -> Derived:
-    """Derive rows as `derive_partition` does, in a partition that is held and has no unfinished change."""
+    """Derive rows as `derive_partition` does, in a locked partition without unfinished changes."""
     held = lease.partition
     every = read_commits(held)
     baselines = look_for_baselines(held, derivation, every)
@@ -96,7 +96,7 @@ def _is_done(commit: Commit, derivation: Derivation, baselines: Baselines | None
 
 
 def _each(lease: Lease, todo: Iterator[tuple[Commit, Derivation]], executor: ExecutorSetting) -> Iterator[Commit]:
-    """Derive commits, one after the other here or side by side on Ray; each as it is then."""
+    """Derive commits, sequentially in this process or in parallel on Ray; yield each in its new state."""
     held: HeldPartition = lease.partition
     if executor == "ray" or (executor == "auto" and on_cluster()):
         from featray.graph.derive_tasks import derive_on_ray
@@ -115,10 +115,10 @@ def _with_neutral(done: Derived, neutral: NeutralVideos) -> Derived:
     if not neutral.count and config is not None:
         known = ", ".join(sorted(map(on_one_line, neutral.columns))) or "none"
         wanted = f"column {config.marked_by!r} marks" + ("" if config.value is None else f" as {config.value!r}")
-        note = f"no baselines: there is no video that {wanted}; columns there are: {known}"
+        note = f"no baselines: there is no video that {wanted}; available columns: {known}"
     return replace(done, neutral_videos=neutral.count, note=note)
 
 
 def _with_persons(done: Derived, people: PersonBaselines) -> Derived:
-    note = "" if people.count else "no baselines: nobody is known here; run `featray persons OUT`, and then this again"
+    note = "" if people.count else "no baselines: the release has no persons; run `featray persons OUT`, then repeat"
     return replace(done, persons=people.count, note=note)

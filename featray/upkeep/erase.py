@@ -1,9 +1,9 @@
-"""Upkeep. Erasing a person: a video, or one track of it, out of every table and every place beside them.
+"""Upkeep. Erase a video, or one track of it, from every table and every other place in the output.
 
-Order, so that a kill at any step leaves the old or the new state and the same command again
-finishes: note the erasure (from here on no run takes the video up); in each partition write the
-files anew without the rows; write the commit that makes it so, with its audit row; delete the
-old files, the landing, the open shards' mention, and files that no commit names; note it done.
+The order of steps ensures that a kill at any point leaves the old or the new state, and that the same command
+finishes the work: record the erasure (from then on no run processes the video); in each partition, rewrite the files
+without the rows; write the commit that publishes them, with its audit row; delete the old files, landed rows, mentions
+in open shards, and files that no commit names; record the erasure as done.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class ErasedHere:
     """Counts of what was removed from one partition.
 
     Attributes:
-        rows: removed, by table.
+        rows: rows removed, by table.
         landed: landing folders and mentions in open shards.
         uncommitted: files that no commit named.
-        exports: files beside the tables that held its rows; said of the first partition alone.
+        exports: exports inside the output that held its rows; reported for the first partition only.
     """
 
     partition: Partition
@@ -72,21 +72,21 @@ class ErasedHere:
 def erase(
     output: Output, video_id: str, *, track_id: int | None = None, release: str | None = None, reason: str | None = None
 ) -> list[ErasedHere]:
-    """Erase a video or one of its tracks; what was removed, by partition.
+    """Erase a video or one of its tracks; return what was removed, by partition.
 
     Args:
-        output: from all datasets and releases of which it goes, unless `release` names one.
+        output: erased from all its datasets and releases, unless `release` names one.
         video_id: 16 hex digits.
-        track_id: erase only this track; the video then is not worked on again in any release.
+        track_id: erase only this track; the video is then never processed again in any release.
         release: the only release to erase from.
-        reason: kept in the audit row; must not name the person.
+        reason: stored in the audit row; must not name the person.
 
     Raises:
-        UsageError: nothing here has this video or track, or the track is ambiguous.
-        LeaseError: a run is on; the erasure is noted, and the same command finishes it.
+        UsageError: the output does not have this video or track, or the track is ambiguous.
+        LeaseError: a run is active; the erasure is recorded, and the same command finishes it.
     """
     if not re.fullmatch("[0-9a-f]{16}", video_id):
-        raise UsageError(f"--video {video_id}: is no video_id (16 hex digits, as in the `videos` table)")
+        raise UsageError(f"--video {video_id}: not a video_id; give 16 hex digits, as in the `videos` table")
     partitions = [p for p in list_partitions(output) if release in (None, p.release)]
     if release is not None and not partitions:
         known = ", ".join(sorted({p.release for p in list_partitions(output)})) or "none"
@@ -114,7 +114,7 @@ def _begin(
     release: str | None,
     reason: str | None,
 ) -> Erasure | None:
-    """The erasure to carry out: one that was cut off, or a new one; None if it is done already."""
+    """Return the erasure to perform, an interrupted one or a new one; None if it is already done."""
     at_us = time.time_ns() // 1000
     new = Erasure(secrets.token_hex(6), video_id, track_id, release, at_us, reason)
     known = [erasure for erasure in read_erasures(output, video_id) if erasure.same_as(new)]
@@ -128,10 +128,12 @@ def _begin(
         return None
     if not present:
         what = f"video {video_id}" + ("" if track_id is None else f" track {track_id}")
-        raise UsageError(f'{output.root.uri}: has no {what}; `featray query OUT "SELECT video_id, uri FROM videos"`')
+        raise UsageError(
+            f'{output.root.uri}: has no {what}; see `featray query OUT "SELECT video_id, uri FROM videos"`'
+        )
     if track_id is not None and len(present) > 1:
         raise UsageError(
-            f"--track {track_id}: track ids are of one release; add --release, one of "
+            f"--track {track_id}: track ids are valid within one release; add --release, one of "
             + ", ".join(sorted({partition.release for partition in present}))
         )
     return new
@@ -170,7 +172,7 @@ def _erase_in(partition: HeldPartition, erasure: Erasure, scratch: str) -> Erase
 
 
 def _publish_without(partition: HeldPartition, erasure: Erasure, here: ErasedHere, scratch: str) -> None:
-    """Write the commit that removes the rows, with the audit row, and carry it out."""
+    """Write the commit that removes the rows, with the audit row, and apply it."""
     commits = read_commits(partition)
     affected = [c for c in commits if any(video.video_id == erasure.video_id for video in c.videos)]
     named = [c for c in commits if any(file.table in PERSON_TABLES for file in c.files)]
@@ -196,7 +198,7 @@ def _publish_without(partition: HeldPartition, erasure: Erasure, here: ErasedHer
             partition.check()
             write_marker(partition, {**row, "config": config})
     name = f"{ERASE_PREFIX}{erasure.erasure_id}"
-    # As old as what was there: an erasure must not make a release the latest one.
+    # Keep the previous publication time: an erasure must not make a release the latest one.
     newest_us = max((commit.published_at_us for commit in commits), default=1)
     audit = _audit(partition, erasure, here, name, scratch)
     commit = Commit(name, "", newest_us, audit, [], rewritten)
@@ -212,7 +214,7 @@ def _without(
     here: ErasedHere,
     scratch: str,
 ) -> Commit:
-    """A commit as it reads without the video, or without the track."""
+    """Return the commit without the video, or without the track."""
     video_id = erasure.video_id
     edits: dict[str, Edit] = dict.fromkeys(_TABLES, without({video_id})) if track is None else track.edits()
     files = rewrite_files(
@@ -227,7 +229,7 @@ def _without(
         videos = [video for video in commit.videos if video.video_id != video_id]
     else:
         videos = [replace(v, faces=v.faces - track.rows) if v.video_id == video_id else v for v in commit.videos]
-    # Whose neutral videos a derivation knew is part of what goes; it is derived again where it is needed.
+    # `derived_from` may identify the erased person; it is dropped, and rows are derived again where needed.
     return replace(commit, files=files, videos=videos, rewrites=[], derived_from={})
 
 
@@ -258,7 +260,7 @@ def _audit(
 
 
 def _erase_unfinished(partition: HeldPartition, erasure: Erasure) -> int:
-    """Take the video out of landing and open shards; in how many places it was."""
+    """Remove the video from landing and open shards; return the number of places it was in."""
     folders = _landing_folders(partition, erasure.video_id)
     removed = len(folders)
     for manifest in read_manifests(partition):
@@ -278,7 +280,7 @@ def _erase_unfinished(partition: HeldPartition, erasure: Erasure) -> int:
 
 
 def _sweep(partition: HeldPartition, erasure: Erasure) -> int:
-    """Delete files that no commit names and that hold the video, or cannot be read; how many there were.
+    """Delete files that no commit names and that hold the video or cannot be read; return their number.
 
     Killed processes leave such files: parts of a shard without a commit, and temporary files on a disk.
     """

@@ -1,4 +1,4 @@
-"""Upkeep. What an erasure does to rows, table by table; pure functions over Arrow tables."""
+"""Upkeep. The row edits of an erasure, by table; pure functions over Arrow tables."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class TrackFaces:
     """The faces of one track.
 
     Attributes:
-        video_id, track_id: which track.
+        video_id, track_id: identify the track.
         frames: int64 `[n]`, frame indices that lose faces, ascending.
-        lost: int64 `[n]`, how many faces each of them loses.
-        emptied: how many of them have no other face.
+        lost: int64 `[n]`, number of faces that each of these frames loses.
+        emptied: number of these frames that have no other face.
     """
 
     video_id: str
@@ -39,11 +39,11 @@ class TrackFaces:
 
     @property
     def rows(self) -> int:
-        """Faces of the track."""
+        """Return the number of faces of the track."""
         return int(self.lost.sum())
 
     def edits(self) -> dict[str, Edit]:
-        """The edits that remove the track and keep the accounting true."""
+        """Return the edits that remove the track and keep counts consistent."""
         return {
             **dict.fromkeys((*FACE_TABLES, *DERIVED_TABLES, *PRIVATE_TABLES, *PERSON_TABLES), self._faces),
             "frames": self._frames,
@@ -97,7 +97,7 @@ def read_track(partition: Partition, commits: list[Commit], video_id: str, track
 
 
 def counted(edit: Edit, removed: dict[str, int], table: str) -> Edit:
-    """An edit that adds up the rows it removes."""
+    """Return an edit that also counts the rows it removes."""
 
     def counting(rows: pa.Table) -> pa.Table:
         edited = edit(rows)
@@ -108,9 +108,9 @@ def counted(edit: Edit, removed: dict[str, int], table: str) -> Edit:
 
 
 def uris_of(partition: Partition, commits: list[Commit], video_id: str) -> set[str]:
-    """The video's own URI, as far as tables and open shards tell, if it is a file of its own.
+    """Return the video's URIs from tables and open shards, if it is a separate file.
 
-    A shard file's name is that of many.
+    The name of a shard file is shared by many videos.
     """
     found = {
         video.uri
@@ -128,14 +128,14 @@ def uris_of(partition: Partition, commits: list[Commit], video_id: str) -> set[s
 
 
 def forget_uri(config: str, uris: set[str], video_id: str) -> str:
-    """A run's config (YAML) that does not name the video's file any more; the same text if it did not.
+    """Return a run's config (YAML) without the name of the video's file; unchanged if it does not contain it.
 
-    A config that cannot be read is emptied.
+    Returns an empty string for a config that cannot be parsed.
     """
     try:
         stored = read_config(config)
     except ValueError:
-        return ""  # nobody can tell whom it names
+        return ""  # it may name the person
     kept = [f"erased:{video_id}" if _names(given, uris) or _has_id(given, video_id) else given for given in stored.uris]
     if kept == stored.uris:
         return config
@@ -146,11 +146,11 @@ def forget_uri(config: str, uris: set[str], video_id: str) -> str:
 
 
 def _names(given: str, uris: set[str]) -> bool:
-    """Return whether an entry of `input.uris` is one of these URIs, or may be.
+    """Return whether an entry of `input.uris` is, or may be, one of these URIs.
 
-    A relative path counts from a folder that is not known any more, where the run was started or the user's home. It
-    is taken to name every file whose path ends in it: the person's name may stay nowhere, and if it was another file
-    of that name, nothing but the name is lost.
+    A relative path started from a folder that is no longer known: the run's working directory or the user's home. It
+    matches every file whose path ends in it, because the person's name must not remain anywhere. If it was a different
+    file of the same name, only the name is lost.
     """
     if given in uris:
         return True
@@ -163,13 +163,13 @@ def _names(given: str, uris: set[str]) -> bool:
 
 
 def _has_id(given: str, wanted: str) -> bool:
-    """Return whether an entry of `input.uris` is the file with this id, also where its URI is no longer stored."""
+    """Return whether an entry of `input.uris` is the file with this id, even if its URI is no longer stored."""
     path = re.sub("^(file|local):(//)?", "", given)
     return wanted in map(identity.video_id, (given, f"file://{path}", f"file://{posixpath.normpath(path)}"))
 
 
 def forget_uri_edit(uris: set[str], video_id: str) -> Edit:
-    """`forget_uri` for rows of `runs`."""
+    """Return the edit that applies `forget_uri` to rows of `runs`."""
 
     def edit(rows: pa.Table) -> pa.Table:
         before = rows["config"].to_pylist()

@@ -1,6 +1,6 @@
-"""Upkeep. Exports that somebody wrote into the output itself, and that hold rows of what was erased.
+"""Upkeep. Delete exports that were written into the output itself and contain erased rows.
 
-Only files that are exports by their columns are deleted: whatever else lies beside the tables is its owner's.
+Only files whose columns are those of an export are deleted; all other files are left alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HEADER_BYTES: Final = 1 << 16
 
 
 def erase_exports(output: Output, video_id: str) -> list[str]:
-    """Delete exports in the output, outside of its tables, that hold rows of a video; their paths below its root."""
+    """Delete exports inside the output that hold rows of a video; return their paths relative to its root."""
     gone = []
     for path in _others(output):
         place = output.root.child(path)
@@ -62,5 +62,5 @@ def _parquet_holds(place: Location, video_id: str) -> bool:
             if not _EXPORTED.issubset(opened.schema_arrow.names):
                 return False
             return any(video_id in rows["video_id"].to_pylist() for rows in opened.iter_batches(columns=["video_id"]))
-    except (pa.ArrowException, ValueError):  # no Parquet file, whatever its name
+    except (pa.ArrowException, ValueError):  # not a Parquet file, whatever its name
         return False

@@ -1,7 +1,7 @@
-"""Upkeep. Erasing a person: every track that `persons` knows of them, and what else says that they were there.
+"""Upkeep. Erase a person: every track listed in `persons`, and other traces of their id.
 
-Each track is an erasure of its own. The persons' ids leave the column `previous` of other people's rows before, so that
-a kill leaves tracks by which the same command finds its work again; an erasure that was cut off is finished first.
+Each track is a separate erasure. First, the person's ids are removed from the column `previous` of other people's rows,
+so that after a kill the same command still finds the remaining tracks. An interrupted erasure is finished first.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ Erased = tuple[str, int, list[ErasedHere]]
 def erase_person(
     output: Output, person: str, *, release: str | None = None, reason: str | None = None
 ) -> Iterator[Erased]:
-    """Erase all tracks of a person, as the table `persons` has them; yield each with what was removed.
+    """Erase all tracks of a person listed in the table `persons`; yield each with what was removed.
 
     Args:
-        output: from all datasets and releases of which it goes, unless `release` names one.
-        person: a `person_id`, or a `name`: then all who are called so.
+        output: erased from all its datasets and releases, unless `release` names one.
+        person: a `person_id`, or a `name`, which selects everyone who has it.
         release: the only release to erase from.
-        reason: kept in the audit rows; must not name the person.
+        reason: stored in the audit rows; must not name the person.
 
     Raises:
-        UsageError: nothing here has this person.
-        LeaseError: a run is on; the same command goes on.
+        UsageError: the output does not have this person.
+        LeaseError: a run is active; the same command finishes the erasure later.
     """
     partitions = [one for one in list_partitions(output) if release in (None, one.release)]
     finished = list(_finish(output, release))
@@ -50,8 +50,8 @@ def erase_person(
     found = {partition: find_people(partition, person) for partition in partitions}
     if not any(found.values()) and not finished:
         raise UsageError(
-            f"{output.root.uri}: has nobody with the id or name {person}; run `featray persons OUT`, then "
-            '`featray query OUT "SELECT person_id, name, count(*) FROM persons GROUP BY ALL"`'
+            f"{output.root.uri}: has no person with the id or name {person}; run `featray persons OUT`, then list them "
+            'with `featray query OUT "SELECT person_id, name, count(*) FROM persons GROUP BY ALL"`'
         )
     for partition, tracks in found.items():
         if tracks:
@@ -65,7 +65,7 @@ def erase_person(
 
 
 def _finish(output: Output, release: str | None) -> Iterator[Erased]:
-    """Finish erasures of tracks that were cut off: their rows in `persons` may be gone already."""
+    """Finish interrupted erasures of tracks, whose rows in `persons` may already be gone."""
     for video_id in erased_videos(output):
         for one in read_erasures(output, video_id):
             if not one.done and one.track_id is not None and release in (None, one.release):
@@ -74,7 +74,7 @@ def _finish(output: Output, release: str | None) -> Iterator[Erased]:
 
 
 def _forget(partition: Partition, persons: list[str]) -> None:
-    """Take the ids of people out of what is said of others: who those were before."""
+    """Remove the ids of the persons from the column `previous` of other people's rows."""
     key = hashlib.sha256(" ".join(persons).encode()).hexdigest()[:12]
     with hold(partition, f"{ERASE_PREFIX}{key}") as lease, scratch_folder("erase") as scratch:
         held = lease.partition

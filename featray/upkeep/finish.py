@@ -1,7 +1,7 @@
-"""Upkeep. Finish what a killed driver left: clean up published shards, publish those that have landed.
+"""Upkeep. Finish the work of a killed driver: clean up published shards and publish those that have landed.
 
-Needs neither Ray nor the sources: what has landed is all that publishing reads. Settings come
-from the row of the run that opened the shard, which stands in its marker or in `runs`.
+This needs neither Ray nor the sources, because publishing reads only landed files. Settings come
+from the row of the run that opened the shard, in its marker or in `runs`.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Finished:
     """The result of finishing a partition.
 
     Attributes:
-        changes: erasures, compactions and replacements that were carried out to their end.
-        cleaned: shards that were published already, and are tidied up now.
+        changes: erasures, compactions and replacements that were completed.
+        cleaned: already published shards that were cleaned up.
         published: commits of the shards that were published.
-        waiting: shards that cannot be published yet, with the units that landed and that there are
-            (None where a video has not been planned).
-        leftovers: files of compactions and derivations that were never committed, deleted.
-        runs: killed runs whose row says so now.
+        waiting: shards that cannot be published yet, with the number of landed units and of all units
+            (None if a video has not been planned).
+        leftovers: uncommitted files of compactions and derivations that were deleted.
+        runs: killed runs that were marked as such in `runs`.
     """
 
     changes: int = 0
@@ -53,13 +53,13 @@ class Finished:
 
 
 def finish_committed(partition: HeldPartition) -> tuple[int, int]:
-    """Carry out what commits say; how many changes were finished and how many shards cleaned up."""
+    """Apply pending commits; return the number of changes finished and of shards cleaned up."""
     changes, cleaned = finish_changes(partition), 0
     for manifest in read_manifests(partition):
         commit = read_commit(partition, manifest.shard)
         if commit is not None and commit.cancelled:
             partition.check()
-            close_shard(partition, manifest.shard)  # what landed of it is the next run's
+            close_shard(partition, manifest.shard)  # the next run uses its landed units
         elif commit is not None:
             clean_up_shard(partition, manifest)
             cleaned += 1
@@ -67,11 +67,11 @@ def finish_committed(partition: HeldPartition) -> tuple[int, int]:
 
 
 def finish_partition(partition: Partition) -> Finished:
-    """Publish every shard of which all units have landed; finish what was cut off.
+    """Publish every shard whose units have all landed; finish interrupted changes.
 
     Raises:
-        OutputError: the run that opened a shard is not known.
-        LeaseError: a run is on.
+        OutputError: the run that opened a shard is unknown.
+        LeaseError: a run is active.
     """
     with hold(partition, f"publish-{secrets.token_hex(4)}") as lease:
         return _finish(lease.partition)
@@ -92,13 +92,13 @@ def _finish(partition: HeldPartition) -> Finished:
 
 
 def remove_leftovers(partition: HeldPartition) -> int:
-    """Delete the files of compactions and derivations that were cut off before their commit; how many there were."""
+    """Delete the files of compactions and derivations interrupted before their commit; return their number."""
     committed = {file.path for commit in read_commits(partition) for file in commit.files}
     open_shards = tuple(open_stems(partition))
     removed = 0
     for path in uncommitted_files(partition.output, partition.table_folders(), committed):
         name = path.rsplit("/", 1)[-1].lstrip(".")
-        # Rows that were derived again take the place of files that others may have named.
+        # Rows that were derived again are in files named after other commits, so match by table.
         was_derived = path.partition("/")[0] in DERIVED_TABLES and not name.startswith(open_shards)
         if was_derived or name.startswith((f"part-{COMPACT_PREFIX}", f"part-{PERSONS_PREFIX}")):
             partition.delete(path)
@@ -107,7 +107,7 @@ def remove_leftovers(partition: HeldPartition) -> int:
 
 
 def _progress(partition: Partition, manifest: ShardManifest) -> tuple[int, int | None]:
-    """Units of a shard that have landed, and how many it has."""
+    """Return how many units of a shard have landed, and how many it has."""
     landed, units, planned = 0, 0, True
     for video in manifest.videos:
         folder = partition.landing(video.video_id, video.work_key)
@@ -143,27 +143,27 @@ def _settings(partition: HeldPartition, manifest: ShardManifest) -> PublishSetti
 
 
 def _derivation(config: dict[str, Any]) -> Derivation | None:
-    """Return what a run's config says of derived rows; one of an older version says nothing, and there are none.
+    """Return the derivation in a run's config; None if it derives no rows, as in configs of older versions.
 
     Raises:
-        ValueError: it is no such config.
+        ValueError: the config is invalid.
     """
     if "derive" not in config:
         return None
     settings = DeriveConfig.model_validate(config["derive"])
     try:
         derivation = Derivation(settings)
-        # What crosses shards is made by the next run or by `featray derive`, once all of them are there.
+        # Derivations that cross shards need all shards; the next run or `featray derive` makes them.
         return derivation if settings.enabled and not derivation.crosses_shards else None
     except ConfigError as error:
-        raise ValueError("has expressions that are none") from error
+        raise ValueError("has invalid expressions") from error
 
 
 def _embedded(config: dict[str, Any]) -> Embedded | None:
-    """Which embeddings a run's config asks for; one of an older version asks for none.
+    """Return the embeddings that a run's config asks for; configs of older versions ask for none.
 
     Raises:
-        ValueError: it is no such config.
+        ValueError: the config is invalid.
     """
     return Embedded.of(IdentifyConfig.model_validate(config.get("identify", {})))
 

@@ -1,10 +1,10 @@
-"""Upkeep. The neutral videos of a release, wherever in it they lie, and what the rows of a shard follow from by them.
+"""Upkeep. Find the neutral videos of a release, and decide which shards must be derived again because of them.
 
-A derivation with `baseline: neutral` needs, of each shard, the published neutral videos that share a key with one of
-its videos. Which those are is found in `videos.extra` and in the path fields. What they were when rows were made stands
-in the commit, as a digest for each key. Where that differs from what there is now (a neutral video came, was replaced,
-was erased or lost a track), the shard is derived again. So rows follow from what is published, and not from the order
-in which it was.
+For each shard, a derivation with `baseline: neutral` needs the published neutral videos that share a key with one of
+its videos. They are identified by `videos.extra` and the path fields. The commit stores a digest per key of the neutral
+videos that its rows were made from. If the digest differs from the current one (a neutral video was added, replaced or
+erased, or lost a track), the shard is derived again. Rows therefore depend on what is published, and not on the order
+of publishing.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Source:
 
     Attributes:
         commit: the commit that holds it.
-        spans_us: its neutral parts.
-        identity: digest of what was published of it, and of those parts.
+        spans_us: its neutral spans.
+        identity: digest of its published state and these spans.
     """
 
     video_id: str
@@ -51,11 +51,11 @@ class Source:
 
 @dataclass
 class NeutralVideos:
-    """The neutral videos of a partition, as they are published now.
+    """The neutral videos of a partition, as currently published.
 
     Attributes:
-        columns: of the manifest that videos have, where none is neutral.
-        sources: as of `Baselines`.
+        columns: names of the videos' manifest columns and path fields, collected until a neutral video is found.
+        sources: as in `Baselines`.
     """
 
     partition: Partition
@@ -70,11 +70,11 @@ class NeutralVideos:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Return the number of neutral videos."""
         return sum(map(len, self._sources.values()))
 
     def look(self, commits: Iterable[Commit]) -> NeutralVideos:
-        """Find them in the commits of the partition; reads one small column of `videos`, and keeps whose each is."""
+        """Find neutral videos in the commits of the partition, and the key of each; reads one small column."""
         for commit in commits:
             published = {video.video_id: video for video in commit.videos}
             keys = self._keys[commit.name] = {}
@@ -91,12 +91,12 @@ class NeutralVideos:
         return self
 
     def is_current(self, commit: Commit) -> bool:
-        """Return whether rows of a commit that was looked at were made from the neutral videos that there are."""
+        """Return whether the rows of a scanned commit were made from the current neutral videos."""
         made_from = commit.derived_from.get(self.derivation.name, {})
         return all(made_from.get(whose) == what for whose, what in self._made_from(self._keys[commit.name]).items())
 
     def derivation_of(self, commit: Commit) -> Derivation:
-        """The derivation of a commit that was looked at, with baselines of its videos; reads faces of neutral ones."""
+        """Return the derivation of a scanned commit, with its videos' baselines; reads the faces of neutral videos."""
         keys = self._keys[commit.name]
         of_key = {key: self._levels(key) for key in sorted(set(keys.values()))}
         levels = {video: level for video, key in keys.items() if (level := of_key[key]) is not None}
@@ -115,7 +115,7 @@ class NeutralVideos:
         return pooled(self._rests[one.video_id] for one in sources if one.video_id in self._rests)
 
     def _read_commit(self, name: str) -> None:
-        """Read what all neutral videos of a commit give: its files are opened once."""
+        """Read all neutral videos of a commit at once, so its files are opened only once."""
         spans = {
             source.video_id: source.spans_us
             for sources in self._sources.values()
@@ -145,12 +145,12 @@ def _mark(video_id: str, columns: Mapping[str, Any], config: NeutralConfig) -> M
         return read_mark(video_id, columns, config)
     except ValueError as error:
         what = f"{on_one_line(config.marked_by)} is {on_one_line(str(error)[:80])!r}"
-        log.warning("video %s: %s, neither yes or no nor spans such as 2.5-10; it counts as no", video_id, what)
+        log.warning("video %s: %s, which is neither yes or no nor spans such as 2.5-10; counted as no", video_id, what)
         return read_mark(video_id, {**columns, config.marked_by: None}, config)
 
 
 def _extras(file: pq.ParquetFile) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Video ids with the columns of the manifest, which may have been written by somebody else."""
+    """Yield video ids with the columns of the manifest, which may have been written by other software."""
     names = [name for name in ("video_id", "extra") if name in file.schema_arrow.names]
     for group in range(file.num_row_groups):
         for row in file.read_row_group(group, columns=names).to_pylist():
@@ -158,10 +158,10 @@ def _extras(file: pq.ParquetFile) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def published_identity(video: CommittedVideo, *more: str) -> str:
-    """Digest of what was published of a video. Erasing a track changes the number of faces, all else the work key."""
+    """Return a digest of a video's published state: erasing a track changes its faces, all else its work key."""
     return digest(video.video_id, video.work_key, video.status, str(video.frames), str(video.faces), *more)
 
 
 def digest(*parts: str) -> str:
-    """Return 16 hex digits that stand for texts."""
+    """Return the digest of texts, 16 hex digits."""
     return hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]

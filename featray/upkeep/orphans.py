@@ -1,4 +1,4 @@
-"""Upkeep. Files in table folders that no commit names: whose they are, and what becomes of them."""
+"""Upkeep. Find files in table folders that no commit names, and report where they come from and what removes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from featray.upkeep.problems import Problem, Report
 
 
 def uncommitted_files(output: Output, folders: Iterable[Location], committed: set[str]) -> Iterator[str]:
-    """Paths, relative to the output's root, of the files below these folders that are none of `committed`."""
+    """Yield the paths, relative to the output's root, of files below these folders that are not in `committed`."""
     for folder in folders:
         for path in map(output.relative, list_files(folder)):
             if path not in committed:
@@ -24,10 +24,10 @@ def uncommitted_files(output: Output, folders: Iterable[Location], committed: se
 def find_uncommitted(
     output: Output, partitions: list[Partition], committed: set[str], report: Report, *, everything: bool
 ) -> None:
-    """Name the files in table folders that no commit names. Damaged records are said by who checks the partition."""
+    """Report the files in table folders that no commit names; damaged records are reported by the partition's check."""
     owners = {part: f"shard {shard} is open" for p in partitions for part, shard in open_stems(p).items()}
     for partition in partitions:
-        owners |= {f"part-{row['run_id']}-": f"run {row['run_id']} is on" for row in running_rows(partition, [])}
+        owners |= {f"part-{row['run_id']}-": f"run {row['run_id']} is active" for row in running_rows(partition, [])}
     folders = [output.table(table) for table in ALL_TABLES] if everything else _folders(partitions)
     for path in uncommitted_files(output, folders, committed):
         name = path.rsplit("/", 1)[-1]
@@ -35,14 +35,14 @@ def find_uncommitted(
         if owner:
             report.unfinished.append(f"{path}: in no commit yet; {owner}, and the next run replaces it")
         elif path.partition("/")[0] in DERIVED_TABLES:
-            report.unfinished.append(f"{path}: in no commit; left by `featray derive`, which ends it or the next run")
+            report.unfinished.append(f"{path}: in no commit; left by `featray derive`; it or the next run removes it")
         elif name.startswith(f"part-{PERSONS_PREFIX}"):
-            report.unfinished.append(f"{path}: in no commit; left by `featray persons`, which ends it or the next run")
+            report.unfinished.append(f"{path}: in no commit; left by `featray persons`; it or the next run removes it")
         elif ERASE_PREFIX in name or name.startswith(f"part-{COMPACT_PREFIX}"):
             mend = "featray erase" if ERASE_PREFIX in name else "featray publish or compact"
-            report.unfinished.append(f"{path}: in no commit; left by a change that was cut off; {mend} ends it")
+            report.unfinished.append(f"{path}: in no commit; left by an interrupted change; finish it with {mend}")
         elif name.endswith(".tmp"):
-            report.unfinished.append(f"{path}: left by a process that was killed while it wrote; delete it")
+            report.unfinished.append(f"{path}: left by a process that was killed while writing; delete it")
         else:
             report.problems.append(Problem("", "no commit names it: its rows are not published", path))
 
@@ -52,7 +52,7 @@ def _folders(partitions: list[Partition]) -> list[Location]:
 
 
 def open_stems(partition: Partition) -> dict[str, str]:
-    """How the names of files begin that open shards may have written, and which shard."""
+    """Return the name prefixes of files that open shards may have written, and the shard of each."""
     stems = {}
     for manifest in read_manifests(partition, []):
         stems[f"part-{manifest.shard}-"] = manifest.shard

@@ -1,9 +1,9 @@
-"""Upkeep. Baselines of people, and what the rows of a shard follow from by them.
+"""Upkeep. Baselines per person, and which shards must be derived again because of them.
 
-A derivation with `baseline: person` needs, of each shard, all faces of the people who are in it, wherever they are
-published. The table `persons` says which tracks those are. The commit keeps what they were when rows were made, as a
-digest for each person. Where that differs from what there is now (`featray persons` has run again, a video came,
-was replaced, was erased or lost a track), the shard is derived again.
+For each shard, a derivation with `baseline: person` needs all published faces of the people in it. The table `persons`
+lists their tracks. The commit stores a digest per person of the tracks that its rows were made from. If the digest
+differs from the current one (`featray persons` has run again, or a video was added, replaced or erased, or lost a
+track), the shard is derived again.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from featray.tables.persons import TrackKey, read_person_ids
 from featray.upkeep.neutral import digest, published_identity
 
 MOST_FACES: Final = 2_000_000
-"""Faces whose values are in memory at once, 180 MB: people are worked on in groups of about so many, or one by one."""
+"""Faces in memory at once, 180 MB: people are processed in groups of about this many faces, or one by one."""
 
 
 @dataclass
 class PersonBaselines:
-    """The people of a partition, as `persons` has them now.
+    """The people of a partition, as currently listed in `persons`.
 
     Attributes:
-        sources: as of `Baselines`.
+        sources: as in `Baselines`.
     """
 
     partition: Partition
@@ -48,11 +48,11 @@ class PersonBaselines:
 
     @property
     def count(self) -> int:
-        """How many people there are."""
+        """Return the number of people."""
         return len(self._tracks)
 
     def look(self, commits: Iterable[Commit]) -> PersonBaselines:
-        """Find out who is in which of the commits of the partition; reads `persons`, and no face yet."""
+        """Find the people in each commit of the partition; reads `persons`, but no faces yet."""
         tracks: dict[str, list[TrackKey]] = {}
         for commit in commits:
             for key, person in read_person_ids(self.partition, commit):
@@ -78,11 +78,11 @@ class PersonBaselines:
         return self
 
     def is_current(self, commit: Commit) -> bool:
-        """Return whether rows of a commit that was looked at were made from the people that there are."""
+        """Return whether the rows of a scanned commit were made from the current people."""
         return commit.derived_from.get(self.derivation.name, {}) == self._made_from(commit)
 
     def derivation_of(self, commit: Commit) -> Derivation:
-        """The derivation of a commit that was looked at, with baselines of its tracks; reads faces of their people."""
+        """Return the derivation of a scanned commit, with its tracks' baselines; reads the faces of their people."""
         wanted = [person for person in self._people.get(commit.name, []) if person not in self._levels]
         for group in self._groups(wanted):
             self._read(group)
@@ -91,14 +91,14 @@ class PersonBaselines:
         return replace(self.derivation, of_tracks=known, made_from=self._made_from(commit))
 
     def _made_from(self, commit: Commit) -> dict[str, str]:
-        """Digests of people by the digests of their ids, since a commit outlives the erasure of a person."""
+        """Return people's digests, keyed by digests of their ids because a commit outlives a person's erasure."""
         return {
             digest(person): digest(*(f"{self._identity[video]} {track}" for video, track in self._tracks[person]))
             for person in self._people.get(commit.name, [])
         }
 
     def _groups(self, wanted: list[str]) -> Iterator[list[str]]:
-        """People to be read together: these, and while there is room those that other commits will ask for."""
+        """Yield groups of people to read together: these and, while there is room, those that other commits need."""
         if not wanted:
             return
         asked = set(wanted)

@@ -1,6 +1,6 @@
-"""Upkeep. Edits of who is who: written down here, applied by `find_persons`, each time the table is made.
+"""Upkeep. Store edits of persons, which `find_persons` applies whenever it rebuilds the table.
 
-An edit that is there already, since the command was cut off and is given again, is not written twice.
+If an interrupted command is repeated, its edit is not stored twice.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from featray.tables.replace import PERSONS_PREFIX
 from featray.upkeep.persons import read_rows
 
 Change = Callable[[HeldPartition, list[PersonEdit]], list[PersonEdit]]
-"""From the edits of a release to those that it has from then on."""
+"""Function that returns the new edits of a release from the current ones."""
 
 
 def change_edits(partition: Partition, change: Change) -> None:
-    """Change the edits of a release, with the lock that a run takes.
+    """Change the edits of a release while holding the same lock as a run.
 
     Raises:
-        LeaseError: a run is on.
+        LeaseError: a run is active.
         OutputError: the record is damaged.
-        UsageError: the change cannot be made.
+        UsageError: the change is not possible.
     """
     with hold(partition, f"{PERSONS_PREFIX}{secrets.token_hex(4)}") as lease:
         held = lease.partition
@@ -41,20 +41,20 @@ def change_edits(partition: Partition, change: Change) -> None:
 
 
 def knows(partition: Partition, person_ids: Sequence[str], tracks: Sequence[Key]) -> bool:
-    """Return whether a release has, or had, all of these persons, and persons of all of these tracks."""
+    """Return whether a release has or had all these persons, and has a person for all these tracks."""
     rows = read_rows(partition)
     ids = {*pc.unique(rows["person_id"]).to_pylist(), *pc.unique(rows["previous"]).to_pylist()}
     return ids.issuperset(person_ids) and all(_row(rows, key) is not None for key in tracks)
 
 
 def merge(person_ids: Sequence[str]) -> Change:
-    """Return the change that makes persons one."""
+    """Return the change that merges persons."""
 
     def change(partition: HeldPartition, edits: list[PersonEdit]) -> list[PersonEdit]:
         rows = read_rows(partition)
         now = {one: _now(rows, one) for one in person_ids}
         if len(set(now.values())) < 2:
-            return edits  # they were merged before this command was given again
+            return edits  # already merged: the command was repeated
         typical = [_typical(rows, one) for one in sorted(set(now.values()))]
         _check_apart(partition, rows, sorted(set(now.values())))
         edit = PersonEdit("merge", sorted(typical))
@@ -64,7 +64,7 @@ def merge(person_ids: Sequence[str]) -> Change:
 
 
 def split(tracks: Sequence[Key]) -> Change:
-    """Return the change that makes tracks of a person a person of their own."""
+    """Return the change that splits tracks of a person off into a new person."""
     leave = sorted(NamedTrack(*key) for key in set(tracks))
 
     def change(partition: HeldPartition, edits: list[PersonEdit]) -> list[PersonEdit]:
@@ -73,22 +73,22 @@ def split(tracks: Sequence[Key]) -> Change:
         rows = read_rows(partition)
         persons = {_row(rows, key) for key in tracks}
         if len(persons) != 1:
-            raise UsageError("--split: the tracks are of several persons; name those of one at a time")
+            raise UsageError("--split: the tracks are of several persons; split the tracks of one person at a time")
         stay = rows.filter(pc.equal(rows["person_id"], persons.pop()))
         left = set(tracks)
         stay = stay.filter(pa.array([key not in left for key in _keys(stay)], pa.bool_()))
         if not stay.num_rows:
-            raise UsageError("--split: these are all tracks of the person; leave out those that stay")
+            raise UsageError("--split: these are all tracks of the person; omit the tracks that stay")
         return [*edits, PersonEdit("split", leave, _most_typical(stay))]
 
     return change
 
 
 def undo(partition: HeldPartition, edits: list[PersonEdit]) -> list[PersonEdit]:
-    """Take back the edit that was made last.
+    """Return the edits without the last one.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there are no edits.
     """
     if not edits:
         raise UsageError(f"--undo: {partition.dataset}/{partition.release} has no edits")
@@ -96,20 +96,20 @@ def undo(partition: HeldPartition, edits: list[PersonEdit]) -> list[PersonEdit]:
 
 
 def _row(rows: pa.Table, key: Key) -> str | None:
-    """The person of a track."""
+    """Return the person of a track; None if it has none."""
     found = rows.filter(pc.and_(pc.equal(rows["video_id"], key[0]), pc.equal(rows["track_id"], key[1])))
     return found["person_id"][0].as_py() if found.num_rows else None
 
 
 def _now(rows: pa.Table, person_id: str) -> str:
-    """The person, or the one that it became part of."""
+    """Return the person's current id: its own, or that of the person it was merged into."""
     if pc.any(pc.equal(rows["person_id"], person_id)).as_py():
         return person_id
     into = pc.unique(rows.filter(pc.equal(rows["previous"], person_id))["person_id"]).to_pylist()
     if len(into) != 1:
         raise UsageError(
-            f"--merge {person_id}: is no person; "
-            '`featray query OUT "SELECT person_id, count(*) FROM persons GROUP BY ALL"` tells who is there'
+            f"--merge {person_id}: not a person; "
+            '`featray query OUT "SELECT person_id, count(*) FROM persons GROUP BY ALL"` lists the persons'
         )
     return str(into[0])
 
@@ -119,13 +119,13 @@ def _typical(rows: pa.Table, person_id: str) -> NamedTrack:
 
 
 def _most_typical(rows: pa.Table) -> NamedTrack:
-    """The track that is nearest to its person's centre: the last one to turn out to be somebody else's."""
+    """Return the track nearest to its person's centre, which is the least likely to be moved to another person."""
     best = rows.sort_by([("similarity", "descending"), ("video_id", "ascending"), ("track_id", "ascending")])
     return NamedTrack(best["video_id"][0].as_py(), best["track_id"][0].as_py())
 
 
 def _check_apart(partition: Partition, rows: pa.Table, person_ids: Sequence[str]) -> None:
-    """Refuse persons who are on screen at once."""
+    """Raise UsageError if the persons are on screen at the same time."""
     some = rows.filter(pc.is_in(rows["person_id"], value_set=pa.array(person_ids, pa.string())))
     per_video = some.group_by("video_id").aggregate([("person_id", "count_distinct")])
     videos = per_video.filter(pc.greater(per_video["person_id_count_distinct"], 1))["video_id"].to_pylist()
@@ -148,8 +148,8 @@ def _check_apart(partition: Partition, rows: pa.Table, person_ids: Sequence[str]
         for _, _, other in before:
             if person[other] != person[key]:
                 raise UsageError(
-                    f"--merge: {person[other]} and {person[key]} are on screen at once, as tracks {other[1]} and "
-                    f"{track} of video {video}: they are two people"
+                    f"--merge: {person[other]} and {person[key]} are two people: they are on screen at the same time, "
+                    f"as tracks {other[1]} and {track} of video {video}"
                 )
         on[video] = [*before, (first, last, key)]
 

@@ -1,7 +1,7 @@
-"""Upkeep. Who is who: the table `persons` of a release, made anew from its embeddings and published in one commit.
+"""Upkeep. Build the table `persons` of a release from its embeddings and publish it in one commit.
 
-The commit's name follows from the embeddings, the settings, the edits and the gallery, so that the same work is not
-done twice. It replaces the commit before it in one PUT, as a compaction does: a kill leaves the old or the new one.
+The commit's name is derived from the embeddings, the settings, the edits and the gallery, so the same work is not
+repeated. It replaces the previous commit in one PUT, as a compaction does: a kill leaves the old or the new one.
 """
 
 from __future__ import annotations
@@ -37,23 +37,24 @@ from featray.tables.writer import TableWriter
 from featray.upkeep.finish import finish_committed, remove_leftovers
 
 OpenGallery = Callable[[str], Gallery]
-"""Gives the named faces, embedded by the embedder of this name."""
+"""Function that returns the named faces, embedded by the embedder of this name."""
 
 
 def find_persons(
     partition: Partition, settings: PersonsSettings, open_gallery: OpenGallery | None = None
 ) -> Persons | None:
-    """Make the table `persons` of a release; None where it has no embeddings.
+    """Build the table `persons` of a release; return None if it has no embeddings.
 
     Args:
-        partition: which release.
-        settings: of the clustering.
-        open_gallery: gives names; None to keep those that persons have.
+        partition: release to cluster.
+        settings: settings of the clustering.
+        open_gallery: returns the gallery that names persons; None to keep the current names.
 
     Raises:
-        LeaseError: a run is on.
-        OutputError: embeddings of several embedders, or a damaged file or record.
-        UsageError: more tracks than can be compared without an index, which is not installed; or the gallery is none.
+        LeaseError: a run is active.
+        OutputError: there are embeddings of several embedders, or a file or record is damaged.
+        UsageError: there are too many tracks to compare without an index, which is not installed; or the gallery is
+            invalid.
     """
     with hold(partition, f"{PERSONS_PREFIX}{secrets.token_hex(4)}") as lease:
         held = lease.partition
@@ -87,7 +88,7 @@ def _find(held: HeldPartition, settings: PersonsSettings, open_gallery: OpenGall
 
 @dataclass(frozen=True)
 class _Made:
-    """Rows of `persons`, edits that were not applied and what there is to say of the gallery, a line each."""
+    """Rows of `persons`, the edits that were not applied, and notes about the gallery, one line each."""
 
     rows: pa.Table
     refused: list[str]
@@ -111,9 +112,9 @@ def _make(
         found = recognise(centres_of(tracks, index), gallery, threshold)
         names, lines = {ids[one]: name for one, name in found.name_of.items()}, list(gallery.problems)
         for one, name, others in found.several:
-            lines.append(f"{ids[one]} is near to {counted(1 + len(others), 'name')}, nearest first: {name}, ")
+            lines.append(f"{ids[one]} is near {counted(1 + len(others), 'name')}, nearest first: {name}, ")
             lines[-1] += ", ".join(others)
-        lines += [f"{name}: nobody here is near enough" for name in found.nobody]
+        lines += [f"{name}: no person is near enough" for name in found.nobody]
     rows = person_rows(keys, ids, index, fit(tracks, person), stood, names)
     return _Made(rows, [_refusal(edit) for edit in refused], lines)
 
@@ -121,8 +122,10 @@ def _make(
 def _refusal(edit: PersonEdit) -> str:
     tracks = ", ".join(f"{one.video_id}:{one.track_id}" for one in edit.tracks[:5])
     if edit.kind == "merge":
-        return f"merge of the persons of {tracks}: not applied; they are on screen at once, or a track is gone"
-    return f"split of {tracks}: not applied; they are gone, or the person that they leave is"
+        return (
+            f"merge of the persons of {tracks}: not applied; they are on screen together, or a track no longer exists"
+        )
+    return f"split of {tracks}: not applied; the tracks, or the person that they leave, no longer exist"
 
 
 def _files(commits: list[Commit], table: str) -> list[CommittedFile]:
@@ -139,7 +142,7 @@ def _commit_name(settings: list[str], files: list[CommittedFile]) -> str:
 
 
 def _embedder(partition: HeldPartition, files: list[CommittedFile]) -> tuple[str, dict[str, str]]:
-    """The embedder of all files, and what their footers say."""
+    """Return the embedder of all files, and the metadata in their footers."""
     names: set[str] = set()
     footers = []
     for file in files:
@@ -150,7 +153,7 @@ def _embedder(partition: HeldPartition, files: list[CommittedFile]) -> tuple[str
             )
     if len(names) != 1:
         shown = ", ".join(map(printable, sorted(names)))
-        raise OutputError(f"{partition.release}: its embeddings are of {counted(len(names), 'embedder')}: {shown}")
+        raise OutputError(f"{partition.release}: its embeddings are from {counted(len(names), 'embedder')}: {shown}")
     return names.pop(), merged_footer(footers)
 
 
@@ -168,12 +171,12 @@ def _templates(partition: HeldPartition, commits: list[Commit]) -> Templates:
 
 
 def _typed(rows: pa.Table, table: str, columns: Sequence[str]) -> pa.Table:
-    """These columns, in the types of the table's schema.
+    """Return these columns, cast to the types of the table's schema.
 
     Raises:
         pa.ArrowException: a value does not fit its type.
         KeyError: a column is missing.
-        ValueError: a value is null that names a track, or is needed for it.
+        ValueError: a required value is null.
     """
     schema = arrow_schema(table)
     typed = rows.select(list(columns)).cast(pa.schema([schema.field(name) for name in columns]))
@@ -189,7 +192,7 @@ _PERSON_COLUMNS: Final = ("video_id", "track_id", "person_id", "similarity", "ma
 
 
 def _read(partition: Partition, commits: list[Commit]) -> tuple[pa.Table, str]:
-    """The rows of `persons` in these commits, and the digest of the gallery that gave their names."""
+    """Return the rows of `persons` in these commits, and the digest of the gallery that named them."""
     schema = arrow_schema("persons")
     rows, gallery = [pa.schema([schema.field(name) for name in _PERSON_COLUMNS]).empty_table()], ""
     for file in _files(commits, "persons"):
@@ -223,7 +226,7 @@ def _write(
 
 
 def _replace(partition: HeldPartition, old: list[Commit], new: Commit) -> None:
-    """Put a commit in the place of others, in one write."""
+    """Replace commits by another, in one write."""
     gone = [replace(one, files=[], videos=[], rewrites=[]) for one in old if one.name != new.name]
     commit = replace(new, rewrites=gone)
     write_commit(partition, commit)
@@ -231,7 +234,7 @@ def _replace(partition: HeldPartition, old: list[Commit], new: Commit) -> None:
 
 
 def read_rows(partition: Partition) -> pa.Table:
-    """Return the rows of `persons`, without the columns that are the same in all."""
+    """Return the rows of `persons`, without the columns that are constant in a release."""
     return _read(partition, _of_persons(read_commits(partition)))[0]
 
 

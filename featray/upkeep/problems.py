@@ -1,4 +1,4 @@
-"""Upkeep. What verification finds, as records."""
+"""Upkeep. Records of the findings of verification."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from featray.errors import on_one_line
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not as it should be, in one line.
+    """A problem that verification found, in one line.
 
     Attributes:
         where: dataset/release, or empty for the whole output.
-        file: relative to the output's root.
-        video_id: of the row, where it is about one.
-        row: what tells the row: `frame_index` and `face_index`, or `row` in the file, from 0.
+        file: path relative to the output's root.
+        video_id: video of the row, if the problem concerns one.
+        row: identifies the row: `frame_index` and `face_index`, or `row` in the file, from 0.
     """
 
     where: str
@@ -33,12 +33,12 @@ class Problem:
 
 @dataclass
 class Report:
-    """The problems that were found.
+    """The result of a verification.
 
     Attributes:
-        files, bytes, rows, videos: what was looked at.
+        files, bytes, rows, videos: amounts that were checked.
         problems: in the order they were found.
-        unfinished: what the next run, or `featray publish`, finishes.
+        unfinished: work that the next run, or `featray publish`, finishes.
     """
 
     partitions: int = 0
@@ -50,7 +50,7 @@ class Report:
     unfinished: list[str] = field(default_factory=list)
 
     def add(self, other: Report) -> None:
-        """Take over what another one has found."""
+        """Add the findings of another report."""
         for name in ("files", "bytes", "rows", "videos"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.problems += other.problems

@@ -1,9 +1,9 @@
-"""Upkeep. Doing published rows again from their sources, and comparing every number.
+"""Upkeep. Recompute published rows from their sources and compare every number.
 
-The same code as in a run, without Ray: find the source, plan, decode and detect the unit that
-holds the row, run the recorded engine on its chip. Settings come from the run's row. What
-cannot be done again (a source that is gone or has changed, weights that are not here) is said
-and counted, and is not a failure: it tells nothing about the rows.
+This uses the same code as a run, without Ray: find the source, plan, decode and detect the unit
+that holds the row, and run the recorded engine on its chip. Settings come from the run's row. Rows
+that cannot be recomputed (the source is gone or has changed, or the weights are not available) are
+reported and counted, but they are not failures, because nothing is known about them.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Recomputed:
     """The result of recomputing rows.
 
     Attributes:
-        asked: rows that were drawn.
-        checked: rows that were computed again.
-        worst: by group of columns.
-        differing: rows with a number beyond its bound, or that the source does not give: one line each.
-        unverifiable: why rows could not be computed again, one line each.
+        asked: rows that were sampled.
+        checked: rows that were recomputed.
+        worst: largest difference by group of columns.
+        differing: rows with a number beyond its bound, or that recomputation did not find: one line each.
+        unverifiable: reasons why rows could not be recomputed, one line each.
     """
 
     asked: int = 0
@@ -70,21 +70,21 @@ class Recomputed:
     unverifiable: list[str] = field(default_factory=list)
 
     def cannot(self, rows: list[dict[str, Any]], why: str) -> None:
-        """Note rows that cannot be computed again."""
+        """Record rows that cannot be recomputed."""
         self.unverifiable.append(f"{counted(len(rows), 'row')} of video {rows[0]['video_id']}: {why}")
 
 
 def recompute(
     output: Output, count: int, *, seed: int, release: str | None, storage_options: dict[str, Any] | None
 ) -> Recomputed:
-    """Compute `count` random published faces again.
+    """Recompute `count` random published faces.
 
     Args:
-        output: where the tables are.
-        count: how many; all of them if there are fewer.
-        seed: the same rows for the same seed.
-        release: draw from this one only, else from all.
-        storage_options: for the sources; secrets do not stand in the tables.
+        output: output with the tables.
+        count: number of faces; all of them if there are fewer.
+        seed: the same seed selects the same rows.
+        release: sample from this release only; None for all.
+        storage_options: options for the sources; the tables do not contain secrets.
     """
     rows = _draw(output, count, seed, release)
     report = Recomputed(asked=len(rows))
@@ -102,7 +102,7 @@ def recompute(
 
 
 def _draw(output: Output, count: int, seed: int, release: str | None) -> list[dict[str, Any]]:
-    """Random rows with everything the tables say about them."""
+    """Return random rows with all their columns from all tables."""
     tables = "faces f"
     for table in ("blendshapes", "mesh"):
         tables += (
@@ -138,7 +138,7 @@ def _grouped(rows: list[dict[str, Any]], *names: str) -> Iterator[tuple[tuple[An
 
 
 class _Repeat:
-    """A run's settings, decoder and network, set up again."""
+    """A run's settings, decoder and network, restored."""
 
     def __init__(self, row: dict[str, Any], storage_options: dict[str, Any] | None) -> None:
         if row["config"] is None:
@@ -146,7 +146,7 @@ class _Repeat:
         self._config, decode = _recorded_config(row, storage_options or {})
         recorded = {name: row[name] for name in ("weights_sha256", "engine", "precision")}
         conventions = parse_conventions(row["conventions"])
-        # On this machine's CPU.
+        # Recompute on the CPU.
         self._infer = Infer(InferSettings.of(self._config.model, **recorded, gpu=False, conventions=conventions))
         self._bounds = repeat_bounds(self._infer.checkpoint_config, row["precision"])
         child = ChildSettings.of(self._config).without_gpu()
@@ -159,7 +159,9 @@ class _Repeat:
             embedder_sha256=embedder_of(self._config.identify),
         )
         if settings_hash(settings) != row["config_hash"]:
-            raise ModelError("its settings give other results in this version of featray; use the one in `runs`")
+            raise ModelError(
+                "its settings have different results in this version of featray; use the version in `runs`"
+            )
         prepare_detector(child.detect, child.detector_files)
         self._decoder = IsolatedDecoder(replace(child, decode=decode).without_gpu())
 
@@ -170,7 +172,7 @@ class _Repeat:
         self._decoder.close()
 
     def check(self, rows: list[dict[str, Any]], report: Recomputed) -> None:
-        """Compute rows of one video again and compare them."""
+        """Recompute the rows of one video and compare them."""
         video = self._source(rows, report)
         if video is None:
             return
@@ -186,13 +188,13 @@ class _Repeat:
             self._check_unit(units[index], of_unit, report)
 
     def _source(self, rows: list[dict[str, Any]], report: Recomputed) -> Video | None:
-        """The source, if it is what the rows were made from."""
+        """Return the source if it is unchanged since the rows were made; else report it and return None."""
         uri, member = rows[0]["uri"], rows[0]["member"]
         named = uri if member is None else f"{uri}#{member}"
         try:
             video = find_video(uri, member, self._config.input, read_extra(rows[0]["extra"]))
         except FeatrayError as error:
-            hint = "; the tables keep no credentials and no signature: give --storage-option or --config"
+            hint = "; the tables store no credentials or signatures: give --storage-option or --config"
             gone = isinstance(error, NotFound)
             report.cannot(rows, f"source: {error}{'' if gone else hint}")
             return None
@@ -214,12 +216,12 @@ class _Repeat:
             failures = chunk.outcome.failures
             if not wanted:
                 break
-        chunks.close()  # type: ignore[attr-defined]  # a generator: ends the child if it is not done
+        chunks.close()  # type: ignore[attr-defined]  # a generator: closing it stops the child process
         if wanted:
             self._failed(list(wanted.values()), failures, report)
 
     def _compute(self, chunk: Chunk, wanted: set[Key]) -> Iterator[tuple[Key, dict[str, Any]]]:
-        """Those faces of a chunk that are wanted, with the network's numbers."""
+        """Yield the wanted faces of a chunk, with the network's numbers."""
         keys = list(zip(*(chunk.faces[name].to_pylist() for name in ("frame_index", "face_index")), strict=True))
         indices = [i for i, key in enumerate(keys) if key in wanted]
         if not indices:
@@ -240,12 +242,12 @@ class _Repeat:
                     report.worst[name] = Worst(difference, bound, _name(row))
                 if not difference <= bound:
                     report.differing.append(
-                        f"{_name(row)}: {column} is {_short(row[column])}, computed again {_short(again[column])} "
+                        f"{_name(row)}: {column} is {_short(row[column])}, recomputed {_short(again[column])} "
                         f"(off by {difference:.2g}{' ' + group.unit if group.unit else ''}, bound {bound:g})"
                     )
 
     def _failed(self, rows: list[dict[str, Any]], failures: list[Failure], report: Recomputed) -> None:
-        """Rows that the source did not give again."""
+        """Report the rows that recomputation did not find."""
         for stage, code, message in failures:
             if code in _NOT_ABOUT_THE_ROW:
                 report.cannot(rows, f"{stage}: {message}")
@@ -253,11 +255,11 @@ class _Repeat:
         for row in rows:
             report.checked += 1
             why = f" ({failures[0].message})" if failures else ""
-            report.differing.append(f"{_name(row)}: computed again, there is no such face{why}")
+            report.differing.append(f"{_name(row)}: recomputation found no such face{why}")
 
 
 def _recorded_config(row: dict[str, Any], storage_options: dict[str, Any]) -> tuple[Config, DecodeConfig]:
-    """The run's config, and how it decoded: one that did not know a setting of `WHERE_THEY_ACT` did without."""
+    """Return the run's config and decode settings; settings of `WHERE_THEY_ACT` that it lacks were not in effect."""
     try:
         data = read_config(row["config"]).data
     except ValueError:
@@ -270,13 +272,13 @@ def _recorded_config(row: dict[str, Any], storage_options: dict[str, Any]) -> tu
 
 
 def _unit_of(plan: VideoPlan, frame_index: int) -> int:
-    """Position of the unit that holds a frame."""
+    """Return the position of the unit that holds a frame."""
     firsts = [unit.first_index for unit in plan.units]
     return int(np.searchsorted(firsts, frame_index, side="right")) - 1
 
 
 def _difference(published: Any, again: Any, unit: str, side_px: float) -> float:
-    """The largest difference of two numbers or lists; infinite if only one is there, or a length differs."""
+    """Return the largest difference of two numbers or lists; infinite if one is missing or lengths differ."""
     if published is None or again is None:
         return 0.0 if published is None and again is None else float("inf")
     a: NDArray[np.float64] = np.asarray(published, np.float64).ravel()

@@ -1,10 +1,9 @@
-"""Upkeep. Setting right what a killed run left behind, before a new one starts.
+"""Upkeep. Clean up after a killed run, before a new one starts.
 
-A shard is open while its manifest exists. If its commit exists too, only deletions were left
-to do. If not, it is cancelled, once and for all: its videos are planned again, and what landed of
-them is used. Then files that no commit names are deleted, whoever left them: the lease is held, so
-none of them is in the making. That it still is, is asked before each change. What landed late, of
-work that was published without waiting for it, is deleted as well.
+A shard is open while its manifest exists. If its commit exists too, only deletions remain.
+Otherwise the shard is permanently cancelled: its videos are planned again, and their landed units are reused. Then all
+files that no commit names are deleted. The caller holds the lease, so no process is still writing them; the lease is
+checked before each change. Units that landed after their work had been published are deleted as well.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recovered:
-    """Findings of recovery: killed runs, shards that were committed, shards that were not, and stray files."""
+    """Numbers of killed runs, committed shards, cancelled shards, and stray files found in recovery."""
 
     runs: int
     finished_shards: int
@@ -39,13 +38,13 @@ class Recovered:
 
 
 def recover(partition: HeldPartition, run_id: str) -> Done:
-    """Finish or undo half-done publishing, close the rows of killed runs, delete stray files; what is published.
+    """Finish or undo interrupted publishing, close the rows of killed runs, delete stray files; return finished work.
 
     The caller holds the lease.
 
     Args:
-        partition: what to set right.
-        run_id: of the run that does it.
+        partition: partition to recover.
+        run_id: id of the recovering run.
     """
     finished = reopened = 0
     for manifest in read_manifests(partition):
@@ -73,12 +72,12 @@ def recover(partition: HeldPartition, run_id: str) -> Done:
 
 
 def drop_videos(partition: HeldPartition, videos: dict[str, set[str]], name: str) -> None:
-    """Take videos out of the tables, in one commit that replaces them by nothing.
+    """Remove videos from the tables, in one commit that replaces them by nothing.
 
     Args:
-        partition: where they are.
-        videos: under the name of the commit that holds them.
-        name: of the commit; new, and by its ending the run that does it.
+        partition: partition of the videos.
+        videos: ids of videos, by the name of the commit that holds them.
+        name: name of the new commit; ends in the id of the run.
     """
     with scratch_folder("drop") as scratch:
         rewrites, newest_us = [], 1
@@ -88,15 +87,15 @@ def drop_videos(partition: HeldPartition, videos: dict[str, set[str]], name: str
                 newest_us = max(newest_us, old.published_at_us)
                 rewrites.append(without_videos(partition, old, ids, generation=name, scratch=scratch))
     partition.check()
-    # Nothing new is published: the release must not become the latest one by this.
+    # Keep the publication time: nothing new is published, so the release must not become the latest one.
     commit = create_commit(partition, Commit(name, name.partition("-")[2], newest_us, [], rewrites=rewrites))
     carry_out(partition, commit)
 
 
 def sweep_temporary(partition: HeldPartition) -> int:
-    """Delete what workers that died left of uploads to a disk; how many files. Object stores keep nothing of the kind.
+    """Delete the temporary files that dead workers left on a disk; return their number. Object stores keep none.
 
-    To be called when nothing is being written: at the start of a run, and at its end.
+    Call this when nothing is being written: at the start and at the end of a run.
     """
     if not partition.output.root.is_local:
         return 0
@@ -105,16 +104,16 @@ def sweep_temporary(partition: HeldPartition) -> int:
 
 
 def _sweep(partition: HeldPartition, published: set[str]) -> int:
-    """Delete files of the partition that no commit names; how many there were."""
+    """Delete files of the partition that no commit names; return their number."""
     strays = _delete_strays(partition, partition.table_folders(), published, ".parquet")
     return strays + sweep_temporary(partition)
 
 
 def _sweep_landing(partition: HeldPartition, done: Done) -> int:
-    """Delete what has landed of published work and of erased videos; of how many videos.
+    """Delete landed files of published work and of erased videos; return the number of videos.
 
-    Workers leave it that were late: another try of theirs was faster. Of published work that is partial or failed it
-    may be from a second try that was cut off: that is decided when the video is listed, in `Backlog.select`.
+    They come from late workers, where another attempt was faster. For published work that is partial or failed, they
+    may come from an interrupted second attempt: `Backlog.select` decides about those when the video is listed.
     """
     erased, swept = Blocked(partition), 0
     for name in list_folders(partition.landing()):
@@ -133,6 +132,6 @@ def _delete_strays(partition: HeldPartition, folders: list[Location], published:
     found = uncommitted_files(partition.output, folders, published)
     strays = [path for path in found if path.endswith(suffix)]
     for path in strays:
-        partition.check()  # what is listed here and not ours any more is another run's, in the making
+        partition.check()  # if the lease is lost, a listed file may be one that another run is writing
         delete(partition.output.root.child(path))
     return len(strays)

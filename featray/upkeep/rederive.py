@@ -1,4 +1,4 @@
-"""Upkeep. Are derived rows what their faces give? All of a shard's are derived again and compared to the bit."""
+"""Upkeep. Derive all rows of a shard again from its faces, and compare them bit by bit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHARED = ("dataset", "release", "derivation")
 
 
 def sample(commits: Iterator[Commit], count: int) -> list[Commit]:
-    """Some of the commits that have derived rows, at random, and the same ones every time."""
+    """Return a pseudo-random sample of the commits with derived rows; the sample is the same every time."""
     marked = ((hashlib.sha256(commit.name.encode()).hexdigest(), commit) for commit in commits if commit.derived)
     return [commit for _, commit in sorted(marked, key=lambda one: one[0])[:count]]
 
@@ -35,7 +35,7 @@ class Rederive:
     """Derives rows of a partition's commits again.
 
     Attributes:
-        unfinished: of derivations, what is to be derived again because its baselines' sources have changed since.
+        unfinished: derivations to repeat because the sources of their baselines have changed, one line each.
     """
 
     partition: Partition
@@ -44,7 +44,7 @@ class Rederive:
     _baselines: dict[str, Baselines | None] = field(default_factory=dict)
 
     def bound(self, derivation: Derivation, commit: Commit) -> Derivation | None:
-        """The derivation with what a commit's rows need of others; None if that has changed since."""
+        """Return the derivation with the baselines that a commit's rows need; None if those have changed."""
         if not derivation.crosses_shards:
             return derivation
         if derivation.name not in self._baselines:
@@ -58,9 +58,9 @@ class Rederive:
 
 
 def stale_shards(published: Published) -> dict[str, int]:
-    """Return, of each derivation whose baselines cross shards, how many rest on other rows than are published now.
+    """Return, by derivation whose baselines cross shards, the number of shards made from outdated baselines.
 
-    A file or commit that is damaged leaves its derivation out; `verify` names it.
+    Derivations with a damaged file or commit are left out; `verify` reports the damage.
     """
     found = {}
     for name in published.derived:
@@ -78,7 +78,7 @@ def stale_shards(published: Published) -> dict[str, int]:
 def differences(
     partition: Partition, commit: Commit, rederive: Rederive
 ) -> Iterator[tuple[str, str | None, str | None]]:
-    """Derive a commit's rows again; what is other than it was, each as text, file and video id.
+    """Derive a commit's rows again; yield each difference as text, file and video id.
 
     Raises:
         OutputError: a file is damaged.
@@ -89,7 +89,7 @@ def differences(
             for table in DERIVED_TABLES
         }
         if not any(stored.values()):
-            continue  # a shard without a face has none, and that one with faces has some is a rule of its own
+            continue  # a shard without faces has no derived rows; a separate rule checks shards with faces
         derivation = _derivation(partition, next(file for files in stored.values() for file in files))
         if derivation is None:
             continue
@@ -109,10 +109,10 @@ def differences(
 
 
 def _derivation(partition: Partition, file: CommittedFile) -> Derivation | None:
-    """The settings in a file's footer; None if another version of featray computed with them.
+    """Return the settings in a file's footer; None if another version of featray derived the file.
 
     Raises:
-        OutputError: they are none.
+        OutputError: the footer has no valid settings.
     """
     place = partition.output.root.child(file.path)
     with open_parquet(place) as opened:
@@ -142,7 +142,7 @@ def _compare(
     path = files[0].path if len(files) == 1 else None
     again = pa.concat_tables(derived) if derived else stored.slice(0, 0)
     if again.num_rows != stored.num_rows:
-        yield f"{table}: has {counted(stored.num_rows, 'row')}, derived again there are {again.num_rows:,}", path, None
+        yield f"{table}: has {counted(stored.num_rows, 'row')}, deriving again makes {again.num_rows:,}", path, None
         return
     order = [(name, "ascending") for name in SORT_KEYS[table]]
     again, stored = again.sort_by(order), stored.sort_by(order)

@@ -1,10 +1,11 @@
-"""Upkeep. Does an output hold what it says? Files against commits, rows against rules, counts against counts.
+"""Upkeep. Verify an output: files against commits, rows against rules, counts against counts.
 
-Streams: commits are read one by one, files hashed in pieces, and the accounting asked of some
-commits at a time, by DuckDB with a memory limit and a folder to spill to. Nothing is changed.
+Everything is streamed: commits are read one by one, files are hashed in pieces, and DuckDB checks
+the accounting rules on a few commits at a time, with a memory limit and a folder to spill to.
+Nothing is changed.
 
-A *problem* means that rows cannot be trusted or counted on. What a killed or a live run has
-left half done, and the next one replaces, is *unfinished*: it is said, and is no problem.
+A *problem* means that rows cannot be trusted or relied on. Partial work of a killed or active run,
+which the next run replaces, is *unfinished*: it is reported, but it is not a problem.
 """
 
 from __future__ import annotations
@@ -52,31 +53,31 @@ from featray.upkeep.rederive import Rederive, differences, sample
 from featray.upkeep.verify_commits import CommitIndex, load_commits
 
 SHOWN: Final = 20
-"""Rows named a rule and a file; a damaged file has millions."""
+"""Rows reported per rule and file; a damaged file has millions."""
 
 MEMORY_LIMIT: Final = "2GB"
-"""Of DuckDB; beyond it, it spills to disk."""
+"""Memory limit of DuckDB; beyond it, DuckDB spills to disk."""
 
 _TRIES: Final = 3
-"""Of a partition in which commits change while it is checked."""
+"""Attempts to check a partition whose commits change during the check."""
 
 _BATCH_FILES = 512
 _BATCH_BYTES = 4 << 30
-"""Commits are accounted for together up to so many files, or so many bytes."""
+"""Limits of files and bytes for commits whose accounting is checked together."""
 
 _FOOTER_FACTS = (
     "dataset release model_name weights_sha256 weights_trained recipe precision detector detector_sha256 config_hash"
 ).split()
-"""What a release decides, so that every file of it says the same."""
+"""Facts that are constant in a release, so every file of it must state the same."""
 
 
 def verify(output: Output, release: str | None = None, *, rederive: int = 3) -> Report:
     """Check an output, or one release of it.
 
     Args:
-        output: which.
-        release: check this one only.
-        rederive: of how many shards a release all derived rows are derived again.
+        output: output to check.
+        release: check this release only.
+        rederive: number of shards per release whose derived rows are all derived again.
 
     Raises:
         UsageError: there is no such release.
@@ -88,7 +89,9 @@ def verify(output: Output, release: str | None = None, *, rederive: int = 3) -> 
         raise UsageError(f"--release {release}: not in this output; it has: {known}")
     report = Report(partitions=len(partitions))
     if release is None:
-        report.problems += [Problem("", "is no name of a dataset or release; delete it", folder) for folder in odd]
+        report.problems += [
+            Problem("", "not a valid name of a dataset or release; delete it", folder) for folder in odd
+        ]
     committed: set[str] = set()
     with tempfile.TemporaryDirectory(prefix="featray-verify-") as scratch:
         for partition in partitions:
@@ -101,9 +104,9 @@ def verify(output: Output, release: str | None = None, *, rederive: int = 3) -> 
 
 
 def _verify_partition(partition: Partition, report: Report, scratch: str, rederive: int) -> set[str]:
-    """Check a partition; the paths that commits name. Begin again where problems may be those of files replaced since.
+    """Check a partition; return the paths that commits name. Repeat if problems may concern files replaced meanwhile.
 
-    A run, an erasure or a compaction may go on beside it.
+    A run, an erasure or a compaction may be active at the same time.
     """
     for tries_left in reversed(range(_TRIES)):
         committed, found = set[str](), Report()
@@ -122,7 +125,7 @@ def _verify_partition(partition: Partition, report: Report, scratch: str, rederi
 def _find_uncommitted(
     output: Output, partitions: list[Partition], committed: set[str], report: Report, *, everything: bool
 ) -> None:
-    """Find uncommitted files, less those that were committed or deleted since the commits were read."""
+    """Find uncommitted files, except those that were committed or deleted since the commits were read."""
     found = Report()
     find_uncommitted(output, partitions, committed, found, everything=everything)
     if found.problems:
@@ -156,10 +159,10 @@ class _Partition:
         return open_database(output, memory_limit=MEMORY_LIMIT, spill=f"{self._scratch}/spill")
 
     def _try(self, path: str) -> None:
-        """Read all of a file in a connection of its own: some damage makes DuckDB give a whole database up.
+        """Read a whole file in a separate connection: some damage makes DuckDB invalidate a whole database.
 
         Raises:
-            duckdb.Error: it cannot be read.
+            duckdb.Error: the file cannot be read.
         """
         with self._connect() as connection:
             rows = connection.sql(f"SELECT * FROM {read_files(self._partition.output, [path])}").to_arrow_reader()
@@ -167,7 +170,7 @@ class _Partition:
                 pass
 
     def verify(self, rederive: int) -> set[str]:
-        """Run every check; the paths that commits name."""
+        """Run every check; return the paths that commits name."""
         index = load_commits(self._partition, self._db)
         for text in index.damaged:
             self._problem(text)
@@ -201,7 +204,7 @@ class _Partition:
         self._report.problems.append(Problem(self._where, text, file, video_id, row or {}))
 
     def _check_runs(self, index: CommitIndex) -> None:
-        """Read the runs; what they say of the release is what every file has to say."""
+        """Read the runs; every file must state the same facts about the release."""
         files = [file for commit in index.commits() for file in commit.files if file.table == "runs"]
         self._db.execute(f"CREATE TABLE all_runs AS {table_view('runs', '')}")
         for file in files:
@@ -219,20 +222,22 @@ class _Partition:
             "FROM all_runs ORDER BY started_at"
         )
         if not known:
-            self._problem("has no row in runs: where its rows come from is not known")
+            self._problem("has no row in runs: the origin of its rows is unknown")
             return
         self._facts = {name: str(known[-1][name]) for name in _FOOTER_FACTS}
         try:
             self._tables = read_config(known[-1]["config"]).tables
         except ValueError:
-            self._problem(f"runs.config of run {known[-1]['run_id']} is no config: which tables there are is not known")
+            self._problem(
+                f"runs.config of run {known[-1]['run_id']} is not a valid config: the release's tables are unknown"
+            )
         ids = {row["run_id"] for row in known}
         for commit in index.commits():
             if commit.videos and commit.run_id not in ids:
                 self._problem(f"commit {commit.name} names run {commit.run_id}, which is not in runs")
 
     def _read_persons(self, index: CommitIndex) -> None:
-        """Make view `all_persons` of the rows of a table that lies in a commit of its own, and speaks of all others."""
+        """Create view `all_persons`: the table is in a separate commit and refers to all others."""
         files = [file for commit in index.commits() for file in commit.files if file.table == "persons"]
         self._persons = [file for file in files if self._open(file, quiet=True) is not None]
         made_us = [one.published_at_us for one in index.commits() if any(file in self._persons for file in one.files)]
@@ -249,18 +254,18 @@ class _Partition:
         twice = twice_rule("persons").replace("FROM persons", "FROM all_persons")
         self._report_rows(twice, None, self._persons, ("persons",))
         if self._persons_outdated or self._rows(UNPUBLISHED_PERSONS):
-            what = "persons names tracks that are gone since it was made; run `featray persons OUT`"
+            what = "persons contains tracks that no longer exist; run `featray persons OUT`"
             self._report.unfinished.append(f"{self._where}: {what}")
 
     def _report_of_persons(self, rule: Rule, files: list[CommittedFile]) -> None:
-        """Report what breaks a rule; where the table is older than what it speaks of, only that it does."""
+        """Report the rows that break a rule; if the table is outdated, only note that it is."""
         if self._persons_current:
             self._report_rows(rule.sql, None, files, rule.needs)
         elif not self._persons_outdated:
             self._persons_outdated = bool(self._rows(f"SELECT 1 AS broken FROM ({rule.sql}) LIMIT 1"))
 
     def _check_file(self, file: CommittedFile) -> bool:
-        """Check one file by itself; whether its rows can be counted on for the accounting."""
+        """Check one file alone; return whether its rows can be used for the accounting."""
         self._report.files += 1
         self._report.bytes += file.size_bytes
         self._report.rows += file.rows
@@ -277,7 +282,7 @@ class _Partition:
             return False
 
     def _open(self, file: CommittedFile, *, quiet: bool = False) -> pq.ParquetFile | None:
-        """Compare size and sha256; the opened file, or None if it cannot be read."""
+        """Compare size and sha256; return the opened file, or None if it cannot be read."""
         place = self._partition.output.root.child(file.path)
         say = (lambda *_: None) if quiet else self._problem
         try:
@@ -293,11 +298,11 @@ class _Partition:
                 opened.close()
                 return opened
         except NotFound:
-            say("a commit names it and it is not there", file.path)
+            say("a commit names it, but it is missing", file.path)
         except StorageError as error:
             say(str(error), file.path)
-        except (pa.ArrowException, ValueError) as error:  # damaged names of columns come as UnicodeDecodeError
-            say(f"is no readable Parquet file: {_first_line(error)}", file.path)
+        except (pa.ArrowException, ValueError) as error:  # damaged column names raise UnicodeDecodeError
+            say(f"not a readable Parquet file: {_first_line(error)}", file.path)
         return None
 
     def _check_footer(self, file: CommittedFile, opened: pq.ParquetFile) -> None:
@@ -309,7 +314,7 @@ class _Partition:
             self._problem(f"footer: schema_version is {version or 'missing'}", file.path)
         for name, value in self._facts.items():
             if file.table == "erasures" and name not in ("dataset", "release"):
-                continue  # no run made it
+                continue  # not made by a run
             if footer.get(name) != value:
                 self._problem(f"footer: featray.{name} is {footer.get(name)}, the run says {value}", file.path)
         fields = tuple(self._partition.fields_of(file.path))
@@ -317,7 +322,7 @@ class _Partition:
         found = opened.schema_arrow
         for column in expected:
             if column.name not in found.names:
-                # Columns are only ever added: a file of an older version lacks the newer ones.
+                # Columns are only added, never removed: a file of an older version lacks the newer ones.
                 if version == str(SCHEMA_VERSION):
                     self._problem(f"has no column {column.name}", file.path)
             elif not found.field(column.name).type.equals(column.type):
@@ -349,7 +354,7 @@ class _Partition:
         return True
 
     def _account(self, commits: list[Commit], index: CommitIndex) -> None:
-        """Ask the rules about the rows of some commits."""
+        """Check the rules on the rows of some commits."""
         if not any(commit.videos for commit in commits):
             return
         for table in (*PER_VIDEO_TABLES, *DERIVED_TABLES, *PRIVATE_TABLES):
@@ -357,7 +362,7 @@ class _Partition:
             view = table_view(table, read_files(self._partition.output, files))
             try:
                 self._db.execute(f"CREATE OR REPLACE VIEW {table} AS {view}")
-            except duckdb.Error as error:  # each can be read, and they do not go together
+            except duckdb.Error as error:  # each file can be read, but their schemas conflict
                 self._problem(f"{table}: its files cannot be read together: {_first_line(error)}")
                 return
         index.select_videos([commit.name for commit in commits])
@@ -378,9 +383,10 @@ class _Partition:
         *,
         unless: str = "",
     ) -> None:
-        """Report the rows that a query finds; not asked where all rows of the file keep the rules in `unless`.
+        """Report the rows that a query finds; skip the query if all rows of the file satisfy the rules in `unless`.
 
-        To say how each of a hundred columns breaks its rule takes DuckDB longer to plan than a small file to read.
+        Planning a query that describes the violations of a hundred columns takes DuckDB longer than reading a small
+        file.
         """
         try:
             if unless and not self._rows(f"SELECT 1 AS broken FROM one_file WHERE NOT ({unless}) LIMIT 1"):
@@ -399,7 +405,7 @@ class _Partition:
             self._problem(f"{counted(rows[0]['of'] - len(rows), 'more row')} like these: {rows[0]['text']}", path)
 
     def _file_of(self, row: dict[str, Any], files: list[CommittedFile], tables: tuple[str, ...]) -> str | None:
-        """The file with the rows that an accounting rule names; of its last table, else of the ones before."""
+        """Return the file with the row that an accounting rule reports, from its last table or else earlier ones."""
         for table in reversed(tables):
             paths = [file.path for file in files if file.table == table]
             source = read_files(self._partition.output, paths, filename=True)
@@ -414,7 +420,7 @@ class _Partition:
         return None
 
     def _check_derived(self, index: CommitIndex, count: int) -> None:
-        """Derive rows of some commits again; not of those that have a problem already, which would be said twice."""
+        """Derive rows of some commits again; skip commits with known problems, which would be reported twice."""
         again = Rederive(self._partition, index.commits)
         for commit in sample((commit for commit in index.commits() if commit.name in self._sound), count):
             try:
@@ -434,9 +440,9 @@ class _Partition:
             mine = [e for e in erasures if e.release in (None, self._partition.release)]
             command = f"featray erase OUT --video {video_id}"
             if any(not erasure.done for erasure in mine):
-                self._problem(f"its erasure was cut off; finish it: {command}", video_id=video_id)
+                self._problem(f"its erasure was interrupted; finish it: {command}", video_id=video_id)
             elif any(erasure.track_id is None for erasure in mine) and index.has_video(video_id):
-                self._problem(f"was erased and is here again; {command}", video_id=video_id)
+                self._problem(f"was erased and has rows again; {command}", video_id=video_id)
 
     def _check_edits(self) -> None:
         try:
@@ -464,7 +470,7 @@ def _batches(commits: Iterator[Commit]) -> Iterator[list[Commit]]:
 
 
 def _digest(place: Any) -> tuple[int, str]:
-    """Size and sha256 of an object, read once from end to end."""
+    """Return size and sha256 of an object, read once."""
     digest, size = hashlib.sha256(), 0
     with storage_errors(place.uri), open_ranges(place) as source:
         while piece := source.read(8 << 20):
@@ -474,7 +480,7 @@ def _digest(place: Any) -> tuple[int, str]:
 
 
 def _tell(rule: str, columns: set[str]) -> str:
-    """SQL of what is said of a row that breaks a rule."""
+    """Return SQL for the message about a row that breaks a rule."""
     if rule not in columns:
         return literal(f"{rule} does not hold")
     return f"{literal(f'{rule} is ')} || coalesce(CAST({identifier(rule)} AS VARCHAR), 'null')"

@@ -1,4 +1,4 @@
-"""Upkeep. The commits of a partition for verification: read one by one, kept in DuckDB, which spills to disk."""
+"""Upkeep. Index the commits of a partition for verification: read one by one into DuckDB, which spills to disk."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CommitIndex:
 
     Attributes:
         damaged: records that cannot be read, one line each.
-        unfinished: what is half done, one line each.
+        unfinished: unfinished work, one line each.
     """
 
     db: duckdb.DuckDBPyConnection
@@ -43,7 +43,7 @@ class CommitIndex:
     unfinished: list[str] = field(default_factory=list)
 
     def commits(self) -> Iterator[Commit]:
-        """All commits, one by one, by name."""
+        """Yield all commits in the order of their names."""
         last = ""
         while True:
             page = self.db.execute(
@@ -56,7 +56,7 @@ class CommitIndex:
             last = page[-1][0]
 
     def select_videos(self, names: list[str]) -> None:
-        """Make view `committed` hold the videos of these commits, and `derived_videos` their derivations."""
+        """Create view `committed` with the videos of these commits, and `derived_videos` with their derivations."""
         listed = ", ".join(map(literal, names))
         self.db.execute(
             f"CREATE OR REPLACE VIEW committed AS SELECT * FROM committed_videos WHERE commit IN ({listed})"
@@ -68,13 +68,13 @@ class CommitIndex:
         )
 
     def videos_twice(self) -> list[tuple[str, list[str]]]:
-        """Videos that more than one commit holds, the first hundred."""
+        """Return the first hundred videos that are in several commits, with these commits."""
         sql = "SELECT video_id, list(commit) FROM committed_videos GROUP BY video_id HAVING count(*) > 1 LIMIT 100"
         found: list[tuple[str, list[str]]] = self.db.execute(sql).fetchall()
         return found
 
     def has_video(self, video_id: str) -> bool:
-        """Return whether a commit holds it."""
+        """Return whether a commit holds the video."""
         return bool(self.db.execute("SELECT 1 FROM committed_videos WHERE video_id = ?", [video_id]).fetchall())
 
 
@@ -90,14 +90,16 @@ def load_commits(partition: Partition, db: duckdb.DuckDBPyConnection) -> CommitI
         pending += commit.rewrites
         _store(db, commit)
     if pending:
-        index.unfinished.append(f"{counted(len(pending), 'commit')} still to be rewritten; the next run does it")
+        index.unfinished.append(f"{counted(len(pending), 'commit')} still to be rewritten; the next run rewrites them")
     for rewritten in pending:
         db.execute("DELETE FROM commits WHERE name = ?", [rewritten.name])
         db.execute("DELETE FROM committed_videos WHERE commit = ?", [rewritten.name])
         db.execute("DELETE FROM derivations WHERE commit = ?", [rewritten.name])
         _store(db, rewritten)
     index.unfinished += [f"shard {m.shard} of run {m.run_id} is open" for m in read_manifests(partition, index.damaged)]
-    index.unfinished += [f"run {row['run_id']} is on, or was killed" for row in running_rows(partition, index.damaged)]
+    index.unfinished += [
+        f"run {row['run_id']} is active, or was killed" for row in running_rows(partition, index.damaged)
+    ]
     return index
 
 

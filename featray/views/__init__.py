@@ -1,1 +1,1 @@
-"""Pictures, clips and other formats of what the tables hold."""
+"""Pictures, clips and other formats made from the tables."""

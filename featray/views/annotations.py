@@ -1,7 +1,7 @@
-"""Views. `featray export --events`: a video's events for annotation tools, ELAN and Praat; and tables for statistics.
+"""Views. `featray export --events`: a video's events for the annotation tools ELAN and Praat, and as tables.
 
-Times are the stream's own, as in the tables. An event that rests on one sample gets a millisecond, since both tools
-know no shorter interval.
+Times are presentation times of the stream, as in the tables. An event with a single sample lasts one millisecond,
+because both tools support no shorter interval.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ LEAST_MS: Final = 1
 
 
 def read_events(connection: duckdb.DuckDBPyConnection, video: VideoRow | None, track_id: int | None) -> pa.Table:
-    """The rows of `events`, with their times in seconds; of one video, or of all.
+    """Return the rows of `events`, with their times also in seconds; of one video, or of all.
 
     Raises:
-        UsageError: the output has none.
+        UsageError: the output has no derived rows.
     """
     conditions = [video.where] if video else []
     conditions += [] if track_id is None else [f"track_id = {track_id}"]
@@ -37,7 +37,7 @@ def read_events(connection: duckdb.DuckDBPyConnection, video: VideoRow | None, t
 
 
 def write_elan(events: pa.Table, video: VideoRow, path: Path) -> None:
-    """Write an .eaf file: a tier for each kind of event of each track, linked to the video.
+    """Write an .eaf file with one tier per kind of event and track, linked to the video.
 
     Raises:
         UsageError: the library is not installed.
@@ -55,33 +55,33 @@ def write_elan(events: pa.Table, video: VideoRow, path: Path) -> None:
 
 
 def write_textgrid(events: pa.Table, path: Path) -> None:
-    """Write Praat's TextGrid, with an interval tier for each kind of event of each track.
+    """Write a TextGrid for Praat, with one interval tier per kind of event and track.
 
     Raises:
-        UsageError: the library is not installed; or there is no event, which TextGrids cannot say.
+        UsageError: the library is not installed, or there are no events, which a TextGrid cannot represent.
     """
     tiers = _tiers(events)
     if not tiers:
-        raise UsageError("--events textgrid: there is no event, and a TextGrid has at least one tier")
+        raise UsageError("--events textgrid: there are no events, and a TextGrid needs at least one tier")
     last_ms = max(end_ms for spans in tiers.values() for _, end_ms, _ in spans)
     grid = _library("Praat").TextGrid(xmin=0, xmax=last_ms / 1000)
     for name, spans in tiers.items():
-        tier = grid.add_tier(name.replace('"', '""'))  # the library does it for the texts alone
+        tier = grid.add_tier(name.replace('"', '""'))  # the library escapes only the texts
         for start_ms, end_ms, text in spans:
-            tier.add_interval(start_ms / 1000, end_ms / 1000, text, check=False)  # which compares all with all
+            tier.add_interval(start_ms / 1000, end_ms / 1000, text, check=False)  # the check compares all pairs
     grid.to_file(str(path))
 
 
 def _tiers(events: pa.Table) -> dict[str, list[tuple[int, int, str]]]:
-    """By tier its intervals, ms, in order and apart; what begins before 0 begins there.
+    """Return the intervals of each tier, in ms, sorted and not overlapping; negative start times become 0.
 
     Raises:
-        OutputError: a row lacks what every event has.
+        OutputError: a row lacks a required value.
     """
     tiers: dict[str, list[tuple[int, int, str]]] = {}
     if any(events[name].null_count for name in ("track_id", "kind", "start_us", "end_us", "peak")):
         raise OutputError(
-            "events: a row has no kind, times or peak: it is not featray's; `featray verify` names the file"
+            "events: a row has no kind, times or peak, so featray did not write it; `featray verify` names the file"
         )
     for row in sorted(read_rows(events.to_reader()), key=lambda row: (row["track_id"], row["kind"], row["start_us"])):
         start_ms = max(round(row["start_us"] / 1000), 0)
@@ -95,7 +95,7 @@ def _tiers(events: pa.Table) -> dict[str, list[tuple[int, int, str]]]:
 
 
 def _text(row: dict[str, Any]) -> str:
-    """Return what is written in an interval."""
+    """Return the text of an interval."""
     peak = f"peak {row['peak']:.3g}"
     opened = [
         words for words, is_open in (("begins unseen", row["open_start"]), ("ends unseen", row["open_end"])) if is_open
@@ -104,7 +104,7 @@ def _text(row: dict[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text on one line that XML can hold: whoever wrote the output chose the names in it."""
+    """Return text on one line that is valid in XML, because names in the output are not trusted."""
     return " ".join(printable(text).translate(_NO_CHARACTERS).split())
 
 

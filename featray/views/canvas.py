@@ -1,7 +1,7 @@
-"""Views. Drawing on pictures: colours, fonts, and strokes with smooth edges.
+"""Views. Draw on pictures: colours, fonts, and strokes with smooth edges.
 
-Pillow's own lines are jagged. Strokes are therefore drawn larger on a layer of their own that is as
-small as they allow, then shrunk and laid over the picture.
+Pillow's own lines are jagged. Strokes are therefore drawn enlarged on a separate layer, as small as
+possible, which is then shrunk and laid over the picture.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ ACCENTS: Final[tuple[Colour, ...]] = tuple(
 
 
 def track_colour(track_id: int) -> Colour:
-    """The colour of a track: the same in every picture."""
+    """Return the colour of a track: the same in every picture."""
     return ACCENTS[track_id % len(ACCENTS)]
 
 
 @lru_cache(maxsize=64)
 def font(size_px: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font."""
+    """Return Pillow's built-in font."""
     found = ImageFont.load_default(size_px)
     assert isinstance(found, ImageFont.FreeTypeFont)
     return found
 
 
 def mixed(colour: Colour, ground: Colour, share: float) -> Colour:
-    """A colour laid over a ground, `share` of it."""
+    """Return a blend of `share` of a colour with a ground."""
     return tuple(round(a * share + b * (1 - share)) for a, b in zip(colour, ground, strict=True))  # type: ignore[return-value]
 
 
@@ -54,12 +54,12 @@ class Strokes:
     """Smooth strokes over a part of a picture. Points are in px of the picture, its corner at (0, 0)."""
 
     def __init__(self, picture: Image.Image, around_xyxy: tuple[float, float, float, float], fine: int = 3) -> None:
-        """Begin a layer.
+        """Create a layer.
 
         Args:
-            picture: RGB; drawn upon by `lay_over`.
-            around_xyxy: the part that may be drawn upon; what lies beyond the picture is cut off.
-            fine: how much larger to draw.
+            picture: RGB; `lay_over` draws on it.
+            around_xyxy: the part to draw on; clipped to the picture.
+            fine: enlargement factor of the layer.
         """
         x1, y1, x2, y2 = around_xyxy
         self._left, self._top = max(0, int(x1)), max(0, int(y1))
@@ -72,25 +72,25 @@ class Strokes:
             self._draw = ImageDraw.Draw(self._layer)
 
     def line(self, points: ArrayLike, colour: Colour, width_px: float, alpha: float = 1.0) -> None:
-        """A line through points `[n, 2]`."""
+        """Draw a line through points `[n, 2]`."""
         if self._layer is not None:
             width = max(1, round(width_px * self._fine))
             self._draw.line(self._placed(points), fill=_rgba(colour, alpha), width=width, joint="curve")
 
     def polygon(self, points: ArrayLike, colour: Colour, alpha: float = 1.0) -> None:
-        """A filled polygon with corners `[n, 2]`."""
+        """Draw a filled polygon with corners `[n, 2]`."""
         if self._layer is not None:
             self._draw.polygon(self._placed(points), fill=_rgba(colour, alpha))
 
     def dots(self, points: ArrayLike, colour: Colour, radius_px: float, alpha: float = 1.0) -> None:
-        """Filled circles about points `[n, 2]`."""
+        """Draw filled circles centred on points `[n, 2]`."""
         if self._layer is not None:
             radius = radius_px * self._fine
             for x, y in self._placed(points):
                 self._draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_rgba(colour, alpha))
 
     def arrow(self, start: ArrayLike, end: ArrayLike, colour: Colour, width_px: float) -> None:
-        """An arrow with a filled head; a dot where it is too short for one."""
+        """Draw an arrow with a filled head, or a dot if it is too short for one."""
         tail, tip = np.asarray(start, np.float64), np.asarray(end, np.float64)
         length = float(np.hypot(*(tip - tail)))
         head = min(4.0 * width_px, 0.6 * length)
@@ -104,7 +104,7 @@ class Strokes:
         self.polygon([tip, neck + across * head * 0.5, neck - across * head * 0.5], colour)
 
     def lay_over(self) -> None:
-        """Shrink the layer and put it on the picture."""
+        """Shrink the layer and paste it onto the picture."""
         if self._layer is not None:
             small = self._layer.reduce(self._fine)
             self._picture.paste(small, (self._left, self._top), small)
@@ -122,14 +122,14 @@ def text(
     colour: Colour = INK,
     anchor: str = "lm",
 ) -> None:
-    """A line of text; `anchor` as Pillow's: l, m, r across and a, m, s down."""
+    """Draw a line of text; `anchor` as in Pillow: l, m, r across and a, m, s down."""
     draw.text(at_xy, words, fill=colour, font=font(max(8, round(size_px))), anchor=anchor)
 
 
 def tag(
     draw: ImageDraw.ImageDraw, at_xy: tuple[float, float], words: str, size_px: float, ground: Colour, ink: Colour
 ) -> None:
-    """Text on a filled label whose bottom-left corner is at a point."""
+    """Draw text on a filled label whose bottom-left corner is at a point."""
     face = font(max(8, round(size_px)))
     pad, height = size_px * 0.4, size_px * 1.45
     x, y = at_xy
@@ -145,7 +145,7 @@ def bar(
     span: tuple[float, float],
     colour: Colour,
 ) -> None:
-    """A horizontal bar from `span[0]` to `span[1]`, shares of its width, on a faint track."""
+    """Draw a horizontal bar from `span[0]` to `span[1]`, shares of its width, on a faint track."""
     x, y = left_xy
     draw.rectangle((x, y, x + width_px, y + height_px), fill=FAINT)
     start, end = (x + width_px * float(np.clip(share, 0, 1)) for share in sorted(span))
@@ -154,12 +154,12 @@ def bar(
 
 
 def legible_on(colour: Colour) -> Colour:
-    """Black or white, whichever reads better on a colour."""
+    """Return black or white, whichever is more legible on a colour."""
     return (12, 14, 18) if np.dot(colour, (0.299, 0.587, 0.114)) > 130 else (255, 255, 255)
 
 
 def shortened(words: str, size_px: float, width_px: float) -> str:
-    """Text cut to fit a width, its middle left out."""
+    """Return text shortened to fit a width, without its middle."""
     face = font(max(8, round(size_px)))
     kept: Sequence[str] = words
     while face.getlength(words) > width_px and len(kept) > 4:

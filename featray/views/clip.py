@@ -1,4 +1,4 @@
-"""Views. Writing pictures as an mp4 that keeps the times of the frames they show, as far as it can be played."""
+"""Views. Write pictures as an mp4 that keeps the times of their frames, as far as players allow."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def write_mp4(path: Path, pages: Iterable[tuple[int, Image.Image]], size_px: tup
     """Encode pages as H.264, yuv420p, without sound.
 
     Args:
-        path: of the file.
-        pages: time in µs and an RGB picture, in the order to be shown. Equal and falling times are a tick apart in the
-            file, which takes only rising ones; pauses are 10 seconds at most, since nobody waits out those of a day.
-        size_px: of all pictures; even.
+        path: path of the file.
+        pages: time in µs and an RGB picture, in display order. Equal and falling times become one tick apart, because
+            times in the file must increase. Pauses are limited to 10 seconds, because some last a day.
+        size_px: width and height of all pictures; even.
 
     Returns:
         The number of pages.

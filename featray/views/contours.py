@@ -1,4 +1,4 @@
-"""Views. The lines of MediaPipe's face mesh that people recognise: lips, eyes, brows, nose, irises, outline.
+"""Views. The recognisable lines of MediaPipe's face mesh: lips, eyes, brows, nose, irises, outline.
 
 Vertices of the 478-point topology (468 of the face, then five of each iris: its centre and
 four points around it). Right and left are the subject's.

@@ -1,4 +1,4 @@
-"""Views. `featray export`: time series and events of a video, and a row a video, in the form that other tools read."""
+"""Views. `featray export`: time series and events of a video, and one row per video, in formats of other tools."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class ExportSettings:
     """Settings of an export.
 
     Attributes:
-        video: id, URI or end of a URI; of events, empty for all videos.
-        style: csv, parquet, openface or fex; of events csv, elan or textgrid.
-        release, dataset: which, if there are several.
+        video: id, URI or end of a URI; for events, empty for all videos.
+        style: csv, parquet, openface or fex; for events csv, elan or textgrid.
+        release, dataset: names, needed if there are several.
         track_id: only this track; None for all.
-        safe_csv: put `'` before texts that spreadsheets take for formulas.
-        derivation: of events and summary; None for the one that was made last.
+        safe_csv: put `'` before texts that spreadsheets interpret as formulas.
+        derivation: derivation of events and summary; None for the latest.
     """
 
     video: str
@@ -57,19 +57,19 @@ def write_export(output: Output, path: str | None, settings: ExportSettings) -> 
     """Write the rows of a video.
 
     Args:
-        output: where the tables are.
-        path: where to; None for standard output.
-        settings: what.
+        output: output with the tables.
+        path: file to write; None for standard output.
+        settings: what to export, and in which format.
 
     Returns:
         The number of rows.
 
     Raises:
         UsageError: no such video or track; parquet without a path.
-        StorageError: the tables cannot be read, or the file not be written.
+        StorageError: the tables cannot be read, or the file cannot be written.
     """
     if path is None and settings.style == "parquet":
-        raise UsageError("--format parquet: needs --out FILE; the terminal takes text only")
+        raise UsageError("--format parquet: needs --out FILE; only text can be written to the terminal")
 
     def read(published: list[Published]) -> pa.Table:
         connection = connect(output, published=published)
@@ -84,10 +84,10 @@ def write_export(output: Output, path: str | None, settings: ExportSettings) -> 
 def write_events(output: Output, path: str | None, settings: ExportSettings) -> int:
     """Write events; arguments and errors as for `write_export`.
 
-    Styles: csv; elan and textgrid, for which a video has to be named and `path` may not be None.
+    Styles: csv; elan and textgrid, which need a video and a `path`.
     """
     if settings.style != "csv" and (path is None or not settings.video):
-        missing = "--out FILE" if settings.video else "--video, since it makes a file a video"
+        missing = "--out FILE" if settings.video else "--video, because it writes one file per video"
         raise UsageError(f"--events {settings.style}: needs {missing}")
 
     def read(published: list[Published]) -> tuple[VideoRow | None, pa.Table]:
@@ -102,9 +102,9 @@ def write_events(output: Output, path: str | None, settings: ExportSettings) -> 
 
 
 def write_summary(output: Output, path: str | None, settings: ExportSettings) -> int:
-    """Write the view `summary`, a row a video; arguments and errors as for `write_export`. Styles: csv, parquet."""
+    """Write the view `summary`, one row per video; arguments and errors as for `write_export`. Styles: csv, parquet."""
     if path is None and settings.style == "parquet":
-        raise UsageError("--summary parquet: needs --out FILE; the terminal takes text only")
+        raise UsageError("--summary parquet: needs --out FILE; only text can be written to the terminal")
     where = "" if settings.dataset is None else f"WHERE dataset = {literal(settings.dataset)}"
     sql = f"SELECT * FROM summary {where} ORDER BY dataset, release, video_id"
 
@@ -137,7 +137,7 @@ def _write(
 
 
 def _joined(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_id: int | None) -> pa.Table:
-    """`faces`, `seconds`, `blendshapes` where they are published, and `person_id`; with the tables' column comments."""
+    """Return `faces`, `seconds`, published `blendshapes`, and `person_id`, with the tables' column comments."""
     blendshapes = _has(connection, "blendshapes", video)
     joined = f" JOIN blendshapes USING {_JOIN}" if blendshapes else ""
     keys = "dataset, release, video_id, frame_index, faces.pts_us, faces.pts_us / 1e6 AS seconds"
@@ -152,7 +152,7 @@ def _joined(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_id: in
 
 
 def _as_csv(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_id: int | None) -> pa.Table:
-    """The same with the five landmarks in columns of their own."""
+    """Return the rows of `_joined` with the five landmarks in separate columns."""
     table = _joined(connection, video, track_id)
     place = table.column_names.index("landmarks5")
     points = table["landmarks5"]
@@ -216,16 +216,16 @@ def _check_track(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_i
     there = run_sql(connection, sql).read_all()["track_id"].to_pylist()
     if track_id not in there:
         known = ", ".join(map(str, there[:20])) or "none"
-        raise UsageError(f"--track {track_id}: is not in {video.name}; there are: {known}")
+        raise UsageError(f"--track {track_id}: not in {video.name}; it has: {known}")
 
 
 def write_csv(table: pa.Table, file: IO[str], *, safe: bool = False) -> None:
-    """Write text; a float has as many digits as tell it from its neighbours, a null is empty.
+    """Write CSV; a float has the digits that distinguish it from its neighbours, a null is empty.
 
     Args:
         table: the rows.
-        file: where to. On a terminal, what it would take for commands is escaped.
-        safe: put `'` before texts that begin like a formula, as spreadsheets themselves mark text.
+        file: file to write to. If it is a terminal, control sequences are escaped.
+        safe: put `'` before texts that begin like a formula, the marker that spreadsheets use for text.
     """
     terminal = file.isatty()
     writer = csv.writer(file, lineterminator="\n")
@@ -245,9 +245,9 @@ def _texts(column: pa.Array, *, safe: bool, terminal: bool) -> list[str]:
 
 
 def without_formula(text: str) -> str:
-    """The text of a cell with `'` before it if a spreadsheet would calculate it: they mark text so themselves."""
+    """Return a cell's text, with `'` before it if a spreadsheet would evaluate it."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""How a cell begins that a spreadsheet may calculate."""
+"""First characters of cells that a spreadsheet may evaluate."""

@@ -1,7 +1,7 @@
-"""Views. Hands tables to py-feat: a selection of `faces` becomes a `Fex`, under py-feat's own column names.
+"""Views. Convert a selection of `faces` to py-feat's `Fex`, with py-feat's column names.
 
-The names, units and signs are those that py-feat 2.1.5's `Detectorv2` gives, so that what
-its users wrote for a Fex (`.aus`, `.emotions`, `.landmarks`, plots, statistics) goes on working.
+Names, units and signs are those of `Detectorv2` in py-feat 2.1.5, so existing code for a Fex
+(`.aus`, `.emotions`, `.landmarks`, plots, statistics) continues to work.
 """
 
 from __future__ import annotations
@@ -48,30 +48,30 @@ _GROUPS: Final[dict[str, dict[str, str]]] = {
     "gaze": {name: name for name in ("gaze_pitch", "gaze_yaw", "gaze_angle")},
     "blendshape": {"_neutral" if name == "neutral" else name: name for name in BLENDSHAPE_NAMES},
 }
-"""py-feat's groups of columns: its name of each, and ours."""
+"""py-feat's groups of columns: py-feat's name and featray's name of each."""
 
 _FACTS: Final = {"frame": "frame_index", "FrameHeight": "height", "FrameWidth": "width"}
 
 
 def to_fex(selection: pd.DataFrame | pa.Table) -> Any:
-    """Make py-feat's `Fex` of rows selected from `faces`, joined or not with `blendshapes`, `mesh` and `videos`.
+    """Return a `Fex` of py-feat from rows of `faces`, optionally joined with `blendshapes`, `mesh` and `videos`.
 
-    A group of columns that the selection lacks is left out of the Fex. Columns that py-feat
-    has no name for (`video_id`, `pts_us`, `track_id`, `box_x1`, ...) are kept after its own.
+    Groups of columns that the selection lacks are omitted from the Fex. Columns that py-feat
+    has no name for (`video_id`, `pts_us`, `track_id`, `box_x1`, ...) are appended after its own.
 
-    - `FaceRect*` is the square that was cut for the network, as `Detectorv2` gives it, in pixels
+    - `FaceRect*` is the square that was cropped for the network, as in `Detectorv2`, in pixels
       of the upright frame; the detector's box stays in `box_*`.
     - `mesh_xyz` becomes the 68 landmarks (`x_0`, ..., `y_67`, frame pixels) and `mesh_x_*`,
       `mesh_y_*` (frame pixels), `mesh_z_*` (relative depth).
     - `approx_time` (minutes:seconds) comes from `pts_us`; `input` is `uri` where `videos` was
       joined, else `video_id`; `FrameHeight` and `FrameWidth` need `videos`.
-    - There are no identities; `person_id`, which the view `features` has, is kept as it is.
+    - There are no identities; `person_id`, from the view `features`, is kept unchanged.
 
     Args:
         selection: a pandas DataFrame or a pyarrow Table with featray's column names.
 
     Raises:
-        UsageError: py-feat is not installed, or `selection` is not of `faces`.
+        UsageError: py-feat is not installed, or `selection` has no columns of `faces`.
 
     """
     fex_type = _import_fex()
@@ -86,10 +86,10 @@ def to_fex(selection: pd.DataFrame | pa.Table) -> Any:
 
 
 def fex_columns(selection: pd.DataFrame | pa.Table) -> tuple[pd.DataFrame, dict[str, list[str]]]:
-    """The columns of `to_fex` without py-feat: a DataFrame, and the names in each of py-feat's groups.
+    """Return the columns of `to_fex` as a DataFrame, without py-feat, and the names in each of py-feat's groups.
 
     Raises:
-        UsageError: `selection` is not of `faces`.
+        UsageError: `selection` has no columns of `faces`.
 
     """
     show_pandas()
@@ -128,12 +128,12 @@ def _import_fex() -> Any:
 
 
 def _mesh(frame: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-    """The 68 landmarks and the whole mesh, axis by axis as py-feat keeps them; empty without `mesh_xyz`."""
+    """Return the 68 landmarks and the whole mesh, axis by axis as in py-feat; empty without `mesh_xyz`."""
     if "mesh_xyz" not in frame:
         return {}, {}
     meshes = frame["mesh_xyz"].tolist()
     if any(mesh is None or np.shape(mesh) != (3 * MESH_VERTICES,) for mesh in meshes):
-        raise UsageError(f"to_fex: mesh_xyz must hold {3 * MESH_VERTICES} numbers a row, as in the mesh table")
+        raise UsageError(f"to_fex: mesh_xyz must hold {3 * MESH_VERTICES} numbers per row, as in the mesh table")
     mesh_xyz = np.asarray(meshes, np.float32).reshape(len(frame), MESH_VERTICES, 3)
     vertices = {
         f"mesh_{axis}_{vertex}": mesh_xyz[:, vertex, position]
@@ -149,13 +149,13 @@ def _mesh(frame: pd.DataFrame) -> tuple[dict[str, NDArray[Any]], dict[str, NDArr
 
 
 def _facts(frame: pd.DataFrame) -> dict[str, Any]:
-    """Where a row comes from, under py-feat's names."""
+    """Return the origin of each row, under py-feat's names."""
     facts: dict[str, Any] = {theirs: frame[ours] for theirs, ours in _FACTS.items() if ours in frame}
     source = next((name for name in ("uri", "video_id") if name in frame), None)
     if source is not None:
         facts["input"] = frame[source]
     if "pts_us" in frame:
-        # As floats: pictures need not have times, which is NaN here.
+        # Use floats: a picture without a time has NaN.
         seconds = (frame["pts_us"].astype(float) // 1_000_000).tolist()
         facts["approx_time"] = [f"{s // 60:02.0f}:{s % 60:02.0f}" if s == s else None for s in seconds]
     return facts

@@ -1,4 +1,4 @@
-"""Views. Events of a video as pictures show them: which, in which colour, in which row, and which are the strongest."""
+"""Views. Select the events of a video to draw, with their colours, rows and strongest peaks."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ COLOURS: Final[dict[str, Colour]] = {
     "gaze_away": WARNING,
     **dict.fromkeys(("nod", "shake"), (186, 130, 246)),
 }
-"""Of kinds; those of a user share another."""
+"""Colours of the built-in kinds; user-defined kinds share another colour."""
 
 _SHOWN_FIRST: Final = ("smile", *(f"emotion_{name}" for name in EMOTION_NAMES_7), "nod", "shake", "gaze_away")
 _SHOWN_LAST: Final = ("AU43", "blink")
-"""Closed eyes are no expression."""
+"""Shown last, because closed eyes are not an expression."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """A row of `events`, as far as it is drawn."""
+    """A row of `events`, with the columns that are drawn."""
 
     track_id: int
     kind: str
@@ -45,22 +45,22 @@ class Event:
 
     @property
     def name(self) -> str:
-        """Return what it is called in a picture."""
+        """Return its name in a picture."""
         return kind_name(self.kind)
 
     @property
     def colour(self) -> Colour:
-        """The colour of its kind."""
+        """Return the colour of its kind."""
         return COLOURS.get(self.kind, _OWN_COLOUR)
 
 
 def kind_name(kind: str) -> str:
-    """Return what a kind of event is called in a picture."""
+    """Return the name of a kind of event in a picture."""
     return kind.removeprefix("emotion_").replace("_", " ")
 
 
 def read_video_events(connection: duckdb.DuckDBPyConnection, video: VideoRow) -> list[Event]:
-    """The events of a video, of the derivation that views show, by track and start; none in older outputs."""
+    """Return the events of a video from the current derivation, by track and start; none in older outputs."""
     columns = ", ".join(Event.__annotations__)
     sql = f"SELECT {columns} FROM events WHERE {video.where} ORDER BY track_id, start_us, kind"
     return [
@@ -75,10 +75,10 @@ def _rank(event: Event) -> tuple[int, float, int, str]:
 
 
 def in_rows(events: Sequence[Event], most: int) -> list[tuple[int, Event]]:
-    """Put events into rows in which none overlap, as far as `most` rows hold them; the telling ones first.
+    """Place events into at most `most` rows without overlaps, the most informative first.
 
     Returns:
-        Row and event, by start.
+        Row and event, by start; events without room are left out.
     """
     taken: list[list[tuple[int, int]]] = [[] for _ in range(most)]
     placed = []
@@ -94,13 +94,13 @@ def in_rows(events: Sequence[Event], most: int) -> list[tuple[int, Event]]:
 def strongest_peaks(
     frames: Sequence[SampledFrame], events: Sequence[Event], track_id: int | None, most: int
 ) -> dict[int, list[str]]:
-    """Frames of the peaks of a track's strongest events, one of each kind, and what happens in them.
+    """Return the peak frames of a track's strongest events, one per kind, and the kinds that peak in them.
 
     Args:
-        frames: that can be shown.
-        events: of the video.
-        track_id: whose.
-        most: frames at most.
+        frames: frames that can be shown.
+        events: events of the video.
+        track_id: track to show.
+        most: maximum number of frames.
 
     Returns:
         Names of kinds, by `frame_index`.

@@ -1,9 +1,9 @@
-"""Views. Rows as OpenFace 2 writes them: its column names, units, signs and order, as far as ours have counterparts.
+"""Views. Convert rows to the columns, units, signs and order of OpenFace 2, where featray has a counterpart.
 
-Sources: OpenFace's documentation of its output; a file that it wrote (tests/parity). Its camera
-frame is ours (`directions`); head pose is the three angles of R = Rx Ry Rz; a gaze angle is that of
-the direction's projection on the horizontal or vertical plane. What OpenFace estimates and we do
-not is left out, never filled in.
+Sources: OpenFace's documentation of its output, and a file that it wrote (tests/parity). Its camera
+frame equals featray's (`directions`); head pose is the three angles of R = Rx Ry Rz; a gaze angle is that of
+the direction's projection on the horizontal or vertical plane. Values that featray does not estimate
+are omitted, never filled in.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from featray.names import AU_NAMES_20
 from featray.views.directions import gaze_vectors, head_rotations
 
 PRESENT: Final = 0.5
-"""Probability from which an action unit counts as present."""
+"""Minimum probability of an action unit that counts as present."""
 
 _INTENSITIES: Final = "AU01 AU02 AU04 AU05 AU06 AU07 AU09 AU10 AU12 AU14 AU15 AU17 AU20 AU23 AU25 AU26 AU45".split()
 _PRESENCES: Final = [*_INTENSITIES[:-1], "AU28", "AU45"]
@@ -28,12 +28,12 @@ SHARED_PRESENCES: Final = tuple(au for au in _PRESENCES if au in AU_NAMES_20)
 
 
 def openface_table(rows: pa.Table, face_id_of_empty: int) -> pa.Table:
-    """The table that OpenFace would write.
+    """Return the table that OpenFace would write.
 
     Args:
-        rows: sampled frames left-joined with `faces`, in order; `points_xy` (68 x 2, px) where meshes
-            are published. In a frame without a face, `score` and all that comes with it is null.
-        face_id_of_empty: what `face_id` says in a frame without a face.
+        rows: sampled frames left-joined with `faces`, in order; with `points_xy` (68 x 2, px) if meshes
+            are published. In a frame without a face, `score` and the other face columns are null.
+        face_id_of_empty: value of `face_id` in a frame without a face.
     """
     found = rows["score"].is_valid().to_numpy()
     track_ids = rows["track_id"].fill_null(face_id_of_empty)
@@ -54,7 +54,7 @@ def openface_table(rows: pa.Table, face_id_of_empty: int) -> pa.Table:
 
 
 def _numbers(rows: pa.Table, name: str) -> NDArray[np.float64]:
-    """A column, NaN where it is null."""
+    """Return a column, with NaN for null."""
     numbers: NDArray[np.float64] = rows[name].cast(pa.float64()).to_numpy()
     return numbers
 

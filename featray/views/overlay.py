@@ -1,4 +1,4 @@
-"""Views. Faces on a frame: boxes, track ids, landmarks, mesh, gaze and head pose; or nothing to recognise them by."""
+"""Views. Draw faces on a frame: boxes, track ids, landmarks, mesh, gaze and head pose; or hide them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from featray.views.directions import gaze_vectors, head_axes
 from featray.views.selection import Face
 
 LAYERS: Final = ("boxes", "landmarks", "mesh", "gaze", "pose")
-"""What can be drawn on a face."""
+"""Layers that can be drawn on a face."""
 
 MEASURED: Final = frozenset({"boxes", "landmarks"})
-"""Those that come from the detector and not from the network."""
+"""Layers from the detector rather than the network."""
 
 BLUR_CELLS: Final = 8
-"""Cells a side to which a hidden head is reduced: 64 colours are all that is left of it."""
+"""Cells per side to which a hidden head is reduced: only 64 colours remain."""
 
 _HEAD: Final = 1.35
-"""Side of what is hidden, of that of the cut square: hair and ears tell who it is too."""
+"""Side of the hidden square relative to the cropped square: hair and ears also identify a person."""
 
 _AXES: Final = ((255, 92, 92), (120, 220, 110), (90, 150, 255))
 _GAZE: Final = (255, 236, 120)
@@ -34,17 +34,17 @@ Square = tuple[float, float, float]
 
 
 def cut_square(face: Face) -> Square:
-    """The square that was cut for the network."""
+    """Return the square that was cropped for the network."""
     return face["crop_x"], face["crop_y"], face["crop_side"]
 
 
 def hide(picture: Image.Image, squares: Iterable[Square], scale: float) -> None:
-    """Reduce heads to a few flat cells, for good.
+    """Reduce heads irreversibly to a few flat cells.
 
     Args:
-        picture: changed in place.
-        squares: as cut for the network; a larger square about the same centre is hidden.
-        scale: px of the picture a px of the frame.
+        picture: modified in place.
+        squares: squares as cropped for the network; a larger square about the same centre is hidden.
+        scale: px of the picture per px of the frame.
     """
     for x, y, side in squares:
         middle_x, middle_y, half = (x + side / 2) * scale, (y + side / 2) * scale, side * _HEAD / 2 * scale
@@ -60,13 +60,13 @@ def hide(picture: Image.Image, squares: Iterable[Square], scale: float) -> None:
 
 
 def draw_faces(picture: Image.Image, faces: Iterable[Face], scale: float, layers: frozenset[str]) -> None:
-    """Draw what the tables say of the faces of a frame, the least prominent first.
+    """Draw the rows of a frame's faces, the least prominent first.
 
     Args:
-        picture: the upright frame, scaled; changed in place.
-        faces: of that frame.
-        scale: px of the picture a px of the frame.
-        layers: which of LAYERS.
+        picture: the upright frame, scaled; modified in place.
+        faces: faces of that frame.
+        scale: px of the picture per px of the frame.
+        layers: subset of LAYERS.
     """
     unit = max(0.6, picture.height / 720)
     for face in sorted(faces, key=lambda face: face.area_px):
@@ -76,7 +76,7 @@ def draw_faces(picture: Image.Image, faces: Iterable[Face], scale: float, layers
 
 
 def _draw_box(picture: Image.Image, face: Face, scale: float, unit: float) -> None:
-    """The box's edges run along the middle of its outline."""
+    """Draw the box, with its edges along the middle of the outline."""
     colour = track_colour(face.track_id)
     x1, y1, x2, y2 = (round(edge * scale) for edge in face.box_xyxy)
     draw = ImageDraw.Draw(picture)
@@ -84,7 +84,7 @@ def _draw_box(picture: Image.Image, face: Face, scale: float, unit: float) -> No
     half = width // 2
     draw.rectangle((x1 - half, y1 - half, x2 + half, y2 + half), outline=colour, width=width)
     size = 17 * unit
-    # The label stays in the picture, whatever of the box does.
+    # Keep the label inside the picture, even if the box is partly outside.
     bottom = y1 - half if y1 - half >= size * 1.45 else max(y1, 0) + size * 1.45
     tag(draw, (max(0, x1 - half), bottom), f"track {face.track_id}", size, colour, legible_on(colour))
 
@@ -106,7 +106,7 @@ def _draw_strokes(picture: Image.Image, face: Face, scale: float, unit: float, l
     if "pose" in layers:
         origin = points[2]
         axes = head_axes(face["pose_pitch"], face["pose_yaw"], face["pose_roll"])
-        for axis in np.argsort(-axes[:, 2]):  # the one that points at the viewer comes last
+        for axis in np.argsort(-axes[:, 2]):  # draw the axis that points at the viewer last
             strokes.arrow(origin, origin + axes[axis, :2] * side * 0.38, _AXES[axis], 1.6 * thin)
     if "gaze" in layers:
         across, down, _ = gaze_vectors(face["gaze_yaw"], face["gaze_pitch"])

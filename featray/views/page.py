@@ -1,4 +1,4 @@
-"""Views. One picture of a clip: the frame with its faces, the panel beside it, the time line and the notes below."""
+"""Views. Draw one picture of a clip: the frame with its faces, the panel next to it, the timeline and notes below."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from featray.views.source import Shown
 from featray.views.timeline import Timeline, timeline_height
 
 NO_MEANING: Final = "SYNTHETIC WEIGHTS: facial numbers carry no meaning; boxes, landmarks and times are real"
-"""On every picture of a release whose weights are not trained."""
+"""Shown on every picture of a release whose weights are not trained."""
 
 NOT_ESTIMATED: Final = "NOT ESTIMATED BY THESE WEIGHTS, whatever it says: "
-"""On every picture of a release whose checkpoint is known to leave columns out; their names follow."""
+"""Shown on every picture of a release whose checkpoint does not estimate some columns; their names follow."""
 
 _FOOTER: Final = 30
 
 _WIDEST_PX: Final = 3840
-"""Of a frame on a page: wider ones are shrunk. H.264 and players end somewhere beyond."""
+"""Maximum width of a frame on a page; wider frames are shrunk, because H.264 and players have limits."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Look:
     """The appearance of pictures.
 
     Attributes:
-        video: which video.
-        layers: what is drawn on faces; see `overlay.LAYERS`.
+        video: video to draw.
+        layers: layers drawn on faces; see `overlay.LAYERS`.
         blur: whether heads are hidden.
-        track_id: whose panel and curves.
+        track_id: track of the panel and curves.
     """
 
     video: VideoRow
@@ -48,17 +48,17 @@ class Look:
 
     @property
     def title(self) -> str:
-        """Return what the picture is of; a file's name may name a person, so it goes with the face."""
+        """Return the title; with `blur`, without the file name, which may contain a person's name."""
         return self.video.video_id if self.blur else f"{self.video.name}  ({self.video.video_id})"
 
 
 def draw_picture(shown: Shown, scale: float, look: Look, hidden: list[Square]) -> Image.Image:
-    """The upright frame, scaled, with its faces.
+    """Return the upright frame, scaled, with its faces drawn.
 
     Args:
-        shown: the frame and its row; one that was not sampled stays plain.
-        scale: px of the picture a px of the frame.
-        look: what is drawn.
+        shown: the frame and its row; nothing is drawn on a frame that was not sampled.
+        scale: px of the picture per px of the frame.
+        look: appearance.
         hidden: squares to hide before anything is drawn.
     """
     picture = Image.fromarray(shown.frame.scaled_rgb(scale))
@@ -85,13 +85,13 @@ class Pages:
         """Lay the page out.
 
         Args:
-            look: what it shows.
-            frames: of the clip, for the curves.
-            columns: to plot.
+            look: appearance.
+            frames: sampled frames of the clip, for the curves.
+            columns: columns to plot.
             frame_size_px: width and height of the upright frames.
-            height_px: at which they are shown.
+            height_px: height at which frames are shown.
             span_us: first and last time of the clip.
-            events: of the video, for the time line.
+            events: events of the video, for the timeline.
         """
         self._look, self._unit = look, height_px / PANEL_HEIGHT
         self._panel = Panel(self._unit, look.video.unusable)
@@ -108,7 +108,7 @@ class Pages:
         self._latest: SampledFrame | None = None
 
     def draw(self, shown: Shown, hidden: list[Square]) -> Image.Image:
-        """The page of a frame. The panel keeps the numbers of the latest sampled frame, and says which that is."""
+        """Return the page of a frame; the panel shows the latest sampled frame, and its index and time."""
         page = self._blank.copy()
         scale = self._picture_px[1] / shown.frame.height_px
         picture = draw_picture(shown, scale, self._look, hidden)
@@ -116,7 +116,7 @@ class Pages:
             self._say(picture, "not sampled")
         elif shown.sampled.status == "decode_error":
             self._say(picture, "decoding error")
-        if picture.size != self._picture_px:  # a stream that changes its size
+        if picture.size != self._picture_px:  # the frame size changed in the stream
             picture = picture.resize(self._picture_px)
         self._latest = shown.sampled or self._latest
         page.paste(picture, (0, (self._height_px - picture.height) // 2))
@@ -136,7 +136,7 @@ class Pages:
 def draw_footer(
     draw: ImageDraw.ImageDraw, look: Look, field_xyxy: tuple[int, int, int, int], unit: float, size: float = 12.5
 ) -> None:
-    """Video, release and version in one line; above all else that numbers carry no meaning, if they do not."""
+    """Draw video, release and version in one line, and a warning above them if numbers carry no meaning."""
     left, top, right, bottom = field_xyxy
     middle, edge = (top + bottom) / 2, 18 * unit
     words = f"{look.title}   {look.video.release}   featray {__version__}"

@@ -1,4 +1,4 @@
-"""Views. The panel beside a frame: action units, emotions, valence and arousal, head and gaze of one face."""
+"""Views. Draw the panel next to a frame: action units, emotions, valence and arousal, head and gaze of one face."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from featray.views.times import clock_text
 
 WIDTH: Final = 372
 HEIGHT: Final = 720
-"""Of the panel, in units; a unit is a px where the frame is shown 720 px high."""
+"""Height of the panel, in units; a unit is one px if the frame is shown 720 px high."""
 
 EMOTION_COLOURS: Final[dict[str, Colour]] = {
     "neutral": (148, 158, 174),
@@ -49,7 +49,7 @@ _SECTIONS: Final = (("ACTION UNITS", 66), ("EMOTION", 446), ("AFFECT", 602), ("H
 
 
 class Panel:
-    """Draws panels of one size; what never changes is drawn once."""
+    """Draws panels of one size; static parts are drawn once."""
 
     def __init__(self, unit: float, unusable: tuple[str, ...] = ()) -> None:
         self.width_px, self._unit, self._unusable = round(WIDTH * unit), unit, unusable
@@ -67,7 +67,7 @@ class Panel:
             text(draw, self._at(_MARGIN, self._row(2, row)), name, 12.5 * unit, INK)
 
     def draw(self, sampled: SampledFrame | None, track_id: int | None) -> Image.Image:
-        """The panel of a track in a sampled frame; bars stay empty where the face is not there."""
+        """Return the panel of a track in a sampled frame; bars are empty if the face is missing."""
         panel = self._blank.copy()
         draw = ImageDraw.Draw(panel)
         face = sampled.face(track_id) if sampled is not None else None
@@ -138,13 +138,13 @@ class Panel:
 
 
 def draw_summary(picture: Image.Image, corner_xy: tuple[int, int], width_px: int, face: Face | None) -> None:
-    """A face in three lines, for a contact sheet: affect, emotions as one bar, the strongest action units.
+    """Draw a face in three lines, for a contact sheet: affect, emotions as one bar, the strongest action units.
 
     Args:
-        picture: changed in place.
-        corner_xy: the top-left corner of a field SUMMARY_PX high.
-        width_px: of the field.
-        face: None leaves it empty but for a word.
+        picture: modified in place.
+        corner_xy: top-left corner of a field SUMMARY_PX high.
+        width_px: width of the field.
+        face: the face; None draws only "no face".
     """
     draw = ImageDraw.Draw(picture)
     left, top = corner_xy

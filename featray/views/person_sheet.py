@@ -1,6 +1,6 @@
-"""Views. `featray preview --person`: a contact sheet of a person's tracks, so that somebody can say whether it is one.
+"""Views. `featray preview --person`: a contact sheet of a person's tracks, to check that they are one person.
 
-Faces are cut from the original videos. The least certain tracks come first: those are the ones to look at.
+Faces are cropped from the original videos. The least certain tracks come first, because they need checking.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _HEADER: Final = 54
 _TILE: Final = (_LARGE + _GAP + _SMALL, _LARGE + _WORDS)
 _MOST_COLUMNS: Final = 5
 _ROOM: Final = 1.25
-"""Side of what is shown, of that of the cut square: hair and ears help to tell people apart."""
+"""Side of the displayed square relative to the cropped square: hair and ears help to identify people."""
 _HELD_US: Final = 1_000_000
-"""How long a head stays hidden where its face was missed."""
+"""Time that a head stays hidden after its face was missed."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class PersonSheet:
 
     Attributes:
         person: an id, or a name.
-        release, dataset: as of `PreviewSettings`.
-        source: the folder that holds the videos now, by their names, if they moved.
-        storage_options: for reading them.
-        blur: hide who it is; what is left are places, times and numbers.
-        tracks: how many to show at most.
+        release, dataset: as in `PreviewSettings`.
+        source: folder that now holds the videos, under their names, if they were moved.
+        storage_options: fsspec options for reading the videos.
+        blur: hide identities; only places, times and numbers remain.
+        tracks: maximum number of tracks.
     """
 
     person: str
@@ -68,9 +68,9 @@ class SheetMade:
     """A sheet that was drawn.
 
     Attributes:
-        persons: ids of whom it shows: several may have a name.
-        shown, tracks, videos: tracks on it, and tracks and videos there are.
-        doubtful: of the tracks shown.
+        persons: ids of the persons shown; several persons may share a name.
+        shown, tracks, videos: number of tracks shown, and of all tracks and videos.
+        doubtful: number of doubtful tracks among those shown.
         missing: videos whose faces could not be shown.
     """
 
@@ -94,8 +94,8 @@ def make_person_sheet(output: Output, path: str, settings: PersonSheet) -> Sheet
     """Draw the sheet.
 
     Raises:
-        UsageError: there is no such person, or none of the videos is at hand.
-        StorageError: the tables cannot be read, or the picture not be written.
+        UsageError: there is no such person, or none of the videos is available.
+        StorageError: the tables cannot be read, or the picture cannot be written.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SHEETS:
@@ -111,7 +111,7 @@ def make_person_sheet(output: Output, path: str, settings: PersonSheet) -> Sheet
             missing[video.video_id if settings.blur else video.name] = str(error)
     if not crops:
         first = next(iter(missing.values()))
-        raise UsageError(f"{first} (none of {counted(len(missing), 'video')} of this person is at hand)")
+        raise UsageError(f"{first} (none of {counted(len(missing), 'video')} of this person is available)")
     target = locate_beside(path, output.root)
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / f"sheet{suffix}"
@@ -150,7 +150,7 @@ def _find(connection: duckdb.DuckDBPyConnection, track: PersonTrack) -> VideoRow
 def _crops(
     video: VideoRow, tracks: list[tuple[int, PersonTrack]], read: _Read, settings: PersonSheet
 ) -> dict[tuple[int, int], Image.Image]:
-    """The faces of a video's tracks, by the number of the track and of the face."""
+    """Return the faces of a video's tracks, by the numbers of track and face."""
     options = settings.storage_options or {}
     place = None if settings.source is None else f"{settings.source.rstrip('/')}/{video.name}"
     wanted: dict[int, list[tuple[tuple[int, int], FaceAt]]] = {}
@@ -171,7 +171,7 @@ def _crops(
 
 
 def _cut(picture: Image.Image, one: FaceAt) -> Image.Image:
-    """The head about a face, as large as it is shown at most; black where the frame ends."""
+    """Return the head around a face, at its maximum display size; black outside the frame."""
     x, y, side = cut_square(one.face)
     middle_x, middle_y, half = x + side / 2, y + side / 2, side * _ROOM / 2
     box = (round(middle_x - half), round(middle_y - half), round(middle_x + half), round(middle_y + half))
@@ -196,7 +196,7 @@ def _draw(read: _Read, crops: dict[tuple[int, int], Image.Image], settings: Pers
 
 
 def _called(track: PersonTrack, read: _Read, settings: PersonSheet) -> str:
-    """What a track's video is called; a file's name may name a person, so it goes with the face."""
+    """Return the name of a track's video; with `blur`, without the file name, which may contain a person's name."""
     video = read.videos[_video_of(track)]
     return video.video_id if settings.blur else video.name
 
@@ -221,7 +221,7 @@ def _draw_header(draw: ImageDraw.ImageDraw, width: int, read: _Read, settings: P
 def _draw_tile(
     sheet: Image.Image, corner: tuple[int, int], track: PersonTrack, faces: list[Image.Image | None], video: str
 ) -> None:
-    """The best face of the middle of the track large, those before and after beside it; what is said of it below."""
+    """Draw the best face from the middle of the track large, the earlier and later ones next to it, and text below."""
     left, top = corner
     draw = ImageDraw.Draw(sheet)
     draw.rectangle((left, top, left + _TILE[0] - 1, top + _TILE[1] - 1), fill=RAISED)
@@ -241,7 +241,7 @@ def _draw_tile(
             clock = clock_text(track.faces[number or 0].pts_us)
             tag(draw, (x, y + side), clock, 12 if side == _LARGE else 10.5, RAISED, INK)
     if faces and all(face is None for face in faces):
-        text(draw, (left + _LARGE / 2, top + _LARGE / 2), "video not at hand", 14, MUTED, "mm")
+        text(draw, (left + _LARGE / 2, top + _LARGE / 2), "video not available", 14, MUTED, "mm")
     _draw_words(draw, (left, top + _LARGE), track, video)
     if track.is_doubtful:
         draw.rectangle((left, top, left + _TILE[0] - 1, top + _TILE[1] - 1), outline=WARNING, width=3)

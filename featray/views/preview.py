@@ -1,6 +1,6 @@
-"""Views. `featray preview`: a video with what the published tables say of it, as a clip or a contact sheet.
+"""Views. `featray preview`: draw a video with its published rows, as a clip or a contact sheet.
 
-Drawn from the published tables and the original source alone, so that a look at it proves
+It uses only the published tables and the original source, so the picture is a check of
 coordinates, times and orientation.
 """
 
@@ -33,7 +33,7 @@ CLIPS: Final = (".mp4",)
 SHEETS: Final = (".png", ".jpg", ".jpeg")
 
 _HELD_US: Final = 1_000_000
-"""How long a head stays hidden where its face was missed; as long as a track outlives a gap."""
+"""Time that a head stays hidden after its face was missed; equal to the longest gap in a track."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,17 @@ class PreviewSettings:
 
     Attributes:
         video: id, URI or end of a URI.
-        release, dataset: which, if there are several; None for the latest, the only one.
+        release, dataset: names, needed if there are several; None for the latest release, the only dataset.
         start_us, end_us: presentation times; None for no bound.
-        source: where the video is now, if it moved.
-        storage_options: for reading it.
-        height_px: at which a clip shows its frames.
-        blur: hide who it is.
-        only_sampled: leave frames out that were not sampled; `blur` does so too, as nothing is known of them.
-        layers: what to draw on faces; None for all that carries meaning.
-        track_id: whose numbers; None for the face that fills the most of the picture over time.
-        columns: to plot.
-        frames: of a contact sheet.
+        source: current place of the video, if it was moved.
+        storage_options: fsspec options for reading it.
+        height_px: height of the frames in a clip.
+        blur: hide identities.
+        only_sampled: omit frames that were not sampled; implied by `blur`, because their faces are unknown.
+        layers: layers to draw on faces; None for all that carry meaning.
+        track_id: track whose numbers are shown; None for the face that fills most of the picture over time.
+        columns: columns to plot.
+        frames: number of frames of a contact sheet.
     """
 
     video: str
@@ -73,19 +73,19 @@ class PreviewSettings:
 
 @dataclass(frozen=True)
 class Preview:
-    """A preview that was drawn: how many pictures, and of which video."""
+    """A preview that was drawn: the number of pictures, and the video."""
 
     pictures: int
     video: VideoRow
 
 
 def make_preview(output: Output, path: str, settings: PreviewSettings) -> Preview:
-    """Draw a clip or a contact sheet, by the ending of `path`.
+    """Draw a clip or a contact sheet, depending on the extension of `path`.
 
     Raises:
         UsageError: no such video, range or track; or the source is not what the tables were made from.
         VideoError: the source cannot be opened.
-        StorageError: the tables cannot be read, or the picture not be written.
+        StorageError: the tables cannot be read, or the picture cannot be written.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (*CLIPS, *SHEETS):
@@ -111,7 +111,7 @@ class VideoRead:
     """A video's rows: its own, its frames in the range, its events, and the layers to draw.
 
     Attributes:
-        persons: `person_id` by `track_id`, of the tracks that `featray persons` has seen; empty unless asked for.
+        persons: `person_id` by `track_id`, of the tracks in `persons`; empty unless requested.
     """
 
     video: VideoRow
@@ -122,10 +122,10 @@ class VideoRead:
 
 
 def read_video(output: Output, settings: PreviewSettings, *, persons: bool = False) -> VideoRead:
-    """Read what the tables say of the video and the range that the settings name.
+    """Read the rows of the video and range that the settings select.
 
     Raises:
-        UsageError: no such video, or no frame of it in the range.
+        UsageError: no such video, or it has no frame in the range.
         StorageError: the tables cannot be read.
     """
     return read_steadily(
@@ -144,7 +144,7 @@ def _read(connection: duckdb.DuckDBPyConnection, settings: PreviewSettings, pers
 
 
 def meaningful_layers(video: VideoRow) -> list[str]:
-    """Return the layers that are drawn by default: no directions of angles that the weights do not estimate."""
+    """Return the layers that are drawn by default, without directions that the weights do not estimate."""
     left_out = {"gaze" if column.startswith("gaze") else "pose" for column in video.unusable}
     return [layer for layer in LAYERS if layer in MEASURED or (video.weights_trained and layer not in left_out)]
 
@@ -169,7 +169,7 @@ def _write_clip(path: Path, source: Source, read: VideoRead, look: Look, setting
 
 def _write_sheet(path: Path, source: Source, read: VideoRead, look: Look, settings: PreviewSettings) -> int:
     sampled = read.sampled
-    # Half of them, so that the usual has room beside the strongest.
+    # Use half the frames for peaks, which leaves room for usual frames.
     peaks = strongest_peaks(sampled, read.events, look.track_id, (settings.frames + 1) // 2)
     chosen = choose_frames(sampled, settings.frames, look.track_id, look.video.unusable, peaks)
     hidden = hidden_squares(sampled) if settings.blur else {}
@@ -185,12 +185,12 @@ def _why_none(connection: duckdb.DuckDBPyConnection, video: VideoRow) -> str:
     sql = f"SELECT min(pts_us), max(pts_us) FROM frames WHERE {video.where}"
     first, last = run_sql(connection, sql).read_all().to_pylist()[0].values()
     if first is None:
-        return "no frame of it could be sampled; the table errors says why"
-    return f"the tables hold no frame of it in that range, but from {clock_text(first)} to {clock_text(last)}"
+        return "none of its frames could be sampled; see the table errors for the reason"
+    return f"no frames in that range; its frames are from {clock_text(first)} to {clock_text(last)}"
 
 
 def hidden_squares(frames: list[SampledFrame]) -> dict[int, list[Square]]:
-    """Return what to hide in each frame, by `frame_index`: its faces, and those missed but seen within a second."""
+    """Return the squares to hide, by `frame_index`: faces in the frame, and missed faces seen within a second."""
     places: dict[int, list[tuple[int, Square]]] = {}
     for frame in frames:
         for face in frame.faces:
@@ -214,7 +214,7 @@ def _track(frames: list[SampledFrame], wanted: int | None) -> int | None:
     there = sorted({face.track_id for frame in frames for face in frame.faces})
     if wanted not in there:
         known = ", ".join(map(str, there[:20])) or "none"
-        raise UsageError(f"--track {wanted}: is not in that part of the video; there are: {known}")
+        raise UsageError(f"--track {wanted}: not in that part of the video; it has: {known}")
     return wanted
 
 

@@ -1,8 +1,8 @@
-"""Views. `featray view`: a video with its rows as a recording for Rerun, to scrub through on the video's own clock.
+"""Views. `featray view`: export a video with its rows as a Rerun recording, on the video's own clock.
 
 The timeline `time` is the presentation time. Entities: `video` (the frames, upright, with square pixels), `video/faces`
 (boxes), `video/mesh` and `head/mesh` (478 vertices in 2D and 3D), `signals/<group>/<column>/<track>` (curves),
-`events/<track>/<kind>` (states that begin and end), `notes` (what the numbers can bear).
+`events/<track>/<kind>` (states that begin and end), `notes` (limits of the numbers).
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "gaze": ("gaze_yaw", "gaze_pitch"),
     "pose": ("pose_pitch", "pose_yaw", "pose_roll"),
 }
-"""Columns of `faces` that become curves, by the group that they are drawn in."""
+"""Columns of `faces` that become curves, by plot."""
 
 _TICK: Final = Fraction(1, 1_000_000)
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording that was made: how many pictures of the video are in it, and of which video."""
+    """A recording that was made: its number of pictures, and the video."""
 
     frames: int
     video: VideoRow
@@ -58,14 +58,14 @@ def save_recording(output: Output, path: str, settings: PreviewSettings) -> Reco
     """Write a recording as an .rrd file.
 
     Args:
-        output: whose rows.
-        path: of the file, local or a URI; ends in `.rrd`.
-        settings: which video, release and range, and whether to hide heads.
+        output: output with the tables.
+        path: path of the file, local or a URI; ends in `.rrd`.
+        settings: video, release and range, and whether to hide heads.
 
     Raises:
         UsageError: Rerun is not installed; no such video or range; or the source is not what the tables were made from.
         VideoError: the source cannot be opened.
-        StorageError: the tables cannot be read, or the file not be written.
+        StorageError: the tables cannot be read, or the file cannot be written.
     """
     if Path(path).suffix.lower() != ".rrd":
         raise UsageError(f"--save {path}: must end in .rrd")
@@ -78,9 +78,9 @@ def save_recording(output: Output, path: str, settings: PreviewSettings) -> Reco
 
 
 def show_recording(output: Output, settings: PreviewSettings, *, web: bool) -> None:
-    """Make a recording, and open it in Rerun's viewer or, with `web`, in a browser; return when that is closed.
+    """Make a recording and open it in Rerun's viewer or, with `web`, in a browser; return when it is closed.
 
-    The viewer listens on this machine's own address alone: by itself it would show the video to the network.
+    The viewer listens only on the loopback address; by default, Rerun would expose the video to the network.
 
     Raises:
         UsageError, VideoError, StorageError: as `save_recording`.
@@ -111,7 +111,7 @@ def _write(output: Output, path: Path, settings: PreviewSettings) -> Recording:
 
 
 def _import_rerun() -> ModuleType:
-    # The viewer reports its use to its makers, except where this is set: https://docs.rs/re_analytics.
+    # The viewer sends usage statistics unless this is set: https://docs.rs/re_analytics.
     os.environ.setdefault("CI", "1")
     try:
         import rerun
@@ -136,7 +136,7 @@ def _times(rr: ModuleType, times_us: Iterable[int]) -> list[Any]:
 
 
 def _log_faces(rr: ModuleType, stream: Any, read: VideoRead) -> None:
-    """Log boxes, and meshes where they were read, a row a sampled frame: one without faces clears those before."""
+    """Log boxes and any meshes, one row per sampled frame: a frame without faces clears the previous ones."""
     times = _times(rr, (frame.pts_us for frame in read.sampled))
     faces = [face for frame in read.sampled for face in frame.faces]
     lengths = [len(frame.faces) for frame in read.sampled]
@@ -188,7 +188,7 @@ def _log_events(rr: ModuleType, stream: Any, read: VideoRead) -> None:
 
 
 def _log_video(rr: ModuleType, stream: Any, source: Source, read: VideoRead, settings: PreviewSettings) -> int:
-    """Log the frames as H.264, encoded anew: featray's are upright, with square pixels, and may be hidden in part."""
+    """Log the frames as re-encoded H.264: they are upright, with square pixels, and may have hidden heads."""
     only_sampled = settings.only_sampled or settings.blur
     hidden = hidden_squares(read.sampled) if settings.blur else {}
     stream.log("video", rr.VideoStream(codec=rr.VideoCodec.H264), static=True)
@@ -218,7 +218,7 @@ def _encoded(pictures: Iterator[tuple[int, Image.Image]]) -> Iterator[tuple[int,
         if context is None:
             size = (array.shape[1] + array.shape[1] % 2, array.shape[0] + array.shape[0] % 2)
             context = _encoder(size)
-        if (array.shape[1], array.shape[0]) != size:  # an odd size, or a stream that changes its size
+        if (array.shape[1], array.shape[0]) != size:  # an odd size, or the frame size changed in the stream
             array = np.asarray(picture.crop((0, 0, *size)))
         frame = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format="yuv420p")
         frame.pts, frame.time_base = time_us, _TICK
@@ -233,7 +233,7 @@ def _encoder(size: tuple[int, int]) -> Any:
     context: Any = av.CodecContext.create("libx264", "w")
     context.width, context.height = size
     context.pix_fmt, context.time_base, context.max_b_frames = "yuv420p", _TICK, 0
-    context.gop_size = 60  # a jump decodes a second or two
+    context.gop_size = 60  # a seek decodes a second or two
     context.options = {"preset": "veryfast", "crf": "20"}
     return context
 
@@ -242,7 +242,7 @@ def _layout(read: VideoRead) -> Any:
     import rerun.blueprint as rrb
 
     curves = [rrb.TimeSeriesView(origin=f"signals/{group}", name=group.replace("_", " ")) for group in GROUPS]
-    # The mesh of synthetic weights is noise, many pictures wide. It is in the recording, and can be switched on.
+    # The mesh of synthetic weights is noise, many times wider than the picture. It can be switched on in the viewer.
     contents = ["$origin/**", *([] if read.video.weights_trained else ["- $origin/mesh"])]
     left: list[Any] = [rrb.Spatial2DView(origin="video", contents=contents, name=read.video.video_id)]
     left += [rrb.StateTimelineView(origin="events", name="events")] if read.events else []

@@ -1,4 +1,4 @@
-"""Views. What the published tables say of one video: its row, its sampled frames and their faces."""
+"""Views. Read the published rows of one video: its row, its sampled frames and their faces."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from featray.tables.provenance import StoredConfig, read_config, read_unusable
 from featray.tables.query import literal, read_rows, run_sql
 
 PICTURE_US: Final = 1_000_000
-"""How far pictures without times are apart when they are shown."""
+"""Interval between pictures without times when they are shown."""
 
 TIME_US: Final = f"coalesce(pts_us, frame_index::BIGINT * {PICTURE_US})"
-"""SQL: when a frame is shown."""
+"""SQL expression for the time at which a frame is shown."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class VideoRow:
 
     Attributes:
         dataset, release, video_id, uri, member, size_bytes, content_id: as in the `videos` table.
-        width, height: of the upright frame; None if no frame was decoded.
+        width, height: size of the upright frame in px; None if no frame was decoded.
         weights_trained: whether the facial numbers carry meaning.
         column: `input.column` of the run that made the rows.
-        unusable: columns that its checkpoint is known not to estimate, whatever they hold.
-        input_places: what the config of that run named: what storage options for videos are for.
-        squared, tone_mapped: what was done to frames; None in rows of versions that did neither.
-        extra: the other columns of the manifest that named it, as JSON.
-        sequences: what the config of that run said of sequences.
+        unusable: columns that the run's checkpoint does not estimate; their values carry no meaning.
+        input_places: input places in the config of that run, to which storage options for videos apply.
+        squared, tone_mapped: conversions applied to frames; None in rows of versions that had neither.
+        extra: the other columns of the manifest that listed it, as JSON.
+        sequences: settings of sequences in the config of that run.
     """
 
     dataset: str
@@ -59,18 +59,18 @@ class VideoRow:
 
     @property
     def name(self) -> str:
-        """Return what people call it: the last part of its place."""
+        """Return its name: the last part of its place."""
         return (self.member or self.uri).rstrip("/").rsplit("/", 1)[-1]
 
     @property
     def where(self) -> str:
-        """The SQL condition that selects its rows."""
+        """Return the SQL condition that selects its rows."""
         return " AND ".join(f"{key} = {literal(getattr(self, key))}" for key in ("dataset", "release", "video_id"))
 
 
 @dataclass(frozen=True)
 class Face:
-    """A row of `faces`, with its mesh where that was asked for.
+    """A row of `faces`, with its mesh if requested.
 
     Attributes:
         row: values by column name.
@@ -85,17 +85,17 @@ class Face:
 
     @property
     def track_id(self) -> int:
-        """Which track."""
+        """Return the id of the track."""
         return int(self.row["track_id"])
 
     @property
     def box_xyxy(self) -> tuple[float, float, float, float]:
-        """The box, px of the upright frame."""
+        """Return the box, in px of the upright frame."""
         return self["box_x1"], self["box_y1"], self["box_x2"], self["box_y2"]
 
     @property
     def area_px(self) -> float:
-        """The area of the box, px²."""
+        """Return the area of the box, in px²."""
         x1, y1, x2, y2 = self.box_xyxy
         return (x2 - x1) * (y2 - y1)
 
@@ -110,17 +110,17 @@ class SampledFrame:
     faces: tuple[Face, ...]
 
     def face(self, track_id: int | None) -> Face | None:
-        """The face of a track; None if it is not in the frame."""
+        """Return the face of a track; None if it is not in the frame."""
         return next((face for face in self.faces if face.track_id == track_id), None)
 
 
 def find_video(
     connection: duckdb.DuckDBPyConnection, name: str, dataset: str | None = None, release: str | None = None
 ) -> VideoRow:
-    """The video with this id, URI, or end of a URI such as `face.mp4`; of a dataset or release where one is named.
+    """Return the video with this id, URI, or end of a URI such as `face.mp4`, optionally in one dataset or release.
 
     Raises:
-        UsageError: there is none, or more than one.
+        UsageError: there is no such video, or more than one.
     """
     condition = is_named(name)
     if dataset is not None:
@@ -133,7 +133,7 @@ def find_video(
     if len(rows) > 1:
         found = ", ".join(f"{row['dataset']}/{row['release']}/{row['video_id']}" for row in rows[:5])
         raise UsageError(
-            f"--video {name}: is {counted(len(rows), 'video')}: {found}; name one by id, --dataset and --release"
+            f"--video {name}: matches {counted(len(rows), 'video')}: {found}; select one by id, --dataset and --release"
         )
     row = rows[0]
     runs = _rows(
@@ -154,15 +154,15 @@ def find_video(
 def read_frames(
     connection: duckdb.DuckDBPyConnection, video: VideoRow, start_us: int | None, end_us: int | None, *, mesh: bool
 ) -> list[SampledFrame]:
-    """The sampled frames with a time in `[start_us, end_us]`, in order, with their faces.
+    """Return the sampled frames with a time in `[start_us, end_us]`, in order, with their faces.
 
-    Pictures without times come a second apart.
+    Pictures without times are spaced one second apart.
 
     Args:
-        connection: of `tables.query.connect`.
-        video: which.
+        connection: connection from `tables.query.connect`.
+        video: video to read.
         start_us: the earliest presentation time; None for no bound.
-        end_us: the latest one; None for no bound.
+        end_us: the latest presentation time; None for no bound.
         mesh: whether to read meshes too.
     """
     condition = video.where
@@ -199,7 +199,7 @@ def _faces_by_frame(faces: pa.Table, meshes: pa.Table | None) -> dict[int, list[
 
 
 def prominent_track(frames: list[SampledFrame]) -> int | None:
-    """The track that fills the most of the picture over all frames; None without a face."""
+    """Return the track that fills most of the picture over all frames; None if there are no faces."""
     area: dict[int, float] = {}
     for frame in frames:
         for face in frame.faces:
@@ -214,5 +214,5 @@ def _rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any
 def _stored(config: str | None) -> StoredConfig | None:
     try:
         return read_config(config)
-    except ValueError:  # the numbers are there without it; only a source in a Parquet file may not be found
+    except ValueError:  # rows can be shown without it; only a source in a Parquet file may not be found
         return None

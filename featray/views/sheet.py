@@ -1,4 +1,4 @@
-"""Views. A contact sheet: some frames of a video that differ as much as its frames do."""
+"""Views. Draw a contact sheet: frames that cover the variety of a video."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def choose_frames(
     unusable: tuple[str, ...] = (),
     peaks: Collection[int] = (),
 ) -> list[SampledFrame]:
-    """Frames of great variety, in order of time.
+    """Return frames of great variety, in time order.
 
-    Those of `peaks` (`frame_index`, of the strongest events) are among them. Of the others, the first is the most usual
-    one; each further one is the farthest from those chosen, by action
-    units, emotions and head pose of the track, every column scaled to its spread. Without faces, or
-    with fewer frames with one than asked for, frames at even steps fill up.
+    The frames of `peaks` (`frame_index` of the strongest events) are included. Of the others, the first is the most
+    typical frame, and each further one is the farthest from those already chosen, by action units, emotions and head
+    pose of the track, with every column scaled to its spread. If too few frames have the face, evenly spaced frames
+    fill the sheet.
     """
     with_face = [(frame, face) for frame in frames if (face := frame.face(track_id)) is not None]
     chosen: list[SampledFrame] = []
@@ -72,14 +72,14 @@ def draw_sheet(
     aspect: float,
     peaks: Mapping[int, list[str]] = MappingProxyType({}),
 ) -> Image.Image:
-    """The sheet.
+    """Return the sheet.
 
     Args:
-        shown: frames with their rows, and what is to be hidden in each.
-        number: of frames.
-        look: what is drawn.
+        shown: frames with their rows, and the squares to hide in each.
+        number: number of frames.
+        look: appearance.
         aspect: width over height of the upright frames.
-        peaks: what is at its strongest in a frame, by `frame_index`.
+        peaks: kinds of events that peak in a frame, by `frame_index`.
     """
     columns = max(1, min(number, 6 if aspect < 1 else 4 if number > 4 else 3 if number == 3 else 2))
     cell = (320 if aspect < 1 else 480 if columns > 3 else 640, 0)

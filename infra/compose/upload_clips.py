@@ -1,4 +1,4 @@
-"""Makes the buckets videos and tables on the S3 server that the environment names, and uploads the bundled clips."""
+"""Create the buckets videos and tables on the S3 server configured in the environment, and upload the bundled clips."""
 
 from importlib.resources import files
 

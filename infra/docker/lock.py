@@ -1,8 +1,8 @@
 """Write the lock files of the image (`make lock`): versions from constraints.txt, hashes of wheels from the index.
 
-They hold for CPython 3.11 on Linux, x86_64 and aarch64, which is what the image's base has. torch and the packages that
-only it needs have a file of their own: an image for CPUs leaves it out, and its layer of gigabytes stays when another
-package is renewed.
+They are valid for CPython 3.11 on Linux, x86_64 and aarch64, as in the image's base. torch and the packages that only
+torch needs are in a separate file: an image for CPUs omits it, and its layer of gigabytes is reused when another
+package is updated.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ REPOSITORY = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent
 UV = Path(sysconfig.get_path("scripts")) / "uv"
 MACHINES = ("x86_64", "aarch64")
-GLIBC = "manylinux_2_36"  # of Debian 12
-OUTPUT = "--format pylock.toml"  # which has a package's files, each with its hash
+GLIBC = "manylinux_2_36"  # Debian 12
+OUTPUT = "--format pylock.toml"  # this format lists a package's files with their hashes
 TORCH = re.compile(r"torch$|torchvision$|triton$|nvidia-|cuda-")
 
 Locked = dict[str, tuple[str, dict[str, set[str]]]]
-"""Name to version and, by machine, the sha256 of the wheels that fit it."""
+"""Name to version and, by machine, the sha256 of the compatible wheels."""
 
 
 def resolve(*arguments: str) -> Locked:
-    """Resolve with uv, under constraints.txt.
+    """Resolve with uv, constrained by constraints.txt.
 
     Raises:
-        subprocess.CalledProcessError: uv finds no wheels for that, or no index.
+        subprocess.CalledProcessError: uv finds no matching wheels, or cannot reach the index.
     """
     found: Locked = {}
     options = f"pip compile --quiet --constraints constraints.txt --only-binary :all: --python-version 3.11 {OUTPUT}"
@@ -48,7 +48,7 @@ def resolve(*arguments: str) -> Locked:
 
 
 def resolve_each(requirements: list[str], *options: str) -> Locked:
-    """Resolve these requirements; raises as `resolve`."""
+    """Resolve these requirements; raises like `resolve`."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "in.txt"
         file.write_text("\n".join(requirements))
@@ -57,7 +57,7 @@ def resolve_each(requirements: list[str], *options: str) -> Locked:
 
 def write(name: str, what: str, locked: Locked) -> None:
     """Write a requirements file for `pip install --require-hashes`."""
-    lines = [f"# {what}; `make lock` renews it."]
+    lines = [f"# {what}; updated by `make lock`."]
     for package, (version, hashes) in sorted(locked.items()):
         machines = " or ".join(f"platform_machine == '{machine}'" for machine in hashes)
         where = "" if len(hashes) == len(MACHINES) else f" ; {machines}"
@@ -67,27 +67,29 @@ def write(name: str, what: str, locked: Locked) -> None:
 
 
 def write_for_cpus(torch: Locked) -> None:
-    """Write torch's builds for CPUs, which are in PyTorch's own index; without hashes where that is out of reach."""
+    """Write torch's builds for CPUs, from PyTorch's own index; without hashes if the index cannot be reached."""
     pins = [f"{name}=={torch[name][0]}" for name in ("torch", "torchvision")]
     try:
         found = resolve_each(pins, "--no-deps", "--torch-backend", "cpu")
     except subprocess.CalledProcessError:
-        print("PyTorch's index is out of reach: torch-cpu.lock has no hashes", file=sys.stderr)
-        lines = ["# torch for CPUs, from PyTorch's own index, which `make lock` did not reach: so it has no hashes."]
+        print(
+            "PyTorch's index cannot be reached: torch-cpu.lock has no hashes; retry with access to it", file=sys.stderr
+        )
+        lines = ["# torch for CPUs, from PyTorch's own index, which `make lock` could not reach, so without hashes."]
         (FOLDER / "torch-cpu.lock").write_text("\n".join([*lines, *(f"{pin}+cpu" for pin in pins)]) + "\n")
     else:
         write("torch-cpu.lock", "torch for CPUs, from PyTorch's own index", found)
 
 
 def main() -> None:
-    """Write all of them."""
+    """Write all lock files."""
     everything = resolve("pyproject.toml", "--extra", "aws")
     torch = {name: one for name, one in everything.items() if TORCH.match(name)}
     others = {name: one for name, one in everything.items() if name not in torch}
     build = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["build-system"]["requires"]
     write("torch-cuda.lock", "torch and the CUDA that it was built with", torch)
-    write("requirements.lock", "What featray[aws] needs beside torch", others)
-    write("build.lock", "What builds featray's wheel", resolve_each(build))
+    write("requirements.lock", "Requirements of featray[aws] besides torch", others)
+    write("build.lock", "Build requirements of featray's wheel", resolve_each(build))
     write_for_cpus(torch)
 
 

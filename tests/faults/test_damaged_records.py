@@ -153,7 +153,7 @@ def test_a_folder_of_a_name_that_no_run_gives_is_passed_over(out, name, shown):
     plant(out, f"commits/one/{name}/junk.json", b"junk")
     assert featray("status", out, "--release", "all").exit_code == 0
     assert featray("publish", out).exit_code == 0
-    assert any(f"_featray/commits/one/{shown}: is no name" in line for line in problems(out))
+    assert any(f"_featray/commits/one/{shown}: not a valid name" in line for line in problems(out))
 
 
 PLACES = {

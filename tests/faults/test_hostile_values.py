@@ -65,7 +65,7 @@ def test_a_config_that_is_none(house, config):
     out, video = house.out, house.video_id
     assert featray("export", out, "--video", video, "--format", "csv", "--out", house.root / "a.csv").exit_code == 0
     done = featray("verify", out)
-    assert done.exit_code == 1 and "is no config" in done.output
+    assert done.exit_code == 1 and "is not a valid config" in done.output
     assert featray("erase", out, "--video", video).exit_code == 0
     assert not (house.root / "pwned").exists()
 

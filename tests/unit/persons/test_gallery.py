@@ -63,7 +63,7 @@ def test_persons_get_names_and_keep_them(folder, tmp_path):
     root = crowd.output.root.path
     done = CliRunner().invoke(main, ["persons", root, "--gallery", str(folder)], catch_exceptions=False)
     assert done.exit_code == 0 and "named: 1 person: Anna B (p-" in done.output and "\x1b" not in done.output
-    assert "ben.jpg: has 0 faces; a picture of a gallery needs one" in done.output
+    assert "ben.jpg: has 0 faces; a gallery picture needs exactly one" in done.output
 
     def names():
         return {row["name"]: crowd.truth[row["video_id"], row["track_id"]] for row in rows(root, "persons")}
@@ -79,7 +79,7 @@ def test_persons_get_names_and_keep_them(folder, tmp_path):
     face.rename(folder / "anna.jpg")
     (folder / "Anna B" / "two.png").rename(folder / "bea.png")
     twice = CliRunner().invoke(main, ["persons", root, "--gallery", str(folder)], catch_exceptions=False)
-    assert "is near to 2 names, nearest first: " in twice.output and set(names()) <= {"anna", "bea", None}
+    assert "is near 2 names, nearest first: " in twice.output and set(names()) <= {"anna", "bea", None}
 
 
 def test_who_is_near_to_nobody_stays_without_a_name():
@@ -95,5 +95,5 @@ def test_a_gallery_without_faces_is_one_line(kind, pictures, tmp_path):
         folder.mkdir()
     if kind == "no face":
         pictures[1].save(folder / "ben.jpg")
-    with pytest.raises(UsageError, match="--gallery .*" + {"missing": "cannot be read"}.get(kind, "no picture of it")):
+    with pytest.raises(UsageError, match="--gallery .*" + {"missing": "cannot be read"}.get(kind, "no picture shows")):
         read_gallery(folder, IdentifyConfig())

@@ -56,5 +56,5 @@ def test_agreement_by_hand():
     assert (result.precision, result.recall) == (2 / 4, 2 / 4)
     alone = agreement(np.arange(3), np.arange(3))
     assert (alone.precision, alone.recall, alone.b_cubed_f) == (1, 1, 1)
-    with pytest.raises(ValueError, match="one entry a track"):
+    with pytest.raises(ValueError, match="one entry per track"):
         agreement(np.arange(3), np.arange(2))

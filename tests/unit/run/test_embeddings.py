@@ -138,7 +138,7 @@ def test_a_track_is_erased_with_its_embeddings(out):
     ("change", "text"),
     [
         (lambda rows: rows.slice(1).append_column("x", rows.slice(1)["quality"]), "a column x"),
-        (lambda rows: _with(rows, "track_id", pa.array([7] * len(rows), pa.int32())), "another pts_us, track_id"),
+        (lambda rows: _with(rows, "track_id", pa.array([7] * len(rows), pa.int32())), "a different pts_us, track_id"),
         (
             lambda rows: _with(rows, "embedding", pa.array([[1.0] * 128] * len(rows), pa.list_(pa.float32()))),
             "embedding is",

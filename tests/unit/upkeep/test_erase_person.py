@@ -158,7 +158,9 @@ def test_a_person_of_whom_nothing_is_left_is_not_there(out):
     root, anna = out
     run(root, "erase", "--person", anna)
     again = run(root, "erase", "--person", anna)
-    assert again.exit_code == 2 and f"has nobody with the id or name {anna}; run `featray persons OUT`" in again.stderr
+    assert (
+        again.exit_code == 2 and f"has no person with the id or name {anna}; run `featray persons OUT`" in again.stderr
+    )
 
 
 @pytest.mark.parametrize("after", [0, 3, 7, 11, 12, 13])

@@ -105,7 +105,7 @@ def test_whatever_came_first_the_rows_are_the_same_and_made_again_where_they_mus
     output, partition = open_people(late)
     add_shard(late, "tasks", TASKS)
     done = derive_partition(partition, REST)
-    assert done.neutral_videos == 0 and "column 'rest' marks; columns there are: participant, rest" in done.note
+    assert done.neutral_videos == 0 and "column 'rest' marks; available columns: participant, rest" in done.note
     assert of_unit(late, "AU12_baseline")["anna"] == [None]
     add_shard(late, "more", {"else": (extra("p9"), smiling(0.2))})
     add_shard(late, "rests", ANNA_RESTS | BEN_RESTS)

@@ -84,7 +84,7 @@ def run(root, *arguments):
 def test_without_persons_it_is_null_and_one_line_says_so(root):
     told = run(root, "derive", *SETTINGS)
     (line,) = [line for line in told.splitlines() if "no baselines" in line]
-    assert "nobody is known here; run `featray persons OUT`, and then this again" in line
+    assert "the release has no persons; run `featray persons OUT`, then repeat" in line
     assert set(baselines(root).values()) == {None}
     say(root, WHO)
     assert "2 shards stale: neutral videos or persons have changed" in run(root, "status")

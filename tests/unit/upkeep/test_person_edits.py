@@ -105,15 +105,15 @@ def test_what_changed_tells_a_merge_from_a_split(crowd):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--merge", "{3}", "{4}"], "on screen at once, as tracks"),
-        (["--merge", "{3}", "p-nobody"], "no release has persons of all that is named"),
-        (["--split", "0.mp4"], "write it as VIDEO:TRACK"),
-        (["--split", "0.mp4:x\x1b[2J"], "write it as VIDEO:TRACK"),
-        (["--split", "0.mp4:77"], "no release has persons of all that is named"),
+        (["--merge", "{3}", "{4}"], "on screen at the same time, as tracks"),
+        (["--merge", "{3}", "p-nobody"], "no release has all the named persons and tracks"),
+        (["--split", "0.mp4"], "write VIDEO:TRACK"),
+        (["--split", "0.mp4:x\x1b[2J"], "write VIDEO:TRACK"),
+        (["--split", "0.mp4:77"], "no release has all the named persons and tracks"),
         (["--split", "0.mp4:0", "--split", "0.mp4:1"], "of several persons"),
         ([word for i in range(4) for word in ("--split", f"{i}.mp4:1")], "all tracks of the person"),
         (["--undo"], "has no edits"),
-        (["--undo", "--split", "0.mp4:0"], "one edit at a time"),
+        (["--undo", "--split", "0.mp4:0"], "more than one edit"),
         (["--undo", "--release", "other"], "--release other: not in this output"),
     ],
 )
@@ -130,7 +130,7 @@ def test_an_edit_of_what_is_on_screen_at_once_now_is_not_applied_and_said(crowd)
     assert of(crowd, 0) == of(crowd, 1)
     crowd.publish({"both.mp4": [(0, 1)]})
     done = run(crowd)
-    assert "not applied; they are on screen at once" in done.output and of(crowd, 0) != of(crowd, 1)
+    assert "not applied; they are on screen together" in done.output and of(crowd, 0) != of(crowd, 1)
 
 
 def test_of_what_is_erased_no_edit_is_left(crowd):

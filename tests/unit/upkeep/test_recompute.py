@@ -94,7 +94,7 @@ def test_a_face_that_is_not_there_is_named(mine):
     for table in ("faces", "blendshapes", "mesh"):
         tamper(partition, table, move, signed=True)
     (line,) = again(mine, 1000).differing
-    assert "there is no such face" in line
+    assert "recomputation found no such face" in line
 
 
 def test_what_cannot_be_done_again_is_said_and_is_no_failure(sources, mine, tmp_path):

@@ -70,7 +70,7 @@ def test_a_missing_file(out, partition, tables):
         path_of(partition, file).unlink()
     every = lines(out)
     for file in files:
-        assert "it is not there" in found(every, file.path)
+        assert "it is missing" in found(every, file.path)
 
 
 def test_a_file_that_breaks_off(out, partition):
@@ -79,14 +79,14 @@ def test_a_file_that_breaks_off(out, partition):
     path_of(partition, file).write_bytes(data[: len(data) // 2])
     every = lines(out)
     assert f"has {len(data) // 2:,} bytes, the commit says {len(data):,}" in found(every, file.path, "bytes")
-    assert "no readable Parquet" in found(every, file.path, "Parquet")
+    assert "not a readable Parquet" in found(every, file.path, "Parquet")
 
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_a_row_too_many(out, partition, signed):
     path = tamper(partition, "faces", lambda rows: [rows[0], *rows], signed=signed)
     first = pq.read_table(path_of(partition, file_of(partition, "faces"))).to_pylist()[0]
-    row = f"video {first['video_id']} frame_index {first['frame_index']} face_index 0: is there 2 times in faces"
+    row = f"video {first['video_id']} frame_index {first['frame_index']} face_index 0: appears 2 times in faces"
     every = lines(out)
     found(every, path, row)
     found(every, path, first["video_id"], f"frame_index {first['frame_index']}", "frames.faces is 1, rows in faces 2")
@@ -184,12 +184,12 @@ def test_a_run_that_is_not_there(out, partition):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"status": "ok"}, "do not go together"),
-        ({"error_code": None}, "do not go together"),
+        ({"status": "ok"}, "are inconsistent"),
+        ({"error_code": None}, "are inconsistent"),
         ({"truncated": True}, "truncated is true"),
         ({"frames_sampled": 7}, "videos.frames_sampled is 7"),
         ({"tracks": 3}, "videos.tracks is 3"),
-        ({"work_key": "0" * 64}, "another work_key"),
+        ({"work_key": "0" * 64}, "a different work_key"),
     ],
 )
 def test_a_video_that_does_not_add_up(out, partition, change, text):

@@ -64,7 +64,7 @@ def changed(at=0, **values):
         (changed(previous="x"), ["previous is x"]),
         (changed(similarity=1.5), ["similarity is 1.5"]),
         (changed(clustering="c-00000000"), ["clustering is c-00000000"]),
-        (lambda found: [found[0], *found], ["is there 2 times in persons"]),
+        (lambda found: [found[0], *found], ["appears 2 times in persons"]),
     ],
     ids=["no-track", "form", "longer", "null", "previous", "similarity", "clustering", "twice"],
 )
@@ -104,7 +104,7 @@ def test_a_table_that_is_older_than_its_tracks_is_to_be_made_again(crowd):
     commit = commit_of(crowd.partition, "faces")
     write_commit(UnheldPartition(crowd.partition), replace(commit, published_at_us=2))
     problems, (line,) = said(crowd)
-    assert problems == [] and "names tracks that are gone since it was made; run `featray persons OUT`" in line
+    assert problems == [] and "contains tracks that no longer exist; run `featray persons OUT`" in line
     find_persons(crowd.partition, PersonsSettings())
     assert said(crowd) == ([], [])
 

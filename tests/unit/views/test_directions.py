@@ -40,7 +40,7 @@ def test_times_are_read(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "s", "-3", "1:2:3:4", "12m", "1:-2", "nan"])
 def test_what_is_no_time_is_refused(text):
-    with pytest.raises(UsageError, match="is no time; write seconds"):
+    with pytest.raises(UsageError, match="is not a time; write seconds"):
         parse_time_us(text)
 
 

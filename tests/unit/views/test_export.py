@@ -143,7 +143,7 @@ def test_the_command_prints_or_writes(made, tmp_path):
     assert len(pd.read_csv(io.StringIO(done.stdout))) == 12
     done = CliRunner().invoke(main, ["export", root, "--video", "turned.mp4", "--format", "parquet"])
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1) and "needs --out FILE" in done.stderr
-    with pytest.raises(UsageError, match="--track 9: is not in turned"):
+    with pytest.raises(UsageError, match="--track 9: not in turned"):
         write_export(made.output, None, ExportSettings("turned.mp4", "csv", track_id=9))
 
 

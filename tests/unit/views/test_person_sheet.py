@@ -128,14 +128,14 @@ def test_videos_that_moved_are_said_and_found_where_they_are(out, made, tmp_path
     assert one.exit_code == 0 and "not at hand, and not shown: late.mp4; --source names the folder" in one.stdout
     done = draw(out, tmp_path / "none.png", "--source", str(root))
     (line,) = done.stderr.splitlines()
-    assert done.exit_code == 2 and "cannot be opened" in line and "none of 2 videos of this person is at hand" in line
+    assert done.exit_code == 2 and "cannot be opened" in line and "none of 2 videos of this person is available" in line
     assert not (tmp_path / "none.png").exists()
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--person", "p-nobody", "--out", "x.png"], "there is nobody with this id or name; run `featray persons OUT`"),
+        (["--person", "p-nobody", "--out", "x.png"], "no person has this id or name; run `featray persons OUT`"),
         (["--person", ANNA, "--out", "x.mp4"], "must end in .png, .jpg, .jpeg"),
         (["--person", ANNA, "--video", "late.mp4", "--out", "x.png"], "name either --video or --person"),
         (["--out", "x.png"], "name either --video or --person"),

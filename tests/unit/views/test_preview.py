@@ -246,7 +246,7 @@ class TestSources:
         assert (tmp_path / "s.png").exists()
 
     def test_another_file_will_not(self, made, tmp_path, face_clip):
-        with pytest.raises(UsageError, match=r"is not a copy of the original: .* bytes, where the original had"):
+        with pytest.raises(UsageError, match=r"not a copy of the original: .* bytes, but the original had"):
             self.draw(made, tmp_path, source=str(face_clip))
 
     def test_nor_one_of_its_size_with_other_times(self, made, tmp_path):
@@ -267,9 +267,7 @@ class TestSources:
             file.truncate(size)
         for name in ("s.png", "s.mp4"):
             settings = PreviewSettings("turned.mp4", frames=2, source=str(tmp_path / "o.mp4"))
-            with pytest.raises(
-                UsageError, match=r"holds no frame \d+ at \d+ µs, .* the source changed: its content id"
-            ):
+            with pytest.raises(UsageError, match=r"has no frame \d+ at \d+ µs, .* the source changed: its content id"):
                 make_preview(made.output, str(tmp_path / name), settings)
             assert not (tmp_path / name).exists()
 
@@ -284,13 +282,13 @@ class TestSources:
         source = Source(row, find_source(row, "memory://views/shard.tar", {}), {})
         shown = list(source.run(frames, None, None, only_sampled=False))
         assert [item.sampled for item in shown if item.sampled] == frames and len(shown) == 24
-        with pytest.raises(UsageError, match="holds no member gone"):
+        with pytest.raises(UsageError, match="has no member gone"):
             find_source(replace(row, member="gone.mp4"), "memory://views/shard.tar", {})
 
     def test_a_source_that_changed_is_refused(self, made, tmp_path):
         connection = connect(made.output)
         row = find_video(connection, "turned.mp4")
-        with pytest.raises(UsageError, match="the source changed: its content id was x and is mtime:"):
+        with pytest.raises(UsageError, match="the source changed: its content id was x and is now mtime:"):
             find_source(replace(row, content_id="x"), None, {})
 
     def test_a_source_that_is_gone(self, made):
@@ -304,12 +302,12 @@ class TestSources:
     ("settings", "path", "message"),
     [
         ({"video": "none.mp4"}, "a.png", "--video none.mp4: not in this output"),
-        ({"video": "turned.mp4", "track_id": 7}, "a.png", "--track 7: is not in that part of the video; there are: 0"),
-        ({"video": "turned.mp4", "columns": ("AU99",)}, "a.mp4", "--plot AU99: cannot be plotted; there are: AU01"),
+        ({"video": "turned.mp4", "track_id": 7}, "a.png", "--track 7: not in that part of the video; it has: 0"),
+        ({"video": "turned.mp4", "columns": ("AU99",)}, "a.mp4", "--plot AU99: cannot be plotted; choose from: AU01"),
         (
             {"video": "turned.mp4", "start_us": 10**9},
             "a.png",
-            "tables hold no frame of it in that range, but from 0:0",
+            "no frames in that range; its frames are from 0:0",
         ),
         ({"video": "turned.mp4"}, "a.gif", "--out .*a.gif: must end in .mp4"),
         ({"video": "turned.mp4", "release": "r"}, "a.png", "--release r: not in this output"),
