@@ -274,7 +274,7 @@ def test_an_erasure_makes_no_release_the_latest(out, inputs, small_network):
 def test_what_cannot_be_erased(out, inputs, small_network):
     with pytest.raises(UsageError, match="has no video 0123456789abcdef"):
         erase(out, "0123456789abcdef")
-    with pytest.raises(UsageError, match="no video_id"):
+    with pytest.raises(UsageError, match="not a video_id"):
         erase(out, "anna.mp4")
     video = ids(out)["anna"]
     with pytest.raises(UsageError, match="track 7"):
