@@ -42,7 +42,7 @@ def test_two_persons_are_merged_and_stay_so(crowd):
     done = run(crowd, "--merge", five, four)
     assert (
         done.exit_code == 0
-        and "1 edit kept" in done.output
+        and "1 edit stored" in done.output
         and f"{five if of(crowd, 4) == four else four}," in done.output
     )
     assert of(crowd, 4) == of(crowd, 5) and of(crowd, 4) in (four, five) and of(crowd, 3) == others

@@ -190,9 +190,9 @@ def test_labels_say_how_good_it_is(crowd, tmp_path):
     [
         (None, "cannot be read"),
         ("video,track_id,person\n", "has no row"),
-        ("video,person\n0.mp4,a\n", "line 2: needs video, track_id, person"),
+        ("video,person\n0.mp4,a\n", "line 2: invalid row; it needs video, track_id, person"),
         ("video,track_id,person\n0.mp4,77,a\n", "none of its tracks has a person"),
-        (f"video,track_id,person\n0.mp4,{'9' * 5000},a\n", "line 2: needs video, track_id, person"),
+        (f"video,track_id,person\n0.mp4,{'9' * 5000},a\n", "line 2: invalid row; it needs video, track_id, person"),
     ],
 )
 def test_labels_that_are_none_are_refused(crowd, tmp_path, text, message):
