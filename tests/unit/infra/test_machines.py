@@ -49,7 +49,7 @@ def test_the_machines_image_is_said_and_its_driver_fits_what_torch_brings():
     (image,) = images  # not left to Ray, whose default has the driver of CUDA 11.2
     assert re.fullmatch(r"ami-\w{8,17}|resolve:ssm:/aws/service/[\w./-]+", image)
     assert image.removeprefix("resolve:ssm:") in text.partition("ImageId:")[0], "how to look it up"
-    cuda, driver = re.search(r"CUDA (\d+\.\d+) .* needs driver (\d+) or newer", text).groups()
+    cuda, driver = re.search(r"CUDA (\d+\.\d+),? .*needs driver (\d+) or newer", text).groups()
     assert locked()["nvidia-cuda-runtime"].startswith(f"{cuda}.")
     assert int(driver) >= {"12": 525, "13": 580}[cuda.partition(".")[0]], "NVIDIA's table of CUDA and drivers"
 

@@ -87,7 +87,7 @@ def test_a_run_that_has_ended_makes_room_once_the_operator_lets_go_of_it(state, 
 def test_a_run_that_is_going_on_is_left_alone(state, home):
     done, asked = Night(home, state).run()
     assert (done.returncode, asked) == (0, [GET]), done.stderr
-    assert "going on" in done.stdout
+    assert "still active or queued" in done.stdout
 
 
 @pytest.mark.parametrize("state", ["Suspended", "ValidationFailed", "WhatKubeRayMaySayOneDay"])
@@ -113,7 +113,7 @@ def test_every_state_of_kuberay_is_told_from_the_others():
         variables = {"PATH": os.environ["PATH"], "state": f"{NAME}/{state}/"}
         done = subprocess.run(["/bin/sh", "-eu", "-c", case], env=variables, capture_output=True, text=True)
         assert done.returncode == status, (state, done.stderr)
-        assert ("going on" in done.stdout) == (state in going_on), state
+        assert ("still active or queued" in done.stdout) == (state in going_on), state
         assert done.stdout.startswith("delete") == (state in ("Complete", "Failed")), state
 
 

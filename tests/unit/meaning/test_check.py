@@ -52,7 +52,7 @@ def test_the_doctor_shows_what_a_pull_kept(hub, models, atto, cache):
     """Of a file that was checked before: it is read, and not checked again."""
     hub.files[V28.spec.removeprefix("hf://")] = atto.path.read_bytes()
     command = ("pull", "v2.8", "--accept-license", "research-noncommercial")
-    (unchecked,) = [check for check in checks_of(models, *command) if "columns mean" in check.name]
+    (unchecked,) = [check for check in checks_of(models, *command) if "meaning of its columns" in check.name]
     assert (unchecked.state, unchecked.found, unchecked.mend) == ("absent", "not checked", "featray models check v2.8")
     (weights,) = cache.glob("checkpoints/*/*/*.safetensors")
     checkpoint = replace(read_checkpoint(weights), weights_trained=True)
@@ -66,7 +66,7 @@ def test_the_doctor_shows_what_a_pull_kept(hub, models, atto, cache):
     ):
         examination = examine([watched(change)], NEWEST)
         keep(Checked(checkpoint, recognise(checkpoint, "v2.8"), NEWEST, ("face.mp4",), examination))
-        (check,) = [check for check in software.weights() if "columns mean" in check.name]
+        (check,) = [check for check in software.weights() if "meaning of its columns" in check.name]
         assert (check.state, bool(check.mend)) == (state, state != "ok")
         assert words in check.found
     assert "wrong: the sign of gaze_yaw" in check_pulled(checkpoint, "v2.8")
