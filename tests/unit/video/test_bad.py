@@ -251,7 +251,7 @@ def test_every_hostile_file_is_tested(hostile: dict[str, bytes]) -> None:
 )
 def test_pixels_are_limited_before_decoding(name: str, corpus: Corpus) -> None:
     settings = DecodeConfig(max_pixels=160 * 120 - 1)
-    with corpus.path(name).open("rb") as file, pytest.raises(VideoError, match="160x120 exceed") as caught:
+    with corpus.path(name).open("rb") as file, pytest.raises(VideoError, match="160x120 px exceed") as caught:
         next(decode_pyav(file, WHOLE_VIDEO[0], settings, DecodeAccount()))
     assert caught.value.code == ErrorCode.TOO_LARGE
 

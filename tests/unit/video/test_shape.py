@@ -106,7 +106,7 @@ def test_every_unit_sees_the_same_shapes(switched):
 
 
 def test_a_stretched_frame_may_be_too_large(corpus: Corpus):
-    with pytest.raises(VideoError, match="frames of 213x120 exceed") as caught:
+    with pytest.raises(VideoError, match="frames of 213x120 px exceed") as caught:
         frames_of(corpus.path("sar.mp4"), max_pixels=25_000)
     assert caught.value.code == ErrorCode.TOO_LARGE
     assert frames_of(corpus.path("sar.mp4"), max_pixels=25_000, square_pixels="off")[1].frames_decoded == 50
