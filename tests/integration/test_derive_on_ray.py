@@ -33,6 +33,7 @@ def test_rows_are_those_of_the_local_executor_and_an_error_comes_back_as_it_is(c
     rows = derived_rows(open_people(tmp_path / "there")[0])
     assert rows["tracks"] and rows["events"] and rows == derived_rows(open_people(tmp_path / "here")[0])
     assert derive_partition(open_people(tmp_path / "there")[1], derivation, "ray").already == 4
-    with pytest.raises(ConfigError, match=r"^derive\.events: jaw: jawOpen: this output has no blendshapes; use columns of faces$"):
+    says = r"^derive\.events: jaw: jawOpen: this output has no blendshapes; use columns of faces$"
+    with pytest.raises(ConfigError, match=says):
         own = Derivation(DeriveConfig.model_validate({"events": [OWN]}))
         derive_partition(open_people(tmp_path / "there")[1], own, "ray")

@@ -13,8 +13,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -59,8 +61,22 @@ def test_what_a_page_says_works(page, prepared, tmp_path):
                 run(block["text"])
 
 
+def _commands(text: str) -> Iterator[str]:
+    """Yield commands; one goes on to the next line while a quote is open."""
+    command = ""
+    for line in text.replace("\\\n", " ").splitlines(keepends=True):
+        command += line
+        try:
+            shlex.split(command, comments=True)
+        except ValueError:
+            continue
+        yield command.rstrip("\n")
+        command = ""
+    assert not command, f"a quote is not closed: {command}"
+
+
 def _shell(text: str) -> None:
-    for line in text.replace("\\\n", " ").splitlines():
+    for line in _commands(text):
         words = shlex.split(line, comments=True)
         if not words:
             continue
@@ -89,8 +105,9 @@ def _yaml(text: str) -> None:
 
 
 def _sql(text: str) -> None:
-    done = CliRunner().invoke(main, ["query", "my_tables", text])
-    assert done.exit_code == 0, f"{text}\n{done.output}"
+    for statement in duckdb.extract_statements(text):
+        done = CliRunner().invoke(main, ["query", "my_tables", "--", statement.query])
+        assert done.exit_code == 0, f"{statement.query}\n{done.output}"
 
 
 _RUN = {"sh": _shell, "python": _python, "yaml": _yaml, "sql": _sql}
