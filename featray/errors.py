@@ -156,7 +156,7 @@ def printable(text: str) -> str:
 
 
 def on_one_line(text: str) -> str:
-    """`printable`, with line breaks as escapes too: whoever writes a name into an output adds no line to an answer."""
+    """Return `printable` text with line breaks escaped too: a name in an output then adds no line to a message."""
     return _BREAKS.sub(lambda match: match[0].encode("unicode_escape").decode(), printable(text))
 
 

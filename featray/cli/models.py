@@ -17,9 +17,8 @@ from featray.cli.models_check import check, check_pulled, find_checkpoint
 from featray.errors import ModelError, UsageError, counted, printable
 
 if TYPE_CHECKING:
-    from featray.faces.detector import DetectorFile
-    from featray.faces.embedder_weights import EmbedderWeights
-    from featray.faces.weights import DetectorWeights
+    from featray.faces.detector import KnownFile
+    from featray.faces.weights import FaceWeights
     from featray.model.checkpoint import Checkpoint
     from featray.model.config import CheckpointConfig
 
@@ -57,8 +56,8 @@ def list_command(as_json: bool) -> None:
     specs = {record.spec for record, _ in pulled}
     if as_json:
         named = [(known.name, known.spec, known.license) for known in KNOWN_CHECKPOINTS]
-        others: dict[str, DetectorWeights | EmbedderWeights] = {**DETECTOR_WEIGHTS, **EMBEDDER_WEIGHTS}
-        named += [(name, weights.hub_file.spec, weights.license) for name, weights in others.items()]
+        others = (DETECTOR_WEIGHTS | EMBEDDER_WEIGHTS).items()
+        named += [(name, weights.hub_file.spec, weights.license) for name, weights in others]
         found = {
             "published": [
                 {"name": name, "spec": spec, "license": license, "pulled": spec in specs}
@@ -85,7 +84,7 @@ def list_command(as_json: bool) -> None:
         click.echo(f"      {path}")
 
 
-def _list_others(what: str, known: Mapping[str, DetectorWeights | EmbedderWeights], specs: set[str]) -> None:
+def _list_others(what: str, known: Mapping[str, FaceWeights], specs: set[str]) -> None:
     click.echo(f"{what} that do not ship with featray:")
     for name, weights in known.items():
         here = "pulled" if weights.hub_file.spec in specs else "not pulled"
@@ -121,7 +120,7 @@ def pull(
     from featray.model.known import KNOWN_CHECKPOINTS
     from featray.model.source import checked_sha256, is_on_hub, resolve_checkpoint
 
-    pulled: Checkpoint | DetectorFile
+    pulled: Checkpoint | KnownFile
     checkpoint: Checkpoint | None = None
     if spec in DETECTOR_WEIGHTS:
         pulled = pull_weights(spec, revision=revision, sha256=checked_sha256(sha256), cache_dir=cache_dir())

@@ -17,10 +17,10 @@ from featray.errors import UsageError, counted, printable
 
 if TYPE_CHECKING:
     from featray.persons.gallery import Gallery
-    from featray.persons.keys import Key
     from featray.persons.rows import Persons
     from featray.persons.truth import Truth
     from featray.tables.layout import Output, Partition
+    from featray.tables.persons import TrackKey
 
 
 @click.command(short_help="Cluster the tracks of OUT into persons.")
@@ -131,7 +131,7 @@ def _edit(
     return some
 
 
-def _track(output: Output, text: str) -> Key:
+def _track(output: Output, text: str) -> TrackKey:
     from featray.tables.named import find_video_id
 
     video, colon, track = text.rpartition(":")
@@ -140,14 +140,14 @@ def _track(output: Output, text: str) -> Key:
     return find_video_id(output, video), int(track)
 
 
-def _labels(output: Output, truth: Path) -> dict[Key, str]:
+def _labels(output: Output, truth: Path) -> dict[TrackKey, str]:
     from featray.persons.truth import read_truth
     from featray.tables.named import find_video_id
 
     return read_truth(truth, lambda name: find_video_id(output, name))
 
 
-def _compare(partition: Partition, labels: dict[Key, str]) -> Truth | None:
+def _compare(partition: Partition, labels: dict[TrackKey, str]) -> Truth | None:
     from featray.persons.truth import compare
     from featray.upkeep.persons import read_persons
 

@@ -21,7 +21,7 @@ _STAGES: Final = ((3, 64), (4, 128), (14, 256), (3, 512))
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a shortcut, which is one of its own where the size changes."""
+    """Two convolutions with a shortcut, which is a convolution itself if the size changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class ArcFace(nn.Module):
 
 
 def load_arcface(path: Path, sha256: str) -> ArcFace:
-    """The network with the weights of a `.safetensors` file, in eval mode.
+    """Return the network with the weights of a `.safetensors` file, in eval mode.
 
     Raises:
         ModelError: the file is not that of `sha256`, or its tensors are not those of the network.

@@ -63,8 +63,8 @@ class Detector(Protocol):
 
 
 @dataclass(frozen=True)
-class DetectorFile:
-    """A detector's weights on this machine; `revision` is the hub's commit, or None for the user's own file."""
+class KnownFile:
+    """A file on this machine that a detector or an embedder reads; `revision` is None for the user's own file."""
 
     path: Path
     sha256: str

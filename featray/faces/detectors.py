@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from featray.config import DetectConfig
 from featray.errors import ConfigError, ModelError
 from featray.faces.crop import Cutter, interpolate
-from featray.faces.detector import Detector, DetectorFile, DetectorFiles
+from featray.faces.detector import Detector, DetectorFiles, KnownFile
 
 if TYPE_CHECKING:
     from featray.sources.listing import Video
@@ -107,7 +107,7 @@ def _open_retina_face(settings: DetectConfig, files: DetectorFiles) -> Detector:
     return RetinaFacePackage(settings, _planned_weights(settings, files))
 
 
-def _planned_weights(settings: DetectConfig, files: DetectorFiles) -> DetectorFile:
+def _planned_weights(settings: DetectConfig, files: DetectorFiles) -> KnownFile:
     """Return the detector's weights; ModelError if they are not those that the run was planned with."""
     from featray.faces.weights import find_weights
 

@@ -6,6 +6,7 @@ An embedding identifies a person: it is biometric data. No embedder runs unless 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from featray.config_identify import IdentifyConfig
 from featray.faces.alignment import align_chip
-from featray.faces.detector import DetectorFile
+from featray.faces.detector import KnownFile
 
 
 class Embedder(Protocol):
@@ -72,7 +73,7 @@ def embedder_of(config: IdentifyConfig) -> str | None:
     return str(_class_of(config.embedder).sha256) if weights is None else weights.sha256
 
 
-def _weights_of(config: IdentifyConfig) -> DetectorFile | None:
+def _weights_of(config: IdentifyConfig) -> KnownFile | None:
     """Return the file of an embedder whose weights do not ship with featray."""
     if config.embedder == "face-api":
         return None
@@ -92,6 +93,22 @@ def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: NDArray[np.float32] = (vectors / np.maximum(norm, 1e-12)).astype(np.float32)
     return scaled
+
+
+def in_batches(
+    infer: Callable[[NDArray[np.uint8]], NDArray[np.float32]], faces: NDArray[np.uint8], size: int, width: int
+) -> NDArray[np.float32]:
+    """Return what `infer` returns for batches of exactly `size` faces, `[n, width]`.
+
+    The last batch is padded, so that an embedding does not depend on the number of faces.
+    """
+    found = np.empty((len(faces), width), np.float32)
+    staging = np.zeros((size, *faces.shape[1:]), np.uint8)
+    for start in range(0, len(faces), size):
+        batch = faces[start : start + size]
+        staging[: len(batch)] = batch
+        found[start : start + len(batch)] = infer(staging)[: len(batch)]
+    return found
 
 
 def embed_chips(

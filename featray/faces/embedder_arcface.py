@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.errors import ModelError, one_line
-from featray.faces.detector import DetectorFile
-from featray.faces.embedder import unit
+from featray.faces.detector import KnownFile
+from featray.faces.embedder import in_batches, unit
 
 SIZE_PX: Final = 112
 WIDTH: Final = 512
@@ -38,7 +38,7 @@ class ArcFaceEmbedder:
     size_px = SIZE_PX
     template = np.array(_TEMPLATE)
 
-    def __init__(self, weights: DetectorFile) -> None:
+    def __init__(self, weights: KnownFile) -> None:
         from featray.faces.arcface_network import load_arcface
 
         self.sha256 = weights.sha256
@@ -54,17 +54,14 @@ class ArcFaceEmbedder:
 
     def descriptors(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the network's raw output, `[n, 512]`, which does not have length 1."""
+        return in_batches(self._infer, faces, FACES_PER_INFERENCE, WIDTH)
+
+    def _infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         import torch
 
-        found = np.empty((len(faces), WIDTH), np.float32)
-        staging = np.zeros((FACES_PER_INFERENCE, SIZE_PX, SIZE_PX, 3), np.uint8)
-        for start in range(0, len(faces), FACES_PER_INFERENCE):
-            batch = faces[start : start + FACES_PER_INFERENCE]
-            staging[: len(batch)] = batch
-            try:
-                with torch.inference_mode():
-                    result = self._network(torch.from_numpy(staging)).numpy()
-            except RuntimeError as error:
-                raise ModelError(f"torch failed on a batch ({one_line(error)})") from error
-            found[start : start + len(batch)] = result[: len(batch)]
-        return found
+        try:
+            with torch.inference_mode():
+                result: NDArray[np.float32] = self._network(torch.from_numpy(batch)).numpy()
+        except RuntimeError as error:
+            raise ModelError(f"torch failed on a batch ({one_line(error)})") from error
+        return result

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.errors import ModelError, one_line
-from featray.faces.embedder import unit
+from featray.faces.embedder import in_batches, unit
 from featray.weights.openvino_cpu import compile_model, import_openvino
 
 WEIGHTS = Path(__file__).parent / "assets" / "face_recognition_resnet.safetensors"
@@ -73,17 +73,14 @@ class FaceApiEmbedder:
 
     def descriptors(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the network's raw output, `[n, 128]`, which does not have length 1."""
-        found = np.empty((len(faces), WIDTH), np.float32)
-        staging = np.zeros((FACES_PER_INFERENCE, SIZE_PX, SIZE_PX, 3), np.uint8)
-        for start in range(0, len(faces), FACES_PER_INFERENCE):
-            batch = faces[start : start + FACES_PER_INFERENCE]
-            staging[: len(batch)] = batch
-            try:
-                result = self._request.infer([staging], share_inputs=True)[0]
-            except RuntimeError as error:
-                raise ModelError(f"OpenVINO failed on a batch ({one_line(error)})") from error
-            found[start : start + len(batch)] = result[: len(batch)]
-        return found
+        return in_batches(self._infer, faces, FACES_PER_INFERENCE, WIDTH)
+
+    def _infer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        try:
+            result: NDArray[np.float32] = self._request.infer([batch], share_inputs=True)[0]
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO failed on a batch ({one_line(error)})") from error
+        return result
 
 
 def read_weights() -> dict[str, NDArray[np.float32]]:

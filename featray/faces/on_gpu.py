@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from featray.config import DetectConfig
 from featray.errors import ModelError, one_line
 from featray.faces.crop import Sampled
-from featray.faces.detector import DetectorFile, Faces
+from featray.faces.detector import Faces, KnownFile
 from featray.faces.retinaface import RawOutputs, decode_outputs
 from featray.model.gpu import free_unused, lacks_memory, open_gpu
 
@@ -62,7 +62,7 @@ class GpuDetector:
 
     by_picture = True
 
-    def __init__(self, settings: DetectConfig, weights: DetectorFile | None) -> None:
+    def __init__(self, settings: DetectConfig, weights: KnownFile | None) -> None:
         self._settings = settings
         device = open_device()
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -103,7 +103,7 @@ class GpuDetector:
         return frame.shrunk_bgr(self._settings.long_side_px)
 
 
-def _load(settings: DetectConfig, weights: DetectorFile | None) -> nn.Module:
+def _load(settings: DetectConfig, weights: KnownFile | None) -> nn.Module:
     if weights is not None:
         from featray.faces.r34_network import load_r34
 

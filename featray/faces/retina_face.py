@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from featray.config import DetectConfig
 from featray.errors import ConfigError, ModelError, one_line
-from featray.faces.detector import DetectorFile, Faces
+from featray.faces.detector import Faces, KnownFile
 from featray.video.frame import Frame
 from featray.weights.cache import read_hashed
 
@@ -44,7 +44,7 @@ class RetinaFacePackage:
     batch_frames = 1
     by_picture = True
 
-    def __init__(self, settings: DetectConfig, weights: DetectorFile) -> None:
+    def __init__(self, settings: DetectConfig, weights: KnownFile) -> None:
         check_installed()
         from retinaface.commons import postprocess, preprocess
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from featray.config import DetectConfig
 from featray.errors import ModelError, one_line
-from featray.faces.detector import DetectorFile, Faces
+from featray.faces.detector import Faces, KnownFile
 from featray.faces.retinaface import RawOutputs, decode_outputs
 from featray.video.frame import Frame
 from featray.weights.ir_cache import IrCache, ir_key
@@ -46,7 +46,7 @@ class RetinaFaceResNet34:
     batch_frames = 1
     by_picture = True
 
-    def __init__(self, settings: DetectConfig, weights: DetectorFile, cache_dir: Path) -> None:
+    def __init__(self, settings: DetectConfig, weights: KnownFile, cache_dir: Path) -> None:
         self._settings = settings
         has_openvino = importlib.util.find_spec("openvino") is not None
         self._network = open_openvino(weights, cache_dir) if has_openvino else open_torch(weights)
@@ -75,7 +75,7 @@ def input_picture(frame: Frame, long_side_px: int | None) -> NDArray[np.uint8]:
     return np.ascontiguousarray(frame.shrunk_bgr(long_side_px)[..., ::-1])
 
 
-def open_torch(weights: DetectorFile) -> Network:
+def open_torch(weights: KnownFile) -> Network:
     """Load the network in torch; it uses torch's threads."""
     import torch
 
@@ -91,7 +91,7 @@ def open_torch(weights: DetectorFile) -> Network:
     return run
 
 
-def open_openvino(weights: DetectorFile, cache_dir: Path) -> Network:
+def open_openvino(weights: KnownFile, cache_dir: Path) -> Network:
     """Load the network in OpenVINO, in fp32 on one thread; convert it first if it is not in the cache.
 
     Raises:
@@ -114,7 +114,7 @@ def open_openvino(weights: DetectorFile, cache_dir: Path) -> Network:
     return run
 
 
-def prepare(weights: DetectorFile, cache_dir: Path) -> None:
+def prepare(weights: KnownFile, cache_dir: Path) -> None:
     """Convert the network for OpenVINO if it is not in the cache.
 
     Raises:
@@ -124,7 +124,7 @@ def prepare(weights: DetectorFile, cache_dir: Path) -> None:
         _load_or_convert(weights, cache_dir, lambda files: None)
 
 
-def _load_or_convert(weights: DetectorFile, cache_dir: Path, read: Callable[[Mapping[str, bytes]], Any]) -> Any:
+def _load_or_convert(weights: KnownFile, cache_dir: Path, read: Callable[[Mapping[str, bytes]], Any]) -> Any:
     def make(folder: Path) -> None:
         _log.info("converting %s for OpenVINO", weights.path.name)
         code = "import sys; from featray.faces.retinaface_r34 import convert; convert(*sys.argv[1:])"

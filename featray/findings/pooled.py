@@ -1,7 +1,7 @@
-"""Findings. The level of each action unit over all faces of a person, whatever tracks, shots and videos they are in.
+"""Findings. Compute the level of each action unit over all faces of a person, across tracks, shots and videos.
 
-Values are gathered file by file and reduced once. The median is over time and exact, so it does not depend on the order
-of files, and one long smile in a short shot does not count for more than its time.
+Values are collected file by file and reduced once. The median is over time and exact, so it does not depend on the
+order of files, and a long smile in a short shot counts only for its time.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from featray.tables.persons import TrackKey
 
 @dataclass
 class PooledFaces:
-    """The faces of some people; 88 bytes a face.
+    """The faces of some people; 88 bytes per face.
 
     Attributes:
-        whose: which person each track is of, from 0; other tracks are passed over.
+        whose: number of each track's person, from 0; other tracks are skipped.
         gap_s: as `derive.gap_s`.
     """
 
@@ -36,7 +36,7 @@ class PooledFaces:
     _values: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add(self, faces: Rows) -> None:
-        """Add rows of `faces`, of these tracks and maybe others."""
+        """Add rows of `faces`, which may include other tracks."""
         videos = {video for video, _ in self.whose}
         for batch in video_batches({name: count for name, count in faces.counts.items() if name in videos}):
             laid = lay_out_videos(faces, batch, self.gap_s)

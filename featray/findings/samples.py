@@ -134,7 +134,7 @@ def quantiles(values: Floats, samples: Samples, percents: tuple[int, ...]) -> ND
 def time_quantiles(
     values: Floats, group: Ints, cells: Ints, starts: Ints, percents: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """`quantiles` of groups of samples that are none of one track.
+    """Return `quantiles` of groups of samples that are not of one track.
 
     Args:
         values: float32 `[n]`.

@@ -21,14 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.faces.embedder import unit
-from featray.persons.joining import at_once, distinct, following, join, pair_keys, row_cosines
+from featray.persons.joining import at_once, blocks_of_groups, distinct, following, join, pair_keys, row_cosines
 from featray.persons.neighbours import neighbours
 
 NEIGHBOURS: Final = 16
 """Neighbours examined per cluster and round; rounds repeat until no pair is left to join."""
-
-_BLOCK: Final = 1 << 16
-"""Tracks processed at once when the centres of persons are summed."""
 
 
 @dataclass(frozen=True)
@@ -119,16 +116,10 @@ def centres_of(tracks: Tracks, index: NDArray[np.int64]) -> NDArray[np.float32]:
         tracks: all tracks.
         index: int `[n]`, person of each track, 0 to p - 1.
     """
-    order = np.argsort(index, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(index[order]) != 0])
-    sums = np.empty((len(starts), tracks.templates.shape[1]), np.float32)
-    bounds = np.r_[starts, len(order)]
-    step = max(1, len(starts) * _BLOCK // max(len(order), 1))
-    for begin in range(0, len(starts), step):
-        end = min(begin + step, len(starts))
-        some = order[bounds[begin] : bounds[end]]
+    sums = np.empty((int(index.max()) + 1, tracks.templates.shape[1]), np.float32)
+    for persons, some, begins in blocks_of_groups(index):
         weighted = tracks.templates[some] * tracks.weights[some, None]
-        sums[begin:end] = np.add.reduceat(weighted, bounds[begin:end] - bounds[begin], axis=0)
+        sums[persons] = np.add.reduceat(weighted, begins, axis=0)
     return unit(sums)
 
 

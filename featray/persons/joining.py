@@ -9,6 +9,7 @@ A pair of clusters is one integer key, `lower number * count + higher number`, s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -209,18 +210,31 @@ def _mixed(keys: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 def _add(sums: NDArray[np.float32], moved: NDArray[np.int64], goes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Add the sums of joined clusters to their targets; return which clusters grew."""
-    order = moved[np.argsort(goes[moved], kind="stable")]
-    target = goes[order]
-    starts = np.flatnonzero(np.r_[True, target[1:] != target[:-1]])
+    for targets, some, begins in blocks_of_groups(goes[moved]):
+        sums[targets] += np.add.reduceat(sums[moved[some]], begins, axis=0)
+    grown = np.zeros(len(sums), np.bool_)
+    grown[goes[moved]] = True
+    return grown
+
+
+def blocks_of_groups(
+    group: NDArray[np.int64],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield whole groups, in order, in blocks of about `_ROWS` members.
+
+    Args:
+        group: int64 `[n]`, group of each member.
+
+    Yields:
+        The groups of a block, the positions of their members, group by group, and where each group begins in these.
+    """
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(group[order]) != 0]) if len(order) else order
     bounds = np.r_[starts, len(order)]
-    step = max(1, len(starts) * _ROWS // len(order))
+    step = max(1, len(starts) * _ROWS // max(len(order), 1))
     for begin in range(0, len(starts), step):
         end = min(begin + step, len(starts))
-        some = order[bounds[begin] : bounds[end]]
-        sums[target[starts[begin:end]]] += np.add.reduceat(sums[some], bounds[begin:end] - bounds[begin], axis=0)
-    grown = np.zeros(len(sums), np.bool_)
-    grown[target] = True
-    return grown
+        yield group[order[starts[begin:end]]], order[bounds[begin] : bounds[end]], bounds[begin:end] - bounds[begin]
 
 
 def _cosines(sums: NDArray[np.float32], keys: NDArray[np.int64], count: int) -> NDArray[np.float32]:

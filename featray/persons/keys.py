@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-Key = tuple[str, int]
-"""`video_id` and `track_id`."""
+from featray.tables.persons import TrackKey
 
 _TRACKS: Final = 1 << 31
 """Upper bound on the tracks of a video: `track_id` is an int32."""
@@ -43,7 +42,7 @@ class TrackKeys:
     def __len__(self) -> int:
         return len(self.packed)
 
-    def at(self, place: int) -> Key:
+    def at(self, place: int) -> TrackKey:
         """Return the key at a position."""
         video, track_id = divmod(int(self.packed[place]), _TRACKS)
         return self.videos[video], track_id
@@ -63,7 +62,3 @@ class TrackKeys:
         wanted = packed(video, np.asarray(track_ids, np.int64))
         place = np.minimum(np.searchsorted(self.packed, wanted), len(self) - 1)
         return np.where((video >= 0) & (self.packed[place] == wanted), place, -1)
-
-    def place(self, key: Key) -> int:
-        """Return the position of a track; -1 if it is unknown."""
-        return int(self.places(pa.array([key[0]], pa.string()), [key[1]])[0])

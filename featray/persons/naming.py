@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from featray.persons.keys import Key
+from featray.tables.persons import TrackKey
 
 
 def name_persons(
-    key_at: Callable[[int], Key], person: NDArray[np.int64], had: NDArray[np.int64], before: Sequence[str]
+    key_at: Callable[[int], TrackKey], person: NDArray[np.int64], had: NDArray[np.int64], before: Sequence[str]
 ) -> list[str]:
     """Return the ids of persons, in the order of their numbers.
 
@@ -44,7 +44,7 @@ def name_persons(
     return [named[one] for one in range(len(first))]
 
 
-def _new_name(first: Key, used: set[str]) -> str:
+def _new_name(first: TrackKey, used: set[str]) -> str:
     for attempt in range(1 << 20):
         text = f"{first[0]}:{first[1]}" + (f":{attempt}" if attempt else "")
         name = f"p-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

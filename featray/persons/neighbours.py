@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featray.errors import UsageError
+from featray.errors import UsageError, counted
 
 EXACT_UP_TO: Final = 50_000
 """Largest number of vectors compared pair by pair: half a minute on two cores; time grows with the square."""
@@ -126,7 +126,7 @@ def _faiss(count: int) -> Any:
         import faiss
     except ImportError:
         raise UsageError(
-            f"{count:,} tracks are too many to compare all pairs (limit {EXACT_UP_TO:,}); install an index: "
+            f"{counted(count, 'track')} are too many to compare all pairs (limit {EXACT_UP_TO:,}); install an index: "
             "pip install 'featray[persons]'"
         ) from None
     return faiss

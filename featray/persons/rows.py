@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from featray.persons.cluster import Fit
 from featray.persons.keys import TrackKeys
-
-DOUBTFUL: Final = 0.01
-"""Margin below which another person's centre is nearly as close as the track's own."""
+from featray.tables.persons import DOUBTFUL
 
 _SHOWN: Final = 10
 """Persons listed per kind in a report."""

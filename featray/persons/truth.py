@@ -12,7 +12,7 @@ import numpy as np
 
 from featray.errors import UsageError
 from featray.persons.agreement import agreement
-from featray.persons.keys import Key
+from featray.tables.persons import TrackKey
 
 _COLUMNS: Final = ("video", "track_id", "person")
 _MOST_DIGITS: Final = 18
@@ -40,7 +40,7 @@ class Truth:
     switches: int
 
 
-def read_truth(path: Path, find_video: Callable[[str], str]) -> dict[Key, str]:
+def read_truth(path: Path, find_video: Callable[[str], str]) -> dict[TrackKey, str]:
     """Read a CSV file with the columns `video`, `track_id` and `person`.
 
     Args:
@@ -55,7 +55,7 @@ def read_truth(path: Path, find_video: Callable[[str], str]) -> dict[Key, str]:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"--truth {path}: cannot be read: {error}") from None
-    found: dict[Key, str] = {}
+    found: dict[TrackKey, str] = {}
     known: dict[str, str] = {}
     for number, row in enumerate(rows, 2):
         video, track, person = (row.get(name) or "" for name in _COLUMNS)
@@ -71,7 +71,7 @@ def read_truth(path: Path, find_video: Callable[[str], str]) -> dict[Key, str]:
     return found
 
 
-def compare(persons: Mapping[Key, str], truth: Mapping[Key, str]) -> Truth | None:
+def compare(persons: Mapping[TrackKey, str], truth: Mapping[TrackKey, str]) -> Truth | None:
     """Compare the persons of tracks with labels; return None if no labelled track has a person.
 
     Tracks are taken in the order of `track_id`.

@@ -104,9 +104,9 @@ class Location:
             raise OutputError(
                 f"{self.uri}: a link leads out of the output; replace the link with its target, or delete it"
             )
-        with suppress(OSError):  # it is not there, or may not be asked: whoever reads or writes it is told
+        with suppress(OSError):  # missing or not accessible: reading or writing it reports that
             if not stat.S_ISREG(mode := os.stat(real).st_mode) and not stat.S_ISDIR(mode):
-                raise OutputError(f"{self.uri}: is a pipe or a device, which no output holds; delete it")
+                raise OutputError(f"{self.uri}: is a pipe or a device, which an output never contains; delete it")
 
     @property
     def is_local(self) -> bool:
@@ -346,7 +346,7 @@ def _typed(error: BaseException, uri: str, missing: str = "does not exist") -> S
 
 
 MOST_RECORD_BYTES: Final = 64 << 20
-"""The largest records, commits of compacted shards, have some 5 MB. Ten times that, parsed, takes 1 GB of memory."""
+"""The largest records, commits of compacted shards, have about 5 MB. A record of ten times that takes 1 GB to parse."""
 
 
 def read_bytes(location: Location) -> bytes:
@@ -357,32 +357,32 @@ def read_bytes(location: Location) -> bytes:
 
 
 def read_record(location: Location, most_bytes: int = MOST_RECORD_BYTES) -> bytes:
-    """All bytes of a record of an output.
+    """Return all bytes of a record of an output.
 
     Raises:
-        OutputError: on a disk, it is larger than that. Elsewhere nobody is asked, which would take a request.
+        OutputError: on a disk, the record is larger than `most_bytes`. In other storages the size is not checked,
+            because that would take a request.
         StorageError: it cannot be read.
     """
     if location.is_local:
-        location.check_inside()
         with storage_errors(location.uri):
             _check_record_size(location, os.stat(location.path).st_size, most_bytes)
     return read_bytes(location)
 
 
 def read_listed(folder: Location, listed: dict[str, Version]) -> dict[str, bytes | Exception]:
-    """All bytes of records, by path; or what was raised where one cannot be read, such as one that was deleted since.
+    """Return all bytes of records by path, or the exception if one cannot be read, for example if it was deleted.
 
     Args:
-        folder: that they are in.
-        listed: what `list_versions` says of each, by path.
+        folder: folder of the records.
+        listed: versions of the records by path, from `list_versions`.
     """
     found: dict[str, bytes | Exception] = {}
     for path, version in listed.items():
         place = folder.at(path)
         try:
-            if not _PATTERN.isdisjoint(path.rsplit("/", 1)[-1]):  # fsspec would read what matches it
-                raise OutputError(f"{place.uri}: is no name of a record; delete it")
+            if not PATTERN.isdisjoint(path.rsplit("/", 1)[-1]):
+                raise OutputError(f"{place.uri}: is not the name of a record; delete it")
             place.check_inside()
             _check_record_size(place, int(version[0]) if version[0].isdecimal() else 0)
         except OutputError as error:
@@ -391,17 +391,20 @@ def read_listed(folder: Location, listed: dict[str, Version]) -> dict[str, bytes
     if paths:
         with storage_errors(folder.uri):
             contents = folder.fs.cat(paths, on_error="return")
-        # fsspec answers with bare bytes when it is asked for a single path
+        # fsspec returns plain bytes for a single path
         found |= contents if isinstance(contents, dict) else {paths[0]: contents}
     return found
 
 
-_PATTERN: Final = frozenset("*?[")
+PATTERN: Final = frozenset("*?[")
+"""Characters that fsspec treats as patterns: it would read every file that matches."""
 
 
 def _check_record_size(location: Location, size_bytes: int, most_bytes: int = MOST_RECORD_BYTES) -> None:
     if size_bytes > most_bytes:
-        raise OutputError(f"{location.uri}: has {size_bytes:,} bytes, where none has over {most_bytes:,}; delete it")
+        raise OutputError(
+            f"{location.uri}: has {size_bytes:,} bytes, but a record has at most {most_bytes:,}; delete it"
+        )
 
 
 def exists(location: Location) -> bool:

@@ -28,6 +28,7 @@ from featray.errors import ConfigError, NotFound, OutputError
 from featray.identity import NULL_FOLDER, partition_folder
 from featray.schema import ALL_TABLES, SCHEMA_VERSION
 from featray.store.storage import (
+    PATTERN,
     Location,
     exists,
     list_folders,
@@ -126,7 +127,7 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
     """
     root = locate(uri, storage_options)
     output = Output(replace(root, root=root.path))
-    if not _PATTERN.isdisjoint(output.root.path):  # fsspec treats them as patterns
+    if not PATTERN.isdisjoint(output.root.path):
         raise ConfigError(f"{output.root.uri}: an output's URI must not contain `*`, `?` or `[`; choose another place")
     marker = output.internal("output.json")
     try:
@@ -165,11 +166,8 @@ def _named_folders(output: Output, odd: list[str] | None, *above: str) -> list[s
 
 def _is_name(folder: str) -> bool:
     """Return whether a dataset or a release (which begins with a checkpoint's file name) may have this name."""
-    odd = folder in (".", "..") or not _PATTERN.isdisjoint(folder)  # fsspec treats them as patterns
+    odd = folder in (".", "..") or not PATTERN.isdisjoint(folder)
     return not odd and not any(unicodedata.category(one) in ("Cc", "Cs") for one in folder)
-
-
-_PATTERN: Final = frozenset("*?[")
 
 
 _OF_A_BEGINNING: Final = frozenset({"landing", "leases", "running", "shards"})

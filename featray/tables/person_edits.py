@@ -15,7 +15,7 @@ from pydantic import Field
 
 from featray.errors import NotFound, OutputError
 from featray.records import SmallCount, VideoId, dump, load
-from featray.store.storage import Location, delete, read_bytes, write_bytes
+from featray.store.storage import Location, delete, read_record, write_bytes
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition
 
@@ -81,7 +81,7 @@ def read_edits(partition: Partition) -> list[PersonEdit]:
     """
     place = _place(partition)
     try:
-        return parse_edits(read_bytes(place))
+        return parse_edits(read_record(place))
     except NotFound:
         return []
     except ValueError:

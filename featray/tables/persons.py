@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -16,6 +16,12 @@ from featray.tables.rewrite import open_parquet
 
 TrackKey = tuple[str, int]
 """`video_id` and `track_id`."""
+
+DOUBTFUL: Final = 0.01
+"""Margin below which another person's centre is nearly as close as the track's own."""
+
+LIST_PERSONS: Final = '`featray query OUT "SELECT person_id, name, count(*) FROM persons GROUP BY ALL"`'
+"""The command that lists the persons of an output, for messages."""
 
 
 def clustering_of(path: str) -> str | None:

@@ -128,7 +128,7 @@ def read_config(text: str | None) -> StoredConfig:
         ValueError: it is not a config.
     """
     if len(text or "") > _MOST_CONFIG:
-        raise ValueError("is no config: it is too long")
+        raise ValueError("is not a config: it is too long")
     try:
         data = yaml.load(text or "", _Plain)
     except (yaml.YAMLError, RecursionError, AttributeError, TypeError, KeyError, OverflowError) as error:

@@ -105,16 +105,16 @@ def _create_view(
 
 
 WITH_PERSON: Final = ("tracks", "features")
-"""Views that say whose each row is, in the column `person_id`; `summary` says it of the main track. Joined when it is
-read: `featray persons` rewrites no other table."""
+"""Views with a column `person_id` for each row; `summary` has it for the main track. It is joined when read, because
+`featray persons` rewrites no other table."""
 
 _OF_PERSON: Final = ", ".join(PERSON_KEY)
 
 
 def _with_person(select: str, published: list[Published]) -> str:
-    """SQL of rows of tracks with their `person_id`: null where `featray persons` has given none.
+    """Return SQL that adds `person_id` to rows of tracks: null for tracks without a person.
 
-    An output with a path field of that name keeps it instead. Where there are no persons nothing is joined.
+    An output with a path field of that name keeps it instead. Without persons nothing is joined.
     """
     if _is_path_field(published):
         return select

@@ -1,7 +1,7 @@
-"""Tables. How much memory a stream of Arrow asks for, before it is read.
+"""Tables. Measure the memory that an Arrow stream will need, before it is read.
 
-A few kilobytes of zstd can stand for gigabytes, and a column of nulls for any number of rows. Arrow allocates what the
-stream says. What it says stands in the flatbuffers of its messages, of which pyarrow shows the bytes alone:
+A few kilobytes of zstd can expand to gigabytes, and a column of nulls to any number of rows. Arrow allocates what the
+stream declares, in the flatbuffers of its messages; pyarrow exposes only their bytes. Their layout is in
 https://github.com/apache/arrow/blob/main/format/Message.fbs
 """
 
@@ -14,14 +14,14 @@ import pyarrow as pa
 
 _DICTIONARY: Final = 2
 _RECORDS: Final = 3
-"""Of the union MessageHeader."""
+"""Members of the union MessageHeader."""
 
 
 def unfolded(source: pa.BufferReader) -> tuple[int, int]:
-    """Rows, and bytes of all buffers as they are in memory, of the stream that begins where `source` stands.
+    """Return the rows, and the bytes of all buffers in memory, of the stream at the current position of `source`.
 
     Raises:
-        ValueError: it is no stream.
+        ValueError: it is not an Arrow stream.
     """
     rows = size_bytes = 0
     reader = pa.ipc.MessageReader.open_stream(source)
@@ -33,7 +33,7 @@ def unfolded(source: pa.BufferReader) -> tuple[int, int]:
         try:
             of_message = _of_message(message.metadata.to_pybytes(), memoryview(message.body or b""))
         except (struct.error, IndexError):
-            raise ValueError("is no message of Arrow") from None
+            raise ValueError("is not an Arrow message") from None
         rows, size_bytes = rows + of_message[0], size_bytes + of_message[1]
 
 
@@ -42,7 +42,7 @@ def _of_message(metadata: bytes, body: memoryview) -> tuple[int, int]:
     kind, batch = metadata[_field(metadata, root, 1)], _field(metadata, root, 2)
     if kind not in (_DICTIONARY, _RECORDS):
         return 0, 0
-    if kind == _DICTIONARY:  # it holds a batch as its field 1
+    if kind == _DICTIONARY:  # its field 1 is a batch
         batch = _field(metadata, _follow(metadata, batch), 1)
     batch = _follow(metadata, batch)
     rows = _field(metadata, batch, 0)
@@ -61,12 +61,12 @@ def _of_message(metadata: bytes, body: memoryview) -> tuple[int, int]:
 
 
 def _follow(data: bytes, at: int) -> int:
-    """Where an offset leads that stands at a place."""
+    """Return the position that the offset at a position points to."""
     return at + int(struct.unpack_from("<I", data, at)[0])
 
 
 def _field(data: bytes, table: int, number: int) -> int:
-    """Where a field of a table stands; 0 if it has none."""
+    """Return the position of a table's field; 0 if the field is absent."""
     places = table - struct.unpack_from("<i", data, table)[0]
     if places < 0 or 4 + 2 * number >= struct.unpack_from("<H", data, places)[0]:
         return 0

@@ -18,7 +18,7 @@ from featray.store.scratch import scratch_folder
 from featray.tables.commits import read_commits, write_commit
 from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.lease import hold
-from featray.tables.persons import find_people
+from featray.tables.persons import LIST_PERSONS, find_people
 from featray.tables.replace import ERASE_PREFIX
 from featray.tables.rewrite import Edit, rewrite_files
 from featray.tables.tombstones import erased_videos, read_erasures
@@ -51,7 +51,7 @@ def erase_person(
     if not any(found.values()) and not finished:
         raise UsageError(
             f"{output.root.uri}: has no person with the id or name {person}; run `featray persons OUT`, then list them "
-            'with `featray query OUT "SELECT person_id, name, count(*) FROM persons GROUP BY ALL"`'
+            f"with {LIST_PERSONS}"
         )
     for partition, tracks in found.items():
         if tracks:

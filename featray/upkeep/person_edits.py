@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featray.errors import UsageError
-from featray.persons.keys import Key
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
 from featray.tables.person_edits import NamedTrack, PersonEdit, read_edits, write_edits
+from featray.tables.persons import LIST_PERSONS, TrackKey
 from featray.tables.query import connect, literal, run_sql
 from featray.tables.replace import PERSONS_PREFIX
 from featray.upkeep.persons import read_rows
@@ -40,7 +40,7 @@ def change_edits(partition: Partition, change: Change) -> None:
             write_edits(held, changed)
 
 
-def knows(partition: Partition, person_ids: Sequence[str], tracks: Sequence[Key]) -> bool:
+def knows(partition: Partition, person_ids: Sequence[str], tracks: Sequence[TrackKey]) -> bool:
     """Return whether a release has or had all these persons, and has a person for all these tracks."""
     rows = read_rows(partition)
     ids = {*pc.unique(rows["person_id"]).to_pylist(), *pc.unique(rows["previous"]).to_pylist()}
@@ -63,7 +63,7 @@ def merge(person_ids: Sequence[str]) -> Change:
     return change
 
 
-def split(tracks: Sequence[Key]) -> Change:
+def split(tracks: Sequence[TrackKey]) -> Change:
     """Return the change that splits tracks of a person off into a new person."""
     leave = sorted(NamedTrack(*key) for key in set(tracks))
 
@@ -95,7 +95,7 @@ def undo(partition: HeldPartition, edits: list[PersonEdit]) -> list[PersonEdit]:
     return edits[:-1]
 
 
-def _row(rows: pa.Table, key: Key) -> str | None:
+def _row(rows: pa.Table, key: TrackKey) -> str | None:
     """Return the person of a track; None if it has none."""
     found = rows.filter(pc.and_(pc.equal(rows["video_id"], key[0]), pc.equal(rows["track_id"], key[1])))
     return found["person_id"][0].as_py() if found.num_rows else None
@@ -107,10 +107,7 @@ def _now(rows: pa.Table, person_id: str) -> str:
         return person_id
     into = pc.unique(rows.filter(pc.equal(rows["previous"], person_id))["person_id"]).to_pylist()
     if len(into) != 1:
-        raise UsageError(
-            f"--merge {person_id}: not a person; "
-            '`featray query OUT "SELECT person_id, count(*) FROM persons GROUP BY ALL"` lists the persons'
-        )
+        raise UsageError(f"--merge {person_id}: not a person; {LIST_PERSONS} lists the persons")
     return str(into[0])
 
 
@@ -139,7 +136,7 @@ def _check_apart(partition: Partition, rows: pa.Table, person_ids: Sequence[str]
         f"WHERE dataset = {literal(partition.dataset)} AND video_id IN ({', '.join(map(literal, videos))}) "
         "GROUP BY ALL ORDER BY video_id, min(frame_index)",
     ).read_all()
-    on: dict[str, list[tuple[int, int, Key]]] = {}
+    on: dict[str, list[tuple[int, int, TrackKey]]] = {}
     for video, track, first, last in zip(*(column.to_pylist() for column in spans.columns), strict=True):
         key = video, track
         if key not in person:
@@ -154,5 +151,5 @@ def _check_apart(partition: Partition, rows: pa.Table, person_ids: Sequence[str]
         on[video] = [*before, (first, last, key)]
 
 
-def _keys(rows: pa.Table) -> list[Key]:
+def _keys(rows: pa.Table) -> list[TrackKey]:
     return list(zip(rows["video_id"].to_pylist(), rows["track_id"].to_pylist(), strict=True))

@@ -14,13 +14,12 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from featray.errors import OutputError, counted, printable
 from featray.persons.cluster import Tracks, centres_of, cluster, fit
 from featray.persons.edits import apply_edits
 from featray.persons.gallery import Gallery, recognise
-from featray.persons.keys import Key, TrackKeys
+from featray.persons.keys import TrackKeys
 from featray.persons.naming import name_persons
 from featray.persons.rows import Before, Persons, person_rows, told
 from featray.persons.settings import PersonsSettings
@@ -31,6 +30,7 @@ from featray.tables.commits import Commit, CommittedFile, read_commits, write_co
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
 from featray.tables.person_edits import PersonEdit, read_edits
+from featray.tables.persons import TrackKey
 from featray.tables.replace import PERSONS_PREFIX, carry_out
 from featray.tables.rewrite import footer_of, merged_footer, open_parquet
 from featray.tables.writer import TableWriter
@@ -238,15 +238,8 @@ def read_rows(partition: Partition) -> pa.Table:
     return _read(partition, _of_persons(read_commits(partition)))[0]
 
 
-def read_persons(partition: Partition) -> dict[Key, str]:
+def read_persons(partition: Partition) -> dict[TrackKey, str]:
     """Return the `person_id` of each track that has one."""
     rows = read_rows(partition)
     keys = zip(rows["video_id"].to_pylist(), rows["track_id"].to_pylist(), strict=True)
     return dict(zip(keys, rows["person_id"].to_pylist(), strict=True))
-
-
-def tracks_of(partition: Partition, person_id: str) -> list[Key]:
-    """Return the tracks of a person, in order."""
-    rows = read_rows(partition)
-    rows = rows.filter(pc.equal(rows["person_id"], person_id))
-    return sorted(zip(rows["video_id"].to_pylist(), rows["track_id"].to_pylist(), strict=True))

@@ -13,14 +13,12 @@ import pyarrow as pa
 from featray.config_identify import IdentifyConfig
 from featray.errors import UsageError
 from featray.faces.cadence import qualities
+from featray.tables.persons import DOUBTFUL, LIST_PERSONS
 from featray.tables.query import literal, read_rows, run_sql
 from featray.views.selection import TIME_US, Face
 
 FACES: Final = 3
 """Faces shown per track: one from each third of its time, so a track that switches to somebody else shows both."""
-
-DOUBTFUL: Final = 0.01
-"""Margin below which another person's centre is nearly as close, as in `featray persons`."""
 
 _NEEDED: Final = (
     "frame_index", "face_index", "landmarks5", "crop_x", "crop_y", "crop_side", "face_px", "sharpness", "in_frame",
@@ -84,7 +82,7 @@ def count_tracks(connection: duckdb.DuckDBPyConnection, person: str, dataset: st
     if not found["tracks"]:
         raise UsageError(
             f"--person {person}: no person has this id or name; run `featray persons OUT`, then list them with "
-            '`featray query OUT "SELECT person_id, name, count(*) FROM persons GROUP BY ALL"`'
+            f"{LIST_PERSONS}"
         )
     return int(found["tracks"]), int(found["videos"])
 

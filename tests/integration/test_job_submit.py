@@ -90,7 +90,17 @@ def head(environment, tmp_path_factory):
 def submit(address, environment, *arguments):
     command = [RAY, "job", "submit", "--working-dir", ".", "--", "python", "jobs/extract.py", *arguments]
     env = environment | {"RAY_API_SERVER_ADDRESS": address}
-    return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=400)
+    try:
+        return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=400)
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError(f"the job does not end: {error.stdout!r}\n{_jobs_of(env)}") from None
+
+
+def _jobs_of(env):
+    """What the cluster says of its jobs, and what holds its CPUs: for a job that does not end."""
+    asked = (["list", "jobs"], ["list", "actors", "--detail"], ["list", "workers"], ["status"])
+    said = [subprocess.run([RAY, *words], env=env, capture_output=True, text=True, timeout=60) for words in asked]
+    return "\n".join(one.stdout + one.stderr for one in said)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from featray.faces.alignment import similarity_to
-from featray.faces.detector import DetectorFile
+from featray.faces.detector import KnownFile
 from featray.faces.embedder_arcface import SIZE_PX, ArcFaceEmbedder
 from featray.weights.cache import sha256_of_file
 from tests.fixtures.arcface_weights import write_arcface_weights
@@ -43,7 +43,7 @@ def test_embeddings_are_equal(weights, faces, monkeypatch, report):
     theirs = load_arcface_identity_detector("cpu")
     with torch.inference_mode():
         expected = theirs(torch.from_numpy(faces).permute(0, 3, 1, 2).float() / 255).numpy()
-    found = ArcFaceEmbedder(DetectorFile(weights, sha256_of_file(weights), "")).descriptors(faces)
+    found = ArcFaceEmbedder(KnownFile(weights, sha256_of_file(weights), "")).descriptors(faces)
     spread = np.abs(expected - expected.mean(axis=0)).mean()
     worst = np.abs(found - expected).max()
     cosine = (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)

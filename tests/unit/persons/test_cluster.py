@@ -33,7 +33,6 @@ def test_blocks_and_rounds_do_not_count(monkeypatch):
     whole = groups(cluster(found, 0.6))
     monkeypatch.setattr(neighbours, "_BLOCK_BYTES", 4 * 7 * len(found))
     monkeypatch.setattr(joining, "_ROWS", 7)
-    monkeypatch.setattr(module, "_BLOCK", 7)
     assert groups(cluster(found, 0.6)) == whole
     monkeypatch.setattr(module, "NEIGHBOURS", 3)
     assert groups(cluster(found, 0.6)) == whole

@@ -65,5 +65,5 @@ def test_a_published_file_that_is_gone_is_said(bucket):
     output.root.fs.rm_file(path)
     with pytest.raises(StorageError, match="a published file is gone or damaged; run `featray verify`"):
         connect(output)
-    missing = [problem.file for problem in verify(output).problems if "it is not there" in problem.text]
+    missing = [problem.file for problem in verify(output).problems if "but it is missing" in problem.text]
     assert missing == [output.relative(path)]

@@ -234,7 +234,7 @@ def test_a_mark_that_is_none_counts_as_no_and_is_said(text, tmp_path, caplog):
     done = derive_partition(open_people(tmp_path / "out")[1], REST)
     assert done.neutral_videos == 0
     (line,) = caplog.messages
-    assert f"rest is '{text}', neither yes or no nor spans" in line and video_id("anna") in line
+    assert f"rest is '{text}', which is neither yes or no nor spans" in line and video_id("anna") in line
 
 
 def test_the_command_says_what_it_found(root):
