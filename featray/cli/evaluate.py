@@ -96,10 +96,10 @@ def evaluate(
 
     if path is not None and not path.lower().endswith((".html", ".htm")):
         raise UsageError(f"--out {path}: the page's name must end in .html")
-    label_options, output_options = read_storage_flags(config, options)
+    source_options, output_options = read_storage_flags(config, options)
     output = open_output(out, output_options)
     settings = LabelSettings(given.pop("au_threshold"), parse_emotions(given.pop("emotions")))
-    read = read_labels(labels, settings, label_options)
+    read = read_labels(labels, settings, source_options.options)
     measured = _settings(**given)
     if against is None:
         found = with_scope(output, release, dataset, lambda scope: measure(scope, read, measured))

@@ -59,8 +59,8 @@ def report(
 
     if not path.lower().endswith((".html", ".htm")):
         raise UsageError(f"--out {path}: the page's name must end in .html")
-    input_options, output_options = read_storage_flags(config, options)
-    settings = ReportSettings(release, dataset, not no_thumbnails, blur, input_options)
+    source_options, output_options = read_storage_flags(config, options)
+    settings = ReportSettings(release, dataset, not no_thumbnails, blur, source_options)
     made = write_report(open_output(out, output_options), path, settings)
     if as_json:
         click.echo(json.dumps({"path": path, **asdict(made)}, indent=2))

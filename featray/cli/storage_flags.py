@@ -16,6 +16,7 @@ import click
 from featray.errors import UsageError
 
 if TYPE_CHECKING:
+    from featray.sources.places import SourceOptions
     from featray.tables.layout import Output
 
 _Command = Callable[..., Any]
@@ -47,19 +48,22 @@ def storage_flags(command: _Command) -> _Command:
     )(command)
 
 
-def read_storage_flags(config: Path | None, options: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_storage_flags(config: Path | None, options: tuple[str, ...]) -> tuple[SourceOptions, dict[str, Any]]:
     """Return storage options of the inputs and of the output; the command line overrides the config.
 
     Raises:
         UsageError: an option or the config is malformed.
     """
+    from featray.sources.places import SourceOptions
+
     given = parse_storage_options(options)
     if config is None:
-        return given, dict(given)
+        return SourceOptions(given), dict(given)
     from featray.config import load_config
 
     loaded = load_config(config)
-    return {**loaded.input.storage_options, **given}, {**loaded.output.storage_options, **given}
+    places = (*loaded.input.uris, *loaded.input.manifest_places)
+    return SourceOptions({**loaded.input.storage_options, **given}, places), {**loaded.output.storage_options, **given}
 
 
 def open_told(out: str, config: Path | None, options: tuple[str, ...]) -> Output:

@@ -62,14 +62,14 @@ def verify(
     from featray.tables.layout import open_output
     from featray.upkeep.verify import verify as verify_output
 
-    input_options, output_options = read_storage_flags(config, options)
+    source_options, output_options = read_storage_flags(config, options)
     output = open_output(out, output_options)
     report = verify_output(output, release, rederive=rederive)
     repeated = None
     if recompute:
         from featray.upkeep.recompute import recompute as recompute_rows
 
-        repeated = recompute_rows(output, recompute, seed=seed, release=release, storage_options=input_options)
+        repeated = recompute_rows(output, recompute, seed=seed, release=release, source_options=source_options)
     ok = not report.problems and not (repeated and repeated.differing)
     if as_json:
         found = {"ok": ok, **asdict(report), "recompute": asdict(repeated) if repeated else None}

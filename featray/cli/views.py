@@ -126,12 +126,12 @@ def preview(
     unknown = [layer for layer in layers or () if layer not in LAYERS]
     if unknown:
         raise UsageError(f"--draw {unknown[0]}: cannot be drawn; choose from {', '.join(LAYERS)}")
-    input_options, output_options = read_storage_flags(config, options)
+    source_options, output_options = read_storage_flags(config, options)
     settings = PreviewSettings(
         video=video,
         start_us=None if start is None else parse_time_us(start),
         end_us=None if end is None else parse_time_us(end),
-        storage_options=input_options,
+        source_options=source_options,
         only_sampled=sampled_only,
         layers=layers,
         track_id=track,
@@ -149,9 +149,9 @@ def _preview_person(
     from featray.tables.layout import open_output
     from featray.views.person_sheet import PersonSheet, make_person_sheet
 
-    input_options, output_options = read_storage_flags(config, options)
+    source_options, output_options = read_storage_flags(config, options)
     tracks = same.pop("frames")
-    settings = PersonSheet(person, storage_options=input_options, tracks=tracks, **same)
+    settings = PersonSheet(person, source_options=source_options, tracks=tracks, **same)
     made = make_person_sheet(open_output(out, output_options), path, settings)
     if as_json:
         click.echo(json.dumps({"path": path, **asdict(made)}, indent=2))
@@ -223,12 +223,12 @@ def view(
         raise UsageError("--web shows the recording and --save writes it; give only one of them")
     if as_json and path is None:
         raise UsageError("view --json: needs --save FILE; without it the recording is shown")
-    input_options, output_options = read_storage_flags(config, options)
+    source_options, output_options = read_storage_flags(config, options)
     settings = PreviewSettings(
         video=video,
         start_us=None if start is None else parse_time_us(start),
         end_us=None if end is None else parse_time_us(end),
-        storage_options=input_options,
+        source_options=source_options,
         layers=("boxes", "mesh"),
         **same,
     )

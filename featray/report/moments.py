@@ -18,11 +18,12 @@ from PIL import Image
 from featray.errors import FeatrayError, UsageError
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.report.scope import Scope
+from featray.sources.places import SourceOptions
 from featray.tables.query import literal
 from featray.views.overlay import Square, cut_square, hide
 from featray.views.preview import hidden_squares
 from featray.views.selection import TIME_US, Face, VideoRow, find_video, read_frames
-from featray.views.source import Shown, Source, find_source
+from featray.views.source import Shown, Source, open_source_of
 
 MOMENTS: Final = 12
 STRENGTH: Final = f"({' + '.join(au for au in AU_NAMES_20 if au != 'AU43')}) / {len(AU_NAMES_20) - 1}"
@@ -81,7 +82,7 @@ class Moments:
 
 
 def read_moments(
-    scope: Scope, faces: int, videos: int, *, thumbnails: bool, blur: bool, storage_options: dict[str, Any]
+    scope: Scope, faces: int, videos: int, *, thumbnails: bool, blur: bool, source_options: SourceOptions
 ) -> Moments:
     """Find the moments: one per video, or several at least two seconds apart if there are few videos.
 
@@ -91,7 +92,7 @@ def read_moments(
         videos: number of videos.
         thumbnails: whether to open the sources.
         blur: hide heads in the thumbnails.
-        storage_options: options for reading the sources.
+        source_options: storage options for reading the sources.
     """
     sample, share = scope.sample(faces)
     apart = "" if videos >= MOMENTS else f", {TIME_US} // {_APART_US}"
@@ -112,7 +113,7 @@ def read_moments(
 
     found = strongest(GOOD_FACE)
     only_good = bool(found)
-    camera = _Camera(scope, blur=blur, storage_options=storage_options) if thumbnails else None
+    camera = _Camera(scope, blur=blur, source_options=source_options) if thumbnails else None
     moments = [_moment(scope, row, camera) for row in found or strongest("true")]
     return Moments(moments, share, only_good)
 
@@ -136,9 +137,9 @@ def _moment(scope: Scope, row: dict[str, Any], camera: _Camera | None) -> Moment
 class _Camera:
     """Open each source once and cut thumbnails; a storage that did not answer is not tried again."""
 
-    def __init__(self, scope: Scope, *, blur: bool, storage_options: dict[str, Any]) -> None:
+    def __init__(self, scope: Scope, *, blur: bool, source_options: SourceOptions) -> None:
         self.blur = blur
-        self._options = storage_options
+        self._options = source_options
         self._sources: dict[str, Source | FeatrayError] = {}
         self._silent: dict[tuple[str, str], FeatrayError] = {}
 
@@ -149,7 +150,7 @@ class _Camera:
             raise UsageError(str(self._silent[storage]))
         if video.video_id not in self._sources:
             try:
-                self._sources[video.video_id] = Source(video, find_source(video, None, self._options), self._options)
+                self._sources[video.video_id] = open_source_of(video, None, self._options)
             except FeatrayError as error:
                 self._sources[video.video_id] = error
                 if error.details.get("unreachable"):

@@ -17,6 +17,7 @@ from featray.report.moments import MOMENTS, Moment, Moments, read_moments
 from featray.report.numbers import EXAMPLES, read_numbers
 from featray.report.plots import Plot, plot_coverage, plot_distributions, plot_faces_per_frame
 from featray.report.scope import MOST_ROWS, Scope, with_scope
+from featray.sources.places import SourceOptions
 from featray.store.storage import locate_beside, write_bytes
 from featray.tables.layout import Output
 from featray.version import __version__
@@ -44,7 +45,7 @@ class ReportSettings:
         release, dataset: None for the latest release, and for the only dataset.
         thumbnails: whether sources are opened for pictures.
         blur: hide heads, and leave out names of files, path fields and local paths.
-        storage_options: options for reading sources.
+        source_options: storage options for reading sources.
         most_rows: with more rows in `faces` or `frames`, a sample is read.
     """
 
@@ -52,7 +53,7 @@ class ReportSettings:
     dataset: str | None = None
     thumbnails: bool = True
     blur: bool = False
-    storage_options: dict[str, Any] = field(default_factory=dict)
+    source_options: SourceOptions = field(default_factory=SourceOptions)
     most_rows: int = MOST_ROWS
 
 
@@ -97,7 +98,7 @@ def _make(output: Output, scope: Scope, settings: ReportSettings) -> tuple[bytes
             videos,
             thumbnails=settings.thumbnails,
             blur=settings.blur,
-            storage_options=settings.storage_options,
+            source_options=settings.source_options,
         )
     shift = (
         diff_releases(output, scope.others[0], scope.release, scope.dataset, _COMPARED_FACES) if scope.others else None

@@ -6,6 +6,8 @@ and cannot send credentials to a host that the config does not name.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from featray.config import InputConfig
@@ -14,6 +16,9 @@ from featray.store.storage import Location, locate, opened_as
 
 _ALIASES: Final = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "local": "file"}
 _PORTS: Final = {"http": ":80", "https": ":443"}
+
+_ADDRESS_IN_OPTIONS: Final = frozenset({"file", "memory", "s3", "gs", "az", "hf"})
+"""Kinds of storage whose server comes from the options or is always the same: a URI cannot choose another one."""
 
 _HUB_TYPES: Final = frozenset({"datasets", "spaces", "models", "buckets"})
 
@@ -28,6 +33,28 @@ class Place(NamedTuple):
 
     scheme: str
     host: str
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Storage options for the sources of published rows, and the places for which the user gave them.
+
+    Attributes:
+        options: options for fsspec.
+        places: input places of the user's own config; empty without one.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    places: tuple[str, ...] = ()
+
+    def places_among(self, recorded: Iterable[str]) -> list[str]:
+        """Return the places to which the options apply, given those in `runs.config`.
+
+        An output may come from somebody else, so its config cannot name a host that receives the user's options.
+        A container at `account`, as in `abfs://container@account`, is such a host.
+        """
+        harmless = [uri for uri in recorded if place_of(uri).scheme in _ADDRESS_IN_OPTIONS and "@" not in uri]
+        return [*self.places, *harmless] or ["/"]
 
 
 def place_of(uri: str) -> Place:

@@ -30,6 +30,7 @@ from featray.identity import result_settings, settings_hash
 from featray.model.conventions import parse_conventions
 from featray.records import read_extra
 from featray.sources.listing import Video, find_video
+from featray.sources.places import SourceOptions
 from featray.tables.layout import Output
 from featray.tables.provenance import read_config
 from featray.tables.published import Published, read_steadily
@@ -75,7 +76,7 @@ class Recomputed:
 
 
 def recompute(
-    output: Output, count: int, *, seed: int, release: str | None, storage_options: dict[str, Any] | None
+    output: Output, count: int, *, seed: int, release: str | None, source_options: SourceOptions | None = None
 ) -> Recomputed:
     """Recompute `count` random published faces.
 
@@ -84,13 +85,13 @@ def recompute(
         count: number of faces; all of them if there are fewer.
         seed: the same seed selects the same rows.
         release: sample from this release only; None for all.
-        storage_options: options for the sources; the tables do not contain secrets.
+        source_options: storage options for the sources; the tables do not contain secrets.
     """
     rows = _draw(output, count, seed, release)
     report = Recomputed(asked=len(rows))
     for (_, run_id), of_run in _grouped(rows, "release", "run_id"):
         try:
-            repeat = _Repeat(of_run[0], storage_options)
+            repeat = _Repeat(of_run[0], source_options or SourceOptions())
         except FeatrayError as error:
             for _, of_video in _grouped(of_run, "dataset", "video_id"):
                 report.cannot(of_video, f"run {run_id}: {error}")
@@ -140,10 +141,10 @@ def _grouped(rows: list[dict[str, Any]], *names: str) -> Iterator[tuple[tuple[An
 class _Repeat:
     """A run's settings, decoder and network, restored."""
 
-    def __init__(self, row: dict[str, Any], storage_options: dict[str, Any] | None) -> None:
+    def __init__(self, row: dict[str, Any], source_options: SourceOptions) -> None:
         if row["config"] is None:
             raise StorageError("is not in the runs table")
-        self._config, decode = _recorded_config(row, storage_options or {})
+        self._config, decode = _recorded_config(row, source_options)
         recorded = {name: row[name] for name in ("weights_sha256", "engine", "precision")}
         conventions = parse_conventions(row["conventions"])
         # Recompute on the CPU.
@@ -258,13 +259,16 @@ class _Repeat:
             report.differing.append(f"{_name(row)}: recomputation found no such face{why}")
 
 
-def _recorded_config(row: dict[str, Any], storage_options: dict[str, Any]) -> tuple[Config, DecodeConfig]:
+def _recorded_config(row: dict[str, Any], source_options: SourceOptions) -> tuple[Config, DecodeConfig]:
     """Return the run's config and decode settings; settings of `WHERE_THEY_ACT` that it lacks were not in effect."""
     try:
-        data = read_config(row["config"]).data
+        found = read_config(row["config"])
     except ValueError:
         raise OutputError("its config in `runs` cannot be read") from None
-    data["input"]["storage_options"] = storage_options
+    data = found.data
+    data["input"]["uris"] = source_options.places_among(found.places)
+    data["input"]["manifest_places"] = []
+    data["input"]["storage_options"] = source_options.options
     data["output"] = {**data.get("output", {}), "storage_options": {}}
     config = parse_config(data, origin="its config")
     unknown = dict.fromkeys(set(WHERE_THEY_ACT).difference(data.get("decode") or {}), "off")

@@ -6,14 +6,15 @@ Faces are cropped from the original videos. The least certain tracks come first,
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import duckdb
 from PIL import Image, ImageDraw
 
 from featray.errors import UsageError, VideoError, counted
+from featray.sources.places import SourceOptions
 from featray.store.storage import locate_beside, upload
 from featray.tables.layout import Output
 from featray.tables.published import Published, read_steadily
@@ -23,7 +24,7 @@ from featray.views.canvas import FAINT, GROUND, INK, MUTED, RAISED, WARNING, sho
 from featray.views.overlay import cut_square, hide
 from featray.views.preview import SHEETS, hidden_squares
 from featray.views.selection import SampledFrame, VideoRow, find_video, read_frames
-from featray.views.source import Source, find_source
+from featray.views.source import open_source_of
 from featray.views.times import clock_text
 from featray.views.tracks_of_person import FaceAt, PersonTrack, count_tracks, read_tracks
 
@@ -49,7 +50,7 @@ class PersonSheet:
         person: an id, or a name.
         release, dataset: as in `PreviewSettings`.
         source: folder that now holds the videos, under their names, if they were moved.
-        storage_options: fsspec options for reading the videos.
+        source_options: storage options for reading the videos.
         blur: hide identities; only places, times and numbers remain.
         tracks: maximum number of tracks.
     """
@@ -58,7 +59,7 @@ class PersonSheet:
     release: str | None = None
     dataset: str | None = None
     source: str | None = None
-    storage_options: dict[str, Any] | None = None
+    source_options: SourceOptions = field(default_factory=SourceOptions)
     blur: bool = False
     tracks: int = 12
 
@@ -151,13 +152,12 @@ def _crops(
     video: VideoRow, tracks: list[tuple[int, PersonTrack]], read: _Read, settings: PersonSheet
 ) -> dict[tuple[int, int], Image.Image]:
     """Return the faces of a video's tracks, by the numbers of track and face."""
-    options = settings.storage_options or {}
     place = None if settings.source is None else f"{settings.source.rstrip('/')}/{video.name}"
     wanted: dict[int, list[tuple[tuple[int, int], FaceAt]]] = {}
     for number, track in tracks:
         for i, one in enumerate(track.faces):
             wanted.setdefault(one.frame_index, []).append(((number, i), one))
-    source = Source(video, find_source(video, place, options), options)
+    source = open_source_of(video, place, settings.source_options)
     frames = [SampledFrame(index, faces[0][1].pts_us, "ok", ()) for index, faces in sorted(wanted.items())]
     found = {}
     for shown in source.pick(frames):

@@ -15,6 +15,7 @@ from typing import Any, Final
 import duckdb
 
 from featray.errors import UsageError
+from featray.sources.places import SourceOptions
 from featray.store.storage import locate_beside, upload
 from featray.tables.layout import Output
 from featray.tables.published import read_steadily
@@ -25,7 +26,7 @@ from featray.views.overlay import LAYERS, MEASURED, Square, cut_square
 from featray.views.page import Look, Pages
 from featray.views.selection import SampledFrame, VideoRow, find_video, prominent_track, read_frames, read_persons
 from featray.views.sheet import choose_frames, draw_sheet
-from featray.views.source import Shown, Source, find_source
+from featray.views.source import Shown, Source, open_source_of
 from featray.views.timeline import check_columns
 from featray.views.times import clock_text
 
@@ -45,7 +46,7 @@ class PreviewSettings:
         release, dataset: names, needed if there are several; None for the latest release, the only dataset.
         start_us, end_us: presentation times; None for no bound.
         source: current place of the video, if it was moved.
-        storage_options: fsspec options for reading it.
+        source_options: storage options for reading it.
         height_px: height of the frames in a clip.
         blur: hide identities.
         only_sampled: omit frames that were not sampled; implied by `blur`, because their faces are unknown.
@@ -61,7 +62,7 @@ class PreviewSettings:
     start_us: int | None = None
     end_us: int | None = None
     source: str | None = None
-    storage_options: dict[str, Any] = field(default_factory=dict)
+    source_options: SourceOptions = field(default_factory=SourceOptions)
     height_px: int = 720
     blur: bool = False
     only_sampled: bool = False
@@ -94,7 +95,7 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
     read = read_video(output, settings)
     video = read.video
     look = Look(video, read.layers, settings.blur, _track(read.sampled, settings.track_id))
-    source = Source(video, find_source(video, settings.source, settings.storage_options), settings.storage_options)
+    source = open_source_of(video, settings.source, settings.source_options)
     target = locate_beside(path, output.root)
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / f"preview{suffix}"

@@ -32,7 +32,7 @@ from featray.views.overlay import hide
 from featray.views.page import NO_MEANING, NOT_ESTIMATED
 from featray.views.preview import PreviewSettings, VideoRead, hidden_squares, read_video
 from featray.views.selection import SampledFrame, VideoRow
-from featray.views.source import Shown, Source, find_source
+from featray.views.source import Shown, Source, open_source_of
 
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "action_units": AU_NAMES_20,
@@ -96,8 +96,7 @@ def show_recording(output: Output, settings: PreviewSettings, *, web: bool) -> N
 def _write(output: Output, path: Path, settings: PreviewSettings) -> Recording:
     rr = _import_rerun()
     read = read_video(output, settings, persons=True)
-    found = find_source(read.video, settings.source, settings.storage_options)
-    source = Source(read.video, found, settings.storage_options)
+    source = open_source_of(read.video, settings.source, settings.source_options)
     stream = rr.RecordingStream("featray", recording_id=f"{read.video.video_id}-{read.video.release}")
     stream.save(path, default_blueprint=_layout(read))
     title = read.video.video_id if settings.blur else read.video.name

@@ -33,7 +33,7 @@ class VideoRow:
         weights_trained: whether the facial numbers carry meaning.
         column: `input.column` of the run that made the rows.
         unusable: columns that the run's checkpoint does not estimate; their values carry no meaning.
-        input_places: input places in the config of that run, to which storage options for videos apply.
+        input_places: input places in the config of that run.
         squared, tone_mapped: conversions applied to frames; None in rows of versions that had neither.
         extra: the other columns of the manifest that listed it, as JSON.
         sequences: settings of sequences in the config of that run.

@@ -21,6 +21,7 @@ from featray.errors import StorageError, Unreachable, UsageError, VideoError
 from featray.extract.plan import open_source, plan_video
 from featray.records import read_extra
 from featray.sources.listing import Video, find_video
+from featray.sources.places import SourceOptions, options_apply, place_of
 from featray.video.container import parse_time_base
 from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.frame import Frame
@@ -32,6 +33,7 @@ _UNIT_FRAMES: Final = 64
 """Units are short, so that a seek into a long video decodes little before the range."""
 
 _NAME_IT: Final = "name a copy of the original with --source"
+_NOT_SENT: Final = "storage options were not sent to {}: to send them, give --config with a config whose input names it"
 
 
 @dataclass(frozen=True)
@@ -42,25 +44,37 @@ class Shown:
     sampled: SampledFrame | None
 
 
-def find_source(row: VideoRow, source: str | None, storage_options: dict[str, Any]) -> Video:
+def open_source_of(row: VideoRow, source: str | None, options: SourceOptions) -> Source:
+    """Find a row's video, as `find_source` does, and plan its units.
+
+    Raises:
+        UsageError: as `find_source`.
+        VideoError: the video cannot be opened.
+    """
+    return Source(row, find_source(row, source, options), options.options)
+
+
+def find_source(row: VideoRow, source: str | None, options: SourceOptions) -> Video:
     """Return the video that a row was made from.
 
     Args:
         row: row of the `videos` table.
         source: current place, if the video was moved: the video, or the shard file that contains it. Like the URI in
             the row, it is a name and not a glob pattern.
-        storage_options: fsspec options, for `source` and the input places in the run's config.
+        options: storage options, for `source` and the places that the user gave them for.
 
     Raises:
         UsageError: the video is missing, or is no longer the same object; the detail `unreachable` is true if the
             storage did not answer.
     """
-    places = [source] if source else list(row.input_places) or ["/"]
-    config = InputConfig(uris=places, storage_options=storage_options, column=row.column, **row.sequences)
+    places = [source] if source else options.places_among(row.input_places)
+    config = InputConfig(uris=places, storage_options=options.options, column=row.column, **row.sequences)
     try:
         video = find_video(source or row.uri, row.member, config, read_extra(row.extra))
     except (StorageError, UsageError, VideoError) as error:
-        text = f"{row.uri}: the source of {row.video_id} cannot be opened ({error}); {_NAME_IT}"
+        unused = options.options and not options_apply(source or row.uri, config)
+        hint = f"; {_NOT_SENT.format(place_of(row.uri).host)}" if unused else ""
+        text = f"{row.uri}: the source of {row.video_id} cannot be opened ({error}); {_NAME_IT}{hint}"
         raise UsageError(text, unreachable=isinstance(error, Unreachable)) from None
     if video is None:
         raise UsageError(f"{source or row.uri}: has no member {row.member}; {_NAME_IT}")

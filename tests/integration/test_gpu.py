@@ -46,7 +46,7 @@ def test_the_tables_are_the_cpus_but_for_rounding_and_stand_in_a_release_of_thei
     boxes = "frame_index, face_index, box_x1, box_y1, box_x2, box_y2, crop_x, crop_y, crop_side"
     for a, b in zip(rows(tmp_path / "gpu", boxes), rows(tmp_path / "cpu", boxes), strict=True):
         assert a == pytest.approx(b, abs=1e-3)
-    again = recompute(open_output(str(tmp_path / "gpu")), 3, seed=1, release=None, storage_options=None)
+    again = recompute(open_output(str(tmp_path / "gpu")), 3, seed=1, release=None)
     assert (again.checked, again.differing, again.unverifiable) == (3, [], []), "on a CPU, within the usual bounds"
 
 

@@ -108,7 +108,7 @@ def test_a_run_that_is_killed_and_goes_on(inputs, expected, tmp_path) -> None:
     check(tmp_path / "out", expected)
     output = open_output(str(tmp_path / "out"))
     assert verify(output).problems == []
-    again = recompute(output, 40, seed=1, release=None, storage_options=None)
+    again = recompute(output, 40, seed=1, release=None)
     assert (again.checked, again.differing, again.unverifiable) == (40, [], [])
 
 

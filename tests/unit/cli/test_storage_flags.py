@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from featray.cli import main
 from featray.cli.storage_flags import parse_storage_options, read_storage_flags
 from featray.errors import UsageError
+from featray.sources.places import SourceOptions
 
 
 @pytest.mark.parametrize(
@@ -52,9 +53,12 @@ def test_the_command_line_goes_before_the_config(tmp_path):
         "input: {uris: [a], storage_options: {key: of_input, anon: false}}\n"
         "output: {uri: b, storage_options: {key: of_output}}\n"
     )
-    assert read_storage_flags(path, ()) == ({"key": "of_input", "anon": False}, {"key": "of_output"})
-    assert read_storage_flags(path, ("key=1",)) == ({"key": "1", "anon": False}, {"key": "1"})
-    assert read_storage_flags(None, ("key=1",)) == ({"key": "1"}, {"key": "1"})
+    assert read_storage_flags(path, ()) == (
+        SourceOptions({"key": "of_input", "anon": False}, ("a",)),
+        {"key": "of_output"},
+    )
+    assert read_storage_flags(path, ("key=1",)) == (SourceOptions({"key": "1", "anon": False}, ("a",)), {"key": "1"})
+    assert read_storage_flags(None, ("key=1",)) == (SourceOptions({"key": "1"}), {"key": "1"})
 
 
 @pytest.mark.parametrize(

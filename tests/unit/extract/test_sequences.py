@@ -124,7 +124,7 @@ def test_the_outputs_verify(output, unrelated):
 
 
 def test_numbers_come_out_again(output):
-    found = recompute(output, 6, seed=1, release=None, storage_options=None)
+    found = recompute(output, 6, seed=1, release=None)
     assert (found.checked, found.differing, found.unverifiable) == (6, [], [])
 
 

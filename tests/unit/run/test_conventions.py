@@ -79,7 +79,7 @@ def test_runs_and_footers_say_which_and_what_is_not_estimated(as_v25):
 def test_rows_are_computed_again_with_the_signs_that_they_had(as_v25):
     """Though this featray knows nothing of the file any more."""
     out, _, second = as_v25
-    again = recompute(open_output(str(out)), 4, seed=1, release=second.release, storage_options=None)
+    again = recompute(open_output(str(out)), 4, seed=1, release=second.release)
     assert (again.checked, again.differing, again.unverifiable) == (4, [], [])
 
 

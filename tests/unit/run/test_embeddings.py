@@ -89,7 +89,7 @@ def test_off_nothing_of_it_is_there_and_all_else_is_equal(identified, people, sm
 
 
 def test_with_them_numbers_can_be_computed_again(out):
-    found = recompute(out, 2, seed=0, release=None, storage_options=None)
+    found = recompute(out, 2, seed=0, release=None)
     assert (found.checked, found.differing, found.unverifiable) == (2, [], [])
 
 

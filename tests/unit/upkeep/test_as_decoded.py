@@ -14,13 +14,14 @@ import yaml
 from PIL import Image
 
 from featray.faces.overlap import iou_matrix
+from featray.sources.places import SourceOptions
 from featray.tables.layout import list_partitions, open_output
 from featray.tables.query import connect, run_sql
 from featray.upkeep.recompute import recompute
 from featray.video.frame import Frame
 from featray.views.preview import PreviewSettings, make_preview
 from featray.views.selection import find_video, read_frames
-from featray.views.source import Source, find_source
+from featray.views.source import open_source_of
 from tests.fixtures.corpus import run_ffmpeg
 from tests.fixtures.golden import DATA
 from tests.fixtures.hdr import HLG, write_clip
@@ -78,7 +79,7 @@ def _frame(image):
 def shown(output):
     """The first frame as previews show it."""
     video = find_video(connect(output), "wide.mp4")
-    source = Source(video, find_source(video, None, {}), {})
+    source = open_source_of(video, None, SourceOptions())
     sampled = read_frames(connect(output), video, None, None, mesh=False)
     return next(source.pick(sampled[:1])).frame.rgb()
 
@@ -107,7 +108,7 @@ def as_of_an_older_version(wide, folder):
 def test_sources_are_opened_as_they_were(wide, upright, kind, tmp_path):
     older = kind == "older"
     output = as_of_an_older_version(wide, tmp_path / "out") if older else open_output(str(wide / kind))
-    found = recompute(output, 10, seed=0, release=None, storage_options=None)
+    found = recompute(output, 10, seed=0, release=None)
     assert (found.checked, found.differing, found.unverifiable) == (2, [], [])
     picture = shown(output)
     assert picture.shape == ((360, 640, 3) if kind == "auto" else (270, 640, 3))

@@ -38,7 +38,7 @@ def mine(sources, tmp_path):
 
 
 def again(output, count, seed=0):
-    return recompute(output, count, seed=seed, release=None, storage_options=None)
+    return recompute(output, count, seed=seed, release=None)
 
 
 def test_numbers_come_out_again(mine, report):

@@ -17,6 +17,7 @@ from featray.config import DetectConfig
 from featray.errors import UsageError
 from featray.faces.detectors import open_detector
 from featray.names import AU_NAMES_20
+from featray.sources.places import SourceOptions
 from featray.tables.query import connect
 from featray.video.frame import Frame
 from featray.views.canvas import WARNING, track_colour
@@ -25,7 +26,7 @@ from featray.views.overlay import LAYERS, cut_square, draw_faces, hide
 from featray.views.preview import PreviewSettings, hidden_squares, make_preview
 from featray.views.selection import find_video, prominent_track, read_frames
 from featray.views.sheet import choose_frames
-from featray.views.source import Source, find_source
+from featray.views.source import find_source, open_source_of
 from tests.fixtures.corpus import run_ffmpeg
 
 HEIGHT = 360
@@ -147,7 +148,7 @@ def test_of_a_hidden_head_only_cells_are_left(made):
     connection = connect(made.output)
     video = find_video(connection, "turned.mp4")
     frames = read_frames(connection, video, None, None, mesh=False)
-    source = Source(video, find_source(video, None, {}), {})
+    source = open_source_of(video, None, SourceOptions())
     for shown in source.run(frames, None, None, only_sampled=True):
         (face,) = shown.sampled.faces
         picture = Image.fromarray(shown.frame.rgb())
@@ -193,10 +194,10 @@ def test_a_range_is_reached_by_a_seek_and_is_the_same(made, monkeypatch):
     connection = connect(made.output)
     video = find_video(connection, "turned.mp4")
     frames = read_frames(connection, video, None, None, mesh=False)
-    whole = [shown.frame for shown in Source(video, find_source(video, None, {}), {}).run(
+    whole = [shown.frame for shown in open_source_of(video, None, SourceOptions()).run(
         frames, None, None, only_sampled=True)]  # fmt: skip
     monkeypatch.setattr("featray.views.source._UNIT_FRAMES", 16)
-    source = Source(video, find_source(video, None, {}), {})
+    source = open_source_of(video, None, SourceOptions())
     start_us = frames[10].pts_us
     assert source._unit_at(start_us).first_index > 0 and source._unit_at(None).first_index == 0
     part = [shown.frame for shown in source.run(frames[10:], start_us, None, only_sampled=True)]
@@ -279,23 +280,23 @@ class TestSources:
         row = replace(find_video(connection, "turned.mp4"), member="turned.mp4")
         frames = read_frames(connection, row, None, None, mesh=False)
         fsspec.filesystem("memory").put_file(str(tmp_path / "shard.tar"), "/views/shard.tar")
-        source = Source(row, find_source(row, "memory://views/shard.tar", {}), {})
+        source = open_source_of(row, "memory://views/shard.tar", SourceOptions())
         shown = list(source.run(frames, None, None, only_sampled=False))
         assert [item.sampled for item in shown if item.sampled] == frames and len(shown) == 24
         with pytest.raises(UsageError, match="has no member gone"):
-            find_source(replace(row, member="gone.mp4"), "memory://views/shard.tar", {})
+            find_source(replace(row, member="gone.mp4"), "memory://views/shard.tar", SourceOptions())
 
     def test_a_source_that_changed_is_refused(self, made, tmp_path):
         connection = connect(made.output)
         row = find_video(connection, "turned.mp4")
         with pytest.raises(UsageError, match="the source changed: its content id was x and is now mtime:"):
-            find_source(replace(row, content_id="x"), None, {})
+            find_source(replace(row, content_id="x"), None, SourceOptions())
 
     def test_a_source_that_is_gone(self, made):
         row = find_video(connect(made.output), "turned.mp4")
         gone = replace(row, uri=f"{row.uri}.old")
         with pytest.raises(UsageError, match=r"cannot be opened .*; name a copy of the original with --source"):
-            find_source(gone, None, {})
+            find_source(gone, None, SourceOptions())
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
-"""The source behind a row: the file of that name and no other; credentials go only where the config says."""
+"""The source behind a row: the file of that name and no other; credentials go only where the user says."""
+
+from dataclasses import replace
 
 import pytest
 
 from featray.config import InputConfig
 from featray.errors import UsageError
 from featray.sources.listing import list_videos
+from featray.sources.places import SourceOptions
 from featray.views.selection import VideoRow
-from featray.views.source import Source, find_source
+from featray.views.source import find_source, open_source_of
 from tests.fixtures.web import two_hosts
 
 SECRET = {"headers": {"Authorization": "Bearer hunter2"}}
@@ -26,13 +29,13 @@ def hosts(tmp_path, clips):
 
 
 @pytest.mark.parametrize("with_config", [True, False])
-def test_options_are_for_what_the_runs_config_named(hosts, with_config):
+def test_options_are_for_what_the_users_own_config_names(hosts, with_config):
     mine, theirs = hosts
-    places = (f"{mine}/list.csv",) if with_config else ()
+    options = SourceOptions(SECRET, (f"{mine}/list.csv",) if with_config else ())
     for host, gets_them in ((mine, with_config), (theirs, False)):
-        row = row_of(f"{host}/a.mp4", *places)
+        row = row_of(f"{host}/a.mp4", f"{host}/list.csv")  # so says the output, which anybody may have written
         host.requests.clear()
-        Source(row, find_source(row, None, SECRET), SECRET)
+        open_source_of(row, None, options)
         assert len(host.requests) >= 2
         assert {headers.get("Authorization") == "Bearer hunter2" for _, headers in host.requests} == {gets_them}
 
@@ -41,8 +44,28 @@ def test_a_source_that_the_user_names_gets_them(hosts):
     mine, theirs = hosts
     row = row_of(f"{mine}/a.mp4")
     theirs.requests.clear()
-    find_source(row, f"{theirs}/a.mp4", SECRET)
+    find_source(row, f"{theirs}/a.mp4", SourceOptions(SECRET))
     assert all(headers.get("Authorization") for _, headers in theirs.requests)
+
+
+def test_who_gets_no_options_is_said(hosts):
+    mine, _ = hosts
+    row = replace(row_of(f"{mine}/a.mp4", f"{mine}/list.csv"), uri=f"{mine}/gone.mp4")
+    with pytest.raises(
+        UsageError, match=r"storage options were not sent to 127\.0\.0\.1\S*: to send them, give --config"
+    ):
+        find_source(row, None, SourceOptions(SECRET))
+
+
+def test_places_whose_address_an_output_cannot_choose_get_them():
+    recorded = ("s3://bucket/x", "gs://b", "az://container/x", "/data/clips", "hf://datasets/o/n")
+    chosen = (
+        "https://evil.example/",
+        "sftp://evil.example/x",
+        "abfs://container@evil.dfs.core.windows.net/x",
+        "ftp://e/x",
+    )
+    assert SourceOptions(SECRET, ("http://mine/x",)).places_among(recorded + chosen) == ["http://mine/x", *recorded]
 
 
 @pytest.mark.parametrize("name, other", [("a[1].mp4", "a1.mp4"), ("s*.mp4", "sx.mp4"), ("q?.mp4", "qx.mp4")])
@@ -51,8 +74,8 @@ def test_a_name_is_no_pattern(tmp_path, clips, name, other):
         (tmp_path / each).write_bytes((clips / "no_face.mp4").read_bytes())
     row = row_of(tmp_path / name)
     for source in (None, str(tmp_path / name)):
-        assert find_source(row, source, {}).uri == f"file://{tmp_path}/{name}"
+        assert find_source(row, source, SourceOptions()).uri == f"file://{tmp_path}/{name}"
     (tmp_path / name).unlink()
     for source in (None, str(tmp_path / name)):
         with pytest.raises(UsageError, match="does not exist"):
-            find_source(row, source, {})
+            find_source(row, source, SourceOptions())
