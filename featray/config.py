@@ -27,7 +27,7 @@ ExecutorSetting = Literal["auto", "ray", "local"]
 
 
 class InputConfig(Section):
-    """Where the videos are."""
+    """The videos, and options for reading them."""
 
     uris: list[str]
     """Files, globs (`*`, `**`, `?`, `[..]`) or prefixes ending in `/`; local paths or any fsspec protocol."""
@@ -85,7 +85,7 @@ class InputConfig(Section):
 
 
 class OutputConfig(Section):
-    """Where the tables go."""
+    """The tables, and options for writing them."""
 
     uri: Annotated[str, Field(min_length=1)]
     """Folder or URI; it must be empty or hold a featray output. Several datasets and releases can share it."""

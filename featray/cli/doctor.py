@@ -64,5 +64,5 @@ def _lines(checks: list[Check], missing: int) -> Iterator[str]:
 def _check_lines(check: Check) -> Iterator[str]:
     mark = {"ok": "ok      ", "missing": "MISSING ", "absent": "-       "}[check.state]
     yield f"{mark}{check.group:<10}{check.name:<33} {check.found}"
-    if check.mend:
-        yield f"{'':18}{'':<33} -> {check.mend}"
+    if check.fix:
+        yield f"{'':18}{'':<33} -> {check.fix}"

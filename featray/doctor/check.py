@@ -17,14 +17,14 @@ class Check:
         name: the thing checked.
         state: `ok`; `missing` if featray does not work without it; `absent` if only an extra needs it.
         found: what was found, without any secret.
-        mend: the command or step that fixes it; empty if there is nothing to fix.
+        fix: the command or step that fixes it; empty if there is nothing to fix.
     """
 
     group: str
     name: str
     state: State
     found: str
-    mend: str = ""
+    fix: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the check as plain values."""

@@ -44,8 +44,8 @@ def machine() -> Iterator[Check]:
     yield Check("machine", "processors", "ok", f"{here}" if here == there else f"{here} of {there} usable")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     enough = memory >= _LEAST_MEMORY_GIB
-    mend = "" if enough else f"a machine with at least {_LEAST_MEMORY_GIB} GiB"
-    yield Check("machine", "memory", "ok" if enough else "missing", f"{memory:.0f} GiB", mend)
+    fix = "" if enough else f"a machine with at least {_LEAST_MEMORY_GIB} GiB"
+    yield Check("machine", "memory", "ok" if enough else "missing", f"{memory:.0f} GiB", fix)
     for name, folder, variable in (
         ("temporary files", tempfile.gettempdir(), "TMPDIR"),
         ("cache of weights", str(cache_dir()), "FEATRAY_CACHE"),
@@ -55,8 +55,8 @@ def machine() -> Iterator[Check]:
         writable = os.access(place, os.W_OK)
         fine = writable and free >= _LEAST_DISK_GIB
         found = f"{folder}: {free:.0f} GiB free" + ("" if writable else ", not writable")
-        mend = "" if fine else f"export {variable}=FOLDER, on a disk with {_LEAST_DISK_GIB} GiB free"
-        yield Check("machine", name, "ok" if fine else "missing", found, mend)
+        fix = "" if fine else f"export {variable}=FOLDER, on a disk with {_LEAST_DISK_GIB} GiB free"
+        yield Check("machine", name, "ok" if fine else "missing", found, fix)
 
 
 def _existing(path: Path) -> Path:
@@ -69,21 +69,21 @@ def ray() -> Iterator[Check]:
     address = os.environ.get("RAY_ADDRESS")
     name = "the cluster of RAY_ADDRESS" if address else "Ray on this machine"
     if address:
-        mend = "ray status --address $RAY_ADDRESS; unset RAY_ADDRESS to run here"
+        fix = "ray status --address $RAY_ADDRESS; unset RAY_ADDRESS to run here"
     elif importlib.util.find_spec("ray") is None:
-        mend = "pip install 'ray[data,default]'"
+        fix = "pip install 'ray[data,default]'"
     else:
-        mend = "`ray start --head` shows more; `featray run --executor local` needs no Ray"
+        fix = "`ray start --head` shows more; `featray run --executor local` needs no Ray"
     patience = _CLUSTER_SECONDS if address else _START_SECONDS
     try:
         done = subprocess.run(
             [sys.executable, "-c", _START_RAY], capture_output=True, text=True, timeout=patience, check=False
         )
     except subprocess.TimeoutExpired:
-        yield Check("ray", name, "missing", f"no answer in {patience} s", mend)
+        yield Check("ray", name, "missing", f"no answer in {patience} s", fix)
         return
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it exited without a message"])[-1]
-        yield Check("ray", name, "missing", last[:160], mend)
+        yield Check("ray", name, "missing", last[:160], fix)
     else:
         yield Check("ray", name, "ok", f"answers: {done.stdout.strip().splitlines()[-1]}")

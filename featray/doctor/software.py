@@ -38,16 +38,16 @@ def packages() -> Iterator[Check]:
         if name in named:
             continue
         version = _version(name)
-        mend = "" if version else f"pip install {name}"
-        yield Check("packages", name, "ok" if version else "absent", version or f"not installed; {purpose}", mend)
+        fix = "" if version else f"pip install {name}"
+        yield Check("packages", name, "ok" if version else "absent", version or f"not installed; {purpose}", fix)
 
 
-def _package(wanted: Any, without: Any, mend: str) -> Check:
+def _package(wanted: Any, without: Any, fix: str) -> Check:
     version = _version(wanted.name)
     if version is None:
-        return Check("packages", wanted.name, without, "not installed", mend)
+        return Check("packages", wanted.name, without, "not installed", fix)
     if not wanted.specifier.contains(version, prereleases=True):
-        return Check("packages", wanted.name, without, f"{version}, but {wanted.specifier} is required", mend)
+        return Check("packages", wanted.name, without, f"{version}, but {wanted.specifier} is required", fix)
     return Check("packages", wanted.name, "ok", version)
 
 
@@ -64,13 +64,13 @@ def decoding() -> Iterator[Check]:
 
     absent = [name for name in _DECODED if not _has_codec(av, name, "r")]
     needed = sorted(_NEEDED.intersection(absent))
-    mend = "pip install --force-reinstall --only-binary av av" if needed else ""
+    fix = "pip install --force-reinstall --only-binary av av" if needed else ""
     found = ", ".join(name for name in _DECODED if name not in absent)
-    yield Check("decoding", "PyAV decodes", "missing" if needed else "ok", f"{found}; FFmpeg {_ffmpeg(av)}", mend)
+    yield Check("decoding", "PyAV decodes", "missing" if needed else "ok", f"{found}; FFmpeg {_ffmpeg(av)}", fix)
     encodes = _has_codec(av, "libx264", "w")
     words = "libx264, for previews" if encodes else "no libx264: no clips from `featray preview`"
-    mend = "" if encodes else "pip install --force-reinstall --only-binary av av"
-    yield Check("decoding", "PyAV encodes", "ok" if encodes else "absent", words, mend)
+    fix = "" if encodes else "pip install --force-reinstall --only-binary av av"
+    yield Check("decoding", "PyAV encodes", "ok" if encodes else "absent", words, fix)
     yield _nvdec()
     frame = _first_frame()
     yield Check("decoding", "a bundled clip", "ok", f"first frame {frame.width_px}x{frame.height_px}")
@@ -91,8 +91,8 @@ def _nvdec() -> Check:
             "only for decode.hwaccel: cuda; install a PyAV built with NVDEC",
         )
     except ModelError:
-        mend = "only for decode.hwaccel: cuda; NVIDIA's driver, in containers NVIDIA_DRIVER_CAPABILITIES=compute,video"
-        return Check("decoding", name, "absent", "built with NVDEC, but it can open no GPU", mend)
+        fix = "only for decode.hwaccel: cuda; NVIDIA's driver, in containers NVIDIA_DRIVER_CAPABILITIES=compute,video"
+        return Check("decoding", name, "absent", "built with NVDEC, but it can open no GPU", fix)
     return Check("decoding", name, "ok", "NVDEC")
 
 
@@ -128,8 +128,8 @@ def detecting() -> Iterator[Check]:
 
     (faces,) = open_detector(DetectConfig())([_first_frame()])
     found = f"retinaface-mnv1 by OpenVINO: found {len(faces)} of 1 face in the bundled clip"
-    mend = "" if len(faces) == 1 else "pip install --force-reinstall openvino"
-    yield Check("detecting", "the shipped detector", "ok" if len(faces) == 1 else "missing", found, mend)
+    fix = "" if len(faces) == 1 else "pip install --force-reinstall openvino"
+    yield Check("detecting", "the shipped detector", "ok" if len(faces) == 1 else "missing", found, fix)
 
 
 def engines() -> Iterator[Check]:
@@ -141,12 +141,12 @@ def engines() -> Iterator[Check]:
     yield _cuda(np)
 
 
-def _computes(name: str, mend: str, compute: Any) -> Check:
+def _computes(name: str, fix: str, compute: Any) -> Check:
     try:
         right, words = compute()
     except (ImportError, OSError, RuntimeError) as error:
-        return Check("engines", name, "missing", _first_line(error), mend)
-    return Check("engines", name, "ok" if right else "missing", words if right else "wrong results", mend * (not right))
+        return Check("engines", name, "missing", _first_line(error), fix)
+    return Check("engines", name, "ok" if right else "missing", words if right else "wrong results", fix * (not right))
 
 
 def _torch_product(np: Any, device: str) -> tuple[bool, str]:
@@ -213,8 +213,8 @@ def weights() -> Iterator[Check]:
         return
     for known in KNOWN_CHECKPOINTS:
         if known.spec not in pulled:
-            mend = f"featray models pull {known.name} --accept-license {known.license}"
-            yield Check("weights", known.name, "absent", f"not pulled; licence {known.license}", mend)
+            fix = f"featray models pull {known.name} --accept-license {known.license}"
+            yield Check("weights", known.name, "absent", f"not pulled; licence {known.license}", fix)
             continue
         record, path = pulled[known.spec]
         yield Check("weights", known.name, "ok", f"sha256 {record.sha256[:12]}, revision {record.revision[:12]}")

@@ -74,7 +74,7 @@ class KnownFile:
 
 @dataclass(frozen=True)
 class DetectorFiles:
-    """Where detectors find their files.
+    """Folders and options with which detectors find their files.
 
     Attributes:
         cache_dir: folder of pulled weights (`featray models pull`) and converted networks.

@@ -39,8 +39,8 @@ def find_uncommitted(
         elif name.startswith(f"part-{PERSONS_PREFIX}"):
             report.unfinished.append(f"{path}: in no commit; left by `featray persons`; it or the next run removes it")
         elif ERASE_PREFIX in name or name.startswith(f"part-{COMPACT_PREFIX}"):
-            mend = "featray erase" if ERASE_PREFIX in name else "featray publish or compact"
-            report.unfinished.append(f"{path}: in no commit; left by an interrupted change; finish it with {mend}")
+            fix = "featray erase" if ERASE_PREFIX in name else "featray publish or compact"
+            report.unfinished.append(f"{path}: in no commit; left by an interrupted change; finish it with {fix}")
         elif name.endswith(".tmp"):
             report.unfinished.append(f"{path}: left by a process that was killed while writing; delete it")
         else:

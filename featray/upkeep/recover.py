@@ -62,7 +62,7 @@ def recover(partition: HeldPartition, run_id: str) -> Done:
     for commit in done.pending:
         carry_out(partition, commit)
     if doubles := done.doubles():
-        drop_videos(partition, doubles, f"mend-{run_id}")
+        drop_videos(partition, doubles, f"fix-{run_id}")
         done = read_done(partition)
     strays = _sweep(partition, done.files)
     found = Recovered(runs, finished, reopened, strays, _sweep_landing(partition, done))

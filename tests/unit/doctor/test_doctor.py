@@ -1,4 +1,4 @@
-"""The doctor: what is here is found to work, what is not is named with what mends it, nothing secret is said."""
+"""The doctor: what is here is found to work, what is not is named with its fix, nothing secret is said."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_what_is_here_is_found_to_work(healthy):
         "machine/memory",
         "machine/temporary files",
     ):
-        assert healthy[name]["state"] == "ok" and not healthy[name]["mend"], name
+        assert healthy[name]["state"] == "ok" and not healthy[name]["fix"], name
     assert "h264" in healthy["decoding/PyAV decodes"]["found"]
 
 
@@ -57,16 +57,16 @@ def test_the_verdict_comes_first(tmp_path):
 
 
 def test_what_only_extras_need_does_not_fail(healthy, monkeypatch, tmp_path):
-    assert all(check["mend"] for check in healthy.values() if check["state"] != "ok")
+    assert all(check["fix"] for check in healthy.values() if check["state"] != "ok")
     monkeypatch.setenv("FEATRAY_CACHE", str(tmp_path))
     weights = list(software.weights())
     assert [check.state for check in weights] == ["absent"] * 3
-    assert weights[0].mend == "featray models pull v2.8 --accept-license research-noncommercial"
+    assert weights[0].fix == "featray models pull v2.8 --accept-license research-noncommercial"
 
 
 def test_a_package_that_is_missing_or_of_another_version_is_named_with_its_mend():
     missing = software._package(Requirement("featray-needs-this>=2"), "missing", "pip install it")
-    assert (missing.state, missing.found, missing.mend) == ("missing", "not installed", "pip install it")
+    assert (missing.state, missing.found, missing.fix) == ("missing", "not installed", "pip install it")
     old = software._package(Requirement("click>=900"), "missing", "pip install it")
     assert old.state == "missing" and ">=900 is required" in old.found
 
@@ -75,10 +75,10 @@ def test_an_engine_that_breaks_or_computes_wrongly_is_found():
     def breaks():
         raise RuntimeError("Illegal\ninstruction")
 
-    broken = software._computes("engine", "mend it", breaks)
-    assert (broken.state, broken.found, broken.mend) == ("missing", "Illegal instruction", "mend it")
-    wrong = software._computes("engine", "mend it", lambda: (False, "9.9"))
-    assert (wrong.state, wrong.found, wrong.mend) == ("missing", "wrong results", "mend it")
+    broken = software._computes("engine", "fix it", breaks)
+    assert (broken.state, broken.found, broken.fix) == ("missing", "Illegal instruction", "fix it")
+    wrong = software._computes("engine", "fix it", lambda: (False, "9.9"))
+    assert (wrong.state, wrong.found, wrong.fix) == ("missing", "wrong results", "fix it")
 
 
 def test_a_check_that_ends_badly_is_a_finding(monkeypatch):
@@ -113,7 +113,7 @@ def test_a_ray_that_does_not_answer_is_a_finding(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     monkeypatch.setattr(machine, "_START_RAY", "raise SystemExit('Could not connect')")
     (check,) = machine.ray()
-    assert (check.state, check.found) == ("missing", "Could not connect") and "RAY_ADDRESS" in check.mend
+    assert (check.state, check.found) == ("missing", "Could not connect") and "RAY_ADDRESS" in check.fix
     monkeypatch.setattr(machine, "_START_RAY", "import time; time.sleep(60)")
     monkeypatch.setattr(machine, "_START_SECONDS", 0.5)
     monkeypatch.setattr(machine, "_CLUSTER_SECONDS", 0.5)

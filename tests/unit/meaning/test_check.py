@@ -53,7 +53,7 @@ def test_the_doctor_shows_what_a_pull_kept(hub, models, atto, cache):
     hub.files[V28.spec.removeprefix("hf://")] = atto.path.read_bytes()
     command = ("pull", "v2.8", "--accept-license", "research-noncommercial")
     (unchecked,) = [check for check in checks_of(models, *command) if "meaning of its columns" in check.name]
-    assert (unchecked.state, unchecked.found, unchecked.mend) == ("absent", "not checked", "featray models check v2.8")
+    assert (unchecked.state, unchecked.found, unchecked.fix) == ("absent", "not checked", "featray models check v2.8")
     (weights,) = cache.glob("checkpoints/*/*/*.safetensors")
     checkpoint = replace(read_checkpoint(weights), weights_trained=True)
     for change, state, words in (
@@ -67,7 +67,7 @@ def test_the_doctor_shows_what_a_pull_kept(hub, models, atto, cache):
         examination = examine([watched(change)], NEWEST)
         keep(Checked(checkpoint, recognise(checkpoint, "v2.8"), NEWEST, ("face.mp4",), examination))
         (check,) = [check for check in software.weights() if "meaning of its columns" in check.name]
-        assert (check.state, bool(check.mend)) == (state, state != "ok")
+        assert (check.state, bool(check.fix)) == (state, state != "ok")
         assert words in check.found
     assert "wrong: the sign of gaze_yaw" in check_pulled(checkpoint, "v2.8")
 
@@ -88,7 +88,7 @@ def test_a_pull_checks_once_and_keeps_what_came_out(hub, models, atto, cache, tm
     before = path.stat().st_mtime_ns
     (shown,) = [check for check in checks_of(models, *command) if NO_EVIDENCE in check.found]
     assert path.stat().st_mtime_ns == before
-    assert (shown.state, shown.mend) == ("absent", "featray models check v2.8")
+    assert (shown.state, shown.fix) == ("absent", "featray models check v2.8")
 
 
 def checks_of(models, *command):
