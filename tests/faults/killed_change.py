@@ -1,12 +1,12 @@
-"""Runs a change of an output again and again, each time killed one step later; a program for the test beside it.
+"""Repeats a change of an output, each time killed at a later step; a program run by test_killed_change.py.
 
     python -m tests.faults.killed_change OPERATION VIDEO_ID EVERY OPTIONS URI...
 
-For `persons`, two persons that are to be merged stand in the place of VIDEO_ID, with a comma between them.
+For `persons`, VIDEO_ID is replaced by two persons to be merged, separated by a comma.
 
 Works on the first URI until it is killed before its first step, on the second until before the
 step that is EVERY later, and so on. A step is a write, an upload, a deletion, or on a disk the rename that ends
-a write. Prints how many were killed; ends when an operation came through.
+a write. Prints the number of killed processes; ends when an operation completes.
 """
 
 import json
@@ -31,7 +31,7 @@ def counted(function):
     return hooked
 
 
-# Before the modules that import them do.
+# Patch before other modules import these functions.
 for name in ("write_bytes", "upload", "delete", "delete_folder"):
     setattr(storage, name, counted(getattr(storage, name)))
 os.replace = counted(os.replace)
@@ -48,7 +48,7 @@ from featray.upkeep.person_edits import change_edits, merge  # noqa: E402
 from featray.upkeep.persons import find_persons  # noqa: E402
 
 OTHER = Derivation(DeriveConfig(gap_s=0.7))
-"""Settings that no run here derives with."""
+"""Settings with which no run here derives."""
 
 
 def change(operation, uri, options, video_id):

@@ -1,4 +1,4 @@
-"""Limits and users as machines have them: a command works, or ends with one line that names what is missing."""
+"""Limits and users of real machines: a command works, or ends with one line that names what is missing."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.fixtures.runs import make_config
 
 @pytest.fixture(scope="module")
 def house():
-    """An output that anyone may read, in a folder that anyone may enter, as those of pytest are not."""
+    """Yield a folder that anyone may enter, unlike pytest's folders, with an output that anyone may read."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         folder.chmod(0o755)
@@ -29,7 +29,7 @@ def house():
 
 
 def featray(*words, limits=(), uid=None, home=True):
-    """A command in a process of its own, under limits and as a user."""
+    """Run a command in its own process, with limits and as a user."""
 
     def enter():
         for kind, most in limits:
@@ -42,7 +42,7 @@ def featray(*words, limits=(), uid=None, home=True):
 
 
 def said(done):
-    """The only line of an error; no traceback."""
+    """Return the only line of an error; check that there is no traceback."""
     assert "Traceback" not in done.stderr, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     assert len(lines) == 1, done.stderr
@@ -68,7 +68,7 @@ def test_little_address_space(house):
 
 
 def test_small_files(house):
-    """What would be a full disk, but `df` shows room."""
+    """A low file size limit looks like a full disk, but `df` shows free space."""
     shutil.copytree(house / "out", house / "changed")
     done = featray("compact", house / "changed", limits=[(resource.RLIMIT_FSIZE, 100)])
     assert done.returncode == 1 and "`ulimit -f`" in said(done)
@@ -86,7 +86,7 @@ def test_a_working_folder_that_was_deleted(house, tmp_path):
 
 
 def test_no_standard_streams(tmp_path):
-    """A file that is opened takes the number of none of them: what decoders print would be written into it."""
+    """A newly opened file must not get the number of a standard stream: output of decoders would be written into it."""
     code = (
         "import os, sys; from featray.cli import main; sys.argv = ['featray', '--version']\n"
         "main(standalone_mode=False)\n"
@@ -97,7 +97,10 @@ def test_no_standard_streams(tmp_path):
 
 
 def as_nobody(*words):
-    """A command as another user, in a fork: this Python may lie where only root looks. Exit status and error."""
+    """Run a command as another user, and return its exit status and error.
+
+    It runs in a fork, because only root may be able to read this Python's folder.
+    """
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -116,7 +119,7 @@ def as_nobody(*words):
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
 def test_another_user_reads_and_does_not_change(house):
-    """As which a shared folder is used: what one makes, others read."""
+    """A shared folder is used like this: one user writes, others read."""
     shutil.copytree(house / "out", house / "private")
     for command in ("status", "compact"):
         assert CliRunner().invoke(main, [command, str(house / "private")]).exit_code == 0, "with all modules it loads"

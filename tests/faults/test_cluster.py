@@ -1,7 +1,7 @@
-"""Several nodes on one machine, with pretended GPUs, and in one short run much of what goes wrong in a long one.
+"""Several nodes on one machine, with fake GPUs; one short run has many of the failures of a long one.
 
-A decode worker is killed every ten seconds; the object stores are filled; the node with all inference workers is lost,
-and a smaller one comes; a CPU node is lost, and none comes; a video aborts its decoder and another one hangs it.
+A decode worker is killed every ten seconds; the object stores are filled; the node with all inference workers is lost
+and replaced by a smaller one; a CPU node is lost and not replaced; one video aborts its decoder and another hangs it.
 """
 
 import os
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.ray
 VIDEOS, POISONED = (16, {4: "abort", 12: "hang"}) if LONG else (10, {2: "abort", 7: "hang"})
 KILL_EVERY_S = 10
 MOST_KILLS = 100 if LONG else 2
-"""On a busy machine a worker takes long to start: killed without end, none would get far."""
+"""Limit of kills: on a busy machine a worker takes long to start, so with endless kills none would make progress."""
 STORE_BYTES = 80 << 20
 NODE = {"object_store_memory": STORE_BYTES}
 SECTIONS = {
@@ -50,7 +50,7 @@ SECTIONS = {
 
 @pytest.fixture(scope="module")
 def nodes(no_ray, kept_cache, hook_folder):
-    """A head and another node with a CPU, and one with two GPUs that are not there."""
+    """Start a head and another node with a CPU each, and a node with two fake GPUs."""
     paths = [str(hook_folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEATRAY_CACHE", str(kept_cache))
@@ -68,7 +68,7 @@ def nodes(no_ray, kept_cache, hook_folder):
 
 @pytest.fixture
 def folder(face_clip, tmp_path):
-    """The first two seconds of the clip with a face, many times: 48 frames, of which four are sampled."""
+    """Return a folder of copies of the first two seconds of the face clip: 48 frames, of which four are sampled."""
     folder = tmp_path / "in"
     folder.mkdir()
     first = folder / "00.mp4"
@@ -86,13 +86,13 @@ def folder(face_clip, tmp_path):
 
 
 def workers_at_work(hook_folder, stage):
-    """Process ids of this test's workers of a stage that have a task in hand."""
+    """Return process ids of this test's workers of a stage that are running a task."""
     return processes(hook_folder, b"MapBatches(%s)).submit" % stage)
 
 
 @ray.remote(num_cpus=0)
 class Filler:
-    """Takes most of a node's object store, as objects in use that cannot be spilled."""
+    """Fills most of a node's object store with objects that are in use and cannot be spilled."""
 
     def fill(self):
         size = STORE_BYTES // 8
@@ -100,7 +100,7 @@ class Filler:
 
 
 class Hurt:
-    """A run in a thread (Ray starts nodes in the main thread only), and what is done to it."""
+    """Kills workers of a run. The run is in a thread, because Ray starts nodes only in the main thread."""
 
     def __init__(self, out, hook_folder, job):
         self.landing, self.hook_folder, self.job = out / "_featray" / "landing", hook_folder, job
@@ -116,7 +116,7 @@ class Hurt:
         self._over.set()
         self._killer.join()
         if kind is not None and not self.job.done():
-            ray.shutdown()  # else a run that hangs would hang the test
+            ray.shutdown()  # otherwise a run that hangs would hang the test
 
     def _kill(self):
         while self.killed < MOST_KILLS and not self._over.wait(KILL_EVERY_S):
@@ -127,7 +127,7 @@ class Hurt:
                     break
 
     def wait_for_landed(self, count):
-        for _ in range(6000):  # it shares two cores with the rest of the suite
+        for _ in range(6000):  # the run shares two cores with the rest of the suite
             if len(list(self.landing.glob("**/*-last.arrow"))) >= count:
                 return
             assert not self.job.done(), self.job.result()
@@ -179,7 +179,7 @@ def test_a_run_survives_the_loss_of_workers_and_nodes_and_poisoned_videos(
     assert summary.videos == {"ok": VIDEOS - 2, "partial": 0, "failed": 2}
     sql = "SELECT parse_filename(uri, true)::INT AS number, error_code AS code FROM errors ORDER BY ALL"
     errors = run_sql(connect(open_output(str(tmp_path / "hurt"))), sql).read_all().to_pylist()
-    # A worker that was killed while it was on a poisoned video, in the last attempt, leaves no better reason.
+    # If a worker is killed while it decodes a poisoned video, in the last attempt, the code is `lost`.
     assert [row["number"] for row in errors] == [*POISONED]
     assert errors[0]["code"] in ("decoder_crashed", "lost") and errors[1]["code"] in ("timeout", "lost")
     for table in ("faces", "mesh", "frames"):

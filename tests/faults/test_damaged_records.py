@@ -1,4 +1,4 @@
-"""Records that are cut, empty or junk: one line, and they stop only what they concern."""
+"""Truncated, empty or corrupt records: commands report one line, and only what depends on the record stops."""
 
 import json
 import os
@@ -26,12 +26,12 @@ junk = pytest.mark.parametrize(
     "junk",
     [pytest.param(data, id=name, marks=[] if name in ("cut", "newer") else LONG) for name, data in JUNK.items()],
 )
-"""One parser reads them all, whichever record it is."""
+"""Most of them run only in `make test-long`, because one parser reads all records."""
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """Two datasets, of one release each."""
+    """Return an output with two datasets, of one release each."""
     out = tmp_path_factory.mktemp("made") / "out"
     write_output(out)
     return out
@@ -51,7 +51,7 @@ def plant(out: Path, name: str, data: bytes) -> Path:
 
 
 def refused(done, path: Path) -> bool:
-    """Whether a command ended with one line that names the file."""
+    """Return whether a command ended with one line that names the file."""
     said = [line for line in done.stderr.splitlines() if line]
     return done.exit_code == 1 and len(said) == 1 and str(path) in said[0] and said[0].startswith("featray: ")
 
@@ -164,7 +164,7 @@ PLACES = {
     "erasure": f"_featray/erased/{ERASED}.json",
     "output": "_featray/output.json",
 }
-"""Of records that a command reads before it does anything."""
+"""Records that a command reads before it does anything."""
 
 COMMANDS = {"commit": ["status"], "open shard": ["publish"], "run": ["compact"], "lease": ["publish"]}
 COMMANDS |= {"erasure": ["erase", "--video", ERASED], "output": ["status"]}
@@ -193,7 +193,7 @@ def huge(path: Path) -> None:
     ],
 )
 def test_a_record_that_has_no_end(out, kind, make):
-    """Nothing waits for it, and nothing reads it into memory."""
+    """No command waits for it, and none reads it into memory."""
     path = out / PLACES[kind]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)

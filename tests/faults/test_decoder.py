@@ -1,4 +1,4 @@
-"""The decoder aborts, hangs, over-allocates or never ends: it costs that unit and nothing else."""
+"""A decoder that aborts, hangs, over-allocates or never ends costs its unit and nothing else."""
 
 import os
 import shutil
@@ -77,13 +77,13 @@ def test_isolated_chunks_are_those_of_a_direct_call(decoder, short_clip):
 
 @pytest.fixture
 def hooked(hook_folder, monkeypatch):
-    """Decoding children that are started from now on have the hook."""
+    """Set the hook for decoding children that are started from now on."""
     path = os.pathsep.join([str(hook_folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     monkeypatch.setenv("PYTHONPATH", path)
 
 
 def test_nine_videos_two_of_them_poisoned(hooked, hook_folder, short_clip, tmp_path):
-    """On the local executor; on Ray, test_cluster.py has poisoned videos among its own, and one that hangs."""
+    """Run on the local executor; test_cluster.py has poisoned videos on Ray, including one that hangs."""
     folder = tmp_path / "in"
     folder.mkdir()
     faults = {3: "abort", 6: "memory"}
@@ -102,7 +102,7 @@ def test_nine_videos_two_of_them_poisoned(hooked, hook_folder, short_clip, tmp_p
     )
     summary = run_here(config)
     assert not children(hook_folder), "no child outlives its worker"
-    # Python's own MemoryError leaves the child alive: what was decoded before it is kept.
+    # Python's own MemoryError does not kill the child, so the frames decoded before it are kept.
     assert summary.videos == {"ok": 7, "partial": 1, "failed": 1}
     connection = connect(open_output(str(tmp_path / "out")))
     rows = run_sql(connection, "SELECT uri, error_code, attempt FROM errors ORDER BY uri").read_all().to_pylist()

@@ -1,4 +1,4 @@
-"""Workers that cannot start: the run ends soon, with the reason in one line."""
+"""If workers cannot start, the run ends soon, with the reason in one line."""
 
 import time
 
@@ -11,14 +11,14 @@ from tests.fixtures.runs import make_config, silent
 
 @pytest.fixture
 def fault(cluster, start_fault):
-    """What is written into this file happens to inference workers."""
+    """Yield a file whose content is the fault of inference workers."""
     starts(start_fault).write_text("")
     yield start_fault
     start_fault.unlink(missing_ok=True)
 
 
 def starts(fault):
-    """A line for each start."""
+    """Return the file with a line for each start."""
     return fault.with_suffix(".starts")
 
 

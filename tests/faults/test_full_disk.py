@@ -1,4 +1,4 @@
-"""A storage that fills or breaks in the middle of a run ends it; the next run gives the tables of a calm one."""
+"""A storage that fills up or breaks during a run ends it; the next run gives the same tables as an undisturbed one."""
 
 import contextlib
 import shutil
@@ -60,7 +60,7 @@ def rows(out, options=None):
 
 
 def goes_on(videos, out, executor, calm, options=None):
-    """The next run, with nothing in its way, publishes what is missing, as if nothing had happened."""
+    """Check that the next run, without a fault, publishes the missing rows, as if nothing had happened."""
     summary = run(videos, out, executor, options)
     assert summary.videos["ok"] + summary.already_published.get("ok", 0) == VIDEOS
     assert rows(out, options) == calm
@@ -83,7 +83,7 @@ def test_an_output_that_fills(videos, calm, disk, size_kib):
 
 
 def test_an_output_that_fills_under_workers_of_ray(cluster, videos, calm, disk):
-    """Ray Data takes an error of a stage for one of the video's."""
+    """Ray Data treats an error of a stage as an error of the video."""
     fills(disk, 200, videos, "ray", calm)
 
 
@@ -102,7 +102,7 @@ def test_an_output_whose_quota_is_used_up(videos, calm, disk, tmp_path):
 
 @contextlib.contextmanager
 def after_the_first_landed(out, happens):
-    """Meanwhile, let something happen again and again, once a unit has landed, until it succeeds."""
+    """After the first unit has landed, call `happens` until it succeeds, in a thread."""
 
     def go():
         while not any(out.glob("_featray/landing/*/*/*/u*")):
@@ -124,7 +124,7 @@ def after_the_first_landed(out, happens):
 
 
 def test_an_output_that_is_deleted(videos, calm, tmp_path):
-    """Nothing is written into its place, where it would look like an output of somebody else's."""
+    """Nothing is written at its old path, where it would look like another output."""
     out = tmp_path / "out"
     with (
         after_the_first_landed(out, lambda: out.rename(tmp_path / "away")),
@@ -141,7 +141,7 @@ def test_an_output_whose_device_fails(videos, calm, disk, tmp_path):
     try:
         with (
             after_the_first_landed(failing.place / "out", failing.fail),
-            # What ext4 makes of EIO: that, or what it says where it could not read its own blocks.
+            # ext4 reports EIO as such, or one of these errors if it could not read its own blocks.
             pytest.raises(StorageError, match=r"Input/output error|Cannot allocate memory|Structure needs cleaning"),
         ):
             run(videos, failing.place / "out", "local")
@@ -152,7 +152,7 @@ def test_an_output_whose_device_fails(videos, calm, disk, tmp_path):
 
 
 def test_an_output_that_turns_read_only(videos, calm, disk):
-    """The remount is refused, and tried again, as long as a file is open for writing."""
+    """The remount is refused and retried as long as a file is open for writing."""
     out = disk.place / "out"
     with (
         after_the_first_landed(out, lambda: disk.remount("ro")),
@@ -206,6 +206,6 @@ def test_a_store_that_refuses_to_write(bucket, videos, calm, status, code, words
     refuses(bucket, status, code, words, videos, "local", calm)
 
 
-@pytest.mark.long  # a disk that fills under them is the same error to them
+@pytest.mark.long  # for workers, this is the same error as a full disk
 def test_a_store_that_refuses_to_write_under_workers_of_ray(cluster, bucket, videos, calm):
     refuses(bucket, 503, "SlowDown", "cannot be read or written", videos, "ray", calm)

@@ -1,6 +1,6 @@
-"""A decoding process that a video has taken over: what it can get at, and what it can do to its parent.
+"""A decoding process that is controlled by a video: what it can read and reach, and what it can do to its parent.
 
-Its code runs in the real child, as it decodes: a `sitecustomize` from outside executes the file
+The attack runs in the real child while it decodes: an external `sitecustomize` executes the file
 that FEATRAY_ATTACK names.
 """
 
@@ -87,7 +87,7 @@ with open(os.environ["FEATRAY_ATTACK"] + ".found", "w") as file:
 
 @pytest.fixture(scope="module")
 def hooked(tmp_path_factory):
-    """One environment for all these tests, so that one fork server does for them."""
+    """Return one environment for all these tests, so that they share one fork server."""
     folder = tmp_path_factory.mktemp("hooked")
     (folder / "hook").mkdir()
     (folder / "hook" / "sitecustomize.py").write_text(HOOK)
@@ -97,7 +97,7 @@ def hooked(tmp_path_factory):
 
 @pytest.fixture
 def attack(hooked, monkeypatch):
-    """Where the code is put that the child is to run."""
+    """Yield the path for the code that the child runs."""
     for name, value in hooked.items():
         monkeypatch.setenv(name, value)
     place = Path(hooked["FEATRAY_ATTACK"])
@@ -116,7 +116,7 @@ def web(clips):
 
 
 def decoded(uri, options, *, times=1):
-    """A unit of a video, as often as that with one decoder."""
+    """Yield the chunks of a unit of a video, decoded `times` times with one decoder."""
     settings = DecodeConfig(sample=EveryNth(every=118), timeout_seconds=60)
     decoder = IsolatedDecoder(ChildSettings(settings, DetectConfig(), options))
     (video,) = list_videos(InputConfig(uris=[uri], storage_options=options))
@@ -131,7 +131,7 @@ def decoded(uri, options, *, times=1):
 def test_it_holds_no_secret_and_reaches_nobody(attack, web, monkeypatch):
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
-    secrets = [list(one.encode()) for one in (*SECRETS.values(), SIGNATURE, HEADER)]  # not as they would be found
+    secrets = [list(one.encode()) for one in (*SECRETS.values(), SIGNATURE, HEADER)]  # encoded, not to be found
     attack.write_text(LOOK.replace("SECRETS", json.dumps(secrets)).replace("PORT", str(web)))
     link = f"http://127.0.0.1:{web}/face.mp4?X-Amz-Signature={SIGNATURE}"
     ((chunk,),) = decoded(link, {"headers": {"Cookie": HEADER}})
@@ -212,7 +212,7 @@ def test_what_it_sends_costs_its_unit_and_not_the_next(answer, attack, face_clip
 
 
 def test_more_chips_than_it_said_are_not_taken(attack, face_clip):
-    """It says four, and goes on for as long as anybody listens."""
+    """The child announces four chips, and sends more as long as the parent reads."""
     attack.write_text(FOUR_CHIPS + "while True:\n    os.write(connection.fileno(), bytes(1 << 20))")
     units = decoded(str(face_clip), {}, times=2)
     *said, bad = next(units)

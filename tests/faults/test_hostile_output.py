@@ -1,7 +1,7 @@
-"""An output that somebody else made is data: whatever stands in it, nothing outside is read, written or deleted.
+"""An output from an untrusted source is data: nothing in it can make featray read, write or delete anything outside.
 
-Every hostile record is planted in a real output, and every command that opens outputs is run on it. What is watched
-is everything beside the output: that it is as it was, and that its text is in no answer.
+Each hostile record is put into a real output, and every command that opens outputs is run on it. The checks: everything
+beside the output is unchanged, and no answer contains its text.
 """
 
 import json
@@ -39,9 +39,9 @@ def house(published, inputs, small_network, tmp_path) -> House:
 
 
 def use(house: House, *, report: bool = True) -> dict[str, int]:
-    """Run every command that opens an output; their exit codes. What they write themselves is taken away again.
+    """Run every command that opens an output, and return the exit codes. The files that they write are deleted.
 
-    A report takes longest, and opens files as a query does: it need not be made where there is no new text.
+    A report takes longest, and opens files as a query does, so it can be left out if the plant adds no new text.
     """
     out, before = house.out, house.things()
     made = house.root / "made"
@@ -75,7 +75,7 @@ def sql_in_the_name_of_a_commit(house: House) -> None:
     name, commit = next((n, c) for n, c in house.commits().items() if c["videos"])
     house.folder("commits").joinpath(f"{name}.json").unlink()
     evil = f"x'); COPY (SELECT 1) TO '{house.root}/pwned.csv'; --"
-    # The name of a file holds no `/`, so that the record says another one.
+    # A file name cannot contain `/`, so the name inside the record differs from it.
     house.write("commits", "evil", commit | {"name": evil})
 
 
@@ -96,7 +96,7 @@ def sql_in_the_name_of_a_column(house: House) -> None:
 
 
 def sql_in_the_name_of_a_path_field(house: House) -> None:
-    """Which is the name of a folder and of a column; a path in it counts from the folder of the process."""
+    """A path field is the name of a folder and of a column; a relative path in it starts in the process's folder."""
     evil = "true, false) THEN '' END) AS text FROM one_file); COPY (SELECT 1) TO 'pwned.csv'; --"
     house.edit_table("videos", lambda rows: rows.append_column(evil, pa.array(["x"] * rows.num_rows)))
     name, file, path = house.table_file("videos")
@@ -161,7 +161,7 @@ def a_link_for_a_file(house: House) -> None:
 
 
 def a_link_for_the_landing(house: House) -> None:
-    """Where a folder lies that is called like finished work, which the next run tidies up."""
+    """Its target contains a folder with the name of finished work, which the next run cleans up."""
     videos = [video for commit in house.commits().values() for video in commit["videos"]]
     key = next(video["work_key"] for video in videos if video["video_id"] == house.video_id)
     (house.root / "my-project" / f"{house.video_id}-{key[:16]}").mkdir()
@@ -172,7 +172,7 @@ def a_link_for_the_landing(house: House) -> None:
 
 
 def a_link_for_the_commits(house: House) -> None:
-    """Which all commands read, and some write."""
+    """All commands read the commits, and some write them."""
     commits = house.out / "_featray" / "commits"
     commits.rename(house.root / "commits")
     commits.symlink_to(house.root / "commits")
@@ -219,7 +219,7 @@ def sql_in_an_event(house: House) -> None:
 
 
 def settings_that_no_derivation_has(house: House) -> None:
-    """In the footer of derived files, from which they are derived again."""
+    """They are in the footer of derived files, from which rows are derived again."""
     event = {"name": "x", "on_at": 1, "off_at": 0, "least_s": 0, "merge_s": 0}
     for number, expression in enumerate(["AU12 + " + "9" * 400, f"open('{house.root}/victim.txt').read()"]):
         text = json.dumps({"epoch": DERIVE_EPOCH, "events": [event | {"expression": expression}]})
@@ -269,7 +269,7 @@ def test_derived_rows_are_data(plant, house, monkeypatch):
 
 @pytest.mark.parametrize("field", ["../../../../elsewhere/x", "x=y/../../../../elsewhere/x"])
 def test_what_has_landed_is_published_inside_only(field, landed, tmp_path):
-    """The names of path fields become folders; what landed waits to be published under them."""
+    """The names of path fields become folders; landed rows are published under them."""
     shutil.copytree(landed, tmp_path / "house" / "out")
     house = House(tmp_path / "house", tmp_path / "house" / "out", Path(), "")
     (shard,) = (house.out / "_featray" / "shards").rglob("*.json")

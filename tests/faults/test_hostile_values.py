@@ -1,4 +1,4 @@
-"""What stands in an output made by somebody else, as text: in SQL, YAML, on a terminal, in a sheet, on a page."""
+"""Hostile text of an output from an untrusted source: in SQL, YAML, on a terminal, in a sheet, on a page."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 LONG = pytest.mark.long
-"""Of what is refused as the others are, by one parser."""
+"""Mark of values that are refused by the same parser as the others."""
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def house(published, tmp_path) -> House:
 
 
 def put(house: House, table: str, column: str, value: str) -> None:
-    """Write a value into every row of a table; as a new column if there is none of that name."""
+    """Write a value into every row of a table, into a new column if there is none of that name."""
 
     def edit(rows: pa.Table) -> pa.Table:
         values = pa.array([value] * rows.num_rows, pa.string())
@@ -74,7 +74,7 @@ ESCAPE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe"
 
 
 def test_kinds_of_events_that_are_none(house, tmp_path):
-    """In strips of the report, and in a clip's time line."""
+    """They appear in strips of the report, and in a clip's time line."""
 
     def edit(rows: pa.Table) -> pa.Table:
         kinds = [(None, "a\nb", "\x1b[31m", "<script>alert(1)")[i % 4] for i in range(rows.num_rows)]
@@ -97,7 +97,7 @@ def test_columns_of_a_manifest_that_are_none(house, extra, tmp_path):
 
 
 def test_a_file_with_another_type_changes_no_column(house):
-    """Text that is a number is read as one; other text is said, and is the table's fault, not of what was asked."""
+    """Text that is a number is read as one. Other text is reported as an error of the table, not of the query."""
     sql = "SELECT DISTINCT typeof(face_index) AS kind FROM faces"
     put(house, "faces", "face_index", "0")
     assert json.loads(featray("query", house.out, sql, "--format", "json").stdout) == [{"kind": "INTEGER"}]
@@ -108,7 +108,7 @@ def test_a_file_with_another_type_changes_no_column(house):
 
 
 def test_a_column_of_another_kind_is_text(house, tmp_path):
-    """Of no table, and of a type that no reader of rows expects."""
+    """The columns belong to no table, and have types that no reader of rows expects."""
     odd = {
         "p\x1b[2J": pa.array([{"a\x1b[2J": ["\x1b[2J"]}]),
         "span": pa.array([2**62], pa.duration("us")),
@@ -236,7 +236,7 @@ def test_a_safe_query_selects(made):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """A folder with the hand-made output."""
+    """Return a folder with the hand-made output."""
     folder = tmp_path_factory.mktemp("made")
     write_output(folder / "out")
     return folder
@@ -244,7 +244,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def bucket(made, tmp_path_factory):
-    """The same in a bucket, beside somebody's object; how to reach it, and the words for the command line."""
+    """Yield the same output in a bucket, beside an object of another owner; and the command's flags to reach it."""
     options = {"key": "test", "secret": "test"}
     with s3.server() as url:
         fs = fsspec.filesystem("s3", endpoint_url=url, **options)
@@ -294,7 +294,7 @@ def test_records_in_a_bucket_name_nothing_above_it(bucket):
 
 
 def test_a_locked_database_still_spills_to_disk(made, tmp_path):
-    """Where what does not fit into memory goes is none of the output."""
+    """Data that does not fit into memory is written outside the output."""
     with open_database(open_output(str(made / "out")), memory_limit="100MB", spill=str(tmp_path / "spill")) as database:
         sql = "SELECT max(b) AS b FROM (SELECT b, row_number() OVER (ORDER BY a) AS n FROM t) WHERE n % 2 = 0"
         columns = "md5(range::VARCHAR) AS a, md5((range + 1)::VARCHAR) AS b"

@@ -1,8 +1,8 @@
 """The driver is killed with SIGKILL before each of its writes to the storage; then the job is run again.
 
-To be killed after a write and before the next is the same for what is stored, so one death before
-each write is every moment there is. On a disk, making the temporary file, giving it its name and deleting are
-writes of their own; on S3, each PUT and DELETE is one.
+A death at any time between two writes leaves the same storage, so one death before each write covers
+all moments. On a disk, creating the temporary file, renaming it and deleting are
+separate writes; on S3, each PUT and DELETE is one.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from tests.fixtures.plugin import LONG
 
 KEYS = {"key": "test", "secret": "test"}
 TIMES = {"run_id", "published_at", "at"}
-"""What may differ between a run that was killed and one that was not."""
+"""Columns that may differ between a run that was killed and one that was not."""
 
 
 class Drivers:
@@ -41,7 +41,7 @@ class Drivers:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def run(self, config, log, *, kill_at=None, kill_after_seconds=None, worker_dies_at=None):
-        """The exit status of a driver; negative: the signal that ended it."""
+        """Return the exit status of a driver; if negative, the signal that ended it."""
         order = {"config": config, "kill_at": kill_at, "worker_dies_at": worker_dies_at, "log": str(log)}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
@@ -75,7 +75,7 @@ def endpoint():
 
 
 class Scene:
-    """Inputs and outputs of one storage; `first` is a first run, `second` one over changed inputs."""
+    """Inputs and outputs in one storage; `first` is a first run, `second` one over changed inputs."""
 
     def __init__(self, drivers, folder: Path, uri: str, options: dict):
         self.drivers, self.folder, self.uri, self.options = drivers, folder, uri, options
@@ -90,7 +90,7 @@ class Scene:
         self.fs.copy(self.out("first"), self.out("base"), recursive=True)
 
     def change(self):
-        """What happens between a first and a second run: b is new, c is gone, d can be read, e is there."""
+        """Change the inputs between the first and the second run: b is new, c is gone, d can be read, e is added."""
         self.videos("b", "e", size=7)
         (self.inputs / "c.mp4").unlink(missing_ok=True)
         (self.inputs / "d.mp4.fails").unlink(missing_ok=True)
@@ -129,7 +129,7 @@ class Scene:
             return pq.read_table(file, columns=columns, partitioning=None)
 
     def tables(self, name):
-        """Rows of all Parquet files that are there, not of those that commits name: there must be no others."""
+        """Return rows of all existing Parquet files, not only of those that commits name: there must be no others."""
         found = {}
         for table in (*PER_VIDEO_TABLES, *DERIVED_TABLES):
             self.fs.invalidate_cache()
@@ -142,7 +142,7 @@ class Scene:
         return found
 
     def killed_and_again(self, phase, **when):
-        """Kill a run, run again, and look at everything that is there."""
+        """Kill a run, run again, and check everything in the storage."""
         name = f"{phase}-killed"
         if self.fs.exists(self.out(name)):
             self.fs.rm(self.out(name), recursive=True)
@@ -163,13 +163,13 @@ class Scene:
         self.check(name, self.calm[phase], text)
 
     def decoded(self):
-        """Units that were decoded so far: the name of their landing folder, and which."""
+        """Yield the units decoded so far: name of the landing folder, and unit."""
         for line in self.log.read_text().splitlines():
             if line.startswith("decoded"):
                 yield tuple(line.split()[1:])
 
     def landed_units(self, name):
-        """Units that lie in the landing area whole."""
+        """Return the units that are complete in the landing area."""
         self.fs.invalidate_cache()
         there = {tuple(path.split("/")[-2:]) for path in self.fs.find(f"{self.out(name)}/_featray/landing")}
         planned = {folder for folder, file in there if file == "plan.json"}
@@ -187,8 +187,8 @@ class Scene:
         named = {partition.output.root.child(f.path).path: f for c in commits for f in c.files}
         self.fs.invalidate_cache()
         root = partition.output.root.path
-        # A death over the temporary file of the very first object, or of a lease, leaves it: another driver may be
-        # at work on it. The next lease but 90 s takes those of leases away.
+        # A death while the temporary file of the very first object or of a lease is written leaves that file, because
+        # another driver may be writing it. A later lease removes those of leases once they are 90 s old.
         files = {f for f in self.fs.find(root) if "/_featray/.output.json." not in f and "/.00" not in f}
         assert {f for f in files if "/_featray/" not in f} == set(named), text
         inside = Counter(f.removeprefix(f"{root}/_featray/").split("/")[0] for f in files if "/_featray/" in f)
@@ -218,13 +218,13 @@ def scene(request, drivers, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def changed(scene):
-    """The scene after its inputs changed: no first run is compared after this."""
+    """Return the scene after its inputs changed; first runs are not compared after this."""
     scene.change()
     return scene
 
 
 def points(scene, phase):
-    """Every twentieth, of S3 every fortieth, for time's sake; all of them in `make test-long`."""
+    """Return every twentieth step, on S3 every fortieth, to save time; all of them in `make test-long`."""
     every = 1 if LONG else 20 if scene.uri.startswith("/") else 40
     return range(1, scene.steps[phase] + 1, every)
 

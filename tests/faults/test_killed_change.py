@@ -1,7 +1,7 @@
-"""Erase, compact, publish, derive and persons, killed with SIGKILL before each of their steps; then the same again.
+"""Erase, compact, publish, derive and persons, killed with SIGKILL before each step; then the same change again.
 
-In between, who reads commits sees the old state or the new one, whole; afterwards all is as if
-nothing had happened, and of an erased video no row is left in any file.
+After a kill, readers of commits see the complete old or new state; after the second change, the result is
+as if nothing had happened, and no file contains a row of an erased video.
 """
 
 import json
@@ -34,15 +34,15 @@ from tests.fixtures.outputs import ids, rows, traces
 from tests.fixtures.plugin import LONG
 
 OTHER = Derivation(DeriveConfig(gap_s=0.7))
-"""As `killed_change` derives with."""
+"""The settings with which `killed_change` derives."""
 PER_VIDEO = ("faces", "blendshapes", "mesh", "frames", "videos", "errors")
 MOST_STEPS = 80
 EVERY = 1 if LONG else 13
-"""The change is killed before every so many of its steps, on an output of its own each time."""
+"""Distance of the steps before which the change is killed, each time on a separate output."""
 
 
 def run_killed(operation, video, uris, options=None, every=EVERY):
-    """How many of the outputs, one after the other, are left of a change that was killed."""
+    """Return the number of outputs, from the first on, whose change was killed."""
     words = [operation, video, str(every), json.dumps(options or {}), *uris]
     command = [sys.executable, "-m", "tests.faults.killed_change", *words]
     result = subprocess.run(command, capture_output=True, text=True, timeout=500)
@@ -58,7 +58,7 @@ def copies(source, folder, every=EVERY):
 
 
 def visible(output):
-    """Videos and rows that commits name, after checking that their files are there."""
+    """Return videos and rows that commits name, after checking that their files exist."""
     found = {}
     for partition in list_partitions(output):
         for commit in read_commits(partition):
@@ -125,7 +125,7 @@ def test_a_publish(landed, tmp_path):
 
 
 def derived_rows(uri, name):
-    """Rows of a derivation that commits name, by table."""
+    """Return rows of a derivation that commits name, by table."""
     connection = connect(open_output(uri), derivation="all")
     found = {}
     for table in DERIVED_TABLES:
@@ -157,13 +157,13 @@ def test_a_derivation(published, tmp_path):
 
 
 def who(uri):
-    """What readers see of `persons`: each track's person and the one before."""
+    """Return each track's person and the previous one, as readers of `persons` see them."""
     sql = "SELECT video_id, track_id, person_id, previous FROM persons ORDER BY ALL"
     return run_sql(connect(open_output(uri)), sql).read_all().to_pylist()
 
 
 def test_persons_and_an_edit(tmp_path):
-    """New videos and a merge: old persons or new ones, the merge kept once, and no row twice."""
+    """Persons are all old or all new, the merge is kept once, and no row appears twice."""
     every = 1 if LONG else 4
     crowd = Crowd(tmp_path / "crowd")
     crowd.publish({f"{i}.mp4": [i % 5, (5, 6 + i % 2)] for i in range(6)})

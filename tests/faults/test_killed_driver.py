@@ -25,11 +25,11 @@ decode: {{sample: {{every: 2}}, unit_frames: 16}}
 model: {{checkpoint: "synthetic:atto"}}
 cluster: {{executor: {executor}}}
 """
-"""Many short units, so that there is work left whenever something is killed; the network is not the subject."""
+"""Many short units, so that work is left when something is killed; the network is not tested here."""
 
 
 MARK = "FEATRAY_TEST"
-"""In the environment of a test's own processes, so that it kills no other's."""
+"""Set in the environment of a test's own processes, so that it kills no other's."""
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def environment(tmp_path):
 
 @pytest.fixture(scope="module")
 def calm(clips, tmp_path_factory):
-    """The tables of a run that nothing happened to; whose executor that was makes no difference."""
+    """Return the tables of an undisturbed run; they do not depend on the executor."""
     out = tmp_path_factory.mktemp("calm") / "out"
     config = {"sample": {"every": 2}, "unit_frames": 16}
     run_here(make_config([f"{clips}/*.mp4"], out, dataset="d", decode=config))
@@ -47,7 +47,7 @@ def calm(clips, tmp_path_factory):
 
 
 class Driver:
-    """`featray run` in a process group of its own."""
+    """Runs `featray run` in its own process group."""
 
     def __init__(self, config, environment):
         self.log = config.with_suffix(".log")
@@ -58,7 +58,7 @@ class Driver:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # Whoever runs the tests in the background lets them ignore Ctrl-C, and that is handed on.
+                # If the tests run in the background, they ignore Ctrl-C, and a child would inherit that.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
 
@@ -104,14 +104,14 @@ def kill_one(environment, driver, *words):
 
 
 def _leave_alone(folder, out, environment, request):
-    """A driver is stopped, so that another one is refused; then it is killed, and what it started is not."""
+    """Stop a driver, and check that a second one is refused; then kill the first one, but not its processes."""
     internal = out / "_featray"
     alone = Driver(folder / "killed.yaml", environment)
     request.addfinalizer(alone.kill)
     wait_for(lambda: (internal / "leases/d" / release(internal) / "00000002.json").exists(), alone)
-    # Workers of the killed run may have landed something after it: what has landed is asked for again.
+    # Workers of the killed run may have landed files after it, so the landed files are listed again.
     wait_for_landed(out, len(list(internal.glob("landing/**/*.arrow"))) + 1, alone)
-    os.kill(alone.process.pid, signal.SIGSTOP)  # silent for a while, and not dead: it still holds the dataset
+    os.kill(alone.process.pid, signal.SIGSTOP)  # no heartbeat for a while, but not dead: it still holds the dataset
     second = Driver(folder / "killed.yaml", environment)
     assert second.process.wait(120) == 1, "two at once"
     assert f"(host {socket.gethostname()}, pid {alone.process.pid}, user " in second.log.read_text()
@@ -124,10 +124,10 @@ EXECUTORS = pytest.mark.parametrize("executor", ["local", pytest.param("ray", ma
 
 @EXECUTORS
 def test_runs_end_what_killed_ones_and_killed_workers_left(clips, calm, executor, tmp_path, environment, request):
-    """A driver is killed with all its processes, then a driver alone; then workers of a third run."""
+    """A driver is killed with all its processes, then a driver alone, then workers of a third run."""
     outs = {"calm": calm, "killed": tmp_path / "killed"}
     (tmp_path / "killed.yaml").write_text(CONFIG.format(clips=clips, out=outs["killed"], executor=executor))
-    # What is resumed is files, whichever executor wrote them; test_cluster.py kills workers of Ray.
+    # Resuming depends only on files, which are the same for every executor; test_cluster.py kills workers of Ray.
     resuming = executor if LONG else "local"
     (tmp_path / "last.yaml").write_text(CONFIG.format(clips=clips, out=outs["killed"], executor=resuming))
 
@@ -139,7 +139,7 @@ def test_runs_end_what_killed_ones_and_killed_workers_left(clips, calm, executor
     landed = list(internal.glob("landing/**/*.arrow"))
 
     killed_runs = 1
-    if executor == "local" or LONG:  # a lease is not the executor's, and Ray starts for ten seconds each time
+    if executor == "local" or LONG:  # leases do not depend on the executor, and Ray takes ten seconds to start
         _leave_alone(tmp_path, outs["killed"], environment, request)
         killed_runs = 2
 
@@ -175,7 +175,7 @@ def test_runs_end_what_killed_ones_and_killed_workers_left(clips, calm, executor
 def test_a_run_that_is_told_to_stop_ends_in_order_and_is_gone_on_with(
     clips, calm, executor, sent, status, tmp_path, environment, report
 ):
-    """SIGTERM, as schedulers and `ray job stop` send it; Ctrl-C. The local executor goes on with it."""
+    """SIGTERM, which schedulers and `ray job stop` send, and Ctrl-C. The local executor resumes the run."""
     outs = {"calm": calm, "stopped": tmp_path / "stopped"}
     (tmp_path / "stopped.yaml").write_text(CONFIG.format(clips=clips, out=outs["stopped"], executor=executor))
     (tmp_path / "again.yaml").write_text(CONFIG.format(clips=clips, out=outs["stopped"], executor="local"))

@@ -1,6 +1,6 @@
-"""A node's raylet is killed in the middle of a run, and with it every worker on that node; another node comes.
+"""A node's raylet is killed during a run, and with it every worker on that node; then another node is added.
 
-Workers are as many as the cluster had CPUs for at the start: with less than that, Ray waits for a new node.
+There are as many workers as the cluster had CPUs at the start: with fewer CPUs, Ray waits for a new node.
 """
 
 import os
@@ -44,7 +44,7 @@ def test_a_node_is_lost(nodes, clips, tmp_path):
     for name in ("a", "b", "c"):
         shutil.copy(clips / "face.mp4", folder / f"{name}.mp4")
     decode = {"sample": {"every": 6}, "unit_frames": 16}
-    with ThreadPoolExecutor(1) as pool:  # Ray starts nodes in the main thread only
+    with ThreadPoolExecutor(1) as pool:  # Ray starts nodes only in the main thread
         job = pool.submit(run, make_config([f"{folder}/*.mp4"], tmp_path / "hurt", decode=decode), silent())
         while not list((tmp_path / "hurt" / "_featray").glob("landing/**/*.arrow")):
             assert not job.done(), job.result()

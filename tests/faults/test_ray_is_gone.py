@@ -1,4 +1,4 @@
-"""Ray that is not there, or whose processes or files go away in the middle of a run: one line says so, and soon."""
+"""If Ray is missing, or its processes or files disappear during a run, the run ends soon with one line."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ cluster: {{executor: ray, max_failed_fraction: 1}}
 
 @pytest.fixture
 def folder():
-    """For Ray's sockets, whose paths must be short."""
+    """Yield a folder for Ray's sockets, whose paths must be short."""
     place = tempfile.mkdtemp(prefix="fr-")
     yield Path(place)
     shutil.rmtree(place, ignore_errors=True)
@@ -88,7 +88,7 @@ def test_what_ray_needs_goes_away_in_the_middle(config, folder, tmp_path, happen
 
 
 def small_shared_memory(size):
-    """Words before a command: it has a /dev/shm of its own, which nothing else on the machine sees."""
+    """Return a command prefix that gives a command its own /dev/shm, invisible to the rest of the machine."""
     script = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
     return "unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"
 
@@ -101,7 +101,7 @@ def _may_mount():
 
 
 def fill_shared_memory(run):
-    """As another program of the same machine would."""
+    """Fill it as another program on the same machine would."""
     with pytest.raises(OSError, match="No space left"), open(f"/proc/{run.pid}/root/dev/shm/full", "wb", 0) as file:
         while True:
             file.write(bytes(1 << 20))
@@ -112,7 +112,7 @@ def fill_shared_memory(run):
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("_may_mount")
 def test_shared_memory_is_full_from_the_start(config, folder, tmp_path):
-    """Ray keeps its objects in its temporary folder then; where it does not get that far, one line says why."""
+    """Ray then keeps its objects in its temporary folder; if it fails before that, one line gives the reason."""
     mark = str(folder)
     patient = {"RAY_TMPDIR": mark, "FEATRAY_TEST": mark, "RAY_raylet_start_wait_time_s": "600"}
     run = start(config, patient, small_shared_memory("64k"))
@@ -130,13 +130,13 @@ def test_shared_memory_is_filled_in_the_middle(config, folder, tmp_path):
     before = small_shared_memory("256m")
     printed, code = disturbed(config, folder, tmp_path / "out", fill_shared_memory, before)
     named = code == 1 and "/dev/shm is full" in printed and "run again: what has landed is kept" in printed
-    assert code in (0, 3) or named, printed  # what Ray has taken of it already is its own
+    assert code in (0, 3) or named, printed  # Ray may already have allocated the memory that it needs
     assert "Traceback" not in printed
     check_goes_on(config, tmp_path)
 
 
 def disturbed(config, folder, out, happens, before=()):
-    """Start a run; when something has landed, let something happen; what it printed, and its exit status."""
+    """Start a run, call `happens` when something has landed, and return the run's output and exit status."""
     mark = str(folder)
     patient = {"RAY_raylet_start_wait_time_s": "600"}
     run = start(config, {"RAY_TMPDIR": mark, "FEATRAY_TEST": mark, **patient}, before)
@@ -160,7 +160,7 @@ def disturbed(config, folder, out, happens, before=()):
 
 
 def check_goes_on(config, tmp_path):
-    """Run again, without Ray: the tables are those of a run that nothing happened to."""
+    """Run again, without Ray, and check that the tables are those of an undisturbed run."""
     settings = load_config(config)
     run_here(settings)
     calm = settings.model_copy(update={"output": settings.output.model_copy(update={"uri": str(tmp_path / "calm")})})

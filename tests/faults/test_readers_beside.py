@@ -1,4 +1,4 @@
-"""DuckDB and Spark read an output while a run publishes to it: each answer is of whole commits, and none an error."""
+"""DuckDB and Spark read an output while a run publishes to it: each answer covers whole commits, without errors."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ FROM videos v
 
 @pytest.fixture
 def busy(clips, small_network, tmp_path):
-    """An output, and the command of a run that publishes three more shards to it and replaces one."""
+    """Return an output, and the command of a run that publishes three more shards to it and replaces one."""
     for site in "abcde":
         (tmp_path / "in" / site).mkdir(parents=True)
     for site in "ab":
@@ -45,7 +45,7 @@ def busy(clips, small_network, tmp_path):
 
 
 def watch(command, ask):
-    """Ask before a run, again and again until it has ended, and once more; the answers."""
+    """Ask before a run, repeatedly until it has ended, and once more; return the answers."""
     answers = [ask()]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
@@ -80,9 +80,9 @@ def test_duckdb(busy):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(2400)  # Java, and a question after the other beside a run: ten minutes where CPUs are shared
+@pytest.mark.timeout(2400)  # Java, and repeated queries during a run: ten minutes on shared CPUs
 def test_spark(busy, spark):
-    """It reads the files that `Tables.files` names. A file that goes in the middle is its error: then it asks again."""
+    """Spark reads the files that `Tables.files` names; if one is deleted meanwhile, the query fails and is retried."""
     from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
 

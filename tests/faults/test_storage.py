@@ -1,4 +1,4 @@
-"""A run over an S3 API that fails one request in twelve; a server that stops to answer."""
+"""A run over an S3 API that fails one request in twelve; a server that stops answering."""
 
 import json
 import shutil
@@ -80,7 +80,7 @@ def test_a_stormy_bucket_gives_the_tables_of_a_calm_one(bucket, endpoint):
 
 @pytest.mark.long
 def test_credentials_that_are_renewed_in_the_middle(bucket, endpoint, tmp_path, monkeypatch):
-    """As the library of the store renews them: by a command that says until when they are good."""
+    """The store's library renews them, by a command that also prints their expiry."""
 
     def give(key):
         until = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
@@ -94,7 +94,7 @@ def test_credentials_that_are_renewed_in_the_middle(bucket, endpoint, tmp_path, 
             while proxy.counts["all"] < seen + 40:
                 if over.wait(0.02):
                     return
-            proxy.keys.add(f"KEY{number}")  # while the new one is on its way, the old one is still good
+            proxy.keys.add(f"KEY{number}")  # the old key stays valid while the new one is being distributed
             give(f"KEY{number}")
             while not proxy.keys_seen[f"KEY{number}"]:
                 if over.wait(0.02):
@@ -126,7 +126,7 @@ def test_credentials_that_are_renewed_in_the_middle(bucket, endpoint, tmp_path, 
 
 
 class Silent(Ranges):
-    """Sends nothing of what is called hangs.mp4, until it is told to go on."""
+    """Sends no data of hangs.mp4 until `go_on` is set."""
 
     go_on = threading.Event()
 
@@ -150,5 +150,5 @@ def test_a_server_that_stops_to_answer_costs_its_unit_and_not_the_next(clips, tm
             (chunk,) = decoder.chunks(UnitTask(good, "key", "shard", Unit(0), 1, 1))
             assert not chunk.outcome.failures and chunk.frames.num_rows == 2
         finally:
-            Silent.go_on.set()  # not before: the reads that were left behind are still waiting
+            Silent.go_on.set()  # only now: the abandoned reads are still waiting
             decoder.close()
