@@ -1,4 +1,4 @@
-"""The command line: exit codes, one-line errors, output formats; as a process where that makes a difference."""
+"""The command line: exit codes, one-line errors, output formats; as a separate process where that matters."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from tests.fixtures.runs import make_config, run_here
 
 
 def featray(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """A command in this process, which takes a tenth of one of its own."""
+    """Run a command in this process, which takes a tenth of the time of a separate one."""
     done = CliRunner().invoke(main, list(map(str, arguments)))
     return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
@@ -85,7 +85,7 @@ def test_a_missing_config(tmp_path):
 
 @pytest.mark.ray
 def test_a_ray_that_does_not_start(config, tmp_path):
-    """Ray's sockets lie in its folder, and their paths may not be long."""
+    """Ray's sockets are in its folder, and their paths must be short."""
     done = process(
         "run", config(), "--quiet", "--executor", "ray", env={**os.environ, "RAY_TMPDIR": str(tmp_path / ("x" * 60))}
     )
@@ -146,7 +146,7 @@ def test_schema():
 
 
 def test_a_scheduled_job_says_in_one_line_what_there_was(clips, tmp_path):
-    """Over two videos that are done, then over one: the other is reported, and dropped when that is asked for."""
+    """Run over two finished videos, then over one: the other is reported, and dropped only with `--drop-deleted`."""
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("face.mp4", "no_face.mp4"):
@@ -181,7 +181,7 @@ def test_a_scheduled_job_says_in_one_line_what_there_was(clips, tmp_path):
 
 @pytest.mark.ray
 def test_the_doctor_finds_a_healthy_machine_healthy():
-    """With a Ray that it starts itself: no part of it is replaced."""
+    """The check uses a Ray that it starts itself; no part is replaced."""
     done = process("doctor", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     (ray,) = (check for check in json.loads(done.stdout)["checks"] if check["group"] == "ray")

@@ -1,4 +1,7 @@
-"""`featray derive` on Ray: tasks that derive and commit shards. Of Ray it tests that they travel and come back."""
+"""`featray derive` on Ray: tasks derive and commit shards.
+
+Of Ray, this tests sending the tasks to workers, and returning their results and errors.
+"""
 
 import json
 import shutil

@@ -1,7 +1,7 @@
-"""The guides' commands and code are run as they stand, page by page, beside a folder of clips and its tables.
+"""Runs the commands and code of the guides unchanged, page by page, beside a folder of clips and its tables.
 
-A block that needs what is not here says so in a comment before it, `<!-- needs: ... -->`, which the page does not
-show. `featray` lines are run in this process, since starting Python for each takes longer than most of them.
+If a block needs something that is not available here, a comment before it, `<!-- needs: ... -->`, says so; the page
+does not show it. `featray` lines run in this process, because starting Python for each takes longer than most of them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DOCS = Path(__file__).parents[2] / "docs"
 _BLOCK = re.compile(
     r"(?:<!-- (?P<mark>file|needs): (?P<what>[^>]+?) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL
 )
-# The tutorial has a test of its own, in an empty folder.
+# The tutorial has its own test, which starts in an empty folder.
 _PAGES = sorted(
     page for page in [*_DOCS.glob("guides/*.md"), *_DOCS.glob("explanation/*.md")] if _BLOCK.search(page.read_text())
 )
@@ -37,7 +37,7 @@ _PAGES = sorted(
 
 @pytest.fixture(scope="module")
 def prepared(face_clip, kept_cache, tmp_path_factory) -> Path:
-    """A folder with `my_clips/`, one clip of a second, and its tables `my_tables`."""
+    """Return a folder with `my_clips/`, one clip of a second, and its tables `my_tables`."""
     folder = tmp_path_factory.mktemp("guides")
     (folder / "my_clips").mkdir()
     run_ffmpeg("-i", str(face_clip), "-vf", "fps=12", "-t", "1", "-an", str(folder / "my_clips" / "face.mp4"))
@@ -49,7 +49,7 @@ def prepared(face_clip, kept_cache, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.stem)
 def test_what_a_page_says_works(page, prepared, tmp_path):
-    """Each page has a copy of the folder: one of them erases the clip."""
+    """Each page gets a copy of the folder, because one of them erases the clip."""
     place = shutil.copytree(prepared, tmp_path / "place")
     with contextlib.chdir(place):
         for block in _BLOCK.finditer(page.read_text("utf-8")):
@@ -62,7 +62,7 @@ def test_what_a_page_says_works(page, prepared, tmp_path):
 
 
 def _commands(text: str) -> Iterator[str]:
-    """Yield commands; one goes on to the next line while a quote is open."""
+    """Yield commands; a command continues on the next line while a quote is open."""
     command = ""
     for line in text.replace("\\\n", " ").splitlines(keepends=True):
         command += line

@@ -1,4 +1,4 @@
-"""What the main job writes is what DuckDB, Spark and Arrow read, without featray and all alike."""
+"""DuckDB, Spark and Arrow read the main job's output without featray, with equal results."""
 
 import json
 import re
@@ -64,9 +64,9 @@ SPARK_TYPES = {
 
 @pytest.fixture(scope="module")
 def out(clips, tmp_path_factory):
-    """The job's output of a video with a face, one without, and a file that is none, in two partitions.
+    """Return the job's output of a video with a face, one without, and a file that is no video, in two partitions.
 
-    A fourth one was erased from it.
+    A fourth video was erased from it.
     """
     folder = tmp_path_factory.mktemp("engines")
     for place, name in (("são paulo = 100%/007", "face.mp4"), ("oslo/012", "no_face.mp4")):
@@ -84,7 +84,7 @@ def out(clips, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def both(out, tmp_path_factory):
-    """The job's output, over a hand-made one: other datasets, and one path field less."""
+    """Return the job's output merged into a hand-made one, which has other datasets and one path field less."""
     folder = tmp_path_factory.mktemp("both") / "out"
     write_output(folder, derived=True)
     shutil.copytree(out, folder, dirs_exist_ok=True)
@@ -93,7 +93,7 @@ def both(out, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mixed(out, tmp_path_factory):
-    """The job's output, over one that an earlier featray wrote before `videos` had all its columns."""
+    """Return the job's output merged into one written by an earlier featray, before `videos` had all its columns."""
     folder = tmp_path_factory.mktemp("mixed") / "out"
     shutil.copytree(DATA / "older_output", folder)
     shutil.copytree(out, folder, dirs_exist_ok=True)
@@ -113,7 +113,7 @@ def fields(table):
 
 
 def described(field):
-    # Parquet calls a list's value "element", Arrow "item".
+    # Parquet calls a list's value "element", Arrow calls it "item".
     return field.name, str(field.type).replace("element: ", "item: "), field.metadata
 
 
@@ -170,7 +170,7 @@ def test_duckdb_and_spark_and_arrow_read_the_same(out, spark, table):
     frame = spark.read.parquet(f"{out}/{table}")
     assert dict(frame.dtypes) == {field.name: SPARK_TYPES[field.type] for field in expected}
     plan = frame._jdf.queryExecution().executedPlan().toString()
-    wide = len(expected) > 100  # `tracks`, of which there are few rows: beyond 100 columns Spark reads row by row
+    wide = len(expected) > 100  # `tracks`, which has few rows: beyond 100 columns Spark reads row by row
     assert wide or "Batched: true" in plan or "ColumnarToRow" in plan, "Spark's vectorized reader is on"
     arrow = in_order(table, ds.dataset(out / table, format="parquet").to_table().to_pylist())
     assert arrow
@@ -180,7 +180,7 @@ def test_duckdb_and_spark_and_arrow_read_the_same(out, spark, table):
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
-    """An output of people with embeddings, tracks and persons."""
+    """Return an output of people with embeddings, tracks and persons."""
     crowd = Crowd(tmp_path_factory.mktemp("people") / "out")
     crowd.publish({"0.mp4": [0, (1, 2), 0], "1.mp4": [1, 2]})
     find_persons(crowd.partition, PersonsSettings())
@@ -204,7 +204,7 @@ def test_engines_read_who_is_who(people, spark, table):
 
 
 def test_the_join_of_the_docs_is_what_views_show(people, spark):
-    """No file has `person_id`; in Spark the page on queries says how it is joined."""
+    """No file has `person_id`; the page on queries shows how to join it in Spark."""
     text = (Path(__file__).parents[2] / "docs" / "guides" / "queries.md").read_text("utf-8")
     (join,) = re.findall(r"`(SELECT t\.\*, p\.person_id FROM tracks t .*?)`", text, re.DOTALL)
     for table in ("tracks", "persons"):
@@ -232,7 +232,7 @@ JOIN = f"""
 
 
 def view_all(spark, out):
-    """Every table as a Spark view, partitions or not, of whatever schema version."""
+    """Register every table as a Spark view, with or without partitions, of any schema version."""
     for table in TABLES:
         if (out / table).exists():
             reader = spark.read.option("mergeSchema", True).option("recursiveFileLookup", True)
@@ -252,7 +252,7 @@ def test_tables_join_one_to_one(out, spark):
 
 
 def test_engines_open_only_the_partitions_that_are_asked_for(out, spark, tmp_path):
-    """A file that no one can read lies in another partition: who does not prune, fails."""
+    """Another partition contains an unreadable file, so an engine that does not prune partitions fails."""
     shutil.copytree(out / "frames", tmp_path / "frames")
     (release,) = (tmp_path / "frames" / "dataset=test").iterdir()
     (release / "site=zürich" / "session=1").mkdir(parents=True)
@@ -269,7 +269,7 @@ def test_engines_open_only_the_partitions_that_are_asked_for(out, spark, tmp_pat
 
 
 def test_the_tutorials_spark_says_the_same_as_its_duckdb(out, spark, tmp_path, monkeypatch, capsys):
-    """Both of its blocks as they stand; but the Spark of all tests goes on, and its folder is where it was started."""
+    """Both blocks run unchanged, but the Spark session, which tests share, stays open and gets an absolute path."""
     text = (Path(__file__).parents[2] / "docs" / "tutorial.md").read_text("utf-8")
     blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "pts_us // 5_000_000" in block]
     blocks += [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "pyspark" in block]
@@ -286,7 +286,7 @@ def test_the_tutorials_spark_says_the_same_as_its_duckdb(out, spark, tmp_path, m
 
 
 def test_what_engines_make_of_partition_names(out, spark):
-    """By default they guess types from names; the settings that the README gives keep them as written."""
+    """By default engines guess types from names; the settings in the README keep the names as written."""
     for guess, expected in (("true", 7), ("false", "007")):
         spark.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", guess)
         assert spark.read.parquet(f"{out}/faces").select("session").first()[0] == expected
@@ -295,7 +295,7 @@ def test_what_engines_make_of_partition_names(out, spark):
 
 
 def test_outputs_with_other_path_fields_are_read_together(both, spark):
-    """Engines refuse folders of different depth; told to look inside the files, they read them."""
+    """Engines refuse folders of different depth, unless they are told to take the columns from the files."""
     faces = f"{both}/faces"
     sql = "SELECT dataset, site, session, count(*) FROM {} GROUP BY ALL ORDER BY ALL"
     rows = duck(sql.format(f"read_parquet('{faces}/**/*.parquet', union_by_name=true)")).fetchall()
@@ -338,13 +338,13 @@ def answer(out, file):
 @pytest.mark.parametrize("file", QUERIES, ids=lambda file: file.stem)
 def test_a_query_runs_on_the_jobs_output(out, file, tmp_path):
     text = file.read_text()
-    if file.stem == "group_comparison":  # with columns of one's own, as it says
+    if file.stem == "group_comparison":  # the query's comment asks for columns of the user's own
         text = re.sub(r"\bcondition\b", "site", re.sub(r"\bparticipant\b", "session", text))
     (tmp_path / file.name).write_text(text)
     rows = answer(out, tmp_path / file.name)
     with featray.open(str(out)) as tables:
         assert tables.sql(text).columns == list(rows[0]) if rows else True
-    # What synthetic weights say need not hold any event.
+    # Synthetic weights may produce no event.
     assert rows or "FROM events" in text
 
 
@@ -354,7 +354,7 @@ def test_queries_give_the_same_in_spark(both, spark):
     for file in PORTABLE:
         found = [row.asDict() for row in spark.sql(file.read_text()).collect()]
         expected = answer(both, file)
-        # In `two` there is one person, whom nobody answers.
+        # `two` has only one person, so there are no answered smiles.
         assert {row["dataset"] for row in expected} >= ({"one"} if file.stem == "answered_smiles" else {"one", "two"})
         assert len(found) == len(expected), file
         for one, other in zip(found, expected, strict=True):

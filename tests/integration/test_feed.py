@@ -1,4 +1,4 @@
-"""The listing feeds a graph that is running: it does not run away from it, and nothing that ends it goes unseen."""
+"""The listing feeds a running graph: it keeps a bounded lead, and every error that ends it is reported."""
 
 import gc
 import os
@@ -31,7 +31,7 @@ def config(tmp_path):
 
 @pytest.fixture
 def small_pages(monkeypatch):
-    """What is listed, opened and fed at a time, as if the videos were a hundred times as many."""
+    """Reduce the number of videos listed, opened and fed at a time, as if there were a hundred times as many videos."""
     monkeypatch.setattr("featray.run.shards._PAGE", _PAGE)
     monkeypatch.setattr("featray.run.shards.SHARD_VIDEOS", _PAGE)
     monkeypatch.setattr("featray.graph.feed._LEAST_AHEAD", _AHEAD)
@@ -41,12 +41,12 @@ def small_pages(monkeypatch):
 def test_the_listing_keeps_ahead_may_take_its_time_and_ends_the_run_and_its_reader_may_die(
     cluster, config, small_pages, monkeypatch, caplog
 ):
-    """Four things of one run, since each starts a graph, for half a minute of CPU.
+    """Test four properties in one run, since each run starts a graph, for half a minute of CPU.
 
-    The listing keeps a bounded way ahead of the work. It pauses, which Ray Data would take for the end of a stream in
-    which nothing happens. What reads the feed dies with SIGKILL, when most videos are not listed yet: nothing is lost,
-    nothing waits forever, and nothing hangs when Python happens to collect what the first stream has left. At last the
-    listing fails: what it gave is done, and the run ends with the error.
+    The listing keeps a bounded lead over the work. It pauses, which Ray Data would take for the end of an idle
+    stream. The process that reads the feed dies with SIGKILL, when most videos are not listed yet: nothing is lost,
+    nothing waits forever, and nothing hangs when Python collects the remains of the first stream. At last the
+    listing fails: the videos that it gave are processed, and the run ends with the error.
     """
     listed, leads, done, killed, take = [], [], [], [], Tally.take
 
@@ -82,7 +82,7 @@ def test_the_listing_keeps_ahead_may_take_its_time_and_ends_the_run_and_its_read
     operators = [operator for operator in _Running.executor._topology if isinstance(operator, MapOperator)]
     kept = sum(len(operator._output_blocks_stats) for operator in operators)
     assert operators and kept < VIDEOS, "the driver's memory stays flat: each of these videos is a block or more"
-    # Besides those that wait: pages that are listed, opened, fed and planned, and what workers are at.
+    # Besides waiting videos: pages that are listed, opened, fed and planned, and videos that workers process.
     assert max(leads) <= _AHEAD + 6 * _PAGE < VIDEOS, leads
 
 

@@ -1,4 +1,4 @@
-"""`featray plan` beside the run that it predicts."""
+"""`featray plan`, compared with the run that it predicts."""
 
 import json
 
@@ -15,7 +15,7 @@ SAMPLE = "{every: 8}"
 
 @pytest.fixture(scope="module")
 def both(clips, tmp_path_factory):
-    """The prediction, what the run came to, and the folder of its tables."""
+    """Return the prediction, the run's summary, seconds by stage and output folder, and a prediction after the run."""
     folder = tmp_path_factory.mktemp("forecast")
     out = folder / "out"
     (folder / "c.yaml").write_text(
@@ -55,7 +55,7 @@ def test_cpu_time_is_reckoned_by_stage(both, report):
     found, _, seconds, _, _ = both
     foreseen = {stage: 3600 * hours for stage, hours in found["cpu_hours_by_stage"].items()}
     assert set(seconds) | {"plan"} == set(foreseen)
-    # Not held to a bound: two inference workers, and whatever else this machine does, share its caches and its cores.
+    # No bound is asserted: two inference workers and other processes on this machine share its caches and its cores.
     texts = [f"{stage} {foreseen[stage]:.2f} for {spent:.2f} s" for stage, spent in sorted(seconds.items())]
     report(f"featray plan, CPU seconds foreseen and spent: {', '.join(texts)}")
     assert found["gpu_hours"] == 0
@@ -70,7 +70,7 @@ def test_the_time_is_that_of_this_computer_and_of_what_the_config_names(both):
 
 
 def test_weights_that_were_not_pulled_are_stood_in_for_and_not_fetched(clips, tmp_path, monkeypatch):
-    """The hub would serve them."""
+    """The hub has them, but receives no request."""
     spec = "hf://py-feat/face_multitask_v2/face_multitask_v2.safetensors"
     agreed = ["--set", "model.accept_license=research-noncommercial"]
     cluster = ["--set", "cluster.cpus=72", "--set", "cluster.gpus=4"]

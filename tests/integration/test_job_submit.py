@@ -1,4 +1,4 @@
-"""`ray job submit`, as the README shows it, against a cluster of our own."""
+"""`ray job submit`, as the README shows it, on a cluster started here."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def free_ports(count):
 
 @pytest.fixture(scope="module")
 def watch(tmp_path_factory):
-    """Where it is written down what the cluster's processes try to reach."""
+    """Return the folder of the log of network attempts by the cluster's processes."""
     return tmp_path_factory.mktemp("watch")
 
 
@@ -59,9 +59,9 @@ def environment(tmp_path_factory, kept_cache, watch):
 
 @pytest.fixture(scope="module")
 def head(environment, tmp_path_factory):
-    """A head node in a process group and folder of its own, ended by its id."""
+    """Yield the address of a head node with its own process group and folder; it is killed by its id."""
     folder = tempfile.mkdtemp(prefix="fr-")
-    port, dashboard, agent = free_ports(3)  # beside other clusters of this machine
+    port, dashboard, agent = free_ports(3)  # several clusters may run on this machine
     log = tmp_path_factory.mktemp("head") / "log"
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--dashboard-port={dashboard}"]
     command += [f"--temp-dir={folder}", f"--dashboard-agent-listen-port={agent}"]
@@ -76,13 +76,13 @@ def head(environment, tmp_path_factory):
             break
         except URLError as error:
             if getattr(error, "code", None) in (401, 403):
-                break  # it is up, and wants the token
+                break  # it is up, and asks for the token
             assert process.poll() is None, log.read_text()
             time.sleep(0.5)
         except TimeoutError:
             continue
     yield address
-    os.killpg(process.pid, signal.SIGKILL)  # to end in order takes Ray half a minute
+    os.killpg(process.pid, signal.SIGKILL)  # a regular shutdown of Ray takes half a minute
     process.wait(60)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -97,7 +97,7 @@ def submit(address, environment, *arguments):
 
 
 def _jobs_of(env):
-    """What the cluster says of its jobs, and what holds its CPUs: for a job that does not end."""
+    """Return the cluster's jobs and the processes that use its CPUs, for the message of a job that does not end."""
     asked = (["list", "jobs"], ["list", "actors", "--detail"], ["list", "workers"], ["status"])
     said = [subprocess.run([RAY, *words], env=env, capture_output=True, text=True, timeout=60) for words in asked]
     return "\n".join(one.stdout + one.stderr for one in said)
@@ -105,7 +105,7 @@ def _jobs_of(env):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """Where the demo's tables go, and how it is submitted: a third of the frames, so that there is time to stop it."""
+    """Return the folder of the demo's tables, and its arguments; a third of the frames leaves time to stop it."""
     out = tmp_path_factory.mktemp("demo") / "out"
     settings = ("decode.sample={every: 3}", "decode.unit_frames=16", f"output.uri={out}")
     return out, ("--config", "configs/demo.yaml", *(word for setting in settings for word in ("--set", setting)))
@@ -119,7 +119,7 @@ client = JobSubmissionClient(sys.argv[1])
 sys.stdin.readline()
 client.stop_job("to-stop")
 """
-"""What `ray job stop` does; it is loaded beforehand, since its ten seconds are enough for the job to end by itself."""
+"""Does what `ray job stop` does. It is loaded beforehand: loading takes ten seconds, in which the job could end."""
 
 
 def test_a_job_that_is_stopped_gives_its_lease_back(head, environment, demo, report):
@@ -131,7 +131,7 @@ def test_a_job_that_is_stopped_gives_its_lease_back(head, environment, demo, rep
     assert begun.returncode == 0, begun.stdout + begun.stderr
     stop = subprocess.Popen([sys.executable, "-c", STOP, head], env=env, stdin=subprocess.PIPE)
     for _ in range(3000):
-        if len(list(out.glob("_featray/landing/**/*-last.arrow"))) >= 2:  # whole units: a part alone is done again
+        if len(list(out.glob("_featray/landing/**/*-last.arrow"))) >= 2:  # parts of units are processed again
             break
         time.sleep(0.1)
     began = time.monotonic()
@@ -165,6 +165,6 @@ def test_a_job_with_a_wrong_config_fails_with_its_one_line(head, environment):
 
 
 def test_the_cluster_reports_to_nobody(head, watch):
-    """The head and both jobs, in the environment of the image and the manifests."""
-    time.sleep(2)  # the dashboard reports soon after its start, which is two jobs ago
+    """The head and both jobs run in the environment of the image and the manifests."""
+    time.sleep(2)  # the dashboard reports soon after its start, which was two jobs ago
     assert attempts(watch) == []

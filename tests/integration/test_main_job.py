@@ -1,4 +1,4 @@
-"""The main job on real clips, odd files beside them, and what a second run does."""
+"""The main job on real clips and odd files, and the effect of a second run."""
 
 import json
 import shutil
@@ -135,7 +135,7 @@ def test_a_second_run_does_nothing(first, main_job, out):
 
 
 def test_both_executors_give_the_same_tables(first, inputs, out, tmp_path):
-    """Row for row, and whatever the length of units; which executor it was is no part of the release."""
+    """The rows are equal, for any length of units; the executor is no part of the release."""
     expected = tables_of(out)
     for unit_frames in (16, 512):
         decode = {"sample": {"every": 24}, "unit_frames": unit_frames}
@@ -145,12 +145,12 @@ def test_both_executors_give_the_same_tables(first, inputs, out, tmp_path):
         found = tables_of(tmp_path / f"{unit_frames}")
         assert found.keys() == expected.keys()
         for table, rows in expected.items():
-            if table != "errors" or unit_frames == 16:  # an error says in which unit it was
+            if table != "errors" or unit_frames == 16:  # an error names its unit
                 assert found[table].equals(rows), table
 
 
 def times(out):
-    """When each file was written; the lease is the one thing that a run takes even if there is nothing to do."""
+    """Return the write time of each file, except the lease: a run takes it even if there is nothing to do."""
     files = (path for path in out.rglob("*") if path.is_file() and path.parts[-4] != "leases")
     return {path: path.stat().st_mtime_ns for path in files}
 

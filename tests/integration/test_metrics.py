@@ -1,4 +1,4 @@
-"""What Prometheus finds at Ray's own endpoint after a run: the metrics of metrics.py, with the tables' totals."""
+"""Prometheus finds the metrics of metrics.py at Ray's own endpoint after a run, with the tables' totals."""
 
 import time
 

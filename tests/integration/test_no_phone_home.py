@@ -1,4 +1,4 @@
-"""A whole run in which no Python process, Ray's own included, may leave the machine."""
+"""A whole run in which no Python process, Ray's own included, may reach the network."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from tests.fixtures.network import attempts, watched
     ("executor", "processes"), [("local", 2), pytest.param("ray", 5, marks=[pytest.mark.ray, pytest.mark.long])]
 )
 def test_a_run_stays_on_its_machine(executor, processes, tmp_path, face_clip):
-    """In an environment that switches no report off: featray does."""
+    """The environment does not switch off any report; featray does."""
     config = tmp_path / "c.yaml"
     config.write_text(
         f"dataset: d\ninput: {{uris: [{json.dumps(str(face_clip))}]}}\noutput: {{uri: {tmp_path}/out}}\n"

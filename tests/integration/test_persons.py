@@ -1,4 +1,4 @@
-"""Real people in clips with cuts, from videos to `persons`: told apart, and alike whatever the work was cut into."""
+"""Real people in clips with cuts, from videos to `persons`: separated correctly, for any division of the work."""
 
 import shutil
 from pathlib import Path
@@ -44,7 +44,7 @@ def persons(out):
 
 @pytest.fixture(scope="module")
 def whole(shot, small_network, tmp_path_factory):
-    """All clips in one run; the output and who is who."""
+    """Run over all clips at once; return the output, and the person of each track."""
     out = tmp_path_factory.mktemp("whole") / "out"
     run_here(config([shot / "*.mp4"], out, small_network, 512))
     return out, persons(out)
@@ -74,7 +74,7 @@ def test_no_two_people_of_one_frame_are_one_person(whole):
 
 
 def test_ids_stay_when_clips_are_added_and_do_not_depend_on_order_or_units(shot, whole, small_network, tmp_path):
-    """The last clips first, in short units; then the others; then once more, as if nothing had been there."""
+    """First the last clips, in short units, then the others; at the end, persons are computed again from scratch."""
     out, paths = tmp_path / "out", sorted(shot.glob("*.mp4"))
     run_here(config(paths[CLIPS - FIRST :], out, small_network, 37))
     before = persons(out)

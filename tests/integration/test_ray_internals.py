@@ -1,6 +1,6 @@
-"""A canary for each workaround in `ray_internals.py`: it fails once Ray no longer needs it, which can then go.
+"""Canaries for the workarounds in `ray_internals.py`: each fails when Ray no longer needs one; it can then be removed.
 
-What cannot have one: `rows_of` and `_Running` are about the driver's time and memory, measured in benchmarks.
+`rows_of` and `_Running` have none: they are about the driver's time and memory, which benchmarks measure.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from featray.graph.ray_internals import FetchAtOnce, configure_context, end_stre
 
 @ray.remote(num_returns="streaming", max_retries=0, num_cpus=0)
 def rows(whole):
-    """So many rows and what is known of each, as tasks of Ray Data give them; dies before it says that of one more."""
+    """Yield `whole` rows with their metadata, as tasks of Ray Data do; die after one more row, before its metadata."""
     block = pa.table({"task": ["x"]})
     for _ in range(whole):
         yield block
@@ -39,12 +39,12 @@ def rows(whole):
             BlockMetadataWithSchema.from_metadata(BlockAccessor.for_block(block).get_metadata(), block.schema)
         )
     yield block
-    time.sleep(1)  # so that the row is heard of
+    time.sleep(1)  # so that the row arrives
     os._exit(1)
 
 
 def looks(fetcher, whole, count=200):
-    """What a task gave, and the errors it raised, in so many looks of the scheduler; and whether it is finished."""
+    """Poll a task `count` times; return the number of its rows, the errors that it raised, and whether it finished."""
     given, errors = [], []
     task = DataOpTask(0, rows.remote(whole), BlockRefCounter(), "reader", output_ready_callback=given.append)
     for _ in range(count):
@@ -67,13 +67,13 @@ def test_a_row_that_nothing_is_known_of_is_dropped_and_its_task_has_failed(clust
 
 
 def test_ray_data_itself_would_ask_for_ever(cluster):
-    """When this fails, FetchAtOnce is of no more use."""
+    """When this fails, FetchAtOnce is no longer needed."""
     _, errors, is_finished = looks(InlineMetadataFetcher(), 0)
     assert len(errors) > 10 and not is_finished
 
 
 def test_an_actor_that_dies_as_it_starts_is_started_again_without_end(cluster, tmp_path):
-    """When this fails, `watch_start` is of no more use."""
+    """When this fails, `watch_start` is no longer needed."""
     counted = tmp_path / "starts"
 
     class Dies:
@@ -104,7 +104,7 @@ def _take(dataset):
 
 
 def test_map_batches_warns_of_settings_that_it_still_takes(cluster):
-    """When this fails, `building` need hide no warning, and `_FAULTS` has to be said in another way."""
+    """When this fails, `building` need not hide a warning, and `_FAULTS` must be passed in another way."""
     with pytest.warns(RayDeprecationWarning, match=r"ray_remote_args. is deprecated and will be removed in Ray 2\.64"):
         ray.data.range(1).map_batches(Keeps, compute=ActorPoolStrategy(size=1), max_restarts=-1, max_task_retries=2)
 
@@ -133,7 +133,7 @@ class Watcher(ExecutionCallback):
 
 
 def test_no_machine_without_a_gpu_has_one():
-    """Ray has no public function that counts them: this one is private, and must stay where it is."""
+    """Ray has no public function that counts them; this private one must stay at its place."""
     assert usable_gpus() == 0.0
 
 
@@ -149,7 +149,7 @@ print("handler kept" if signal.getsignal(signal.SIGTERM) is print else "handler 
 
 @pytest.mark.ray
 def test_starting_ray_takes_the_handler_of_sigterm_and_talks(tmp_path):
-    """When this fails, `stop.handler_kept` or what `connection.connect` silences is of no more use."""
+    """When this fails, `stop.handler_kept` or the silencing in `connection.connect` is no longer needed."""
     done = subprocess.run([sys.executable, "-c", _INIT], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "handler replaced" in done.stdout
@@ -180,9 +180,9 @@ print(json.dumps(sorted(addresses)))
 
 
 def started(how, home):
-    """The addresses that a Ray of its own listens on, and the mode of its token."""
+    """Return the addresses on which a separate Ray listens, the mode of its token, and its stderr."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as temporary:  # a socket's path has to be short
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as temporary:  # a socket's path must be short
         done = subprocess.run(
             [sys.executable, "-c", STARTS, how],
             env={**environment, "HOME": str(home), "RAY_TMPDIR": temporary, "RAY_raylet_start_wait_time_s": "240"},
@@ -197,7 +197,7 @@ def started(how, home):
 
 @pytest.mark.ray
 def test_ray_on_one_machine_is_for_that_machine_and_user_alone(tmp_path):
-    """The canary: by itself it is not, yet."""
+    """Canary: by default Ray listens on every interface, and other users can read its token."""
     addresses, mode, _ = started("rays own way", tmp_path)
     assert not set(addresses) <= {"127.0.0.1", "::1"}
     assert mode == 0o644
@@ -219,7 +219,7 @@ def test_a_token_that_featray_makes_is_private(tmp_path):
 
 @pytest.mark.ray
 def test_where_the_home_cannot_be_written_the_token_is_in_the_environment(tmp_path):
-    """The canary: as long as Ray does not start there by itself."""
+    """Canary: when Ray starts there by itself, the workaround is no longer needed."""
     code = """
 import os
 from featray.graph.ray_internals import AuthenticationTokenLoader, authentication_token_setup, keep_token_private

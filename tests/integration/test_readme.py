@@ -1,7 +1,7 @@
-"""The README's first ten minutes, run as they stand: every command of the section, in order, in an empty folder.
+"""Runs the README's first ten minutes unchanged: every command of the section, in order, in an empty folder.
 
-Two things are not fetched: `git clone` is pointed at this working tree, and `.venv` is there when
-`make` looks for it, with the packages that the tests run on, since installing takes gigabytes and minutes.
+Two downloads are avoided: `git clone` is redirected to this working tree, and `.venv` exists before
+`make` looks for it, with the packages of the tests, since installing takes gigabytes and minutes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _run(*command: str, folder: Path, **options) -> str:
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory) -> Path:
-    """This working tree as a repository of one commit."""
+    """Return this working tree as a repository of one commit."""
     place = tmp_path_factory.mktemp("origin") / "featray"
     away = shutil.ignore_patterns(".*", "__pycache__", "demo-output", "build", "dist", "bench-*.json", "shared")
     shutil.copytree(_REPOSITORY, place, ignore=away)
@@ -63,7 +63,7 @@ def origin(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def walked(origin, kept_cache, tmp_path_factory) -> tuple[Path, dict[str, str]]:
-    """The folder that was cloned, and what each line of the section printed."""
+    """Return the cloned folder, and the output of each line of the section."""
     folder, template = tmp_path_factory.mktemp("stranger"), tmp_path_factory.mktemp("template")
     (template / "hooks").mkdir()
     hook = template / "hooks" / "post-checkout"
@@ -102,7 +102,7 @@ def test_what_ran_is_the_clone(walked):
 def test_the_demo_finishes_and_says_what_to_do_next(walked):
     printed = _printed(walked, "make demo")
     assert "2 videos: 2 ok, 0 partial, 0 failed   567 frames   472 faces" in printed
-    # What it proposes is what the README goes on with, called as it can be called without the activated environment.
+    # It proposes the README's next commands, in the form that works without activating the environment.
     proposed = [line for line in printed.splitlines() if line.startswith(".venv/bin/featray ")]
     for line in (line for line in _LINES if line.startswith(("featray preview", "featray report"))):
         assert f".venv/bin/{line}" in proposed
@@ -114,10 +114,10 @@ def test_the_picture_is_that_of_the_readme(walked):
     found = Image.open(walked[0] / "faces.jpg").convert("RGB")
     shown = Image.open(_REPOSITORY / "docs" / "pictures" / "faces.jpg").convert("RGB")
     assert found.size == shown.size
-    # The band at the bottom names the video's id, which is of its path, and the release.
+    # The band at the bottom names the video's id, which depends on its path, and the release.
     seen, expected = (np.asarray(one, np.float32)[: found.height - 40] for one in (found, shown))
     assert seen.std() > 40
-    # One frame chosen otherwise, since numbers differ between processors, moves this by some 3.
+    # Numbers differ between processors, so one frame may be chosen differently, which changes this by about 3.
     assert np.abs(seen - expected).mean() < 5
 
 
@@ -135,7 +135,7 @@ def test_the_row_in_the_readme_is_the_demos(walked):
     shown = dict(re.findall(r"(\w+) +(-?[\d.]+)(?=\s)", text.replace("\nbox", "\n")))
     assert len(shown) == 15
     for name, value in shown.items():
-        # In bf16, which processors with AMX take, numbers move a little.
+        # In bf16, used on processors with AMX, numbers differ slightly.
         assert row[name] == pytest.approx(float(value), abs=0.02, rel=0.01), name
     assert row["release"].startswith("synthetic-v25-seed0-")
     assert f"some of its {len(row)} columns" in _SECTION

@@ -1,6 +1,6 @@
-"""Runs over frames that repeat and over pictures: both executors, and one that was killed, give the same tables.
+"""Runs over repeating frames and over pictures: both executors, and a run that was killed, give the same tables.
 
-Those are the tables of computing each frame. One run on Ray, which takes long to start, serves both.
+These are the tables of computing each frame. One run on Ray, which takes long to start, serves both kinds of input.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IDENTIFY = {"enabled": True, "accept_biometric": True, "min_face_px": 8, "every_
 
 @pytest.fixture(scope="module")
 def inputs(props, face_clip, tmp_path_factory) -> Path:
-    """A clip of all kinds of repeats; MJPEG whose pictures come twice and one stays; a clip without; pictures."""
+    """Return a folder with a clip of all kinds of repeats, MJPEG with repeats, a clip without repeats, and pictures."""
     folder, pictures = tmp_path_factory.mktemp("in"), moving(props)
     write_pictures(folder / "all.mp4", pictures, NUMBERS)
     write_pictures(folder / "webcam.avi", pictures, [*DOUBLED, *FROZEN], codec="mjpeg")
@@ -36,7 +36,7 @@ def inputs(props, face_clip, tmp_path_factory) -> Path:
 
 
 def _write_list(folder, face_clip):
-    """List the videos, a folder of pictures of two units, and a tar of one; a picture is bad; times are the list's."""
+    """List the videos, a folder of pictures for two units and a tar for one, with times; one picture is bad."""
     files = []
     for i, image in enumerate(clip_pictures(face_clip, 18, 320)):
         image.save(file := io.BytesIO(), "PNG", compress_level=1)
@@ -58,7 +58,7 @@ def config(inputs, out):
 
 
 def split(root):
-    """The tables without `frames.repeats`, and that column by the name of the video."""
+    """Return the tables without `frames.repeats`, and that column by the name of the video."""
     tables = tables_of(root)
     names = {row["video_id"]: row["uri"].rsplit("/", 1)[-1] for row in tables["videos"].to_pylist()}
     repeats: dict[str, list[int | None]] = {name: [] for name in names.values()}
@@ -69,7 +69,7 @@ def split(root):
 
 @pytest.fixture(scope="module")
 def expected(inputs, tmp_path_factory):
-    """The tables of a run that looks for no repeats."""
+    """Return the tables of a run that does not look for repeats."""
     out = tmp_path_factory.mktemp("each") / "out"
     with pytest.MonkeyPatch.context() as without:
         of = ChildSettings.of

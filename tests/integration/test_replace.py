@@ -1,6 +1,6 @@
-"""Videos that change, and videos that are tried again: old rows go, new ones come, nothing is there twice.
+"""Videos that change, and videos that are retried: old rows are replaced by new ones, and no row appears twice.
 
-What is left when that is cut off is the subject of tests/faults/test_kill_points.py.
+Interrupted replacements are tested in tests/faults/test_kill_points.py.
 """
 
 import shutil

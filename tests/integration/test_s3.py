@@ -1,4 +1,4 @@
-"""The main job over a real S3 API: a server of its own, spoken to by HTTP."""
+"""The main job over a real S3 API: an HTTP server in its own process."""
 
 import os
 import subprocess
@@ -124,7 +124,7 @@ def test_a_bucket_that_refuses_us_is_one_line(bucket, endpoint, tmp_path, monkey
 
 
 def test_a_listing_of_several_pages(bucket, options):
-    """1,300 keys are two pages; order and count hold, and the first video is there after one request."""
+    """1,300 keys are two pages; order and count are correct, and the first video is available after one request."""
     bucket.mkdir("many")
     bucket.pipe({f"many/flat/{i:05d}.mp4": b"x" for i in range(1100)})
     bucket.pipe({f"many/deep/{i % 7}/{i:05d}.mp4": b"x" for i in range(200)})
@@ -150,7 +150,7 @@ def test_two_colons_in_a_key_are_part_of_the_key(endpoint, options, uri):
 
 
 def moov_last(clip, place):
-    """The same video with its index behind the data, as cameras write it."""
+    """Write the same video with its index after the data, as cameras write it."""
     command = [
         imageio_ffmpeg.get_ffmpeg_exe(),
         "-v",
@@ -171,7 +171,7 @@ def moov_last(clip, place):
 
 @pytest.fixture(scope="module")
 def long_clip(face_clip, tmp_path_factory):
-    """Thirteen minutes of the face clip, index last: some 19 MB."""
+    """Return thirteen minutes of the face clip, index last: some 19 MB."""
     folder = tmp_path_factory.mktemp("long")
     (folder / "list.txt").write_text(f"file '{face_clip}'\n" * 40)
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-f", "concat", "-safe", "0", "-i", "list.txt"]

@@ -1,4 +1,4 @@
-"""A long video: the same tables whole or in units, and no more memory than a short one."""
+"""A long video gives the same tables whole or in units, and needs no more memory than a short one."""
 
 import subprocess
 from pathlib import Path
@@ -21,7 +21,7 @@ FRAMES_A_LOOP = 118  # 19.7 s at 6 frames a second
 
 @pytest.fixture(scope="module")
 def loop(face_clip, tmp_path_factory) -> Path:
-    """The face clip, small and slow, so that half an hour of it decodes in seconds."""
+    """Return the face clip, small and slow, so that half an hour of it decodes in seconds."""
     place = tmp_path_factory.mktemp("loop") / "loop.mp4"
     filters = ["-vf", "scale=192:108,fps=6", "-g", "30", "-pix_fmt", "yuv420p"]
     subprocess.run([FFMPEG, "-v", "error", "-i", str(face_clip), *filters, str(place)], check=True)
@@ -29,7 +29,7 @@ def loop(face_clip, tmp_path_factory) -> Path:
 
 
 def minutes(loop: Path, count: float, place: Path) -> Path:
-    """The loop, again and again, for so many minutes."""
+    """Write a video that repeats the loop for `count` minutes."""
     times = round(count * 60 / (FRAMES_A_LOOP / 6))
     listing = place.with_suffix(".txt")
     listing.write_text(f"file '{loop}'\n" * times)
@@ -44,7 +44,7 @@ def rows(out, table):
 
 
 def test_units_give_the_table_of_the_whole(loop, tmp_path):
-    """On the local executor; test_main_job.py has units on Ray beside the whole."""
+    """On the local executor; test_main_job.py compares units on Ray with the whole."""
     clip = minutes(loop, 6, tmp_path / "six.mp4")
     for name, unit_frames in (("whole", 100_000), ("units", 16)):
         settings = {"sample": {"every": 31}, "unit_frames": unit_frames}
@@ -55,7 +55,7 @@ def test_units_give_the_table_of_the_whole(loop, tmp_path):
 
 
 def peak_memory_mb(clip: Path) -> float:
-    """Of a process that plans a video and decodes all its units."""
+    """Return the peak memory of a process that plans a video and decodes all its units."""
     settings = ChildSettings(DecodeConfig(sample=EveryNth(every=24), unit_frames=16), DetectConfig(), {})
     decoder = IsolatedDecoder(settings)
     try:

@@ -1,4 +1,4 @@
-"""The tutorial is run as it stands: every fenced block, in order, in an empty folder."""
+"""Runs the tutorial unchanged: every fenced block, in order, in an empty folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SPARK = importlib.util.find_spec("pyspark") is not None and shutil.which("java"
 
 @pytest.fixture(scope="module")
 def done(kept_cache, tmp_path_factory) -> tuple[Path, str]:
-    """The folder after the last block, and what all of them printed."""
+    """Return the folder after the last block, and the output of all of them."""
     folder, programs = tmp_path_factory.mktemp("tutorial"), tmp_path_factory.mktemp("bin")
     for name, words in (("featray", f'"{sys.executable}" -m featray "$@"'), ("python", f'"{sys.executable}" "$@"')):
         (programs / name).write_text(f"#!/bin/sh\nexec {words}\n")
