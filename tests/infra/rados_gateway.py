@@ -1,4 +1,4 @@
-"""Ceph's RADOS gateway on this machine, from Debian's packages, started by the script that compose starts it with."""
+"""Ceph's RADOS gateway on this machine, from Debian's packages, started by the script that compose uses."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SCRIPT = Path(__file__).parents[2] / "infra/compose/storage.sh"
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway that is up, with a user of `KEYS`, who may give rights to others.
+    """A running gateway with a user of `KEYS`, who may grant permissions to others.
 
     Attributes:
-        url: where it answers.
-        folder: of its processes: configuration, logs.
+        url: endpoint.
+        folder: folder of its processes, with configuration and logs.
     """
 
     url: str
@@ -38,11 +38,11 @@ class Gateway:
 
     @property
     def options(self) -> dict[str, str]:
-        """For fsspec, of the user of `KEYS`."""
+        """Return options for fsspec, for the user of `KEYS`."""
         return {"endpoint_url": self.url, **KEYS}
 
     def admin(self, *arguments: str) -> Any:
-        """What `radosgw-admin` answers, read as JSON; None if it says something else, or nothing."""
+        """Return the answer of `radosgw-admin`, parsed as JSON; None if it is empty or not JSON."""
         command = ["radosgw-admin", "-c", str(self.folder / "ceph.conf"), "-n", "client.rgw", "--admin-socket="]
         done = subprocess.run(
             [*command, *arguments], capture_output=True, text=True, timeout=START_SECONDS, check=False
@@ -52,13 +52,13 @@ class Gateway:
         return json.loads(done.stdout) if done.stdout.startswith(("{", "[")) else None
 
     def user(self, name: str) -> dict[str, str]:
-        """A new user, as fsspec's options."""
+        """Create a user, and return its fsspec options."""
         (key,) = self.admin("user", "create", f"--uid={name}", f"--display-name={name}")["keys"]
         return {"endpoint_url": self.url, "key": key["access_key"], "secret": key["secret_key"]}
 
 
 def install() -> None:
-    """Install the packages that are missing, which takes root and minutes."""
+    """Install the missing packages, which takes root and minutes."""
     commands = ("ceph", "ceph-mon", "ceph-osd", "radosgw", "radosgw-admin")
     if all(map(shutil.which, commands)) and any(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")):
         return
@@ -70,10 +70,10 @@ def install() -> None:
 
 @contextmanager
 def gateway(folder: Path) -> Iterator[Gateway]:
-    """A gateway for the time of the block; `folder` has a short name, since sockets lie in it."""
+    """Run a gateway during the block; `folder` must have a short name, because it contains sockets."""
     conf = folder / "ceph.conf"
     before = re.search(r"endpoint=\S+:(\d+)", conf.read_text()) if conf.exists() else None
-    port = int(before[1]) if before else free_port()  # what was started here once keeps its ports
+    port = int(before[1]) if before else free_port()  # a store that was started here before keeps its ports
     variables = {
         "AWS_ACCESS_KEY_ID": KEYS["key"],
         "AWS_SECRET_ACCESS_KEY": KEYS["secret"],
@@ -88,7 +88,7 @@ def gateway(folder: Path) -> Iterator[Gateway]:
 
 @contextmanager
 def behind(gateway: Gateway, seconds: int) -> Iterator[str]:
-    """Another gateway of the same store, so many seconds behind: what it gives expires that much earlier."""
+    """Run another gateway of the same store with a clock `seconds` behind: its tokens expire that much earlier."""
     port = free_port()
     (preload,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
     clock = {"LD_PRELOAD": str(preload), "FAKETIME": f"-{seconds}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
@@ -109,7 +109,7 @@ def _running(command: list[str], variables: dict[str, str], log: Path, port: int
         yield
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # the monitor and the store with it, as when a container ends
+            os.killpg(process.pid, signal.SIGKILL)  # with the monitor and the store, as when a container ends
         process.wait(30)
 
 

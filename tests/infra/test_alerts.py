@@ -1,4 +1,4 @@
-"""The alert rules, checked and tried by promtool (Debian: prometheus)."""
+"""The alert rules, checked and unit-tested by promtool (Debian: prometheus)."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ CASES = REPOSITORY / "tests/data/infra/alerts.yaml"
 
 @pytest.fixture
 def folder(tmp_path):
-    """The rules as Prometheus reads them, beside their unit tests."""
+    """Return a folder with the rules in Prometheus' format and their unit tests."""
     rules = one(built("", "monitoring"), "PrometheusRule")["spec"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
     shutil.copy(CASES, tmp_path)

@@ -1,9 +1,9 @@
-"""infra/slurm/apptainer.def, done by hand: Debian has no Apptainer, so its sections run in a debootstrap tree.
+"""infra/slurm/apptainer.def without Apptainer, which Debian does not have: its sections run in a debootstrap tree.
 
-The tree stands for the base image: Debian bookworm with Python 3.11, as python:3.11-slim-bookworm has. %files and %post
-make the image; %environment and %runscript run in it as Apptainer runs them: as a user without rights, on a read-only
-root, with a home of their own. What this cannot show: how Apptainer reads the file, its image format, --nv, and the
-dependencies of gigabytes, which are not installed again but those of this environment.
+The tree replaces the base image: Debian bookworm with Python 3.11, as in python:3.11-slim-bookworm. %files and %post
+build the image; %environment and %runscript run in it as Apptainer runs them: as an unprivileged user, on a read-only
+root, with a separate home. Not covered: Apptainer's parsing of the file, its image format and --nv. Dependencies of
+gigabytes are not installed again; those of this environment are used.
 """
 
 import os
@@ -34,7 +34,7 @@ mount -t tmpfs -o mode=1777 tmp "$1/tmp"
 
 
 def in_tree(tree, script, *words, mounts="", user=False):
-    """Run a shell script in the tree, in a mount namespace of its own."""
+    """Run a shell script in the tree, in a separate mount namespace."""
     as_user = f"--userspec={USER_ID}:{USER_ID}" if user else "--userspec=0:0"
     inside = f'{_MOUNTS}{mounts}\nexec env -i "${{@:4}}" chroot {as_user} "$1" /bin/sh -e -c "$2" sh $3'
     pip = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PIP_") and "LINKS" not in name]

@@ -1,6 +1,6 @@
-"""`ray up infra/ray/aws.yaml`, to its end, against an EC2 server (moto); then the head's rights, by its own calls.
+"""`ray up infra/ray/aws.yaml` against an EC2 server (moto); then the head's permissions, tested by its own calls.
 
-What runs over SSH is written down and not carried out: neither Docker, nor the image, nor a machine is tried here.
+Commands over SSH are recorded and not executed, so Docker, the image and the machines are not tested here.
 """
 
 import json
@@ -56,7 +56,7 @@ shutil.copy(source, os.path.join(os.path.dirname(log), os.path.basename(target))
 
 @pytest.fixture(scope="module")
 def server():
-    """An EC2 and IAM server with the two instance profiles of aws.yaml, each with a role of its name."""
+    """Yield an EC2 and IAM server with the two instance profiles of aws.yaml, each with a role of its name."""
     with s3.server() as url:
         iam = boto3.client("iam", endpoint_url=url, **ADMIN)
         for name in ("featray-head", "featray-worker"):
@@ -68,7 +68,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def up(server, tmp_path_factory):
-    """What `ray up` said, and the commands that it had for the machine; files land in the folder."""
+    """Run `ray up`, and return the folder with the copied files, and the commands that it sent to the machine."""
     folder = tmp_path_factory.mktemp("up")
     (folder / "bin").mkdir()
     for name, text in (("ssh", SSH), ("rsync", RSYNC)):
@@ -94,7 +94,7 @@ def up(server, tmp_path_factory):
 
 
 def plain(line):
-    """What is carried out at last of a command that is wrapped into shells of shells."""
+    """Return the innermost command of one that is wrapped in several shells."""
     text = line
     while True:
         parts = shlex.split(text) if text.count("'") % 2 == 0 else [text]
@@ -124,7 +124,7 @@ def test_the_machine_is_asked_for_what_the_image_and_the_host_have(up):
         f"docker pull {AWS['docker']['image']}",
         "docker run ",
         *AWS["setup_commands"],
-        "boto3",  # of Ray's own: nothing to do where the image has it
+        "boto3",  # added by Ray; does nothing if the image has it
         "ray stop",
         "ray start --head",
     ]
@@ -150,7 +150,7 @@ def test_the_head_gets_the_token_its_config_and_the_key(up):
 
 
 def policy(without=None):
-    """head-policy.json for moto, which knows neither conditions nor resources of EC2."""
+    """Return head-policy.json for moto, which supports neither conditions nor resources of EC2."""
     document = json.loads((INFRA / "iam/head-policy.json").read_text())
     statements = []
     for statement in document["Statement"]:
@@ -162,7 +162,7 @@ def policy(without=None):
 
 @pytest.fixture(scope="module")
 def head(up, server):
-    """The head, from here on by its rights: a function that sets its policy, and the config that `ray up` gave it."""
+    """Use the head's permissions from here on; yield a function that sets them, and the config from `ray up`."""
     folder, _ = up
     iam = boto3.client("iam", endpoint_url=server, **ADMIN)
     iam.create_user(UserName="admin")
@@ -187,8 +187,8 @@ def head(up, server):
 
 
 def grow_and_shrink(config):
-    """What the autoscaler does in a run: start a worker, look, mark it, end it."""
-    provider = AWSNodeProvider(config["provider"], config["cluster_name"])  # one that failed to tag waits forever
+    """Do what the autoscaler does in a run: start a worker, find it, tag it, terminate it."""
+    provider = AWSNodeProvider(config["provider"], config["cluster_name"])  # after failed tagging it waits forever
     kinds = config["available_node_types"]
     tags = {"ray-node-type": "worker", "ray-node-status": "uninitialized", "ray-user-node-type": "infer"}
     (worker,) = provider.create_node(kinds["infer"]["node_config"], tags, 1)

@@ -1,4 +1,4 @@
-"""infra/compose as far as it goes without Docker: read by docker-compose, and its store killed and started again."""
+"""infra/compose as far as possible without Docker: parsed by docker-compose, and its store killed and restarted."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ pytestmark = [
 
 
 def test_docker_compose_reads_it():
-    """Debian's, which is older than `name` and knows all else that is in it; it asks no daemon."""
+    """Debian's docker-compose is too old for `name`, but supports everything else in the file; it needs no daemon."""
     if shutil.which("docker-compose") is None:
         command = ["apt-get", "install", "--yes", "--no-install-recommends", "docker-compose"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=900)

@@ -1,8 +1,8 @@
-"""infra/docker/Dockerfile, built by buildah and run by podman, both of Debian: no daemon, no registry.
+"""infra/docker/Dockerfile, built by buildah and run by podman, both from Debian: no daemon, no registry.
 
-The base is a debootstrap tree that stands for python:3.11-slim-bookworm. The requirements are installed from the index
-by hash. torch is not: its build for CPUs is in an index that may be out of reach, and the other has gigabytes. So the
-image is built with TORCH=none, and torch and what it brings are mounted from this environment. What this cannot show:
+A debootstrap tree replaces the base, python:3.11-slim-bookworm. The requirements are installed from the index
+by hash. torch is not: its build for CPUs is in an index that may be unreachable, and the other has gigabytes. So the
+image is built with TORCH=none, and torch and its dependencies are mounted from this environment. Not covered:
 the base itself, torch's layer, and GPUs.
 """
 
@@ -26,7 +26,7 @@ BUILD_SECONDS = 5400
 RUN_SECONDS = 900
 SITE = "/usr/local/lib/python3.11/site-packages"
 
-# crun takes no mixed cgroups, and a machine may allow less than podman's limits.
+# crun does not support mixed cgroups, and a machine's limits may be below podman's defaults.
 _PODMAN = """
 mountpoint --quiet /sys/fs/cgroup && { umount --recursive /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; }
 exec podman run --rm --cgroups=disabled --network=host --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 "$@"
@@ -34,7 +34,7 @@ exec podman run --rm --cgroups=disabled --network=host --ulimit nofile=4096:4096
 
 
 class Engine:
-    """buildah and podman with a storage of their own, and a base image in it."""
+    """buildah and podman with separate storage that contains a base image."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -61,7 +61,7 @@ class Engine:
         return done
 
     def make_base(self, tree):
-        """The tree with Python's own place where the official image has it: /usr/local."""
+        """Commit the tree as the base image, with Python in /usr/local as in the official image."""
         subprocess.run(["chroot", str(tree), "python3", "-m", "venv", "/usr/local"], check=True)
         container = "base"
         self("buildah", "from", "--quiet", "--name", container, "scratch")
@@ -71,7 +71,7 @@ class Engine:
         self("buildah", "commit", "--quiet", "--rm", container, "localhost/base")
 
     def build(self, context):
-        """Build in the folder, as the Dockerfile's first lines say; what was said and the seconds that it took."""
+        """Build in the folder, as the Dockerfile's first lines say; return the output and the seconds that it took."""
         command = ["buildah", "bud", "--layers", "--file", "infra/docker/Dockerfile"]
         command += ["--ignorefile", "infra/docker/Dockerfile.dockerignore"]
         command += ["--build-arg", "BASE=localhost/base", "--build-arg", "TORCH=none"]
@@ -86,7 +86,7 @@ class Engine:
         return said, time.monotonic() - start
 
     def run(self, options, *words, check=True):
-        """What the image's entrypoint says to these words."""
+        """Run the image with these arguments."""
         sandbox = ["unshare", "--mount", "--propagation", "private", "bash", "-e", "-c", _PODMAN, "bash"]
         return self(*sandbox, *torch_mounts(), *options, "localhost/featray", *words, check=check)
 
@@ -97,7 +97,7 @@ class Engine:
 
 
 def torch_mounts():
-    """podman's options for torch and what it brings, by package: nothing else of this environment shows."""
+    """Return podman's options that mount torch and its dependencies, package by package, and nothing else from here."""
     lock = (INFRA / "docker/torch-cuda.lock").read_text()
     options = []
     for name in (line.split("==")[0] for line in lock.splitlines() if "==" in line):
@@ -109,7 +109,7 @@ def torch_mounts():
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory):
-    """What the build gets, as files that a test may change."""
+    """Return a folder with the build context, as files that a test may change."""
     folder = tmp_path_factory.mktemp("context")
     for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(REPOSITORY / name, folder)
@@ -160,7 +160,7 @@ def test_a_change_of_the_package_renews_no_requirement(image, context):
 
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_a_run_in_docker_s_64_mb_of_shared_memory_on_a_read_only_root(image, executor):
-    """As the image's own user, with no more to write to than infra/README.md says; /dev/shm is Docker's default."""
+    """It runs as the image's user, with only the writable folders of infra/README.md; /dev/shm is Docker's default."""
     script = """
     id -u; df --block-size=M --output=size /dev/shm | tail -1; touch /x /opt/x 2>&1 || true
     clips=$(python -c "import featray; print(featray.__path__[0])")/demo_clips
@@ -168,7 +168,7 @@ def test_a_run_in_docker_s_64_mb_of_shared_memory_on_a_read_only_root(image, exe
     featray verify /tmp/out
     """
     options = ["--read-only", "--read-only-tmpfs=false", "--shm-size=64m", "--env", f"EXECUTOR={executor}"]
-    # For a machine that does other things as well.
+    # The machine may be busy with other work.
     options += ["--env", "RAY_raylet_start_wait_time_s=240", "--env", "RAY_agent_register_timeout_ms=240000"]
     options += [f"--tmpfs={path}:mode=1777" for path in ("/tmp", "/cache", "/spill")]
     start = time.monotonic()

@@ -1,7 +1,7 @@
-"""An output on a disk of another host, by SSHFS: a run is killed, or the host goes away, and the next run goes on.
+"""An output on another host's disk, over SSHFS: a run is killed, or the host goes away, and the next run resumes.
 
-It stands in for NFS, which needs a kernel that knows it: both create, rename and list files over a network, through a
-server that can be gone. NFS's caches of attributes are not shown.
+It replaces NFS, which needs kernel support: both create, rename and list files over a network, through a
+server that may disappear. NFS's attribute caches are not covered.
 """
 
 import os
@@ -34,7 +34,7 @@ cluster: {{executor: local}}
 
 
 class Host:
-    """An SSH server of its own with a folder, and the folder as it is mounted from there."""
+    """An SSH server with a folder, and the mount of this folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.disk, self.port = folder, folder / "disk", free_port()
@@ -65,7 +65,7 @@ class Host:
         subprocess.run(mount, check=True)
 
     def go_away(self) -> None:
-        """End the server and its connections, if it is there."""
+        """Kill the server and its connections, if it is running."""
         if self._server.poll() is not None:
             return
         for child in Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children").read_text().split():
@@ -74,7 +74,7 @@ class Host:
         self._server.wait()
 
     def unmount(self) -> None:
-        """Let go of the folder. SSHFS has done so itself if it saw its server go."""
+        """Unmount the folder. SSHFS has already done so if it noticed the end of its server."""
         subprocess.run(["fusermount3", "-u", "-z", self.disk], capture_output=True)
 
 
@@ -97,7 +97,7 @@ def calm(clips, tmp_path_factory):
 
 @pytest.fixture
 def started(host, clips, tmp_path) -> subprocess.Popen[str]:
-    """A run onto that disk, of which something has landed."""
+    """Return a run onto that disk of which something has landed."""
     out = host.disk / "out"
     (tmp_path / "config.yaml").write_text(CONFIG.format(clips=clips, out=out))
     command = [sys.executable, "-m", "featray", "run", str(tmp_path / "config.yaml"), "--quiet"]

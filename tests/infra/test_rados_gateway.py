@@ -1,6 +1,6 @@
-"""S3 as Ceph's RADOS gateway speaks it: it checks signatures, weighs conditions of policies and lets tokens expire.
+"""S3 of Ceph's RADOS gateway, which checks signatures, evaluates conditions of policies and lets tokens expire.
 
-It takes no object out of reach: what is archived is shown on moto alone (tests/unit/store/test_failures.py).
+It has no archived objects; these are tested only on moto (tests/unit/store/test_failures.py).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def ceph() -> Iterator[Gateway]:
     install()
-    folder = Path(tempfile.mkdtemp(prefix="fr-"))  # sockets lie in it, whose paths have to be short
+    folder = Path(tempfile.mkdtemp(prefix="fr-"))  # it contains sockets, whose paths must be short
     try:
         with gateway(folder) as here:
             yield here
@@ -78,7 +78,7 @@ def config_of(options, out, uris, **sections):
 
 @pytest.fixture(scope="module")
 def videos(options, clips):
-    """Videos in raw/, and one in private/."""
+    """Return a store with videos in raw/, and one in private/."""
     store = fsspec.filesystem("s3", **options)
     for bucket in ("pool", "tables", "old"):
         store.mkdir(bucket)
@@ -99,7 +99,7 @@ def test_two_runs_verify_and_query(options, videos):
 
 
 def at_once(place, count=8):
-    """Who of so many writers created an object, and who is in it."""
+    """Return the writers, out of `count` concurrent ones, that created an object, and the writer whose data it has."""
     with ThreadPoolExecutor(count) as pool:
         won = list(pool.map(lambda one: create_bytes(place, str(one).encode()), range(count)))
     return [one for one, created in enumerate(won) if created], int(read_bytes(place))
@@ -114,7 +114,7 @@ def test_one_of_many_creates_an_object(options, videos):
 
 
 def test_a_versioned_bucket_keeps_no_condition_and_is_found_out(options, videos):
-    """Of 16.2, and no fault of ours; the lease then settles who is the last to write."""
+    """This is so in Ceph 16.2, and no fault of featray; the lease then lets the last writer win."""
     place = locate("s3://old/x", options)
     assert create_bytes(place, b"1") and create_bytes(place, b"2"), "then it keeps it, and the docs have to say so"
     assert not enforces(place, b"2")
@@ -143,7 +143,7 @@ def test_one_of_many_gets_the_lease(options, videos, monkeypatch, bucket):
 
 
 def test_a_run_in_a_versioned_bucket(options, videos):
-    """What is deleted stays as an older version: an erasure needs the bucket's lifecycle rule beside it."""
+    """Deleted objects remain as older versions, so an erasure also needs the bucket's lifecycle rule."""
     config = config_of(options, "s3://old/out", ["s3://pool/raw/oslo/face.mp4"])
     assert run_here(config).videos == {"ok": 1, "partial": 0, "failed": 0}
     assert not verify(open_output("s3://old/out", options)).problems
@@ -204,7 +204,7 @@ def test_keys_that_look_like_folders(options, videos):
 
 
 def test_whoever_asks_pays(ceph, options, videos):
-    """A bucket that others may read if they pay for it: said as a storage option, it holds for listing and reading."""
+    """Others may read this bucket if they pay: the storage option for it applies to listing and reading."""
     store, guest = client(options), ceph.user("guest")
     store.create_bucket(Bucket="paid")
     store.put_object(Bucket="paid", Key="raw/a.mp4", Body=b"x")
@@ -226,7 +226,10 @@ NAMES = {"INPUT_BUCKET": "pool", "INPUT_PREFIX": "raw", "OUTPUT_BUCKET": "tables
 
 @pytest.fixture(scope="module")
 def bound(ceph, options, videos):
-    """Of a user who has infra/iam/s3-policy.json and, as its README says of Ceph, the bucket to delete many keys in."""
+    """Return the options of a user with infra/iam/s3-policy.json.
+
+    As its README says for Ceph, the policy also has the bucket itself as a resource, for deleting many keys.
+    """
     policy = (REPOSITORY / "infra/iam/s3-policy.json").read_text()
     for name, value in NAMES.items():
         policy = policy.replace(name, value)
@@ -267,7 +270,7 @@ GOOD_SECONDS = 40
 
 
 def test_credentials_expire_in_the_middle_and_are_renewed(ceph, options, videos, tmp_path, monkeypatch):
-    """Tokens of 15 minutes, the shortest, of a gateway whose clock is behind, so that they are good for 40 s here."""
+    """Tokens have the minimum of 15 minutes, from a gateway whose clock is behind, so they are valid for 40 s here."""
     assume, everything = (json.dumps({"Version": "2012-10-17", "Statement": [one]}) for one in (MAY_ASSUME, MAY_ALL))
     ceph.admin("role", "create", "--role-name=job", f"--assume-role-policy-doc={assume}")
     ceph.admin("role-policy", "put", "--role-name=job", "--policy-name=all", f"--policy-doc={everything}")
@@ -312,7 +315,7 @@ def test_credentials_expire_in_the_middle_and_are_renewed(ceph, options, videos,
 
 
 def test_a_wrong_signature_is_refused(ceph, options, videos):
-    """Or none of the above would show anything."""
+    """Otherwise none of the tests above would prove anything."""
     with pytest.raises(ClientError, match=r"AccessDenied|SignatureDoesNotMatch"):
         client({**options, "secret": "other"}).list_objects_v2(Bucket="pool")
 
@@ -321,13 +324,13 @@ def test_a_wrong_signature_is_refused(ceph, options, videos):
     "path, chosen",
     [
         ("tests/integration/test_s3.py", ""),
-        # Without its proxy, which drops a header that is signed.
+        # Without the proxy, which drops a signed header.
         ("tests/unit/tables/test_lease.py", "s3 and not conditions"),
         ("tests/faults/test_storage.py", "stormy"),
     ],
 )
 def test_the_tests_of_s3_pass_here_too(ceph, path, chosen):
-    """They empty it first, so they come last."""
+    """They empty the store first, so they come last."""
     environment = {**os.environ, s3.ENDPOINT: ceph.url}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", path, "-k", chosen]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)

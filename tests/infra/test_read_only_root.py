@@ -1,6 +1,6 @@
-"""A Ray head and a run as in infra/kuberay/job: a read-only root, uid 1000, and the volumes of the pod; in bubblewrap.
+"""A Ray head and a run as in infra/kuberay/job: read-only root, uid 1000, and the pod's volumes; in bubblewrap.
 
-It cannot show what the image has or lacks, since the root is this machine's.
+The content of the image is not covered, since the root is this machine's.
 """
 
 import json
@@ -27,7 +27,7 @@ if ! ray job status --address $RAY_ADDRESS extract > /dev/null 2>&1; then
 fi
 ray job logs --address $RAY_ADDRESS --follow extract
 """
-"""What KubeRay's submitter does, in short; it is started again while it fails (submitterConfig.backoffLimit)."""
+"""A short version of KubeRay's submitter; it is restarted while it fails (submitterConfig.backoffLimit)."""
 
 HEAD = """
 set -u
@@ -51,7 +51,7 @@ print(json.dumps([[job.submission_id, job.status] for job in JobSubmissionClient
 
 
 def volumes():
-    """Where the head's pod may write, by mount path."""
+    """Return the mount paths at which the head's pod may write."""
     container = JOB["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
     workers = JOB["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]
     mounts = [*container["volumeMounts"], *workers["volumeMounts"]]
@@ -59,7 +59,7 @@ def volumes():
 
 
 def sandbox(folder):
-    """bwrap's options: this machine read-only, the pod's volumes from folders, `/out` for the tables."""
+    """Return bwrap's options: this machine read-only, the pod's volumes from folders, `/out` for the tables."""
     options = ["--unshare-user", "--uid", "1000", "--gid", "1000", "--unshare-pid", "--die-with-parent", "--tmpfs", "/"]
     for path in sorted(Path("/").iterdir()):
         if path.name in ("proc", "dev", "tmp", "sys", "home"):

@@ -1,7 +1,6 @@
 """infra/slurm/ on a real Slurm of two nodes: jobs that finish, are stopped, preempted, cancelled, or lose a node.
 
-What it cannot show: GPUs, a node's cgroups, a file system
-that tells nodes of each other's files late.
+Not covered: GPUs, a node's cgroups, and a file system on which nodes see each other's files late.
 """
 
 import re
@@ -37,7 +36,7 @@ def slurm(kept_cache, clips, tmp_path_factory):
         for script in ("run.sbatch", "array.sbatch"):
             shutil.copy(INFRA / "slurm" / script, slurm.shared)
         slurm.calm = tmp_path_factory.mktemp("calm") / "out"
-        run_here(config(slurm, slurm.calm))  # a run on one machine, whose tables all others have to have
+        run_here(config(slurm, slurm.calm))  # a run on one machine; all others must have its tables
         shutil.copytree(kept_cache, slurm.shared / ".cache" / "featray")
         give_to_user(slurm.shared)
         yield slurm
@@ -49,7 +48,7 @@ def config(slurm, out):
 
 @pytest.fixture
 def out(slurm, request):
-    """A config of the user's own, and where its tables go."""
+    """Write a config in the user's folder, and return the folder for its tables."""
     name = request.node.name.translate(str.maketrans("[]", "__"))
     place = slurm.shared / name
     text = yaml.safe_dump(config(slurm, place).model_dump(mode="json", exclude_unset=True))
@@ -62,7 +61,7 @@ def submit_run(slurm, out, *words):
 
 
 def wait_for_landing(slurm, out, job):
-    """Wait until something has landed and not all has."""
+    """Wait until something has landed; check that the job still runs."""
     wait_for(lambda: landed(out), 900, f"job {job} to land something")
     assert slurm.states(job) == ["RUNNING"], slurm.logs()
 
@@ -72,7 +71,7 @@ def landed(out):
 
 
 def check(slurm, out):
-    """The tables are those of the undisturbed run, and nothing is left over."""
+    """Check that the tables are those of the undisturbed run, and that no temporary files remain."""
     assert tables_of(out) == tables_of(slurm.calm), slurm.logs()
     output = open_output(str(out))
     assert verify(output).problems == []
@@ -81,7 +80,7 @@ def check(slurm, out):
 
 
 def frames_of_last_run(out):
-    """Frames that the run that finished has done itself, and all there are."""
+    """Return the number of frames that the last run processed itself, and of all frames."""
     last = max(rows(out, "runs"), key=lambda row: row["started_at"])["run_id"]
     made_by = [row["run_id"] for row in rows(out, "frames")]
     return made_by.count(last), len(made_by)
@@ -89,12 +88,12 @@ def frames_of_last_run(out):
 
 def log_of(slurm, job):
     log = slurm.shared / f"featray-{job}.log"
-    return log.read_text() if log.exists() else ""  # it comes a moment after the job has started
+    return log.read_text() if log.exists() else ""  # the log appears shortly after the job has started
 
 
 @pytest.mark.parametrize("bound", ["--cpu-bind=cores", "--cpu-bind=none"])
 def test_a_job_has_the_cpus_that_slurm_gave_it(slurm, bound):
-    """Bound to them or not, and without `--cpus-per-task`, which is when SLURM_CPUS_PER_TASK is not there."""
+    """With and without binding, and without `--cpus-per-task`, so that SLURM_CPUS_PER_TASK is not set."""
     told = "import os; from featray.graph.machine import local_cpus; print(len(os.sched_getaffinity(0)), local_cpus())"
     affinity, counted = slurm.run("srun", "--ntasks=1", bound, "python", "-c", told).split()
     assert counted == "1"
@@ -107,7 +106,7 @@ def test_a_run_on_two_nodes(slurm, out, report):
     wait_for(lambda: "workers:" in (log_of(slurm, job) if slurm.states(job) == ["RUNNING"] else ""), 600, "Ray")
     started = time.monotonic() - start
     slurm.wait(job)
-    # Two inference workers: a CPU of each node. With RAY_ADDRESS unset, the run would have the first node alone.
+    # Two inference workers use a CPU of each node. With RAY_ADDRESS unset, the run would use only the first node.
     assert "executor: ray, a Ray cluster was found" in log_of(slurm, job) and "2 infer (CPU)" in log_of(slurm, job)
     check(slurm, out)
     report(f"slurm: {started:.0f} s from sbatch to Ray on two nodes, {time.monotonic() - start:.0f} s to the end")
@@ -162,7 +161,7 @@ def test_a_run_that_is_cancelled_stays_cancelled(slurm, out):
 
 @pytest.mark.parametrize("name", ["node2", "node1"])
 def test_a_node_is_lost(slurm, out, name):
-    """The first node is the one with the run itself and Ray's head."""
+    """The first node has the run itself and Ray's head."""
     job = submit_run(slurm, out)
     wait_for_landing(slurm, out, job)
     slurm.hosts[name].cut_power()
@@ -202,12 +201,12 @@ def test_an_array_lands_parts_beside_each_other_and_a_job_publishes_them(slurm, 
     slurm.wait(publishes)
     assert "1 decode + detect (CPU), 1 infer (CPU)" in log_of(slurm, publishes)  # CPUs of the task, not of the node
     check(slurm, out)
-    assert frames_of_last_run(out)[0] == 0  # all of it had landed
+    assert frames_of_last_run(out)[0] == 0  # everything had landed
     report(f"slurm: the array's publishing job took {slurm.field(publishes, 'RunTime')}")
 
 
 def test_the_guide_word_for_word(slurm, clips):
-    """What docs/guides/slurm.md tells users to type, but for installing, weights and Apptainer; on nodes of one CPU."""
+    """Run the commands of docs/guides/slurm.md, except installation, weights and Apptainer; on nodes with one CPU."""
     study = slurm.shared / "study"
     (study / "clips").mkdir(parents=True)
     for name in ("face", "no_face"):
