@@ -1,8 +1,8 @@
-"""The real py-feat beside featray, from frame and box to final columns. `make parity` runs this.
+"""The real py-feat compared with featray, from frame and box to final columns. `make parity` runs these tests.
 
 Both load the same synthetic checkpoints. py-feat's face detector is replaced by one that
-answers with given boxes: its weights cannot be had without the hub, and boxes are where the
-comparison starts. All else of py-feat is as it comes from its wheel.
+returns given boxes: its weights can only be downloaded from the hub, and the comparison
+starts at boxes. The rest of py-feat is unchanged from its wheel.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from featray.model.outputs import to_columns
 from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
 from featray.schema import FACE_TABLES, arrow_schema
 
-# Outside the environment that `make parity` makes there is nothing to compare with.
+# Outside the environment of `make parity`, py-feat is not installed.
 if importlib.util.find_spec("feat") is None:
     collect_ignore_glob = ["test_*.py"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A checkpoint to compare on; `engine` is ours."""
+    """A checkpoint to compare on; `engine` is featray's."""
 
     config: CheckpointConfig
     seed: int
@@ -46,7 +46,7 @@ class Case:
 CASES = {
     "v25": Case(SYNTHETIC_VARIANTS["v25"], 11, "openvino"),
     "v28": Case(SYNTHETIC_VARIANTS["v28"], 12, "torch"),
-    # Normalised, because py-feat 2.1.5 takes every mesh for one.
+    # Normalised, because py-feat 2.1.5 treats every mesh as normalised.
     "mefl": Case(CheckpointConfig(use_head_v3=True, mesh_normalized=True, n_au=20, n_emotion=7), 13, "torch"),
 }
 
@@ -68,7 +68,7 @@ class Picture:
 
 
 class GivenBoxes:
-    """Stands where py-feat's RetinaFace does."""
+    """Replaces py-feat's RetinaFace."""
 
     boxes: NDArray[np.float32] = np.empty((0, 4), np.float32)
     score = 0.875
@@ -91,7 +91,7 @@ class PyFeat:
             )
 
     def detect(self, picture: Picture, *, chips: NDArray[np.uint8] | None = None):
-        """The Fex of a picture; its network sees the given chips instead of its own if there are some."""
+        """Return the Fex of a picture; if chips are given, the network gets them instead of its own."""
         self.faces.boxes = picture.boxes
         frames = torch.from_numpy(picture.frame.copy()).permute(2, 0, 1)[None]
         own = self.detector.multitask
@@ -103,14 +103,14 @@ class PyFeat:
             vars(self.detector)["multitask"] = own
 
     def chips(self, picture: Picture) -> NDArray[np.float32]:
-        """Its chips, `[n, 256, 256, 3]`, in grey levels."""
+        """Return its chips, `[n, 256, 256, 3]`, in grey levels."""
         frames = torch.from_numpy(picture.frame.copy()).permute(2, 0, 1)[None]
         (cropped,) = self.detector.crop_faces_from_boxes(frames, torch.from_numpy(picture.boxes))
         return 255 * cropped["faces"].permute(0, 2, 3, 1).numpy()
 
 
 class _OnChips:
-    """py-feat's network with other chips put in front of it."""
+    """py-feat's network, which always gets the same given chips."""
 
     def __init__(self, network, chips: NDArray[np.uint8]) -> None:
         self._network, self._chips = network, chips
@@ -128,7 +128,7 @@ class Ours:
         self._engine = open_engine(checkpoint, engine=case.engine, precision="fp32", batch_size=4)
 
     def tables(self, picture: Picture) -> dict[str, pa.Table]:
-        """Rows of `faces`, `blendshapes` and `mesh`, in the tables' own schemas."""
+        """Return rows of `faces`, `blendshapes` and `mesh`, in the tables' own schemas."""
         count, squares = len(picture.boxes), picture.squares
         columns = to_columns(self._engine(picture.chips), squares, self._config)
         columns |= dict(zip(("box_x1", "box_y1", "box_x2", "box_y2"), picture.boxes.T, strict=True))
@@ -158,7 +158,7 @@ def one_torch_thread() -> None:
 
 @pytest.fixture(scope="session")
 def pair_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[PyFeat, Ours]]:
-    """py-feat and featray on the same checkpoint, by the name of the case."""
+    """Return a function that gives py-feat and featray on the same checkpoint, by the name of the case."""
     folder = tmp_path_factory.mktemp("parity")
     pairs: dict[str, tuple[PyFeat, Ours]] = {}
 
@@ -175,7 +175,7 @@ def pair_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[P
 
 @pytest.fixture(scope="session")
 def pictures(face_clip: Path) -> dict[str, Picture]:
-    """Frames with faces in them, at their borders and beyond, and pure noise."""
+    """Return frames with faces inside, at the border and beyond it, and pure noise."""
     import av
     import feat
     from PIL import Image

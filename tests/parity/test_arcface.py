@@ -23,7 +23,7 @@ def weights(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def faces(pictures):
-    """Squares of real pictures and noise, as aligned faces are: uint8 `[n, 112, 112, 3]`."""
+    """Return squares of real pictures and noise, in the form of aligned faces: uint8 `[n, 112, 112, 3]`."""
     rng = np.random.default_rng(3)
     found = []
     for picture in pictures.values():
@@ -36,7 +36,7 @@ def faces(pictures):
 
 
 def test_embeddings_are_equal(weights, faces, monkeypatch, report):
-    """Loaded by py-feat's own loader, which checks names, from the same file."""
+    """py-feat's own loader, which checks names, loads the same file."""
     from feat.identity_detectors.arcface.arcface_model import load_arcface_identity_detector
 
     monkeypatch.setenv("FEAT_ARCFACE_R50_PATH", str(weights))

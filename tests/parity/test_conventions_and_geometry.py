@@ -1,4 +1,4 @@
-"""Signs of the package's versions, and the geometry of `featray models check`, beside py-feat's own."""
+"""Signs of the package's versions, and the geometry of `featray models check`, compared with py-feat's own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .conftest import CASES
 pytestmark = pytest.mark.parity
 
 TO_CANONICAL = np.asarray([1.0, -1.0, -1.0])
-"""py-feat fits in axes with y up and z out of the face; frames have y down and z away."""
+"""py-feat fits in axes with y up and z out of the face; in frames, y points down and z away."""
 
 
 def test_the_canonical_face_is_pyfeats():
@@ -27,7 +27,7 @@ def test_the_canonical_face_is_pyfeats():
 
 @pytest.mark.parametrize("case", CASES)
 def test_rotations_of_what_the_network_says(case, pair_of, pictures, report):
-    """The same synthetic checkpoint, our outputs and theirs: meshes of noise, so every direction occurs."""
+    """The same synthetic checkpoint is used; its meshes are noise, so every direction occurs."""
     _, ours = pair_of(case)
     mesh = np.stack(
         [np.reshape(row, (478, 3)) for row in ours.tables(pictures["photo"])["mesh"]["mesh_xyz"].to_pylist()]
@@ -53,14 +53,16 @@ def test_irises_move_the_same_way():
     mesh = face_clip().mesh_px
     pitch, yaw = estimate_gaze(torch.from_numpy(mesh * TO_CANONICAL))["combined_pitch_yaw"].numpy().T
     ours = mesh_signals(mesh)
-    # Its yaw is atan2(-x, z) of an x that is the image's right: positive to the image's left, whatever its words say.
+    # Its yaw is atan2(-x, z) with x to the image's right: positive to the image's left, despite its documentation.
     assert np.corrcoef(ours["iris x"], -yaw)[0, 1] > 0.5
     assert np.corrcoef(ours["iris y"], pitch)[0, 1] > 0.5
 
 
 def test_py_feat_2_0_has_the_formulas_of_its_wheel(pair_of, pictures):
-    """`feat/detector_v2.py` of py-feat 2.0.3, restated on what the network of 2.1.5 says of the same checkpoint:
-    [p0, -p2, p1, p3, p4, p5], and gaze as it comes."""
+    """The formulas of `feat/detector_v2.py` of py-feat 2.0.3, applied to the network's outputs in 2.1.5.
+
+    The pose is [p0, -p2, p1, p3, p4, p5], and the gaze is unchanged.
+    """
     pyfeat, ours = pair_of("v25")
     picture = pictures["photo"]
     chips = torch.from_numpy(picture.chips).permute(0, 3, 1, 2).float() / 255

@@ -1,4 +1,4 @@
-"""Measures beside py-feat's own, `feat.evaluation.metrics` of 2.1.5."""
+"""Measures compared with py-feat's own, `feat.evaluation.metrics` of 2.1.5."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rng():
 
 
 def test_action_units(rng):
-    """F1 at the same thresholds and ICC(3,1), unit by unit, and their means."""
+    """F1 at the same thresholds and ICC(3,1), for each action unit, and their means."""
     truth = {f"AU{n:02d}": rng.choice(6, 2000, p=[0.6, 0.1, 0.1, 0.1, 0.05, 0.05]) for n in (1, 6, 12)}
     said = {unit: np.clip(0.1 + 0.15 * values + rng.normal(0, 0.2, 2000), 0, 1) for unit, values in truth.items()}
     expected = theirs.summarize_au_metrics(truth, said)
@@ -47,7 +47,7 @@ def test_valence_and_arousal(rng):
 
 
 def test_gaze(rng):
-    """The axes of the two differ in their signs, alike for both directions: the angle is the same."""
+    """The axes differ in their signs in the same way for both directions, so the angle is the same."""
     yaw, pitch = rng.uniform(-1.2, 1.2, (2, 1500)), rng.uniform(-0.8, 0.8, (2, 1500))
     found = ours.angles_between_deg(*(gaze_vectors(*one) for one in zip(yaw, pitch, strict=True)))
     expected = theirs.angular_error_degrees(pitch[0], yaw[0], pitch[1], yaw[1])
@@ -57,7 +57,7 @@ def test_gaze(rng):
 
 
 def test_what_is_not_defined_is_nothing_here_and_zero_there():
-    """A unit that nobody shows and nobody is said to show has no F1; py-feat gives 0, and counts it in the mean."""
+    """A unit without positive labels and positive predictions has no F1; py-feat gives 0 and counts it in the mean."""
     none = np.zeros(50)
     assert theirs.au_f1_binary(none, none) == 0 and np.isnan(ours.f1_of(ours.f1_rows(none, none).sum(0)))
     assert theirs.au_icc(none, none) == 0 and np.isnan(ours.icc_of(ours.moment_rows(none, none).sum(0)))

@@ -23,7 +23,7 @@ JOINED = f"SELECT * FROM faces JOIN blendshapes USING ({KEYS}) JOIN mesh USING (
 
 @pytest.fixture(scope="module")
 def database(pair_of, pictures):
-    """The three face tables of one picture, in DuckDB."""
+    """Return the three face tables of one picture, in DuckDB."""
     connection = duckdb.connect()
     for name, table in pair_of("v25")[1].tables(pictures["photo"]).items():
         # Partition columns are never null in an output, and nulls do not join.
@@ -65,7 +65,7 @@ def test_older_names(old, new, fex):
 
 
 def test_columns_stand_in_pyfeats_order(fex, theirs):
-    """All of its columns but identities, which featray does not compute, and the frame's size, which is in `videos`."""
+    """All its columns are there except identities, which featray does not compute, and frame sizes, in `videos`."""
     expected = [name for name in theirs.columns if not name.startswith(("Identity", "Frame"))]
     found = [name for name in fex.columns if name in expected]
     facts = {"input", "frame"}
@@ -159,7 +159,7 @@ def test_wrong_types_and_doubled_columns(database):
 
 
 def test_pyfeat_reads_what_export_writes(database, fex, tmp_path):
-    """The CSV of `featray export --format fex` in py-feat's `read_feat`: the same numbers under the same accessors."""
+    """py-feat's `read_feat` reads the CSV of `featray export --format fex`: same numbers under the same accessors."""
     frame, _ = fex_columns(database.sql(JOINED).to_arrow_table())
     with (tmp_path / "fex.csv").open("w") as file:
         write_csv(pa.Table.from_pandas(frame.drop(columns="landmarks5"), preserve_index=False), file)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.parity
 PICTURES = ("photo", "still", "noise")
 
 ON_EQUAL_CHIPS = {"mesh": 1e-3, "landmarks": 1e-3}
-"""Bound on columns where both networks see the same pixels: 1e-4, but for places, in shares of the crop."""
+"""Bound on columns if both networks get the same pixels: 1e-4, but larger for positions, in shares of the crop."""
 
 AS_IT_COMES = {
     "aus": 1e-3,
@@ -29,11 +29,10 @@ AS_IT_COMES = {
     "landmarks": 0.03,
     "faceboxes": 1e-4,
 }
-"""Bound on columns where each sees its own chips: ours are whole grey levels, py-feat's keep the fractions.
+"""Bound on columns if each network gets its own chips: ours are whole grey levels, py-feat's are fractional.
 
 Absolute, on synthetic weights, whose raw outputs are large (the mesh spans +-8 chips, so 0.03
-is a five-hundredth of it); at least twice what is seen.
-"""
+is a five-hundredth of it); at least twice the observed deviation."""
 
 GROUPS = {
     "aus": lambda fex: fex.aus,
@@ -56,9 +55,9 @@ def our_fex(ours, picture):
 
 
 def column_deviations(found, expected, picture):
-    """Largest difference of each group of columns; of places in the frame, in shares of the crop's side."""
+    """Return the largest difference in each group of columns; of positions in the frame, in shares of the crop side."""
     side = picture.squares[:, 2:]
-    sides = np.repeat(np.hstack([side, side, np.ones_like(side)]), 478, axis=1)  # z has no place in the frame
+    sides = np.repeat(np.hstack([side, side, np.ones_like(side)]), 478, axis=1)  # z is no position in the frame
     scales = {"landmarks": side, "faceboxes": side, "mesh": sides}
     has_blendshapes = expected.blendshapes.notna().all(axis=None)
     deviations = {}

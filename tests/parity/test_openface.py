@@ -1,6 +1,6 @@
-"""The OpenFace form of an export beside a file that OpenFace wrote, and in front of a reader of such files, py-feat's.
+"""The OpenFace format of an export, compared with a file of OpenFace, and read by py-feat's reader of such files.
 
-py-feat's package brings such a file, of OpenFace 1; the names that version 2 added are not in it.
+py-feat's package contains such a file, of OpenFace 1; it does not have the names that version 2 added.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OURS = ["intensity_scale"]
 
 @pytest.fixture(scope="module")
 def rows(pair_of, pictures):
-    """The faces of one picture, with their 68 points."""
+    """Return the faces of one picture, with their 68 points."""
     connection = duckdb.connect()
     for name, table in pair_of("v25")[1].tables(pictures["photo"]).items():
         connection.register(name, table)
@@ -47,14 +47,14 @@ def path(rows, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def theirs() -> pd.DataFrame:
-    """What OpenFace wrote of a clip with a face."""
+    """Return OpenFace's output for a clip with a face."""
     found = pd.read_csv(Path(feat.__file__).parent / "tests" / "data" / "OpenFace_Test.csv", skipinitialspace=True)
     assert len(found) > 10
     return found
 
 
 def test_columns_have_openfaces_names_and_order(path, theirs):
-    """All of its columns but those without a counterpart, in its order, and nothing that it does not know."""
+    """They are all of its columns except those without a counterpart, in its order, and no unknown ones."""
     ours = [name for name in pd.read_csv(path).columns if name not in OURS]
     left_out = ("gaze_0", "gaze_1", "pose_T", "X_", "Y_", "Z_", "p_", "AU45")
     expected = [name for name in theirs.columns if not name.startswith(left_out)]
@@ -63,7 +63,7 @@ def test_columns_have_openfaces_names_and_order(path, theirs):
 
 
 def test_values_are_of_the_same_kinds(path, theirs):
-    """Frames count from 1, presence is 0 or 1, confidence up to 1; action units alone are on another scale."""
+    """Frames count from 1, presence is 0 or 1, confidence up to 1; only action units have another scale."""
     ours = pd.read_csv(path)
     assert ours["frame"].iloc[0] == theirs["frame"].iloc[0] == 1
     for frame in (ours, theirs):

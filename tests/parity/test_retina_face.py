@@ -1,6 +1,6 @@
-"""The package retina-face beside `retina-face`: the same faces, to the last bit.
+"""The package retina-face compared with `retina-face`: the same faces, to the last bit.
 
-Its network is its own, of full size, with weights from a seed, exported to ONNX as its authors do.
+The network is the package's own, of full size, with weights from a seed, exported to ONNX as its authors do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LANDMARKS = ("right_eye", "left_eye", "nose", "mouth_right", "mouth_left")
 
 @pytest.fixture(scope="module")
 def package():
-    """Its main module, on onnxruntime; importing it silences all warnings, which is undone here."""
+    """Return its main module, on onnxruntime; importing it silences all warnings, which is undone here."""
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEEPFACE_BACKEND_ENGINE", "onnx")
         from retinaface import RetinaFace
@@ -34,7 +34,7 @@ def package():
 
 
 def spread(head, given, output, *, is_score):
-    """Rescale a head, once, so that its outputs are as large as those of a trained one: boxes some px, few faces."""
+    """Rescale a head so that its outputs are as large as a trained one's: boxes of some px, few faces."""
     scale = (2.0 if is_score else 0.2) / output.std(dim=(0, 2, 3))
     centre = output.mean(dim=(0, 2, 3))
     head.weight.data *= scale[:, None, None, None]
@@ -45,12 +45,12 @@ def spread(head, given, output, *, is_score):
 
 @pytest.fixture(scope="module")
 def weights(pictures, tmp_path_factory):
-    """Its ONNX file, with synthetic weights."""
+    """Return its ONNX file, with synthetic weights."""
     from retinaface.model.retinaface_pth_model import RetinaFace
 
     torch.manual_seed(31)
     network = RetinaFace().eval()
-    network.bn_data.running_var[:] = 64.0**2  # grey levels
+    network.bn_data.running_var[:] = 64.0**2  # the input is in grey levels
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
@@ -80,7 +80,7 @@ def weights(pictures, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def images(pictures):
-    """RGB; the last is longer than the package lets a frame be, so that it shrinks it."""
+    """Return RGB images; the last is longer than the package's limit, so the package shrinks it."""
     still, noise = pictures["still"].frame, pictures["noise"].frame
     return {"still": still, "noise": noise, "long": np.ascontiguousarray(np.tile(still, (1, 4, 1))[100:190, :2100])}
 
@@ -110,11 +110,11 @@ def test_same_faces(package, weights, images, min_score, report):
     for (name, rgb), found in zip(images.items(), all_found, strict=True):
         bgr = np.ascontiguousarray(rgb[..., ::-1])
         faces = list(package.detect_faces(bgr, threshold=min_score, model=network, allow_upscaling=False).values())
-        # Cut off at the frame's border, a box may have no width or height left; min_size_px drops those.
+        # Clipped at the frame's border, a box may have no width or height left; min_size_px drops those.
         faces = [face for face in faces if side_px(face["facial_area"]) >= 1]
         counts[name] = len(faces)
         assert len(found) == len(faces)
-        # Ours are by score, ties by x; its are by score alone.
+        # featray sorts by score, then x; the package sorts by score alone.
         faces.sort(key=lambda face: (-face["score"], face["facial_area"][0]))
         assert found.box_xyxy.tolist() == [[float(value) for value in face["facial_area"]] for face in faces]
         assert found.score.tolist() == [float(face["score"]) for face in faces]

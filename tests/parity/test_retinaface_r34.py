@@ -55,7 +55,7 @@ def frame_of(rgb):
 
 
 def pyfeat_faces(detector, rgb):
-    """Its faces, `[n, 5]`, and their landmarks, which it works out and drops, `[n, 5, 2]`."""
+    """Return its faces, `[n, 5]`, and their landmarks, which it computes and drops, `[n, 5, 2]`."""
     from feat.face_detectors.Retinaface import Retinaface_test as module
 
     frames, seen = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None], {}
@@ -83,7 +83,7 @@ def test_same_faces(pyfeat, ours, pictures, report):
         counts.append(len(found))
         if not len(found):
             continue
-        # Scores that differ in the last digit may swap places: each face is compared with the nearest of the others.
+        # Faces whose scores differ in the last digit may swap places, so each is compared with the nearest other one.
         distance = np.abs(found.box_xyxy[:, None].astype(np.float64) - expected[None, :, :4]).max(axis=2)
         nearest = distance.argmin(axis=1)
         assert len(set(nearest.tolist())) == len(expected)
