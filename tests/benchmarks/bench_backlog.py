@@ -1,7 +1,7 @@
-"""How long an unchanged dataset takes to be recognised as done: python tests/benchmarks/bench_backlog.py [videos].
+"""Time to recognise an unchanged dataset as done: python tests/benchmarks/bench_backlog.py [videos].
 
-Makes that many small files and the commits that featray would have written for them, then, in a process
-of its own, does what a scheduled run does before it says "nothing to do": lease, recovery, listing, selection.
+Makes that many small files and the commits that featray would have written for them. Then a separate process
+does what a scheduled run does before it reports "nothing to do": lease, recovery, listing, selection.
 """
 
 import json
@@ -27,7 +27,7 @@ A_SHARD = 1000
 
 
 def make(folder: Path, videos: int) -> None:
-    """Files, and commits of shards of a thousand."""
+    """Make the files, and commits for shards of a thousand."""
     for number in range(videos):
         if number % A_SHARD == 0:
             (folder / "in" / f"site{number // A_SHARD:05d}").mkdir(parents=True)
@@ -51,7 +51,7 @@ def input_of(folder: Path) -> InputConfig:
 
 
 def recognise(folder: Path) -> None:
-    """Print what it took."""
+    """Recognise the dataset as done, and print the time of each step."""
     began, laps = time.perf_counter(), {}
     partition = partition_of(folder)
     with hold(partition, "again") as lease:

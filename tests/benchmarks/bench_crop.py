@@ -1,8 +1,8 @@
-"""Milliseconds to cut the chips of one 1080p frame, beside torch's grid_sample over the whole frame.
+"""Milliseconds to cut the chips of one 1080p frame, compared with torch's grid_sample over the whole frame.
 
 All start from the same RGB frame, uint8, and give the same chips. `py-feat` does what its
-`extract_face_square_pad_torch` does: the frame becomes floats in [0, 1], a copy of it is made
-a face, one call samples all. `grid_sample` leaves out the copies. They take turns in one
+`extract_face_square_pad_torch` does: the frame is converted to floats in [0, 1], copied once a
+face, and sampled in one call. `grid_sample` omits the copies. They take turns in one
 process on one thread, timed by the CPU time of the process. Prints a table; asserts nothing.
 
     make bench
@@ -32,7 +32,7 @@ Run = Callable[[], object]
 
 
 def cut_by_torch(frame: NDArray[np.uint8], squares: NDArray[np.float64], *, copies: bool) -> NDArray[np.uint8]:
-    """Chips, uint8 `[n, 256, 256, 3]`, by grid_sample over the whole frame."""
+    """Return chips, uint8 `[n, 256, 256, 3]`, by grid_sample over the whole frame."""
     image = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255.0
     x, y, side = torch.from_numpy(squares).float()[:, :, None].unbind(1)
     steps = (torch.arange(CHIP_PX).float() + 0.5) / CHIP_PX * side
@@ -49,7 +49,7 @@ def cut_by_us(frame: NDArray[np.uint8], squares: NDArray[np.float64]) -> list[ND
 
 
 def boxes(count: int) -> NDArray[np.float64]:
-    """A portrait, or a group; the last two reach out of the frame, one of them far."""
+    """Return the box of a portrait, or boxes of a group; the last two extend beyond the frame, one of them far."""
     rng = np.random.default_rng(count)
     side = rng.uniform(250, 350, (1, 1)) if count == 1 else rng.uniform(80, 240, (count, 1))
     corner = rng.uniform([0, 0], [WIDTH_PX - 400, HEIGHT_PX - 400], (count, 2))

@@ -1,7 +1,7 @@
-"""What tracks and events cost: python tests/benchmarks/bench_derive.py [faces [faces a track [mesh]]].
+"""Cost of tracks and events: python tests/benchmarks/bench_derive.py [faces [faces a track [mesh]]].
 
-Writes `faces`, `blendshapes`, `frames` and, if asked, `mesh` of made-up signals with much going on (an episode of every
-signal each second), and derives them on one core: CPU seconds and the peak memory of the process.
+Writes `faces`, `blendshapes`, `frames` and, if given, `mesh` of made-up signals with many events (an episode of every
+signal each second), and derives tracks and events on one core: CPU seconds and the peak memory of the process.
 """
 
 import os
@@ -21,7 +21,7 @@ from featray.schema import ROWS_A_GROUP, arrow_schema
 
 
 def rows(table: str, count: int, number: int) -> pa.Table:
-    """One video with one track."""
+    """Return the rows of one video with one track."""
     rng, columns = np.random.default_rng(number), {}
     known = {"frame_index": np.arange(count), "pts_us": np.arange(count) * 33_367}
     for field in arrow_schema(table):
@@ -43,7 +43,7 @@ def rows(table: str, count: int, number: int) -> pa.Table:
 
 
 def write(path: Path, table: str, faces: int, of_track: int) -> None:
-    """One file, in row groups as the writer makes them."""
+    """Write one file, in row groups like the writer's."""
     with pq.ParquetWriter(path, arrow_schema(table), compression="zstd") as writer:
         waiting: list[pa.Table] = []
         for number in range(faces // of_track):
@@ -54,7 +54,7 @@ def write(path: Path, table: str, faces: int, of_track: int) -> None:
 
 
 def main() -> None:
-    """Write in a process of its own, derive, print a line."""
+    """Write in a separate process, derive, print a line."""
     faces, of_track = (int(text) for text in (*sys.argv[1:3], "1000000", "2000")[:2])
     tables = ("faces", "blendshapes", "frames", *sys.argv[3:4])
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -1,8 +1,8 @@
 """The driver's own work for each unit, without workers: python tests/benchmarks/bench_driver.py [units].
 
-In a process of its own: cuts a made-up listing into shards, writes their manifests, feeds pages to JSON as the graph's
-queue takes them, and counts one receipt a unit as the run's loop does, with a page of videos in flight at a time.
-Prints units a minute and memory. What Ray's own streaming costs the driver is not in it.
+A separate process cuts a made-up listing into shards, writes their manifests, converts pages to JSON as the graph's
+queue does, and counts one receipt a unit as the run's loop does, with one page of videos in flight at a time.
+Prints units a minute and memory. The driver's cost of Ray's own streaming is not included.
 """
 
 import io
@@ -33,7 +33,7 @@ UNITS_A_VIDEO = 5
 
 
 def listing(videos: int) -> Iterator[VideoTask]:
-    """Videos of ten sites, by site."""
+    """Yield videos of ten sites, ordered by site."""
     for i in range(videos):
         uri = f"s3://bucket/site{10 * i // videos}/session-{i:08d}/camera.mp4"
         fields = {"site": f"site{10 * i // videos}"}
@@ -41,7 +41,7 @@ def listing(videos: int) -> Iterator[VideoTask]:
 
 
 def receipts(page: list[VideoTask]) -> Iterator[dict[str, object]]:
-    """What comes back of a page, as the driver gets it: rows of Arrow blocks of one row each."""
+    """Yield the results of a page, as the driver gets them: rows of Arrow blocks of one row each."""
     seconds = json.dumps({"decode": 4.2, "detect": 3.1, "crop": 0.4, "infer": 30.5})
     for task in page:
         for unit in range(UNITS_A_VIDEO):
@@ -60,7 +60,7 @@ def receipts(page: list[VideoTask]) -> Iterator[dict[str, object]]:
 
 
 def drive(units: int) -> None:
-    """Print what it took."""
+    """Process these units, and print time and memory."""
     tally, progress = Tally(), Progress(Console(file=io.StringIO()))
     with tempfile.TemporaryDirectory() as folder, progress:
         partition = Partition(open_output(folder, create=True), "d", "r")
@@ -83,7 +83,7 @@ def drive(units: int) -> None:
 
 
 def main() -> None:
-    """Both sizes, or the one that is given."""
+    """Measure both sizes, or the given one."""
     if sys.argv[1:2] == ["--drive"]:
         drive(int(sys.argv[2]))
         return

@@ -1,8 +1,8 @@
-"""Many small units: does a unit cost the same in a long run, and does memory stay where it is?
+"""Cost of a unit and memory in long runs of many small units.
 
-`featray run` on a few tiny videos, then on more, then on many (links to one clip of four small frames; the small
-network), in a process of its own. Prints what a unit costs from one size to the next, and the resident memory of each
-kind of process at four moments of the longest run. The network is not the subject; asserts nothing.
+`featray run` in a separate process on a few tiny videos, then on more, then on many (links to one clip of four small
+frames; the small network). Prints the cost of a unit from one size to the next, and the resident memory of each
+kind of process at four moments of the longest run. The network is not measured; asserts nothing.
 
     .venv/bin/python -m tests.benchmarks.bench_growth
     .venv/bin/python -m tests.benchmarks.bench_growth --units 10 15000      # a soak of half an hour, or an hour
@@ -29,7 +29,7 @@ _SAMPLE_SECONDS = 5.0
 
 
 def run(folder: Path, clip: Path, units: int) -> tuple[float, list[dict[str, float]]]:
-    """Wall seconds, and what memory (MB, by kind of process) was every few seconds."""
+    """Return wall seconds, and memory every few seconds (MB, by kind of process)."""
     inputs = folder / f"in-{units}"
     inputs.mkdir()
     for number in range(units):
@@ -54,7 +54,7 @@ def run(folder: Path, clip: Path, units: int) -> tuple[float, list[dict[str, flo
 
 
 def resident_mb(root: int) -> dict[str, float]:
-    """Resident memory now, the largest process of each kind."""
+    """Return the present resident memory of the largest process of each kind."""
     found: dict[str, float] = {}
     for kind, status in processes_below(root):
         if "VmRSS:" in status:

@@ -1,7 +1,7 @@
-"""What embeddings cost: CPU seconds of the same job without and with them, one after the other, in turns.
+"""Cost of embeddings: CPU seconds of the same job without and with them, in turns.
 
-Every run is a process of its own, with the network in full size and synthetic weights; CPU is that of the process and
-of its children. Prints a line a run and the share; asserts nothing.
+Every run is a separate process, with the network in full size and synthetic weights; CPU time is that of the process
+and its children. Prints a line a run and the share; asserts nothing.
 
     .venv/bin/python -m tests.benchmarks.bench_identify --seconds 20 --rounds 3
 """
@@ -25,7 +25,7 @@ CLIP = Path(featray.__file__).parent / "demo_clips" / "face.mp4"
 
 
 def run(folder: Path, name: str, *, identify: bool) -> float:
-    """CPU seconds of a run."""
+    """Run the job, and return its CPU seconds."""
     config = {
         "dataset": "bench",
         "input": {"uris": [f"{folder}/in/*.mp4"]},

@@ -1,9 +1,9 @@
 """The whole job: frames a second with everything included, start-up, memory.
 
-`featray run` in a process of its own, as users start it, on a long clip and on a short one; the
-difference of the two is what a frame costs once all is up. With --stages, beside that, what the stages
-alone allow on these cores, measured right before and after on all of them at once: alone, a core is a few
-per cent faster than beside another that works. Prints a table, and writes JSON with --json; asserts nothing.
+`featray run` in a separate process, as users start it, on a long clip and on a short one; their
+difference is the cost of a frame after start-up. --stages also prints the rate that the stages
+alone allow on these cores, measured right before and after on all of them at once, because a core is a few
+per cent faster while the others are idle. Prints a table, and writes JSON with --json; asserts nothing.
 
     make bench
     .venv/bin/python -m tests.benchmarks.bench_job --minutes 5 --only "bf16, every 5" --stages
@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def settings_here() -> dict[str, dict[str, Any]]:
-    """Of SETTINGS, those that this CPU can run; says which are left out."""
+    """Return those of SETTINGS that this CPU can run; print the others."""
     left_out = () if has_bf16(import_openvino().Core()) else [name for name in SETTINGS if name.startswith("bf16")]
     for name in left_out:
         print(f"{name}: left out, this CPU has no bf16 instructions")
@@ -45,11 +45,11 @@ def settings_here() -> dict[str, dict[str, Any]]:
 
 
 _KINDS = {"driver": "featray run", "decoding process": "featray.extract.forkserver", "infer worker": "(Infer)"}
-"""What a process is, by what its command line holds."""
+"""Kinds of processes, each with the text of its command line that identifies it."""
 
 
 def run_job(clip: Path, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """One run: wall seconds, and peak memory by kind of process, MB."""
+    """Run once; return wall seconds, and peak memory by kind of process, MB."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
         config = Path(out) / "config.yaml"
         inputs = {"dataset": "bench", "input": {"uris": [str(clip)]}, "output": {"uri": f"{out}/out"}}
@@ -66,7 +66,7 @@ def run_job(clip: Path, folder: Path, settings: dict[str, Any]) -> dict[str, Any
 
 
 class _Peaks(threading.Thread):
-    """Watches a process and all below it; remembers the largest resident memory of each kind."""
+    """Watches a process and its descendants, and records the largest resident memory of each kind."""
 
     def __init__(self, root: int) -> None:
         super().__init__(daemon=True)
@@ -87,7 +87,7 @@ class _Peaks(threading.Thread):
 
 
 def processes_below(root: int) -> Iterator[tuple[str, str]]:
-    """A process and all below it that are of a kind: which, and what /proc says of its memory."""
+    """Yield the kind and the /proc status of a process and its descendants, if they have a kind."""
     for pid in [root, *_below(root)]:
         try:
             command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
@@ -102,14 +102,14 @@ def processes_below(root: int) -> Iterator[tuple[str, str]]:
 def _below(root: int) -> list[int]:
     found = []
     for path in Path(f"/proc/{root}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # gone in between
+        with contextlib.suppress(OSError):  # ended meanwhile
             for child in map(int, path.read_text().split()):
                 found += [child, *_below(child)]
     return found
 
 
 def marginal(name: str, folder: Path, minutes: float) -> dict[str, Any]:
-    """Frames a second of the job, a long run less a short one."""
+    """Return frames a second of the job: a long run minus a short one."""
     times = max(2, round(minutes * 60 * 24 / clips.FRAMES))
     short, long = clips.plain(folder / "short.mp4"), clips.plain(folder / "long.mp4", times)
     runs = [run_job(clip, folder, SETTINGS[name]) for clip in (short, long)]
@@ -149,7 +149,7 @@ def main() -> None:
 
 
 def measure_stages(folder: Path) -> list[dict[str, Any]]:
-    """bench_stages on every core at once: what it found on each."""
+    """Run bench_stages on every core at once, and return the result of each."""
     places = [folder / f"stages-{core}.json" for core in os.sched_getaffinity(0)]
     command = [sys.executable, "-m", "tests.benchmarks.bench_stages", "--job", "--json"]
     copies = [subprocess.Popen([*command, str(place)], stdout=subprocess.DEVNULL) for place in places]
@@ -159,7 +159,7 @@ def measure_stages(folder: Path) -> list[dict[str, Any]]:
 
 
 def allowed_by(stages: dict[str, Any], name: str) -> float:
-    """Frames a second of 360p with one face on the core they were measured on, if there were nothing but the stages."""
+    """Return frames a second of 360p with one face, on the core of the measurement, if only the stages took time."""
     precision, every = name.split(",")[0], 5 if "every 5" in name else 1
     before = stages["stages"][f"360p, 1 face, every {every}"]["decode_detect_crop_ms_a_frame"]
     after = stages["infer_ms_a_face"][f"openvino {precision}"] + sum(stages["tables"].values())

@@ -1,7 +1,7 @@
 """Libraries for nearest neighbours compared: python tests/benchmarks/bench_neighbours.py LIBRARY N [THREADS].
 
-LIBRARY is `faiss-ivf`, `faiss-hnsw`, `usearch`, `hnswlib` or `exact`; each is installed by hand, featray needs the
-first alone. Of N made-up tracks (`made_up` of bench_persons) the 16 nearest of each are asked for: CPU seconds to build
+LIBRARY is `faiss-ivf`, `faiss-hnsw`, `usearch`, `hnswlib` or `exact`; each is installed by hand, featray needs only
+the first. Searches the 16 nearest of each of N made-up tracks (`made_up` of bench_persons): CPU seconds to build
 and to search, peak memory, recall against exact search on 500 of them, and whether a second build finds the same.
 """
 
@@ -22,13 +22,13 @@ ASKED = 500
 
 
 def listed(index: AllPairs | InvertedLists, vectors: np.ndarray) -> np.ndarray:
-    """Neighbours as the others give them, `[n, K]`."""
+    """Return neighbours in the format of the other libraries, `[n, K]`."""
     pairs = np.concatenate([np.stack(some, 1) for some in index.pairs(vectors, K, -2.0)])
     return pairs[:, 1].reshape(-1, K)
 
 
 def faiss_ivf(vectors: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
-    """Lists around centres of k-means; the settings of featray."""
+    """Build lists around centres of k-means, with the settings of featray."""
     import faiss
 
     faiss.omp_set_num_threads(threads)
@@ -37,7 +37,7 @@ def faiss_ivf(vectors: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
 
 
 def faiss_hnsw(vectors: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
-    """A graph of 32 links, as wide as it needs to be for the recall of the others."""
+    """Build a graph of 32 links, and search it as widely as the recall of the others requires."""
     import faiss
 
     faiss.omp_set_num_threads(threads)
@@ -48,7 +48,7 @@ def faiss_hnsw(vectors: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
 
 
 def usearch(vectors: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
-    """The same graph."""
+    """Build the same graph."""
     from usearch.index import Index
 
     index = Index(
@@ -59,7 +59,7 @@ def usearch(vectors: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
 
 
 def hnswlib(vectors: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
-    """The same graph."""
+    """Build the same graph."""
     import hnswlib as library
 
     index = library.Index(space="ip", dim=vectors.shape[1])
@@ -70,7 +70,7 @@ def hnswlib(vectors: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
 
 
 def exact(vectors: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
-    """All pairs."""
+    """Search all pairs."""
 
     index = AllPairs(vectors)
     return lambda: listed(index, vectors)
@@ -80,7 +80,7 @@ LIBRARIES = {"faiss-ivf": faiss_ivf, "faiss-hnsw": faiss_hnsw, "usearch": usearc
 
 
 def main() -> None:
-    """Print a line."""
+    """Measure one library, and print a line."""
     name, count, threads = sys.argv[1], int(sys.argv[2]), int((*sys.argv[3:], "2")[0])
     tracks, _ = made_up(count)
     vectors = tracks.templates

@@ -1,6 +1,6 @@
-"""Faces a second of the network on one CPU thread: featray's engines beside py-feat's model.
+"""Faces a second of the network on one CPU thread: featray's engines compared with py-feat's model.
 
-All run in one process and take turns, so that a busy machine slows all of them alike. Same
+All run in one process and take turns, so that a busy machine slows them equally. Same
 weights (synthetic v25), same chips, one batch a turn. Prints a table; asserts nothing.
 
     make bench
@@ -34,7 +34,7 @@ OURS = (("openvino", "fp32"), ("openvino", "bf16"), ("torch", "fp32"), ("torch",
 
 
 def pyfeat_run(checkpoint: Checkpoint, chips: NDArray[np.uint8]) -> Run:
-    """py-feat's model on chips that are floats already, as it wants them."""
+    """Return a run of py-feat's model, on chips that are already floats, its input type."""
     from feat.multitask.inference import MultitaskModel
 
     network = MultitaskModel(device="cpu", weights_path=str(checkpoint.path), amp=False)
@@ -43,7 +43,7 @@ def pyfeat_run(checkpoint: Checkpoint, chips: NDArray[np.uint8]) -> Run:
 
 
 def our_runs(checkpoint: Checkpoint, chips: NDArray[np.uint8]) -> dict[str, Run]:
-    """Our engines on uint8 chips; those that this CPU cannot run are left out."""
+    """Return runs of our engines on uint8 chips; those that this CPU cannot run are left out."""
     runs: dict[str, Run] = {}
     for name, precision in OURS:
         try:
@@ -56,7 +56,7 @@ def our_runs(checkpoint: Checkpoint, chips: NDArray[np.uint8]) -> dict[str, Run]
 
 
 def take_turns(runs: dict[str, Run], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Wall and CPU seconds of every turn; each run is warmed up first."""
+    """Return wall and CPU seconds of every turn, after a warm-up of each run."""
     for run in runs.values():
         run()
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}

@@ -1,8 +1,8 @@
-"""Frames a second of what users would run instead: py-feat by itself, and py-feat inside a short Ray Data script.
+"""Frames a second of alternatives to featray: py-feat by itself, and py-feat in a short Ray Data script.
 
-Same clip, same synthetic checkpoint, identity off. py-feat's RetinaFace-R34 runs for real, on weights
-from a seed, and its boxes are replaced by fixed ones; so every frame has one face. Each turn is a long
-run less a short one, in a process of its own, and takes turns with featray. Needs `make parity`'s environment.
+Same clip, same synthetic checkpoint, identity off. py-feat's RetinaFace-R34 really runs, on weights
+from a seed, but its boxes are replaced by fixed ones, so every frame has one face. Each turn is a long
+run minus a short one, in a separate process, and alternates with featray. Needs `make parity`'s environment.
 
     make bench-peers
 """
@@ -24,14 +24,14 @@ from tests.benchmarks import clips
 from tests.benchmarks.bench_job import marginal, settings_here
 
 BOX = [263.1, 62.4, 473.8, 313.6, 0.99]
-"""Where the face of the clip is, px, and a score."""
+"""Box of the clip's face, px, and a score."""
 
 _SHORT, _LONG = 16, 64
-"""Frames of py-feat's runs: it takes half a second a frame."""
+"""Numbers of frames in py-feat's runs, where a frame takes half a second."""
 
 
 def write_weights(folder: Path) -> None:
-    """The multitask checkpoint and the detector's weights, from seeds."""
+    """Write the multitask checkpoint and the detector's weights, from seeds."""
     from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
     from tests.fixtures.r34_weights import write_r34_weights
 
@@ -40,7 +40,7 @@ def write_weights(folder: Path) -> None:
 
 
 def open_pyfeat(folder: Path, threads: int) -> Any:
-    """py-feat's Detectorv2, whose detector works and then answers with the fixed box."""
+    """Return py-feat's Detectorv2, whose detector runs and then returns the fixed box."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     import feat.detector_v2 as module
     import torch
@@ -64,9 +64,9 @@ def open_pyfeat(folder: Path, threads: int) -> Any:
 
 
 def pyfeat_seconds(folder: Path, frames: int) -> float:
-    """Wall seconds of py-feat on the first frames of the clip, two threads, batches of 16.
+    """Return wall seconds of py-feat on the first frames of the clip, two threads, batches of 16.
 
-    Frames are read by PyAV: py-feat's own reader, torchcodec, wants CUDA libraries even on a CPU.
+    Frames are read by PyAV: py-feat's own reader, torchcodec, needs CUDA libraries even on a CPU.
     """
     import av
     import numpy as np
@@ -83,7 +83,7 @@ def pyfeat_seconds(folder: Path, frames: int) -> float:
 
 
 def script_seconds(folder: Path, frames: int) -> float:
-    """Wall seconds of the straightforward script: frames from a task, py-feat in two actors, Parquet out."""
+    """Return wall seconds of the straightforward script: frames from a task, py-feat in two actors, Parquet out."""
     import av
     import numpy as np
     import ray
@@ -118,7 +118,7 @@ _PEERS = {"py-feat": pyfeat_seconds, "py-feat in a Ray Data script": script_seco
 
 
 def in_process(name: str, folder: Path, frames: int) -> float:
-    """A peer's seconds, measured in a process of its own."""
+    """Return a peer's seconds, measured in a separate process."""
     command = [sys.executable, "-m", "tests.benchmarks.bench_peers", "--one", name, str(folder), str(frames)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

@@ -1,11 +1,11 @@
-"""What it takes to find persons: python tests/benchmarks/bench_persons.py [read] [TRACKS [TRACKS A PERSON]].
+"""Cost of finding persons: python tests/benchmarks/bench_persons.py [read] [TRACKS [TRACKS A PERSON]].
 
 Clusters made-up tracks and prints pairwise and B-cubed agreement with the truth, seconds and the peak memory of the
 process. Persons are random directions of 128 numbers; few have many tracks and many have few, as in real collections.
-A track is its person and noise, of which some tracks have much more than others. Ten tracks are in a video, some of
-them on screen at once.
+A track is its person's direction plus noise, and some tracks have much more noise than others. A video has ten tracks,
+some of them on screen at once.
 
-With `read`: what it takes to make templates of published rows, of 3 embeddings and 30 faces a track.
+With `read`: cost of making templates from published rows, with 3 embeddings and 30 faces a track.
 """
 
 import os
@@ -28,19 +28,19 @@ from featray.schema import arrow_schema
 
 WIDTH = 128
 THRESHOLD = 0.6
-"""Of two centres: strangers' reach some 0.5 by chance, as random directions do."""
+"""Cosine of two centres: strangers reach about 0.5 by chance, as random directions do."""
 NOISE = (0.25, 0.9)
 """Length of a track's noise; its cosine with its person is then 0.97 to 0.74."""
 OF_VIDEO = 10
 
 
 def made_up(count: int, each: float = 50, seed: int = 0) -> tuple[Tracks, np.ndarray]:
-    """Return tracks, and who each is of.
+    """Return tracks, and the person of each.
 
     Args:
-        count: of tracks.
+        count: number of tracks.
         each: tracks a person, on average.
-        seed: of everything.
+        seed: seed of all random numbers.
     """
     rng = np.random.default_rng(seed)
     people = max(2, round(count / each))
@@ -55,7 +55,7 @@ def made_up(count: int, each: float = 50, seed: int = 0) -> tuple[Tracks, np.nda
             persons[who] + length * rng.standard_normal((len(who), WIDTH), np.float32)
         )
     place = np.arange(count)
-    again = _again(place // OF_VIDEO, truth)  # nobody is on screen twice at once
+    again = _again(place // OF_VIDEO, truth)  # no person is on screen twice at once
     start_frame = place % OF_VIDEO // 2 * 100 + rng.integers(0, 60, count) + again * 1000
     return (
         Tracks(
@@ -71,7 +71,7 @@ def made_up(count: int, each: float = 50, seed: int = 0) -> tuple[Tracks, np.nda
 
 
 def _again(video: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """How often a track's person was in its video before."""
+    """Return the number of earlier tracks of the same person in the same video, for each track."""
     order = np.lexsort((person, video))
     new = np.r_[True, (np.diff(video[order]) != 0) | (np.diff(person[order]) != 0)]
     place = np.arange(len(order))
@@ -81,7 +81,7 @@ def _again(video: np.ndarray, person: np.ndarray) -> np.ndarray:
 
 
 def read(count: int) -> None:
-    """Write rows of so many tracks in a process of its own, make templates of them, and print a line."""
+    """Write rows of `count` tracks in a separate process, make templates of them, and print a line."""
     with tempfile.TemporaryDirectory() as folder:
         if (child := os.fork()) == 0:
             _write(Path(folder), count)
@@ -131,7 +131,7 @@ _FACES = pa.schema([arrow_schema("faces").field(name) for name in FACE_COLUMNS])
 
 
 def main() -> None:
-    """Print a line."""
+    """Cluster tracks, or read them, and print a line."""
     if sys.argv[1:2] == ["read"]:
         read(int(sys.argv[2]))
         return

@@ -1,13 +1,13 @@
-"""What pictures cost beside a video of them: python -m tests.benchmarks.bench_pictures [pictures [turns [wide]]].
+"""Cost of pictures compared with a video of them: python -m tests.benchmarks.bench_pictures [pictures [turns [wide]]].
 
 Writes small JPEGs without a face as a folder and as a tar, and an x264 video of them. Each in turn is listed, planned,
-and decoded and searched for faces in the decoding process, as a run does; there is nothing for the network to do, so
-that the share of reading is the largest there can be. CPU seconds are those of this process and its child, which
-others on the machine change little, without start-up.
+decoded and searched for faces in the decoding process, as in a run; the network has nothing to do, so reading has
+the largest possible share. CPU seconds are those of this process and its child, without start-up; other processes
+on the machine change them little.
 
     python -m tests.benchmarks.bench_pictures plan 100000
 
-lists and plans that many pictures, each form in a process of its own: CPU seconds, peak memory, bytes of the plan.
+lists and plans that many pictures, each form in a separate process: CPU seconds, peak memory, bytes of the plan.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CLIP = Path(__file__).parents[2] / "featray" / "demo_clips" / "no_face.mp4"
 
 
 def plant(folder: Path, count: int, width_px: int, *, video: bool = True) -> dict[str, Path]:
-    """The three forms of the same pictures."""
+    """Write the same pictures in the three forms."""
     forms = {"folder": folder / "pictures", "tar": folder / "pictures.tar", "video": folder / "pictures.mp4"}
     images = clip_pictures(CLIP, 95, width_px)
     images = [image.crop((0, 0, image.width // 2 * 2, image.height // 2 * 2)) for image in images]
@@ -59,7 +59,7 @@ def plant(folder: Path, count: int, width_px: int, *, video: bool = True) -> dic
 
 
 def cpu_seconds(child: int | None = None) -> float:
-    """Of this process and a child."""
+    """Return CPU seconds of this process and a child."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = used.ru_utime + used.ru_stime
     if child is not None:
@@ -69,7 +69,7 @@ def cpu_seconds(child: int | None = None) -> float:
 
 
 def extract(path: Path, decoder: IsolatedDecoder) -> tuple[int, float]:
-    """Frames that were searched, and the CPU seconds for that."""
+    """Return the number of frames that were searched, and the CPU seconds for that."""
     begin, frames = cpu_seconds(decoder.process_id), 0
     for video in list_videos(InputConfig(uris=[str(path)], sequence_fps=FPS)):
         plan = decoder.plan(video)
@@ -81,7 +81,7 @@ def extract(path: Path, decoder: IsolatedDecoder) -> tuple[int, float]:
 
 
 def plan(path: Path) -> str:
-    """What listing and planning cost, in words."""
+    """Return the cost of listing and planning, as text."""
     begin = cpu_seconds()
     (video,) = list_videos(InputConfig(uris=[str(path)], sequence_fps=FPS))
     listed = cpu_seconds()
@@ -96,7 +96,7 @@ def plan(path: Path) -> str:
 
 
 def in_child(work: Callable[[], object]) -> None:
-    """Do it in a process of its own, for its memory."""
+    """Run `work` in a separate process, so that its memory is measured alone."""
     if (child := os.fork()) == 0:
         work()
         os._exit(0)
@@ -104,18 +104,18 @@ def in_child(work: Callable[[], object]) -> None:
 
 
 def measure_plans(folder: Path, count: int) -> None:
-    """The folder and the tar; a video's packets are another matter."""
+    """Measure the folder and the tar, but not the video, whose plan is of packets."""
     in_child(lambda: plant(folder, count, 32, video=False))
     for name in ("pictures", "pictures.tar"):
         in_child(lambda name=name: print(f"{count:,}, {name}: {plan(folder / name)}", flush=True))
 
 
 def measure(folder: Path, count: int, turns: int, width_px: int) -> None:
-    """The three forms in alternation; ms of CPU a frame, and frames/s as a share of the video's."""
+    """Alternate the three forms; print ms of CPU a frame, and frames/s as a share of the video's."""
     forms = plant(folder / "all", count, width_px)
     decoder = IsolatedDecoder(ChildSettings(DecodeConfig(), DetectConfig(), {}))
     for path in plant(folder / "few", 20, width_px).values():
-        extract(path, decoder)  # it starts, and loads the detector
+        extract(path, decoder)  # starts the process, and loads the detector
     for turn in range(turns):
         spent = {}
         for name, path in forms.items():
@@ -128,7 +128,7 @@ def measure(folder: Path, count: int, turns: int, width_px: int) -> None:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the measurement that the command line asks for."""
     arguments = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         if arguments[:1] == ["plan"]:

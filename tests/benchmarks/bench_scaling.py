@@ -1,9 +1,9 @@
-"""Whether more nodes do more where the machine's cores are not the limit: python -m tests.benchmarks.bench_scaling.
+"""Throughput by number of nodes, if cores are not the limit: python -m tests.benchmarks.bench_scaling.
 
-Ray nodes on this machine, one decode worker a node, and videos on an S3 server that takes its time to answer. Units are
-short, the detector sees a small frame and finds no face, so that workers wait more than they compute. The rate is that
-of the middle of a run, between a fifth and four fifths of its units: starting workers and running dry are not in it.
-Beside it stand the cores in use, of this machine's; where they come near all of them, the rate says nothing.
+Ray nodes on this machine, one decode worker a node, and videos on an S3 server with a delay. Units are
+short, and the detector gets a small frame and finds no face, so that workers wait more than they compute. The rate is
+that of the middle of a run, between a fifth and four fifths of its units, so starting workers and running dry are not
+included. It is printed with the cores of this machine in use; if these are nearly all, the rate has no meaning.
 
     .venv/bin/python -m tests.benchmarks.bench_scaling --latency 1 1 2 4
 """
@@ -32,30 +32,30 @@ from featray.run.runner import run
 from tests.fixtures import s3
 
 UNITS_A_VIDEO = 30
-"""Of the clip with 472 frames, at 16 frames a unit."""
+"""Units of the clip with 472 frames, at 16 frames a unit."""
 
 
 class Clocked(Progress):
-    """Remembers when each unit was counted, and how much this machine's cores had done by then."""
+    """Records the time at which each unit was counted, and the CPU time of this machine's cores until then."""
 
     def __init__(self) -> None:
         super().__init__(Console(file=io.StringIO()), quiet=True)
         self.units: list[tuple[float, float]] = []
 
     def update(self) -> None:
-        """A unit was counted."""
+        """Record a unit."""
         self.units.append((time.monotonic(), _busy_seconds()))
 
 
 def _busy_seconds() -> float:
-    """Of all cores since the machine started, whoever used them."""
+    """Return busy seconds of all cores since the machine started, for all processes."""
     user, nice, system = Path("/proc/stat").read_text().split()[1:4]
     return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
 def nodes(count: int) -> Iterator[None]:
-    """A head for all that is light, and nodes that each have room for one decode worker."""
+    """Start a head for everything light, and nodes that each have room for one decode worker."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     for _ in range(count):
         cluster.add_node(num_cpus=2)
@@ -68,7 +68,7 @@ def nodes(count: int) -> Iterator[None]:
 
 
 def config_for(count: int, out: str, options: dict[str, Any]) -> Config:
-    """As many videos as nodes, so that each run takes as long as the others if it scales."""
+    """Return a config with as many videos as nodes, so that each run takes as long as the others if it scales."""
     return parse_config(
         {
             "dataset": "bench",
@@ -83,7 +83,7 @@ def config_for(count: int, out: str, options: dict[str, Any]) -> Config:
 
 
 def measure(count: int, options: dict[str, Any]) -> tuple[float, float]:
-    """Units a second in the middle of the run, and the cores in use meanwhile."""
+    """Return units a second in the middle of the run, and the cores in use meanwhile."""
     with tempfile.TemporaryDirectory() as out, nodes(count):
         clocked = Clocked()
         summary = run(config_for(count, out, options), clocked)
@@ -95,7 +95,7 @@ def measure(count: int, options: dict[str, Any]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """A line for each number of nodes."""
+    """Print a line for each number of nodes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("nodes", nargs="*", type=int, default=[1, 2, 4])
     parser.add_argument("--latency", type=float, default=1.0, help="Seconds before each answer of the storage.")

@@ -1,7 +1,7 @@
-"""What each stage costs, alone, on one thread: CPU milliseconds a frame or a face.
+"""Cost of each stage, alone, on one thread: CPU milliseconds a frame or a face.
 
 The product's own code, stage after stage, in one process, without Ray. Prints a table and the
-sizes that travel, and writes both as JSON with --json; asserts nothing. With --job it measures only
+sizes of the data between stages, and writes both as JSON with --json; asserts nothing. With --job it measures only
 what bench_job compares the whole job with; that runs a copy on every core at once.
 
     make bench
@@ -50,22 +50,22 @@ from tests.benchmarks import clips
 _ROUNDS = 3
 
 _INFERRED = 64
-"""Faces that inference is timed on."""
+"""Number of faces for timing inference."""
 
 _OF_JOB: Final = (("openvino", "fp32"), ("openvino", "bf16"))
 
 _PUBLISHED_FACES_PER_S = {"RTX 3090": 202.0, "RTX PRO 6000": 355.0}
 """py-feat's own figures: whole pipeline, one face a frame, batch 16, bf16. The network alone is faster, so these are
-the least that a GPU takes."""
+lower bounds of a GPU's rate."""
 
 
 def measure(clip: Path, every: int, compare: bool = True) -> dict[str, Any]:
-    """Stages up to the chips; the middle of some rounds, in each of which decoding alone and all of it take turns.
+    """Measure the stages up to the chips, as medians of some rounds; each times decoding alone, then all stages.
 
     Args:
-        clip: of which all frames are taken.
+        clip: clip of which all frames are used.
         every: `detect.every`.
-        compare: whether frames that repeat are looked for.
+        compare: whether to look for repeating frames.
     """
     settings = DecodeConfig()
     (video,) = list_videos(InputConfig(uris=[str(clip)]))
@@ -107,7 +107,7 @@ def measure(clip: Path, every: int, compare: bool = True) -> dict[str, Any]:
 
 
 def measure_comparing(clip: Path) -> dict[str, float]:
-    """What it costs to look whether a frame repeats the one before."""
+    """Return the cost of checking whether a frame repeats the previous one."""
     (video,) = list_videos(InputConfig(uris=[str(clip)]))
     (unit, *_) = plan_video(video, DecodeConfig(), {}).units
     before: Frame | None = None
@@ -123,12 +123,12 @@ def measure_comparing(clip: Path) -> dict[str, float]:
 
 
 def synthetic() -> Checkpoint:
-    """The full-size network with weights from a seed."""
+    """Return the full-size network with weights from a seed."""
     return resolve_checkpoint("synthetic", revision=None, sha256=None, accept_license=None, cache_dir=cache_dir())
 
 
 def measure_engines(clip: Path, engines: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Inference on the clip's own chips, by engine and precision; those that this CPU cannot run are left out."""
+    """Time inference on the clip's own chips, by engine and precision; those that this CPU cannot run are left out."""
     (video,) = list_videos(InputConfig(uris=[str(clip)]))
     settings = DecodeConfig()
     plan = plan_video(video, settings, {})
@@ -151,7 +151,7 @@ def measure_engines(clip: Path, engines: Sequence[tuple[str, str]]) -> dict[str,
 
 
 def measure_tables(clip: Path, folder: Path) -> dict[str, float]:
-    """Landing and publishing, with the numbers that the network gives."""
+    """Time landing and publishing, with the numbers that the network gives."""
     (video,) = list_videos(InputConfig(uris=[str(clip)]))
     settings = DecodeConfig()
     plan = plan_video(video, settings, {})
@@ -177,7 +177,7 @@ def measure_tables(clip: Path, folder: Path) -> dict[str, float]:
 
 
 def cores_per_gpu(stages: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """How many cores keep one GPU busy: a prediction, from these CPU stages and GPU figures that others published."""
+    """Return the number of cores that keep one GPU busy, predicted from these CPU stages and published GPU figures."""
     cores: dict[str, dict[str, float]] = {}
     for name, stage in stages.items():
         ms_a_face = stage["decode_detect_crop_ms_a_frame"] * stage["frames"] / max(1, stage["faces"])
@@ -186,7 +186,7 @@ def cores_per_gpu(stages: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def measure_repeats(folder: Path, made: dict[str, Path]) -> dict[str, Any]:
-    """What frames that repeat save, and what looking for them costs where none does."""
+    """Measure the saving by repeating frames, and the cost of looking for them in clips without any."""
     repeating = {
         "360p MJPEG, each picture twice": clips.doubled(folder / "doubled.avi"),
         "720p, a still screen": clips.still_screen(folder / "still.mp4"),
@@ -200,7 +200,7 @@ def measure_repeats(folder: Path, made: dict[str, Path]) -> dict[str, Any]:
 
 
 def measure_all(folder: Path, *, of_job: bool) -> dict[str, Any]:
-    """Every stage on every clip; `of_job`: on the one that bench_job runs, with the engines that it runs."""
+    """Measure every stage on every clip; with `of_job`, on bench_job's clip and with its engines."""
     made = {"360p, 1 face": clips.plain(folder / "plain.mp4")}
     if not of_job:
         made["1080p, 1 face"] = clips.full_hd(folder / "hd.mp4")

@@ -1,4 +1,4 @@
-"""Clips that the benchmarks measure on, made from the bundled one: longer, larger, with more faces."""
+"""Clips for the benchmarks, made from the bundled one: longer, larger, with more faces."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from pathlib import Path
 import imageio_ffmpeg
 
 FRAMES = 472
-"""Of the bundled clip: 640x360, one face in every frame, 24 frames a second."""
+"""Frames of the bundled clip: 640x360, one face in every frame, 24 frames a second."""
 
 _SOURCE = Path(str(files("featray") / "demo_clips" / "face.mp4"))
 
 
 def plain(place: Path, times: int = 1) -> Path:
-    """The bundled clip, 640x360, so many times."""
+    """Write the bundled clip, 640x360, repeated `times` times."""
     return _ffmpeg(place, ["-stream_loop", str(times - 1)], ["-c", "copy"])
 
 
 def first_frames(place: Path, count: int) -> Path:
-    """The first frames of the bundled clip."""
+    """Write the first frames of the bundled clip."""
     return _ffmpeg(place, [], ["-frames:v", str(count), "-c:v", "libx264", "-g", "48"])
 
 
 def tiny(place: Path) -> Path:
-    """Four frames of the bundled clip at 192x108, the face still found."""
+    """Write four frames of the bundled clip at 192x108, in which the face is still found."""
     return _ffmpeg(place, [], ["-vf", "scale=192:108", "-frames:v", "4", "-c:v", "libx264"])
 
 
 def full_hd(place: Path) -> Path:
-    """The bundled clip at 1920x1080, 96 frames."""
+    """Write the bundled clip at 1920x1080, 96 frames."""
     return _ffmpeg(place, [], ["-vf", "scale=1920:1080", "-frames:v", "96", "-c:v", "libx264", "-b:v", "6M"])
 
 
 def full_hd_from_camera(place: Path) -> Path:
-    """The same with a sensor's noise, at the bit rate of cameras and phones, some 16 Mbit/s."""
+    """Write the same with a sensor's noise, at the bit rate of cameras and phones, some 16 Mbit/s."""
     noisy = "scale=1920:1080,noise=alls=6:allf=t"
     return _ffmpeg(place, [], ["-vf", noisy, "-frames:v", "96", "-c:v", "libx264", "-b:v", "12M"])
 
 
 def doubled(place: Path) -> Path:
-    """The bundled clip as MJPEG, 48 frames a second of its 24, 192 frames: each picture comes twice."""
+    """Write the bundled clip as MJPEG, 48 frames a second from 24, 192 frames: each picture appears twice."""
     return _ffmpeg(place, [], ["-vf", "fps=48", "-frames:v", "192", "-c:v", "mjpeg", "-q:v", "3"])
 
 
 def still_screen(place: Path) -> Path:
-    """One picture of it at 1280x720 for 96 frames, as a lossless screen recording has it."""
+    """Write one picture of it at 1280x720 for 96 frames, as in a lossless screen recording."""
     still = "select=eq(n\\,40),loop=95:1,setpts=N/24/TB,scale=1280:720"
     return _ffmpeg(place, [], ["-vf", still, "-frames:v", "96", "-c:v", "libx264", "-qp", "0", "-preset", "ultrafast"])
 
 
 def small_face_from_camera(place: Path, width_px: int = 1920, *, frames: int = 96) -> Path:
-    """A face a sixth of the picture wide, with a sensor's noise: 16 Mbit/s at 1920 px, 64 at 3840."""
+    """Write a face a sixth of the picture wide, with a sensor's noise: 16 Mbit/s at 1920 px, 64 at 3840."""
     across = width_px // 3
     height_px = width_px * 9 // 16
     noisy = f"scale={across}:-2,pad={width_px}:{height_px}:-1:-1:color=0x707880,noise=alls=7:allf=t"
@@ -61,7 +61,7 @@ def small_face_from_camera(place: Path, width_px: int = 1920, *, frames: int = 9
 
 
 def five_faces(place: Path) -> Path:
-    """Five copies of the face side by side in 1920x1080, 96 frames."""
+    """Write five copies of the face side by side in 1920x1080, 96 frames."""
     face = "[0:v]crop=360:360:240:0,scale=384:384,split=5[a][b][c][d][e]"
     row = "[a][b][c][d][e]hstack=5,pad=1920:1080:0:348"
     return _ffmpeg(place, [], ["-filter_complex", f"{face};{row}", "-frames:v", "96", "-c:v", "libx264", "-b:v", "6M"])

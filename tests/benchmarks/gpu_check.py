@@ -1,15 +1,15 @@
-"""What only a GPU can show, in under eight minutes: parity, memory that runs out, speed, detection and cropping, NVDEC.
+"""Checks that need a GPU, in under eight minutes: parity, out-of-memory, speed, detection and cropping, NVDEC.
 
 For a bare machine with CUDA: Python with torch, torchvision, timm, safetensors and numpy, and this checkout. Ray,
-OpenVINO, PyAV and py-feat may be absent; what needs one of them says so in one line and is left out. Each part runs in
-a process of its own, within a time of its own, so that one that fails, hangs or breaks the GPU's context costs itself.
+OpenVINO, PyAV and py-feat may be absent; a part that needs one of them prints one line and is left out. Each part runs
+in a separate process with its own time limit, so a part that fails, hangs or breaks the GPU's context affects no other.
 
-    make gpu-check                                               where featray is installed
-    python3 tests/benchmarks/gpu_check.py --json gpu-check.json  where it is not
-    python3 tests/benchmarks/gpu_check.py --device cpu --quick   a rehearsal: torch's CPU in the GPU's place, seconds
+    make gpu-check                                               if featray is installed
+    python3 tests/benchmarks/gpu_check.py --json gpu-check.json  if it is not
+    python3 tests/benchmarks/gpu_check.py --device cpu --quick   a rehearsal of seconds, on torch's CPU instead of a GPU
 
 Prints tables and writes the same numbers as JSON. Weights are synthetic. Exit status: 0 all parts are done or left out,
-and what has to be equal is; 1 a part failed, or ran out of its time; 2 bad usage, or no GPU.
+and all results that must be equal are; 1 a part failed, or ran out of its time; 2 bad usage, or no GPU.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ DATA = ROOT / "tests" / "data"
 TORCH_NEEDS = ("torch", "torchvision", "timm", "safetensors", "numpy")
 PARITY_VARIANTS = ("atto", "v25", "v28", "v24", "v26headframe", "v23mefl")
 FP32_BOUND, FP32_MESH_BOUND = 1e-4, 1e-3
-"""As between featray and py-feat on a CPU."""
+"""Bounds between featray and py-feat on a CPU."""
 
 
 def stand_in_for_pydantic() -> None:
-    """Let featray's config classes be made where pydantic is absent: defaults and given values, nothing checked.
+    """Allow featray's config classes to be created without pydantic: defaults and given values, without checks.
 
-    Enough for configs that this file writes itself; it cannot show that a wrong one is refused.
+    Enough for configs that this file writes itself; it does not test that a wrong one is refused.
     """
 
     class BaseModel:
@@ -85,13 +85,13 @@ def stand_in_for_pydantic() -> None:
 
 @dataclass
 class Check:
-    """What parts share.
+    """State shared by the parts.
 
     Attributes:
-        on_gpu: whether there is one; else torch's CPU stands in.
-        quick: a rehearsal: least sizes and counts.
-        folder: of synthetic checkpoints.
-        found: what earlier parts found, by name.
+        on_gpu: whether there is a GPU; otherwise torch's CPU replaces it.
+        quick: whether this is a rehearsal, with the smallest sizes and counts.
+        folder: folder of synthetic checkpoints.
+        found: results of earlier parts, by name.
     """
 
     on_gpu: bool
@@ -106,7 +106,7 @@ class Check:
         return torch.device("cuda", 0) if self.on_gpu else torch.device("cpu")
 
     def checkpoint(self, variant: str) -> Any:
-        """Synthetic weights, written at first use."""
+        """Return synthetic weights, written at first use."""
         from featray.model.checkpoint import read_checkpoint
         from featray.model.synth import SYNTHETIC_VARIANTS, write_synthetic
 
@@ -116,7 +116,7 @@ class Check:
         return read_checkpoint(path)
 
     def engine(self, variant: str, precision: str, batch_size: int, *, gpu: bool = True) -> Any:
-        """The torch engine; in a rehearsal the GPU's is the CPU's, by the way of the GPU's."""
+        """Return the torch engine; in a rehearsal the GPU's engine runs on the CPU, by the GPU's code path."""
         from featray.model.engines import open_engine
 
         settings = {"engine": "torch", "precision": precision, "batch_size": batch_size}
@@ -134,7 +134,7 @@ class Check:
             torch.cuda.synchronize()
 
     def seconds(self, call: Callable[[], object], budget_s: float = 2.0) -> float:
-        """Median seconds of a call, to its end on the device, after three that warm up."""
+        """Return median seconds of a call, to its end on the device, after three warm-up calls."""
         for _ in range(1 if self.quick else 3):
             call()
         self.synchronize()
@@ -151,21 +151,21 @@ class Check:
 
 
 class LeftOut(Exception):
-    """A part that cannot run here, and why."""
+    """Raised by a part that cannot run here, with the reason."""
 
 
 def needs(*names: str) -> None:
     for name in names:
         try:
             there = importlib.util.find_spec(name) is not None
-        except (ImportError, ValueError):  # blocked, or half there
+        except (ImportError, ValueError):  # blocked, or partly installed
             there = False
         if not there:
             raise LeftOut(f"{name} is not installed")
 
 
 def machine(check: Check) -> dict[str, Any]:
-    """Names and versions."""
+    """Return names and versions."""
     import torch
 
     found: dict[str, Any] = {"python": platform.python_version(), "torch": torch.__version__, "cpus": os.cpu_count()}
@@ -192,7 +192,7 @@ def machine(check: Check) -> dict[str, Any]:
 
 
 def ceilings(check: Check) -> dict[str, Any]:
-    """Matrix products and copies: what nothing can be faster than."""
+    """Measure matrix products and copies, the upper bounds of speed."""
     import torch
 
     side = 8192 if check.on_gpu else 256
@@ -215,14 +215,14 @@ def ceilings(check: Check) -> dict[str, Any]:
 
 
 def face_chips() -> Any:
-    """The four chips that tests have, `[4, 256, 256, 3]`; the bounds of bf16 are for these."""
+    """Return the four chips of the tests, `[4, 256, 256, 3]`; the bounds of bf16 are for these."""
     import numpy as np
 
     return np.ascontiguousarray(np.load(DATA / "crop.npz")["chips"].transpose(0, 2, 3, 1))
 
 
 def deviations(found: Any, expected: Any) -> dict[str, float]:
-    """The largest absolute difference of each output."""
+    """Return the largest absolute difference of each output."""
     import numpy as np
 
     names = [name for name in vars(expected) if getattr(expected, name) is not None]
@@ -230,7 +230,7 @@ def deviations(found: Any, expected: Any) -> dict[str, float]:
 
 
 def parity(check: Check) -> dict[str, Any]:
-    """Every variant on the GPU, in fp32 and bf16, against fp32 on the CPU; and a batch against single chips."""
+    """Compare every variant on the GPU, in fp32 and bf16, with fp32 on the CPU; and a batch with single chips."""
     from featray.model.engines import bf16_deviations
 
     variants = ("atto",) if check.quick else PARITY_VARIANTS
@@ -259,7 +259,7 @@ def parity(check: Check) -> dict[str, Any]:
 
 @contextmanager
 def little_memory(check: Check, left_bytes: int) -> Iterator[None]:
-    """Fill the GPU but for so much, as another process would."""
+    """Fill the GPU except for `left_bytes`, as another process would."""
     import torch
 
     torch.cuda.empty_cache()
@@ -273,7 +273,7 @@ def little_memory(check: Check, left_bytes: int) -> Iterator[None]:
 
 
 def memory(check: Check) -> dict[str, Any]:
-    """A GPU that is all but full: batches are halved until they fit, and the numbers stay."""
+    """Check a GPU that is nearly full: batches are halved until they fit, and the numbers do not change."""
     if not check.on_gpu:
         raise LeftOut("a CPU's memory is not filled; the tests make up the error")
     import numpy as np
@@ -314,7 +314,7 @@ def flops_a_face() -> float:
     from featray.model.recipes import make_recipe
     from featray.model.synth import SYNTHETIC_VARIANTS
 
-    with torch.device("meta"):  # shapes alone
+    with torch.device("meta"):  # only shapes
         network = MultitaskNet(SYNTHETIC_VARIANTS["v25"]).eval()
         chips = torch.zeros((1, 256, 256, 3), dtype=torch.uint8)
     trunk, heads = ChipTrunk(make_recipe("pyfeat").to("meta"), network), FlatHeads(network)
@@ -324,7 +324,7 @@ def flops_a_face() -> float:
 
 
 def engine(check: Check) -> dict[str, Any]:
-    """Faces a second, from chips in memory to numbers in memory, by batch; py-feat's model on the same card."""
+    """Measure faces a second, from chips in memory to numbers in memory, by batch, and py-feat's on the same card."""
     flops = flops_a_face()
     batches = (1,) if check.quick else (8, 16, 32, 64, 128, 256)
     precisions = ("fp32",) if check.quick else ("bf16", "fp32")
@@ -345,7 +345,7 @@ def engine(check: Check) -> dict[str, Any]:
 
 
 def pyfeat(check: Check, batches: tuple[int, ...]) -> dict[str, float] | str:
-    """py-feat's MultitaskModel (amp) on chips that are floats on the device already, as it wants them."""
+    """Measure py-feat's MultitaskModel (amp) on chips that are already floats on the device, its input type."""
     import torch
 
     try:
@@ -365,7 +365,7 @@ def pyfeat(check: Check, batches: tuple[int, ...]) -> dict[str, float] | str:
 
 
 def graphs(check: Check) -> dict[str, Any]:
-    """The network as it runs, compiled, and as a CUDA graph; one batch that lies on the device."""
+    """Measure the network as it is, compiled, and as a CUDA graph, on a batch on the device."""
     import torch
 
     from featray.model.network import ChipTrunk, FlatHeads, load_network
@@ -401,7 +401,7 @@ def graphs(check: Check) -> dict[str, Any]:
                     check.synchronize()
                     first = time.perf_counter() - start
                     speed = batch / check.seconds(lambda run=run, chips=chips: run(chips))
-                except Exception as error:  # noqa: BLE001 - one way that fails leaves the others
+                except Exception as error:  # noqa: BLE001 - if one method fails, the others still run
                     why = found[f"{name} {batch}"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
                     print(f"  {name:22} batch {batch:4}: failed: {why[:80]}")
                     continue
@@ -412,7 +412,7 @@ def graphs(check: Check) -> dict[str, Any]:
 
 
 def as_graph(call: Callable[[Any], Any], given: Any) -> Callable[[Any], Any]:
-    """Capture a call; the capture reads `given`, into which what it is called with is copied."""
+    """Capture a call as a graph that reads `given`; arguments of later calls are copied into it."""
     import torch
 
     still, side = given.clone(), torch.cuda.Stream()
@@ -440,7 +440,7 @@ def mnv1() -> Any:
 
 
 def detection(check: Check) -> dict[str, Any]:
-    """The shipped detector and the cutting of chips: equal to the CPU's, and how fast."""
+    """Check that the shipped detector and the cutting of chips equal the CPU's, and measure their speed."""
     import numpy as np
     import torch
 
@@ -495,7 +495,7 @@ def detection(check: Check) -> dict[str, Any]:
 
 
 def nvdec(check: Check) -> dict[str, Any]:
-    """The video decoder, through PyAV: pictures equal to the CPU's, and how fast."""
+    """Check that the video decoder's pictures, through PyAV, equal the CPU's, and measure its speed."""
     needs("av")
     import av
     import numpy as np
@@ -524,11 +524,11 @@ def nvdec(check: Check) -> dict[str, Any]:
 
 
 CPU_MS = {"360p": (0.6, 1.5), "1080p": (13.6, 7.0)}
-"""Of one Zen 3 core for a frame, as RESULTS.md has them: decoding (1080p from a camera); RGB and the shrunk input."""
+"""Milliseconds of one Zen 3 core for a frame, from RESULTS.md: decoding (1080p from a camera); RGB and shrunk input."""
 
 
 def feeding(check: Check) -> dict[str, Any]:
-    """How many decode workers keep the card busy: reckoned from what was measured here, and decode rates of a CPU."""
+    """Compute the number of decode workers that keep the card busy, from results of this run and CPU decode rates."""
     speeds = check.found.get("engine", {}).get("faces_per_s") or {}
     detected = check.found.get("detection") or {}
     if not speeds or not detected:
@@ -560,7 +560,7 @@ PARTS: dict[str, tuple[Callable[[Check], dict[str, Any]], int]] = {
     "nvdec": (nvdec, 25),
     "feeding": (feeding, 5),
 }
-"""With the seconds that each may take: 470 together."""
+"""Each part with its limit in seconds: 470 together."""
 REHEARSAL_S = 600
 """A rehearsal takes seconds, but may share its processors with a whole suite."""
 
@@ -583,7 +583,7 @@ def main() -> int:
     ):
         print("pydantic is not installed: configs are taken unchecked")
         stand_in_for_pydantic()
-    import timm  # noqa: F401 - loaded once, for all parts; nothing here may touch CUDA, or no part could
+    import timm  # noqa: F401 - loaded once, for all parts; nothing here may touch CUDA, or the forked parts could not
     import torch  # noqa: F401
 
     if options.device == "cpu":
@@ -607,7 +607,7 @@ def has_cuda(check: Check) -> dict[str, Any]:
 
 
 def run_parts(check: Check, names: list[str]) -> list[str]:
-    """Run parts in their order; what failed, in words."""
+    """Run parts in their order, and return the failures as text."""
     failed = []
     for name in PARTS:
         if name not in names:
@@ -624,7 +624,7 @@ def run_parts(check: Check, names: list[str]) -> list[str]:
 
 
 def in_process_of_its_own(part: Callable[[Check], dict[str, Any]], check: Check, budget_s: int) -> dict[str, Any]:
-    """What a part finds. Forked, so that torch is loaded once; this process has not touched CUDA, nor ever does."""
+    """Run a part in a fork, so that torch is loaded once, and return its result; this process must never touch CUDA."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_run_part, args=(part, check, theirs))
