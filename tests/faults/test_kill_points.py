@@ -1,8 +1,7 @@
 """The driver is killed with SIGKILL before each of its writes to the storage; then the job is run again.
 
-A death at any time between two writes leaves the same storage, so one death before each write covers
-all moments. On a disk, creating the temporary file, renaming it and deleting are
-separate writes; on S3, each PUT and DELETE is one.
+A death at any time between two writes leaves the same storage, so one death before each write covers all moments. On a
+disk, creating the temporary file, renaming it and deleting are separate writes; on S3, each PUT and DELETE is one.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """A node's raylet is killed during a run, and with it every worker on that node; then another node is added.
 
-There are as many workers as the cluster had CPUs at the start: with fewer CPUs, Ray waits for a new node.
+There are as many workers as the cluster had CPUs for at the start: with fewer CPUs, Ray waits for a new node.
 """
 
 import os

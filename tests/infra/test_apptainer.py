@@ -2,8 +2,8 @@
 
 The tree replaces the base image: Debian bookworm with Python 3.11, as in python:3.11-slim-bookworm. %files and %post
 build the image; %environment and %runscript run in it as Apptainer runs them: as an unprivileged user, on a read-only
-root, with a separate home. Not covered: Apptainer's parsing of the file, its image format and --nv. Dependencies of
-gigabytes are not installed again; those of this environment are used.
+root, with a separate home. Not covered: Apptainer's parsing of the file, its image format and --nv. The
+dependencies take gigabytes and are not installed again; those of this environment are used.
 """
 
 import os

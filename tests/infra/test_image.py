@@ -1,7 +1,7 @@
 """infra/docker/Dockerfile, built by buildah and run by podman, both from Debian: no daemon, no registry.
 
 A debootstrap tree replaces the base, python:3.11-slim-bookworm. The requirements are installed from the index
-by hash. torch is not: its build for CPUs is in an index that may be unreachable, and the other has gigabytes. So the
+by hash. torch is not: its build for CPUs is in an index that may be unreachable, and the other takes gigabytes. So the
 image is built with TORCH=none, and torch and its dependencies are mounted from this environment. Not covered:
 the base itself, torch's layer, and GPUs.
 """

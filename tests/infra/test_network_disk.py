@@ -1,6 +1,6 @@
 """An output on another host's disk, over SSHFS: a run is killed, or the host goes away, and the next run resumes.
 
-It replaces NFS, which needs kernel support: both create, rename and list files over a network, through a
+SSHFS is used instead of NFS, which needs kernel support: both create, rename and list files over a network, through a
 server that may disappear. NFS's attribute caches are not covered.
 """
 
@@ -97,7 +97,7 @@ def calm(clips, tmp_path_factory):
 
 @pytest.fixture
 def started(host, clips, tmp_path) -> subprocess.Popen[str]:
-    """Return a run onto that disk of which something has landed."""
+    """Start a run onto that disk, and return it once something has landed."""
     out = host.disk / "out"
     (tmp_path / "config.yaml").write_text(CONFIG.format(clips=clips, out=out))
     command = [sys.executable, "-m", "featray", "run", str(tmp_path / "config.yaml"), "--quiet"]

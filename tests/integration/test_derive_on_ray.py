@@ -1,6 +1,6 @@
 """`featray derive` on Ray: tasks derive and commit shards.
 
-Of Ray, this tests sending the tasks to workers, and returning their results and errors.
+With Ray it tests that tasks reach workers, and that their results and errors come back.
 """
 
 import json

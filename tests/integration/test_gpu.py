@@ -1,6 +1,6 @@
 """`detect.device: gpu` from config to tables, on both executors, with torch's CPU instead of a GPU.
 
-Of Ray, this tests that decode workers get their share of a GPU, and that the decoding process can use it.
+With Ray it tests that decode workers get their share of a GPU, and that the decoding process can use it.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A whole run in which no Python process, Ray's own included, may reach the network."""
+"""A whole run in which no Python process, Ray's own included, may connect to another machine."""
 
 import json
 import subprocess

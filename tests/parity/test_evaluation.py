@@ -57,7 +57,7 @@ def test_gaze(rng):
 
 
 def test_what_is_not_defined_is_nothing_here_and_zero_there():
-    """A unit without positive labels and positive predictions has no F1; py-feat gives 0 and counts it in the mean."""
+    """A unit with neither positive labels nor predictions has no F1; py-feat gives 0, and counts it in the mean."""
     none = np.zeros(50)
     assert theirs.au_f1_binary(none, none) == 0 and np.isnan(ours.f1_of(ours.f1_rows(none, none).sum(0)))
     assert theirs.au_icc(none, none) == 0 and np.isnan(ours.icc_of(ours.moment_rows(none, none).sum(0)))
