@@ -1,4 +1,4 @@
-"""Bad files: the right code or a partial result with an account; never a crash, a hang, or another file opened."""
+"""Bad files give the right code or a partial result with an account; no crash, no hang, no other file is opened."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.timeout(60)]
 
 
 def outcome(path: Path, unit_frames: int | None = None, sample: Sample = "all") -> tuple[str | None, Decoded]:
-    """The code with which a file is refused, or None; and the frames and accounts of what could be decoded."""
+    """Return the code with which a file is refused, or None, and the frames and accounts of what could be decoded."""
     units = WHOLE_VIDEO
     try:
         with path.open("rb") as file, open_video(file, max_pixels=DecodeConfig().max_pixels) as (container, stream):
@@ -71,7 +71,7 @@ def test_a_cut_file_is_never_silently_short(
     assert account.errors[0][0] == ErrorCode.TRUNCATED
     assert "byte" in account.errors[0][1]
     times, found = [frame.pts_us for frame in whole], [frame.pts_us for frame in frames]
-    # All that lies before the cut comes out, but for the B-frames around it, or the page of Ogg that holds it.
+    # All frames before the cut are decoded, except the B-frames around it, or the Ogg page that contains it.
     assert set(found) <= set(times)
     assert found[:-4] == times[: len(found[:-4])]
     assert len(found) >= share * len(times) / 2 - 5
@@ -83,7 +83,7 @@ def test_units_of_a_cut_file_are_its_full_decode(name: str, corpus: Corpus, tmp_
     path.write_bytes(broken.cut_at(corpus.path(name).read_bytes(), 0.8))
     _, (whole, _) = outcome(path)
     _, (frames, accounts) = outcome(path, unit_frames=16)
-    # How a last, halved frame is patched up depends on what was decoded before it.
+    # How a last, half frame is concealed depends on what was decoded before it.
     assert frames[:-1] == whole[:-1]
     assert frames[-1][:3] == whole[-1][:3]
     assert [account.truncated for account in accounts] == [False] * (len(accounts) - 1) + [True]
@@ -115,8 +115,8 @@ def test_flipped_bits_are_survived(name: str, corpus: Corpus, tmp_path: Path) ->
 def test_frames_lost_to_damaged_media_are_counted(
     name: str, corpus: Corpus, decode_whole: Callable[[Path], Decoded], tmp_path: Path
 ) -> None:
-    # Every frame is there, or is accounted for. In MPEG-TS
-    # this damages the structure, too: what is lost there is noticed, but cannot always be counted.
+    # Every frame is decoded or accounted for. In MPEG-TS the damage also affects the structure: the loss is noticed,
+    # but cannot always be counted.
     whole = decode_whole(corpus.path(name))[0]
     with corpus.path(name).open("rb") as file, open_video(file) as (container, stream):
         packets = [(packet.pos, packet.size) for packet in container.demux(stream) if packet.size]
@@ -138,7 +138,7 @@ def test_frames_lost_to_damaged_media_are_counted(
                 assert missing <= sum(account.damaged_packets + account.missing_frames for account in accounts)
             assert not missing or codes(accounts) & {ErrorCode.DECODE_FAILED, ErrorCode.TRUNCATED}
     if name in ("long.mp4", "bframes.mkv"):
-        assert lost  # else this shows nothing
+        assert lost  # otherwise this test shows nothing
 
 
 def test_damage_is_located(corpus: Corpus, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_damage_is_located(corpus: Corpus, tmp_path: Path) -> None:
     ids=lambda value: value if isinstance(value, str) else value[:8].hex(),
 )
 def test_what_is_no_video(data: bytes, code: str, tmp_path: Path) -> None:
-    # A name that promises a video changes nothing.
+    # A file name with a video's extension changes nothing.
     for suffix in ("", ".mp4", ".ts", ".mpg", ".png", ".m3u8"):
         path = tmp_path / f"file{suffix}"
         path.write_bytes(data)
@@ -220,7 +220,7 @@ HOSTILE = {
     "wide_picture": "too_large",
     "widest_picture": "decode_failed",
 }
-"""The code with which each is refused, or of an error in its account; None: it decodes without an error."""
+"""Code with which each file is refused, or of an error in its account; None if it decodes without an error."""
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +235,7 @@ def test_hostile_files(name: str, hostile: dict[str, bytes], tmp_path: Path) -> 
     for unit_frames in (None, 16):
         code, (frames, accounts) = outcome(path, unit_frames)
         assert HOSTILE[name] in ({code} if code else codes(accounts) or {None})
-        # Every time fits the tables' 64 bits, and none goes back.
+        # Every time fits the tables' 64 bits, and times never decrease.
         assert all(abs(frame.pts_us) < 2**63 for frame in frames)
         assert [frame.pts_us for frame in frames] == sorted(frame.pts_us for frame in frames)
         if HOSTILE[name] is None:
@@ -267,7 +267,7 @@ def test_pixels_are_limited_where_the_size_changes(corpus: Corpus) -> None:
 
 
 class OpenWatch:
-    """Sees whether anyone in this process or another opens a file (Linux: inotify)."""
+    """Detects whether this process or another one opens a file (Linux: inotify)."""
 
     IN_OPEN = 0x20
 
@@ -302,7 +302,7 @@ def test_nothing_that_a_file_names_is_opened(corpus: Corpus, tmp_path: Path) -> 
     assert found == expected
     assert not watch.opened()
     target.read_bytes()
-    assert watch.opened()  # the watch works
+    assert watch.opened()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="watches for opened files with Linux's inotify")
@@ -330,7 +330,7 @@ def test_nothing_is_printed(corpus: Corpus, tmp_path: Path, capfd: pytest.Captur
 def test_a_raw_stream_is_told_from_junk_and_how_to_wrap_it(
     codec: str, name: str, delimiters: bool, tmp_path: Path
 ) -> None:
-    path = tmp_path / "camera.mp4"  # as recorders name them
+    path = tmp_path / "camera.mp4"  # recorders give such names
     options = {"x264-params": f"aud={int(delimiters)}", "x265-params": f"log-level=none:aud={int(delimiters)}"}
     with av.open(str(path), "w", format=codec.removeprefix("lib").replace("x265", "hevc").replace("x", "h")) as out:
         stream = out.add_stream(codec, rate=25, options={k: v for k, v in options.items() if codec[3:] in k})

@@ -1,4 +1,4 @@
-"""decord: what it gives is what PyAV gives, or it is refused."""
+"""decord gives the same frames as PyAV, or refuses the file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALWAYS_REFUSED = {
     *("edit_list.mp4", "edit_list_end.mp4", "hflip.mp4", "vflip.mp4", "rotate90_hflip.mp4"),
     *("mpeg4_bframes.avi", "h264_bframes.avi", "theora.ogv", "live.webm", "streamed.mkv"),
 }
-"""By either distribution."""
+"""Variants that both distributions of decord refuse."""
 
 MAY_BE_REFUSED = ALWAYS_REFUSED | {
     *("open_gop_start.ts", "intra_refresh.ts", "interlaced.ts", "m2ts.m2ts", "hevc_10bit.ts", "sar.mpg"),
@@ -36,7 +36,7 @@ needs_decord = pytest.mark.skipif(find_spec("decord") is None, reason="decord is
 
 
 def test_a_missing_decord_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "decord", None)  # what Python itself does for a module that cannot be imported
+    monkeypatch.setitem(sys.modules, "decord", None)  # Python does the same for a module that cannot be imported
     with pytest.raises(ConfigError, match=r"pip install featray\[decord\]"):
         open_decoder("decord")
 

@@ -1,4 +1,4 @@
-"""Frames with side data that PyAV does not know, and what of them is used: how the picture is turned."""
+"""Frames with side data that PyAV does not know; the part of it that sets the orientation is used."""
 
 import gc
 import io
@@ -29,7 +29,7 @@ def test_a_picture_with_exif_is_turned_as_exif_says(orientation):
 
 
 def test_a_frame_goes_when_it_is_let_go(face_clip):
-    """A picture of 4K is 12 MB, and Python looks for cycles when it has made many objects, not large ones."""
+    """A 4K picture is 12 MB, and Python collects cycles after many objects, not after large ones."""
     gc.collect()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:

@@ -1,4 +1,4 @@
-"""Every good variant against ffmpeg itself: number of frames, times, pixels; and nothing is called damaged."""
+"""Every good variant gives the same number of frames, times and pixels as ffmpeg, and is not reported as damaged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fixtures.corpus import GOOD, Corpus, reference, run_ffmpeg
 from tests.fixtures.videos import Decoded, cut, decode
 
 RESTARTED = "restarted.ts"
-"""The one variant whose clock goes back: its later part follows the earlier one."""
+"""The only variant whose clock goes back: its second part follows the first."""
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -66,7 +66,7 @@ def test_a_clock_that_starts_again_goes_on(corpus: Corpus, decode_whole: Callabl
 
 
 def test_frames_without_times_follow_each_other(corpus: Corpus, decode_whole: Callable[[Path], Decoded]) -> None:
-    # AVI counts frames and knows no other time; the decoder holds two back, as ffmpeg's own times show.
+    # AVI only counts frames and stores no times; the decoder holds back two frames, as ffmpeg's own times show.
     frames, _ = decode_whole(corpus.path("h264_bframes.avi"))
     assert np.diff([frame.pts_us for frame in frames]).tolist() == [40_000] * (len(frames) - 1)
 
@@ -109,7 +109,7 @@ def test_a_change_of_size_is_followed(corpus: Corpus) -> None:
 @pytest.mark.parametrize("value_range", ["limited", "full"])
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le"])
 def test_tagged_colours_come_back(matrix: str, value_range: str, pixels: str, tmp_path: Path) -> None:
-    # Independent of ffmpeg's conversion to RGB: the colours are known before they are encoded.
+    # Independent of ffmpeg's conversion to RGB: the colours are known before encoding.
     tag = {"bt601": "smpte170m", "bt709": "bt709", "bt2020": "bt2020nc"}[matrix]
     path = tmp_path / "colours.mp4"
     colours = ["0xC82814", "0x1E96DC", "0x28B43C", "0xE6C8B4"]

@@ -1,4 +1,4 @@
-"""`decode.hwaccel: cuda`, as far as it shows without a GPU: what PyAV is built with, and what users are told."""
+"""`decode.hwaccel: cuda`, as far as it can be tested without a GPU: how PyAV is built, and the messages to users."""
 
 import av
 import numpy as np
@@ -29,7 +29,7 @@ no_gpu = pytest.mark.skipif(nvdec_is_built_in() and has_nvdec(), reason="there i
 
 @no_gpu
 def test_without_a_gpu_one_line_says_so(face_clip):
-    """From the check of a worker's start, and from a video: never that the video is none."""
+    """The check at a worker's start and the decoding of a video raise this error; the video is not called invalid."""
     line = r"^decode.hwaccel: cuda, but FFmpeg cannot open a CUDA device on .*set decode.hwaccel: none$"
     with pytest.raises(ModelError, match=line):
         check_nvdec()
@@ -48,7 +48,7 @@ def test_a_pyav_without_nvdec_is_told_before_the_run(monkeypatch):
 @pytest.mark.parametrize(("layout", "nvdecs", "levels"), [("yuv420p", "nv12", 256), ("yuv420p10le", "p010le", 1024)])
 @pytest.mark.parametrize("colorspace", [2, 5, 9])
 def test_pictures_as_nvdec_lays_them_out_become_the_same_pixels(layout, nvdecs, levels, colorspace):
-    """The layouts as swscale makes them, which need no GPU; that NVDEC's planes are the same `make gpu-check` shows."""
+    """swscale makes the layouts here, so no GPU is needed; `make gpu-check` shows that NVDEC's planes are the same."""
     values = np.random.default_rng(0).integers(0, levels, (270 * 3 // 2, 482))
     picture = av.VideoFrame.from_ndarray(values.astype(np.uint8 if levels == 256 else np.uint16), format=layout)
     picture.colorspace, picture.color_range, picture.pts = colorspace, 1, 77

@@ -1,4 +1,4 @@
-"""Parts of pictures: pixels and chips are those of the whole frame's conversion, to the bit."""
+"""Parts of pictures: pixels and chips are bit-identical to those of the whole frame's conversion."""
 
 from dataclasses import replace
 
@@ -15,11 +15,11 @@ from featray.video.units import WHOLE_VIDEO
 
 TAKEN = ["yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray", "rgb24"]
 SIZES = [(1920, 1080), (854, 480), (638, 360), (333, 250), (1281, 722), (65, 34), (17, 16), (5, 2)]
-COLOURS = [(2, 0), (1, 1), (6, 2), (9, 1)]  # matrix and range: not said, HD, JPEG's, UHD
+COLOURS = [(2, 0), (1, 1), (6, 2), (9, 1)]  # matrix and range: unspecified, HD, JPEG's, UHD
 
 
 def noise(width_px, height_px, pixel_format, rng, colours=(1, 1)):
-    """A picture of random bytes, whose every pixel differs from its neighbours."""
+    """Return a picture of random bytes: every pixel differs from its neighbours."""
     picture = av.VideoFrame(width_px, height_px, pixel_format)
     for plane in picture.planes:
         plane.update(rng.bytes(plane.buffer_size))
@@ -28,7 +28,7 @@ def noise(width_px, height_px, pixel_format, rng, colours=(1, 1)):
 
 
 def windows(frame, rng, count):
-    """Some anywhere, and the frame's corners."""
+    """Yield `count` windows at random places, then two at corners of the frame."""
     for _ in range(count):
         x1, y1 = (int(rng.integers(0, length)) for length in (frame.width_px, frame.height_px))
         yield Window(x1, y1, int(rng.integers(x1, frame.width_px)) + 1, int(rng.integers(y1, frame.height_px)) + 1)
@@ -94,7 +94,7 @@ def test_interlaced_pictures_are_converted_whole(tmp_path):
 
 @pytest.mark.parametrize("faces", [1, 30])
 def test_chips_are_those_of_the_whole_frame(face_clip, faces):
-    """Of one face inside and one over the border, and of so many that the whole frame is converted."""
+    """One face inside the frame and one over its border; then so many faces that the whole frame is converted."""
     rng = np.random.default_rng(faces)
     squares = np.column_stack(
         [rng.uniform(-80, 600, 2 * faces), rng.uniform(-80, 340, 2 * faces), [170.3, 90.1] * faces]
@@ -108,7 +108,7 @@ def test_chips_are_those_of_the_whole_frame(face_clip, faces):
 
 
 def test_contexts_that_are_kept_convert_as_new_ones():
-    """Sizes, matrices and ranges take turns; the PyAV frame's own method sets swscale up for each."""
+    """Sizes, matrices and ranges alternate; the PyAV frame's own method sets up swscale for each."""
     rng = np.random.default_rng(0)
     for size in ((1280, 720), (640, 360), (1280, 720), (854, 480)):
         for colours in COLOURS:

@@ -1,4 +1,4 @@
-"""The same picture is the same to the last visible bit, and no bit beyond."""
+"""Pictures are compared down to the last visible bit; padding does not count."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = [(33, 17), (64, 48)]
 
 
 def picture(form: str, size: tuple[int, int], padding: int) -> av.VideoFrame:
-    """Every visible byte has a value of its own place, every other one `padding`."""
+    """Return a picture whose visible bytes have values that depend on their place; all others are `padding`."""
     made = av.VideoFrame(*size, form)
     for number, plane in enumerate(made.planes):
         stride = plane.line_size or plane.buffer_size

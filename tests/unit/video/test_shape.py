@@ -1,4 +1,4 @@
-"""Pixels that are not square are made square: before the picture is turned, and picture by picture."""
+"""Pixels that are not square are made square, before the picture is turned, and for each picture on its own."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -40,7 +40,7 @@ def frames_of(place: Path, unit: Unit = WHOLE_VIDEO[0], **settings) -> tuple[lis
     ],
 )
 def test_sizes(stored, sar, square):
-    """Of DV, NTSC and HDV; never smaller, and not by what no camera has."""
+    """Sizes of DV, NTSC and HDV; a picture never gets smaller, and aspect ratios that no camera has are ignored."""
     assert square_size(*stored, sar) == square
 
 
@@ -54,7 +54,7 @@ def test_frames_are_stretched_or_left(corpus: Corpus, name: str):
     assert (account.width_px, account.height_px) == (width, stored[0].height_px)
     assert {frame.rgb().shape for frame in square} == {(account.height_px, width, 3)}
     assert square[0].shrunk_bgr(88).shape[1] == 88 and square[0].scaled_rgb(0.5).shape[1] == round(width / 2)
-    # Shrunk back, it is the picture that it was.
+    # Shrunk back, it is the original picture.
     back = np.asarray(
         [np.interp(np.arange(160), np.linspace(-0.5, 159.5, width), row) for row in square[0].rgb()[..., 1]]
     )
@@ -64,7 +64,7 @@ def test_frames_are_stretched_or_left(corpus: Corpus, name: str):
 
 @pytest.mark.parametrize(("turn", "size"), [(90, (120, 213)), (180, (213, 120)), (270, (120, 213))])
 def test_pixels_are_made_square_before_the_picture_is_turned(corpus: Corpus, turn, size, tmp_path):
-    """A phone's anamorphic lens stretches what is stored, whichever way the phone is held."""
+    """A phone's anamorphic lens stretches the stored picture, however the phone is held."""
     upright = frames_of(corpus.path("sar.mp4"))[0][0].rgb()
     place = tmp_path / "turned.mp4"
     run_ffmpeg("-display_rotation", str(turn), "-i", str(corpus.path("sar.mp4")), "-c", "copy", str(place))
@@ -76,7 +76,7 @@ def test_pixels_are_made_square_before_the_picture_is_turned(corpus: Corpus, tur
 
 @pytest.fixture(scope="module")
 def switched(tmp_path_factory) -> Path:
-    """A broadcast that goes from 4:3 to 16:9 and back, at the same size in pixels."""
+    """Return a broadcast that goes from 4:3 to 16:9 and back, at the same size in pixels."""
     folder = tmp_path_factory.mktemp("switched")
     whole = b""
     for number, sar in enumerate(("12/11", "16/11", "12/11")):
@@ -98,7 +98,7 @@ def test_a_change_in_mid_stream_is_followed(switched):
 
 
 def test_every_unit_sees_the_same_shapes(switched):
-    """Wherever decoding begins: the header speaks of the first seconds only."""
+    """True wherever decoding begins; the header describes only the first seconds."""
     units, _ = cut(switched, "all", 16)
     assert len(units) > 3
     widths = [frame.width_px for unit in units for frame in frames_of(switched, unit)[0]]
@@ -113,11 +113,11 @@ def test_a_stretched_frame_may_be_too_large(corpus: Corpus):
 
 
 def test_anamorphic_and_square_video_give_one_mesh(face_clip, detector, engine_of, atto, tmp_path, report):
-    """720x576 at 16:9 beside 1024x576: detection, chip and network.
+    """Compare 720x576 at 16:9 with 1024x576: detection, chip and network.
 
     The weights are synthetic: their mesh is eleven times as wide as the crop, and moves by a fifth of its side if that
-    moves by one px. So what is compared is the mean distance of vertices, in shares of the mesh's own extent. It shows
-    that crops are the same and chips alike, not that a mesh lies on the face.
+    moves by one px. The comparison is therefore the mean distance of vertices, relative to the mesh's own extent. It
+    shows that crops are the same and chips similar, not that a mesh lies on the face.
     """
     with av.open(str(face_clip)) as container:
         picture = next(container.decode(video=0))

@@ -1,4 +1,4 @@
-"""Cuts are told from what looks like one."""
+"""Cuts are distinguished from similar changes of the picture."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_another_tint_is_another_shot_and_a_warmer_one_is_not(pictures) -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.3])
 def test_a_pan_is_no_cut(pictures, share: float) -> None:
-    """A camera that turns by this share of the picture from one frame to the next."""
+    """A camera pans by this share of the picture from one frame to the next."""
     face = pictures["face"][100]
     wide = np.concatenate([face, face[:, ::-1], face], axis=1)
     width = face.shape[1]

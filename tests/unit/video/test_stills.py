@@ -1,4 +1,4 @@
-"""Odd pictures come out as they look; bad ones cost their own frame and say why."""
+"""Unusual pictures are decoded correctly; a bad one costs only its own frame, and the error gives the reason."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ ODD, BAD = odd_pictures(), bad_pictures()
 
 
 def decoded(files, **settings):
-    """Frames and account of files by name, in their order."""
+    """Return the frames and the account of files given by name, in their order."""
     pictures = tuple(Picture(i, name, len(data)) for i, (name, data) in enumerate(files.items()))
     account = DecodeAccount()
     read = lambda picture: files[picture.name]  # noqa: E731

@@ -1,4 +1,4 @@
-"""Files with several video streams: what is taken is what a player would show."""
+"""Files with several video streams: the stream that a player would show is used."""
 
 import subprocess
 

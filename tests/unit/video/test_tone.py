@@ -1,4 +1,4 @@
-"""HDR becomes SDR: by levels that are known, by colours that are known, and against the SDR encoding of one clip."""
+"""HDR becomes SDR: checked with known levels, known colours, and the SDR encoding of the same clip."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def encoded(pictures, tmp_path_factory) -> dict[int, Path]:
 
 @pytest.mark.parametrize(("transfer", "grey_card", "white"), [("arib-std-b67", 0.38, 0.75), ("smpte2084", 0.38, 0.58)])
 def test_reference_levels_of_bt2408(transfer, grey_card, white):
-    """Its table 1: 26 and 203 cd/m². A grey card is at 42 % of SDR; white leaves room for what is brighter."""
+    """Table 1: 26 and 203 cd/m². A grey card is at 42 % of SDR; white leaves room for brighter levels."""
     levels = np.rint(4095 * np.asarray([0, grey_card, white, 1])).astype(np.uint16)
     black, grey, paper, peak = ToneMap(transfer, BT2020)(np.repeat(levels[:, None], 3, 1))[:, 0] / 255
     assert (black, peak) == (0, 1)
@@ -52,13 +52,13 @@ def test_grey_stays_grey_and_brighter_stays_brighter(transfer):
     mapped = ToneMap(transfer, BT2020)(ramp).astype(int)
     assert np.ptp(mapped, axis=1).max() <= 1
     assert (np.diff(mapped[:, 1]) >= 0).all()
-    # As dark as it is coded would be 255 * code / 4095: nothing at all would have happened.
+    # Coded values alone would give 255 * code / 4095, as if nothing had been mapped.
     assert np.abs(mapped[:, 1] - ramp[:, 1] * 255 / 4095).max() > 40
 
 
 @pytest.mark.parametrize("transfer", HDR)
 def test_colours_come_back(transfer):
-    """Up to 45 % of white's light, 182 of 255, all is as it was; a nearly black channel has few codes in BT.2020."""
+    """Up to 45 % of white's light, 182 of 255, colours do not change; near black, a BT.2020 channel has few codes."""
     colours = np.random.default_rng(5).integers(20, 182, (500, 3)).astype(np.uint8)
     mapped = ToneMap(transfer, BT2020)((as_hdr(colours, HDR[transfer]) >> 4).astype(np.uint16))
     assert np.abs(mapped.astype(int) - colours).max() <= 2
@@ -82,7 +82,7 @@ def luma(frame: Frame) -> np.ndarray:
 
 
 def test_one_clip_in_three_transfers_looks_alike(encoded, detector, report):
-    """By boxes, mean luma and contrast; `off` shows that each of the latter can fail."""
+    """Compares boxes, mean luma and contrast; `off` shows that the last two can fail."""
     reference, account = frames_of(encoded[BT709])
     assert (account.transfer, account.tone_mapped) == ("bt709", False)
     expected, [box] = luma(reference[0]), detector(reference[:1])[0].box_xyxy
@@ -108,7 +108,7 @@ def test_one_clip_in_three_transfers_looks_alike(encoded, detector, report):
 
 @pytest.mark.parametrize("code", HDR.values())
 def test_frames_are_the_same_whatever_is_asked_of_them(encoded, code):
-    """Whole, in part, small, or with blue first."""
+    """The whole frame, a part of it, a small one, and one with blue first."""
     (frame, *_), _ = frames_of(encoded[code])
     whole = frame.rgb()
     assert (whole.dtype, whole.shape) == (np.uint8, (360, 640, 3))
@@ -129,7 +129,7 @@ def test_hdr_without_a_matrix_has_that_of_bt2020(encoded):
 
 
 def test_what_is_not_hdr_is_left_alone(encoded):
-    """Not so much as copied: SDR pays nothing."""
+    """SDR frames are not even copied, so they cost nothing."""
     (frame, *_), _ = frames_of(encoded[BT709])
     coded = frame.coded_rgb()
     assert coded.dtype == np.uint8 and frame.to_sdr(coded) is coded
@@ -142,7 +142,7 @@ def test_off_may_be_written_as_yaml_reads_it():
 
 
 def test_hdr_whose_container_alone_says_so(pictures, tmp_path):
-    """FFV1's stream says nothing of a transfer."""
+    """FFV1's stream does not store the transfer."""
     place = write_clip(tmp_path / "pq.mkv", pictures[:1], transfer=PQ, codec="ffv1")
     (frame,), account = frames_of(place)
     assert account.transfer == "smpte2084"

@@ -1,4 +1,4 @@
-"""Units yield what a full decode yields: every frame once, with its index, time, keyframe flag and pixels."""
+"""Units give the same as a full decode: every frame once, with its index, time, keyframe flag and pixels."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ COUNTED = {
     "h264_bframes.avi": "AVI holds no times for B-frames",
     "drops.avi": "AVI holds no times for H.264",
 }
-"""Variants whose times cannot be trusted for cutting, and why."""
+"""Variants whose times cannot be trusted for cutting, with the reason."""
 
 
 def sampled(frames: list[Seen], sample: Sample) -> list[Seen]:
-    """What of a full decode is to be sampled, said anew."""
+    """Return the frames of a full decode that are to be sampled, computed independently of the package."""
     if isinstance(sample, EveryNth):
         return frames[:: sample.every]
     if isinstance(sample, FramesPerSecond):
@@ -78,7 +78,7 @@ def test_units_start_at_keyframes_where_there_are_enough(corpus: Corpus) -> None
 
 
 def test_units_grow_with_what_is_decoded_before_them(corpus: Corpus) -> None:
-    # 16 frames decoded and dropped for each one kept is the bound, so the total stays linear.
+    # At most 16 frames are decoded and dropped for each one kept, so the total stays linear.
     path = corpus.path("single_gop.mp4")
     with path.open("rb") as file, open_video(file) as (container, stream):
         index = scan_packets(container, stream)
@@ -107,7 +107,7 @@ def test_a_recovery_point_that_needs_frames_to_recover_is_no_start(corpus: Corpu
 
 
 class CountingFile(io.BytesIO):
-    """Counts the bytes that are read."""
+    """A file that counts the bytes read from it."""
 
     bytes_read = 0
 
@@ -126,7 +126,7 @@ def test_packets_of_an_mp4_are_listed_without_reading_them(corpus: Corpus) -> No
     assert header.frames_promised == len(hollow.pts) == 150
     assert hollow.trusted
     assert file.bytes_read < 0.5 * path.stat().st_size
-    # The same packets in a container that has no such index are all read, and agree.
+    # The same packets in a container without such an index are all read, and agree.
     with corpus.path("large.mkv").open("rb") as other, open_video(other) as (container, stream):
         full = scan_packets(container, stream)
         seconds = float(stream.time_base)
