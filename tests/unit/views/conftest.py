@@ -18,7 +18,7 @@ from tests.fixtures.runs import run_here
 
 @dataclass(frozen=True)
 class Made:
-    """The output and the folder of its clips."""
+    """An output and the folder of its clips."""
 
     output: Output
     clips: Path
@@ -30,9 +30,10 @@ class Made:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory, face_clip: Path) -> Made:
-    """`turned.mp4`: on its side, upright by its display matrix, at an uneven rate; `late.mp4`: nobody, then a face.
+    """Return an output with `turned.mp4` and `late.mp4`, of which every second frame is sampled.
 
-    Every second frame is sampled.
+    `turned.mp4` is stored sideways, made upright by its display matrix, and has an uneven frame rate. In `late.mp4`
+    there is nobody at first, then a face.
     """
     folder = tmp_path_factory.mktemp("views")
     clips = folder / "clips"

@@ -1,4 +1,4 @@
-"""Clips of odd times and sizes play; each page is there once, in order."""
+"""Clips with unusual times and sizes play; each page is there once, in order."""
 
 from itertools import pairwise
 from types import SimpleNamespace
@@ -17,8 +17,8 @@ DAY_US = 86_400_000_000
     "times_us",
     [
         [0, 40_000, 80_000],
-        [0, 0, 0, 400, 400],  # 2,500 frames a second in a container that counts milliseconds
-        [0, 40_000, 1_600_000, 1_100_000, 1_140_000],  # a recorder that set its clock back
+        [0, 0, 0, 400, 400],  # 2,500 frames a second in a container that stores milliseconds
+        [0, 40_000, 1_600_000, 1_100_000, 1_140_000],  # a recorder whose clock was set back
         [0, 40_000, 80_000, DAY_US, DAY_US + 40_000],
     ],
 )

@@ -11,7 +11,7 @@ def test_gaze_directions():
     assert gaze_vectors(0.3, 0)[0] > 0, "positive yaw is the image's right"
     assert gaze_vectors(0, 0.3)[1] < 0, "positive pitch is up"
     assert np.linalg.norm(gaze_vectors(0.7, -0.4)) == pytest.approx(1)
-    # The angle to the camera axis, as the tables define it.
+    # The angle to the camera axis, as defined for the tables.
     assert -gaze_vectors(0.7, -0.4)[2] == pytest.approx(np.cos(0.7) * np.cos(-0.4))
 
 
@@ -25,7 +25,7 @@ def test_head_axes():
 
 
 def test_head_pose_is_the_networks_rotation_vector():
-    # MODEL: the raw vector p turns into pitch = -p0, roll = -p2, yaw = +p1.
+    # MODEL: the raw vector p gives pitch = -p0, roll = -p2, yaw = +p1.
     raw = np.asarray([0.3, -0.5, 0.2])
     assert head_rotations(-raw[0], raw[1], -raw[2]).as_rotvec() == pytest.approx(raw)
 

@@ -1,4 +1,4 @@
-"""Events in the files of ELAN and Praat, opened by the library that reads them; events and summary as tables."""
+"""Events in the files of ELAN and Praat, opened by the libraries that read them; events and summary as tables."""
 
 from dataclasses import fields
 
@@ -89,7 +89,7 @@ def test_what_is_missing_is_said(made, arguments, complaint):
 
 
 def event(**values):
-    """One event in columns as `events` has them."""
+    """Return one event in the columns of `events`."""
     row = {"track_id": 1, "kind": "smile", "side": None, "variant": None, "start_us": 5, "end_us": 9, "peak": 0.5}
     row |= {"open_start": False, "open_end": True, **values}
     types = {"peak": pa.float32(), "start_us": pa.int64(), "end_us": pa.int64(), "side": pa.string()}

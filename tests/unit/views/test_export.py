@@ -1,4 +1,4 @@
-"""Exports as their readers see them: pandas, py-feat's column names, OpenFace's conventions."""
+"""Exports as their readers need them: pandas, py-feat's column names, OpenFace's conventions."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_openface_has_its_columns_units_and_values(made, exported):
     assert intensities == [f"AU{n}_r" for n in "01 02 04 05 06 07 09 10 12 14 15 17 20 23 25 26".split()]
     assert "AU28_c" in frame and "AU28_r" not in frame
     assert not any(name.startswith(("AU45", "AU11", "AU43", "pose_T", "gaze_0", "X_", "p_")) for name in frame)
-    # The direction, worked out from both: OpenFace's angles are those of x/z and y/z.
+    # Compute the direction from both: OpenFace's angles are those of x/z and y/z.
     x, y = np.tan(frame["gaze_angle_x"]), np.tan(frame["gaze_angle_y"])
     ahead = np.cos(rows["gaze_yaw"]) * np.cos(rows["gaze_pitch"])
     assert (x * ahead).to_numpy() == pytest.approx(
@@ -101,7 +101,7 @@ def test_openface_landmarks_are_the_68_in_order(made, exported):
 
 
 def test_openface_signs():
-    """Looking up is a negative gaze_angle_y and pose_Rx; the subject's right a positive pose_Ry."""
+    """Looking up gives a negative gaze_angle_y and pose_Rx; turning to the subject's right a positive pose_Ry."""
     columns = {column.name: pa.nulls(1, column.type) for column in FACES}
     columns |= {name: pa.array([0.0], pa.float32()) for name in columns if columns[name].type == pa.float32()}
     columns |= {"frame_index": pa.array([0]), "pts_us": pa.array([0]), "track_id": pa.array([0])}

@@ -1,4 +1,4 @@
-"""What `to_fex` does where py-feat is not; with it, see tests/parity."""
+"""`to_fex` without py-feat; see tests/parity for tests with it."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Events in pictures: none lost that has room, none over another, and the strongest moments of a track."""
+"""Events in pictures: each one that has room is shown, none overlap; and the strongest moments of a track."""
 
 import itertools
 

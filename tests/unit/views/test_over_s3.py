@@ -1,4 +1,4 @@
-"""Looking at an output in a bucket, its videos in another: each command is told the way by its own options only."""
+"""View an output in one bucket with its videos in another; each command gets its storage options by flags or config."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def options():
 
 @pytest.fixture(scope="module")
 def store(options, face_clip, tmp_path_factory):
-    """One second of a face in a bucket, and what the chain made of it in another."""
+    """Return a store with one second of a face in one bucket, and the output made from it in another."""
     folder = tmp_path_factory.mktemp("s3")
     clip, checkpoint, store = folder / "face.mp4", folder / "atto.safetensors", fsspec.filesystem("s3", **options)
     run_ffmpeg("-t", "1", "-i", str(face_clip), *"-an -vf scale=320:180 -c:v libx264 -g 12".split(), str(clip))
@@ -51,19 +51,19 @@ def store(options, face_clip, tmp_path_factory):
         "model": {"checkpoint": str(checkpoint), "engine": "torch", "precision": "fp32", "batch_size": 8},
     }
     run_here(parse_config(config))
-    (folder / "run.yaml").write_text(json.dumps(config))  # JSON is YAML
+    (folder / "run.yaml").write_text(json.dumps(config))
     store.config_file = folder / "run.yaml"
     return store
 
 
 def plain(page):
-    """A page without when it was made, and without the running numbers of its plots."""
+    """Return a page without the time it was made and without the running numbers of its plots."""
     return re.sub(r"plot\d+-|· made [^<]* with", "", page)
 
 
 @pytest.fixture
 def featray(store, options):
-    """A command with the options on its line, or from the run's config."""
+    """Return a function that runs a command, with the options as flags or from the run's config."""
 
     on_line = [f"--storage-option={key}={value}" for key, value in options.items()]
 
@@ -81,7 +81,7 @@ def test_a_report_with_thumbnails_from_the_bucket(featray, store, tmp_path):
     assert "far, release atto-" in printed and ", 1 of 1 thumbnail" in printed
     page = (tmp_path / "r.html").read_text()
     assert "s3://videos/raw/face.mp4" in page and OUT in page and SECRET not in page
-    # Into the bucket that the tables are in, by a run's config.
+    # Written into the bucket of the tables, with the options of a run's config.
     featray("report", OUT, "--out", "s3://tables/r.html", flags=(f"--config={store.config_file}",))
     there = store.cat_file("tables/r.html").decode()
     assert plain(there) == plain(page)

@@ -1,4 +1,4 @@
-"""A person's contact sheet shows the faces of the tables, says how sure each is, and hides who asks to be hidden."""
+"""A person's contact sheet shows the faces of the tables with their certainty, and can hide the person."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ ANNA, BEN = "p-aaaaaaaaaaaa", "p-bbbbbbbbbbbb"
 
 @pytest.fixture
 def out(made, tmp_path):
-    """Anna is in both clips, surely in one of them; a third track is somebody else's."""
+    """Return an output with Anna in both clips, certainly in one of them; a third track belongs to somebody else."""
     shutil.copytree(made.output.root.path, tmp_path / "out")
     output = open_output(str(tmp_path / "out"))
     (partition,) = list_partitions(output)
@@ -44,7 +44,7 @@ def draw(out, path, *more, person=ANNA):
 
 
 def tile(path, number):
-    """A tile's large picture and the whole of it."""
+    """Return a tile's large picture and the whole tile."""
     picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
     left = module._EDGE + number * (module._TILE[0] + module._EDGE)
     top = module._HEADER
@@ -68,7 +68,7 @@ def test_the_least_certain_comes_first_and_doubt_is_marked(out, tmp_path):
 
 
 def test_its_faces_are_those_of_the_frames(out, made, tmp_path):
-    """The large picture is the square of the tables out of the decoded frame, about the same middle."""
+    """The large picture is the square from the tables, cut from the decoded frame around the same centre."""
     path = tmp_path / "sheet.png"
     draw(out, path)
     preview = tmp_path / "frame.png"

@@ -1,4 +1,4 @@
-"""What previews show, judged by their pixels and times."""
+"""The content of previews, checked by pixels and times."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def detector():
 
 @pytest.fixture(scope="module")
 def clip(made, tmp_path_factory):
-    """A clip of `turned.mp4` with boxes alone."""
+    """Return a clip of `turned.mp4` with boxes only."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     make_preview(made.output, str(path), PreviewSettings("turned.mp4", height_px=HEIGHT, layers=("boxes",)))
     return path
 
 
 def pages(path):
-    """Times in µs, and pictures as PyAV frames."""
+    """Return the times in µs, and the pictures as PyAV frames."""
     with av.open(path) as container:
         frames = list(container.decode(video=0))
     return [round(frame.pts * frame.time_base * 1_000_000) for frame in frames], frames
@@ -177,7 +177,7 @@ def test_the_mesh_is_drawn_where_the_table_says(made):
     (frame, *_) = read_frames(connection, video, None, None, mesh=True)
     (row,) = made.rows(f"SELECT mesh_xyz FROM mesh WHERE {video.where} AND frame_index = {frame.frame_index}")
     assert frame.faces[0].mesh_xyz.ravel().tolist() == row["mesh_xyz"]
-    # Random weights scatter their mesh; vertices in a grid over the cut square take its place to be looked for.
+    # Random weights scatter the mesh, so vertices in a grid over the cut square replace it to make them findable.
     x, y, side = cut_square(frame.faces[0])
     columns, lines = (part.ravel()[:478] for part in np.meshgrid(np.arange(22), np.arange(22)))
     vertices = np.column_stack([x + side * (columns + 0.5) / 22, y + side * (lines + 0.5) / 22, 0 * lines])
@@ -328,7 +328,7 @@ def test_contours_are_paths_over_the_mesh():
     assert all(0 <= vertex < 478 for path in CONTOURS for vertex in path)
     closed = [path for path in CONTOURS if path not in (c.NOSE_BRIDGE, c.NOSE_BASE)]
     assert all(path[0] == path[-1] and len(set(path)) == len(path) - 1 for path in closed)
-    # The 68 landmarks are named by another source: each group must lie on its contour.
+    # The 68 landmarks come from another source: each group must lie on its contour.
     groups = {
         (0, 17): c.FACE_OVAL, (17, 22): c.RIGHT_BROW, (22, 27): c.LEFT_BROW, (36, 42): c.RIGHT_EYE,
         (42, 48): c.LEFT_EYE, (48, 60): c.OUTER_LIPS, (60, 68): c.INNER_LIPS,

@@ -1,4 +1,4 @@
-"""`featray view`: what Rerun's own reader finds in a recording is what the tables and the video say."""
+"""`featray view`: Rerun's own reader finds the same values in a recording as in the tables and the video."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RrdReader = pytest.importorskip("rerun.chunk", reason="Rerun is not installed: p
 
 
 def _save(made, tmp_path, *words: str) -> dict[str, list[tuple[int | None, dict]]]:
-    """Return rows by entity: time in µs, None if it is for all of it, and values by component."""
+    """Return rows by entity: time in µs, None if a row applies to the whole recording, and values by component."""
     path = tmp_path / "a.rrd"
     saved = CliRunner().invoke(main, ["view", made.output.root.uri, "--save", str(path), *words])
     assert saved.exit_code == 0, saved.output
@@ -122,7 +122,7 @@ def test_blurred_heads_are_cells_and_names_are_gone(made, tmp_path):
     )
     x, y, side = (int(face[name]) for name in ("crop_x", "crop_y", "crop_side"))
     head = frame.to_ndarray(format="gray")[max(0, y) : y + side, max(0, x) : x + side].astype(float)
-    assert np.median(np.abs(np.diff(head, axis=1))) < 1  # flat within a cell
+    assert np.median(np.abs(np.diff(head, axis=1))) < 1
 
 
 def test_a_range_and_a_wrong_ending(made, tmp_path):
@@ -135,7 +135,7 @@ def test_a_range_and_a_wrong_ending(made, tmp_path):
 
 
 def test_without_rerun_the_command_names_the_extra(made, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "rerun", None)  # what importing it does where it is not installed
+    monkeypatch.setitem(sys.modules, "rerun", None)  # importing it raises ImportError, as when it is not installed
     words = ["view", made.output.root.uri, "--video", "turned.mp4", "--save", str(tmp_path / "a.rrd")]
     told = CliRunner().invoke(main, words)
     assert told.exit_code == 2 and "pip install 'featray[view]'" in told.output

@@ -1,4 +1,4 @@
-"""The source behind a row: the file of that name and no other; credentials go only where the user says."""
+"""The source of a row is the file of that name and no other; credentials go only to places that the user names."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def test_options_are_for_what_the_users_own_config_names(hosts, with_config):
     mine, theirs = hosts
     options = SourceOptions(SECRET, (f"{mine}/list.csv",) if with_config else ())
     for host, gets_them in ((mine, with_config), (theirs, False)):
-        row = row_of(f"{host}/a.mp4", f"{host}/list.csv")  # so says the output, which anybody may have written
+        row = row_of(f"{host}/a.mp4", f"{host}/list.csv")  # from the output, which anybody may have written
         host.requests.clear()
         open_source_of(row, None, options)
         assert len(host.requests) >= 2
