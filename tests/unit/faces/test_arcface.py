@@ -1,4 +1,4 @@
-"""The embedder whose weights are pulled: behind its licence, by its name on the hub, and the same in any company."""
+"""The embedder with downloaded weights: its licence, its name on the hub, and results that ignore other faces."""
 
 import hashlib
 
@@ -109,7 +109,7 @@ def test_a_face_does_not_depend_on_its_neighbours(published, tmp_path):
 
 
 def test_what_settings_change(published):
-    """Weights by their bytes, not by where they lie; those of face-api give the names they always gave."""
+    """Weights count by content, not by path; settings with face-api give the same names as before."""
     known = {"weights_sha256": "a", "detector_sha256": "b", "precision": "fp32"}
     where = of_job(accept_license=ACCEPT, weights=str(published))
     pulled = of_job(accept_license=ACCEPT, revision="v2")

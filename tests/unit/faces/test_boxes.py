@@ -1,4 +1,4 @@
-"""Precomputed boxes: which rows a video gets, in which order, and what is refused before a run."""
+"""Precomputed boxes: the rows of a video, their order, and the files that are refused before a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROW = {"video": "a.mp4", "frame_index": 3, "x1": 10.0, "y1": 20.0, "x2": 60.0, "
 
 @dataclass
 class At:
-    """As much of a frame as boxes need."""
+    """The attributes of a frame that boxes need."""
 
     index: int
     pts_us: int = -1
@@ -113,7 +113,7 @@ def test_order_and_limits(write):
         {**ROW, "x1": 41.0, "score": 1.0},
     ]
     path = write(rows)
-    # The last is 19 px wide, the one before it under min_score; overlapping ones stay.
+    # The last box is 19 px wide, the one before it is below min_score; overlapping ones are kept.
     assert [box[0] for box in boxes_at(path, 3)] == [25, 20, 30]
     assert [box[0] for box in boxes_at(path, 3, max_faces=2)] == [25, 20]
     assert [box[0] for box in boxes_at(path, 3, min_score=0.4, min_size_px=19)] == [41, 25, 20, 30, 1]
@@ -165,12 +165,12 @@ def test_only_row_groups_that_may_hold_the_video_are_read(write, monkeypatch):
     real = type(served._file._location.fs)._open
     monkeypatch.setattr(type(served._file._location.fs), "_open", lambda *a, **k: Counted(real(*a, **k), read))
     assert len(served([At(199)])[0]) == 1
-    # One group is a hundredth of the file; the footer is read besides.
+    # One group is a hundredth of the file; the footer is read too.
     assert 0 < sum(read) < path.stat().st_size / 5
 
 
 class Counted:
-    """A file that notes how much is read of it."""
+    """A file that records how many bytes are read from it."""
 
     def __init__(self, file, read):
         self._file, self._read = file, read
@@ -251,7 +251,7 @@ def test_content_is_told_apart_but_not_its_place(write, tmp_path):
 
 
 def test_in_the_decoding_process(write, face_clip):
-    """Two videos with one child: each has its own boxes; malformed ones cost their video."""
+    """Several videos in one child: each gets its own boxes, and malformed boxes fail only their own video."""
     (video,) = list_videos(InputConfig(uris=[str(face_clip)]))
     rows = [{**ROW, "video": "face.mp4", "frame_index": index} for index in (0, 1, 118, 118)]
     rows[3] |= {"x1": 200.0, "x2": 300.0}
@@ -264,7 +264,7 @@ def test_in_the_decoding_process(write, face_clip):
         )
     finally:
         decoder.close()
-    # 1 is no sampled frame.
+    # Frame 1 is not sampled.
     assert ours.frames["faces"].to_pylist() == [1, 2, 0, 0] and not ours.outcome.failures
     assert ours.faces["box_x1"].to_pylist() == [10, 10, 200]
     assert ours.faces["landmarks5"].to_pylist() == [None] * 3

@@ -1,4 +1,4 @@
-"""Which faces get an embedding does not depend on how a video was cut, and those that are badly seen get none."""
+"""The choice of faces to embed does not depend on how a video is cut; faces of poor quality get no embedding."""
 
 from itertools import pairwise
 

@@ -20,7 +20,7 @@ def test_squares_are_those_of_py_feat(golden):
 
 @pytest.mark.parity
 def test_chips_are_those_of_py_feat(golden):
-    """Inside the frame, over its border, far outside, and enlarged."""
+    """Squares inside the frame, over its border, far outside it, and enlarged."""
     for square, chip in zip(crop_squares(golden["boxes"]), golden["chips"], strict=True):
         difference = np.abs(cut_chip(golden["frame"], square).astype(int) - chip.transpose(1, 2, 0))
         assert difference.max() <= 1

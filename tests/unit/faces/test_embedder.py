@@ -1,4 +1,4 @@
-"""The shipped embedder gives what the package it is from gives, and faces are aligned before it sees them."""
+"""The shipped embedder gives the same numbers as its original package, and faces are aligned before embedding."""
 
 from itertools import islice
 
@@ -21,7 +21,7 @@ def embedder():
 
 
 def patterns():
-    """Three pictures without a face, which the package's own code was given as well."""
+    """Return three pictures without a face, which the original package's code was given too."""
     y, x = np.mgrid[:150, :150]
     waves = [127 + 100 * np.sin(x / 9 + k) * np.cos(y / (7 + k)) for k in range(3)]
     pictures = [np.stack([waves[k], (x * 1.5) % 255, (y * (1 + k)) % 255], -1) for k in range(3)]
@@ -29,7 +29,7 @@ def patterns():
 
 
 def test_it_gives_what_tensorflow_js_gives(embedder):
-    """face-api 1.7.15 under its bundled TensorFlow.js (CPU), node 20; off by 4e-6 when it was made."""
+    """face-api 1.7.15 under its bundled TensorFlow.js (CPU), node 20; it differed by 4e-6 when the file was made."""
     published = np.load(DATA / "faces" / "face_api_descriptors.npy")
     assert np.abs(embedder.descriptors(patterns()) - published).max() < 1e-4
 
@@ -82,7 +82,7 @@ def test_what_is_at_the_landmarks_comes_to_lie_on_the_template():
 
 
 def test_a_face_that_is_rolled_keeps_its_embedding(embedder, face_chips):
-    """Within 0.03 of cosine over 25 degrees; people differ by more than that. Alignment does it: without, it is 0.9."""
+    """Within 0.03 of cosine over 25 degrees, less than between people. Without alignment, the cosine is 0.9."""
     chips, marks, squares = face_chips
     upright = embed_chips(embedder, chips, marks, squares)
     angle = np.deg2rad(25)
@@ -101,7 +101,7 @@ def test_a_face_that_is_rolled_keeps_its_embedding(embedder, face_chips):
 
 @pytest.fixture(scope="module")
 def face_chips(clips, detector):
-    """Four faces of the clip that ships: chips, landmarks, squares."""
+    """Return chips, landmarks and squares of four faces from the shipped clip."""
     chips, marks, squares = [], [], []
     for frame in islice(all_frames(clips / "face.mp4"), 0, 160, 40):
         (faces,) = detector([frame])

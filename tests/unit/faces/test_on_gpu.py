@@ -1,4 +1,4 @@
-"""Detecting and cutting as on a GPU, on torch's CPU device: the same code, so all but CUDA itself."""
+"""Detection and cropping for a GPU, run on torch's CPU device: the same code, so everything but CUDA itself."""
 
 import logging
 import weakref
@@ -37,7 +37,7 @@ def stand_in(monkeypatch):
 
 @pytest.fixture(scope="module")
 def frames(face_clip, clips):
-    """Of two clips, of two sizes, and one with three faces: those of the first beside each other."""
+    """Return frames of two clips in two sizes, and one with three faces: faces of the first clip side by side."""
     settings, found = DecodeConfig(sample=EveryNth(every=48)), []
     for path in (face_clip, clips / "no_face.mp4"):
         with path.open("rb") as file:
@@ -47,7 +47,7 @@ def frames(face_clip, clips):
 
 
 def difference_px(found, expected):
-    """The largest of boxes and landmarks; infinite if other faces were found."""
+    """Return the largest difference of boxes and landmarks; infinite if the number of faces differs."""
     if [len(faces) for faces in found] != [len(faces) for faces in expected]:
         return np.inf
     pairs = zip(found, expected, strict=True)
@@ -100,7 +100,7 @@ def test_the_network_is_the_files(height_px, width_px):
 
 
 def test_another_file_is_no_network_of_ours():
-    data = read_weights().replace(b"/fx/stage1/stage1.1/stage1.1.0/stage1.1.0.0/Conv", b"x" * 48)  # of no meaning
+    data = read_weights().replace(b"/fx/stage1/stage1.1/stage1.1.0/stage1.1.0.0/Conv", b"x" * 48)  # no special name
     assert load_mnv1(data) is not None
     with pytest.raises(ModelError, match="another network"):
         load_mnv1(read_weights().replace(b"Conv", b"Covn"))
@@ -111,7 +111,7 @@ def test_r34_sees_the_frame_that_it_sees_on_a_cpu(stand_in, frames, tmp_path):
     settings = DetectConfig(
         detector="retinaface-r34", weights=str(weights), input_px=192, min_size_px=1, device="gpu", every=2
     )
-    network = open_torch(find_weights(settings, tmp_path))  # which tests/parity holds against OpenVINO and py-feat
+    network = open_torch(find_weights(settings, tmp_path))  # compared with OpenVINO and py-feat in tests/parity
     (found,) = open_detector(settings, DetectorFiles(tmp_path))(frames[:1])
     picture = input_picture(frames[0], 192)
     sizes = {"input_hw_px": picture.shape[:2], "frame_wh_px": (640, 360)}
@@ -120,9 +120,9 @@ def test_r34_sees_the_frame_that_it_sees_on_a_cpu(stand_in, frames, tmp_path):
 
 
 class _Hungry(nn.Module):
-    """Needs more memory than there is for more than so many pictures; stands in for a GPU that is full.
+    """Runs out of memory for more than `most` pictures; stands in for a GPU without free memory.
 
-    It cannot show how a GPU's allocator behaves then: `make gpu-check` fills a real one.
+    It cannot show how a GPU's allocator behaves then: `make gpu-check` fills the memory of a real one.
     """
 
     def __init__(self, most):
@@ -177,7 +177,7 @@ SQUARES = [(-5000.0, -3000.0, 400.0), (90.0, 40.0, 2000.0), (0.0, 0.0, 1.0), (3.
 @pytest.mark.parametrize("square", SQUARES)
 def test_chips_are_those_of_the_cpu_to_the_bit(square, dtype):
     frame = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (83, 131, 3), dtype, endpoint=True)
-    for picture in (frame, frame[:, ::-1]):  # as it lies in memory, and as it does not
+    for picture in (frame, frame[:, ::-1]):  # contiguous in memory, and not
         chip = cut_chip(picture, np.asarray(square), GpuCutter(CPU))
         assert chip.dtype == dtype
         np.testing.assert_array_equal(chip, cut_chip(picture, np.asarray(square)))

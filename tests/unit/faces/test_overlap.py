@@ -10,7 +10,7 @@ from featray.faces.overlap import best_pairs
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (6, 1), (0, 1), (3, 0), (0, 0), (3, 4)])
 def test_pairs_are_those_of_the_assignment(shape):
-    """Also where overlaps are the same: the first one is taken."""
+    """Equal overlaps too: the first is taken."""
     rng = np.random.default_rng(shape[0])
     for digits in (0, 1, 17):
         for _ in range(30):

@@ -1,4 +1,4 @@
-"""Detection on few frames finds what detection on every frame finds."""
+"""Detection on few frames finds the same faces as detection on every frame."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.fixtures.found_faces import all_frames
 EVERY = 5
 CLIPS = ["crossing", "overlapping", "passing_fast", "entrance", "exit", "cuts", "pan", "face", "no_face"]
 FAST = ["passing_fast", "pan"]
-"""Heads that move by a fifth of their width a frame and more; most of their frames are detected."""
+"""Heads that move by a fifth of their width per frame or more; most of their frames are detected."""
 
 
 class Looked:
-    """A detector that knows what the real one finds, and counts what it is asked."""
+    """A detector that returns the known results of the real one, and records the frames it is given."""
 
     def __init__(self, found) -> None:
         self._found = {seen.frame.index: seen.faces for seen in found}
@@ -41,7 +41,7 @@ def paths(scenes, clips: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def compared(paths, dense):
-    """By clip: frames, frames with the same faces, IoUs, frames with a face too many, frames detected."""
+    """Return by clip: frames, frames with the same faces, IoUs, frames with a face too many, frames detected."""
     results = {}
     for name in CLIPS:
         expected = dense(paths[name])
@@ -88,7 +88,7 @@ def test_cuts_are_found_and_nothing_is_interpolated_over_them(paths, dense) -> N
 
 
 def test_a_face_that_was_replaced_in_place_is_not_interpolated(dense, paths) -> None:
-    """The same box on both sides of a cut says nothing."""
+    """An equal box on both sides of a cut proves nothing."""
     expected = dense(paths["face"])
     box = expected[0].faces
     same_everywhere = [replace(one, faces=box) for one in expected]

@@ -53,7 +53,7 @@ def test_a_face_that_stays_does_not_keep_one_alive_that_left():
 
 
 def test_the_best_assignment_over_all_faces_wins():
-    """Greedy matching would give the first new box the old one it overlaps most, and orphan the second."""
+    """Greedy matching would give the first new box the old one it overlaps most, and leave the second unmatched."""
     old = [box(0), box(60)]
     new = [box(35), box(90)]
     assert feed(Tracker(), [(0, old), (FRAME_US, new)])[1] == [0, 1]
@@ -70,13 +70,13 @@ def test_a_cut_ends_all_tracks():
 
 @pytest.mark.parametrize("step", [30, 70, 110])
 def test_faces_that_pass_each_other_keep_their_tracks(step):
-    """From overlapping well to not overlapping at all from one frame to the next."""
+    """Overlap from one frame to the next ranges from large to none."""
     frames = [(i * FRAME_US, [box(i * step), box(1000 - i * step, y=90)]) for i in range(10)]
     assert feed(Tracker(), frames) == [[0, 1]] * 10
 
 
 def test_a_face_that_went_behind_another_comes_out_on_the_other_side():
-    """For 0.3 s only the one in front is seen."""
+    """For 0.3 s only the face in front is detected."""
     frames = []
     for i in range(60):
         behind, front = box(12.0 * i), box(700 - 12.0 * i, y=5)
@@ -95,9 +95,9 @@ def test_a_face_that_is_away_is_expected_on_its_course_for_a_while_only():
 
 
 def identities(clip, seen, tracker):
-    """For each head of a clip the track ids that its faces get, in order, without repetition.
+    """Return the track ids of each head of a clip, in order, without repetition.
 
-    Where fewer faces are found than heads are there, whose they are cannot be told from their places.
+    Frames with fewer faces than heads are left out: positions do not show which head a face belongs to.
     """
     ids: dict[int, list[int]] = {}
     for squares, one in zip(clip.truth, seen, strict=True):

@@ -1,4 +1,4 @@
-"""Where detectors' weights come from: pulled once, a local file, or an error before the run."""
+"""Weights of detectors come from one download or a local file; otherwise there is an error before the run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def published(tmp_path_factory):
 
 @pytest.fixture
 def hub(published, monkeypatch, tmp_path):
-    """A local hub that serves the weights."""
+    """Yield a local hub that serves the weights."""
     with serving() as hub:
         hub.files[HUB_NAME] = published.read_bytes()
         point_client_to(hub.url, monkeypatch)
@@ -165,14 +165,14 @@ def test_a_file_that_is_no_onnx_is_refused(published):
 
 
 def field(number, value):
-    """A field of a protocol buffer: a number, or bytes of a known length."""
+    """Return a field of a protocol buffer: a number, or bytes with their length."""
     if isinstance(value, int):
         return bytes([number << 3, value])
     return bytes([number << 3 | 2, len(value)]) + value
 
 
 def test_an_onnx_file_with_tensors_in_another_file_is_refused(tmp_path, monkeypatch):
-    """They would be no part of what was hashed."""
+    """External tensors would not be part of the hash."""
     from featray.faces.retina_face import open_network
 
     (tmp_path / "beside").write_bytes(np.ones(1, np.float32).tobytes())
@@ -190,7 +190,7 @@ def test_an_onnx_file_with_tensors_in_another_file_is_refused(tmp_path, monkeypa
 
 
 def test_weights_that_change_after_they_were_hashed_are_not_loaded(published, tmp_path, cache):
-    """Else the detections of one file would stand under the digest of another, and its converted network as well."""
+    """Otherwise detections of one file would carry the digest of another, and so would its converted network."""
     path = tmp_path / "model.safetensors"
     shutil.copy(published, path)
     settings = DetectConfig(detector=R34, weights=str(path))
@@ -242,7 +242,7 @@ def test_a_worker_refuses_other_files_than_the_run_was_planned_with(tmp_path, ca
 
 @pytest.mark.long  # half a minute of conversion
 def test_small_and_odd_frames_and_a_process_without_torch(published, cache):
-    """The converted network has no size of its own, and what runs it never needs torch once it is there."""
+    """The converted network has no fixed size, and once it exists, running it never needs torch."""
     settings = DetectConfig(detector=R34, weights=str(published))
     weights = find_weights(settings, cache)
     prepare(weights, cache)
