@@ -1,4 +1,4 @@
-"""The network's tests compare numbers to the bit: torch is to run on one thread, as in a worker."""
+"""The network's tests compare numbers bit for bit, so torch runs on one thread, as in a worker."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Checkpoints are untrusted files: each kind of damage is one line with the file and what is wrong."""
+"""Checkpoints are untrusted: each kind of damage gives a one-line error with the file and what is wrong."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def tensors(atto):
 
 @pytest.fixture
 def bad(tmp_path, tensors, atto):
-    """Writes a changed copy of the atto checkpoint."""
+    """Return a function that writes a changed copy of the atto checkpoint."""
 
     def write(change=None, metadata=None):
         changed = dict(tensors)
@@ -161,7 +161,7 @@ def test_malformed_entries(tmp_path, entry):
 
 @st.composite
 def headers(draw):
-    """A header of tensors and metadata as they come, whole or with some bytes changed."""
+    """Draw a header of arbitrary tensors and metadata, intact or with some bytes changed."""
     number = st.integers(-2, 20) | st.sampled_from([1 << 31, 1 << 63, 1 << 64, 10**40])
     odd = st.none() | st.booleans() | number | st.floats() | st.text(max_size=5) | st.lists(number, max_size=3)
     entry = st.fixed_dictionaries(
@@ -193,7 +193,7 @@ def test_headers_of_any_kind_are_refused_in_a_line(tmp_path, data):
 @examples(100)
 @given(data=st.data())
 def test_configs_of_any_kind_are_refused_in_a_line(atto, data):
-    """Those of a checkpoint that is whole, with a value replaced."""
+    """Configs of an intact checkpoint with one value replaced."""
     config = json.loads(atto.config.model_dump_json())
     odd = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.lists(st.integers())
     config[data.draw(st.sampled_from(sorted(config)) | st.text(max_size=9))] = data.draw(odd)
@@ -219,7 +219,7 @@ def test_malformed_headers(tmp_path):
 
 
 def test_absurd_numbers_are_refused_at_once(tmp_path):
-    """Python's own JSON would read them for minutes."""
+    """Python's own JSON parser would need minutes for these numbers."""
     entry = {"dtype": "F32", "shape": [10**3999], "data_offsets": [0, 0]}
     path = header_file(tmp_path / "f.safetensors", {str(i): entry for i in range(3000)})
     start = time.monotonic()
@@ -228,7 +228,7 @@ def test_absurd_numbers_are_refused_at_once(tmp_path):
 
 
 def test_what_is_described_is_what_was_hashed(atto, bad, tmp_path):
-    """A file that is swapped all the time: its config is never that of one and its digest that of the other."""
+    """A file is replaced all the time; a description never has the config of one version and the digest of another."""
     other = bad(metadata={"config": atto.config.model_copy(update={"gaze_eye_box_frac": 0.5}).model_dump_json()})
     files = {one.path: (one.sha256, one.config) for one in (atto, read_checkpoint(other))}
     path, stopped = tmp_path / "swapped.safetensors", threading.Event()
@@ -254,7 +254,7 @@ def test_what_is_described_is_what_was_hashed(atto, bad, tmp_path):
 
 @pytest.mark.parametrize("engine", [pytest.param("torch", marks=pytest.mark.long), "openvino"])
 def test_weights_that_change_after_they_were_hashed_are_not_loaded(engine, atto, chips, kept_cache, tmp_path):
-    """Else the numbers of one file would stand under the digest of another, and the cache keep them for good."""
+    """Otherwise numbers of one file would carry the digest of another, and the cache would keep them forever."""
     path, settings = tmp_path / "swapped.safetensors", {"engine": engine, "precision": "fp32", "batch_size": 4}
     shutil.copy(atto.path, path)
     checkpoint = read_checkpoint(path)

@@ -1,4 +1,4 @@
-"""Configs come out of files that strangers write: every bad value is one line that names the key."""
+"""Configs come from files of unknown origin: every bad value gives a one-line error that names the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signs: of each checkpoint, in columns, in work settings, in `runs` and back."""
+"""Conventions of signs: of each checkpoint, in columns, in work settings, and written to and read from `runs`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def columns(conventions):
 
 
 def test_columns_of_py_feat_2_0_are_its_formulas():
-    """As `feat/detector_v2.py` of the wheels 2.0.3 and 2.1.0 has them: Pitch +head[0], Roll -head[2], Yaw +head[1]."""
+    """From `feat/detector_v2.py` of the wheels 2.0.3 and 2.1.0: Pitch +head[0], Roll -head[2], Yaw +head[1]."""
     said, p, g = columns(PYFEAT_2_0), raw().pose, raw().gaze
     for name, expected in (
         ("pose_pitch", p[:, 0]), ("pose_roll", -p[:, 2]), ("pose_yaw", p[:, 1]), ("pose_x", p[:, 3]),
@@ -111,7 +111,7 @@ def test_releases_of_the_signs_that_outputs_had_keep_their_names():
     config = parse_config(BASE)
     before = result_settings(config, **FILES)
     assert "conventions" not in before
-    # The name that the code before conventions gave to these settings.
+    # The name that the code gave to these settings before there were conventions.
     assert release_name("m", before) == "m-75c378d3"
     for same in (NEWEST, TURNED.negated("gaze_yaw", "pose_roll")):
         assert result_settings(config, **FILES, conventions=same.setting) == before

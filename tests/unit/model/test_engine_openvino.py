@@ -1,4 +1,4 @@
-"""The OpenVINO engine: parity, and a cache of converted networks that survives anything."""
+"""The OpenVINO engine: parity with py-feat, and a cache of converted networks that survives damage and races."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ os._exit(any(thread.is_alive() for thread in threads))
 
 
 def test_streams_that_begin_together_do_not_block_each_other(atto, engine_of, kept_cache):
-    """What each of them asks OpenVINO first. Three in four of these processes hang if nobody has asked before."""
+    """Every stream starts with this call. If it was not made once before, three in four of these processes hang."""
     engine_of("atto", "openvino")
     command = [sys.executable, "-c", TOGETHER, str(atto.path), str(kept_cache)]
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Choosing and opening engines, and what every engine promises."""
+"""The choice of engines, how they are opened, and guarantees that hold for every engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fixtures.golden import PUBLISHED_FIRST, deviations, golden
 
 ENGINES = ("torch", "openvino")
 ROW_BOUND = {"torch": 2e-6, "openvino": 0.0}
-"""How much a row may change with its batch on a CPU, in fp32."""
+"""Largest change of a row with its batch on a CPU, in fp32."""
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_bf16_stays_near_fp32(name, variant, engine_of, chips, report):
     report(f"bf16 from fp32, {name}, {variant}: {shown}")
     assert engine.precision == "bf16"
     assert all(value < allowed[key] for key, value in found.items()), found
-    assert max(found.values()) > 1e-4  # it did run in bf16
+    assert max(found.values()) > 1e-4  # shows that it ran in bf16
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_other_errors_of_the_gpu_do_not_pass_for_a_lack_of_memory(atto, chips):
 
 
 def test_checkpoint_description_travels(atto):
-    """Actors get checkpoints by pickle; `asdict` feeds provenance."""
+    """Checkpoints are pickled for actors, and `asdict` is used for provenance."""
     import pickle
 
     assert pickle.loads(pickle.dumps(atto)) == atto

@@ -69,7 +69,7 @@ def test_a_file_that_is_not_known_takes_the_newest_signs_and_says_so(variant, at
 
 @pytest.mark.parametrize("variant", ["v25", "v28"])
 def test_synthetic_weights_are_nobodys_whatever_their_shape(variant, atto):
-    """So that releases of theirs keep their names."""
+    """Their releases therefore keep their names."""
     found = recognise(replace(trained(atto, variant), weights_trained=False), f"synthetic:{variant}")
     assert (found.known, found.conventions, found.unusable) == (None, NEWEST, {})
 

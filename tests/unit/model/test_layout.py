@@ -1,4 +1,4 @@
-"""The layout that a config implies: against the tables of real models, and against torch's modules."""
+"""The layout that a config implies, compared with the tables of real models and with torch's modules."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ HEADS = [
 
 @pytest.mark.parametrize(("gaze", "heads"), list(itertools.product(GAZES, HEADS)))
 def test_layout_equals_the_modules_for_every_option(gaze, heads):
-    """What the network has parameters for is what the layout lists, folded or unused tensors apart."""
+    """The layout lists exactly the network's parameters, except folded and unused tensors."""
     config = config_from_mapping(SMALL | heads | gaze, source="f")
     with torch.device("meta"):
         state = MultitaskNet(config).state_dict()

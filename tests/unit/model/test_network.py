@@ -1,4 +1,4 @@
-"""The torch network against py-feat's numbers, and its parts against plain reference code."""
+"""The torch network compared with py-feat's numbers, and its parts compared with plain reference code."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from featray.model.synth import write_synthetic
 from tests.fixtures.golden import PUBLISHED_FIRST, VARIANTS, deviations, golden
 
 TOLERANCE = {"mesh": 1e-3}
-"""Parity with py-feat: 1e-4 absolute, the mesh 1e-3 of a chip. The synthetic pixel meshes have
-the numbers of normalised ones, so the same figure is the stricter reading for them."""
+"""Parity with py-feat: 1e-4 absolute; for the mesh, 1e-3 of a chip.
+
+The synthetic pixel meshes have numbers of the same size as normalised ones, so this figure is stricter for them."""
 
 
 @pytest.mark.parity
@@ -29,7 +30,7 @@ def test_torch_reproduces_pyfeat(variant, engine_of, chips):
     found = deviations(raw, golden(variant))
     print(variant, found)
     assert all(value < TOLERANCE.get(name, 1e-4) for name, value in found.items()), found
-    # 1e-4 would not notice MEFL's edges left out (they move AUs by 2e-5 on these weights).
+    # 1e-4 would not detect missing edges of MEFL, which move AUs by 2e-5 on these weights.
     assert found["au"] < 2e-6
 
 
@@ -113,7 +114,7 @@ def test_rotation_matrix_equals_scipy():
 
 
 def test_gaze_in_the_head_frame_follows_the_head():
-    """A gaze straight out of the face, along -z, points where the head points."""
+    """A gaze straight out of the face, along -z, has the direction of the head."""
     config = config_from_mapping(SMALL | {"gaze_head_frame": True}, source="f")
     gaze = Gaze(config)
     for side in ("left", "right"):
@@ -139,7 +140,7 @@ def test_gaze_bins_give_the_expected_angle():
 
 
 def test_edge_graph_equals_loops_over_pairs():
-    """MEFL as the paper writes it: one attention per pair of AUs, then the mean over positions."""
+    """MEFL as written in the paper: one attention per pair of AUs, then the mean over positions."""
     config = config_from_mapping({"use_head_v3": True, "afg_channels": 16, "mefl_channels": 16}, source="f")
     torch.manual_seed(0)
     graph = EdgeGraph(config)

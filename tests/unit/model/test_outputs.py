@@ -1,4 +1,4 @@
-"""Signs, names and frames of the columns: py-feat 2.1.5's conventions, on golden raw numbers."""
+"""Signs, names and coordinate frames of the columns follow py-feat 2.1.5, checked on golden raw numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes against torch's own resize, and against plain slicing."""
+"""Recipes compared with torch's own resize and with plain slicing."""
 
 from __future__ import annotations
 

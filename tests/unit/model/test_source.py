@@ -1,4 +1,4 @@
-"""Where checkpoints come from. The hub's real client talks to a local server that speaks its protocol."""
+"""Sources of checkpoints. The hub's real client talks to a local server that implements its protocol."""
 
 from __future__ import annotations
 

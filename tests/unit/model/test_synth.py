@@ -1,4 +1,4 @@
-"""Synthetic checkpoints: the same file everywhere, and the weights that parity is pinned on."""
+"""Synthetic checkpoints: the file is the same everywhere, and parity is pinned on its weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_file_is_the_same_in_every_process(atto, tmp_path):
 
 
 def test_weights_are_pinned(atto):
-    """Bit for bit what the reference generator gives; its file is ordered otherwise, so tensors are compared."""
+    """Bit-identical to the reference generator; its file has another order, so tensors are compared."""
     tensors = load_file(atto.path)
     digest = hashlib.sha256()
     for name in sorted(tensors):
