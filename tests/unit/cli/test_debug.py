@@ -1,4 +1,4 @@
-"""What commands print with --debug, by whichever library: collected from real commands, and searched for secrets."""
+"""The output of commands with --debug, from every library: collected from real commands and searched for secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK = {"model": {"checkpoint": "synthetic:atto"}, "decode": {"sample": {"every
 
 
 def debug(*arguments, **environment):
-    """All that a command prints with --debug."""
+    """Return everything that a command prints with --debug."""
     environment = {**os.environ, "PYTHONPATH": os.getcwd(), **environment}
     command = [sys.executable, "-m", "featray", "--debug", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
@@ -36,7 +36,7 @@ def debug(*arguments, **environment):
 
 
 def check(printed, logger, *secrets):
-    """That a library had its say, and no secret is in it."""
+    """Check that a library logged something, and that it contains no secret."""
     assert f"DEBUG {logger}" in printed or f"INFO {logger}" in printed, printed[-2000:]
     for secret in secrets:
         assert secret not in printed, printed[printed.index(secret) - 300 : printed.index(secret)]
@@ -98,7 +98,7 @@ def test_the_hub(hub, tmp_path):
 
 
 def test_libraries_as_they_write(tmp_path):
-    """Each way in which one of them, or a server's answer that it prints, has a secret in its text."""
+    """All forms in which a library, or a server's response that it logs, contains a secret."""
     said = [
         f"x-amz-security-token:{SESSION}",
         f"{{'X-Amz-Security-Token': b'{SESSION}', 'Authorization': b'AWS4-HMAC-SHA256 Credential={SECRET}/x'}}",
@@ -120,7 +120,7 @@ def test_libraries_as_they_write(tmp_path):
 
 @pytest.mark.parametrize("logger", ["botocore", "s3fs", "aiohttp", "urllib3", "fsspec", "huggingface_hub", "ray"])
 def test_every_logger_and_handler(logger, tmp_path):
-    """Libraries with handlers of their own, and tracebacks, go the same way."""
+    """Libraries with their own handlers, and tracebacks, are redacted too."""
     code = f"""
 import logging, sys
 from featray.redaction import redact_logs

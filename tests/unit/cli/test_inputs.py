@@ -1,4 +1,4 @@
-"""`featray run` and `featray plan` on videos instead of a config."""
+"""`featray run` and `featray plan` with videos instead of a config."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What machines ask: every command that finds something out says it as JSON too, and nothing beside it."""
+"""Output for programs: every command that reports something can print it as JSON, and prints nothing else then."""
 
 import json
 
@@ -11,7 +11,7 @@ from featray.schema import ALL_TABLES
 from tests.fixtures.handmade import write_output
 
 _FOR_PEOPLE = {"demo", "run", "query"}
-"""`run --log-line` and `query --format json` are theirs."""
+"""Commands without `--json`; `run` has `--log-line` instead, and `query` has `--format json`."""
 
 
 @pytest.fixture(scope="module")

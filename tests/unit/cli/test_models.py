@@ -1,4 +1,4 @@
-"""`featray models`, as a process where the hub's client reads its environment, else through click."""
+"""`featray models`: in its own process where the hub's client reads the environment, otherwise through click."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 @pytest.fixture
 def models(cache, monkeypatch):
-    """Runs `featray models ...` in this process."""
+    """Return a function that runs `featray models ...` in this process."""
     monkeypatch.setenv("FEATRAY_CACHE", str(cache))
     return lambda *arguments: CliRunner().invoke(main, ["models", *map(str, arguments)])
 
 
 @pytest.fixture
 def pull(hub, cache):
-    """Runs `featray models pull ...` in a process of its own, against the local hub."""
+    """Return a function that runs `featray models pull ...` in its own process, against the local hub."""
 
     def run(*arguments, **environment):
         own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(cache / "home"), "FEATRAY_CACHE": str(cache)}
@@ -43,7 +43,7 @@ def pull(hub, cache):
 
 
 def facts(text):
-    """The printed `name value` lines; a name that comes several times keeps a list."""
+    """Return the printed `name value` lines; a name that occurs several times has a list of values."""
     found = {}
     for line in text.splitlines():
         name, _, value = line.partition(" ")

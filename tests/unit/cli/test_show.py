@@ -1,4 +1,4 @@
-"""What `featray query` prints, in each format, into a pipe and on a terminal."""
+"""The output of `featray query` in each format, into a pipe and on a terminal."""
 
 import csv
 import io
@@ -41,13 +41,13 @@ def test_columns_of_equal_name_keep_their_values(out):
 
 
 def test_names_are_those_that_duckdb_gives_a_table(out):
-    """So that a query and a table made of it have the same columns."""
+    """A query and a table made from it therefore have the same columns."""
     made = query(out, f"SELECT column_name FROM (DESCRIBE SELECT * FROM ({TWICE}))", "--format", "csv")
     assert made.splitlines()[1:] == NAMES
 
 
 def on_a_terminal(out, sql):
-    """The output of the command as a terminal of 60 columns gets it."""
+    """Return the output of the command on a terminal of 60 columns."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "featray", "query", out, sql]
     environment = {**os.environ, "COLUMNS": "60", "TERM": "xterm"}
@@ -57,7 +57,7 @@ def on_a_terminal(out, sql):
         try:
             while some := os.read(ours, 65536):
                 printed += some
-        except OSError:  # how Linux says that the other side is closed
+        except OSError:  # on Linux, the other side was closed
             pass
         assert process.wait() == 0, process.stderr.read()
     os.close(ours)

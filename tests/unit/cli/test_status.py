@@ -1,4 +1,4 @@
-"""`featray status` while a run is on, on a terminal and elsewhere, and after one that was killed."""
+"""`featray status` during a run, on a terminal and elsewhere, and after a run that was killed."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def test_a_run_that_is_on_is_shown_until_it_ends(clips, small_network, tmp_path)
 
 
 def _check_screens(words, pid):
-    """What a narrow terminal showed of a run from its beginning to its end."""
+    """Check the screens that a narrow terminal showed, from the beginning of a run to its end."""
     screens = re.split(r"\x1b\[2J\x1b\[1;1H", words)
     assert screens[0] == "" and len(screens) > 2, "the screen is cleared first, and again"
     live = "".join(screens[1:-1])

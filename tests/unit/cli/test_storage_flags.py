@@ -1,4 +1,4 @@
-"""How `--storage-option KEY=VALUE` is read: JSON as such, text as it is, secrets always as text and never shown."""
+"""Values of `--storage-option KEY=VALUE`: JSON is parsed, text is kept, secrets are always text and never shown."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from featray.sources.places import SourceOptions
         ("version=1.5", 1.5),
         ("cache=null", None),
         ('client_kwargs={"region_name": "eu-west-1"}', {"region_name": "eu-west-1"}),
-        ("region=no", "no"),  # YAML's false
+        ("region=no", "no"),  # false in YAML
         ("region=", ""),
         ("ratio=NaN", "NaN"),
-        # What may be a secret or a name arrives as it was given.
+        # Values that may be a secret or a name are not parsed.
         ("key=0123", "0123"),
         ("secret=12e4", "12e4"),
         ("secret=true", "true"),

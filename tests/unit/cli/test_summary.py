@@ -1,4 +1,4 @@
-"""What a run and a plan say of what they did not take: other files, and other streams of a file."""
+"""The summary of a run and a plan names what was left out: other files, and other streams of a file."""
 
 import io
 import json
