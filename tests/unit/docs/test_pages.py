@@ -1,4 +1,4 @@
-"""The pages for people: generated ones follow from the code, and what others name exists."""
+"""The documentation: generated pages match the code, and everything that the other pages name exists."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def generator():
 def test_the_reference_is_that_of_the_code():
     written = generator().pages()
     for name, text in written.items():
-        # One line, since a difference of two long pages takes pytest minutes to draw.
+        # One line, because pytest needs minutes to show a difference of two long pages.
         same = (DOCS / "reference" / name).read_text("utf-8") == text
         assert same, f"docs/reference/{name} is not of this code; run: python docs/generate.py"
     assert set(written) | {"python.md"} == {page.name for page in (DOCS / "reference").iterdir()}
@@ -43,7 +43,7 @@ def test_every_table_and_column_is_in_the_reference():
     page = (DOCS / "reference" / "tables.md").read_text("utf-8")
     for table, columns in TABLES.items():
         rows = page.split(f"## {table}\n")[1].split("\n## ")[0]
-        # A bar inside a cell would make another cell of what follows it.
+        # A bar inside a cell would start another cell.
         cells = [re.split(r"(?<!\\)\|", line) for line in rows.splitlines() if line.startswith("| `")]
         assert [row[1].strip(" `") for row in cells] == [column.name for column in columns]
         assert {len(row) for row in cells} == {7}
@@ -78,7 +78,7 @@ def test_every_page_is_in_the_navigation():
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
-    """Every link and every heading that a link names is there; the API's docstrings can be read."""
+    """The target of every link exists, with the heading that it names; the API's docstrings can be read."""
     shutil.copytree(DOCS, tmp_path / "docs")
     (tmp_path / "featray").symlink_to(ROOT / "featray")
     for name in ("zensical.toml", "CHANGELOG.md"):
