@@ -1,4 +1,4 @@
-"""The doctor: what is here is found to work, what is not is named with its fix, nothing secret is said."""
+"""The doctor confirms what works, gives a fix for what is missing, and shows no secrets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_what_is_here_is_found_to_work(healthy):
 
 
 def test_the_verdict_comes_first(tmp_path):
-    """With what has to be fixed; then all that was looked at."""
+    """It is followed by the things to fix, then by all checks."""
     well, ill = _doctor().output.splitlines(), _doctor(str(tmp_path / "nowhere")).output.splitlines()
     assert well[:3] == [
         "ok: this machine can run featray",
