@@ -1,4 +1,4 @@
-"""The derived rows of tracks: signals of known truth through all kinds of events."""
+"""The derived rows of tracks: signals with a known truth, and all kinds of events."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ ADDED = {"dataset", "release", "derivation", "video_id", "track_id", "coverage"}
 
 
 def columns_of(count, seed, quiet=()):
-    """Made-up faces: levels that hold for a while, and noise; `quiet` ones stay at 0.1."""
+    """Return made-up faces: levels that hold for a while, plus noise; columns in `quiet` stay at 0.1."""
     rng = np.random.default_rng(seed)
     names = [c.name for c in FACES if str(c.type) == "float"] + list(BLENDSHAPE_NAMES)
     made = {name: np.repeat(rng.random(count // 10 + 1), 10)[:count] + rng.normal(0, 0.05, count) for name in names}
@@ -97,7 +97,7 @@ def test_statistics_are_of_time(rate):
     rng = np.random.default_rng(4)
     pts = clock(rate, 30, rng)
     columns = columns_of(len(pts), 4)
-    columns["AU01"] = (pts >= 15_000_000).astype(np.float32)  # half of the time, whatever the rate
+    columns["AU01"] = (pts >= 15_000_000).astype(np.float32)  # half of the time, at any frame rate
     (row,) = derive(pts, np.zeros(len(pts)), columns)[0].to_pylist()
     step = 0.1 if rate == "vfr" else 1 / float(rate)
     assert row["AU01_mean"] == pytest.approx(0.5, abs=step / 15)
@@ -122,7 +122,7 @@ def blinking(rate, rng, minutes=1):
 @pytest.mark.parametrize("rate", ["25", "29.97", "60", "240"])
 def test_every_blink_is_found_in_the_eyes_that_made_it(rate):
     pts, times, sides, eyes = blinking(rate, np.random.default_rng(5))
-    long = (pts >= 30_600_000) & (pts < 31_400_000)  # eyes shut for a while: no blink
+    long = (pts >= 30_600_000) & (pts < 31_400_000)  # eyes closed for longer than a blink
     samples = lay_out(pts, np.zeros(len(pts), np.int64), 0.5)
     left, right = (np.where(long, 0.8, eyes[eye]).astype(np.float32) for eye in ("left", "right"))
     keep = np.array([not 30.3 < at < 31.7 for at in times])
@@ -183,7 +183,7 @@ def test_smiles_say_whether_the_cheeks_are_raised():
 def test_thresholds_may_count_from_the_tracks_own_baseline():
     pts = clock("25", 20, None)
     columns = columns_of(len(pts), 10)
-    columns["AU04"] = np.where((pts > 5e6) & (pts < 6e6), 0.75, 0.45).astype(np.float32)  # a frown at rest
+    columns["AU04"] = np.where((pts > 5e6) & (pts < 6e6), 0.75, 0.45).astype(np.float32)  # a face with a frown at rest
     unit = {"on_at": 0.25, "off_at": 0.15, "least_s": 0.1, "merge_s": 0.1, "relative": True}
     config = DeriveConfig.model_validate({"action_units": unit})
     absolute, relative = (
@@ -256,12 +256,12 @@ def test_asymmetry_is_left_minus_right_over_time():
     rng = np.random.default_rng(13)
     pts = clock("vfr", 20, rng)
     columns = columns_of(len(pts), 13)
-    late = pts >= 10_000_000  # half of the time, whatever the number of samples
+    late = pts >= 10_000_000  # half of the time, for any number of samples
     columns["mouthSmileLeft"] = np.where(late, 0.9, 0.5).astype(np.float32)
     columns["mouthSmileRight"] = np.full(len(pts), 0.5, np.float32)
     columns["browDownLeft"] = np.where(late, np.nan, 0.2).astype(np.float32)
     columns["browDownRight"] = np.full(len(pts), 0.3, np.float32)
-    columns["AU01"] = np.where(late, 0.2, 0.0).astype(np.float32)  # stands for what the mesh gives
+    columns["AU01"] = np.where(late, 0.2, 0.0).astype(np.float32)  # stands for a column computed from the mesh
     (row,) = derive(pts, np.zeros(len(pts)), columns)[0].to_pylist()
     assert row["asymmetry_mouthSmile"] == pytest.approx(0.2, abs=0.005)
     assert row["asymmetry_browDown"] == pytest.approx(-0.1), "where one is not known, neither counts"
@@ -281,7 +281,7 @@ def test_a_raised_corner_of_the_mouth_is_measured_in_any_picture():
     rng = np.random.default_rng(12)
     mesh = rng.uniform(0, 100, (1, 478, 3))
     mesh[0, 263, :2], mesh[0, 33, :2] = (80, 20), (20, 20)
-    mesh[0, 291, :2], mesh[0, 61, :2] = (65, 70), (35, 76)  # y is downwards: the left corner is higher
+    mesh[0, 291, :2], mesh[0, 61, :2] = (65, 70), (35, 76)  # y points down: the left corner is higher
     turned = mesh.copy()
     angle = np.array([[0.6, -0.8], [0.8, 0.6]])
     turned[0, :, :2] = 3 * mesh[0, :, :2] @ angle.T + 50

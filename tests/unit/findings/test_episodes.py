@@ -1,4 +1,4 @@
-"""Episodes against signals of known truth, and against what must hold of any."""
+"""Episodes compared with signals of known truth, and checked for properties that hold for all of them."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ THRESHOLDS = {"on": 0.5, "off": 0.35, "least_s": 0.0, "merge_s": 0.0}
 
 
 def expected(scene):
-    """(track, start, end, samples, open at the start, at the end) of what the samples can show of the truth."""
+    """Return (track, start, end, samples, open at start, open at end) of each episode that the samples can show."""
     found = []
     for number, truth in scene.truth.items():
         pts = scene.pts_us[scene.track == number]
@@ -68,7 +68,7 @@ def test_with_half_of_the_frames_lost_they_are_the_same_within_the_new_spacing(r
             continue
         one = match[0]
         assert (one[1], one[2]) == (kept[0], kept[-1])
-        # Where the sample between it and a gap is lost, the gap now hides how it began.
+        # If the sample between an episode and a gap is lost, the gap now hides the episode's start.
         assert all(now or not was for was, now in zip(opened, one[4:], strict=True))
         left.remove(one)
     assert not left
@@ -97,7 +97,7 @@ def recordings(draw):
 
 
 def walls(samples):
-    """Spans may not hold the place after a gap or a track's end but at their start."""
+    """Return the samples after a gap or at the start of a track; a span contains one only as its first sample."""
     return np.flatnonzero(samples.first)
 
 
@@ -130,7 +130,7 @@ def test_episodes_are_in_order_apart_within_pieces_and_hold_what_defines_them(re
 @given(recordings(), recordings())
 @settings(deadline=None, max_examples=30)
 def test_a_track_has_the_same_numbers_to_the_bit_whatever_is_beside_it(one, other):
-    """Smoothing, too, which is one system of equations over all tracks."""
+    """Smoothing too, which is one system of equations over all tracks."""
     (a, x), (b, y) = one, other
     both = lay_out(np.concatenate([a.pts_us, b.pts_us]), np.concatenate([a.track, b.track + a.tracks]), 0.5)
     together = smooth(np.concatenate([x, y]), both, 0.1)
@@ -154,7 +154,7 @@ def test_the_filter_stays_within_a_piece_and_its_values(recording):
 
 def test_the_filter_has_the_gain_and_no_delay_that_it_states():
     rng = np.random.default_rng(0)
-    pts = np.sort(rng.choice(20_000_000, 4000, replace=False)).astype(np.int64)  # 200 a second, at any times
+    pts = np.sort(rng.choice(20_000_000, 4000, replace=False)).astype(np.int64)  # 200 a second, at random times
     samples = lay_out(pts, np.zeros(4000, np.int64), 0.5)
     for hertz in (0.5, 1.0, 2.0):
         sine = np.sin(2 * np.pi * hertz * pts / 1e6)
@@ -166,7 +166,7 @@ def test_the_filter_has_the_gain_and_no_delay_that_it_states():
 
 
 def test_quantiles_are_of_time_and_not_of_samples():
-    pts = np.array([0, 10, 20, 30, 1030, 2030]) * 1000  # a second each at the end
+    pts = np.array([0, 10, 20, 30, 1030, 2030]) * 1000  # the last two are a second apart
     samples = lay_out(pts, np.zeros(6, np.int64), 2.0)
     values = np.array([0.9, 0.8, 0.9, 0.9, 0.2, 0.1], np.float32)
     assert quantiles(values, samples, (50,))[0, 0] == np.float32(0.2) and np.median(values) > 0.8
