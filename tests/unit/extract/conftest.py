@@ -1,4 +1,4 @@
-"""A unit of a short clip, and a decoder with the settings of the module that asks for it."""
+"""A unit of a short clip, and a decoder with the settings of the test module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of frames that the decoder had to patch up."""
+"""Frames in which the decoder concealed damage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.fixtures.runs import make_config
 
 
 def damage(clip: Path, place: Path) -> list[int]:
-    """A copy with noise inside a few of its packets; the indices of the pictures that FFmpeg calls damaged."""
+    """Write a copy with noise inside a few packets; return the indices of the pictures that FFmpeg marks as corrupt."""
     with av.open(str(clip)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size > 200]
     chance, data = random.Random(5), bytearray(clip.read_bytes())
@@ -26,7 +26,7 @@ def damage(clip: Path, place: Path) -> list[int]:
         data[position + size // 2 : position + size // 2 + 40] = chance.randbytes(40)
     place.write_bytes(data)
     with av.open(str(place)) as container:
-        container.streams.video[0].thread_count = 1  # several threads lose some of the marks
+        container.streams.video[0].thread_count = 1  # with several threads, some of the marks are lost
         return [i for i, picture in enumerate(container.decode(video=0)) if picture.is_corrupt]
 
 

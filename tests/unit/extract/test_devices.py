@@ -1,4 +1,4 @@
-"""The decoding process with a GPU: what it is given, how it is confined, and how it says that there is none."""
+"""The decoding process with a GPU: its environment, its limits, and the error if there is no GPU."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def limit_of(pid, name):
 
 
 def test_a_unit_is_that_of_the_cpu(decoder, task, monkeypatch):
-    """Through the process that decodes, with its limits on; frames do not leave it."""
+    """Runs through the decoding process, with its limits on; frames do not leave that process."""
     monkeypatch.setenv(STAND_IN, "cpu")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     (found,) = decoder.chunks(task)
@@ -59,7 +59,7 @@ def test_a_worker_without_its_gpu_does_not_start(decoder):
 
 @no_gpu
 def test_a_worker_that_has_lost_its_gpu_gives_up_in_place_of_failing_each_unit(decoder, task, monkeypatch):
-    """There was one at its start; the process that decodes is gone, and the next one finds none."""
+    """A GPU was there at the start; the decoding process has ended, and the next one finds no GPU."""
     monkeypatch.setenv(STAND_IN, "cpu")
     said = []
     worker = DecodeDetect(decoder, give_up=said.append)

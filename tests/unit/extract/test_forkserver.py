@@ -1,4 +1,4 @@
-"""The fork server: what its children are told, how their ends are heard of, and that nothing outlives the parent."""
+"""The fork server: the settings of its children, the report of their ends, and that none outlives the parent."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ SETTINGS = ChildSettings(DecodeConfig(sample=EveryNth(every=32)), DetectConfig()
 
 
 def faces(decoder, task):
-    """The boxes of a unit, and the codes of its failures."""
+    """Return the boxes of a unit, and the codes of its failures."""
     chunks = list(decoder.chunks(task))
     return [chunk.faces["box_x1"].to_pylist() for chunk in chunks], [f.code for f in chunks[-1].outcome.failures]
 
@@ -51,7 +51,7 @@ def test_a_new_child_is_the_same_servers_and_takes_no_second(decoder, task):
 
 
 def test_a_child_started_anew_gives_the_same(decoder, task, monkeypatch):
-    """As where nothing can be forked. It cannot show that macOS starts it: that takes a Mac."""
+    """The way used where forking is impossible. It does not show that the start works on macOS: that takes a Mac."""
     forked = faces(decoder, task)
     decoder.close()
     monkeypatch.setattr(isolation, "CAN_FORK", False)
@@ -73,7 +73,7 @@ def test_ends_are_told_as_of_a_process_of_ones_own(decoder, task):
     faces(decoder, task)
     decoder.kill()
     codes = faces(decoder, task)[1]
-    # Whether the end is heard of before or after the request is chance.
+    # The end may be noticed before or after the request.
     assert codes in ([], [ErrorCode.OUT_OF_MEMORY])
     faces(decoder, task)
     process = decoder._process
@@ -82,7 +82,7 @@ def test_ends_are_told_as_of_a_process_of_ones_own(decoder, task):
     assert process.poll() is None
     os.kill(process.pid, signal.SIGSEGV)
     assert process.wait(10) == process.poll() == -signal.SIGSEGV
-    process.kill()  # of one that has ended: nobody else is hit
+    process.kill()  # the process has ended: no other process is killed
 
 
 def test_another_environment_is_another_servers_and_runs_meanwhile_go_on(decoder, task, monkeypatch):
@@ -116,7 +116,7 @@ def test_nothing_outlives_a_killed_parent(short_clip):
 
 @pytest.fixture
 def few_processes():
-    """A control group, and the most processes and threads in it."""
+    """Yield a control group that limits the number of processes and threads in it."""
     group = Path(f"/sys/fs/cgroup/pids/featray-test-{os.getpid()}")
     try:
         group.mkdir()
@@ -127,7 +127,7 @@ def few_processes():
 
 
 def test_a_system_without_room_for_another_process_is_no_fault_of_the_video(few_processes, short_clip):
-    """The worker says so, and nothing lands that the next run would take as done."""
+    """The worker reports it, and nothing lands that the next run would count as done."""
     code = (
         "import sys, time; sys.path.insert(0, '.')\n"
         "from pathlib import Path\n"

@@ -1,4 +1,4 @@
-"""Pictures that lie in a bucket or behind a web server: the child has no network, the parent reads them for it."""
+"""Pictures in a bucket or on a web server: the child has no network, so the parent reads them for it."""
 
 import fsspec
 import pytest
@@ -37,7 +37,7 @@ def decoder(options):
 
 
 def frames_of(decoder, video):
-    """Names and states of a sequence's frames, and its errors."""
+    """Return the names and states of a sequence's frames, and the outcome."""
     plan = decoder.plan(video)
     assert plan.failure is None
     (task,) = VideoTask(video, "", "").units(plan, {})

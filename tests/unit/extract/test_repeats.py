@@ -1,4 +1,4 @@
-"""Frames that repeat: computed once, and every row is there, with the numbers that computing it gives."""
+"""Repeated frames are computed once; every row is written, with the same numbers as if each were computed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TABLES = ("faces", "blendshapes", "mesh", "frames", "embeddings", "videos", "err
 
 
 class Remembered:
-    """The real detector, asked once for each picture; counts what it is asked for."""
+    """The real detector, called once for each picture; it records the frames it is given."""
 
     batch_frames = 1
 
@@ -53,7 +53,7 @@ class Remembered:
 
 
 class Moved(Remembered):
-    """Boxes from elsewhere: each frame has its own, whatever its picture."""
+    """Boxes from another source: each frame has its own, even if pictures are equal."""
 
     def _faces(self, frame):
         faces = super()._faces(frame)
@@ -85,7 +85,10 @@ def infer(small_network, kept_cache) -> Infer:
 
 @pytest.fixture
 def publish(infer, tmp_path):
-    """Publish a clip; its tables, and the chunks by unit. `compare` may say it unit by unit."""
+    """Return a function that publishes a clip and returns its tables, and the chunks by unit.
+
+    `compare` can be set for each unit.
+    """
 
     def publish(clip, detector, *, unit_frames=512, every=1, compare=lambda unit: True, sample="all"):
         out = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -143,7 +146,7 @@ def test_tables_are_those_of_frames_that_are_each_computed(publish, clip, rememb
         assert (len(chunks) > 3) == (unit_frames == 16)
         assert len(remembered.asked) < asked
         if every == 1:
-            # Beside the pictures that differ, a unit computes its first frame, whatever was before.
+            # Besides the pictures that differ, a unit computes its first frame, even if it equals the frame before.
             again = sum(ANSWER[of_unit[0].frames["frame_index"][0].as_py()] is not None for of_unit in chunks.values())
             assert len(remembered.asked) == chips(chunks) == alone + again
         else:
@@ -158,7 +161,7 @@ def test_where_other_frames_are_sampled_others_repeat(publish, clip, remembered)
 
 
 def test_chunks_do_not_depend_on_what_repeats_and_a_retry_repeats_them(publish, pictures, remembered, tmp_path) -> None:
-    """300 frames of one picture are two chunks, as they would be if they differed, with one chip each."""
+    """300 frames of one picture make two chunks, as many as 300 different ones would, with one chip each."""
     still = write_pictures(tmp_path / "still.mp4", pictures, [17] * 300, keyframe_every=1000)
     (tables, chunks), (again, retried) = publish(still, remembered), publish(still, remembered)
     assert [(len(c.chips), c.faces.num_rows, c.frames.num_rows) for c in chunks[0]] == [(1, 256, 256), (1, 44, 44)]

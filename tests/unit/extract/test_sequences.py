@@ -1,4 +1,4 @@
-"""Pictures through the whole chain: as a folder, as a tar, and as a lossless video of them."""
+"""Pictures through the whole chain: as a folder, as a tar, and as a lossless video."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def png(image) -> bytes:
 
 
 def plant(folder, images):
-    """The same pictures as a folder, a tar and a video; names whose natural order is not that of their letters."""
+    """Write the same pictures as a folder, a tar and a video; the natural order of names is not alphabetical."""
     files = [(f"frame_{i}.png", png(image)) for i, image in enumerate(images)]
     (folder / "faces").mkdir(parents=True)
     for name, data in files:
@@ -41,7 +41,7 @@ def rows(output, sql):
 
 
 def assert_equal_tables(output, names):
-    """Every column of faces, blendshapes and mesh is the same for all of these videos, bit for bit."""
+    """Check that faces, blendshapes and mesh are bit-identical in every column for all of these videos."""
     ids = [rows(output, f"SELECT video_id FROM videos WHERE uri LIKE '%/{name}'")[0]["video_id"] for name in names]
     for table in ("faces", "blendshapes", "mesh"):
         columns = "* EXCLUDE (video_id, run_id, pts_us)"  # Matroska's times are in ms
@@ -58,7 +58,7 @@ def assert_equal_tables(output, names):
 
 @pytest.fixture(scope="module")
 def planted(face_clip, tmp_path_factory):
-    """Three forms of eighteen pictures, and a folder in which three of six are bad."""
+    """Return a folder with eighteen pictures in three forms, and a folder in which three of six pictures are bad."""
     folder = tmp_path_factory.mktemp("sequences")
     images = clip_pictures(face_clip, 18, 320)
     plant(folder / "in", images)
@@ -82,7 +82,7 @@ def output(planted):
 
 @pytest.fixture(scope="module")
 def unrelated(planted):
-    """The odd folder again, as pictures that have nothing to do with each other."""
+    """Return an output of the `odd` folder, processed as unrelated pictures."""
     inputs = {"uris": [f"{planted}/odd/"], "kind": "sequences", "related": False}
     run_here(make_config([], planted / "unrelated", decode=DECODE, input=inputs))
     return open_output(str(planted / "unrelated"))
@@ -146,7 +146,7 @@ def test_unrelated_pictures_have_no_times_and_no_tracks(unrelated):
 
 
 def test_a_stride_gives_what_it_gives_of_a_video(planted, tmp_path):
-    """Faces are looked for in every fourth picture and found in all; times of the folder are those of a manifest."""
+    """Faces are detected in every fourth picture and found in all; times of the folder come from a manifest."""
     times = [i * 40_000 for i in range(18)]
     manifest = planted / "list.jsonl"
     manifest.write_text(json.dumps({"path": "in/faces/", "pts_us": times}))
@@ -183,7 +183,7 @@ def test_a_file_is_read_whole_whatever_its_listing_said(tmp_path, size_bytes):
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_two_thousand_pictures(face_clip, clips, tmp_path):
-    """A face in every tenth: the network would be nine tenths of the time otherwise."""
+    """Every tenth picture has a face; otherwise the network would take nine tenths of the time."""
     assert_many_are_equal(2000, face_clip, clips, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""However a video is cut into units, chunks and published rows are the same."""
+"""Chunks and published rows are the same, however a video is cut into units."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from tests.fixtures.scenes import Scene, line, pan, still, write_clip
 KEY = "ab" * 32
 SAMPLES = {"all": "all", "every_3": EveryNth(every=3), "fps_10": FramesPerSecond(fps=10)}
 CUTS = [33, 70, 97]
-"""First frames of the clip's shots, but the first."""
+"""First frames of the clip's shots, except the first shot."""
 
 
 class Known:
-    """The real detector's answers, each found once."""
+    """The real detector's results, each computed once."""
 
     batch_frames = 1
     by_picture = True
@@ -49,7 +49,7 @@ class Known:
 
 @pytest.fixture(scope="module", params=[("libx264", "mp4"), ("mpeg4", "avi")], ids=["times", "counted"])
 def clip(request, props, tmp_path_factory) -> Path:
-    """Four shots, keyframes off the stride; in AVI its B-frames have no times, so that frames are counted."""
+    """Return a clip of four shots, with keyframes off the stride; in AVI its B-frames have no times, only counts."""
     codec, suffix = request.param
     room, street = still(props.room, x=100), still(props.street)
     two = [(props.anna, line((120, 170), (6, 0), 190)), (props.bert, line((520, 190), (-6, 0), 180))]
@@ -70,7 +70,7 @@ def known(clip: Path, detector) -> Known:
 
 
 def publish(clip: Path, out: Path, known: Known, sample, unit_frames: int, every: int):
-    """Chunks of all units, and the published `frames` and `faces`; the number of units; frames detected."""
+    """Publish a clip, and return the chunks of all units, `frames` and `faces`, the number of units, detected frames."""
     settings = DecodeConfig(sample=sample, unit_frames=unit_frames)
     (video,) = list_videos(make_config([clip], out).input)
     ((manifest, (task,)),) = cut_shards([VideoTask(video, KEY, "")], "run")
@@ -131,7 +131,7 @@ def test_cuts_between_units_are_seen_and_end_tracks(clip, known, tmp_path, every
 
 
 def test_a_cut_at_the_border_of_units(clip, known, tmp_path) -> None:
-    """The second unit begins with the second shot, so that what is known of the cut is in the thumbnails alone."""
+    """The second unit begins with the second shot, so the cut can only be detected from thumbnails."""
     chunks, tables, _, _ = publish(clip, tmp_path, known, "all", 33, 1)
     assert chunks[1].frames["frame_index"][0].as_py() == CUTS[0]
     assert chunks[1].frames["shot_cut"][0].as_py() is None
