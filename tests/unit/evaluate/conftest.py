@@ -1,4 +1,4 @@
-"""A release and labels with planted agreement: who reads them, knows every measure."""
+"""A release and labels with planted agreement: every measure follows from the arrays."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ UNITS = ("AU01", "AU06", "AU12")
 
 @dataclass
 class Made:
-    """An output, a file of labels, and the arrays that both were made from, a row a label.
+    """An output, a file of labels, and the arrays that both were made from, with one row per label.
 
-    `met` says which labels have a face; the others are of frames without one. `other` is a second release of the same
+    `met` marks the labels with a face; the others belong to frames without one. `other` is a second release of the same
     frames: its numbers are noisier, and it misses every tenth face that the first one finds.
     """
 
@@ -35,7 +35,7 @@ class Made:
 
 @pytest.fixture(scope="package")
 def made(tmp_path_factory) -> Made:
-    """Nine people, two videos each, sixty frames a video."""
+    """Return data of nine people with two videos each and sixty frames per video."""
     folder = tmp_path_factory.mktemp("evaluate")
     rng = np.random.default_rng(20261128)
     n, subjects = 9 * 2 * 60, np.repeat(np.arange(9), 120)

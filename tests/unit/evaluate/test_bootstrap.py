@@ -1,4 +1,4 @@
-"""Intervals hold the truth as often as they say; resamples are of whole subjects."""
+"""Intervals contain the true value as often as they state; resampling draws whole subjects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_sums_are_by_subject():
 
 
 def test_a_resample_is_of_whole_subjects():
-    """Subjects of 1, 10 and 100 rows: digits of a resample's count say how often each is in it."""
+    """With subjects of 1, 10 and 100 rows, the digits of a resample's count show how often each was drawn."""
     counts = resample(np.array([[1.0], [10], [100]]), 4000, seed=3)[:, 0].astype(int)
     times = np.stack([counts // 10**k % 10 for k in range(3)])
     assert set(times.sum(0)) == {3}
@@ -33,7 +33,7 @@ def test_no_interval_where_there_is_none_to_be_had():
 
 
 def _ccc(rng, subjects):
-    """Ratings of people who differ in level: the CCC of all is 2 (1 + 0.3) / (2 (1 + 0.3 + 0.2))."""
+    """Return ratings of people who differ in level: the CCC of all is 2 (1 + 0.3) / (2 (1 + 0.3 + 0.2))."""
     level = rng.normal(size=(subjects, 1))
     shared = level + np.sqrt(0.3) * rng.normal(size=(subjects, 30))
     x, y = (shared + np.sqrt(0.2) * rng.normal(size=(subjects, 30)) for _ in "xy")
@@ -41,7 +41,10 @@ def _ccc(rng, subjects):
 
 
 def _f1(rng, subjects):
-    """A unit present in 30 % of frames, found in 80 % of them and said in 10 % of the others; people differ in size."""
+    """Return counts of a unit present in 30 % of frames, detected in 80 % of those and in 10 % of the others.
+
+    People differ in their number of frames.
+    """
     frames = rng.integers(20, 60, subjects)
     there = rng.binomial(frames, 0.3)
     hits, false = rng.binomial(there, 0.8), rng.binomial(frames - there, 0.1)
@@ -49,7 +52,7 @@ def _f1(rng, subjects):
 
 
 def _error(rng, subjects):
-    """Angular errors: people differ in their mean, which is 7°."""
+    """Return angular errors: people differ in their mean, which is 7° overall."""
     own = 7 + 2 * rng.normal(size=(subjects, 1)) + rng.normal(size=(subjects, 25))
     return m.error_rows(own.ravel()).reshape(subjects, 25, 2).sum(1), m.mean_of, 7.0
 
@@ -79,7 +82,7 @@ def test_both_intervals_of_a_correlation_agree_where_subjects_are_many():
 
 @pytest.mark.parametrize("make", [_ccc, _f1, _error])
 def test_intervals_hold_the_truth(make):
-    """Nine subjects, as in DISFA+: 95 % in name, 93 to 94.5 % at length; below 89 % of 300 is no accident."""
+    """Nine subjects, as in DISFA+: nominally 95 %; 93 to 94.5 % in long runs; below 89 % of 300 is not chance."""
     assert 0.89 <= _coverage(make, 9, trials=300, resamples=400) <= 0.99
 
 

@@ -1,4 +1,4 @@
-"""The card's figures are those of docs/explanation/numbers.md, and no others."""
+"""The card's figures are exactly those of docs/explanation/numbers.md."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def test_figures_are_those_that_meaning_states():
         for figures in CARD.values()
         for one in figures
     }
-    assert stated.pop("DISFA+, 8 of them") == [0.740]  # of which eight it does not say
+    assert stated.pop("DISFA+, 8 of them") == [0.740]  # it does not say which eight
     assert ours == stated

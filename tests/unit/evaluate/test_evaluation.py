@@ -1,4 +1,4 @@
-"""From an output and labels to measures: exact against scikit-learn on the arrays that both were made from."""
+"""From an output and labels to measures: equal to scikit-learn's on the arrays that both were made from."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ccc(x, y):
 
 
 def expected(made, rows, said):
-    """Every measure over some rows, by scikit-learn or by the formula."""
+    """Return every measure over some rows, by scikit-learn or by its formula."""
     truth = {name: values[rows] for name, values in made.truth.items()}
     said = {name: values[rows] for name, values in said.items()}
     f1 = {unit: f1_score(truth[unit] >= 2, said[unit] >= 0.5) for unit in UNITS}
@@ -88,7 +88,7 @@ def test_every_measure_over_faces_that_were_found_is_exact(made, found):
 
 
 def test_faces_that_were_missed_count_as_wrong_the_other_way(made, found):
-    """Units absent, the emotion wrong, valence, arousal and angles 0, gaze at the camera."""
+    """They count as units absent, emotion wrong, valence, arousal and angles 0, and gaze at the camera."""
     filled = {name: np.where(made.met, values, 0.0) for name, values in made.said.items()}
     values = by_name(found.with_missed)
     for key, value in expected(made, np.ones(len(made.met), bool), filled).items():
@@ -117,7 +117,7 @@ def test_intervals_hold_their_value_and_are_wider_over_few(scope, labels, found)
     assert {one.low for one in none.found} == {None}
     assert [one.value for one in none.found] == [one.value for one in found.found]
     again = evaluate(scope, labels, EvaluationSettings(splits=("light",), resamples=200))
-    assert again == found  # the same draw every time
+    assert again == found  # the draws are deterministic
 
 
 def test_subjects_can_be_another_column_or_videos(scope, labels, made):
@@ -245,7 +245,7 @@ def test_two_releases_on_the_same_labels(made, labels, scope, change):
         assert changes[key].a == pytest.approx(value, abs=EXACT), key
         assert changes[key].rows == both.sum()
     assert all(one.difference == pytest.approx(one.b - one.a, abs=EXACT) for one in change.found)
-    # The second one's units and gaze were made noisier, all else was left alone.
+    # The second release has noisier units and gaze; everything else is unchanged.
     gaze, valence = changes["gaze", "angular_error"], changes["valence", "ccc"]
     assert 0 < gaze.low < gaze.difference < gaze.high
     assert (valence.difference, valence.low, valence.high) == (0, 0, 0)
@@ -253,7 +253,7 @@ def test_two_releases_on_the_same_labels(made, labels, scope, change):
 
 
 def test_pairing_narrows_the_interval(made, labels, scope, change):
-    """What makes a subject hard for both cancels out."""
+    """Effects of a subject on both releases cancel out."""
     alone = by_name(evaluate(scope, labels, EvaluationSettings(resamples=200)).with_missed)["valence", "ccc"]
     paired = by_name(change.with_missed)["valence", "ccc"]
     assert paired.high - paired.low < alone.high - alone.low

@@ -1,4 +1,4 @@
-"""Which face a label meets, and what is said of labels that meet none."""
+"""The face that each label is matched with, and the account of labels without a match."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDE = {"box_x1": 150.0, "box_y1": 0.0, "box_x2": 400.0, "box_y2": 250.0, "AU12"
 
 @pytest.fixture(scope="module")
 def scope(tmp_path_factory):
-    """Every third frame of ten, 40 ms apart from 1 s on; one without a face, one damaged."""
+    """Return a release with every third frame of ten, 40 ms apart from 1 s on; one has no face, one is damaged."""
     at = [(i, 1_000_000 + 40_000 * i) for i in (0, 3, 6, 9)]
     planted = Planted(
         {
@@ -89,7 +89,7 @@ def test_every_label_has_a_fate(scope):
 
 
 def test_times_meet_the_frame_that_is_nearest_if_it_is_near(scope):
-    """Frames are 40 ms apart, so 20 ms is as far as a label of that frame can be; the next one was not sampled."""
+    """Frames are 40 ms apart, so a label is at most 20 ms from its frame; the next frame was not sampled."""
     near, far = 1_000_000 + 240_000 + 19_000, 1_000_000 + 240_000 + 21_000
     rows = [{"video": "a/one.mp4", "pts_us": t, "AU12": 1} for t in (1_000_000, near, far, 0, 99_000_000)]
     assert join(scope, rows).fates.tolist() == [Fate.FOUND, Fate.FOUND, *[Fate.NOT_SAMPLED] * 3]
@@ -112,7 +112,7 @@ def test_boxes_choose_among_faces(scope):
         for box in boxes
     ]
     joined = join(scope, rows)
-    assert met(joined) == [0.25, 0.75, None, 0.75, 0.5]  # the fourth has no place: the best score
+    assert met(joined) == [0.25, 0.75, None, 0.75, 0.5]  # the fourth gives no place, so the best score is taken
     assert joined.fates[2] == Fate.NO_FACE_THERE and joined.several_faces == 1
     assert join(scope, rows[:1], least_iou=0.7).fates.tolist() == [Fate.NO_FACE_THERE]
 
@@ -146,7 +146,7 @@ def test_pictures_need_a_release_of_pictures(scope):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """A release whose frames have the names of their pictures."""
+    """Return a release whose frames have the names of their pictures."""
     faces = [{"AU12": 0.25}, {"AU12": 0.5}, {"AU12": 0.75}]
     planted = Planted(
         {

@@ -1,4 +1,4 @@
-"""Files of labels: what is read, and one clear line for each fault."""
+"""Files of labels: the content that is read, and a one-line error for each fault."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_file_with_everything(read):
         "b.mp4,7,008,1,,contempt,,,,,,,,,\n"
     )
     assert labels.videos.tolist() == ["a.mp4", "b.mp4"] and labels.moments.tolist() == [0, 7]
-    assert labels.labels["subject"].tolist() == ["007", "008"]  # no number
+    assert labels.labels["subject"].tolist() == ["007", "008"]  # kept as text, not as numbers
     np.testing.assert_array_equal(labels.targets["AU01"], [0, 1])
     np.testing.assert_array_equal(labels.targets["AU12"], [1, np.nan])
     np.testing.assert_array_equal(labels.targets["emotion"], [1, OTHER_EMOTION])

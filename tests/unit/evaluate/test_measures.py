@@ -1,4 +1,4 @@
-"""Measures against scikit-learn, textbook layouts and what was planted."""
+"""Measures compared with scikit-learn, textbook layouts and planted values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_f1_is_scikit_learns(rng, share):
 
 def test_macro_f1_is_the_mean_over_units_that_have_one(rng):
     truth, said = (rng.random((4, 500)) < 0.2).astype(float), (rng.random((4, 500)) < 0.3).astype(float)
-    truth[3], said[3] = 0, 0  # nothing to be found, and nothing said: no F1
+    truth[3], said[3] = 0, 0  # nothing to detect, and nothing detected: no F1
     counts = np.stack([m.f1_rows(t, s).sum(0) for t, s in zip(truth, said, strict=True)])
     expected = np.mean([f1_score(t, s) for t, s in zip(truth[:3], said[:3], strict=True)])
     assert np.isnan(m.f1_of(counts[3]))
@@ -42,7 +42,7 @@ def test_rows_without_a_label_add_nothing(rng):
 
 @pytest.mark.parametrize("classes", [7, 3])
 def test_emotions_are_scikit_learns(rng, classes):
-    """Also where a class occurs in neither, which scikit-learn leaves out of its mean."""
+    """A class that occurs in neither is left out of the mean, as in scikit-learn."""
     truth, said = rng.integers(0, classes, 800), rng.integers(0, classes, 800)
     matrix = m.confusion_rows(truth, said, 7).sum(0)
     np.testing.assert_array_equal(matrix[:, :7], confusion_matrix(truth, said, labels=range(7)))
@@ -71,12 +71,12 @@ def test_ccc_is_lins(rng, offset):
 def test_ccc_by_hand():
     """Means 2 and 3, variances 2/3, covariance 2/3: 2 * 2/3 / (2/3 + 2/3 + 1) = 4/7."""
     assert m.ccc_of(m.moment_rows([1, 2, 3], [2, 3, 4]).sum(0)) == pytest.approx(4 / 7, abs=EXACT)
-    # ICC(3,1) does not mind that one rater gives more than the other throughout.
+    # ICC(3,1) ignores a constant difference between raters.
     assert m.icc_of(m.moment_rows([1, 2, 3], [2, 3, 4]).sum(0)) == pytest.approx(1, abs=EXACT)
 
 
 def test_icc_is_that_of_the_analysis_of_variance(rng):
-    """Shrout and Fleiss's mean squares of a two-way layout, written out."""
+    """The mean squares of a two-way layout by Shrout and Fleiss, written out."""
     ratings = rng.normal(size=(50, 1)) + 0.7 * rng.normal(size=(50, 2)) + [0, 0.4]
     rows, raters, grand = ratings.mean(1), ratings.mean(0), ratings.mean()
     between = 2 * ((rows - grand) ** 2).sum() / 49

@@ -1,4 +1,4 @@
-"""The page of an evaluation: the numbers of the JSON, names as text, nothing from elsewhere."""
+"""The page of an evaluation: the same numbers as the JSON, names as text, nothing loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fixtures.page import Page
 
 @pytest.fixture(scope="module")
 def labels(made):
-    """Under a name that is markup, with a group that is, too."""
+    """Return labels whose file name is markup, with a group whose name is markup too."""
     path = made.labels.with_name("<b>labels & co.csv")
     path.write_text(made.labels.read_text().replace(",dim,", ",<i>dim</i>,").replace("s0/take0", "s0/gone"))
     return path
@@ -45,7 +45,7 @@ def test_numbers_are_those_of_the_evaluation(made, labels, release, page):
         next(one.value for one in values if (one.what, one.measure) == ("valence", "ccc"))
         for values in (found.found, found.with_missed)
     ]
-    assert len(shown) == len(found.found) + 1  # and the heads
+    assert len(shown) == len(found.found) + 1  # and the header row
     assert shown["valence CCC"] == pytest.approx(valence, abs=1e-12)
     assert [row[3] for row in page.tables["headlines"] if row[0] == "valence CCC"] == ["0.852"]
     assert [int(value) for row in page.values["confusion"][1:] for value in row[1:]] == [
