@@ -52,7 +52,7 @@ def test_a_node_that_comes_in_time_ends_the_waiting(comes):
 
 def test_slow_work_on_nodes_that_are_all_there_is_not_interrupted():
     nodes = {"a": CPU}
-    capacity, clock = planned(nodes, cpus=64)  # most of its workers wait for nodes that are promised
+    capacity, clock = planned(nodes, cpus=64)  # most of its workers wait for nodes that are still to come
     clock.now = 1e6
     assert capacity.look(nodes) is None
 
@@ -93,7 +93,7 @@ def test_a_run_that_began_with_gpus_does_not_go_on_without():
 
 
 def test_a_worker_finds_no_place_beside_planning_and_landing():
-    """They hold a bit of the CPU that a lost decode worker would need, all of it."""
+    """Planning and landing hold a fraction of a CPU, but a lost decode worker needs a whole one."""
     one, gpu = Node(1, 0, GIB), Node(0, 1, GIB)
     capacity, clock = planned({"a": one, "b": one, "c": one, "d": gpu}, decode_workers=2)
     assert capacity.workers.decode_cpus == 1

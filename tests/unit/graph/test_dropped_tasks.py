@@ -1,4 +1,4 @@
-"""What a log handler keeps of a task that Ray Data dropped."""
+"""A log handler must not keep the objects of a task that Ray Data dropped."""
 
 import gc
 import logging
@@ -8,7 +8,7 @@ from featray.graph.ray_internals import configure_context
 
 
 class Actor:
-    """Stands in the frame of the error, as the handles of the stream's actors do."""
+    """An object in the frame of the error, as the handles of the stream's actors are."""
 
 
 def fail():

@@ -1,4 +1,4 @@
-"""What a run's processes load as they start: there are ten on the smallest machine, and each pays for it."""
+"""Modules loaded by a run's processes at start: the smallest machine has ten, and each loads them."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""How many CPUs there are for this process: by affinity, by a container's quota, by Slurm's share."""
+"""The number of CPUs for this process: by affinity, by a container's quota, by Slurm's share."""
 
 import math
 import os
@@ -36,7 +36,7 @@ def test_slurms_share_counts_where_it_is_the_least(monkeypatch, name):
 
 
 def test_a_real_quota(monkeypatch):
-    """Of the kernel here, whichever version its control groups have."""
+    """The quota is set in the kernel, with either version of control groups."""
     monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
     monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
     root = Path("/sys/fs/cgroup")
@@ -71,7 +71,7 @@ def test_a_real_quota(monkeypatch):
     ],
 )  # fmt: skip
 def test_quotas_of_both_versions(own, files, quota, tmp_path):
-    """Made files: they show how such files are read, not that a kernel writes them so."""
+    """The files are made up: the test shows how they are parsed, not that a kernel writes them like this."""
     (tmp_path / "own").write_text(own)
     for name, text in files.items():
         path = tmp_path / "root" / name

@@ -14,7 +14,7 @@ from featray.graph.metrics import FRAMES, METRICS, VIDEOS_OPEN, kept, record
 DASHBOARD = Path(__file__).parents[3] / "infra" / "grafana" / "featray.json"
 
 RAY_OWN = {"ray_node_gpus_utilization", "ray_node_cpu_utilization", "ray_node_mem_used", "ray_object_store_memory"}
-"""Ray's documented system metrics that the dashboard shows beside ours."""
+"""Ray's documented system metrics that the dashboard shows together with featray's."""
 
 
 def expressions():

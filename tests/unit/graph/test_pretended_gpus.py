@@ -1,4 +1,4 @@
-"""GPUs that are counted and not there: OpenVINO may hold them, if it is told to."""
+"""GPUs that are counted but not there: OpenVINO workers may hold them if the config says so."""
 
 import pytest
 

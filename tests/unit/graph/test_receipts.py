@@ -1,4 +1,4 @@
-"""What the driver hears of the parts of a unit."""
+"""Receipts: the driver's information about the parts of a unit."""
 
 import json
 

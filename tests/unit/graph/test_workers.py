@@ -29,14 +29,14 @@ def test_a_gpu_gets_one_inference_worker_and_the_cpus_decode():
 
 
 def test_a_worker_with_a_gpu_asks_for_no_cpu():
-    """Decoders that started first, on the GPU's own node, cannot keep it from starting."""
+    """Decode workers that started first on the GPU's node therefore cannot keep it from starting."""
     workers = choose_workers(one(32, 2), ClusterConfig())
     assert (workers.infer_cpus, workers.decode_cpus) == (0.0, 1.0)
     assert workers.decode * workers.decode_cpus <= 32 - 0.1
 
 
 def test_workers_are_those_of_the_grown_cluster():
-    """A cluster that grows has one small node when the run starts, and no GPU."""
+    """A growing cluster has one small node and no GPU when the run starts."""
     workers = choose_workers(one(4), ClusterConfig(cpus=64, gpus=4))
     assert workers == choose_workers(one(64, 4), ClusterConfig())
 
@@ -100,7 +100,7 @@ def test_shares_of_two_gpus_are_not_added_up():
 
 
 def test_decode_workers_may_have_the_gpus_to_themselves():
-    """With the network on CPUs, as tests have it, and on cards that are too old for it."""
+    """For a network on CPUs, as in tests, or on GPUs that are too old for it."""
     workers = choose_workers(one(64, 1), ClusterConfig(gpus_per_worker=0), 0.05)
     assert (workers.infer_gpus, workers.decode_gpus, workers.decode) == (0.0, 0.05, 9)
     assert choose_workers(one(640, 1), ClusterConfig(gpus_per_worker=0), 0.05).decode == 20
