@@ -1,7 +1,7 @@
-"""Each script of jobs/labels turns a made tree of its data set's form into labels that evaluate accepts.
+"""Each script of jobs/labels converts a tree in its data set's format into labels that evaluate accepts.
 
-Beside every tree stands a release that says what the tree's labels say, in featray's own columns and frames: units,
-classes and directions are right if, and only if, the two agree wholly.
+With every tree there is a release with the same content as the tree's labels, in featray's own columns and coordinate
+frames: units, classes and directions are right if and only if the two agree completely.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCRIPTS = Path(__file__).parents[3] / "jobs" / "labels"
 
 @dataclass
 class Tree:
-    """A data set: its files, what a perfect release says by video and picture (or frame), and how labels are read."""
+    """A data set: its files, a perfect release by video and picture (or frame), and the settings for its labels."""
 
     files: dict[str, object]
     faces: dict[str, dict[object, dict]]
@@ -42,7 +42,7 @@ class Tree:
 
 
 def intensity_face(**units):
-    """Intensities as a release with a threshold of 2 would say them."""
+    """Return intensities as a release with a threshold of 2 would give them."""
     return {name: float(value >= 2) for name, value in units.items()}
 
 
@@ -55,7 +55,7 @@ def gaze_face(yaw, pitch):
 
 
 def camera(yaw, pitch, length=1.0):
-    """Where that gaze points: x to the image's right, y down, z away from the camera."""
+    """Return the direction of a gaze: x to the image's right, y down, z away from the camera."""
     return length * gaze_vectors([yaw], [pitch])[0]
 
 
@@ -80,7 +80,7 @@ def disfa():
     files, frames = {}, {}
     for unit in DISFA:
         files[f"ActionUnit_Labels/SN001/SN001_au{unit}.txt"] = f"1,{unit % 6}\n2,{(unit + 3) % 6}\n"
-    for frame, off in ((0, 0), (1, 3)):  # frames of the files are counted from 1
+    for frame, off in ((0, 0), (1, 3)):  # frames are counted from 1 in the files
         frames[frame] = intensity_face(**{f"AU{u:02d}": (u + off) % 6 for u in DISFA})
     return Tree(files, {"Video_LeftCamera/LeftVideoSN001_comp.avi": frames}, 2, au_threshold=2, labels=("subject",))
 
@@ -119,7 +119,7 @@ def affectnet_table():
 def affectnet_files():
     files, faces = {}, {}
     for n in range(7):
-        # As the newer form has them: one value each, as text.
+        # The newer form of the data set stores one value per file, as text.
         for what, value in (("exp", n), ("val", n / 10), ("aro", -n / 10)):
             files[f"val_set/annotations/{n}_{what}.npy"] = np.array(str(value))
         faces[f"{n}.jpg"] = emotion_face(AFFECT[n]) | {"valence": n / 10, "arousal": -n / 10}
@@ -148,7 +148,7 @@ def mpiigaze():
 
 
 def gaze360():
-    """The eye's frame: [-1, 0, 0] looks to the image's right, [0, 1, 0] up, [0, 0, -1] into the camera."""
+    """Return a data set whose axes are: [-1, 0, 0] to the image's right, [0, 1, 0] up, [0, 0, -1] into the camera."""
     by_hand = [((np.pi / 2, 0), (-1, 0, 0)), ((0, np.pi / 4), (0, 1, -1)), ((0, 0), (0, 0, -1))]
     metadata = {
         "recordings": np.array(["rec_000", "rec_022"], object),
@@ -164,7 +164,7 @@ def gaze360():
 
 
 def eyediap():
-    """A camera whose frame is the world's, turned half round x, as a Kinect's is."""
+    """Return a data set whose camera frame is the world frame turned by 180° about x, as a Kinect's is."""
     turn = np.diag([1.0, -1, -1])
     calibration = (
         "[resolution]\n640;480\n[intrinsics]\n500;0;320\n0;500;240\n0;0;1\n[R]\n"
@@ -216,7 +216,7 @@ def convert(script, root, out, monkeypatch):
 
 
 def release(root, tree: Tree):
-    """What a perfect run over the data set's files would have written; pictures by name, as `frames.source_name`."""
+    """Return what a perfect run over the data set's files would have written; pictures are named by `source_name`."""
     videos = {
         name: [
             (n, n, "ok", [face], key) if isinstance(key, str) else (key, n, "ok", [face])
@@ -258,8 +258,8 @@ def test_units_that_were_not_coded_are_empty(tmp_path, monkeypatch):
     labels = read_labels(str(tmp_path / "labels.csv"), LabelSettings())
     np.testing.assert_array_equal(labels.targets["AU02"], [0, np.nan])
     np.testing.assert_array_equal(labels.targets["AU20"], [np.nan, 0])
-    assert np.isnan(labels.targets["AU15"]).all()  # has no column there
-    assert "AU16" not in labels.targets  # which featray does not estimate
+    assert np.isnan(labels.targets["AU15"]).all()  # no column there
+    assert "AU16" not in labels.targets  # featray does not estimate it
 
 
 def test_a_folder_of_another_kind_ends_in_one_line(tmp_path, monkeypatch):
@@ -269,7 +269,7 @@ def test_a_folder_of_another_kind_ends_in_one_line(tmp_path, monkeypatch):
 
 
 def test_labels_go_through_the_command(tmp_path, monkeypatch):
-    """Of a data set of videos, from its tree to the measures as a user would take them."""
+    """A data set of videos, from its tree to the measures, with the commands that a user would run."""
     tree = eyediap()
     plant(tmp_path / "set", tree)
     convert("eyediap", tmp_path / "set", tmp_path / "labels.csv", monkeypatch)
