@@ -1,4 +1,4 @@
-"""The image: what goes in is what is locked, what is copied is there, and it reports nothing."""
+"""The image: its contents are locked, everything it copies exists, and it sends no usage reports."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from tests.fixtures.infra_files import INFRA, QUIET, REPOSITORY, image_environme
 
 
 def needed(name, extras=()):
-    """Requirements of an installed distribution that hold here."""
+    """Yield the requirements of an installed distribution that apply on this platform."""
     for text in metadata.requires(name) or []:
         requirement = Requirement(text)
         environments = [{**default_environment(), "extra": extra} for extra in ("", *extras)]
@@ -26,7 +26,7 @@ def needed(name, extras=()):
 
 
 def closure(name, extras=()):
-    """Everything that installing a distribution installs: canonical names."""
+    """Return everything that installing a distribution installs, as canonical names."""
     found, todo = set(), [(name, tuple(extras))]
     while todo:
         for requirement in needed(*todo.pop()):
@@ -45,7 +45,7 @@ def test_the_constraints_pin_everything_that_is_installed():
 
 
 def lock(name):
-    """A lock file of the image: canonical name to version and number of hashes."""
+    """Return a lock file of the image: canonical name to version and number of hashes."""
     text = (INFRA / f"docker/{name}.lock").read_text().replace("\\\n", "")
     found = {}
     for line in text.splitlines():
@@ -59,7 +59,7 @@ def lock(name):
 
 
 def test_the_image_s_locks_are_the_constraints_with_hashes():
-    """`make lock` renews them after `make constraints`."""
+    """`make lock` updates them after `make constraints`."""
     pins, torch, others, build = locked(), lock("torch-cuda"), lock("requirements"), lock("build")
     assert torch.keys() | others.keys() == closure("featray", ["aws"]) and not torch.keys() & others.keys()
     for name, (version, hashes) in [*torch.items(), *others.items()]:
@@ -82,7 +82,7 @@ def test_torch_for_cpus_is_the_same_release_without_cuda():
 
 
 def installs():
-    """The commands of the image's build that make or install Python packages, by what they take."""
+    """Return the commands of the image's build that make or install Python packages, by what they install."""
     found = {}
     for keyword, text in instructions():
         if keyword == "RUN" and "python -m pip" in text:
@@ -93,7 +93,7 @@ def installs():
 
 
 def test_everything_is_installed_by_hash_and_as_a_wheel():
-    """But for torch's file for CPUs, as long as it has no hashes; with one hash in it pip asks for all."""
+    """torch's lock for CPUs is the exception while it has no hashes; if it has one, pip requires them for all."""
     found, folder = installs(), "/opt/featray"
     torch, requirements, wheel = f"{folder}/torch.lock", f"{folder}/requirements.lock", "/wheel/*.whl"
     assert list(found) == ["build.lock", ".", torch, requirements, wheel]
@@ -106,7 +106,7 @@ def test_everything_is_installed_by_hash_and_as_a_wheel():
 
 
 def test_what_changes_often_comes_after_what_is_large():
-    """A change of the package, or of what developers need, renews no layer of dependencies."""
+    """A change of the package, or of development dependencies, rebuilds no layer of dependencies."""
     steps = [(keyword, text.split()[-1]) for keyword, text in instructions("runtime") if keyword in ("COPY", "RUN")]
     assert steps[2:] == [
         ("COPY", "/opt/featray/torch.lock"),
@@ -143,7 +143,7 @@ def test_no_index_is_named():
 
 
 def test_the_base_has_a_digest_and_the_oldest_python_that_featray_takes():
-    """On which all tests run; others have the unit tests."""
+    """All tests run on this Python; only the unit tests run on others."""
     ((_, base),) = (text.split("=", 1) for keyword, text in instructions() if keyword == "ARG" and "BASE=" in text)
     digest = re.fullmatch(r"docker\.io/library/python:(3\.\d+)\.\d+-slim-bookworm@(sha256:[0-9a-f]{64})", base)
     assert digest and f'requires-python = ">={digest[1]}"' in (REPOSITORY / "pyproject.toml").read_text()
@@ -188,7 +188,7 @@ def test_the_image_reports_nothing():
 
 
 def test_openvino_takes_the_image_s_opt_out(tmp_path):
-    """The line of the Dockerfile, run in a home of its own; then OpenVINO is asked."""
+    """Runs the line of the Dockerfile in a temporary home, then asks OpenVINO."""
     (line,) = [text for keyword, text in instructions("runtime") if keyword == "RUN" and "openvino" in text]
     (write,) = [part for part in line.split("&&") if "openvino_telemetry" in part]
     (tmp_path / "intel").mkdir()

@@ -1,4 +1,4 @@
-"""What infra/ says in words: errors, commands, paths and settings are those that there are."""
+"""The text of infra/ and its guides: every error, command, path and setting in it exists."""
 
 import re
 import shlex
@@ -33,7 +33,7 @@ def test_every_exit_status_is_explained():
 
 def test_what_runs_are_said_to_say_is_what_the_code_says():
     source = " ".join(path.read_text() for path in (REPOSITORY / "featray").rglob("*.py"))
-    source = re.sub(r'"\s+f?"', "", source)  # strings that go on in the next line
+    source = re.sub(r'"\s+f?"', "", source)  # strings that continue on the next line
     rows = [
         line.split("|")[1]
         for line in section("guides/operating.md", "Errors of runs").splitlines()
@@ -47,7 +47,7 @@ def test_what_runs_are_said_to_say_is_what_the_code_says():
 
 
 def commands(text):
-    """Words after `featray`, of what stands in code."""
+    """Yield the words after `featray` in the code of a page."""
     code = re.findall(r"```sh\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text)
     joined = "\n".join(code).replace("\\\n", " ")
     for line in joined.splitlines():
@@ -56,7 +56,7 @@ def commands(text):
 
 
 def check_command(words):
-    """That these words after `featray` are a command, with options that it has."""
+    """Check that these words after `featray` are a command, and that it has the options."""
     text, words = shlex.join(words), list(words)
     command: click.Command = main
     while words and isinstance(command, click.Group):
@@ -70,7 +70,7 @@ def check_command(words):
 def _words(text):
     try:
         return shlex.split(text)
-    except ValueError:  # a quotation that goes on in the next line
+    except ValueError:  # a quoted string that continues on the next line
         return text.split()
 
 
@@ -81,7 +81,7 @@ def test_commands_exist(path):
 
 
 def test_commands_in_manifests_exist():
-    """Those that are commented too: a user takes them in."""
+    """Commented lines count too, because users uncomment them."""
     aws = re.findall(r"^  (?:# )?- featray (.*)$", (INFRA / "ray/aws.yaml").read_text(), re.MULTILINE)
     assert len(aws) == 2
     for text in aws:

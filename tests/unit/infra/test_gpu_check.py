@@ -1,4 +1,4 @@
-"""`make gpu-check`, rehearsed on a bare machine: torch's CPU in the GPU's place, and what only featray needs absent."""
+"""`make gpu-check` on a simulated bare machine: torch's CPU as the GPU, and featray's own dependencies missing."""
 
 import json
 import os

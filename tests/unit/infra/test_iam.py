@@ -1,4 +1,4 @@
-"""infra/iam/s3-policy.json, on an S3 server that enforces policies: it is enough, and nothing else is allowed."""
+"""infra/iam/s3-policy.json, on an S3 server that enforces policies: it is sufficient, and it allows nothing else."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def policy():
 
 
 def enforceable(document):
-    """The policy as moto can enforce it: it takes every condition on S3 for unmet; the log is held to them instead."""
+    """Return the policy without conditions, which moto treats as unmet; the log is checked against them instead."""
     return {**document, "Statement": [{k: v for k, v in s.items() if k != "Condition"} for s in document["Statement"]]}
 
 
@@ -56,7 +56,7 @@ def log(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(log, clips):
-    """Options of a user with this policy and no other right; buckets and videos are there already."""
+    """Yield options of a user who has only the rights of this policy; buckets and videos exist already."""
     admin = {"aws_access_key_id": "root", "aws_secret_access_key": "root", "region_name": "us-east-1"}
     with s3.server(log) as url:
         store = boto3.client("s3", endpoint_url=url, **admin)
@@ -76,17 +76,17 @@ def options(log, clips):
 
 @pytest.fixture(scope="module")
 def requests(log, options):
-    """What the user asked for so far: method, bucket, key and query of each request, and the answer's status."""
+    """Return a function that yields the user's requests so far: method, bucket, key, query and response status."""
     skip = len(log.read_text().splitlines())
 
     def read():
-        plain = re.sub("\x1b\\[[0-9;]*m", "", log.read_text())  # what is not a plain 200 is in colour
+        plain = re.sub("\x1b\\[[0-9;]*m", "", log.read_text())  # any status but a plain 200 is in colour
         lines = "\n".join(plain.splitlines()[skip:])
         for method, target, status in re.findall(r'"([A-Z]+) (\S+) HTTP/1\.1" (\d+)', lines):
             parts = urlsplit(target)
             bucket, _, key = unquote(parts.path).lstrip("/").partition("/")
             query = parse_qs(parts.query, keep_blank_values=True)
-            query.pop("x-id", None)  # the operation's name, which says nothing new
+            query.pop("x-id", None)  # the operation's name, which is redundant
             yield method, bucket, key, query, int(status)
 
     return read
@@ -104,7 +104,7 @@ def config_of(options, uris):
 
 
 def run_without_ray(config, partition, run_id, *, work_key="ab" * 32, replaces=None):
-    """What the graph does with videos without faces, step by step, and the publishing after it."""
+    """Process videos without faces step by step, as the graph does, and publish them."""
     weights = WeightsFacts("m", "m", "0" * 64, None, None, False, NEWEST.text, "")
     facts = {"engine": "torch", "precision": "fp32", "settings": {"detector": "0"}}
     row = run_row(config, run_id=run_id, release=partition.release, weights=weights, **facts)
@@ -148,7 +148,7 @@ def test_a_run_gets_by_with_these_rights(options, requests):
 
 
 def test_a_video_that_changed_replaces_its_rows(options, requests):
-    """Older files are written anew and deleted, which no other step does."""
+    """The only step that rewrites and deletes older files."""
     partition = Partition(open_output("s3://tables/facial", options), "d", "r")
     (old,) = [commit.name for commit in read_commits(partition) if commit.videos]
     config = config_of(options, ["s3://videos/raw/oslo/other.mp4"])
@@ -175,7 +175,7 @@ def begun(place):
 
 
 def test_listings_meet_the_conditions(requests):
-    """Of the real requests above, since the server cannot weigh conditions: each listing is of an allowed prefix."""
+    """The server ignores conditions, so the real requests above are checked: each lists an allowed prefix."""
     allowed = {
         statement["Resource"].rpartition(":")[2]: statement.get("Condition", {"StringLike": {"s3:prefix": ["*"]}})
         for statement in policy()["Statement"]
@@ -191,7 +191,7 @@ def test_listings_meet_the_conditions(requests):
 
 
 def test_every_right_is_used(requests):
-    """A right that nothing above made use of would be one too many."""
+    """A right that none of the steps above used is not needed."""
     used = set()
     for method, bucket, key, query, _ in requests():
         if not key and method == "GET":
@@ -213,7 +213,7 @@ def test_every_right_is_used(requests):
 
 
 def test_a_video_out_of_bounds_is_a_row(options, requests):
-    """It may be named, by a manifest for example, but not read."""
+    """A video may be named, by a manifest for example, without being readable."""
     (named,) = list_videos(InputConfig(uris=["s3://videos/raw/oslo/no_face.mp4"], storage_options=options))
     elsewhere = named.address.replace("/raw/oslo/", "/private/")
     video = type(named)(named.video_id, elsewhere, elsewhere, named.size_bytes, named.content_id)

@@ -1,4 +1,4 @@
-"""The RayJob as it is built: fields that exist, sums that fit, names that are there, few rights."""
+"""The RayJob as built: its fields exist, its resources fit, its references exist, and it has few rights."""
 
 import re
 from pathlib import Path
@@ -51,13 +51,13 @@ def spec(request):
 
 
 def config_of(spec, environment_of):
-    """The config of the job as featray reads it, from the entrypoint as a shell expands it."""
+    """Return the config of the job as featray reads it, from the entrypoint as a shell expands it."""
     program, script, *arguments = words(spec["entrypoint"], environment_of)
     assert program == "python" and (REPOSITORY / script.removeprefix("/opt/featray/")).is_file()
     flag, path = arguments[-2:]
     (mount,) = [m for m in pods_of(spec)["head"]["spec"]["containers"][0]["volumeMounts"] if m["name"] == "config"]
     assert (flag, path) == ("--config", f"{mount['mountPath']}/config.yaml")
-    arguments = [*arguments[:-2], str(INFRA / "kuberay/config.yaml")]  # as jobs/extract.py hands them on
+    arguments = [*arguments[:-2], str(INFRA / "kuberay/config.yaml")]  # as jobs/extract.py passes them on
     command = main.get_command(main.make_context("featray", ["run"], resilient_parsing=True), "run")
     parsed = command.make_context("run", list(arguments)).params
     (overrides,) = [value for value in parsed.values() if isinstance(value, tuple) and "cluster.gpus" in str(value)]
@@ -89,7 +89,7 @@ def test_no_number_is_left_open(spec):
 
 
 def test_the_run_is_told_of_the_cluster_at_its_full_size(spec):
-    """Whoever expands the entrypoint: the submitter's shell, or the head's."""
+    """True in both places where the entrypoint may be expanded: in the submitter's shell and in the head's."""
     by_pod = [environment(pods_of(spec)[name]["spec"]["containers"][0]) for name in ("submitter", "head")]
     for variables in by_pod:
         config = config_of(spec, {k: v for k, v in variables.items() if v})
@@ -182,7 +182,7 @@ def test_no_licence_is_accepted_for_the_user():
 
 
 def test_weights_are_pulled_once_into_the_cache_that_ray_uses(tmp_path):
-    """Those of the lines that a user takes in, who agrees to their licence."""
+    """Uses the lines that a user uncomments after agreeing to the licence of the weights."""
     cache = image_environment()["FEATRAY_CACHE"]
     taken_in = {}
     for name in ("config", "job/rayjob"):
@@ -239,7 +239,7 @@ def test_every_variable_is_read_by_somebody():
 
 
 def test_what_pods_name_is_there():
-    """Service accounts, config maps, and ports by which others find them; secrets are optional."""
+    """Service accounts and config maps, and the ports of services; secrets are optional."""
     there = {(o["kind"], o["metadata"]["name"]) for o in BASE}
     accounts = {d["metadata"]["name"] for d in documents("kuberay/accounts.yaml")}
     assert {pod["spec"]["serviceAccountName"] for pod in pods_of(PLAIN).values()} == accounts

@@ -1,4 +1,4 @@
-"""What can be switched on in infra/kuberay: components of the job, clusters that stay, networks, monitoring."""
+"""The options of infra/kuberay: components of the job, clusters that stay, networks, monitoring."""
 
 import re
 
@@ -19,7 +19,7 @@ def cluster_of(*components):
 
 
 def test_every_folder_is_named_where_it_is_switched_on():
-    """And every file is part of something that can be built."""
+    """Every file is also part of something that can be built."""
     listed = {
         (path.parent / line).resolve()
         for path in FOLDER.rglob("kustomization.yaml")
@@ -175,7 +175,7 @@ def test_prometheus_finds_the_port_of_every_pod_that_exports():
 
 
 RAY_OWN = {"ray_object_store_memory", "ray_resources", "ray_node_disk_usage", "ray_node_disk_free"}
-"""Of Ray itself; tests/integration/test_metrics.py finds them at its endpoint."""
+"""Ray's own metrics; tests/integration/test_metrics.py finds them at its endpoint."""
 
 
 def rules():

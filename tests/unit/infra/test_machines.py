@@ -36,7 +36,7 @@ def test_ray_takes_the_cluster_file():
 
 
 def test_ray_prepares_the_cluster_file():
-    """Its own steps before it asks EC2 anything; tests/infra/test_aws.py goes on from there."""
+    """Ray's own steps before any request to EC2; tests/infra/test_aws.py tests the rest."""
     config = prepare_config(copy.deepcopy(AWS))
     validate_config(config)
     assert config["available_node_types"]["head"]["max_workers"] == 0
@@ -46,7 +46,7 @@ def test_ray_prepares_the_cluster_file():
 def test_the_machines_image_is_said_and_its_driver_fits_what_torch_brings():
     text = (INFRA / "ray/aws.yaml").read_text()
     images = {kind["node_config"]["ImageId"] for kind in AWS["available_node_types"].values()}
-    (image,) = images  # not left to Ray, whose default has the driver of CUDA 11.2
+    (image,) = images  # set explicitly: Ray's default has the driver of CUDA 11.2
     assert re.fullmatch(r"ami-\w{8,17}|resolve:ssm:/aws/service/[\w./-]+", image)
     assert image.removeprefix("resolve:ssm:") in text.partition("ImageId:")[0], "how to look it up"
     cuda, driver = re.search(r"CUDA (\d+\.\d+),? .*needs driver (\d+) or newer", text).groups()
@@ -55,7 +55,7 @@ def test_the_machines_image_is_said_and_its_driver_fits_what_torch_brings():
 
 
 def test_the_image_has_what_ray_up_runs_in_it():
-    """Ray copies files into the container by rsync, and the head starts the others from within it: by boto3 and ssh."""
+    """Ray copies files into the container by rsync; the head starts the other nodes from inside it by boto3 and ssh."""
     install = " ".join(
         text for keyword, text in instructions("runtime") if keyword == "RUN" and "apt-get install" in text
     )
@@ -152,9 +152,9 @@ def test_compose_is_quiet():
 
 
 def test_the_head_makes_the_token_without_which_ray_does_not_start(tmp_path):
-    """Its entrypoint, in a home of its own, on the real command line of Ray."""
+    """Runs its entrypoint in a temporary home, with the real command line of Ray."""
     assert image_environment()["RAY_AUTH_MODE"] == "token" and SERVICES["head"]["command"][:2] == ["start", "--head"]
-    entrypoint = [word.replace("$$", "$") for word in SERVICES["head"]["entrypoint"]]  # `$$` is how compose writes it
+    entrypoint = [word.replace("$$", "$") for word in SERVICES["head"]["entrypoint"]]  # compose escapes `$` as `$$`
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {"HOME": str(tmp_path), "PATH": path, "RAY_AUTH_MODE": "token", **QUIET}
     told = subprocess.run([*entrypoint, "--version"], env=environment, capture_output=True, text=True, check=True)
@@ -182,7 +182,7 @@ def test_grafana_shows_what_is_in_its_folder():
 
 
 def test_the_clips_are_uploaded_to_where_the_job_looks(tmp_path):
-    """The service's own script, against an S3 server, with the environment that compose gives it."""
+    """Runs the service's own script against an S3 server, with the environment that compose gives it."""
     config = load_config(INFRA / "compose/config.yaml")
     (pattern,) = config.input.uris
     with s3.server() as url:

@@ -1,4 +1,4 @@
-"""Nothing that featray runs opens a connection of its own: usage reports of its libraries stay unsent."""
+"""featray and its libraries open no connections on their own: usage reports are not sent."""
 
 import subprocess
 import sys
@@ -35,14 +35,14 @@ for engine in ("openvino", "torch"):
 
 
 def test_openvino_would_report_by_itself(tmp_path):
-    """So that the test below is known to be able to fail."""
+    """Shows that the test below can fail."""
     environment = watched(tmp_path)
     subprocess.run([sys.executable, "-c", "import openvino"], env=environment, check=True, timeout=120)
     assert any("google-analytics" in line for line in attempts(tmp_path))
     assert (tmp_path / "home" / "intel").exists()
 
 
-@pytest.mark.long  # of a whole run, tests/integration/test_no_phone_home.py shows it
+@pytest.mark.long  # tests/integration/test_no_phone_home.py tests a whole run
 def test_decoding_detecting_and_inferring_stay_here(tmp_path, face_clip):
     environment = watched(tmp_path) | {"FEATRAY_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PATH, str(face_clip)]

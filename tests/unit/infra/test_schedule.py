@@ -1,4 +1,4 @@
-"""The schedule: its script in a shell, the real kubectl, an API that keeps to the role and to KubeRay's finalizer."""
+"""The schedule: its script in a shell, the real kubectl, and an API that enforces the role and KubeRay's finalizer."""
 
 import copy
 import os
@@ -26,14 +26,14 @@ NAME = JOB["metadata"]["name"]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Where kubectl keeps what it learned of a server, as in the pod's HOME; and the job, as built."""
+    """Return a folder for kubectl's cache, as in the pod's HOME, with the job as built."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "rayjob.yaml").write_text(yaml.safe_dump(JOB))
     return folder
 
 
 class Night:
-    """One cluster, and the schedule's pod in it."""
+    """A cluster, and the schedule's pod in it."""
 
     def __init__(self, home, state=None, *, finalizer_seconds=0.3, role=ROLE, labels=None):
         self.cluster = kube_api.Cluster(finalizer_seconds=finalizer_seconds, unknown=unknown_fields)
@@ -46,7 +46,7 @@ class Night:
             self.cluster.create("rayjobs", job)
 
     def run(self, script=SCRIPT):
-        """The script's exit status and messages, and what it asked the API for: verb and status."""
+        """Return the finished script with status and messages, and its requests to the API: verb and status."""
         started = len(self.cluster.requests)
         with kube_api.serve(self.cluster) as url:
             (self._home / "config").write_text(kube_api.kubeconfig(url, CRON["serviceAccountName"]))
@@ -59,7 +59,7 @@ class Night:
 
     @property
     def job(self):
-        """The RayJob that is there."""
+        """Return the RayJob that is there."""
         return self.cluster.objects["rayjobs", NAME]
 
 
@@ -83,7 +83,7 @@ def test_a_run_that_has_ended_makes_room_once_the_operator_lets_go_of_it(state, 
     assert night.job["metadata"]["uid"] != before and "deletionTimestamp" not in night.job["metadata"]
 
 
-@pytest.mark.parametrize("state", ["Running", ""])  # created a moment ago, not looked at by the operator yet
+@pytest.mark.parametrize("state", ["Running", ""])  # created a moment ago, not seen by the operator yet
 def test_a_run_that_is_going_on_is_left_alone(state, home):
     done, asked = Night(home, state).run()
     assert (done.returncode, asked) == (0, [GET]), done.stderr
@@ -104,7 +104,7 @@ def test_a_run_that_waits_in_a_queue_is_left_alone(home):
 
 
 def test_every_state_of_kuberay_is_told_from_the_others():
-    """In the shell alone, with a kubectl that only prints: what the cases of the script make of each state."""
+    """Runs the cases of the script for each state in a shell, with a kubectl that only prints."""
     case = SCRIPT[: SCRIPT.index("kubectl create")].replace("state=$(kubectl get", "state=$(: ")
     case = re.sub(r"state=\$\(.*?\)\n", "", case, flags=re.S).replace("kubectl delete", "echo delete")
     going_on = ["", "Initializing", "Running", "Waiting", "Retrying", "Suspending"]
@@ -125,7 +125,7 @@ def test_a_run_whose_finalizer_stays_ends_the_night(home):
 
 
 def test_without_list_and_watch_the_night_would_hang(home):
-    """Why the role has them: kubectl takes the 403 for a reason to try again until its time is up."""
+    """The reason why the role has both: after a 403, kubectl retries until its timeout."""
     role = copy.deepcopy(ROLE)
     role["rules"][1]["verbs"] = ["get", "delete"]
     night = Night(home, "Complete", role=role)
@@ -172,7 +172,7 @@ def test_the_role_allows_that_and_nothing_else():
 
 
 def test_the_commands_of_the_guide(home, tmp_path):
-    """Those of "Start" for Kubernetes, by an administrator, from the repository's root."""
+    """Runs the commands of "Start" for Kubernetes as an administrator, from the repository's root."""
     (block,) = re.findall(
         r"```sh\n(.*?apply -k infra/kuberay\b.*?)```", (INFRA.parent / "docs/guides/kubernetes.md").read_text(), re.S
     )
@@ -204,7 +204,7 @@ def test_the_commands_of_the_guide(home, tmp_path):
 
 
 def test_the_stand_in_refuses_what_the_api_would(home, tmp_path):
-    """Unknown fields, and everything to somebody without a role."""
+    """It rejects unknown fields, and every request of a user without a role."""
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(yaml.safe_dump(JOB).replace("entrypoint:", "entryPoint:"))
     cluster = kube_api.Cluster(unknown=unknown_fields)

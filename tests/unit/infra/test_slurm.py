@@ -1,4 +1,4 @@
-"""Slurm's scripts and the image for Apptainer, as text; tests/infra/test_slurm.py runs the scripts."""
+"""Slurm's scripts and the image for Apptainer, checked as text; tests/infra/test_slurm.py runs the scripts."""
 
 import re
 import subprocess
