@@ -1,4 +1,4 @@
-"""`featray models check` through real decoding, detection and inference; and what a pull keeps."""
+"""`featray models check` with real decoding, detection and inference; and the result that a pull keeps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_EVIDENCE = "the network does not find the face, so its facial numbers carry n
 
 @pytest.fixture
 def models(cache, monkeypatch):
-    """Runs `featray models ...` in this process, with an empty cache of weights."""
+    """Return a function that runs `featray models ...` in this process, with an empty cache of weights."""
     monkeypatch.setenv("FEATRAY_CACHE", str(cache))
     return lambda *arguments: CliRunner().invoke(main, ["models", *map(str, arguments)])
 
@@ -49,7 +49,7 @@ def test_synthetic_weights_are_no_evidence(kept_cache, monkeypatch):
 
 
 def test_the_doctor_shows_what_a_pull_kept(hub, models, atto, cache):
-    """Of a file that was checked before: it is read, and not checked again."""
+    """The result of an earlier check of the same file is read, and the check is not repeated."""
     hub.files[V28.spec.removeprefix("hf://")] = atto.path.read_bytes()
     command = ("pull", "v2.8", "--accept-license", "research-noncommercial")
     (unchecked,) = [check for check in checks_of(models, *command) if "meaning of its columns" in check.name]
@@ -74,7 +74,7 @@ def test_the_doctor_shows_what_a_pull_kept(hub, models, atto, cache):
 
 @pytest.mark.long
 def test_a_pull_checks_once_and_keeps_what_came_out(hub, models, atto, cache, tmp_path):
-    """Random weights that say that they are trained: there is no evidence for them, on a real face or elsewhere."""
+    """Random weights marked as trained: there is no evidence for them, on a real face or elsewhere."""
     trained = written(load_file(atto.path), atto, tmp_path / V28.file)
     hub.files[V28.spec.removeprefix("hf://")] = trained.path.read_bytes()
     command = ("pull", "v2.8", "--accept-license", "research-noncommercial")
@@ -92,7 +92,7 @@ def test_a_pull_checks_once_and_keeps_what_came_out(hub, models, atto, cache, tm
 
 
 def checks_of(models, *command):
-    """What the doctor says of weights after a pull."""
+    """Return the doctor's checks of weights after a pull."""
     assert models(*command).exit_code == 0
     return list(software.weights())
 
@@ -125,7 +125,7 @@ def test_what_cannot_be_checked_is_said(models, arguments, parts):
     assert all(part in done.stderr for part in parts), done.stderr
 
 
-# A checkpoint whose columns are right, and single rows of its last layers turned: the whole chain, from the file on.
+# A checkpoint with correct columns, and with single rows of its last layers changed: the whole chain from the file on.
 
 
 def turn(name, rows):
@@ -137,7 +137,7 @@ def turn(name, rows):
 
 
 def exchange(pairs):
-    """Exchange blendshapes."""
+    """Return a change that swaps pairs of blendshapes."""
     order = np.arange(52)
     for a, b in pairs:
         order[[BLENDSHAPE_NAMES.index(a), BLENDSHAPE_NAMES.index(b)]] = (

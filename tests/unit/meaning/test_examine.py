@@ -1,7 +1,7 @@
-"""A network that is right passes; each single sign or swap that is wrong is named, and nothing else.
+"""A correct network passes; each single wrong sign or swap is named, and nothing else.
 
-The mesh is MediaPipe's of the bundled clip and the landmarks are the shipped detector's, so that the geometry is that
-of a real face; what the heads say is built from it (`tests/fixtures/told.py`).
+The mesh is MediaPipe's of the bundled clip and the landmarks are the shipped detector's, so the geometry is that of a
+real face. The outputs of the heads are built from it (`tests/fixtures/told.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BOTH_SIDES = ("eyeBlink", "browOuterUp", "browDown", "mouthSmile")
 
 
 def swapped(*pairs):
-    """Exchanges columns."""
+    """Return a change that swaps columns."""
     return lambda columns: {**columns, **{a: columns[b] for a, b in pairs}, **{b: columns[a] for a, b in pairs}}
 
 
@@ -41,7 +41,7 @@ def inverted(name):
 
 
 def in_mirrored_chips():
-    """The network sees the mirror image, and says where it sees the mesh."""
+    """Return a recording of a network that sees mirrored chips, with its mesh in the mirror image."""
     mesh = changed_mesh(changed_mesh(CLIP.mesh_px, CLIP.squares, "mirrored"), CLIP.squares, "with its sides swapped")
     return watched(change=mirror_image, mesh_px=mesh)
 
@@ -100,7 +100,7 @@ def test_a_mesh_that_lies_wrongly_is_named(layout):
 
 
 def test_several_faults_are_named_together():
-    """The signs of another version: what a checkpoint with the wrong conventions shows."""
+    """The signs of another version, as for a checkpoint with the wrong conventions."""
     found = examine([watched(negated("pose_pitch", "gaze_pitch"))], NEWEST)
     assert found.faults == ("pose_pitch", "gaze_pitch")
     assert found.advice.endswith(f"Set model.conventions: {PYFEAT_2_0.name}")
@@ -123,7 +123,7 @@ def test_what_a_checkpoint_does_not_estimate_is_no_fault():
 
 
 def test_footage_that_shows_too_little_is_not_enough():
-    """A head that does not turn, eyes that do not move: nothing is opposed, and it does not pass."""
+    """A head that does not turn and eyes that do not move: nothing is opposed, but it does not pass."""
     found = examine([watched(lambda columns: {name: np.full_like(one, 0.3) for name, one in columns.items()})], NEWEST)
     assert (found.passed, found.faults) == (False, ())
     assert "not enough evidence for head pose, gaze, expression" in found.advice

@@ -1,4 +1,4 @@
-"""Geometry of a face: on rotations that are known, and on a real face against the detector's landmarks."""
+"""Geometry of a face: with known rotations, and on a real face compared with the detector's landmarks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TO_FRAME = np.asarray([1, -1, -1])
 
 
 def turned(pitch=0.0, yaw=0.0, roll=0.0):
-    """A mesh `[1, 478, 3]` of the canonical face in a pose, somewhere in a frame."""
+    """Return a mesh `[1, 478, 3]` of the canonical face in a pose, somewhere in a frame."""
     face = np.concatenate([canonical_face(), IRISES]) * TO_FRAME
     return 12 * head_rotations([pitch], [yaw], [roll]).apply(face)[None] + [300, 200, 0]
 
@@ -95,7 +95,7 @@ def test_eyes_and_mouth_move_the_right_way():
 
 
 def test_a_real_face_agrees_with_the_detector():
-    """MediaPipe's mesh and the shipped detector's landmarks, of one clip: learned from different data."""
+    """MediaPipe's mesh and the shipped detector's landmarks on one clip, trained on different data."""
     clip = face_clip()
     rotation, residual = fit_rotation(clip.mesh_px)
     assert residual.max() < 0.2

@@ -1,4 +1,4 @@
-"""Intervals of correlations hold the truth as often as they say, whatever the autocorrelation."""
+"""Intervals of correlations contain the true value as often as they state, at any autocorrelation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FRAMES = 160
 
 
 def slow(rng, memory, count=1):
-    """Series that remember: each frame is the one before, times `memory`, and something new."""
+    """Return autocorrelated series: each frame is the previous one times `memory`, plus noise."""
     noise = rng.standard_normal((count, FRAMES + 200))
     return lfilter([np.sqrt(1 - memory**2)], [1, -memory], noise)[:, 200:]
 
@@ -25,7 +25,7 @@ def test_intervals_hold_the_truth(memory, truth):
     b = truth * a + np.sqrt(1 - truth**2) * own
     found = [correlate([(one, other)]) for one, other in zip(a, b, strict=True)]
     holding = np.mean([one.low <= truth <= one.high for one in found])
-    # 0.99 is meant. Series that change but a few times in the clip come out a little too sure.
+    # The nominal level is 0.99. For series that change only a few times in a clip, intervals are slightly too narrow.
     assert holding > (0.965 if memory <= 0.9 else 0.93)
     naive = 2.5758 / np.sqrt(FRAMES - 3)
     if memory == 0.9:
@@ -37,7 +37,7 @@ def test_frames_count_for_what_they_are_worth():
     rng = np.random.default_rng(2)
     for memory in (0.0, 0.9):
         found = [correlate([tuple(slow(rng, memory, 2))]).effective for _ in range(50)]
-        worth = (1 - memory**2) / (1 + memory**2)  # of one frame
+        worth = (1 - memory**2) / (1 + memory**2)  # per frame
         # Sample autocorrelations of a short series are too small.
         assert FRAMES * worth * 0.9 < np.median(found) < FRAMES * worth * 2
 
