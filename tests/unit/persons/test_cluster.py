@@ -1,4 +1,4 @@
-"""Tracks of one person come together, those on screen at once never do, and the order of the work does not count."""
+"""Tracks of one person are joined, tracks on screen at once never are, and the order of the work has no effect."""
 
 from dataclasses import fields
 
@@ -48,7 +48,7 @@ def test_two_that_are_on_screen_at_once_are_never_one():
 
 
 def test_what_was_joined_keeps_apart_what_its_parts_keep_apart():
-    """0 and 1 are joined first; then 2, which was on screen with 1, is as near to them as it can be."""
+    """0 and 1 are joined first; then 2, which was on screen with 1, is as near to them as possible."""
     a = unit(np.array([[1.0, 0.0], [1.0, 0.001], [1.0, 0.01]]))
     found = tracks(a, video=[0, 1, 1], start=[0, 0, 3], end=[5, 5, 9])
     person = cluster(found, 0.9)
@@ -62,7 +62,7 @@ def test_a_chain_of_look_alikes_is_not_one_person():
 
 
 def test_who_is_in_the_same_scene_goes_before_a_stranger_who_is_as_near():
-    """Track 1 is a little nearer to 2, of another video, than to 0, which it follows; 0 and 2 are not alike."""
+    """Track 1 is a little nearer to 2, of another video, than to 0, which it follows; 0 and 2 are not similar."""
     angles = np.deg2rad([0, 20, 39])
     found = np.column_stack([np.cos(angles), np.sin(angles)])
     threshold = np.cos(np.deg2rad(22))
@@ -72,7 +72,7 @@ def test_who_is_in_the_same_scene_goes_before_a_stranger_who_is_as_near():
 
 
 def test_many_equal_tracks_are_joined_in_few_steps(monkeypatch):
-    """Copies of one video are as near to each other as can be; were ties settled by number, a step would join two."""
+    """Copies of one video are at equal distances; if ties were broken by number, each step would join only two."""
     steps = []
     stars = joining._stars
     monkeypatch.setattr(joining, "_stars", lambda *some: steps.append(1) or stars(*some))

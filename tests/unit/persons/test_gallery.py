@@ -1,4 +1,4 @@
-"""A folder of named pictures gives persons names, by the code that workers use; what names nobody is said."""
+"""A folder of named pictures gives names to persons, with the workers' code; pictures that name nobody are reported."""
 
 import av
 import numpy as np
@@ -18,7 +18,7 @@ from tests.fixtures.outputs import rows
 
 @pytest.fixture(scope="module")
 def pictures(clips):
-    """A face, and a room without one."""
+    """Return a picture of a face, and one of a room without a face."""
     found = []
     for name in ("face.mp4", "no_face.mp4"):
         with av.open(str(clips / name)) as container:

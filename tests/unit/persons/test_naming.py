@@ -1,4 +1,4 @@
-"""Persons keep their names when tracks come, go and change sides, and a name is never given to somebody else."""
+"""Persons keep their names when tracks come, go and change persons, and no name passes to somebody else."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ KEYS = [(f"{i:016x}", 0) for i in range(6)]
 
 
 def name_persons(keys, person, before):
-    """The id of each track's person, with ids of before by key."""
+    """Return the id of each track's person; `before` has the earlier ids by key."""
     ids = sorted(set(before.values()))
     had = np.array([ids.index(before[key]) if key in before else -1 for key in keys])
     first = {one: person.index(one) for one in person}
@@ -49,7 +49,7 @@ def test_a_name_that_is_gone_is_not_given_again():
 
 
 def test_agreement_by_hand():
-    """Bagga and Baldwin's way of counting, done by hand for five tracks."""
+    """Bagga and Baldwin's B-cubed, computed by hand for five tracks."""
     result = agreement(np.array(["a", "a", "a", "b", "b"]), np.array([1, 1, 2, 2, 2]))
     precision, recall = (2 / 3 + 2 / 3 + 1 / 3 + 1 + 1) / 5, (1 + 1 + 1 / 3 + 2 / 3 + 2 / 3) / 5
     assert result.b_cubed_f == pytest.approx(2 * precision * recall / (precision + recall))

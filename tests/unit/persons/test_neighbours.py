@@ -1,4 +1,4 @@
-"""Neighbours by lists are nearly all of those of exact search, and the same however many threads look for them."""
+"""The index of lists finds nearly all neighbours of exact search, and the same ones with any number of threads."""
 
 import sys
 

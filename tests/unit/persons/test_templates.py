@@ -1,4 +1,4 @@
-"""Templates are the same to the bit however rows lie in files, and tracks know when they are on screen."""
+"""Templates are bit-identical for any layout of rows in files, and tracks have their time on screen."""
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ VIDEOS = [f"{i * 7919 % 65536:016x}" for i in range(40)]
 
 @pytest.fixture(scope="module")
 def rows():
-    """Embeddings and faces, in the order of published files, in which tracks of a video lie among each other."""
+    """Return embeddings and faces in the order of published files, where tracks of a video are interleaved."""
     rng = np.random.default_rng(9)
     video = np.sort(rng.integers(0, len(VIDEOS), 3000))
     track = rng.integers(0, 3, len(video))
