@@ -1,4 +1,4 @@
-"""An output of two releases and three clips, one of them no video, made by the main job on its local executor."""
+"""An output of two releases and three clips, one of which is no video, made by the main job on its local executor."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Two:
 
 @pytest.fixture(scope="session")
 def two(tmp_path_factory: pytest.TempPathFactory, face_clip: Path) -> Two:
-    """Other weights and other sampling in the second release: every fourth frame, then every third."""
+    """Return an output whose releases differ in weights and sampling: every fourth frame, then every third."""
     folder = tmp_path_factory.mktemp("report")
     clips = folder / "clips"
     clips.mkdir()

@@ -1,4 +1,4 @@
-"""Two releases face by face: what is matched, and that the shifts are those of the matched rows."""
+"""Two releases compared face by face: the faces that are matched, and shifts computed from the matched rows only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def found(two):
 
 
 def _both(two, columns: str):
-    """Rows of the frames that both releases sampled, one face each, in order."""
+    """Return the rows of the frames that both releases sampled, one face each, in order."""
     sql = "SELECT video_id, frame_index, pts_us, {} FROM faces WHERE face_index = 0 ORDER BY video_id, frame_index"
     sides = [
         {(r["video_id"], r["frame_index"]): r for r in two.rows(sql.format(columns), release)}
@@ -37,7 +37,7 @@ def test_only_frames_that_both_sampled_are_matched(two, found):
     assert {a["frame_index"] % 12 for a, _ in pairs} == {0}
     assert (found.videos_a, found.videos_b, found.videos_changed) == (3, 3, 0)
     assert found.frames_both == 4 + 2  # the clip without a face has 24 frames
-    # The detector is the same, so are its boxes.
+    # The detector is the same, and so are its boxes.
     assert found.mean_iou == pytest.approx(1.0)
 
 
@@ -52,7 +52,7 @@ def test_shifts_are_those_of_the_matched_rows(two, found):
         if a.std() > 1e-6 and b.std() > 1e-6:
             assert shift.correlation == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-6)
     assert [shift.column for shift in found.features] == [feature.column for feature in FEATURES]
-    # Other weights move the network's numbers; the detector's stay.
+    # Other weights change the network's numbers, but not the detector's.
     by_name = {shift.column: shift for shift in found.features}
     assert by_name["AU12"].mean_abs > 0.001 and by_name["score"].mean_abs == 0
 

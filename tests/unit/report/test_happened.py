@@ -1,4 +1,4 @@
-"""What happened: counts that are the tables', strips that are pictures, names only where they may be said."""
+"""Events in a report: counts equal to the tables', strips as pictures, and names only where they may be shown."""
 
 import xml.etree.ElementTree as ElementTree
 

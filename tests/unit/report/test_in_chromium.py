@@ -1,4 +1,4 @@
-"""The report in a real browser: no complaint, no request, tables sort, the numbers are DuckDB's, it prints."""
+"""The report in a real browser: no errors, no requests, tables sort, the numbers equal DuckDB's, and it prints."""
 
 from __future__ import annotations
 

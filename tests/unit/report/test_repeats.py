@@ -1,4 +1,4 @@
-"""A report says how many of the frames repeat the one before, if any does."""
+"""A report gives the number of frames that repeat the one before, if there are any."""
 
 from pathlib import Path
 

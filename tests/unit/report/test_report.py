@@ -1,4 +1,4 @@
-"""The report page: its numbers are DuckDB's, names are never markup, nothing is loaded from elsewhere."""
+"""The report page: its numbers equal DuckDB's, names are never markup, nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_every_picture_says_what_it_shows(page):
 
 
 def test_thumbnails_show_the_frame_of_the_row(two, page, written):
-    """Lit as the source is at that face: of the same mean colour."""
+    """The thumbnail has the same mean colour as the source at that face."""
     (image,) = page.images
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["src"].split(",")[1]))), np.float32)
     assert pixels.shape == (208, 208, 3) and pixels.std() > 20
@@ -107,7 +107,7 @@ def test_thumbnails_show_the_frame_of_the_row(two, page, written):
     (other,) = Page(hidden).images
     blurred = np.asarray(Image.open(io.BytesIO(base64.b64decode(other["src"].split(",")[1]))), np.float32)
     assert blurred.mean() == pytest.approx(pixels.mean(), abs=6)
-    # What is left of a face is flat cells: hardly any edges.
+    # A blurred face consists of flat cells, with hardly any edges.
     assert np.abs(np.diff(blurred, axis=1)).mean() < 0.6 * np.abs(np.diff(pixels, axis=1)).mean()
 
 

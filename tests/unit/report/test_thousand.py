@@ -1,4 +1,4 @@
-"""A report on a thousand videos: in bounded memory and size, its numbers DuckDB's; a sample of too many rows."""
+"""A report on a thousand videos: bounded memory and size, the same numbers as DuckDB; a sample if rows are too many."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BROKEN = 40
 
 
 class HangsUp:
-    """A server that ends every connection at once, and counts them."""
+    """A server that closes every connection at once, and counts them."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -63,7 +63,10 @@ def server() -> Iterator[HangsUp]:
 
 @pytest.fixture(scope="module")
 def thousand(server, tmp_path_factory) -> Output:
-    """1,000 videos of 200 frames, every 25th broken; some 150,000 faces, made up. The real writer, real commits."""
+    """Return 1,000 videos of 200 frames, every 25th broken, with some 150,000 made-up faces.
+
+    The writer and the commits are the real ones.
+    """
     root = tmp_path_factory.mktemp("thousand")
     output = open_output(str(root / "out"), create=True)
     partition = UnheldPartition(Partition(output, "many", RELEASE))
@@ -137,7 +140,7 @@ def _rows(output: Output, sql: str):
     return run_sql(connect(output), sql).read_all().to_pylist()
 
 
-# getrusage would tell the largest size that the parent had, which a child takes over.
+# getrusage would include the largest size of the parent, which a child inherits.
 _MEASURED = """
 import re, sys
 from featray.cli import main
@@ -150,7 +153,7 @@ finally:
 
 @pytest.fixture(scope="module")
 def page(thousand, tmp_path_factory) -> Page:
-    """The command in a process of its own, whose memory is its own."""
+    """Return the page made by the command in its own process, so that its memory can be measured."""
     path = tmp_path_factory.mktemp("page") / "report.html"
     command = [sys.executable, "-c", _MEASURED, "report", str(thousand.root.path), "--out", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -178,7 +181,7 @@ def test_counts_are_duckdbs(thousand, page):
 
 def test_a_storage_that_does_not_answer_is_not_asked_for_every_moment(server, page):
     assert page.text.count("the storage does not answer") > 3
-    # One question, which the client repeats; where packets are swallowed, each of the twelve moments took minutes.
+    # One request, which the client repeats; if packets are dropped, each of the twelve moments took minutes.
     assert 1 <= server.asked <= 4, server.asked
 
 
@@ -191,7 +194,7 @@ def test_features_are_duckdbs(thousand, page):
     for name in columns:
         values = [float(value) for value in shown[name][2:]]
         assert values[:2] == pytest.approx([row[name]["mean"], row[name]["sd"]], rel=1e-6, abs=1e-9), name
-        # Quantiles are a t-digest's: right to a hundredth of the spread.
+        # Quantiles come from a t-digest, accurate to a hundredth of the spread.
         assert values[2:] == pytest.approx(row[name]["q"], abs=0.01 * max(1, row[name]["sd"])), name
 
 
@@ -213,7 +216,7 @@ def test_beyond_the_limit_a_sample_is_read_and_it_says_so(thousand, tmp_path):
     assert f"Counted over about {4_000_000 / 192_000:.1f} % of the sampled frames" in sampled.by_id["coverage"]
     assert f"about {4_000_000 / row['n']:.1f} % of the faces searched" in sampled.by_id["moments"]
     assert "Counted over all" not in sampled.text
-    # What is counted once a video stays whole.
+    # Numbers counted once per video stay complete.
     assert sampled.by_id["n-faces"] == f"{row['n']:,}in 960 tracks"
     shown = {
         text[0]: values for text, values in zip(sampled.tables["features"], sampled.values["features"], strict=True)
