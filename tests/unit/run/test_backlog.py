@@ -1,4 +1,4 @@
-"""What is work, what is done, and what is gone; over real commits and a real listing."""
+"""Videos to process, videos that are done, and videos that are gone, from real commits and a real listing."""
 
 import io
 import os
@@ -152,7 +152,7 @@ def test_what_an_input_covers(uri, covered):
 
 
 def test_work_keys_are_what_they_were():
-    """Of published work; if this changes, everything is done again."""
+    """Keys of published work; if they change, everything is processed again."""
     settings = {"a": {"b": [1, "ü"]}, "weights": "0"}
     expected = "b21c69e359deb211298318d4a3725a3e09bd8f0b7c857781dda86dcf1e6278d8"
     assert work_keys(settings)('etag:"x":ü') == work_key('etag:"x":ü', settings) == expected

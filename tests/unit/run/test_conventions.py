@@ -26,7 +26,7 @@ SIGNED = ("pose_pitch", "pose_roll", "pose_yaw", "gaze_yaw", "gaze_pitch")
 
 @pytest.fixture(scope="module")
 def weights(atto, tmp_path_factory):
-    """Weights that say that they are trained, in a file that is nobody's."""
+    """Return weights marked as trained, in a file that matches no published one."""
     return written(load_file(atto.path), atto, tmp_path_factory.mktemp("weights") / "other.safetensors")
 
 
@@ -37,7 +37,7 @@ def config(weights, inputs, out, **model):
 
 @pytest.fixture(scope="module")
 def as_v25(weights, inputs, tmp_path_factory):
-    """Two releases in one output: the file is unknown to the first run, and to the second it is v2.5 by its sha256."""
+    """Return an output of two releases: the first run does not know the file, the second knows it as v2.5 by sha256."""
     out = tmp_path_factory.mktemp("signs") / "out"
     first = run_here(config(weights, inputs, out)).job
     with pytest.MonkeyPatch.context() as patch:
@@ -77,7 +77,7 @@ def test_runs_and_footers_say_which_and_what_is_not_estimated(as_v25):
 
 
 def test_rows_are_computed_again_with_the_signs_that_they_had(as_v25):
-    """Though this featray knows nothing of the file any more."""
+    """The file is unknown again by then."""
     out, _, second = as_v25
     again = recompute(open_output(str(out)), 4, seed=1, release=second.release)
     assert (again.checked, again.differing, again.unverifiable) == (4, [], [])

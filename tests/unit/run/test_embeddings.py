@@ -1,4 +1,4 @@
-"""Embeddings are written where they are asked for, the same however the work was cut, and nowhere else."""
+"""Embeddings are written where they are asked for, equal for any division of the work, and nowhere else."""
 
 import shutil
 from pathlib import Path
@@ -117,7 +117,7 @@ def test_they_are_verified_compacted_and_erased(out):
 
 
 def traces_of(vectors, root, *, besides, video):
-    """Files in which a vector stands, in Parquet or anywhere as bytes, unless others have the same one."""
+    """Return the files that contain one of the vectors, in Parquet or as bytes; those of other videos do not count."""
     kept = {tuple(one) for one in besides.filter(pc.not_equal(besides["video_id"], video))["embedding"].to_pylist()}
     wanted = [one for one in vectors if tuple(one) not in kept]
     found = []

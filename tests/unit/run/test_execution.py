@@ -1,4 +1,4 @@
-"""When a run gives up."""
+"""Conditions under which a run gives up."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""A run over videos in a repository of the hub, served here: what changed is done again, whatever its size."""
+"""A run over videos in a local hub's repository: a changed video is processed again, even at the same size."""
 
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql

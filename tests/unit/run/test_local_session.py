@@ -1,4 +1,4 @@
-"""The executor without Ray: threads, lines between them, and how they end."""
+"""The executor without Ray: threads, queues between them, and how they end."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ from tests.fixtures.runs import run_here, small_config
 
 @pytest.fixture
 def work(short_clip, clips, small_network, tmp_path):
-    """A session over two clips, and the pages of their tasks."""
+    """Return a session over two clips, and the pages of their tasks."""
     config = small_config(
         [short_clip, clips / "no_face.mp4"],
         tmp_path / "out",
@@ -50,7 +50,7 @@ def stage_threads():
 
 
 def forked_here():
-    """Decoding processes that this one's fork server has; none of them is a child of this process itself."""
+    """Return the decoding processes of this process's fork server; none of them is a direct child of this process."""
     parents = {}
     for status in Path("/proc").glob("[0-9]*/status"):
         with contextlib.suppress(OSError):
@@ -144,7 +144,7 @@ def test_a_second_attempt_uses_the_same_network(work, monkeypatch):
 
 
 def test_workers_wait_for_the_units_of_a_video_that_is_being_planned():
-    """Else all units of a single long video would be one worker's, since the others saw nothing to do."""
+    """Otherwise one worker would get all units of a single long video, because the others found nothing to do."""
     flow = _Flow()
     work, taken = _Work(iter([["video"]]), flow), []
     assert work.next() == "video"

@@ -1,4 +1,4 @@
-"""A run in parts that know nothing of each other, and the run that publishes what they have landed."""
+"""A run in independent parts, and the run that publishes what they have landed."""
 
 import json
 import shutil
@@ -114,7 +114,7 @@ def test_of_several_that_begin_an_output_at_once_none_is_refused(tmp_path, monke
 
     def late(output: Output, marker):
         monkeypatch.setattr(layout, "_is_occupied", real)
-        open_output(str(tmp_path), create=True)  # another one is faster, and has published
+        open_output(str(tmp_path), create=True)  # another process is faster, and has published
         (tmp_path / "faces").mkdir()
         return real(output, marker)
 

@@ -1,4 +1,4 @@
-"""What a run says while it is on, in a log and on a terminal."""
+"""The progress of a run in a log and on a terminal."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""Which executor a run takes, and that it says why."""
+"""The choice of a run's executor, and the reason that is given for it."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from featray.run.session import LOCAL_VIDEOS, choose_executor
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
-    """No cluster, no GPU; a stand-in for machines that have them, which cannot show that they are found."""
+    """Simulate a machine without cluster and GPU; it cannot show that a real cluster or GPU is found."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(session, "on_cluster", lambda: False)
     monkeypatch.setattr(session, "local_gpus", lambda: 0.0)

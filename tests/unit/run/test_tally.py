@@ -113,7 +113,7 @@ def test_after_an_interruption_each_video_is_fed_once():
     tally.expect(shard, tasks)
     later = [replace(task("later"), shard="t")]
     tally.take(receipt("00", 0, 0, last=True, units=1))
-    # 16 were fed when it happened; the listing goes on with the rest of the shard that is open.
+    # 16 were fed before the interruption; the listing continues with the rest of the open shard.
     pages = list(unfinished_first(tally, iter([tasks[16:32], tasks[32:], later])))
     assert [one.video.video_id for page in pages for one in page] == [f"{i:02d}" for i in range(1, 40)] + ["later"]
 
