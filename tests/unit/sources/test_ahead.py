@@ -16,7 +16,7 @@ def test_results_keep_their_order_whatever_takes_longest():
 
 
 def test_calls_are_under_way_together():
-    meeting = threading.Barrier(4, timeout=10)  # passes only if four calls are there at once
+    meeting = threading.Barrier(4, timeout=10)  # passes only if four calls are waiting at once
     assert list(in_order(lambda i: meeting.wait() >= 0, range(8), threads=4)) == [True] * 8
 
 
@@ -38,7 +38,7 @@ def test_an_error_comes_after_what_was_before_it():
         with pytest.raises(KeyError):
             for item in stream:
                 taken.append(item)
-        assert taken == [0, 1, 2] or taken == []  # in_order may meet the end of the listing first
+        assert taken == [0, 1, 2] or taken == []  # in_order may reach the end of the listing first
 
 
 def test_a_stream_that_nobody_wants_ends():

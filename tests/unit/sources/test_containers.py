@@ -98,7 +98,7 @@ def small_tar(path, *names, data=b"x" * 700):
 
 
 MEMBER_BYTES = 512 + 1024
-"""Of a member of `small_tar`: its header, and 700 bytes filled up to blocks."""
+"""Size of a member of `small_tar`: its header, and 700 bytes padded to blocks."""
 
 
 def test_a_tar_says_where_it_is_damaged(tmp_path):
@@ -121,7 +121,7 @@ def test_a_tar_that_is_cut_off_behind_a_member_says_so(tmp_path, over):
 
 def test_a_damaged_pax_header_costs_what_is_behind_it_and_no_more(tmp_path):
     data = small_tar(tmp_path / "s.tar", "a.mp4", f"{'long' * 40}.mp4", "c.mp4")
-    at = data.index(b"././@PaxHeader") + 1024  # the header that the pax record is about
+    at = data.index(b"././@PaxHeader") + 1024  # the header that the pax record describes
     (tmp_path / "s.tar").write_bytes(data[:at] + b"\xff" * 512 + data[at + 512 :])
     first, problem = videos(tmp_path / "s.tar")
     assert first.member == "a.mp4" and "after member a.mp4" in problem.problem[1]

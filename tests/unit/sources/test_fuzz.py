@@ -1,6 +1,6 @@
-"""Manifests and tars that nobody wrote: whatever the bytes, entries come out, in bounded memory, and none raises.
+"""Random manifests and tars: for any bytes, entries are listed in bounded memory, and nothing raises.
 
-An entry must survive all that a run does with it: JSON on its way to a worker, UTF-8 in a table.
+An entry must survive all steps of a run: JSON on its way to a worker, UTF-8 in a table.
 """
 
 import csv
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 
 
 def check(path, **options):
-    """List what a file names, as a run does."""
+    """List the entries of a file, as a run does, and check them."""
     for video in list_videos(InputConfig(uris=[str(path)], path_fields="{site}/{name}", **options)):
         assert load(Video, dump(video)) == video
         for text in (video.uri, video.member, *video.fields.values(), *(video.problem or ())):
@@ -60,7 +60,7 @@ def listed(path, data):
 
 
 def broken(draw, data):
-    """The bytes, or some of them with others in between."""
+    """Return the bytes, or the bytes with some of them replaced."""
     if not data or draw(st.booleans()):
         return data
     at = draw(st.integers(0, len(data)))
@@ -114,7 +114,7 @@ def parquet(draw):
 
 @st.composite
 def headers(draw):
-    """A tar's blocks, some of them no headers, with kinds and sizes as they come."""
+    """Draw a tar's blocks, with arbitrary kinds and sizes; some of the blocks are not headers."""
     kinds = st.sampled_from(b"01234567LKSxgXDMNV\0")
     blocks = b""
     for _ in range(draw(st.integers(0, 6))):

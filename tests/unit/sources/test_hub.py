@@ -1,4 +1,4 @@
-"""Videos in a repository of the Hugging Face hub, by `HfFileSystem` itself over a server that speaks its protocol."""
+"""Videos in a repository of the Hugging Face hub, read by `HfFileSystem` from a server that speaks its protocol."""
 
 import pytest
 
@@ -57,7 +57,7 @@ def test_files_are_found_and_read(hub, uri, names, page):
 
 @pytest.mark.parametrize("lfs", [False, True])
 def test_a_changed_file_of_the_same_size_is_another(hub, lfs):
-    """In one process too, which has listed the folder before."""
+    """This also holds in one process that has listed the folder before."""
     place = f"{REPOSITORY}/raw/a.mp4"
     hub.lfs = {place} if lfs else set()
     (before,) = listed(hub, f"hf://{place}")
@@ -115,7 +115,7 @@ def test_tables_on_the_hub_are_read(hub, tmp_path):
 
 
 def test_options_are_for_the_repository_that_the_config_names():
-    """A manifest may name another one, which gets no token."""
+    """A manifest may name another repository, which gets no token."""
     assert place_of(f"hf://{REPOSITORY}@v1/raw/a.mp4") == place_of(f"hf://{REPOSITORY}/b.mp4")
     assert place_of(f"hf://{REPOSITORY}/a.mp4") != place_of("hf://datasets/lab/other/a.mp4")
     assert place_of("hf://lab/model/a.mp4") != place_of("hf://lab/other/a.mp4")

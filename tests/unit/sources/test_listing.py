@@ -244,7 +244,7 @@ def test_a_folder_that_may_not_be_read_is_passed_over_and_named(tmp_path):
 
 @contextlib.contextmanager
 def not_root():
-    """Root may read everything."""
+    """Run the block as an unprivileged user, because root may read everything."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
@@ -277,7 +277,7 @@ def test_a_name_that_is_there_is_that_file(odd, name):
             assert file.read() == name.encode()
     assert covers(config)(video.uri)
     (odd / name).unlink()
-    with pytest.raises(NotFound):  # and not another file that the name would match
+    with pytest.raises(NotFound):  # and not another file that the name would match as a pattern
         find_video(video.uri, None, InputConfig(uris=["unused"]))
 
 

@@ -1,4 +1,4 @@
-"""Manifests as people and attackers write them: a bad row is a row, and the next one is read."""
+"""Manifests with mistakes or hostile content: a bad row becomes an error row, and the next one is read."""
 
 import io
 import tracemalloc
@@ -29,7 +29,7 @@ def videos(path, **options):
 
 
 def outcomes(path, **options):
-    """The name of each video that may be read, and the message of each row that may not."""
+    """Return the name of each video that may be read, and the message of each row that may not."""
     found = videos(path, **options)
     for video in found:
         assert load(Video, dump(video)) == video
@@ -64,7 +64,7 @@ def test_a_line_of_gigabytes_is_not_held(folder, kind):
     head = "uri,x\na.mp4,1\n" if kind == "csv" else '{"uri": "a.mp4"}\n'
     with (folder / f"list.{kind}").open("wb") as file:
         file.write(head.encode())
-        file.truncate(5 << 30)  # a hole: no disk is used
+        file.truncate(5 << 30)  # a sparse file: no disk is used
     tracemalloc.start()
     said = outcomes(folder / f"list.{kind}")
     peak = tracemalloc.get_traced_memory()[1]
@@ -187,7 +187,7 @@ STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 def test_the_structs_of_hugging_face_are_read(folder):
     data = (folder / "a.mp4").read_bytes()
     rows = [{"bytes": data, "path": "a.mp4"}, {"bytes": b"no video", "path": None}]
-    inner = pa.array([{"x": [1], "y": "z"}] * 2)  # leaves before it: columns are told by name
+    inner = pa.array([{"x": [1], "y": "z"}] * 2)  # leaves before it: columns are found by name
     path = write(folder / "hf.parquet", inner=inner, video=pa.array(rows, STRUCT), label=[0, 1])
     first, second = videos(path)
     assert (first.member, second.member) == ("row 0", "row 1")
@@ -278,7 +278,7 @@ def test_the_limits_of_a_row_hold_for_a_line():
 
 
 def test_the_other_columns_of_a_table_that_holds_videos(folder):
-    """As of one that names them: plain values; of links neither logins nor signatures."""
+    """Plain values are kept, as in a table that names videos; links lose logins and signatures."""
     data = (folder / "a.mp4").read_bytes()
     media = pa.array([{"bytes": data, "path": "a.mp4"}] * 2, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     link = "https://me:pw@host/a.mp4?X-Amz-Signature=abc"

@@ -1,4 +1,4 @@
-"""Which places a manifest may name, and where credentials go: told by what real servers receive."""
+"""Places that a manifest may name, and places that get credentials, checked by the requests that real servers get."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ SECRET = {"headers": {"Authorization": "Bearer hunter2", "X-Api-Key": "hunter2"}
 
 @pytest.fixture
 def hosts(tmp_path, clips):
-    """Two servers: that of the config, with a manifest that names videos of both, and another."""
+    """Yield two servers: one from the config, with a manifest that names videos of both, and another one."""
     with two_hosts(tmp_path, clips / "no_face.mp4") as (mine, theirs):
         rows = [{"uri": "a.mp4"}, {"uri": f"{theirs}/a.mp4"}]
         (tmp_path / "mine" / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -38,7 +38,7 @@ def test_options_go_to_the_hosts_of_the_config_and_to_no_other(hosts):
     mine, theirs = hosts
     config = InputConfig(uris=[f"{mine}/list.jsonl"], storage_options=SECRET)
     for video in list_videos(config):
-        video = load(Video, dump(video))  # as it travels to where it is decoded
+        video = load(Video, dump(video))  # serialised, as on its way to a worker
         assert plan_video(video, DecodeConfig(), SECRET).failure is None
         assert find_video(video.uri, None, config).problem is None
     assert authorized(mine) == {True}

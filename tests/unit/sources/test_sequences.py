@@ -1,4 +1,4 @@
-"""Which pictures are which sequence, in which order, and when they are taken at all."""
+"""The pictures of a sequence, their order, and the conditions under which pictures are listed."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def inputs(uri, **settings):
 
 
 def listed(uri, **settings):
-    """Names of what is listed, and what was passed over."""
+    """Return the names of what is listed, and what was passed over."""
     passed = PassedOver()
     found = list(list_videos(inputs(uri, **settings), passed))
     return [video.member or video.uri.removeprefix("file://") for video in found], dict(passed.files)

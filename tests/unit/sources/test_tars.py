@@ -1,4 +1,4 @@
-"""Tars whose headers ask for more than there is, and members that are not one range of bytes."""
+"""Tars whose headers claim more than there is, and members that are not one range of bytes."""
 
 import io
 import os
@@ -35,7 +35,7 @@ def member(name, data=b"1234"):
 def test_a_header_of_gigabytes_is_not_read(tmp_path, kind):
     with (tmp_path / "s.tar").open("wb") as file:
         file.write(member("a.mp4") + header(kind, 5 << 30))
-        file.truncate(5 << 30)  # a hole: no disk is used
+        file.truncate(5 << 30)  # a sparse file: no disk is used
     tracemalloc.start()
     good, bad = videos(tmp_path / "s.tar")
     peak = tracemalloc.get_traced_memory()[1]
