@@ -1,4 +1,4 @@
-"""What a storage's refusals become: of a real S3 API where it can refuse so, else of a server that answers as S3."""
+"""Errors of a storage: from a real S3 API where it can give them, otherwise from a server that answers like S3."""
 
 import http.server
 import threading
@@ -44,8 +44,10 @@ def test_no_credentials_mention_anonymous_access(monkeypatch, s3):
 
 
 class Refusing(http.server.BaseHTTPRequestHandler):
-    """Stands for AWS, which moto does not do: it takes any clock and any token. Its answer is that of the S3 API; it
-    cannot show that AWS gives it when it should."""
+    """Stands in for AWS, because moto accepts any clock and any token.
+
+    Its answer is that of the S3 API; it cannot show that AWS gives it at the right time.
+    """
 
     code = ""
 

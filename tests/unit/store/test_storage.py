@@ -88,7 +88,7 @@ def test_errors_name_the_place_without_its_secrets():
 
 
 def test_what_is_moved_to_its_place_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
-    """Else a commit could outlive a power cut that the file which it names does not."""
+    """Otherwise a commit could survive a power cut and the file that it names could be lost."""
     synced, placed = set(), []
     fsync, move = os.fsync, os.replace
 

@@ -90,7 +90,7 @@ def test_the_same_link_again_is_no_news(web, caplog):
 
 @pytest.mark.parametrize("server", [NoLength, NoRanges])
 def test_a_server_without_lengths_or_ranges_is_read_all_the_same(tmp_path, clips, server):
-    """Of a file of several blocks, as of a short one; the frames are those of the file."""
+    """For a file of several blocks and a short one; the frames equal those of the file."""
     (tmp_path / "long.mp4").write_bytes((clips / "face.mp4").read_bytes() + b"\0\0\0\x08free" * (3 << 17))
     (tmp_path / "short.mp4").write_bytes((clips / "no_face.mp4").read_bytes())
     with served(tmp_path, server) as web:
@@ -123,7 +123,7 @@ def test_a_manifest_without_a_length_is_read(tmp_path, clips):
 
 
 def test_a_changed_file_of_the_same_size_is_another_by_its_date(tmp_path):
-    """As Python's server tells it, which sends no ETag."""
+    """Python's server sends a date but no ETag."""
     (tmp_path / "a.mp4").write_bytes(b"one")
     with served(tmp_path) as url:
         config = InputConfig(uris=[f"{url}/"])
