@@ -1,4 +1,4 @@
-"""Frames of a video may have equal times, in the stream or by its jitter: their faces stay in the promised order."""
+"""Frames of a video may have equal times, from the stream or by jitter: their faces stay in the documented order."""
 
 import duckdb
 import pyarrow as pa
@@ -20,7 +20,7 @@ from featray.video.units import Unit
 from tests.fixtures.dying_driver import MadeUp
 
 TIMES = [0, 0, 1000]
-"""Of the three frames that are made up."""
+"""Times of the three made-up frames."""
 
 
 def with_column(table, name, values):
@@ -30,7 +30,7 @@ def with_column(table, name, values):
 
 @pytest.fixture
 def partition(tmp_path):
-    """Two shards of one video each, with two faces on every frame."""
+    """Return a partition with two shards of one video each, with two faces on every frame."""
     partition = UnheldPartition(Partition(open_output(str(tmp_path / "out"), create=True), "d", "r"))
     for number in (1, 2):
         video = Video(f"{number:016x}", f"file:///{number}.mp4", f"/{number}.mp4", 1, "c")

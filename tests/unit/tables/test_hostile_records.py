@@ -1,4 +1,4 @@
-"""Records that lie in an output, as anyone may have written them: read as what they are, or refused; never half."""
+"""Records in an output that anyone may have written: they are read in full or refused, never in part."""
 
 import json
 import os
@@ -105,7 +105,7 @@ def places_of_erasures(text):
 
 
 def places_of_edits(text):
-    """They name no places but what is looked for: tracks, as int64."""
+    """Yield the places named by edits: only places of tracks, whose ids must fit the column's integer type."""
     for edit in parse_edits(text):
         for track in (*edit.tracks, *([edit.stays] if edit.stays else [])):
             assert np.array([track.track_id], np.int32) >= 0
@@ -142,7 +142,7 @@ PART = {
 
 
 def places_of_plan(text):
-    """A plan names none, but what is computed with must be of a size that is."""
+    """Yield the place of a plan: a plan names none, but its numbers must have valid sizes."""
     plan = parse_plan(text)
     assert parse_time_base(plan.header.time_base if plan.header else "1/1") >= 0
     for unit in plan.units:
@@ -179,7 +179,7 @@ HOSTILE = st.one_of(
 
 
 def _leaves(value, path=()):
-    """The places in a record where something else may stand."""
+    """Yield the paths of all values in a record."""
     yield path
     if isinstance(value, dict | list):
         for key in value if isinstance(value, dict) else range(len(value)):
@@ -188,7 +188,7 @@ def _leaves(value, path=()):
 
 @st.composite
 def changed(draw, record):
-    """The record as JSON, with one to three of its values replaced, dropped, or lying under another name; or cut."""
+    """Draw the record as JSON with one to three values replaced, dropped or renamed, or with its text cut."""
     record = deepcopy(record)
     for _ in range(draw(st.integers(1, 3))):
         *above, last = draw(st.sampled_from([path for path in _leaves(record) if path]))

@@ -1,4 +1,4 @@
-"""A network that fails on some chips costs their unit, which says so; one that fails for the moment costs nothing."""
+"""If a network always fails on some chips, their unit fails with an error; a temporary failure costs nothing."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ EVERY, UNIT = 2, 16
 
 
 class FailsOn:
-    """An engine that fails on the chips of one call, whenever they come again, `times` times; or on all of them."""
+    """An engine that fails on the chips of one call, each time they come again, `times` times; or on all chips."""
 
     def __init__(self, engine, call, times, always=False):
         self._engine, self._call, self._times, self._calls, self._chip = engine, call, times, 0, None
@@ -46,7 +46,7 @@ class FailsOn:
 
 @pytest.fixture
 def fails(monkeypatch):
-    """Makes the networks that are opened from then on fail."""
+    """Return a function that makes all networks opened afterwards fail."""
     begin = Infer._start
 
     def set_to_fail(**how):
@@ -61,7 +61,7 @@ def fails(monkeypatch):
 
 @pytest.fixture
 def run(short_clip, small_network, tmp_path, fails):
-    """Runs over one clip of three units, with a network that fails so many times on the second."""
+    """Return a function that runs over one clip of three units; the network fails on the second, `times` times."""
 
     def start(times):
         fails(call=2, times=times)
@@ -92,7 +92,7 @@ def test_a_failure_that_passes_leaves_no_trace(run):
 
 
 def five_faces(place):
-    """Sixty frames with five faces each: more than a chunk holds, and less than two."""
+    """Write sixty frames with five faces each: more than one chunk holds, and less than two."""
     face = "[0:v]crop=360:360:240:0,scale=128:128,split=5[a][b][c][d][e];[a][b][c][d][e]hstack=5"
     clip = str(files("featray") / "demo_clips" / "face.mp4")
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", clip, "-filter_complex", face]
@@ -101,7 +101,7 @@ def five_faces(place):
 
 
 def test_a_unit_whose_first_chunk_fails_and_whose_second_does_not(fails, small_network, tmp_path):
-    """What has landed of the second must not keep the video from being published."""
+    """The landed rows of the second chunk must not keep the video from being published."""
     fails(call=1, times=-1)
     out = tmp_path / "out"
     clip = five_faces(tmp_path / "five.mp4")
@@ -113,7 +113,7 @@ def test_a_unit_whose_first_chunk_fails_and_whose_second_does_not(fails, small_n
 
 
 def test_a_network_that_fails_on_everything_ends_the_run(fails, small_network, short_clip, tmp_path):
-    """In the first attempt, not after three over the whole dataset."""
+    """The first attempt ends it, not three attempts over the whole dataset."""
     fails(call=1, times=-1, always=True)
     folder = tmp_path / "in"
     folder.mkdir()
@@ -126,7 +126,7 @@ def test_a_network_that_fails_on_everything_ends_the_run(fails, small_network, s
 
 
 def test_a_worker_whose_engine_is_of_no_more_use_ends(tmp_path):
-    """Its process does, so that Ray starts another one; on a GPU that is what an illegal access leaves behind."""
+    """The worker's process ends, so Ray starts another one; an illegal access on a GPU leaves such an engine behind."""
     script = """
 import numpy as np
 from featray.extract.chunks import Chunk

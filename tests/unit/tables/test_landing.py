@@ -165,7 +165,7 @@ def test_faces_of_frames_that_are_not_there_are_not_published(tmp_path, column, 
     ids=["zeros", "nulls"],
 )
 def test_a_part_that_unfolds_is_refused_before_it_does(folder, values):
-    """A few kilobytes of eight batches, each of which takes 128 MB, or stands for two thousand million rows."""
+    """A few kilobytes with eight batches, each of which takes 128 MB or has two thousand million rows."""
     sink, rows = pa.BufferOutputStream(), pa.RecordBatch.from_arrays([pa.array(values)], ["pts_us"])
     rows = rows.replace_schema_metadata({b"featray.landing": dump(header(0, 0, Outcome()))})
     with pa.ipc.new_stream(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:

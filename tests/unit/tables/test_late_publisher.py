@@ -1,4 +1,4 @@
-"""A run that was taken over and does not know it: whatever it does, a video is published once."""
+"""A run whose lease was taken over without its knowledge: in every case, a video is published once."""
 
 from dataclasses import replace
 
@@ -38,7 +38,7 @@ def partition(tmp_path):
 
 @pytest.fixture
 def shard(partition):
-    """Lands a video, opens its shard under a name, and gives the manifest."""
+    """Return a function that lands a video, opens its shard under a name, and returns the manifest."""
     video = Video("0" * 16, "file:///v.mp4", "/v.mp4", 1, "c")
     task = UnitTask(video, "f" * 64, "s", Unit(0), 1, 1)
     write_plan(partition.landing(video.video_id, task.work_key), VideoPlan(None, (Unit(0),)))
@@ -58,7 +58,7 @@ SETTINGS = PublishSettings("run", ("faces",), ())
 
 
 def taken_over(partition, lease):
-    """A second run takes the lease although the first is alive, as after a long pause, and sets things right."""
+    """Take the lease for a second run although the first is alive, as after a long pause, and recover the partition."""
     with lease:
         pass
     second = hold(partition, "second")
@@ -80,7 +80,7 @@ def test_it_is_stopped_before_it_writes_anything(partition, shard):
 
 @pytest.mark.parametrize("step", ["_rewrites", "create_commit"])
 def test_it_is_stopped_when_it_is_taken_over_on_its_way(partition, shard, monkeypatch, step):
-    """Before the last question whether it still holds the lease, or in the moment after it."""
+    """The takeover happens before the last check of the lease, or immediately after it."""
     late, manifest = hold(partition, "first"), shard("s1")
     real = getattr(publish, step)
 
@@ -111,13 +111,13 @@ def test_one_that_committed_before_is_respected(partition, shard, monkeypatch):
     late, manifest = hold(partition, "first"), shard("s1")
     monkeypatch.setattr(publish, "carry_out", lambda partition, commit: taken_over(partition, late) and commit)
     with pytest.raises(LeaseError, match="was taken over"):
-        publish_shard(late.partition, manifest, SETTINGS)  # what is left to tidy up is the other's by now
+        publish_shard(late.partition, manifest, SETTINGS)  # the remaining cleanup belongs to the other run by now
     assert [len(commit.videos) for commit in read_commits(partition)] == [1]
     assert list_files(partition.landing()) == []
 
 
 def older(partition, names):
-    """A commit of an older run that holds the video, one under each name."""
+    """Write commits of an older run that contain the video, one under each name."""
     for name in names:
         create_commit(partition, Commit(name, "run", 1, [], [CommittedVideo("0" * 16, "u", "e" * 64, "ok", 1, 1)]))
 
@@ -140,7 +140,7 @@ def test_what_is_to_be_replaced_and_stands_elsewhere_is_not_published_twice(part
 
 @pytest.mark.parametrize("step", ["merge_video", "_rewrites", "create_commit"])
 def test_another_try_of_the_same_task_that_is_faster(partition, shard, monkeypatch, step):
-    """It has published the shard, deleted the commit that was replaced, and what had landed."""
+    """The other attempt has published the shard, deleted the replaced commit, and deleted the landed parts."""
     lease = hold(partition, "run")
     older(partition, ["old"])
     manifest = replacing(shard("s1"), "old")
@@ -166,7 +166,7 @@ def take_again(lease):
 
 
 def test_a_part_that_lands_after_its_shard_was_published_is_cleared_by_the_next_run(partition, shard):
-    """Whether or not its video is still listed; and no part of work that is not published."""
+    """It is cleared whether or not its video is still listed; parts of unpublished work are kept."""
     lease = hold(partition, "run")
     publish_shard(lease.partition, shard("s1"), SETTINGS)
     assert list_files(partition.landing()) == []

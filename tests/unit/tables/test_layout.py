@@ -1,4 +1,4 @@
-"""Where an output may be."""
+"""Places where an output may be."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Who may publish: on disk, on an S3 API over HTTP, and on one that takes no conditions."""
+"""The lease to publish: on disk, on an S3 API over HTTP, and on one without conditional requests."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def stored(partition, number):
 
 
 def of_another_host(partition, **changes):
-    """Make the newest lease one of a process that cannot be looked at from here."""
+    """Make the newest lease belong to a process that cannot be checked from this machine."""
     number = module._newest(partition)
     there = stored(partition, number)
     write_bytes(partition.lease(number), json.dumps(there | {"machine": "m", "host": "far", **changes}).encode())
@@ -91,7 +91,7 @@ def test_the_second_driver_is_told_who_holds_it(partition):
 
 @pytest.mark.parametrize("partition", ["s3 without conditions"], indirect=True)
 def test_a_claim_that_came_too_late_is_withdrawn_and_made_again(partition, monkeypatch):
-    """The claimant must not be kept out by what it left itself."""
+    """The claimant must not be blocked by its own earlier claim."""
     slow = [module.SETTLE_SECONDS + 0.5]
 
     def create(place, data):
@@ -105,7 +105,7 @@ def test_a_claim_that_came_too_late_is_withdrawn_and_made_again(partition, monke
 
 
 def test_a_claimant_that_slept_does_not_get_a_number_that_was_passed_by(tmp_path, monkeypatch):
-    """Between its look and its claim, others took the number it wants, gave it back, and tidied it away."""
+    """Between its look and its claim, others took the same number, released it, and deleted it."""
     partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
     others = []
 
@@ -140,7 +140,7 @@ def test_of_many_at_once_one_gets_it(partition):
 
 
 def test_a_lease_that_is_not_renewed_expires(partition, monkeypatch):
-    dead = hold(partition, "run-1")  # never entered: nothing renews it
+    dead = hold(partition, "run-1")  # never entered, so nothing renews it
     of_another_host(partition)
     with pytest.raises(LeaseError, match=r"run run-1 \(host far"):
         hold(partition, "run-2")
@@ -154,7 +154,7 @@ def test_a_lease_that_is_not_renewed_expires(partition, monkeypatch):
 
 
 def test_clocks_an_hour_apart_change_nothing(partition, monkeypatch):
-    """Of two hosts: the storage's clock says what has expired, for who wants it and for who asks."""
+    """The storage's clock decides which leases have expired, both for claims and for queries from two hosts."""
     real, real_ns = time.time, time.time_ns
 
     def shift(hours):
@@ -178,7 +178,7 @@ def test_clocks_an_hour_apart_change_nothing(partition, monkeypatch):
 
 
 def test_a_holder_that_lost_its_lease_finds_out_and_leaves_it_alone(partition, monkeypatch):
-    monkeypatch.setattr(module, "RENEW_SECONDS", 4.0)  # the other one is quicker than a renewal
+    monkeypatch.setattr(module, "RENEW_SECONDS", 4.0)  # the other run is quicker than a renewal
     with hold(partition, "run-1") as first:
         first.check()
         of_another_host(partition, released=True)  # as if it had expired
@@ -207,7 +207,7 @@ def test_a_lease_is_renewed_while_it_is_held(partition, monkeypatch):
 
 
 def test_a_storage_without_a_clock_is_watched(tmp_path, monkeypatch):
-    """Own clocks may be wrong: a lease that seems to have expired, and is renewed all the same, is respected."""
+    """Local clocks may be wrong: a lease that seems to have expired is respected if it is still renewed."""
     monkeypatch.setattr(module, "age_seconds", lambda place: None)
     monkeypatch.setattr(module, "RENEW_SECONDS", 0.2)
     partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
@@ -255,7 +255,7 @@ def test_a_damaged_lease_expires_too(tmp_path, monkeypatch):
 
 
 def test_a_lease_of_the_future_holds_no_longer_than_others(tmp_path, monkeypatch):
-    """Dates of files travel with them, and can be set."""
+    """Dates of files are copied with them, and can be set."""
     partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
     hold(partition, "run-1")
     of_another_host(partition)

@@ -113,7 +113,7 @@ def test_releases(out, made):
 
 
 def test_a_column_that_only_newer_files_have(tmp_path, monkeypatch):
-    """The schema grows by a column: old rows read as null, and an older featray shows the column all the same."""
+    """The schema grows by a column: old rows read as null, and an older featray shows the column too."""
     rows = write_output(tmp_path / "out")
     grown = {**TABLES, "faces": (*FACES, Column("AU99", FLOAT, "made up"))}
     with monkeypatch.context() as patch:
@@ -183,7 +183,7 @@ def test_no_output_there(tmp_path):
 
 
 def test_json_takes_what_sql_gives(capsys):
-    """Sums of integers are decimals, and structs and lists hold times."""
+    """Sums of integers are decimals, and structs and lists may contain times."""
     table = pa.table(
         {
             "n": pa.array([Decimal(7)], pa.decimal128(38, 0)),

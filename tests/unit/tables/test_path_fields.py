@@ -1,4 +1,4 @@
-"""Path fields that do not fit, are long or odd: published, verified, and read by DuckDB and Spark from the folders."""
+"""Path fields that do not match, are long or odd: published, verified, and read by DuckDB and Spark from folders."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""`person_id` in what is read: joined to tracks, features, summary and exports, and rewritten nowhere."""
+"""`person_id` when reading: joined to tracks, features, summary and exports; no table is rewritten for it."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ SHOWN = ("tracks", "features", "summary")
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
-    """An output with embeddings and tracks, of which nobody has asked who is who."""
+    """Return an output with embeddings and tracks, but without persons."""
     made = Crowd(tmp_path_factory.mktemp("crowd") / "out")
     made.publish(VIDEOS)
     derive_partition(made.partition, Derivation(DeriveConfig()))
@@ -45,7 +45,7 @@ def root(before, tmp_path):
 
 @pytest.fixture
 def known(root):
-    """The same, after that, and who is who."""
+    """Add persons to the output, and return the person of each track."""
     with open_tables(str(root)) as out:
         (dataset,) = out.releases
     made = Crowd(root, dataset=dataset)
@@ -122,7 +122,7 @@ def test_an_older_output_still_opens(tmp_path):
 
 
 def test_a_path_field_of_that_name_stays_what_it_was(tmp_path, monkeypatch):
-    """Outputs may have one from before there were persons; with embeddings it is refused."""
+    """Outputs from before there were persons may have one; together with embeddings it is refused."""
     monkeypatch.setattr("tests.fixtures.handmade.FIELD", "person_id")
     write_output(tmp_path / "out", derived=True)
     with featray.open(str(tmp_path / "out")) as out:

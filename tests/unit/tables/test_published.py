@@ -1,4 +1,4 @@
-"""What is read of the commits to answer a query, and what is kept of them."""
+"""The parts of commits that are read to answer a query, and the parts that are kept."""
 
 import gc
 
@@ -21,7 +21,7 @@ def commit(name, at_us, rewrites=()):
 
 @pytest.fixture
 def output(tmp_path):
-    """Dataset `d` with an old and a new release, `e` with an older one of its own."""
+    """Return an output: dataset `d` with an old and a new release, `e` with an older one of its own."""
     output = open_output(str(tmp_path / "out"), create=True)
     for dataset, release, times in (("d", "new", (1, 9)), ("d", "old", (5,)), ("e", "old", (2, 3))):
         for at_us in times:
@@ -66,7 +66,7 @@ def test_rewrites_that_are_to_be_carried_out_count(output):
 
 
 def held_videos():
-    """Of this process, those of other tests among them."""
+    """Return the ids of this process's videos, including those of other tests."""
     return {id(one) for one in gc.get_objects() if type(one) is CommittedVideo}
 
 

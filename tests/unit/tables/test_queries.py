@@ -1,4 +1,4 @@
-"""The queries of configs/queries on the hand-made output, against the same answers from loops and NumPy."""
+"""The queries of configs/queries on the hand-made output, compared with the same answers from loops and NumPy."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ TRACK = (*VIDEO, "track_id")
 
 
 def timed(faces):
-    """Faces of a track as (face, half µs that it stands for, first of its piece, last of it), by loops."""
+    """Return faces of a track as (face, duration in half µs, first of its piece, last of its piece), by loops."""
     pts = [face["pts_us"] for face in faces]
     steps = sorted(after - before for before, after in itertools.pairwise(pts))
     middle = steps[(len(steps) - 1) // 2] if steps else 1
@@ -51,7 +51,7 @@ def timed(faces):
 
 
 def episodes(faces, column, on, off, least_s):
-    """What stays at `off` or above, reaches `on` and lasts; samples are farther apart than what would be merged."""
+    """Return stretches that stay at `off` or above, reach `on` and last; samples are too far apart for merging."""
     found, held = [], []
     for one in timed(faces):
         if held and (one[2] or one[0][column] < np.float32(off)):
@@ -89,7 +89,7 @@ def au12_onsets(t):
 
 
 def joined(faces, column, on, off, least_s, merge_s):
-    """`episodes` of a track, with those that have less than `merge_s` between them made one."""
+    """Return `episodes` of a track, with those less than `merge_s` apart merged."""
     every = timed(faces)
     place = {id(one[0]): number for number, one in enumerate(every)}
     found = []
@@ -147,7 +147,7 @@ def seen_s(faces):
 
 
 def median_over_time(faces, column):
-    """The value at or below which it is for half of the time."""
+    """Return the smallest value that is not exceeded for half of the time."""
     ranked = sorted((one[0][column], one[1]) for one in timed(faces))
     total, so_far = sum(cell for _, cell in ranked), 0
     for value, cell in ranked:
@@ -286,7 +286,7 @@ def blendshape_agreement(t):
             sides = [one for one in shapes[0] if re.fullmatch(f"{name}(Left|Right|Lower|Upper)?", one)]
             a = np.array([face[au] for face in faces])
             b = np.array([[row[side] for side in sides] for row in shapes]).mean(1)
-            same = name == "jawOpen"  # never changes in the made-up rows
+            same = name == "jawOpen"  # constant in the made-up rows
             expected.append((*key, au, name, len(faces), a.mean(), b.mean(), None if same else np.corrcoef(a, b)[0, 1]))
     assert len(expected) == 2 * 17
     return expected

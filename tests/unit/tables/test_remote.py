@@ -1,4 +1,4 @@
-"""Reading an output that lies in a bucket: how often the storage is asked."""
+"""Reading an output in a bucket: the number of requests to the storage."""
 
 from collections import Counter
 
@@ -18,7 +18,7 @@ OPTIONS = {"key": "test", "secret": "test"}
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
-    """The hand-made output in a bucket, its rows, and the server's log, a line a request."""
+    """Yield the hand-made output in a bucket, its rows, and the server's log with one line per request."""
     folder = tmp_path_factory.mktemp("made")
     rows = write_output(folder / "out")
     with s3.server(folder / "log") as url:
@@ -29,7 +29,7 @@ def bucket(tmp_path_factory):
 
 
 def asked(log, since=0):
-    """Requests for tables' files, by method."""
+    """Return the number of requests for tables' files, by method."""
     lines = log.read_text(errors="replace").splitlines()[since:]
     return Counter(("HEAD" if "HEAD /" in line else "GET") for line in lines if ".parquet HTTP" in line)
 

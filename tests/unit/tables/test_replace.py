@@ -1,4 +1,4 @@
-"""Shards of an older schema are rewritten in today's."""
+"""Shards with an older schema are rewritten with the current one."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""A video whose planning failed for the moment is planned again by the next run, and nothing of the failure stays."""
+"""The next run plans a video again if planning failed temporarily, and nothing of the failure remains."""
 
 from dataclasses import asdict, replace
 
@@ -63,7 +63,7 @@ def test_a_plan_that_failed(partition, planner, face_clip, code, again):
 
 @pytest.mark.parametrize("known", [True, False], ids=["of today", "older"])
 def test_what_landed_before_hdr_was_looked_at_is_done_again(partition, planner, face_clip, known):
-    """Or one half of a video would be tone-mapped, and the other not."""
+    """Otherwise one half of a video would be tone-mapped and the other not."""
     (video,) = list_videos(InputConfig(uris=[str(face_clip)]))
     task = VideoTask(video, KEY, "shard", resume=True)
     folder = partition.landing(video.video_id, KEY)

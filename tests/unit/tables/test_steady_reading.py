@@ -1,4 +1,4 @@
-"""Readers hold no lease: what they read is replaced, erased and merged beside them. They begin again, and end well."""
+"""Readers hold no lease: files may be replaced, erased and merged while they read, so they start again and succeed."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def ben(out):
 
 @pytest.fixture
 def interrupted(monkeypatch):
-    """Do something once, at the end of the named function's first call, or before it."""
+    """Return a function that sets up one action at the end of the named function's first call, or before it."""
 
     def at(module, name, action, *, after=True):
         real, calls = getattr(module, name), []
@@ -87,7 +87,7 @@ def test_a_video_is_erased_between_the_look_at_commits_and_the_views(out, ben, i
     ids=["query", "export", "summary", "report", "status"],
 )
 def test_files_are_replaced_when_the_views_are_made(out, ben, interrupted, tmp_path, command, change):
-    """After the views: what is asked through them meets files that are gone."""
+    """The views exist already, so queries through them find that files are gone."""
     words = [word.format(out=out.root.path, page=tmp_path / "page.html") for word in command]
     calm = CliRunner().invoke(main, words)
     assert calm.exit_code == 0, calm.output
@@ -102,7 +102,7 @@ def test_files_are_replaced_when_the_views_are_made(out, ben, interrupted, tmp_p
 
 
 def test_commits_that_go_while_they_are_read_are_asked_for_again(out, interrupted):
-    """A compaction between the listing of commits and their reading: all of them are gone then."""
+    """A compaction happens between listing and reading the commits: all of them are gone then."""
     before = asked(connect(out))
     looks = interrupted(published_module, "list_versions", lambda: compact(out))
     assert asked(connect(out)) == before
@@ -110,7 +110,7 @@ def test_commits_that_go_while_they_are_read_are_asked_for_again(out, interrupte
 
 
 def test_a_replacement_is_seen_whole(out, ben, interrupted):
-    """The rewritten commit of a change is read, the one that carries the change is not in the listing before it."""
+    """The rewritten commit of a change is read; the commit with the change is not in the listing before it."""
     looks = interrupted(published_module, "list_versions", lambda: erase(out, ben))
     (found,) = read_published(out)
     assert len(looks) > 2 and found.files("erasures") != []
@@ -129,7 +129,7 @@ def test_a_file_that_nobody_replaced_is_an_error(out, interrupted):
 
 
 def test_a_damaged_file_beside_a_run_that_publishes_is_an_error(out, interrupted):
-    """What is only added is no reason to try again for as long as the run lasts."""
+    """Files that are only added are no reason to retry for as long as the run lasts."""
     (found,) = read_published(out)
     write_bytes(out.root.child(found.files("faces")[0]), b"junk")
     (partition,) = list_partitions(out)
@@ -153,14 +153,14 @@ def test_wrong_sql_is_said_without_another_look(out, interrupted):
 
 @pytest.mark.parametrize("change", ["erase", "compact"])
 def test_verify_beside_a_change(out, ben, interrupted, change):
-    """The files that its list of commits names are gone when it comes to them."""
+    """The files that its list of commits names are gone when it reads them."""
     looks = interrupted(verify_module, "load_commits", lambda: erase(out, ben) if change == "erase" else compact(out))
     report = verify(out)
     assert (report.problems, report.unfinished) == ([], []) and len(looks) == 2
 
 
 def test_verify_beside_a_publish(landed, interrupted, tmp_path):
-    """Files that were published after it had read the commits."""
+    """Files are published after verify has read the commits."""
     shutil.copytree(landed, tmp_path / "out")
     output = open_output(str(tmp_path / "out"))
     (partition,) = list_partitions(output)

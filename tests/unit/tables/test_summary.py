@@ -1,4 +1,4 @@
-"""The columns of `summary` that a manifest brings: names that anyone may have chosen."""
+"""Columns of `summary` that come from a manifest: anyone may have chosen their names."""
 
 import json
 
@@ -12,7 +12,7 @@ from featray.tables.summary import MOST_KEYS, spread_summary, summary_view
 
 @pytest.fixture
 def shown():
-    """The columns of the view for a video with this text in `extra`, and its row."""
+    """Yield a function that returns the columns, with values, that a video's text in `extra` adds to the view."""
     with duckdb.connect() as connection:
         for table in TABLES:
             connection.execute(f"CREATE TABLE {table} AS {table_view(table, '')}")
@@ -39,7 +39,7 @@ def shown():
         ({"x'; DROP TABLE videos; --": 1, 'q"z': 2}, {"x'; DROP TABLE videos; --": "1", 'q"z': "2"}),
         ({"a/b~c": 1, "": 2}, {"a/b~c": "1"}),
         ({"a\0b": 2, "kept": 3}, {"kept": "3"}),
-        ({"\ud800": 1, "kept": 3}, {"kept": None}),  # which Python reads as JSON and DuckDB does not
+        ({"\ud800": 1, "kept": 3}, {"kept": None}),  # valid JSON for Python, but not for DuckDB
         (["no object"], {}),
     ],
     ids=["taken", "sql", "pointer", "zero", "surrogate", "list"],

@@ -1,4 +1,4 @@
-"""Whoever was taken over changes nothing from then on: a run, a compaction, an erasure, a publish."""
+"""After a takeover, the former holder changes nothing: a run, a compaction, an erasure, a publish."""
 
 import shutil
 from dataclasses import dataclass, field
@@ -18,14 +18,14 @@ from tests.fixtures.outputs import ids, rows
 
 
 def take_over(lease):
-    """A second run takes the lease although the first is alive, as after a long pause."""
+    """Take the lease for a second run although the first is alive, as after a long pause."""
     with lease:
         pass
     return hold(lease.partition, "second")
 
 
 def tree(output, suffix=""):
-    """Every file with its bytes, but leases, and notes of erasures, which lie beside all partitions."""
+    """Return every file with its bytes, except leases and notes of erasures, which lie beside all partitions."""
     root = Path(output.root.path)
     files = {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file()}
     mine = ("_featray/leases/", "_featray/erased/")
@@ -36,7 +36,7 @@ def tree(output, suffix=""):
 
 @pytest.fixture
 def in_the_making(out, partition):
-    """A first run that was taken over, and the second one on its way: its row, a file without a commit, an upload."""
+    """Return a first run that was taken over, while a second writes: its row, an uncommitted file, an upload."""
     first = hold(partition, "first")
     take_over(first)
     row = {**rows(out.root.path, "runs")[0], "run_id": "second", "finished_at": None}
@@ -67,7 +67,7 @@ def test_a_run_leaves_alone_what_the_next_one_is_making(out, partition, in_the_m
 
 @dataclass(frozen=True)
 class Losing(HeldPartition):
-    """A partition that is lost when it is asked for the n-th time, n from 0; and what lay there in that moment."""
+    """A partition whose lease is lost at the n-th check, n from 0; it records the files at that moment."""
 
     n: int = 0
     asked: list[int] = field(default_factory=list)
@@ -84,7 +84,7 @@ class Losing(HeldPartition):
 
 @pytest.fixture
 def losing(monkeypatch):
-    """Has a module's lease taken over at its n-th question; what it then holds."""
+    """Return a function that has a module's lease taken over at its n-th check, and returns the lost partitions."""
 
     def set_up(module, n):
         lost = []
@@ -135,7 +135,7 @@ def test_a_publish_stops(landed, tmp_path, losing):
     lost = losing(finish, 2)
     with pytest.raises(LeaseError, match="was taken over"):
         finish.finish_partition(partition)
-    # It gives its shard up, and deletes what it had uploaded of it.
+    # It abandons its shard, and deletes the files that it had uploaded for it.
     assert len([path for path in lost[0].seen if path.endswith(".parquet")]) > len(tree(output, ".parquet"))
     assert not any(commit.videos for commit in read_commits(partition))
     assert verify(output).problems == []

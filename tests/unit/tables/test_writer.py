@@ -96,7 +96,7 @@ def test_schemas_use_only_types_that_duckdb_and_spark_read():
     }  # fmt: skip
     for table, columns in TABLES.items():
         schema = arrow_schema(table, ("site",))
-        # Beyond, Spark scans row by row; of `tracks` there are few rows, and statistics packages want them wide.
+        # Spark scans wider tables row by row; `tracks` has few rows, and statistics packages want them wide.
         assert len(schema) < 100 or table == "tracks"
         assert {field.type for field in schema} <= allowed
         assert all(field.metadata[b"comment"] for field in schema)
