@@ -1,6 +1,6 @@
-"""HDR on its side with pixels that are not square, through the whole job; and rows of it that are older than that.
+"""HDR stored sideways with pixels that are not square, through the whole job; and rows of it from older versions.
 
-Whoever opens a source again must take its frames as the rows' run did.
+Anything that opens a source again must decode its frames as the run of the rows did.
 """
 
 import json
@@ -31,16 +31,16 @@ from tests.fixtures.tampering import tamper
 
 @pytest.fixture(scope="module")
 def upright(face_clip) -> np.ndarray:
-    """The picture that all is about, uint8 `[360, 640, 3]`."""
+    """Return the picture that the clip shows, uint8 `[360, 640, 3]`."""
     with av.open(str(face_clip)) as container:
         return next(container.decode(video=0)).to_ndarray(format="rgb24")
 
 
 @pytest.fixture(scope="module")
 def wide(upright, small_network, tmp_path_factory):
-    """A clip, an output made of it with `auto`, and one with `off`: `auto/`, `off/`.
+    """Return a folder with a clip, an output made from it with `auto`, and one with `off`: `auto/`, `off/`.
 
-    It is stored on its side, 270x640 with pixels a third wider than high.
+    The clip is stored sideways, 270x640 with pixels a third wider than high.
     """
     folder = tmp_path_factory.mktemp("wide")
     stored = Image.fromarray(np.rot90(upright, -1)).resize((270, 640), Image.Resampling.LANCZOS)
@@ -77,7 +77,7 @@ def _frame(image):
 
 
 def shown(output):
-    """The first frame as previews show it."""
+    """Return the first frame as previews show it."""
     video = find_video(connect(output), "wide.mp4")
     source = open_source_of(video, None, SourceOptions())
     sampled = read_frames(connect(output), video, None, None, mesh=False)
@@ -85,7 +85,7 @@ def shown(output):
 
 
 def as_of_an_older_version(wide, folder):
-    """What a run left that knew neither setting: frames as stored, nothing said of it, the hash of today's defaults."""
+    """Return an output of a run without either setting: frames as stored, nothing recorded, today's config hash."""
     shutil.copytree(wide / "off", folder)
     output = open_output(str(folder))
     (partition,) = list_partitions(output)

@@ -1,4 +1,4 @@
-"""Compaction changes files and nothing else, and what comes after it finds its way."""
+"""Compaction changes only files, and later steps work on its result."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What the driver keeps of what it has published: numbers."""
+"""The driver keeps only numbers of what it has published."""
 
 import weakref
 
@@ -9,7 +9,7 @@ from tests.fixtures.runs import run_here, small_config
 
 
 def test_commits_are_counted_as_they_come_and_let_go(inputs, small_network, tmp_path, monkeypatch):
-    """Whether commits that were handed over are still held when the next ones are asked for."""
+    """Commits that were handed over must be released before the next ones are requested."""
     handed, real = [], LocalSession.published
 
     def published(self, *, wait):

@@ -1,4 +1,4 @@
-"""Derived rows: part of the commit of their shard, made once, the same whoever makes them, and gone with it."""
+"""Derived rows are part of their shard's commit, made once, equal for every way to make them, and deleted with it."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ OTHER = Derivation(DeriveConfig(smooth_s=0.1, events=[{
 
 
 def derived(root, derivation=None):
-    """Every derived row, in order."""
+    """Return every derived row, in order."""
     found = {}
     for table in DERIVED_TABLES:
         paths = sorted(Path(root, table).rglob(f"derivation={derivation or '*'}/**/*.parquet"))
@@ -116,7 +116,7 @@ def test_replaced_and_dropped_videos_lose_their_derived_rows(inputs, small_netwo
     config = small_config([f"{mine}/*.mp4"], tmp_path / "out", small_network, decode=SPARSE)
     run_here(config)
     out = open_output(str(tmp_path / "out"))
-    shutil.copy(mine / "empty.mp4", mine / "anna.mp4")  # nobody in it any more
+    shutil.copy(mine / "empty.mp4", mine / "anna.mp4")  # nobody is in it any more
     (mine / "ben.mp4").unlink()
     run_here(config.model_copy(update={"run": config.run.model_copy(update={"drop_deleted": True})}))
     left = {row["video_id"] for row in derived(out.root.path)["tracks"]}
@@ -181,7 +181,7 @@ def test_an_older_output_is_read_and_derived(tmp_path):
     with open_tables(str(old)) as out:
         assert len(out.tracks) == len(out.events) == 0 and len(out.summary) == 3
     output = open_output(str(old))
-    # Older footers say less, which verify says; of tables that are not there it says nothing.
+    # verify reports that older footers have fewer entries; it does not report missing tables.
     assert all(problem.text.startswith("footer: ") for problem in verify(output).problems)
     assert read_status(output)["derived"] == []
     assert run_sql(connect(output), "SELECT kind FROM events").read_all().num_rows == 0

@@ -1,4 +1,4 @@
-"""After an erasure nothing of the person is left, everything else is as it was, and it does not come back."""
+"""After an erasure nothing of the person remains, everything else is unchanged, and the data do not come back."""
 
 import json
 import shutil
@@ -119,7 +119,7 @@ def test_an_erased_video_does_not_come_back_unless_allowed(out, inputs, small_ne
 
 
 def test_a_video_is_erased_by_the_names_that_preview_takes(out, inputs):
-    """Its file name, its URI; and by its URI when no table has it any more."""
+    """By file name and URI; the URI also works when no table contains it any more."""
 
     def ask(name):
         return CliRunner().invoke(main, ["erase", out.root.path, "--video", name])

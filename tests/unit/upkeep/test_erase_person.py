@@ -1,4 +1,4 @@
-"""An erased person is nowhere: not in a table, landing, commit, export or stray file, by id, by name or by vector."""
+"""An erased person is in no table, landing, commit, export or stray file, by id, by name or by vector."""
 
 import json
 import shutil
@@ -29,12 +29,12 @@ from tests.fixtures.runs import Killed, dies_after
 VIDEOS = {"0.mp4": [0, 1, 0], "1.mp4": [(0, 2), 1], "2.mp4": [1, (2, 0)], "3.mp4": [3]}
 NAME = "Anna Example"
 ANNA = 0
-"""Of the crowd: she is in three videos, twice beside somebody else."""
+"""A person of the crowd in three videos, twice together with somebody else."""
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """An output with everything that knows her: persons, derived rows by person, exports, a stray file, a landing."""
+    """Return an output with all data about the person: persons, derived rows, exports, a stray file, a landing."""
     crowd = Crowd(tmp_path_factory.mktemp("erase") / "out")
     crowd.publish({name: VIDEOS[name] for name in ("0.mp4", "1.mp4")})
     crowd.publish({name: VIDEOS[name] for name in ("2.mp4", "3.mp4")})
@@ -43,7 +43,7 @@ def finished(tmp_path_factory):
     told = [{"video_id": video, "track_id": track, "person_id": person} for (video, track), person in who.items()]
     for row in told:
         row["name"] = NAME if row["person_id"] == anna else None
-        # Somebody else's track was taken for her before.
+        # Somebody else's track was assigned to her before.
         row["previous"] = anna if crowd.truth[row["video_id"], row["track_id"]] == 3 else None
     publish_persons(UnheldPartition(crowd.partition), told)
     derive_partition(crowd.partition, Derivation(DeriveConfig.model_validate({"baseline": "person"})))
@@ -80,7 +80,7 @@ def tracks_of(root, person):
 
 
 def vectors(root, person):
-    """The bytes of a person's embeddings, and of the mean of each track and of them all."""
+    """Return the bytes of a person's embeddings, of the mean of each track, and of the mean of all."""
     tracks = tracks_of(root, person)
     mine = [row for row in rows(root, "embeddings") if (row["video_id"], row["track_id"]) in tracks]
     found = [np.array(row["embedding"], np.float32) for row in mine]
@@ -93,7 +93,7 @@ def vectors(root, person):
 
 
 def decoded(path):
-    """A file's bytes, and of Parquet every column's values as they are once pages are decompressed."""
+    """Yield a file's bytes and, for Parquet, every column's values after decompression."""
     yield path.read_bytes()
     if path.suffix == ".parquet":
         table = pq.read_table(path, partitioning=None)
@@ -105,7 +105,7 @@ def decoded(path):
 
 
 def places_of(root, words):
-    """The files that hold one of these, in their names, their bytes or their values."""
+    """Return the files that contain one of the words in their names, bytes or values."""
     found = {}
     for path in sorted(Path(root).rglob("*")):
         if path.is_file():
@@ -117,7 +117,7 @@ def places_of(root, words):
 
 
 def others(root, gone):
-    """Everybody else's rows, as they are; once each, since a stray file has some again."""
+    """Return everybody else's rows, once each, since a stray file repeats some of them."""
     found = {}
     for table in ("faces", "embeddings", "persons", "tracks"):
         for row in rows(root, table):
@@ -166,7 +166,7 @@ def test_a_person_of_whom_nothing_is_left_is_not_there(out):
 
 @pytest.mark.parametrize("after", [0, 3, 7, 11, 12, 13] if LONG else [0, 12])
 def test_killed_anywhere_the_same_command_finishes_it(out, after):
-    """Before a commit, a deletion, or the note that a track is done."""
+    """Killed before a commit, a deletion, or the note that a track is done."""
     root, anna = out
     words = [anna.encode(), NAME.encode(), *vectors(root, anna)]
     output = open_output(str(root))

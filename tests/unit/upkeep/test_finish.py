@@ -1,4 +1,4 @@
-"""What a killed driver left is published without Ray and without the sources."""
+"""The landed work of a killed driver is published without Ray and without the sources."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Baselines from neutral videos: of the same key, wherever they are published, whenever they came, and no longer."""
+"""Baselines come from neutral videos with the same key, in any shard and any order, until those are erased."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def extra(participant, rest=None):
 
 
 def smiling(level):
-    """A smile of one second, 0.4 above a level."""
+    """Return a smile of one second, 0.4 above a level."""
     return np.where((np.arange(FRAMES) >= 25) & (np.arange(FRAMES) < 50), level + 0.4, level)
 
 
@@ -181,7 +181,7 @@ def test_shards_that_were_made_from_others_are_made_again_after_compaction(root)
 
 @pytest.mark.parametrize("after", range(10) if LONG else (1, 5, 9))
 def test_killed_anywhere_and_run_again_the_tables_are_equal(root, tmp_path, after):
-    """Before each upload, commit and deletion of making rows again."""
+    """Killed before each upload, commit and deletion while rows are made again."""
     _, partition = open_people(root)
     derive_partition(partition, REST)
     add_shard(root, "late", {"anna rests": (extra("p1", "yes"), np.full(FRAMES, 0.2))})

@@ -1,4 +1,4 @@
-"""Baselines of people: of all their faces in whatever shot and video, and made again when persons change."""
+"""Baselines of persons: from all their faces in any shot and video, and made again when persons change."""
 
 import numpy as np
 import pytest
@@ -22,11 +22,11 @@ ANNA, BEN = "p-aaaaaaaaaaaa", "p-bbbbbbbbbbbb"
 
 
 def level(*parts):
-    """AU12 of a video: shares of its frames at some level each."""
+    """Return AU12 of a video, given as (share of its frames, level) pairs."""
     return np.concatenate([np.full(round(share * FRAMES), value) for share, value in parts])
 
 
-# Anna smiles for most of the first video; over both, most of the time she does not.
+# Anna smiles for most of the first video, but not for most of the time in both together.
 SHARDS = {
     "one": {"anna": (None, level((0.7, 0.8), (0.3, 0.1)))},
     "two": {"both": (None, [level((1, 0.1)), level((0.5, 0.4), (0.5, 0.6))]), "nobody": (None, level((1, 0.9)))},

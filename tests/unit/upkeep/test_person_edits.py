@@ -1,4 +1,4 @@
-"""What people say of who is who is kept: a rerun respects it, an erasure takes it out, a damaged record is one line."""
+"""Users' edits of persons are kept: a rerun applies them, an erasure removes them, a damaged record is one line."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def run(crowd, *words):
 
 
 def of(crowd, person):
-    """The one id of somebody's tracks."""
+    """Return the only id of somebody's tracks."""
     found = read_persons(crowd.partition)
     (name,) = {found[key] for key, who in crowd.truth.items() if who == person}
     return name
@@ -84,7 +84,7 @@ def test_tracks_are_split_off_and_stay_so(crowd):
 
 
 def test_what_changed_tells_a_merge_from_a_split(crowd):
-    """A person that is gone was merged; one that is still there lost tracks; and a rerun does not forget."""
+    """If a person is gone, it was merged; if it is still there, it lost tracks; a rerun keeps the information."""
     four, five = sorted((of(crowd, 4), of(crowd, 5)))
     run(crowd, "--merge", four, five)
     run(crowd, "--split", "0.mp4:1")

@@ -1,4 +1,4 @@
-"""Who is who is published once, stays when videos are added, and an erased person is nowhere."""
+"""Persons are published once, stay when videos are added, and an erased person is nowhere."""
 
 import json
 from pathlib import Path
@@ -114,7 +114,7 @@ def test_it_is_a_view_and_compaction_keeps_it(crowd):
 
 def test_a_person_is_erased_everywhere(crowd):
     find_persons(crowd.partition, PersonsSettings())
-    crowd.publish({"ben.mp4": [9]})  # who has no person yet, and stays
+    crowd.publish({"ben.mp4": [9]})  # a video of somebody who has no person yet, and stays
     root = crowd.output.root.path
     gone = who(crowd)[video_of("0.mp4"), 0]
     tracks = [key for key, name in who(crowd).items() if name == gone]
@@ -161,7 +161,7 @@ def test_the_command_tells_who_is_there(crowd):
 
 
 def test_labels_say_how_good_it_is(crowd, tmp_path):
-    """All are right; then one track of two that follow each other is said to be the other's."""
+    """First all labels are right; then one of two tracks that follow each other is labelled as the other's person."""
     root, file = crowd.output.root.path, tmp_path / "labels.csv"
     names = {video_of(name): name for name in FIRST}
     labels = {key: f"person {who}" for key, who in crowd.truth.items()}
@@ -210,7 +210,7 @@ def test_an_output_without_embeddings_says_how_to_make_them(out):
 
 
 def damage(crowd, table, edit):
-    """Write a table's largest file anew, as somebody else would, with its commit to match."""
+    """Rewrite a table's largest file as another program would, with its commit changed to match."""
     house = House(Path(crowd.output.root.path).parent, Path(crowd.output.root.path), Path(), "")
     house.edit_table(table, edit)
 
@@ -257,7 +257,7 @@ def test_names_of_somebody_elses_reach_no_terminal(crowd):
 
 
 def test_a_release_without_labelled_tracks_stops_no_other(crowd, tmp_path):
-    """Two datasets in an output, labels of one of them."""
+    """Two datasets in an output, with labels for one of them."""
     other = Crowd(tmp_path / "out", dataset="aaa")
     other.publish(LATER)
     labels = tmp_path / "labels.csv"

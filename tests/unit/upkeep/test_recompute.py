@@ -1,4 +1,4 @@
-"""Rows computed again from their sources: equal where nothing was touched, named where a number was."""
+"""Rows are computed again from their sources: they are equal if nothing was changed, and changed numbers are named."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.fixtures.tampering import tamper
 
 @pytest.fixture(scope="session")
 def sources(inputs, small_network, tmp_path_factory):
-    """A clip of several units and a tar with another, and the output that was made of them."""
+    """Return a folder with a clip of several units, a tar with two others, and the output made from them."""
     folder = tmp_path_factory.mktemp("sources")
     shutil.copy(inputs / "anna.mp4", folder / "long [1].mp4")
     with tarfile.open(folder / "shard.tar", "w") as tar:
@@ -32,7 +32,7 @@ def sources(inputs, small_network, tmp_path_factory):
 
 @pytest.fixture
 def mine(sources, tmp_path):
-    """A copy of the output; its sources stay where they are."""
+    """Return a copy of the output; its sources stay where they are."""
     shutil.copytree(sources / "out", tmp_path / "out")
     return open_output(str(tmp_path / "out"))
 
@@ -63,7 +63,7 @@ EDITS = [
 
 
 def test_edited_numbers_are_named(mine):
-    """One in each table and of each kind; every one in a row of its own, so that each has a line of its own."""
+    """One number in each table and of each kind is edited, each in a row of its own, so each gets its own line."""
     (partition,) = list_partitions(mine)
     expected = []
     for number, (table, column, edit) in enumerate(EDITS, 12):
@@ -75,7 +75,7 @@ def test_edited_numbers_are_named(mine):
             return rows
 
         tamper(partition, table, change, signed=True)
-    # What is derived from a number that was edited no longer follows from it.
+    # Values derived from an edited number no longer follow from it.
     assert verify(mine, rederive=0).problems == [], (
         "the commits were edited to match, and the numbers are in their ranges"
     )

@@ -1,4 +1,4 @@
-"""Every kind of damage is found, and named with file, video and row."""
+"""Every kind of damage is found, and reported with file, video and row."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def lines(output):
 
 
 def found(every, *parts):
-    """The first of the lines that has all these parts, or a failure that shows what there is."""
+    """Return the first line that contains all these parts, or fail with all lines."""
     for line in every:
         if all(part in line for part in parts):
             return line
@@ -52,7 +52,7 @@ def test_a_changed_byte_in_each_of_several_files(out, partition):
 
 @pytest.mark.parametrize("table", ["faces", "runs"])
 def test_any_changed_byte_is_said_and_nothing_more_breaks(out, partition, table):
-    """Some damage to a file's own structure makes DuckDB give up its whole database."""
+    """Some damage to a file's structure makes DuckDB invalidate its whole database."""
     file = file_of(partition, table)
     place = path_of(partition, file)
     whole = place.read_bytes()
@@ -126,7 +126,7 @@ SAID = {"emotion_happy": "emotion_sum", "box_x2": "box does not hold"}
 
 
 def test_numbers_out_of_range(out, partition):
-    """Each in a row of its own."""
+    """Each number is in a row of its own."""
     expected = []
     for table, values in OUT_OF_RANGE.items():
         at = 0 if table in ("videos", "errors") else 2

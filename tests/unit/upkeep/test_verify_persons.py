@@ -1,4 +1,4 @@
-"""`persons` is held to faces and embeddings; and compaction, status, diff and older outputs know both tables."""
+"""`persons` is checked against faces and embeddings; compaction, status, diff and older outputs handle both tables."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def crowd(tmp_path):
 
 
 def said(crowd):
-    """What is said of persons: of its rows, or of how it stands to other tables."""
+    """Return the problems and unfinished work that concern persons."""
     report = verify(crowd.output)
     problems = [problem.line() for problem in report.problems if "person" in problem.line()]
     return problems, [line for line in report.unfinished if "persons" in line]
@@ -99,7 +99,7 @@ def test_a_track_without_an_embedding_has_no_person(crowd):
 
 
 def test_a_table_that_is_older_than_its_tracks_is_to_be_made_again(crowd):
-    """Of rows that a later publication has left behind, nothing is damaged."""
+    """Rows that a later publication has made obsolete are not damaged."""
     tamper(crowd.partition, "embeddings", without_a_track, signed=True)
     commit = commit_of(crowd.partition, "faces")
     write_commit(UnheldPartition(crowd.partition), replace(commit, published_at_us=2))
@@ -151,7 +151,7 @@ def test_status_counts_both(crowd):
 
 
 def test_a_diff_says_how_far_two_releases_agree_on_people(crowd):
-    """The same videos in another release, in which some tracks are of another person."""
+    """Compares the same videos in another release, in which some tracks belong to another person."""
     other = Crowd(Path(crowd.output.root.path), release="crowd-1")
     other.publish(FIRST)
     find_persons(other.partition, PersonsSettings())
