@@ -144,7 +144,7 @@ def test_anchors_and_merged_keys_are_taken(tmp_path):
     ],
 )
 def test_a_yaml_bomb_is_refused_before_it_grows(tmp_path, bomb):
-    """Of 9 to the power of 39 values: a test that expanded them would not end."""
+    """9 to the power of 39 values: a test that expanded them would not end."""
     path = tmp_path / "c.yaml"
     path.write_text("a0: &a0 {x: lol}\n" + bomb)
     with pytest.raises(ConfigError, match=r"grows beyond 100,000 values through its aliases"):
@@ -159,7 +159,7 @@ def test_a_list_that_holds_itself_is_refused(tmp_path):
 
 
 def test_configs_that_name_the_default_device_are_the_default():
-    """As the runs of older outputs recorded it; `verify --recompute` reads those."""
+    """Runs of older outputs recorded the device like this, and `verify --recompute` reads their configs."""
     assert parse_config(with_value("detect.device", "cpu")) == parse_config(MINIMAL)
 
 

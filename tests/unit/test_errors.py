@@ -59,7 +59,7 @@ _COUNTED = re.compile(
 
 
 def test_what_messages_count_is_in_the_plural_only_where_it_is_more():
-    """A number right before a noun in the plural comes from `counted`, unless it is a constant."""
+    """A number right before a plural noun comes from `counted`, unless it is a constant."""
     found = []
     for path in sorted(Path(errors.__file__).parent.rglob("*.py")):
         for text in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.JoinedStr)):

@@ -18,7 +18,7 @@ def test_video_id_is_a_fixed_function_of_the_uri():
 
 
 def test_the_release_of_the_default_settings_stays():
-    """What is published is found by it: another name means that all work is done again."""
+    """Published rows are found by this name: another one means that all work is done again."""
     for sections in ({}, {"detect": {"device": "cpu"}}, {"decode": {"hwaccel": "none"}}):
         settings = result_settings(parse_config({**BASE, **sections}), **WEIGHTS)
         assert release_name("m", settings) == "m-811445b4"

@@ -1,4 +1,4 @@
-"""No secret is left in what is stored, and what is none stays."""
+"""Stored text contains no secrets, and text that is not secret is unchanged."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_redact_uri(uri, safe):
 
 
 def test_ids_of_uris_are_what_they_were():
-    """Of published videos; if one changes, the video is done again under another name."""
+    """Ids of published videos; if one changes, the video is processed again under another name."""
     expected = {
         "s3://bucket/a.mp4": "fd373ff61094d28c",
         "s3://bucket/a b?c#d.mp4": "6de84fa4337d6e1b",

@@ -1,4 +1,4 @@
-"""Every module says in its first line what room it is in; that imports keep to the rooms is `make lint`'s to say."""
+"""The first line of every module names its room of the package; `make lint` checks imports between rooms."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is not loaded: pandas, which PyArrow asks for."""
+"""pandas, which PyArrow imports, is not loaded."""
 
 import subprocess
 import sys
