@@ -49,7 +49,7 @@ class Known:
 
 @pytest.fixture(scope="module", params=[("libx264", "mp4"), ("mpeg4", "avi")], ids=["times", "counted"])
 def clip(request, props, tmp_path_factory) -> Path:
-    """Return a clip of four shots, with keyframes off the stride; in AVI its B-frames have no times, only counts."""
+    """Return a clip of four shots, keyframes off the stride; in AVI, B-frames have no times, so frames are counted."""
     codec, suffix = request.param
     room, street = still(props.room, x=100), still(props.street)
     two = [(props.anna, line((120, 170), (6, 0), 190)), (props.bert, line((520, 190), (-6, 0), 180))]
@@ -70,7 +70,7 @@ def known(clip: Path, detector) -> Known:
 
 
 def publish(clip: Path, out: Path, known: Known, sample, unit_frames: int, every: int):
-    """Publish a clip, and return the chunks of all units, `frames` and `faces`, the number of units, detected frames."""
+    """Publish a clip; return all chunks, its `frames` and `faces`, the number of units, and that of detected frames."""
     settings = DecodeConfig(sample=sample, unit_frames=unit_frames)
     (video,) = list_videos(make_config([clip], out).input)
     ((manifest, (task,)),) = cut_shards([VideoTask(video, KEY, "")], "run")

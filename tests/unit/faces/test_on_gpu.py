@@ -120,7 +120,7 @@ def test_r34_sees_the_frame_that_it_sees_on_a_cpu(stand_in, frames, tmp_path):
 
 
 class _Hungry(nn.Module):
-    """Runs out of memory for more than `most` pictures; stands in for a GPU without free memory.
+    """A network that runs out of memory for more than `most` pictures; stands in for a GPU without free memory.
 
     It cannot show how a GPU's allocator behaves then: `make gpu-check` fills the memory of a real one.
     """

@@ -239,7 +239,7 @@ def test_every_variable_is_read_by_somebody():
 
 
 def test_what_pods_name_is_there():
-    """Service accounts and config maps, and the ports of services; secrets are optional."""
+    """Service accounts, config maps and volumes; secrets are optional."""
     there = {(o["kind"], o["metadata"]["name"]) for o in BASE}
     accounts = {d["metadata"]["name"] for d in documents("kuberay/accounts.yaml")}
     assert {pod["spec"]["serviceAccountName"] for pod in pods_of(PLAIN).values()} == accounts

@@ -144,7 +144,7 @@ def test_a_second_attempt_uses_the_same_network(work, monkeypatch):
 
 
 def test_workers_wait_for_the_units_of_a_video_that_is_being_planned():
-    """Otherwise one worker would get all units of a single long video, because the others found nothing to do."""
+    """Otherwise one worker would get all units of a single long video, because the others would find nothing to do."""
     flow = _Flow()
     work, taken = _Work(iter([["video"]]), flow), []
     assert work.next() == "video"

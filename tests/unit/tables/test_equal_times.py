@@ -1,4 +1,4 @@
-"""Frames of a video may have equal times, from the stream or by jitter: their faces stay in the documented order."""
+"""Frames of a video may have equal times, from the stream or by jitter: their faces stay in the declared order."""
 
 import duckdb
 import pyarrow as pa

@@ -105,7 +105,7 @@ def places_of_erasures(text):
 
 
 def places_of_edits(text):
-    """Yield the places named by edits: only places of tracks, whose ids must fit the column's integer type."""
+    """Yield the places of the tracks in edits: edits name no other places, and track ids must fit an integer type."""
     for edit in parse_edits(text):
         for track in (*edit.tracks, *([edit.stays] if edit.stays else [])):
             assert np.array([track.track_id], np.int32) >= 0

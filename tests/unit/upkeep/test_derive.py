@@ -1,4 +1,4 @@
-"""Derived rows are part of their shard's commit, made once, equal for every way to make them, and deleted with it."""
+"""Derived rows are part of their shard's commit, made once, equal for any way of making them, and deleted with it."""
 
 import json
 import shutil

@@ -34,7 +34,7 @@ ANNA = 0
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Return an output with all data about the person: persons, derived rows, exports, a stray file, a landing."""
+    """Return an output that refers to her in persons, derived rows by person, exports, a stray file and a landing."""
     crowd = Crowd(tmp_path_factory.mktemp("erase") / "out")
     crowd.publish({name: VIDEOS[name] for name in ("0.mp4", "1.mp4")})
     crowd.publish({name: VIDEOS[name] for name in ("2.mp4", "3.mp4")})

@@ -1,4 +1,4 @@
-"""Baselines come from neutral videos with the same key, in any shard and any order, until those are erased."""
+"""Baselines come from neutral videos with the same key, in any shard and any order, while those are published."""
 
 import json
 import re

@@ -267,7 +267,7 @@ def test_pixels_are_limited_where_the_size_changes(corpus: Corpus) -> None:
 
 
 class OpenWatch:
-    """Detects whether this process or another one opens a file (Linux: inotify)."""
+    """A watch that detects whether this process or another one opens a file (Linux: inotify)."""
 
     IN_OPEN = 0x20
 
