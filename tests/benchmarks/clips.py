@@ -56,7 +56,9 @@ def small_face_from_camera(place: Path, width_px: int = 1920, *, frames: int = 9
     across = width_px // 3
     height_px = width_px * 9 // 16
     noisy = f"scale={across}:-2,pad={width_px}:{height_px}:-1:-1:color=0x707880,noise=alls=7:allf=t"
-    rate = ["-b:v", f"{16 * width_px**2 // 1920**2}M"]
+    mbit = 16 * width_px**2 // 1920**2
+    # Without a limit, x264 needs longer than the clip to come down to the rate.
+    rate = ["-b:v", f"{mbit}M", "-maxrate", f"{mbit}M", "-bufsize", f"{mbit // 4}M"]
     return _ffmpeg(place, [], ["-vf", noisy, "-frames:v", str(frames), "-c:v", "libx264", *rate])
 
 
