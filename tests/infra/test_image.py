@@ -170,6 +170,7 @@ def test_a_run_in_docker_s_64_mb_of_shared_memory_on_a_read_only_root(image, exe
     options = ["--read-only", "--read-only-tmpfs=false", "--shm-size=64m", "--env", f"EXECUTOR={executor}"]
     # The machine may be busy with other work.
     options += ["--env", "RAY_raylet_start_wait_time_s=240", "--env", "RAY_agent_register_timeout_ms=240000"]
+    options += ["--env", "RAY_worker_niceness=0"]
     options += [f"--tmpfs={path}:mode=1777" for path in ("/tmp", "/cache", "/spill")]
     start = time.monotonic()
     done = image.run([*options, "--entrypoint", "bash"], "-e", "-c", script, check=False)

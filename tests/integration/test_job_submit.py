@@ -46,7 +46,9 @@ def watch(tmp_path_factory):
 def environment(tmp_path_factory, kept_cache, watch):
     token = tmp_path_factory.mktemp("auth") / "token"
     token.write_text(secrets.token_hex(32))
-    plain = {name: value for name, value in watched(watch).items() if not name.startswith("RAY_")}
+    # Without this one, the job and its workers would have the lowest priority beside other tests.
+    kept = ("RAY_worker_niceness",)
+    plain = {name: value for name, value in watched(watch).items() if name in kept or not name.startswith("RAY_")}
     path = f"{RAY.parent}{os.pathsep}{os.environ['PATH']}"
     return plain | {
         "RAY_AUTH_MODE": "token",
