@@ -154,6 +154,8 @@ def test_a_change_of_the_package_renews_no_requirement(image, context):
     cached = {step.splitlines()[0].split(": ", 1)[1]: "--> Using cache" in step for step in steps[1:]}
     of = {end: [used for step, used in cached.items() if step.endswith(end)] for end in (".lock", ".whl")}
     assert of == {".lock": [True] * 4, ".whl": [False]}, cached  # three installations, and torch's lock copied
+    shown = image.run(["--entrypoint", "bash"], "-c", f"tail -n 1 {SITE}/featray/version.py").stdout
+    assert shown.splitlines()[-1] == "# changed"
     print(f"\nbuilt again after a change in featray/: {seconds:.0f} s")
 
 

@@ -95,7 +95,7 @@ def installs():
 def test_everything_is_installed_by_hash_and_as_a_wheel():
     """torch's lock for CPUs is the exception while it has no hashes; if it has one, pip requires them for all."""
     found, folder = installs(), "/opt/featray"
-    torch, requirements, wheel = f"{folder}/torch.lock", f"{folder}/requirements.lock", "/wheel/*.whl"
+    torch, requirements, wheel = f"{folder}/torch.lock", f"{folder}/requirements.lock", f"{folder}/wheel/*.whl"
     assert list(found) == ["build.lock", ".", torch, requirements, wheel]
     for name in ("build.lock", requirements):
         assert found[name][-3:-1] == ["--require-hashes", "-r"]
@@ -113,7 +113,8 @@ def test_what_changes_often_comes_after_what_is_large():
         ("RUN", "/opt/featray/torch.lock"),
         ("COPY", "/opt/featray/"),
         ("RUN", "/opt/featray/requirements.lock"),
-        ("RUN", "/wheel/*.whl"),
+        ("COPY", "/opt/featray/wheel/"),
+        ("RUN", "/opt/featray/wheel/*.whl"),
         ("COPY", "/opt/featray/jobs"),
         ("COPY", "/opt/featray/configs"),
     ]
