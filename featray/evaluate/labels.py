@@ -21,6 +21,9 @@ from featray.evaluate.values import check_affect, check_angles, check_units, rea
 from featray.store.storage import locate, read_bytes
 
 _DELIMITERS: Final = ",;\t|"
+_MOST_BYTES: Final = 512 << 20
+"""The largest published sets of labels have a million rows. Python needs ten times as much for text."""
+_BATCH_ROWS: Final = 8192
 _NULLS: Final = ["", "nan", "NaN", "NAN", "NA", "N/A", "null", "NULL", "None"]
 
 
@@ -143,8 +146,18 @@ def understand(table: pa.Table, where: str, settings: LabelSettings) -> Labels:
 
 
 def _parquet(data: bytes, where: str) -> pa.Table:
+    """Return the rows; a few kilobytes can unfold to any number of them, so they are read in batches."""
+    batches, size_bytes = [], 0
     try:
-        return pq.read_table(io.BytesIO(data))
+        file = pq.ParquetFile(io.BytesIO(data))
+        for batch in file.iter_batches(_BATCH_ROWS):
+            batches.append(batch)
+            size_bytes += batch.nbytes
+            if size_bytes > _MOST_BYTES:
+                raise UsageError(
+                    f"{where}: has more than {_MOST_BYTES >> 20:,} MiB of values; keep only columns of labels"
+                )
+        return pa.Table.from_batches(batches, file.schema_arrow)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{where}: cannot be read as Parquet: {one_line(error)}") from None
 

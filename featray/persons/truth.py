@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import numpy as np
 
@@ -52,13 +52,12 @@ def read_truth(path: Path, find_video: Callable[[str], str]) -> dict[TrackKey, s
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            rows = list(_rows(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"--truth {path}: cannot be read: {error}") from None
     found: dict[TrackKey, str] = {}
     known: dict[str, str] = {}
-    for number, row in enumerate(rows, 2):
-        video, track, person = (row.get(name) or "" for name in _COLUMNS)
+    for number, (video, track, person) in enumerate(rows, 2):
         if not (video and person and track.isdecimal() and len(track) <= _MOST_DIGITS):
             raise UsageError(
                 f"--truth {path}, line {number}: invalid row; it needs {', '.join(_COLUMNS)}, with track_id an integer"
@@ -69,6 +68,16 @@ def read_truth(path: Path, find_video: Callable[[str], str]) -> dict[TrackKey, s
     if not found:
         raise UsageError(f"--truth {path}: has no rows; add rows with the columns {', '.join(_COLUMNS)}")
     return found
+
+
+def _rows(file: TextIO) -> Iterator[tuple[str, ...]]:
+    """Yield the values of `_COLUMNS` of each row, empty if missing; others of a million columns would fill memory."""
+    reader = csv.reader(file)
+    header = next(reader, [])
+    places = [header.index(name) if name in header else -1 for name in _COLUMNS]
+    for row in reader:
+        if row:
+            yield tuple(row[place] if 0 <= place < len(row) else "" for place in places)
 
 
 def compare(persons: Mapping[TrackKey, str], truth: Mapping[TrackKey, str]) -> Truth | None:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featray.errors import NotFound, UsageError
+from featray.evaluate import labels as module
 from featray.evaluate.labels import LabelSettings, read_labels
 from featray.evaluate.values import OTHER_EMOTION, parse_emotions
 
@@ -173,6 +174,22 @@ def test_a_file_that_is_not_there_or_no_parquet(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(UsageError, match=r"x\.parquet: cannot be read as Parquet"):
         read_labels(str(tmp_path / "x.parquet"), LabelSettings())
+
+
+def test_a_parquet_file_that_unfolds(tmp_path, monkeypatch):
+    """A text in a dictionary, named by many rows, is small until it is read."""
+    rows = 20_000
+    table = {
+        "video": ["a.mp4"] * rows,
+        "frame_index": list(range(rows)),
+        "AU12": [1.0] * rows,
+        "note": ["x" * 500] * rows,
+    }
+    pq.write_table(pa.table(table), tmp_path / "labels.parquet")
+    assert len(read_labels(str(tmp_path / "labels.parquet"), LabelSettings())) == rows
+    monkeypatch.setattr(module, "_MOST_BYTES", 1 << 20)
+    with pytest.raises(UsageError, match="has more than 1 MiB of values; keep only columns of labels"):
+        read_labels(str(tmp_path / "labels.parquet"), LabelSettings())
 
 
 def test_a_label_column_that_is_not_there(read):

@@ -1,6 +1,7 @@
 """Persons are published once, stay when videos are added, and an erased person is nowhere."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
+from featray.errors import UsageError
 from featray.persons.agreement import agreement
 from featray.persons.settings import PersonsSettings
+from featray.persons.truth import read_truth
 from featray.tables.commits import read_commits
 from featray.tables.opened import open_tables
 from featray.upkeep import persons as module
@@ -201,6 +204,19 @@ def test_labels_that_are_none_are_refused(crowd, tmp_path, text, message):
         file.write_text(text)
     result = CliRunner().invoke(main, ["persons", crowd.output.root.path, "--truth", str(file)])
     assert result.exit_code == 2 and message in result.output
+
+
+def test_labels_with_many_columns_take_no_memory(tmp_path):
+    """Cells that a row lacks are not made up."""
+    header = ",".join([*(f"c{number}" for number in range(2000)), "video,track_id,person"])
+    row = "," * 2000 + "0.mp4,7,anna"
+    (tmp_path / "labels.csv").write_text("\n".join([header, row, *["a"] * 1000]))
+    tracemalloc.start()
+    with pytest.raises(UsageError, match="line 3: invalid row"):
+        read_truth(tmp_path / "labels.csv", str)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 4 << 20
 
 
 def test_an_output_without_embeddings_says_how_to_make_them(out):
