@@ -128,19 +128,50 @@ def write_commit(partition: HeldPartition, commit: Commit) -> None:
     write_bytes(partition.commit(commit.name), dump(commit))
 
 
-def parse_commit(name: str, text: bytes) -> Commit:
+def parse_commit(partition: Partition, name: str, text: bytes) -> Commit:
     """Parse the commit stored under a name.
 
     Raises:
-        ValueError: it is damaged or contains an invalid name.
+        ValueError: it is damaged or contains an invalid name, or names a file of another dataset or release, which
+            changes of this one would delete.
     """
     commit = load(Commit, text)
     if commit.name != name:
         raise ValueError("is a commit of another name")
     for file in (file for one in (commit, *commit.rewrites) for file in one.files):
-        if file.table not in ALL_TABLES or not file.path.startswith(f"{file.table}/"):
-            raise ValueError("names a file that belongs to no table")
+        if file.table not in ALL_TABLES or not partition.has_file(file.table, file.path):
+            raise ValueError("names a file that belongs to no table of its dataset and release")
+    for one in (commit, *commit.rewrites):
+        if len({file.path for file in one.files}) < len(one.files):
+            raise ValueError("names a file twice")
     return commit
+
+
+class FileNames:
+    """Collects the files of commits, and finds one that two of them name: changes of one delete the other's rows."""
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+        self._files: dict[str, list[str]] = {}
+
+    def add(self, commit: Commit) -> None:
+        """Add a commit, without its rewrites; it replaces one of its name."""
+        self._files[commit.name] = [file.path for file in commit.files]
+
+    def distinct(self) -> set[str]:
+        """Return the paths.
+
+        Raises:
+            OutputError: two commits name one file.
+        """
+        found: dict[str, str] = {}
+        for name, path in ((name, path) for name, paths in self._files.items() for path in paths):
+            if (other := found.setdefault(path, name)) != name:
+                raise OutputError(
+                    f"{self._partition.commit().uri}: commits {other} and {name} both name {path}, so a change of one "
+                    "would delete rows of the other; delete the commit that is a copy"
+                )
+        return set(found)
 
 
 def read_commit(partition: Partition, name: str) -> Commit | None:
@@ -151,7 +182,7 @@ def read_commit(partition: Partition, name: str) -> Commit | None:
     """
     place = partition.commit(name)
     try:
-        return parse_commit(name, read_record(place))
+        return parse_commit(partition, name, read_record(place))
     except NotFound:
         return None
     except ValueError:
@@ -208,17 +239,18 @@ def commits_at(
             if isinstance(text, FileNotFoundError) and may_be_gone:
                 yield path, None
             else:
-                yield path, _commit_or_problem(partition.commit().uri, path.rsplit("/", 1)[-1], text)
+                yield path, _commit_or_problem(partition, path.rsplit("/", 1)[-1], text)
 
 
-def _commit_or_problem(folder: str, file: str, text: bytes | Exception) -> Commit | str:
+def _commit_or_problem(partition: Partition, file: str, text: bytes | Exception) -> Commit | str:
+    folder = partition.commit().uri
     if isinstance(text, OutputError):
         return str(text)
     if isinstance(text, Exception):
         with storage_errors(f"{folder}/{file}"):
             raise text
     try:
-        return parse_commit(file.removesuffix(".json"), text)
+        return parse_commit(partition, file.removesuffix(".json"), text)
     except ValueError:
         return on_one_line(f"{folder}/{file}: {_DAMAGED_COMMIT}")
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featray.tables.commits import Commit, stored_commits
+from featray.tables.commits import Commit, FileNames, stored_commits
 from featray.tables.layout import Partition
 
 STATUSES: Final = ("ok", "partial", "failed")
@@ -102,21 +102,26 @@ def _position(ids: NDArray[np.uint64], video_id: str) -> int:
 
 
 def read_done(partition: Partition) -> Done:
-    """Read all commits of a partition once."""
+    """Read all commits of a partition once.
+
+    Raises:
+        OutputError: a commit is damaged, or two commits name one file.
+    """
     pages: dict[str, NDArray[np.void]] = {}
-    files: dict[str, list[str]] = {}
-    pending = []
+    names, pending = FileNames(partition), []
     for commit in stored_commits(partition):
-        pages[commit.name], files[commit.name] = _page(commit), [file.path for file in commit.files]
+        pages[commit.name] = _page(commit)
+        names.add(commit)
         if commit.rewrites:
             pending.append(commit)
     for commit in (rewritten for one in pending for rewritten in one.rewrites):
-        pages[commit.name], files[commit.name] = _page(commit), [file.path for file in commit.files]
+        pages[commit.name] = _page(commit)
+        names.add(commit)
     for number, page in enumerate(pages.values()):
         page["shard"] = number
     records = np.concatenate([np.zeros(0, _RECORD), *pages.values()])
     order = np.lexsort((records["shard"], records["video"]))
-    return Done(records[order], list(pages), {path for paths in files.values() for path in paths}, pending)
+    return Done(records[order], list(pages), names.distinct(), pending)
 
 
 def _page(commit: Commit) -> NDArray[np.void]:

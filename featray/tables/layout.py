@@ -75,6 +75,11 @@ class Partition:
         values = {"dataset": self.dataset, "release": self.release, **(fields or {})}
         return self.output.table(table).child(*(partition_folder(*field) for field in values.items()))
 
+    def has_file(self, table: str, path: str) -> bool:
+        """Return whether a path below the output's root is in a folder of this table, dataset and release."""
+        folders = [table, f"dataset={self.dataset}", f"release={self.release}"]
+        return [unquote(part) for part in path.split("/")[:3]] == folders
+
     @staticmethod
     def fields_of(path: str) -> dict[str, str | None]:
         """Return the path fields of a file from its path below the root; None for null."""

@@ -9,11 +9,12 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
 from featray.store.storage import delete
-from featray.tables.commits import Commit, read_commit, stored_commits, write_commit
+from featray.tables.commits import Commit, FileNames, read_commit, stored_commits, write_commit
 from featray.tables.lease import HeldPartition
 from featray.tables.rewrite import rewrite_files, without
 
@@ -47,7 +48,7 @@ def without_videos(
     return replace(commit, files=files, videos=rest, rewrites=[])
 
 
-def carry_out(partition: HeldPartition, commit: Commit) -> Commit:
+def carry_out(partition: HeldPartition, commit: Commit, named: Collection[str] = ()) -> Commit:
     """Update older commits and files according to a commit's rewrites; return the commit without rewrites.
 
     Old files are deleted before the old commit that names them. Until `commit` itself is rewritten,
@@ -56,12 +57,13 @@ def carry_out(partition: HeldPartition, commit: Commit) -> Commit:
     Args:
         partition: the commit's partition.
         commit: the commit as it was created.
+        named: paths that must stay because a commit names them, if `commit` was written by another process.
     """
     for rewritten in commit.rewrites:
         kept = {file.path for file in (*rewritten.files, *commit.files)}
         old = read_commit(partition, rewritten.name)
         for file in old.files if old else []:
-            if file.path not in kept:
+            if file.path not in kept and file.path not in named:
                 partition.delete(file.path)
         partition.check()
         if rewritten.files:
@@ -75,8 +77,22 @@ def carry_out(partition: HeldPartition, commit: Commit) -> Commit:
 
 
 def finish_changes(partition: HeldPartition) -> int:
-    """Carry out the rewrites of commits whose change was interrupted; return the number of such commits."""
-    pending = [commit for commit in stored_commits(partition) if commit.rewrites]
-    for commit in pending:
-        carry_out(partition, commit)
-    return len(pending)
+    """Carry out the rewrites of commits whose change was interrupted; return the number of such commits.
+
+    Raises:
+        OutputError: a commit is damaged, or two commits name one file.
+    """
+    names, pending = FileNames(partition), []
+    for commit in stored_commits(partition):
+        names.add(commit)
+        if commit.rewrites:
+            pending.append(commit)
+    for rewritten in (one for commit in pending for one in commit.rewrites):
+        names.add(rewritten)
+    named, finished = names.distinct(), 0
+    for name in [commit.name for commit in pending]:
+        current = read_commit(partition, name)  # again, because another pending one may have rewritten it
+        if current is not None and current.rewrites:
+            carry_out(partition, current, named)
+            finished += 1
+    return finished

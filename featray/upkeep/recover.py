@@ -18,7 +18,7 @@ from featray.tables.commits import Commit, cancel_shard, close_shard, create_com
 from featray.tables.done import Done, read_done
 from featray.tables.lease import HeldPartition
 from featray.tables.publish import clean_up_shard
-from featray.tables.replace import carry_out, without_videos
+from featray.tables.replace import carry_out, finish_changes, without_videos
 from featray.tables.runs import close_killed_runs, marker
 from featray.tables.tombstones import Blocked
 from featray.upkeep.orphans import uncommitted_files
@@ -54,13 +54,14 @@ def recover(partition: HeldPartition, run_id: str) -> Done:
             close_shard(partition, manifest.shard)
             reopened += 1
         else:
-            carry_out(partition, commit)
+            if commit.rewrites:
+                finish_changes(partition)
             clean_up_shard(partition, manifest)
             finished += 1
     runs = close_killed_runs(partition)
     done = read_done(partition)
-    for commit in done.pending:
-        carry_out(partition, commit)
+    if done.pending:
+        finish_changes(partition)
     if doubles := done.doubles():
         drop_videos(partition, doubles, f"fix-{run_id}")
         done = read_done(partition)

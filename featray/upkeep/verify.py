@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featray.errors import NotFound, StorageError, UsageError, counted
+from featray.errors import NotFound, OutputError, StorageError, UsageError, counted
 from featray.schema import (
     DERIVED_TABLES,
     FACE_TABLES,
@@ -29,7 +29,7 @@ from featray.schema import (
     arrow_schema,
 )
 from featray.store.storage import exists, list_ahead, list_versions, open_ranges, storage_errors
-from featray.tables.commits import Commit, CommittedFile, read_commits
+from featray.tables.commits import Commit, CommittedFile, FileNames, read_commits
 from featray.tables.derived import derivation_of
 from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.person_edits import read_edits
@@ -178,11 +178,13 @@ class _Partition:
         self._check_runs(index)
         self._read_persons(index)
         paths: set[str] = set()
+        named = FileNames(self._partition)
         list_ahead(self._partition.table_folders())
         for batch in _batches(index.commits()):
             sound, known = [], len(self._report.problems)
             for commit in batch:
                 paths |= {file.path for file in commit.files}
+                named.add(commit)
                 if all([self._check_file(file) for file in commit.files]):
                     sound.append(commit)
             self._account(sound, index)
@@ -191,6 +193,10 @@ class _Partition:
             self._report.videos += sum(len(commit.videos) for commit in batch)
         for video_id, names in index.videos_twice():
             self._problem(f"is in several commits: {', '.join(names)}", video_id=video_id)
+        try:
+            named.distinct()
+        except OutputError as error:
+            self._problem(str(error))
         self._check_persons()
         self._check_erasures(index)
         self._check_edits()

@@ -269,3 +269,66 @@ def test_a_published_file_stops_what_reads_it(published, tmp_path, table, data):
     done = featray("compact", out)
     assert refused(done, path)
     assert any(str(path.relative_to(out)) in line for line in problems(out))
+
+
+def a_copy_of_another_dataset(out: Path, commit: dict) -> dict:
+    """In dataset one; its files are of dataset two."""
+    other = json.loads((out / f"_featray/commits/two/{RELEASE}/0.json").read_bytes())
+    return {"copy": other | {"name": "copy"}, "undone": UNDONE}
+
+
+def a_copy_of_the_same_dataset(out: Path, commit: dict) -> dict:
+    return {"copy": commit | {"name": "copy"}}
+
+
+def a_copy_that_is_undone(out: Path, commit: dict) -> dict:
+    return {"copy": commit | {"name": "copy"}, "undone": UNDONE}
+
+
+def a_file_named_twice(out: Path, commit: dict) -> dict:
+    return {"0": commit | {"files": commit["files"] * 2}}
+
+
+def two_that_rewrite_each_other(out: Path, commit: dict) -> dict:
+    first, second = (commit | {"name": name, "files": files} for name, files in (("0", commit["files"]), ("1", [])))
+    second["files"] = first["files"].pop(), first["files"].pop()
+    return {
+        "0": first | {"rewrites": [second | {"files": second["files"][:1]}]},
+        "1": second | {"rewrites": [first | {"files": first["files"][:1]}]},
+    }
+
+
+UNDONE = {
+    "name": "undone",
+    "run_id": "",
+    "published_at_us": 1,
+    "files": [],
+    "rewrites": [{"name": "copy", "run_id": "", "published_at_us": 1, "files": []}],
+}
+"""A change that replaces the commit `copy` by nothing, and was interrupted before it deleted its files."""
+
+
+@pytest.mark.parametrize(
+    ("plant_commits", "says"),
+    [
+        (a_copy_of_another_dataset, "copy.json: damaged commit record"),
+        (a_copy_of_the_same_dataset, "commits 0 and copy both name"),
+        (a_copy_that_is_undone, None),
+        (a_file_named_twice, "0.json: damaged commit record"),
+        (two_that_rewrite_each_other, None),
+    ],
+)
+@pytest.mark.parametrize("command", ["publish", "compact"])
+def test_a_commit_that_names_files_of_another_deletes_none(out, plant_commits, says, command):
+    folder = out / f"_featray/commits/one/{RELEASE}"
+    for name, commit in plant_commits(out, json.loads((folder / "0.json").read_bytes())).items():
+        (folder / f"{name}.json").write_text(json.dumps(commit))
+    if says:
+        assert any(says in line for line in problems(out))
+    done = featray(command, out)
+    assert done.exit_code == (1 if says else 0), done.output
+    assert (says or "") in done.stderr
+    for path in (out / "_featray/commits").rglob("*.json"):
+        if path.stem != "copy":
+            named = [file["path"] for file in json.loads(path.read_bytes())["files"]]
+            assert [one for one in named if not (out / one).exists()] == [], path

@@ -74,7 +74,7 @@ HOLDER = asdict(Holder.myself(3, "r-1"))
 
 
 def places_of_commit(text):
-    commit = parse_commit("0a1b", text)
+    commit = parse_commit(PARTITION, "0a1b", text)
     for one in (commit, *commit.rewrites):
         yield PARTITION.commit(one.name)
         yield from (PARTITION.output.root.child(file.path) for file in one.files)
