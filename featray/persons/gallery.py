@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from featray.config import DecodeConfig, DetectConfig
 from featray.config_identify import IdentifyConfig
-from featray.errors import UsageError, counted
+from featray.errors import ErrorCode, UsageError, VideoError, counted
 from featray.faces.crop import crop_squares, cut_chips
 from featray.faces.detectors import open_detector
 from featray.faces.embedder import embed_chips, open_embedder, unit
+from featray.store.storage import explain, unreadable_code
 from featray.video.decode import DecodeAccount
-from featray.video.stills import decode_stills
+from featray.video.stills import MAX_FILE_BYTES, decode_stills
 from featray.video.units import Picture, Unit
 
 
@@ -100,7 +101,17 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _bytes_of(path: Path) -> Callable[[Picture], bytes]:
-    return lambda _: path.read_bytes()
+    def read(_: Picture) -> bytes:
+        try:
+            size_bytes = path.stat().st_size
+            if size_bytes <= MAX_FILE_BYTES:
+                return path.read_bytes()
+        except OSError as error:
+            raise VideoError(explain(error), code=unreadable_code(error)) from None
+        text = f"a file of {size_bytes:,} bytes; the limit for a picture is {MAX_FILE_BYTES:,}"
+        raise VideoError(text, code=ErrorCode.TOO_LARGE)
+
+    return read
 
 
 def _unit(path: Path) -> Unit:

@@ -12,6 +12,7 @@ from featray.errors import UsageError
 from featray.persons.gallery import Gallery, read_gallery, recognise
 from featray.persons.settings import PersonsSettings
 from featray.upkeep.persons import find_persons
+from featray.video.stills import MAX_FILE_BYTES
 from tests.fixtures.crowd import Crowd
 from tests.fixtures.outputs import rows
 
@@ -43,6 +44,8 @@ def folder(pictures, tmp_path):
     room.save(made / "ben.jpg")
     with_two(face).save(made / "both.jpg")
     (made / "carl\x1b[2J.jpg").write_text("no picture")
+    with (made / "long.jpg").open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
     (made / ".hidden").write_text("")
     return made
 
@@ -51,9 +54,10 @@ def test_names_come_from_files_and_folders(folder):
     found = read_gallery(folder, IdentifyConfig())
     assert found.names == ["Anna B"] and found.templates.shape == (1, 128)
     assert np.linalg.norm(found.templates) == pytest.approx(1, abs=1e-5)
-    first, second, third = sorted(found.problems)
+    first, second, third, fourth = sorted(found.problems)
     assert first.startswith("ben.jpg: has 0 faces") and second.startswith("both.jpg: has 2 faces")
     assert third.startswith("carl\x1b[2J.jpg: is not a JPEG")
+    assert fourth == "long.jpg: a file of 267,386,881 bytes; the limit for a picture is 267,386,880"
 
 
 def test_persons_get_names_and_keep_them(folder, tmp_path):
