@@ -468,17 +468,18 @@ Version = tuple[str, ...]
 
 
 def list_versions(location: Location, *, suffix: str) -> dict[str, Version]:
-    """Return the versions of all objects below a prefix whose names end in `suffix`, by sorted path, without caching.
+    """Return the versions of the objects directly below a prefix whose names end in `suffix`, by path, without caching.
 
-    If an object's version is equal in two listings, it was not rewritten in between.
+    If an object's version is equal in two listings, it was not rewritten in between. Objects in folders below, such as
+    copies that somebody keeps there, are not listed: they would take the place of those of their name.
     """
     location.check_inside()
     with storage_errors(location.uri):
         location.fs.invalidate_cache()
         found = location.fs.find(location.path, detail=True)
-    return {
-        path: tuple(str(found[path].get(name)) for name in _VERSION) for path in sorted(found) if path.endswith(suffix)
-    }
+    depth = location.path.rstrip("/").count("/") + 1
+    direct = [path for path in sorted(found) if path.endswith(suffix) and path.count("/") == depth]
+    return {path: tuple(str(found[path].get(name)) for name in _VERSION) for path in direct}
 
 
 _VERSION = tuple("size ino mtime created ETag etag generation LastModified last_modified blob_id xet_hash".split())

@@ -332,3 +332,14 @@ def test_a_commit_that_names_files_of_another_deletes_none(out, plant_commits, s
         if path.stem != "copy":
             named = [file["path"] for file in json.loads(path.read_bytes())["files"]]
             assert [one for one in named if not (out / one).exists()] == [], path
+
+
+@pytest.mark.parametrize("folder", ["before", "before/too"])
+def test_a_copy_in_a_folder_below_takes_the_place_of_none(out, folder):
+    """An old copy that somebody keeps there is no commit, else files that it does not name would be deleted."""
+    at = f"commits/one/{RELEASE}"
+    plant(out, f"{at}/{folder}/0.json", (out / "_featray" / at / "0.json").read_bytes())
+    assert featray("derive", out).exit_code == 0
+    made = sorted(out.glob("tracks/dataset=one/**/*.parquet"))
+    assert featray("compact", out).exit_code == featray("publish", out).exit_code == 0
+    assert made and sorted(out.glob("tracks/dataset=one/**/*.parquet")) == made
