@@ -69,7 +69,15 @@ def open_parquet(place: Location, **options: Any) -> Iterator[pq.ParquetFile]:
             yield pq.ParquetFile(source, **options)
         # KeyError: a missing column; ValueError: names and metadata that are not UTF-8; OverflowError: times
         except (pa.ArrowException, KeyError, ValueError, OverflowError) as error:
-            raise OutputError(f"{place.uri}: damaged ({one_line(error, 80)}); run `featray verify`") from error
+            raise _damaged(place, error) from error
+        except OSError as error:  # Arrow's, of a damaged page or footer, has no number; a disk's has
+            if not place.is_local or error.errno is not None:
+                raise
+            raise _damaged(place, error) from error
+
+
+def _damaged(place: Location, error: Exception) -> OutputError:
+    return OutputError(f"{place.uri}: damaged ({one_line(error, 80)}); run `featray verify`")
 
 
 def _rewrite(

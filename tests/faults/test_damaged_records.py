@@ -343,3 +343,11 @@ def test_a_copy_in_a_folder_below_takes_the_place_of_none(out, folder):
     made = sorted(out.glob("tracks/dataset=one/**/*.parquet"))
     assert featray("compact", out).exit_code == featray("publish", out).exit_code == 0
     assert made and sorted(out.glob("tracks/dataset=one/**/*.parquet")) == made
+
+
+def test_a_table_with_damaged_pages_is_called_damaged(out):
+    for path in out.glob("faces/dataset=one/**/*.parquet"):
+        data = path.read_bytes()
+        path.write_bytes(data[:4] + bytes(byte ^ 0x55 for byte in data[4:400]) + data[400:])
+    done = featray("derive", out)
+    assert done.exit_code == 1 and "damaged (" in done.stderr and "run `featray verify`" in done.stderr, done.stderr
