@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from featray.config import Config
 from featray.doctor import machine, software
 from featray.doctor.check import Check
-from featray.doctor.reach import reach
+from featray.doctor.reach import reach, reach_config
 from featray.errors import FeatrayError
 
 _MENDS: Final = {
@@ -18,14 +19,17 @@ _MENDS: Final = {
 }
 
 
-def examine(uris: tuple[str, ...], storage_options: dict[str, Any], *, write: bool, ray: bool) -> Iterator[Check]:
+def examine(
+    uris: tuple[str, ...], storage_options: dict[str, Any], *, write: bool, ray: bool, config: Config | None = None
+) -> Iterator[Check]:
     """Yield the result of every check as it finishes.
 
     Args:
         uris: places that must be reachable.
         storage_options: options for these places.
-        write: whether to write a test object to them.
+        write: whether to write a test object to them, or to the config's output.
         ray: whether to connect to Ray, or start it.
+        config: a run's config, whose input and output must be reachable.
     """
     groups: list[tuple[str, Callable[[], Iterator[Check]]]] = [
         ("machine", machine.machine),
@@ -45,3 +49,5 @@ def examine(uris: tuple[str, ...], storage_options: dict[str, Any], *, write: bo
             yield Check(name, name, "missing", found, _MENDS.get(name, ""))
     for uri in uris:
         yield from reach(uri, storage_options, write=write)
+    if config is not None:
+        yield from reach_config(config, write=write)

@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 
 from featray.cli import main
 from featray.doctor import machine, software
+from featray.doctor import reach as place
 from featray.doctor.examine import examine
 from featray.doctor.reach import reach
 
@@ -119,3 +120,37 @@ def test_a_ray_that_does_not_answer_is_a_finding(monkeypatch):
     monkeypatch.setattr(machine, "_CLUSTER_SECONDS", 0.5)
     (check,) = machine.ray()
     assert (check.state, check.found) == ("missing", "no answer in 0.5 s")
+
+
+def test_a_new_output_is_written_to_and_leaves_nothing(tmp_path):
+    new = tmp_path / "deep" / "new"
+    found = list(reach(str(new), {}, write=True))
+    assert [(check.name, check.state) for check in found] == [("list", "ok"), ("write", "ok")]
+    assert "does not exist yet, as a new output" in found[0].found
+    assert list(tmp_path.iterdir()) == []
+    (check,) = reach(str(new), {}, write=False)
+    assert check.state == "missing" and "--write, if it is a new output" in check.fix
+
+
+def test_an_object_in_a_subfolder_is_read(tmp_path):
+    (tmp_path / "zurich" / "day").mkdir(parents=True)
+    (tmp_path / "zurich" / "day" / "clip.mp4").write_bytes(b"0123456789abcdefgh")
+    found = {check.name: check for check in reach(str(tmp_path), {}, write=False)}
+    assert found["read"].found.endswith("zurich/day/clip.mp4: read its first 16 bytes")
+
+
+def test_a_config_is_read_at_its_input_and_written_at_its_output(clips, tmp_path, monkeypatch):
+    written = []
+    write = place.write_bytes
+    monkeypatch.setattr(place, "write_bytes", lambda target, data: [written.append(target.path), write(target, data)])
+    (tmp_path / "c.yaml").write_text(
+        f'dataset: test\ninput: {{uris: ["{clips}/*.mp4"]}}\noutput: {{uri: {tmp_path}/out}}\n'
+    )
+    done = _doctor("--config", str(tmp_path / "c.yaml"))
+    assert done.exit_code == 0 and written == [], done.output
+    assert "face.mp4: read its first 16 bytes" in done.output and "--write tries to write to it" in done.output
+    done = _doctor("--config", str(tmp_path / "c.yaml"), "--write")
+    assert done.exit_code == 0 and "out: wrote, read back and deleted an object" in done.output
+    assert [path.rpartition("/")[0] for path in written] == [f"{tmp_path}/out"]
+    assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
+    assert _doctor("--config", str(tmp_path / "c.yaml"), "s3://bucket").exit_code == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import duckdb
 import fsspec
 import numpy as np
 import pandas as pd
@@ -107,6 +108,18 @@ def test_export_status_query_and_doctor(featray, tmp_path):
     release = json.loads(featray("query", OUT, "SELECT max(release) AS r FROM videos", "--format", "json"))[0]["r"]
     assert "6 matched: 100.0 % and 100.0 %" in featray("diff", OUT, release, release)
     assert f"{OUT}: wrote, read back and deleted" in featray("doctor", "--no-ray", "--write", OUT)
+    fresh = featray("doctor", "--no-ray", "--write", "s3://tables/fresh")
+    assert "s3://tables/fresh: is empty or does not exist yet" in fresh and "fresh: wrote, read back" in fresh
+
+
+def test_duckdb_reads_the_bucket_through_fsspec(featray, store):
+    with duckdb.connect() as connection:
+        connection.register_filesystem(store)
+        rows = connection.sql(f"""
+            SELECT dataset, video_id, avg(AU12) FROM read_parquet('{OUT}/faces/**/*.parquet',
+                union_by_name = true, hive_types_autocast = false) GROUP BY ALL
+        """).fetchall()
+    assert len(rows) == 1
 
 
 def test_without_the_options_it_says_what_is_missing(featray, options, tmp_path):
