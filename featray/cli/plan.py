@@ -60,13 +60,17 @@ def plan(
 def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
     """Yield the forecast as text lines."""
     from featray.redaction import redact_uri
-    from featray.run.wording import duration, size
+    from featray.run.wording import duration, new_release, size
     from featray.sources.passed import PassedOver
 
     yield f"into     {redact_uri(config.output.uri)}, release {found['release'] or 'unknown without its weights'}"
+    if found["other_releases"]:
+        yield f"         {new_release(found['other_releases'])}"
     yield f"videos   {found['videos']:,} to do, {size(found['input_bytes'])}"
     if found["already_published"]:
         yield f"         {found['already_published']:,} more are already published"
+    if found["erased"]:
+        yield f"         {counted(found['erased'], 'video')} of the input erased, left out"
     if said := PassedOver(Counter(found["passed_over"])).in_words():
         yield f"         {said}"
     if found["unreadable_videos"]:
@@ -84,12 +88,15 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
     yield f"effort   {duration(3600 * found['cpu_hours'])} of one CPU thread ({stages})"
     if found["gpu_hours"]:
         yield f"         {duration(3600 * found['gpu_hours'])} of one GPU"
-    memory = found["memory_gib"]
-    yield f"memory   {memory['decode_worker']} GiB per decode worker, {memory['infer_worker']} GiB per inference worker"
+    memory = {role: gib for role, gib in found["memory_gib"].items() if gib}  # nothing was measured without a video
+    if memory:
+        names = {"decode_worker": "decode worker", "infer_worker": "inference worker"}
+        yield "memory   " + ", ".join(f"{gib} GiB per {names[role]}" for role, gib in memory.items())
     yield f"output   about {size(found['output_bytes'])}"
     if found["cost"]:
         cost = found["cost"]
-        yield f"cost     {cost['total']:,.2f} (CPU {cost['cpu']:,.2f}, GPU {cost['gpu']:,.2f})"
+        on_gpu = f", GPU {cost['gpu']:,.2f}" if found["gpu_hours"] else ""
+        yield f"cost     {cost['total']:,.2f} (CPU {cost['cpu']:,.2f}{on_gpu})"
     sample = found["sample"]
     yield (
         f"from     headers of {counted(sample['videos'], 'video')} and {counted(sample['frames'], 'frame')} of "
@@ -101,6 +108,8 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
             "gpu      this machine has no GPU for detect.device or decode.hwaccel: their work was timed on its CPU, "
             "and a GPU takes less"
         )
+    if found["weights_trained"] is False:
+        yield "weights  synthetic (random); facial numbers will carry no meaning"
     if found["stand_in"]:
         yield (
             f"weights  {config.model.checkpoint} has not been pulled, and plan downloads nothing: {found['stand_in']} "

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -62,10 +62,12 @@ class IsolatedDecoder:
 
     Attributes:
         settings: settings for the child; limits come from `settings.decode`.
+        peak_bytes: peak memory of the children that were closed; 0 if the system does not tell (only Linux does).
     """
 
     def __init__(self, settings: ChildSettings) -> None:
         self.settings = settings
+        self.peak_bytes = 0
         self._process: Process | None = None
         self._connection: Connection | None = None
         self._timed_out = False
@@ -141,6 +143,7 @@ class IsolatedDecoder:
     def close(self) -> None:
         """End the child."""
         if self._process is not None:
+            self.peak_bytes = max(self.peak_bytes, _peak_bytes(self._process.pid))
             self._process.kill()
             self._process.wait()
         if self._connection is not None:
@@ -292,6 +295,15 @@ class IsolatedDecoder:
             return VideoError("the system killed the decoder, most likely for memory", code=ErrorCode.OUT_OF_MEMORY)
         how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         return VideoError(f"the decoder crashed ({how})", code=ErrorCode.DECODER_CRASHED)
+
+
+def _peak_bytes(pid: int) -> int:
+    """Return the peak memory of a running process; 0 if the system does not tell."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def _start_process(environment: dict[str, str], connection: socket.socket, memory_bytes: int, level: int) -> Process:

@@ -26,8 +26,9 @@ from featray.run.shards import SHARD_BYTES, SHARD_VIDEOS
 from featray.run.trial import Measured, frames_promised, measure
 from featray.sources.listing import Video, list_videos
 from featray.sources.passed import PassedOver
-from featray.tables.done import Done, read_done
-from featray.tables.layout import Partition, open_output
+from featray.tables.done import read_done
+from featray.tables.layout import Partition, open_output, other_releases
+from featray.tables.tombstones import Blocked
 
 _GPU_FACES_PER_S: Final = 202.0
 """The lowest of py-feat's own figures: an RTX 3090, batch 16, one face per frame, bf16. Used without a local GPU."""
@@ -35,11 +36,22 @@ _GPU_FACES_PER_S: Final = 202.0
 
 @dataclass
 class Listed:
-    """The listed input, and a random sample of the work."""
+    """The listed input, and a random sample of the work.
+
+    Attributes:
+        videos, bytes: work.
+        published, erased: videos that need no work, or must not be processed.
+        others: the dataset's other releases, if this one is new.
+        folders: distinct values of the path fields.
+        sample: some of the videos.
+        passed: files that were skipped.
+    """
 
     videos: int = 0
     bytes: int = 0
     published: int = 0
+    erased: int = 0
+    others: list[str] = field(default_factory=list)
     folders: set[tuple[str | None, ...]] = field(default_factory=set)
     sample: list[Video] = field(default_factory=list)
     passed: PassedOver = field(default_factory=PassedOver)
@@ -79,8 +91,11 @@ def forecast(
     hours = _hours(job, measured, frames, faces, scale * plan_seconds)
     return {
         "release": job.release if stand_in is None else None,
+        "other_releases": listed.others,
+        "weights_trained": job.checkpoint.weights_trained if stand_in is None else None,
         "videos": listed.videos,
         "already_published": listed.published,
+        "erased": listed.erased,
         "input_bytes": listed.bytes,
         "passed_over": dict(listed.passed.files),
         "units": round(scale * sum(len(plan.units) for plan in plans)),
@@ -145,8 +160,14 @@ def _list(config: Config, job: Job, sample: int, *, known: bool) -> Listed:
     `known`: whether the job's release is that of the run; only then are published videos known.
     """
     listed, chosen = Listed(), random.Random(0)
-    key, done = work_keys(job.settings), _done(config, job) if known else None
+    partition = _partition(config, job)
+    key, done = work_keys(job.settings), read_done(partition) if partition and known else None
+    listed.others = other_releases(partition) if partition and known else []
+    erased: Blocked | tuple[str, ...] = Blocked(partition) if partition else ()
     for video in list_videos(config.input, listed.passed):
+        if video.video_id in erased:
+            listed.erased += 1
+            continue
         record = done.find(video.video_id) if done else -1
         if done and record >= 0 and done.is_done(record, key(video.content_id)):
             listed.published += 1
@@ -161,12 +182,12 @@ def _list(config: Config, job: Job, sample: int, *, known: bool) -> Listed:
     return listed
 
 
-def _done(config: Config, job: Job) -> Done | None:
+def _partition(config: Config, job: Job) -> Partition | None:
     try:
         output = open_output(config.output.uri, config.output.storage_options)
     except OutputError:
         return None  # no output yet
-    return read_done(Partition(output, config.dataset, job.release))
+    return Partition(output, config.dataset, job.release)
 
 
 def _probe(job: Job, videos: Sequence[Video]) -> tuple[list[VideoPlan], float]:

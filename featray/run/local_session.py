@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
@@ -42,12 +43,17 @@ _ROWS_WAITING: Final = 8
 
 
 class LocalSession:
-    """A `Session` in this process."""
+    """A `Session` in this process.
+
+    Attributes:
+        decode_bytes: peak memory of the decoding processes that have ended; 0 if unknown.
+    """
 
     def __init__(self, cluster: ClusterConfig, stages: StageSettings) -> None:
         self._stages = stages
         decode_gpus = cluster.decode_gpus if stages.child.needs_gpu else 0.0
         self.workers: Workers = local_workers(local_cpus(), stages.infer.gpu, cluster, decode_gpus)
+        self.decode_bytes = 0
         self._infer: Infer | None = None
         self._flow: _Flow | None = None
         self._publisher = ThreadPoolExecutor(1, "featray-publish")
@@ -79,7 +85,7 @@ class LocalSession:
         receipts = _Line[pa.Table](flow, self.workers.land, _ROWS_WAITING)
         for _ in range(self.workers.decode):
             decoder = IsolatedDecoder(stages.child)
-            flow.start(chunks, self._decode, work, decoder, closing=decoder.close, stopping=decoder.kill)
+            flow.start(chunks, self._decode, work, decoder, closing=partial(self._end, decoder), stopping=decoder.kill)
         flow.start(features, self._run_network, chunks, stopping=self._stop_network)
         for _ in range(self.workers.land):
             flow.start(receipts, map, land, features)
@@ -100,6 +106,10 @@ class LocalSession:
                     work.add(units.slice(i, 1) for i in range(units.num_rows))
             else:
                 yield from decode(task)
+
+    def _end(self, decoder: IsolatedDecoder) -> None:
+        decoder.close()
+        self.decode_bytes = max(self.decode_bytes, decoder.peak_bytes)
 
     def _run_network(self, chunks: Iterable[pa.Table]) -> Iterator[pa.Table]:
         if self._infer is None:  # kept for the next attempt

@@ -28,7 +28,7 @@ from featray.run.tally import Tally
 from featray.sources.listing import list_videos
 from featray.store.storage import delete_folder, list_folders
 from featray.tables.done import read_done
-from featray.tables.layout import Partition, open_output
+from featray.tables.layout import Partition, open_output, other_releases
 from featray.tables.lease import UnheldPartition
 from featray.tables.runs import end_part, write_marker
 from featray.tables.tombstones import Blocked
@@ -132,9 +132,10 @@ def _execute(
     job: Job, part: Part, partition: UnheldPartition, todo: Iterator[VideoTask], tally: Tally, progress: Progress
 ) -> None:
     """Process the videos, and record this part's row of `runs` for the run that publishes."""
-    row, status, started = job.row(), "failed", time.monotonic()
+    row, status, started, others = job.row(), "failed", time.monotonic(), other_releases(partition)
     write_marker(partition, row)
-    progress.announce("local", f"part {part} of the videos", weights_trained=job.checkpoint.weights_trained)
+    trained = job.checkpoint.weights_trained
+    progress.announce("local", f"part {part} of the videos", weights_trained=trained, others=others)
     try:
         with progress, LocalSession(job.config.cluster, job.stage_settings(partition)) as session:
             row["gpu"] = session.gpus

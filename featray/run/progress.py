@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from featray.errors import counted
 from featray.graph.workers import Workers
 from featray.run.tally import Tally
-from featray.run.wording import duration
+from featray.run.wording import duration, new_release
 from featray.tables.holder import Standing
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
@@ -73,19 +73,28 @@ class Progress:
         while not self._ended.wait(_PLAIN_EVERY_SECONDS):
             standing = self.standing()
             begun = standing.frames or standing.videos_done
-            waited = f"{_WAITING}, {duration(time.monotonic() - self._entered)} so far{why}"
+            waited = f"{_WAITING}, {_waited(time.monotonic() - self._entered)} so far{why}"
             text, why = in_words(standing) if begun else waited, ""
             try:
                 self._console.print(text, soft_wrap=True)
             except OSError:  # the reader has closed the pipe; the run reports that at its next print
                 return
 
-    def announce(self, executor: str, why: str, *, weights_trained: bool) -> None:
-        """Print the chosen executor and the reason; with untrained weights also warn, before hours of computation."""
+    def announce(self, executor: str, why: str, *, weights_trained: bool, others: list[str]) -> None:
+        """Print the chosen executor and the reason, after warnings about what would cost hours of computation.
+
+        Args:
+            executor: its name.
+            why: why it was chosen.
+            weights_trained: whether facial numbers carry a meaning.
+            others: the dataset's other releases, if this one is new.
+        """
         if self._quiet:
             return
         if not weights_trained:
             self._console.print("weights: synthetic (random); facial numbers will carry no meaning", style="yellow")
+        if others:
+            self._console.print(new_release(others), style="yellow", highlight=False)
         self._console.print(f"executor: {executor}, {why}; starting", style="dim", highlight=False)
 
     def start(self, tally: Tally, workers: Workers, gpu: bool) -> None:
@@ -132,6 +141,11 @@ class Progress:
         while dispensable and len("  ".join(parts)) > width:
             parts.remove(dispensable.pop(0))
         return "  ".join(parts)
+
+
+def _waited(seconds: float) -> str:
+    """Return how long a run has waited, to the second below ten minutes: repeated lines then differ."""
+    return f"{seconds:.0f} s" if seconds < 600 else duration(seconds)
 
 
 def in_words(standing: Standing) -> str:

@@ -26,7 +26,7 @@ from featray.run.progress import Progress
 from featray.run.session import LOCAL_VIDEOS, choose_executor, open_session
 from featray.sources.listing import list_videos
 from featray.sources.passed import PassedOver
-from featray.tables.layout import Partition, open_output
+from featray.tables.layout import Partition, open_output, other_releases
 from featray.tables.lease import Lease, hold
 from featray.tables.runs import begin_run, end_run
 from featray.upkeep.derive import derive_held
@@ -75,12 +75,13 @@ def run(config: Config, progress: Progress) -> Summary:
     first = next(videos)  # an empty input raises before the output is touched
     output = open_output(config.output.uri, config.output.storage_options, create=True)
     partition = Partition(output, config.dataset, job.release)
+    others = other_releases(partition)
     with hold(partition, job.run_id) as lease:
         done = recover(lease.partition, job.run_id)
         backlog = Backlog(partition, done, job.settings, retry_failed=config.run.retry_failed)
         todo = backlog.select(chain([first], videos))
         head = list(islice(todo, 1))
-        counts = _execute(job, lease, head, todo, progress, started) if head else Counts()
+        counts = _execute(job, lease, head, todo, progress, started, others) if head else Counts()
         deleted = backlog.deleted(config.input, passed)
         if deleted.count and config.run.drop_deleted:
             drop_videos(lease.partition, deleted.videos, f"drop-{job.run_id}")
@@ -110,14 +111,20 @@ def _count(head: list[VideoTask], rest: Iterator[VideoTask]) -> int:
 
 
 def _execute(
-    job: Job, lease: Lease, head: list[VideoTask], rest: Iterator[VideoTask], progress: Progress, started: float
+    job: Job,
+    lease: Lease,
+    head: list[VideoTask],
+    rest: Iterator[VideoTask],
+    progress: Progress,
+    started: float,
+    others: list[str],
 ) -> Counts:
     """Process the videos; write the run's row of `runs` before and after."""
     partition, row = lease.partition, job.row()
     begin_run(partition, row)
     try:
         executor, why = choose_executor(job.config.cluster, lambda: _count(head, rest))
-        progress.announce(executor, why, weights_trained=job.checkpoint.weights_trained)
+        progress.announce(executor, why, weights_trained=job.checkpoint.weights_trained, others=others)
         with progress, open_session(executor, job.config.cluster, job.stage_settings(partition)) as session:
             row["gpu"] = session.gpus if job.gpu or job.config.decodes_on_gpu else None
             execution = Execution(job, lease, session, progress)

@@ -56,7 +56,7 @@ class Measured:
         face_share: faces per sampled frame, weighted by the videos' lengths.
         row_bytes: bytes per row, by table.
         file_bytes: bytes of a file independent of its rows, by table.
-        decode_bytes, infer_bytes: peak memory of the processes.
+        decode_bytes, infer_bytes: peak memory of the processes; 0 if unknown.
     """
 
     frames: int = 0
@@ -117,13 +117,13 @@ def _work(job: Job, stages: StageSettings, tasks: list[VideoTask], promised: dic
     measured, stands_in = Measured(videos=len(tasks)), False
     for manifest, of_shard in cut_shards(tasks, job.run_id):
         try:
-            receipts = _stream(job, stages, of_shard)
+            receipts = _stream(job, stages, of_shard, measured)
         except ModelError:
             if not job.gpu:
                 raise
             stands_in = True  # its speed does not count, only rows and bytes do
             infer = replace(stages.infer, gpu=False, engine="auto", precision="fp32")
-            receipts = _stream(job, replace(stages, infer=infer), of_shard)
+            receipts = _stream(job, replace(stages, infer=infer), of_shard, measured)
         _count(receipts, promised, measured)
         with LocalSession(job.config.cluster, stages) as session:
             session.publish(manifest, PublishSettings(job.run_id, tuple(job.config.output.tables), ()))
@@ -132,15 +132,16 @@ def _work(job: Job, stages: StageSettings, tasks: list[VideoTask], promised: dic
         measured.cpu_infer_seconds = measured.infer_seconds
     if stands_in or not measured.faces:
         measured.infer_seconds = None
-    measured.decode_bytes = _peak_bytes(resource.RUSAGE_CHILDREN)
-    measured.infer_bytes = _peak_bytes(resource.RUSAGE_SELF)
+    measured.infer_bytes = _peak_bytes()
     return measured
 
 
-def _stream(job: Job, stages: StageSettings, tasks: list[VideoTask]) -> list[Receipt]:
+def _stream(job: Job, stages: StageSettings, tasks: list[VideoTask], measured: Measured) -> list[Receipt]:
     cluster = job.config.cluster.model_copy(update={"decode_workers": 1, "infer_workers": 1})
     with LocalSession(cluster, stages) as session:
-        return list(session.stream(iter([tasks]), lambda rest: rest))
+        receipts = list(session.stream(iter([tasks]), lambda rest: rest))
+    measured.decode_bytes = max(measured.decode_bytes, session.decode_bytes)
+    return receipts
 
 
 def _count(receipts: list[Receipt], promised: dict[str, float], measured: Measured) -> None:
@@ -176,7 +177,7 @@ def frames_promised(plan: VideoPlan, config: Config) -> float:
     return sampled_estimate(plan.header, config.decode.sample) if plan.header else 0.0
 
 
-def _peak_bytes(whose: int) -> int:
-    """Return the peak memory of this process, or the largest of its ended children."""
-    peak = resource.getrusage(whose).ru_maxrss
+def _peak_bytes() -> int:
+    """Return the peak memory of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from featray.errors import counted
 
+_MOST_RELEASES = 3
+
 
 def duration(seconds: float) -> str:
     """Return a duration in a readable unit.
@@ -18,6 +20,16 @@ def duration(seconds: float) -> str:
     if seconds < 72 * 3600:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 86400:.0f} days"
+
+
+def new_release(others: list[str]) -> str:
+    """Return what a run means for a dataset that has these other releases.
+
+    >>> new_release(["v2.8-0123abcd"])
+    'new release (the output has v2.8-0123abcd): all videos are processed again'
+    """
+    more = f" and {len(others) - _MOST_RELEASES} more" if len(others) > _MOST_RELEASES else ""
+    return f"new release (the output has {', '.join(others[:_MOST_RELEASES])}{more}): all videos are processed again"
 
 
 def size(num_bytes: float) -> str:

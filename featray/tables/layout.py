@@ -162,6 +162,15 @@ def list_partitions(output: Output, odd: list[str] | None = None, *, having: str
     return found
 
 
+def other_releases(partition: Partition) -> list[str]:
+    """Return the published releases of the dataset if this one has not been begun, else nothing."""
+    output, dataset = partition.output, partition.dataset
+    begun = {
+        name for having in ("commits", "leases", "landing") for name in _named_folders(output, None, having, dataset)
+    }
+    return [] if partition.release in begun else _named_folders(output, None, "commits", dataset)
+
+
 def _named_folders(output: Output, odd: list[str] | None, *above: str) -> list[str]:
     names = list_folders(output.internal(*above))
     if odd is not None:

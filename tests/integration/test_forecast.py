@@ -6,6 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
+from featray.cli.plan import as_lines
+from featray.run.forecast import forecast
 from featray.run.tally import Tally
 from tests.fixtures.hub_server import point_client_to, serving
 from tests.fixtures.runs import make_config, run_here
@@ -48,7 +50,7 @@ def test_videos_frames_faces_and_bytes_are_foreseen(both):
     assert found["faces"] == pytest.approx(summary.faces, rel=0.3)
     written = sum(path.stat().st_size for path in out.rglob("*.parquet") if "runs" not in path.parts)
     assert found["output_bytes"] == pytest.approx(written, rel=0.3)
-    assert 0.1 < found["memory_gib"]["decode_worker"] < 4 and 0.3 < found["memory_gib"]["infer_worker"] < 4
+    assert 0.05 < found["memory_gib"]["decode_worker"] < 4 and 0.3 < found["memory_gib"]["infer_worker"] < 4
 
 
 def test_cpu_time_is_reckoned_by_stage(both, report):
@@ -92,3 +94,46 @@ def test_what_is_published_is_not_planned_again(both):
     *_, again = both
     assert (again["videos"], again["already_published"], again["frames"], again["faces"]) == (0, 2, 0, 0)
     assert (again["cpu_hours"], again["output_bytes"]) == (0, 0)
+
+
+def test_other_settings_are_said_to_make_a_new_release(both):
+    """By `plan` and by `run`; the release that is there is not called new."""
+    _, summary, _, out, again = both
+    assert again["other_releases"] == []
+    config = str(out.parent / "c.yaml")
+    said = f"new release (the output has {summary.job.release}): all videos are processed again"
+    for other in ("decode.sample={every: 12}", "output.tables=[faces]", "input.path_fields='{name}'"):
+        planned = CliRunner().invoke(main, ["plan", config, "--sample", "1", "--set", other])
+        assert said in planned.output, other
+        assert "videos   2 to do" in planned.output
+    ran = CliRunner().invoke(main, ["run", config, "--executor", "local", "--set", "dataset=another"])
+    assert ran.exit_code == 0 and "new release" not in ran.output
+    ran = CliRunner().invoke(main, ["run", config, "--executor", "local", "--set", "decode.sample={every: 24}"])
+    assert ran.exit_code == 0 and said in ran.output
+
+
+def test_synthetic_weights_are_said_to_carry_no_meaning(both):
+    found, _, _, out, _ = both
+    assert found["weights_trained"] is False
+    planned = CliRunner().invoke(main, ["plan", str(out.parent / "c.yaml")])
+    assert "weights  synthetic (random); facial numbers will carry no meaning" in planned.output
+
+
+def test_what_was_not_measured_is_left_out(both):
+    """No video is left: no memory was measured. No GPU is used: it has no price."""
+    *_, out, _ = both
+    planned = CliRunner().invoke(main, ["plan", str(out.parent / "c.yaml"), "--price-gpu-hour", "100"])
+    assert planned.exit_code == 0 and "0.0 GiB" not in planned.output
+    assert "cost     0.00 (CPU 0.00)" in planned.output
+
+
+def test_erased_videos_are_left_out(clips, tmp_path):
+    config = make_config([f"{clips}/*.mp4"], tmp_path / "out", decode={"sample": {"every": 24}})
+    run_here(config)
+    erased = CliRunner().invoke(main, ["erase", str(tmp_path / "out"), "--video", f"{clips}/no_face.mp4"])
+    assert erased.exit_code == 0, erased.output
+    found = forecast(config)
+    assert (found["videos"], found["already_published"], found["erased"]) == (0, 1, 1)
+    assert "         1 video of the input erased, left out" in list(as_lines(found, config))
+    other = config.model_copy(update={"output": config.output.model_copy(update={"tables": ("faces",)})})
+    assert (forecast(other, sample=1)["videos"], run_here(other).videos["ok"]) == (1, 1)

@@ -30,6 +30,22 @@ def test_a_log_is_told_now_and_then_also_before_anything_has_landed(monkeypatch)
     assert told.getvalue() == after, "nothing is said once it has ended"
 
 
+def test_waiting_is_told_in_seconds_for_ten_minutes(monkeypatch):
+    monkeypatch.setattr(module, "_PLAIN_EVERY_SECONDS", 0.01)
+    told = io.StringIO()
+    with Progress(Console(file=told, width=300)) as progress:
+        progress._entered -= 123
+        _until(lambda: "waiting for the first faces, 123 s so far" in told.getvalue())
+        progress._entered -= 600
+        _until(lambda: "waiting for the first faces, 12 min so far" in told.getvalue())
+
+
+def test_a_new_release_is_announced_with_the_others():
+    told = io.StringIO()
+    Progress(Console(file=told, width=300)).announce("local", "asked", weights_trained=True, others=["a-1", "b-2"])
+    assert "new release (the output has a-1, b-2): all videos are processed again" in told.getvalue()
+
+
 def test_what_is_quiet_says_nothing(monkeypatch):
     monkeypatch.setattr(module, "_PLAIN_EVERY_SECONDS", 0.01)
     told = io.StringIO()
