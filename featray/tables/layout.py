@@ -40,6 +40,7 @@ from featray.store.storage import (
 
 INTERNAL = "_featray"
 _PARTITIONS: Final = ("dataset", "release", "derivation", "clustering")
+_FILE = "is a file; an output is a folder or a prefix: give the output.uri of a config"
 _DAMAGED = "damaged; it must contain the schema_version of the tables"
 
 
@@ -135,6 +136,8 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
     if not PATTERN.isdisjoint(output.root.path):
         raise ConfigError(f"{output.root.uri}: an output's URI must not contain `*`, `?` or `[`; choose another place")
     marker = output.internal("output.json")
+    if output.root.is_local and os.path.isfile(output.root.path):
+        raise OutputError(f"{output.root.uri}: {_FILE}")
     try:
         described = json.loads(read_record(marker))
         version = described["schema_version"]
@@ -205,7 +208,7 @@ def _begin(output: Output, marker: Location, create: bool) -> None:
         is_file = exists(output.root) and output.root.fs.isfile(output.root.path)
         occupied = not is_file and exists(output.root) and _is_occupied(output, marker)
     if is_file:
-        raise OutputError(f"{output.root.uri}: is a file; give a folder or prefix for the tables")
+        raise OutputError(f"{output.root.uri}: {_FILE}")
     if not create:
         missing = f"is not a featray output (no {INTERNAL}/output.json)"
         raise OutputError(f"{output.root.uri}: {missing}; give the output.uri of a run")

@@ -50,3 +50,10 @@ def test_nothing_is_written_into_an_output_that_was_deleted(tmp_path):
             write_bytes(partition.commit("a"), b"x")
         lease.partition.check()
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("create", [True, False])
+def test_a_file_is_named_as_one(tmp_path, create):
+    (tmp_path / "mine.yaml").write_text("dataset: d")
+    with pytest.raises(OutputError, match=r"mine\.yaml: is a file; .*output\.uri of a config"):
+        open_output(str(tmp_path / "mine.yaml"), create=create)
