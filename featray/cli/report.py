@@ -133,8 +133,10 @@ def _print(found: Diff) -> None:
             f"{one.column:<17}{one.mean_a:>9.4g}{one.mean_b:>9.4g}{one.shift:>10.3g}{one.mean_abs:>11.3g}"
             f"{one.q95_abs:>11.3g}{correlation:>7}"
         )
-    click.echo("\nlargest changes of action units and emotions:")
     shares = [one for one in found.features if one.column.startswith(("AU", "emotion"))]
+    shares = [one for one in shares if f"{one.worst.a:.3f}" != f"{one.worst.b:.3f}"]
+    if shares:
+        click.echo("\nlargest changes of action units and emotions:")
     for one in sorted(shares, key=lambda one: -abs(one.worst.b - one.worst.a))[:5]:
         worst = one.worst
         click.echo(

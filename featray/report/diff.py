@@ -6,6 +6,7 @@ at least 0.5. If the releases sample differently, only the frames that both samp
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -340,7 +341,9 @@ def _shifts(connection: duckdb.DuckDBPyConnection) -> list[Shift]:
     found = []
     for number, feature in enumerate(FEATURES):
         one = row[f"c{number}"]
-        (q50, q95), worst = one.pop("q"), Worst(**one.pop("worst"))
+        # For zeros, DuckDB's approx_quantile answers with the smallest positive float.
+        q50, q95 = (0.0 if value <= sys.float_info.min else value for value in one.pop("q"))
+        worst = Worst(**one.pop("worst"))
         found.append(Shift(feature.column, q50_abs=q50, q95_abs=q95, worst=worst, **one))
     return found
 

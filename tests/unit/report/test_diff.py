@@ -84,7 +84,9 @@ def test_events_are_counted_and_met_as_loops_do(two, found):
 def test_a_release_against_itself_does_not_move(two):
     same = diff_releases(two.output, two.after, two.after)
     assert same.matched == same.faces_a == same.faces_b > 10
-    assert all(shift.mean_abs == 0 for shift in same.features)
+    assert all((shift.mean_abs, shift.q50_abs, shift.q95_abs) == (0, 0, 0) for shift in same.features)
+    table = CliRunner().invoke(main, ["diff", two.output.root.path, two.after, two.after]).output
+    assert "largest changes" not in table and "e-308" not in table
 
 
 def test_whole_videos_are_drawn_when_there_are_too_many_faces(two):
