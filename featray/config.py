@@ -515,7 +515,8 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         value = read_yaml(text)
     except ConfigError:
         raise ConfigError(
-            f"--set {shown!r}: the value is not valid YAML; text with braces needs quotes of its own"
+            f"--set {shown!r}: the value is not valid YAML; text with braces needs quotes of its own, such as "
+            "--set 'input.path_fields=\"{site}/{name}\"'"
         ) from None
     target = data
     for part in parts[:-1]:

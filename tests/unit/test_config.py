@@ -192,6 +192,15 @@ def test_a_malformed_file_is_refused(tmp_path, text, expected):
         load_config(path)
 
 
+def test_braces_are_shown_with_the_quotes_that_they_need(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("dataset: d\ninput: {uris: [a]}\noutput: {uri: o}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, ("input.path_fields={site}/{name}",))
+    assert str(caught.value).endswith("""such as --set 'input.path_fields="{site}/{name}"'""")
+    assert load_config(path, ('input.path_fields="{site}/{name}"',)).input.path_fields == "{site}/{name}"
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nope\.yaml: no such config file"):
         load_config(tmp_path / "nope.yaml")
