@@ -31,3 +31,9 @@ def test_the_command_line_hides_it_from_its_own_process_only():
     for given, loaded in (("standalone_mode=False", "False"), ("sys.argv[1:], standalone_mode=False", "True")):
         done = subprocess.run([sys.executable, "-c", code.format(given)], capture_output=True, text=True)
         assert done.stderr.strip().endswith(loaded), done.stderr
+
+
+def test_public_names_are_listed_without_being_loaded():
+    code = "import featray, sys; assert {'open', 'to_fex', '__version__'} <= set(dir(featray)); "
+    code += "assert 'duckdb' not in sys.modules and 'pyarrow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
