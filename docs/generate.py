@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from featray.cli import main
 from featray.cli.show import schema_markdown
+from featray.cli.summary import LOG_LINE
 from featray.config import Config
 from featray.errors import ERROR_FIXES, ERROR_MEANINGS, RETRYABLE, ErrorCode
 from featray.graph import metrics
@@ -140,7 +141,15 @@ def command_line() -> str:
     parts = ["# Command line", _WRITTEN, "`featray COMMAND --help` prints the same."]
     for path, command in _commands(main, ["featray"]):
         parts += _command(path, command)
+    parts += ["## The line for logs", _LOG_LINE]
+    parts.append(_table("field | meaning", [f"| `{name}` | {_cell(meaning)} |" for name, meaning in LOG_LINE.items()]))
     return "\n\n".join(parts) + "\n"
+
+
+_LOG_LINE = (
+    "`featray run --log-line` and `jobs/reprocess.py` print these fields as JSON on one line. With `--part`, `status`, "
+    "`deleted`, `dropped`, `passed_over` and `several_streams` are absent."
+)
 
 
 def _commands(group: click.Group, path: list[str]) -> Iterator[tuple[list[str], click.Command]]:

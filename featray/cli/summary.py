@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from typing import Final
 
 import click
 from rich.console import Console
@@ -22,6 +23,27 @@ NOT_TRAINED = (
 
 
 EXIT_SOME_FAILED = 3
+
+
+LOG_LINE: Final = {
+    "run_id": "the run, as in the table `runs`",
+    "dataset": "`dataset` of the config",
+    "release": "the release that the run wrote to",
+    "status": "`done`, `done_with_failures` or `nothing_to_do`",
+    "videos": "videos published by this run, by status: `ok`, `partial`, `failed`; with `--part`, how many landed",
+    "already_published": "input videos that needed no work, by status, or `erased`; with `--part`, their number",
+    "deleted": "published videos whose source no longer exists",
+    "dropped": "those of them whose rows were removed (`--drop-deleted`)",
+    "passed_over": "other files in the input, by suffix",
+    "several_streams": "published videos with several video streams, of which one was processed",
+    "frames": "sampled frames of this run",
+    "faces": "faces of this run",
+    "seconds": "duration of the run",
+    "part": "with `--part`: the part, as `I/N`",
+    "failed": "with `--part`: landed videos with a unit without a frame",
+    "missing": "with `--part`: videos without a complete result; the run that publishes retries them",
+}
+"""Fields of the line of `run --log-line`, with their meanings."""
 
 
 def exit_status(summary: Summary) -> int:

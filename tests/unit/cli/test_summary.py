@@ -1,5 +1,6 @@
 """The summary of a run and a plan names what was left out: other files, and other streams of a file."""
 
+import contextlib
 import io
 import json
 import subprocess
@@ -8,11 +9,15 @@ import imageio_ffmpeg
 from rich.console import Console
 
 from featray.cli.plan import as_lines
-from featray.cli.summary import as_log_line, print_summary
+from featray.cli.summary import LOG_LINE, as_log_line, print_landed, print_summary
 from featray.run.forecast import forecast
+from featray.run.part import Landed, Part
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from tests.fixtures.runs import make_config, run_here
+
+PLAIN_ONLY = {"status", "deleted", "dropped", "passed_over", "several_streams"}
+"""Fields that a part does not have."""
 
 
 def test_what_is_passed_over_is_counted(tmp_path, clips):
@@ -33,6 +38,11 @@ def test_what_is_passed_over_is_counted(tmp_path, clips):
     assert said in screen.file.getvalue()
     assert json.loads(as_log_line(summary))["passed_over"] == planned["passed_over"]
     assert json.loads(as_log_line(summary))["several_streams"] == 1
+    assert json.loads(as_log_line(summary)).keys() == LOG_LINE.keys() - {"part", "failed", "missing"}
+    landed = io.StringIO()
+    with contextlib.redirect_stdout(landed):
+        print_landed(Landed(summary.job, Part(1, 2), 1, 0, 0, 0, 1, 1, 0.5), screen, log_line=True)
+    assert json.loads(landed.getvalue()).keys() == LOG_LINE.keys() - PLAIN_ONLY
     assert "streams  1 video with several video streams, of which one was processed" in screen.file.getvalue()
     sql = "SELECT other_streams FROM videos"
     (row,) = run_sql(connect(open_output(config.output.uri)), sql).read_all().to_pylist()
