@@ -93,7 +93,8 @@ ERROR_FIXES: dict[ErrorCode, str] = {
     ErrorCode.BAD_SHARD: "Write the shard again.",
     ErrorCode.BAD_MANIFEST_ROW: "Fix the row. To allow the place, add it to `input.manifest_places`.",
     ErrorCode.BAD_BOXES: "Fix the file named by `detect.boxes`.",
-    ErrorCode.INFERENCE_FAILED: "If out of GPU memory, lower `model.batch_size`. Otherwise read the worker's log.",
+    ErrorCode.INFERENCE_FAILED: "If out of GPU memory, lower `model.batch_size`. Otherwise read the worker's log: "
+    "with Ray on its node in `/tmp/ray/session_latest/logs`, or in the dashboard; else the run's own output.",
     ErrorCode.LOST: "Workers died repeatedly: read the logs of killed pods, and give them more memory.",
 }
 """The fix for each code, for the docs."""
