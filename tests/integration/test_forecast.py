@@ -135,5 +135,5 @@ def test_erased_videos_are_left_out(clips, tmp_path):
     found = forecast(config)
     assert (found["videos"], found["already_published"], found["erased"]) == (0, 1, 1)
     assert "         1 video of the input erased, left out" in list(as_lines(found, config))
-    other = config.model_copy(update={"output": config.output.model_copy(update={"tables": ("faces",)})})
+    other = config.model_copy(update={"output": config.output.model_copy(update={"tables": ["faces"]})})
     assert (forecast(other, sample=1)["videos"], run_here(other).videos["ok"]) == (1, 1)

@@ -46,6 +46,7 @@ def test_a_new_child_is_the_same_servers_and_takes_no_second(decoder, task):
     assert Path(f"/proc/{first}/comm").read_text().strip() == forkserver.CHILD_NAME
     decoder.close()
     assert gone(first)
+    assert 30 << 20 < decoder.peak_bytes < 2 << 30
     assert faces(decoder, task) == (calm, [])
     assert server_of(decoder.process_id) == server
 
