@@ -18,6 +18,9 @@ FUZZED := changed_record or jsonl or csv or parquet or tar or junk or any_kind
 # test waits for would come too late.
 BESIDE = $(MAKE) --no-print-directory -j 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync)
 
+# Which unit tests `make unit` takes: all if empty.
+UNIT ?= not slow
+
 # uv, since it takes seconds where pip takes minutes; pip where the package index is one that only pip is set up for.
 # The largest wheel has 500 MB: more than uv's 30 seconds on a slow line.
 # `make demo TORCH=cpu` takes torch's CPU wheels, a tenth as large, from their own index; pip knows no such option.
@@ -70,8 +73,8 @@ lint: $(VENV)/.installed-dev  ## ruff, mypy, and that imports keep to the rooms
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.installed-dev  ## fast tests, without Ray, on two cores
-	$(BIN)/python -m pytest -q -n 2 tests/unit
+unit: $(VENV)/.installed-dev  ## the fast unit tests, in minutes on two cores
+	$(BIN)/python -m pytest -q -n 2 -m "$(UNIT)" tests/unit
 
 suite: $(VENV)/.installed-dev  ## unit tests, the real job, and what happens when it is hurt
 	$(BESIDE) test-ray test-local
@@ -100,7 +103,7 @@ infra-check: $(VENV)/.installed-dev  ## what infra/ describes, started for real:
 unit-newest:  ## the unit tests on the newest Python there is, in an environment of its own
 	@newest=; for version in $(NEWER); do ! "python$$version" -c 'import venv, ensurepip' 2>/dev/null || newest=$$version; done; \
 	  if [ -z "$$newest" ]; then echo "unit-newest: skipped, since none of Python $(NEWER) is installed"; \
-	  else $(MAKE) PYTHON="python$$newest" VENV=".venv-$$newest" unit; fi
+	  else $(MAKE) PYTHON="python$$newest" VENV=".venv-$$newest" UNIT= unit; fi
 
 fuzz: $(VENV)/.installed-dev  ## ten minutes of records, manifests, tars and checkpoint headers; what fails is kept in .hypothesis
 	end=$$(($$(date +%s) + 600)); while [ $$(date +%s) -lt $$end ]; do \

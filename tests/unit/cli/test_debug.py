@@ -18,6 +18,8 @@ from featray.redaction import redact_text
 from tests.fixtures.golden import HUB_SPEC
 from tests.fixtures.s3 import server
 
+pytestmark = pytest.mark.slow
+
 KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 SESSION = "FwoGZXIvYXdzEXAMPLE//session+token=="
 SIGNATURE, PASSWORD = "f" * 20 + "0123456789abcdef" * 3, "hunter2-of-the-url"

@@ -19,6 +19,8 @@ from featray.model.synth import SYNTHETIC_VARIANTS
 from tests.fixtures.golden import HUB_FILE, HUB_SPEC
 from tests.fixtures.hub_server import COMMIT
 
+pytestmark = pytest.mark.slow
+
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 

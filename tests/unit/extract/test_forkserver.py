@@ -15,7 +15,7 @@ from featray.extract import forkserver, isolation
 from featray.extract.child import ChildSettings
 from featray.extract.isolation import IsolatedDecoder
 
-pytestmark = pytest.mark.skipif(not forkserver.CAN_FORK, reason="children are forked on Linux only")
+pytestmark = [pytest.mark.skipif(not forkserver.CAN_FORK, reason="children are forked on Linux only"), pytest.mark.slow]
 SETTINGS = ChildSettings(DecodeConfig(sample=EveryNth(every=32)), DetectConfig(), {})
 
 

@@ -28,6 +28,8 @@ from featray.video.repeats import digest
 from tests.fixtures.repeated import ANSWER, NUMBERS, moving, write_pictures
 from tests.fixtures.runs import make_config
 
+pytestmark = pytest.mark.slow
+
 KEY = "ab" * 32
 TABLES = ("faces", "blendshapes", "mesh", "frames", "embeddings", "videos", "errors")
 

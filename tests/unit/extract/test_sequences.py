@@ -17,6 +17,8 @@ from featray.upkeep.verify import verify
 from tests.fixtures.runs import make_config, run_here, run_killed
 from tests.fixtures.sequences import FPS, bad_pictures, clip_pictures, write_tar, write_video
 
+pytestmark = pytest.mark.slow
+
 DECODE = {"sample": "all", "unit_frames": 16}
 
 

@@ -27,6 +27,8 @@ from tests.fixtures.found_faces import all_frames
 from tests.fixtures.runs import make_config
 from tests.fixtures.scenes import Scene, line, pan, still, write_clip
 
+pytestmark = pytest.mark.slow
+
 KEY = "ab" * 32
 SAMPLES = {"all": "all", "every_3": EveryNth(every=3), "fps_10": FramesPerSecond(fps=10)}
 CUTS = [33, 70, 97]

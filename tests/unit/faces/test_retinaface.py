@@ -11,6 +11,8 @@ from featray.faces.retinaface_mnv1 import WEIGHTS, network_by_size
 from featray.video.decode import DecodeAccount, decode_pyav
 from featray.video.units import WHOLE_VIDEO
 
+pytestmark = pytest.mark.slow
+
 
 def detect(frame, **settings):
     (faces,) = open_detector(DetectConfig(**settings))([frame])

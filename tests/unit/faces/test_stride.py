@@ -16,6 +16,8 @@ from featray.faces.stride import find_faces
 from featray.video.frame import Frame
 from tests.fixtures.found_faces import all_frames
 
+pytestmark = pytest.mark.slow
+
 EVERY = 5
 CLIPS = ["crossing", "overlapping", "passing_fast", "entrance", "exit", "cuts", "pan", "face", "no_face"]
 FAST = ["passing_fast", "pan"]

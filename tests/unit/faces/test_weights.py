@@ -27,6 +27,8 @@ from featray.weights.cache import sha256_of_file
 from tests.fixtures.hub_server import COMMIT, point_client_to, serving
 from tests.fixtures.r34_weights import write_r34_weights
 
+pytestmark = pytest.mark.slow
+
 R34 = "retinaface-r34"
 HUB_NAME = "py-feat/retinaface_r34/model.safetensors"
 

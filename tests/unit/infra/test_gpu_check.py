@@ -12,6 +12,8 @@ import torch
 
 from tests.benchmarks import gpu_check
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 BARE = """

@@ -15,6 +15,8 @@ from tests.fixtures import kube_api
 from tests.fixtures.infra_files import INFRA, document
 from tests.fixtures.manifests import built, kubectl, kustomize, one, unknown_fields
 
+pytestmark = pytest.mark.slow
+
 BASE = built("")
 CRON = one(BASE, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 ROLE = one(BASE, "Role")

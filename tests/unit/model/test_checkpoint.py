@@ -23,6 +23,8 @@ from featray.model.layout import expected_layout
 from featray.model.synth import write_synthetic
 from tests.fixtures.chance import examples
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tensors(atto):

@@ -18,6 +18,8 @@ from featray.model.engines import open_engine
 from featray.weights.ir_cache import IrCache
 from tests.fixtures.golden import PUBLISHED_FIRST, deviations, golden
 
+pytestmark = pytest.mark.slow
+
 OPEN = """
 import json, sys
 from pathlib import Path

@@ -15,6 +15,8 @@ from featray.model.engines import bf16_deviations, choose, open_engine
 from featray.model.synth import SYNTHETIC_VARIANTS
 from tests.fixtures.golden import PUBLISHED_FIRST, deviations, golden
 
+pytestmark = pytest.mark.slow
+
 ENGINES = ("torch", "openvino")
 ROW_BOUND = {"torch": 2e-6, "openvino": 0.0}
 """Largest change of a row with its batch on a CPU, in fp32."""

@@ -17,6 +17,8 @@ from featray.model.network import load_network
 from featray.model.synth import write_synthetic
 from tests.fixtures.golden import PUBLISHED_FIRST, VARIANTS, deviations, golden
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = {"mesh": 1e-3}
 """Parity with py-feat: 1e-4 absolute; for the mesh, 1e-3 of a chip. The synthetic pixel meshes have numbers of the same
 size as normalised ones, so this figure is stricter for them."""

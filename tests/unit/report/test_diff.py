@@ -13,6 +13,8 @@ from featray.errors import UsageError
 from featray.report.diff import diff_releases
 from featray.report.distributions import FEATURES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def found(two):

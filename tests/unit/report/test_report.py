@@ -27,6 +27,8 @@ from featray.views.times import clock_text
 from tests.fixtures.page import Page
 from tests.fixtures.runs import run_here
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def written(two, tmp_path_factory) -> Path:

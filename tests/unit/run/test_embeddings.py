@@ -24,6 +24,8 @@ from featray.upkeep.verify import verify
 from tests.fixtures.outputs import bytes_of, ids, rows, tables_of
 from tests.fixtures.runs import run_here, run_killed, small_config
 
+pytestmark = pytest.mark.slow
+
 ON = {"enabled": True, "accept_biometric": True, "every_s": 0.5}
 DECODE = {"sample": {"every": 8}, "unit_frames": 16}
 

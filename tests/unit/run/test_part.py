@@ -20,6 +20,8 @@ from featray.upkeep.verify import verify
 from tests.fixtures.outputs import rows, tables_of
 from tests.fixtures.runs import run_here, silent, small_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def config(short_clip, clips, small_network, tmp_path):

@@ -15,6 +15,8 @@ from featray.upkeep.verify import verify
 from tests.fixtures.outputs import rows
 from tests.fixtures.runs import run_here, small_config
 
+pytestmark = pytest.mark.slow
+
 EVERY, UNIT = 2, 16
 
 

@@ -20,6 +20,8 @@ from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold, read_holder
 from tests.fixtures import s3
 
+pytestmark = pytest.mark.slow
+
 KEYS = s3.KEYS
 
 

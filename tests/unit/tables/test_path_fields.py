@@ -9,6 +9,8 @@ from featray.tables.layout import open_output
 from featray.upkeep.verify import verify
 from tests.fixtures.runs import make_config, run_here
 
+pytestmark = pytest.mark.slow
+
 FOLDERS = {"flat": None, "(" * 90: "cut", "new\nline": "new\nline", "zurich": "zurich"}
 
 

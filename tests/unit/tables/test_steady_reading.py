@@ -22,6 +22,8 @@ from featray.upkeep.finish import finish_partition
 from featray.upkeep.verify import verify
 from tests.fixtures.outputs import ids
 
+pytestmark = pytest.mark.slow
+
 SQL = (
     "SELECT count(DISTINCT video_id) AS videos, count(DISTINCT faces.video_id) AS people "
     "FROM videos LEFT JOIN faces USING (video_id)"

@@ -16,6 +16,8 @@ from featray.upkeep.recover import recover, sweep_temporary
 from featray.upkeep.verify import verify
 from tests.fixtures.outputs import ids, rows
 
+pytestmark = pytest.mark.slow
+
 
 def take_over(lease):
     """Take the lease for a second run although the first is alive, as after a long pause."""

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from featray.schema import TABLES
 from featray.tables.commits import ManifestVideo, ShardManifest, close_shard, read_commits, write_manifest
@@ -16,6 +17,8 @@ from featray.upkeep.verify import verify
 from tests.fixtures.outputs import ids, rows
 from tests.fixtures.published import SPARSE
 from tests.fixtures.runs import run_here, small_config
+
+pytestmark = pytest.mark.slow
 
 
 def contents(out):

@@ -31,6 +31,8 @@ from tests.fixtures.published import SPARSE
 from tests.fixtures.runs import Killed, dies_after, run_here, small_config
 from tests.fixtures.tampering import tamper
 
+pytestmark = pytest.mark.slow
+
 OTHER = Derivation(DeriveConfig(smooth_s=0.1, events=[{
     "name": "calm", "expression": "1 - arousal", "on_at": 0, "off_at": 0, "least_s": 0, "merge_s": 0,
 }]))  # fmt: skip

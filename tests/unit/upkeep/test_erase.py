@@ -27,6 +27,8 @@ from tests.fixtures.outputs import ids, rows, traces
 from tests.fixtures.published import SPARSE
 from tests.fixtures.runs import run_here, run_killed, small_config
 
+pytestmark = pytest.mark.slow
+
 TABLES = ("faces", "blendshapes", "mesh", "frames", "videos", "errors", "tracks", "events")
 
 

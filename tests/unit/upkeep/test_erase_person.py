@@ -26,6 +26,8 @@ from tests.fixtures.people import publish_persons
 from tests.fixtures.plugin import LONG
 from tests.fixtures.runs import Killed, dies_after
 
+pytestmark = pytest.mark.slow
+
 VIDEOS = {"0.mp4": [0, 1, 0], "1.mp4": [(0, 2), 1], "2.mp4": [1, (2, 0)], "3.mp4": [3]}
 NAME = "Anna Example"
 ANNA = 0

@@ -30,6 +30,8 @@ from tests.fixtures.plugin import LONG
 from tests.fixtures.published import SPARSE
 from tests.fixtures.runs import Killed, dies_after, run_here, small_config
 
+pytestmark = pytest.mark.slow
+
 UNIT = {"on_at": 0.3, "off_at": 0.2, "least_s": 0.1, "merge_s": 0.1, "relative": True}
 REST = Derivation(
     DeriveConfig.model_validate(

@@ -15,6 +15,8 @@ from featray.upkeep.verify import verify
 from tests.fixtures.runs import run_here, small_config
 from tests.fixtures.tampering import tamper
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def sources(inputs, small_network, tmp_path_factory):

@@ -16,6 +16,8 @@ from featray.upkeep.verify import verify
 from tests.fixtures.plugin import LONG
 from tests.fixtures.tampering import commit_of, file_of, path_of, sign, tamper
 
+pytestmark = pytest.mark.slow
+
 
 def lines(output):
     return [problem.line() for problem in verify(output).problems]

@@ -23,6 +23,8 @@ from tests.fixtures.outputs import rows
 from tests.fixtures.plugin import DATA
 from tests.fixtures.tampering import commit_of, tamper
 
+pytestmark = pytest.mark.slow
+
 FIRST = {"0.mp4": [0, (1, 2), 0], "1.mp4": [1, 2]}
 LATER = {"2.mp4": [0, 3]}
 

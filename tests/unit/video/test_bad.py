@@ -24,7 +24,7 @@ from tests.fixtures import broken
 from tests.fixtures.corpus import Corpus
 from tests.fixtures.videos import Decoded, Seen, decode
 
-pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.timeout(60), pytest.mark.slow]
 
 
 def outcome(path: Path, unit_frames: int | None = None, sample: Sample = "all") -> tuple[str | None, Decoded]:

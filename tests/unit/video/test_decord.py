@@ -19,6 +19,8 @@ from tests.fixtures.corpus import GOOD, Corpus
 from tests.fixtures.hdr import HLG, write_clip
 from tests.fixtures.videos import Decoded, cut
 
+pytestmark = pytest.mark.slow
+
 ALWAYS_REFUSED = {
     *("open_gop.ts", "stream.ts", "wrap.ts", "resized.ts", "restarted.ts", "mpeg1.mpg", "open_gop.mpg"),
     *("edit_list.mp4", "edit_list_end.mp4", "hflip.mp4", "vflip.mp4", "rotate90_hflip.mp4"),

@@ -19,6 +19,8 @@ from featray.video.units import WHOLE_VIDEO, Sample, Unit, cut_units, needs_scan
 from tests.fixtures.corpus import GOOD, Corpus
 from tests.fixtures.videos import Decoded, Seen, cut, decode
 
+pytestmark = pytest.mark.slow
+
 COUNTED = {
     "vfr.mkv": "some of its times, in whole milliseconds, are the same",
     "open_gop.mpg": "a packet in the middle has no time",

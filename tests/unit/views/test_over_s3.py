@@ -20,6 +20,8 @@ from tests.fixtures import s3
 from tests.fixtures.corpus import run_ffmpeg
 from tests.fixtures.runs import run_here
 
+pytestmark = pytest.mark.slow
+
 OUT = "s3://tables/facial"
 SECRET = "hunter2"
 

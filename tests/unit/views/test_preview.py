@@ -29,6 +29,8 @@ from featray.views.sheet import choose_frames
 from featray.views.source import find_source, open_source_of
 from tests.fixtures.corpus import run_ffmpeg
 
+pytestmark = pytest.mark.slow
+
 HEIGHT = 360
 SCALE = HEIGHT / 180
 
