@@ -17,11 +17,11 @@ from featray.tables import derived as derived_module
 from featray.tables import writer
 from featray.tables.commits import read_commits, write_commit
 from featray.tables.layout import list_partitions, open_output
-from featray.tables.lease import HeldPartition
+from featray.tables.lease import HeldPartition, hold
 from featray.tables.query import connect
 from featray.tables.replace import without_videos
 from featray.upkeep.compact import compact_partition
-from featray.upkeep.derive import derive_partition
+from featray.upkeep.derive import derive_held, derive_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.rederive import Rederive, differences
 from featray.upkeep.verify import verify
@@ -102,12 +102,17 @@ def test_of_several_people_the_one_seen_most_is_the_one_at_rest(tmp_path):
     assert connect(open_people(tmp_path / "out")[0]).sql(sql).fetchall() == [(np.float32(0.2),)]
 
 
+def derived_as_in_a_run(partition):
+    with hold(partition, "run-1") as lease:
+        return derive_held(lease, REST)
+
+
 def test_whatever_came_first_the_rows_are_the_same_and_made_again_where_they_must(root, tmp_path):
     derive_partition(open_people(root)[1], REST)
     late = tmp_path / "late"
     output, partition = open_people(late)
     add_shard(late, "tasks", TASKS)
-    done = derive_partition(partition, REST)
+    done = derived_as_in_a_run(partition)
     assert done.neutral_videos == 0 and "column 'rest' marks; available columns: participant, rest" in done.note
     assert of_unit(late, "AU12_baseline")["anna"] == [None]
     add_shard(late, "more", {"else": (extra("p9"), smiling(0.2))})
@@ -233,7 +238,7 @@ def test_marks_by_value_and_key():
 @pytest.mark.parametrize("text", ["perhaps", "5-2", "1-2-3", "-1-2", "3"])
 def test_a_mark_that_is_none_counts_as_no_and_is_said(text, tmp_path, caplog):
     add_shard(tmp_path / "out", "a", {"anna": (extra("p1", text), smiling(0.1))})
-    done = derive_partition(open_people(tmp_path / "out")[1], REST)
+    done = derived_as_in_a_run(open_people(tmp_path / "out")[1])
     assert done.neutral_videos == 0
     (line,) = caplog.messages
     assert f"rest is '{text}', which is neither yes or no nor spans" in line and video_id("anna") in line
@@ -250,6 +255,27 @@ def test_the_command_says_what_it_found(root):
     for lone in (options[:2], options[2:]):
         done = CliRunner().invoke(main, ["derive", str(root), *lone])
         assert done.exit_code == 2 and "neutral" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_without_any_neutral_video_the_command_is_refused_and_writes_nothing(root):
+    before = derived_files(root)
+    options = ["--set", "derive.baseline=neutral", "--set", "derive.neutral={marked_by: rest, value: calm}"]
+    done = CliRunner().invoke(main, ["derive", str(root), *options])
+    assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "no baselines: there is no video that column 'rest' marks as 'calm'; available columns: " in done.stderr
+    assert done.stderr.endswith("; nothing was derived\n")
+    assert derived_files(root) == before and all(not commit.derived for commit in read_commits(open_people(root)[1]))
+
+
+def test_when_the_last_neutral_video_was_erased_its_baselines_go(tmp_path):
+    add_shard(tmp_path / "out", "a", {"anna": TASKS["anna"]})
+    add_shard(tmp_path / "out", "b", ANNA_RESTS)
+    output, partition = open_people(tmp_path / "out")
+    derive_partition(partition, REST)
+    assert of_unit(tmp_path / "out", "AU12_baseline")["anna"] != [None]
+    erase(output, video_id("anna at rest"))
+    assert "no baselines" in derive_partition(partition, REST).note
+    assert of_unit(tmp_path / "out", "AU12_baseline")["anna"] == [None]
 
 
 def test_a_run_derives_at_its_end_when_all_is_published(inputs, small_network, tmp_path):

@@ -8,13 +8,14 @@ from featray.cli import main
 from featray.config_derive import DeriveConfig
 from featray.findings.derive import Derivation
 from featray.tables.commits import read_commits
+from featray.tables.lease import hold
 from featray.tables.query import connect
 from featray.upkeep import person_baselines
 from featray.upkeep.compact import compact_partition
-from featray.upkeep.derive import derive_partition
+from featray.upkeep.derive import derive_held, derive_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.rederive import Rederive, differences
-from tests.fixtures.people import FRAMES, add_shard, derived_rows, open_people, publish_persons, video_id
+from tests.fixtures.people import FRAMES, add_shard, derived_files, derived_rows, open_people, publish_persons, video_id
 
 SETTINGS = ["--set", "derive.baseline=person"]
 PERSON = Derivation(DeriveConfig.model_validate({"baseline": "person"}))
@@ -81,10 +82,13 @@ def run(root, *arguments):
     return CliRunner().invoke(main, [*arguments[:1], str(root), *arguments[1:]], catch_exceptions=False).stdout
 
 
-def test_without_persons_it_is_null_and_one_line_says_so(root):
-    told = run(root, "derive", *SETTINGS)
-    (line,) = [line for line in told.splitlines() if "no baselines" in line]
-    assert "the release has no persons; run `featray persons OUT`, then repeat" in line
+def test_without_persons_the_command_is_refused_and_a_run_has_null(root):
+    told = CliRunner().invoke(main, ["derive", str(root), *SETTINGS])
+    assert (told.exit_code, told.stdout, told.stderr.count("\n")) == (1, "", 1)
+    words = "no baselines: the release has no persons; run `featray persons OUT`, then repeat"
+    assert f"{words}; nothing was derived" in told.stderr and derived_files(root) == []
+    with hold(open_people(root)[1], "run-1") as lease:
+        assert derive_held(lease, PERSON).note == words
     assert set(baselines(root).values()) == {None}
     say(root, WHO)
     assert "2 shards stale: neutral videos or persons have changed" in run(root, "status")
