@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from featray.cli.storage_flags import open_told, storage_flags
-from featray.errors import counted
+from featray.errors import counted, on_one_line
 
 _WATCH_SECONDS = 15
 """Interval of updates; a run reports its progress this often, with the renewal of its lease."""
@@ -26,6 +26,9 @@ _RUNS_SHOWN = 10
 """Number of runs listed as text, latest last; fewer with --watch on a terminal, to leave room for the active run."""
 
 _RUNS_WATCHED = 3
+_SETTINGS_SHOWN = 120
+"""Characters of a derivation's settings that are shown; --json has all."""
+
 _INDENT = 8
 
 
@@ -44,11 +47,11 @@ def status(
     reports its progress every 15 s.
     """
     from featray.tables.status import read_status
-    from featray.upkeep.rederive import stale_shards
+    from featray.upkeep.rederive import chosen_settings, stale_shards
 
     output = open_told(out, config, options)
     with suppress(KeyboardInterrupt):  # nothing to clean up or resume
-        _show(lambda: read_status(output, release, stale_shards), as_json=as_json, watch=watch)
+        _show(lambda: read_status(output, release, stale_shards, chosen_settings), as_json=as_json, watch=watch)
 
 
 def _show(read: Callable[[], dict[str, Any]], *, as_json: bool, watch: bool) -> None:
@@ -85,10 +88,7 @@ def _fitted(label: str, parts: list[str], width: int | None) -> str:
 
 def _lines(found: dict[str, Any], most_runs: int) -> Iterator[tuple[str, list[str]]]:
     """Yield the status as text: the label and the parts of each line."""
-    videos = found["videos"]
-    yield "videos", [f"{videos['ok']:,} ok, {videos['partial']:,} partial, {videos['failed']:,} failed"]
-    yield "frames", [f"{found['frames']:,}"]
-    yield "faces", [f"{found['faces']:,}"]
+    yield from _count_lines(found)
     live = {run["run_id"] for run in found["live"]}
     if before := len(found["runs"][:-most_runs]):
         yield "", [f"{counted(before, 'earlier run')}: --json has all"]
@@ -104,7 +104,15 @@ def _lines(found: dict[str, Any], most_runs: int) -> Iterator[tuple[str, list[st
         )
         yield (
             "derived",
-            [one["derivation"], f"{one['dataset']}/{one['release']}", shards, f"{one['made'][:19]}Z", *stale],
+            [
+                one["derivation"],
+                f"{one['dataset']}/{one['release']}",
+                shards,
+                f"{one['made'][:19]}Z",
+                *([_shortened(one["settings"])] if one["settings"] else []),
+                *(["(shown by views)"] if one["shown"] else []),
+                *stale,
+            ],
         )
     for one in found["who"]:
         tracks = f"{counted(one['persons'], 'person')} in {counted(one['tracks'], 'track')}"
@@ -112,6 +120,28 @@ def _lines(found: dict[str, Any], most_runs: int) -> Iterator[tuple[str, list[st
         yield "who", [f"{one['dataset']}/{one['release']}", counted(one["embeddings"], "embedding"), who]
     for run in found["live"]:
         yield from _live_lines(run)
+
+
+def _count_lines(found: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the counts, added up unless a dataset has several releases: those have the same videos."""
+    releases = found["releases"]
+    if len({one["dataset"] for one in releases}) == len(releases):
+        yield "videos", [_statuses(found["videos"])]
+        yield "frames", [f"{found['frames']:,}"]
+        yield "faces", [f"{found['faces']:,}"]
+        return
+    for one in releases:
+        counts = [counted(one["frames"], "frame"), counted(one["faces"], "face")]
+        yield "videos", [f"{one['dataset']}/{one['release']}", _statuses(one["videos"]), *counts]
+
+
+def _statuses(videos: dict[str, int]) -> str:
+    return f"{videos['ok']:,} ok, {videos['partial']:,} partial, {videos['failed']:,} failed"
+
+
+def _shortened(settings: str) -> str:
+    text = on_one_line(settings)
+    return text if len(text) <= _SETTINGS_SHOWN else f"{text[:_SETTINGS_SHOWN]}..."
 
 
 def _live_lines(run: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:

@@ -16,10 +16,14 @@ from featray.tables.published import Published, read_steadily
 from featray.tables.query import connect, literal, read_rows, run_sql
 
 Stale = Callable[[Published], Mapping[str, int]]
+Chosen = Callable[[Published], Mapping[str, str]]
 
 
 def read_status(
-    output: Output, release: str | None = None, stale: Stale = lambda published: MappingProxyType({})
+    output: Output,
+    release: str | None = None,
+    stale: Stale = lambda published: MappingProxyType({}),
+    chosen: Chosen = lambda published: MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return counts of videos by status, of frames and faces, and the runs; by default of the latest releases.
 
@@ -27,26 +31,29 @@ def read_status(
         output: the output to read.
         release: a release, or `all`; None for the latest of each dataset.
         stale: returns the number of stale shards by derivation.
+        chosen: returns the settings other than the defaults by derivation.
 
     Returns:
-        `{"videos": {"ok": n, "partial": n, "failed": n}, "frames": n, "faces": n, "runs": [...], "derived": [...],
-        "who": [...], "live": [...]}`;
+        `{"videos": {"ok": n, "partial": n, "failed": n}, "frames": n, "faces": n, "releases": [...],
+        "runs": [...], "derived": [...], "who": [...], "live": [...]}`;
+        `releases` gives the counts of videos, frames and faces for each release;
         `derived` gives, for each derivation, when it was last made, how many of the published shards have it, and how
-        many of those are stale;
+        many of those are stale, its settings, and whether views show it;
         `who` gives, for each release with embeddings, their number, and the numbers of persons and of their tracks;
         `live` gives the current lease holders, usually runs, and their progress at the last renewal.
     """
-    return read_steadily(output, lambda published: _read(output, release, published, stale), release)
+    return read_steadily(output, lambda published: _read(output, release, published, stale, chosen), release)
 
 
-def _read(output: Output, release: str | None, published: list[Published], stale: Stale) -> dict[str, Any]:
+def _read(
+    output: Output, release: str | None, published: list[Published], stale: Stale, chosen: Chosen
+) -> dict[str, Any]:
     connection = connect(output, release, ("videos", "runs", "persons"), published=published)
 
     def rows(sql: str) -> list[dict[str, Any]]:
         return read_rows(run_sql(connection, sql))
 
-    videos = {row["status"]: row["n"] for row in rows("SELECT status, count(*) AS n FROM videos GROUP BY status")}
-    totals = rows("SELECT coalesce(sum(frames_sampled), 0) AS frames, coalesce(sum(faces), 0) AS faces FROM videos")[0]
+    releases = _releases(rows)
     runs = rows(
         "SELECT run_id, dataset, release, status, started_at, finished_at, frames, faces, "
         "round(frames_per_s, 1) AS frames_per_s FROM runs ORDER BY started_at"
@@ -57,9 +64,10 @@ def _read(output: Output, release: str | None, published: list[Published], stale
         for name in ("started_at", "finished_at"):
             run[name] = run[name].isoformat(timespec="seconds") if run[name] else None
     return {
-        "videos": {status: videos.get(status, 0) for status in STATUSES},
-        "frames": int(totals["frames"]),
-        "faces": int(totals["faces"]),
+        "videos": {status: sum(one["videos"][status] for one in releases) for status in STATUSES},
+        "frames": sum(one["frames"] for one in releases),
+        "faces": sum(one["faces"] for one in releases),
+        "releases": releases,
         "runs": runs,
         "derived": [
             {
@@ -70,14 +78,32 @@ def _read(output: Output, release: str | None, published: list[Published], stale
                 "shards": shards,
                 "of": one.with_videos,
                 "stale": changed.get(name, 0),
+                "settings": settings.get(name, ""),
+                "shown": name == one.shown,
             }
             for one in published
-            for changed in [stale(one)]
+            for changed, settings in [(stale(one), chosen(one))]
             for name, (made_us, shards) in sorted(one.derived.items())
         ],
         "who": list(_who(published, rows)),
         "live": list(_live(output, rows)),
     }
+
+
+def _releases(rows: Callable[[str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the counts of videos by status, of frames and of faces, by dataset and release."""
+    counts = ", ".join(f"count(*) FILTER (status = {literal(status)}) AS {status}" for status in STATUSES)
+    sums = "coalesce(sum(frames_sampled), 0) AS frames, coalesce(sum(faces), 0) AS faces"
+    return [
+        {
+            "dataset": on_one_line(row["dataset"] or ""),
+            "release": on_one_line(row["release"] or ""),
+            "videos": {status: row[status] for status in STATUSES},
+            "frames": int(row["frames"]),
+            "faces": int(row["faces"]),
+        }
+        for row in rows(f"SELECT dataset, release, {counts}, {sums} FROM videos GROUP BY ALL ORDER BY ALL")
+    ]
 
 
 def _who(published: list[Published], rows: Callable[[str], list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:

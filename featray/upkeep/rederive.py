@@ -57,6 +57,26 @@ class Rederive:
         return None
 
 
+def chosen_settings(published: Published) -> dict[str, str]:
+    """Return, by derivation, its settings other than the defaults, as one line.
+
+    Derivations with a damaged file, or of another version of featray, are left out.
+    """
+    found = {}
+    for name in published.derived:
+        files = (file for file in published.committed if derivation_of(file.path) == name)
+        with suppress(OutputError, StopIteration):
+            derivation = _derivation(published.partition, next(files))
+            if derivation is not None:
+                chosen = derivation.config.model_dump(mode="json", exclude_defaults=True)
+                found[name] = ", ".join(f"{key}: {_as_text(value)}" for key, value in chosen.items()) or "defaults"
+    return found
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).replace('"', "")
+
+
 def stale_shards(published: Published) -> dict[str, int]:
     """Return, by derivation whose baselines cross shards, the number of shards made from outdated baselines.
 

@@ -14,6 +14,7 @@ from featray.cli.status import _fitted, _lines
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold
 from featray.tables.status import read_status
+from featray.upkeep.rederive import chosen_settings
 from tests.fixtures.runs import run_killed, small_config
 from tests.fixtures.runs import small_network as small_network
 from tests.fixtures.terminal import Terminal
@@ -50,7 +51,7 @@ def test_a_run_that_is_on_is_shown_until_it_ends(clips, small_network, tmp_path)
     assert landed == sorted(landed) and 0 < landed[-1] <= 24
     assert seen[-1]["frames_per_s"] > 0 and seen[0]["since"] >= time.strftime("%FT%T", time.gmtime(began - 1))
     _check_screens(terminal.words(), run.pid)
-    after = read_status(open_output(str(out)))
+    after = read_status(open_output(str(out)), chosen=chosen_settings)
     assert after["live"] == [] and after["videos"]["ok"] == 2
     watched = CliRunner().invoke(main, ["status", str(out), "--watch", "--json"])
     assert json.loads(watched.output) == after, "with no run on, --watch prints once"

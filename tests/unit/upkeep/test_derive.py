@@ -91,6 +91,30 @@ def test_other_settings_stand_beside_and_the_last_is_shown(out, partition):
     assert [(one["shards"], one["of"]) for one in read_status(out)["derived"]] == [(2, 2), (2, 2)]
 
 
+def test_status_says_what_sets_derivations_apart_and_which_is_shown(out, partition):
+    derive_partition(partition, OTHER)
+    told = CliRunner().invoke(main, ["status", out.root.path], catch_exceptions=False).stdout.splitlines()
+    lines = {name: line for line in told for name in (OTHER.name, DeriveConfig().derivation) if name in line}
+    assert lines[DeriveConfig().derivation].endswith("Z  defaults")
+    assert "Z  smooth_s: 0.1, events: [{on_at: 0.0, " in lines[OTHER.name]
+    assert lines[OTHER.name].endswith("  (shown by views)")
+
+
+def test_settings_that_are_asked_for_again_are_the_ones_shown(out, partition):
+    def shown():
+        return connect(out).sql("SELECT DISTINCT derivation FROM tracks").fetchall()
+
+    derive_partition(partition, OTHER)
+    files = sorted(path for path in Path(out.root.path).rglob("*.parquet"))
+    first = Derivation(DeriveConfig())
+    done = derive_partition(partition, first)
+    assert (done.shards, done.already, done.note) == (0, 2, f"views show derivation {first.name} from now on")
+    assert shown() == [(first.name,)] and verify(out).problems == []
+    assert derive_partition(partition, first).note == ""
+    assert derive_partition(partition, OTHER).note and shown() == [(OTHER.name,)]
+    assert sorted(path for path in Path(out.root.path).rglob("*.parquet")) == files
+
+
 @pytest.mark.parametrize("after", [1, 4, *(pytest.param(n, marks=pytest.mark.long) for n in (0, 2, 3, 5))])
 def test_killed_anywhere_and_run_again_the_tables_are_equal(out, partition, after, tmp_path):
     """Killed at each upload and before each commit."""
