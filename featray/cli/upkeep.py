@@ -130,11 +130,11 @@ def erase(
 ) -> None:
     """Erase a video, one track of it, or all tracks of a person, from every table of OUT and from unfinished work.
 
-    Exports in OUT with rows of the video are deleted as well. A row in `erasures` records it. Later runs skip the video
-    until --allow-again.
+    It does not ask before it deletes. Exports in OUT with rows of the video are deleted as well. A row in `erasures`
+    records it. Later runs skip the video until --allow-again.
     If the command is interrupted, run it again to finish. Buckets with versioning keep old versions.
     """
-    from featray.tables.named import find_video_id
+    from featray.tables.named import find_erased_id, find_video_id
     from featray.tables.tombstones import allow_again as lift
     from featray.upkeep.erase import erase as erase_video
 
@@ -145,14 +145,15 @@ def erase(
         _erase_person(output, person, release, reason, as_json)
         return
     assert video is not None
-    video_id = find_video_id(output, video)
     if allow_again:
+        video_id = find_erased_id(output, video)
         known = lift(output, video_id)
         if as_json:
             click.echo(json.dumps({"video_id": video_id, "was_erased": known}))
             return
         click.echo(f"{video_id}: {'the next run may process it again' if known else 'was not erased'}")
         return
+    video_id = find_video_id(output, video)
     erased = erase_video(output, video_id, track_id=track_id, release=release, reason=reason)
     if as_json:
         click.echo(json.dumps(_erased(video_id, track_id, erased), indent=2))

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from typing import Final
 
-from featray.errors import UsageError, counted
+import duckdb
+
+from featray.errors import FeatrayError, UsageError, counted, printable
 from featray.identity import video_id
 from featray.store.storage import locate
 from featray.tables.layout import Output
+from featray.tables.provenance import read_config
 from featray.tables.published import Published, read_steadily
 from featray.tables.query import connect, literal, read_rows, run_sql
+from featray.tables.tombstones import erased_videos
+
+PLACE: Final = "coalesce(uri || '#' || member, uri)"
+"""SQL for the place of a video: its URI, with the name of its member if it is in a shard file."""
 
 
 def is_named(name: str) -> str:
     """Return the SQL condition on `videos` for a video with this id, this URI, or a URI with this end (`face.mp4`)."""
-    place = "coalesce(uri || '#' || member, uri)"
-    ending = f"ends_with({place}, {literal('/' + name)}) OR ends_with({place}, {literal('#' + name)})"
-    return f"(video_id = {literal(name)} OR {place} = {literal(name)} OR uri = {literal(name)} OR {ending})"
+    ending = f"ends_with({PLACE}, {literal('/' + name)}) OR ends_with({PLACE}, {literal('#' + name)})"
+    return f"(video_id = {literal(name)} OR {PLACE} = {literal(name)} OR uri = {literal(name)} OR {ending})"
 
 
-def not_named(name: str) -> UsageError:
-    """Return the error for a name that no video has."""
+def not_named(connection: duckdb.DuckDBPyConnection, name: str) -> UsageError:
+    """Return the error for a name that no video has, with the name of one that exists."""
+    sql = f"SELECT {PLACE} AS place FROM videos ORDER BY ALL LIMIT 1"
+    example = [f", such as {printable(row['place'].rpartition('/')[2])}" for row in read_rows(run_sql(connection, sql))]
     return UsageError(
-        f"--video {name}: not in this output; give a video_id, a URI, or the last parts of one; "
+        f"--video {name}: not in this output; give a video_id, a URI, or the last parts of one{''.join(example)}; "
         'list them with `featray query OUT "SELECT video_id, uri FROM videos"`'
     )
 
@@ -38,13 +48,14 @@ def find_video_id(output: Output, name: str) -> str:
     """
     if re.fullmatch("[0-9a-f]{16}", name):
         return name
-    sql = f"SELECT DISTINCT video_id, coalesce(uri || '#' || member, uri) AS place FROM videos WHERE {is_named(name)}"
+    sql = f"SELECT DISTINCT video_id, {PLACE} AS place FROM videos WHERE {is_named(name)}"
 
-    def read(published: list[Published]) -> dict[str, str]:
+    def read(published: list[Published]) -> tuple[dict[str, str], UsageError]:
         connection = connect(output, tables=("videos",), published=published)
-        return {row["video_id"]: row["place"] for row in read_rows(run_sql(connection, sql))}
+        found = {row["video_id"]: row["place"] for row in read_rows(run_sql(connection, sql))}
+        return found, not_named(connection, name)
 
-    found = read_steadily(output, read, "all")
+    found, unknown = read_steadily(output, read, "all")
     if len(found) > 1:
         places = ", ".join(f"{place} ({one})" for one, place in sorted(found.items())[:5])
         raise UsageError(f"--video {name}: matches {counted(len(found), 'video')}: {places}; give the id of one")
@@ -53,4 +64,48 @@ def find_video_id(output: Output, name: str) -> str:
     if "://" in name or name.startswith("/"):
         uri, _, member = name.partition("#")
         return video_id(locate(uri, {}).uri, member or None)
-    raise not_named(name)
+    raise unknown
+
+
+def find_erased_id(output: Output, name: str) -> str:
+    """Return the id of the one erased video that a name refers to.
+
+    No URI of an erased video is stored. If the end of one is given, it is looked for in the working folder, in the
+    folders of published videos, and in the input folders of runs.
+
+    Raises:
+        UsageError: neither an erased nor a published video has this name, or several have.
+    """
+    erased = set(erased_videos(output))
+    if not erased or re.fullmatch("[0-9a-f]{16}", name) or "://" in name or name.startswith("/"):
+        return find_video_id(output, name)
+
+    uri, _, member = name.partition("#")
+    shards, folders = read_steadily(output, lambda published: _known_places(output, published), "all")
+    places = [(locate(uri, {}).uri, member or None), *((shard, name) for shard in shards)]
+    for folder in folders:
+        while not folder.endswith(("/", ":")):
+            places.append((f"{folder}/{uri}", member or None))
+            folder = folder.rpartition("/")[0]
+    found = erased & {video_id(*place) for place in places}
+    if len(found) == 1:
+        return found.pop()
+    try:
+        return find_video_id(output, name)
+    except UsageError:
+        some = ", ".join(sorted(found or erased)[:5])
+        why = "matches several erased videos" if found else "no erased video with this name was found"
+        raise UsageError(f"--video {name}: {why}; give its whole URI or its id, one of {some}") from None
+
+
+def _known_places(output: Output, published: list[Published]) -> tuple[set[str], set[str]]:
+    """Return the URIs of shard files, and those of folders with videos or named as input by runs."""
+    connection = connect(output, tables=("videos", "runs"), published=published)
+    videos = read_rows(run_sql(connection, "SELECT DISTINCT uri, member FROM videos"))
+    folders = {row["uri"].rpartition("/")[0] for row in videos}
+    for row in read_rows(run_sql(connection, "SELECT DISTINCT config FROM runs")):
+        with suppress(ValueError, FeatrayError):
+            for uri in read_config(row["config"]).uris:
+                folder = re.split(r"[*?[{]", uri)[0].rpartition("/")[0]
+                folders.add(folder if "://" in folder else locate(folder or ".", {}).uri.rstrip("/"))
+    return {row["uri"] for row in videos if row["member"]}, folders

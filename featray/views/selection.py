@@ -129,7 +129,7 @@ def find_video(
         condition += f" AND release = {literal(release)}"
     rows = _rows(connection, f"SELECT * FROM videos WHERE {condition} ORDER BY dataset, release, video_id")
     if not rows:
-        raise not_named(name)
+        raise not_named(connection, name)
     if len(rows) > 1:
         found = ", ".join(f"{row['dataset']}/{row['release']}/{row['video_id']}" for row in rows[:5])
         raise UsageError(

@@ -120,6 +120,23 @@ def test_an_erased_video_does_not_come_back_unless_allowed(out, inputs, small_ne
     assert verify(out).problems == []
 
 
+def test_an_erasure_is_lifted_by_the_name_that_erased_it(out):
+    def lift(name):
+        return CliRunner().invoke(main, ["erase", out.root.path, "--video", name, "--allow-again"])
+
+    video, other = ids(out)["anna"], ids(out)["ben"]
+    erase(out, video)
+    unknown = lift("none.mp4")
+    assert (unknown.exit_code, unknown.output.count("\n")) == (2, 1)
+    assert f"no erased video with this name was found; give its whole URI or its id, one of {video}" in unknown.output
+    assert lift("ben.mp4").output == f"{other}: was not erased\n"
+    for one in ids(out).values():
+        erase(out, one)
+    done = lift("anna.mp4")
+    assert (done.exit_code, done.output) == (0, f"{video}: the next run may process it again\n")
+    assert lift("anna.mp4").exit_code == 2, "it is neither erased nor published now"
+
+
 def test_a_video_is_erased_by_the_names_that_preview_takes(out, inputs):
     """By file name and URI; the URI also works when no table contains it any more."""
 

@@ -304,7 +304,7 @@ class TestSources:
 @pytest.mark.parametrize(
     ("settings", "path", "message"),
     [
-        ({"video": "none.mp4"}, "a.png", "--video none.mp4: not in this output"),
+        ({"video": "none.mp4"}, "a.png", "the last parts of one, such as "),
         ({"video": "turned.mp4", "track_id": 7}, "a.png", "--track 7: not in that part of the video; it has: 0"),
         ({"video": "turned.mp4", "columns": ("AU99",)}, "a.mp4", "--plot AU99: cannot be plotted; choose from: AU01"),
         (
