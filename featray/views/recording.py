@@ -23,7 +23,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from featray.errors import UsageError
+from featray.errors import RunError, UsageError
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.store.storage import locate_beside, upload
 from featray.tables.layout import Output
@@ -84,13 +84,17 @@ def show_recording(output: Output, settings: PreviewSettings, *, web: bool) -> N
 
     Raises:
         UsageError, VideoError, StorageError: as `save_recording`.
+        RunError: the viewer failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recording.rrd"
         _write(output, path, settings)
         command = [sys.executable, "-m", "rerun", str(path), "--bind", "127.0.0.1", *(["--web-viewer"] if web else [])]
         with contextlib.suppress(KeyboardInterrupt):
-            subprocess.run(command, check=False)
+            ended = subprocess.run(command, check=False)
+            if ended.returncode:
+                fix = "see its message above" if web else "without a screen, use --web or --save FILE"
+                raise RunError(f"view: Rerun's viewer ended with exit status {ended.returncode}; {fix}")
 
 
 def _write(output: Output, path: Path, settings: PreviewSettings) -> Recording:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import av
@@ -132,6 +133,16 @@ def test_a_range_and_a_wrong_ending(made, tmp_path):
         main, ["view", made.output.root.uri, "--video", "turned.mp4", "--save", str(tmp_path / "a.mp4")]
     )
     assert wrong.exit_code == 2 and "must end in .rrd" in wrong.output
+
+
+@pytest.mark.parametrize(("web", "words"), [([], "without a screen, use --web or --save FILE"), (["--web"], "message")])
+def test_a_viewer_that_fails_ends_the_command(made, monkeypatch, web, words):
+    failed = [sys.executable, "-c", "import sys; print('Error: no DISPLAY', file=sys.stderr); sys.exit(1)"]
+    real = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: real(failed, **options))
+    told = CliRunner().invoke(main, ["view", made.output.root.uri, "--video", "turned.mp4", *web])
+    assert told.exit_code == 1 and told.stderr.count("\n") == 1
+    assert "view: Rerun's viewer ended with exit status 1; " in told.stderr and words in told.stderr
 
 
 def test_without_rerun_the_command_names_the_extra(made, tmp_path, monkeypatch):
