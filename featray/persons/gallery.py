@@ -125,12 +125,12 @@ class Recognised:
     Attributes:
         name_of: name by the person's number.
         several: persons that are near several names: the number, the name given, and the other names.
-        nobody: names that are near no person.
+        nobody: names that are near no person, with the cosine of the nearest one; None if there are no persons.
     """
 
     name_of: dict[int, str]
     several: list[tuple[int, str, list[str]]]
-    nobody: list[str]
+    nobody: list[tuple[str, float | None]]
 
 
 def recognise(centres: NDArray[np.float32], gallery: Gallery, threshold: float) -> Recognised:
@@ -149,5 +149,9 @@ def recognise(centres: NDArray[np.float32], gallery: Gallery, threshold: float) 
         name_of[person] = names[0]
         if len(names) > 1:
             several.append((person, names[0], names[1:]))
-    nobody = [name for name, row in zip(gallery.names, near, strict=True) if not row.any()]
+    nobody = [
+        (name, float(row.max()) if row.size else None)
+        for name, row in zip(gallery.names, cosine, strict=True)
+        if not (row >= threshold).any()
+    ]
     return Recognised(name_of, several, nobody)

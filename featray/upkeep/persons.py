@@ -114,7 +114,9 @@ def _make(
         for one, name, others in found.several:
             lines.append(f"{ids[one]} is near {counted(1 + len(others), 'name')}, nearest first: {name}, ")
             lines[-1] += ", ".join(others)
-        lines += [f"{name}: no person is near enough" for name in found.nobody]
+        for name, nearest in found.nobody:
+            similarity = "" if nearest is None else f"; the nearest has similarity {nearest:.3f}"
+            lines.append(f"{name}: no person is near enough{similarity} (threshold {threshold:g})")
     rows = person_rows(keys, ids, index, fit(tracks, person), stood, names)
     return _Made(rows, [_refusal(edit) for edit in refused], lines)
 

@@ -89,7 +89,7 @@ def test_persons_get_names_and_keep_them(folder, tmp_path):
 def test_who_is_near_to_nobody_stays_without_a_name():
     gallery = Gallery(["anna", "bea"], np.eye(2, 4, dtype=np.float32))
     found = recognise(np.array([[0, 0, 1, 0], [0.98, 0.19, 0, 0]], np.float32), gallery, 0.9)
-    assert (found.name_of, found.several, found.nobody) == ({1: "anna"}, [], ["bea"])
+    assert (found.name_of, found.several, found.nobody) == ({1: "anna"}, [], [("bea", pytest.approx(0.19))])
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "no face"])
