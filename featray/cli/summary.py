@@ -14,9 +14,11 @@ from featray.errors import counted, printable
 from featray.redaction import redact_uri
 from featray.run.part import Landed
 from featray.run.runner import Summary
+from featray.tables.layout import open_output
+from featray.tables.published import shown_release
 
 NOT_TRAINED = (
-    "The network's weights are synthetic (random): boxes, times and counts are real, "
+    "The network's weights are synthetic (random): the detector's boxes and five landmarks, times and counts are real, "
     "but every facial number (AU, emotion, gaze, pose, mesh) carries no meaning. "
     "`featray models list` shows the published weights and their licence; model.checkpoint chooses them."
 )
@@ -108,6 +110,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         done = sum(n for status, n in summary.already_published.items() if status != "erased")
         all_done = f"all {counted(done, 'video')} are" if done != 1 else "the video is"
         console.print(f"Nothing to do: {all_done} published in {out}, release {summary.job.release}.")
+        _print_shown(summary, console)
     else:
         videos = summary.videos
         console.print(
@@ -123,7 +126,8 @@ def print_summary(summary: Summary, console: Console) -> None:
             console.print(f"before   {counted(done, 'video')} already published")
     if erased := summary.already_published.get("erased"):
         console.print(
-            f"erased   {counted(erased, 'video')} of the input, left out; `featray erase --allow-again` lifts that"
+            f"erased   {counted(erased, 'video')} of the input, left out; "
+            f"`featray erase {shlex.quote(out)} --video NAME --allow-again` lifts that for one"
         )
     if summary.several_streams:
         console.print(
@@ -149,6 +153,14 @@ def print_summary(summary: Summary, console: Console) -> None:
             style="yellow",
             soft_wrap=not console.is_terminal,
         )
+
+
+def _print_shown(summary: Summary, console: Console) -> None:
+    """Print which release views show if it is not that of this run."""
+    config, release = summary.job.config, summary.job.release
+    shown = shown_release(open_output(config.output.uri, config.output.storage_options), config.dataset)
+    if shown not in (None, release):
+        console.print(f"Views show release {shown}; use --release {release} for this one.")
 
 
 def _print_deleted(summary: Summary, console: Console) -> None:

@@ -77,6 +77,15 @@ def read_published(
     return [replace(one, shown=None if derivation == "all" else derivation) for one in found]
 
 
+def shown_release(output: Output, dataset: str) -> str | None:
+    """Return the release of a dataset that views show, the one published last; None for an unknown dataset."""
+    releases = tuple(one.release for one in list_partitions(output) if one.dataset == dataset)
+    if len(releases) < 2:
+        return releases[0] if releases else None
+    found = [one for one in read_published(output, releases) if one.partition.dataset == dataset]
+    return max(reversed(found), key=lambda one: one.newest_us).partition.release
+
+
 def _made(one: Published) -> Callable[[str], tuple[int, str]]:
     return lambda name: (one.derived[name][0], name)
 

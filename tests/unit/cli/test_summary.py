@@ -6,15 +6,18 @@ import json
 import subprocess
 
 import imageio_ffmpeg
+from click.testing import CliRunner
 from rich.console import Console
 
+from featray.cli import main
 from featray.cli.plan import as_lines
 from featray.cli.summary import LOG_LINE, as_log_line, print_landed, print_summary
 from featray.run.forecast import forecast
 from featray.run.part import Landed, Part
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
-from tests.fixtures.runs import make_config, run_here
+from tests.fixtures.runs import make_config, run_here, small_config
+from tests.fixtures.runs import small_network as small_network
 
 PLAIN_ONLY = {"status", "deleted", "dropped", "passed_over", "several_streams"}
 """Fields that a part does not have."""
@@ -47,3 +50,20 @@ def test_what_is_passed_over_is_counted(tmp_path, clips):
     sql = "SELECT other_streams FROM videos"
     (row,) = run_sql(connect(open_output(config.output.uri)), sql).read_all().to_pylist()
     assert row["other_streams"] == "stream 1: h264 640x360, 95 frames"
+
+
+def test_a_run_with_nothing_to_do_names_the_release_that_views_show(tmp_path, clips, small_network):
+    def end_of_run(**sections):
+        screen = Console(file=io.StringIO(), width=200)
+        summary = run_here(small_config([f"{clips}/no_face.mp4"], tmp_path / "out", small_network, **sections))
+        print_summary(summary, screen)
+        return summary.job.release, screen.file.getvalue()
+
+    first, _ = end_of_run()
+    assert "Nothing to do" in (text := end_of_run()[1]) and "Views show" not in text
+    second, text = end_of_run(decode={"sample": {"every": 48}})
+    assert "Views show" not in text
+    assert f"Views show release {second}; use --release {first} for this one.\n" in end_of_run()[1]
+    told = CliRunner().invoke(main, ["status", str(tmp_path / "out"), "--release", "all"]).stdout
+    lines = {release: f"videos  test/{release}  1 ok, 0 partial, 0 failed" for release in (first, second)}
+    assert f"{lines[first]}  4 frames  0 faces\n" in told and f"{lines[second]}  2 frames  0 faces\n" in told
