@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featray.cli.storage_flags import read_storage_flags, storage_flags
-from featray.errors import UsageError, counted, on_one_line
+from featray.errors import UsageError, counted, in_bytes, on_one_line
 
 if TYPE_CHECKING:
     from featray.evaluate.against import Against
@@ -116,7 +116,7 @@ def evaluate(
         from featray.evaluate.page import write_page
 
         size = write_page(output, path, found if against is None else change)
-        click.echo(f"{path}: {size / 1e6:.1f} MB", err=as_json)
+        click.echo(f"{path}: {in_bytes(size)}", err=as_json)
     if as_json:
         click.echo(json.dumps(text, indent=2))
     elif against is None:
@@ -232,6 +232,10 @@ def _print_change(found: Against) -> None:
             click.echo(f"{name:<26}{sides}{moved:>27}{one.rows:>10,}{one.subjects:>8,}")
     for warning in found.warnings:
         click.echo(on_one_line(f"note     {warning}"))
+    if not found.weights_trained:
+        from featray.tables.provenance import SYNTHETIC_WEIGHTS
+
+        click.echo(SYNTHETIC_WEIGHTS, err=True)
 
 
 def _value(one: Value | None) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
-from featray.errors import UsageError, counted, on_one_line
+from featray.errors import UsageError, counted, in_bytes, on_one_line
 
 if TYPE_CHECKING:
     from featray.report.diff import Diff
@@ -56,6 +56,7 @@ def report(
     """
     from featray.report.page import ReportSettings, write_report
     from featray.tables.layout import open_output
+    from featray.tables.provenance import SYNTHETIC_WEIGHTS
 
     if not path.lower().endswith((".html", ".htm")):
         raise UsageError(f"--out {path}: the page's name must end in .html")
@@ -66,9 +67,9 @@ def report(
         click.echo(json.dumps({"path": path, **asdict(made)}, indent=2))
         return
     pictures = "" if no_thumbnails else f", {made.thumbnails} of {counted(made.moments, 'thumbnail')}"
-    click.echo(f"{path}  {made.dataset}, release {made.release}: {made.size_bytes / 1e6:.1f} MB{pictures}")
+    click.echo(f"{path}  {made.dataset}, release {made.release}: {in_bytes(made.size_bytes)}{pictures}")
     if not made.weights_trained:
-        click.echo("The weights are synthetic: boxes, times and counts are real, facial numbers carry no meaning.")
+        click.echo(SYNTHETIC_WEIGHTS)
     if made.unusable:
         click.echo(f"These weights do not estimate {', '.join(made.unusable)}: ignore the values in the tables.")
 

@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -273,13 +274,18 @@ def query(
     --safe-csv to --format csv.
     """
     from featray.cli.show import print_result
-    from featray.tables.query import steady_sql
+    from featray.tables.query import has_synthetic_weights, steady_sql
 
     if sql.startswith("@"):
         sql = _read_sql(Path(sql[1:]))
     output = open_told(out, config, options)
-    _connection, rows = steady_sql(output, sql, release, derivation, safe=safe)
+    connection, rows = steady_sql(output, sql, release, derivation, safe=safe)
     print_result(rows, style, safe_csv=safe_csv)
+    with suppress(FeatrayError):  # the SQL may have replaced the view `runs`
+        if sys.stderr.isatty() and has_synthetic_weights(connection):
+            from featray.tables.provenance import SYNTHETIC_WEIGHTS
+
+            click.echo(SYNTHETIC_WEIGHTS, err=True)
 
 
 def _read_sql(path: Path) -> str:

@@ -173,10 +173,12 @@ def _tell(path: str, frames: int, video: VideoRow, *, as_json: bool) -> None:
         found |= {"weights_trained": video.weights_trained, "unusable": list(video.unusable)}
         click.echo(json.dumps(found, indent=2))
         return
+    from featray.tables.provenance import SYNTHETIC_WEIGHTS
+
     name = printable(video.uri).replace("\n", "\\n")
     click.echo(f"{path}  {counted(frames, 'frame')} of {name}")
     if not video.weights_trained:
-        click.echo("The weights are synthetic: boxes, landmarks and times are real, facial numbers carry no meaning.")
+        click.echo(SYNTHETIC_WEIGHTS)
     if video.unusable:
         click.echo(f"These weights do not estimate {', '.join(video.unusable)}: ignore the values in the tables.")
 
@@ -304,6 +306,7 @@ def export(
     Texts are written unchanged. If OUT is from somebody else and the file is for a spreadsheet, add --safe-csv: a
     name that begins with = + - or @ would be evaluated as a formula.
     """
+    from featray.tables.provenance import SYNTHETIC_WEIGHTS
     from featray.views.export import ExportSettings, write_events, write_export, write_summary
 
     ways = {
@@ -324,8 +327,10 @@ def export(
     settings = ExportSettings(
         video, kind or "", release, dataset, track_id=track, safe_csv=safe_csv, derivation=derivation
     )
-    rows = write(open_told(out, config, options), path, settings)
+    made = write(open_told(out, config, options), path, settings)
     if as_json:
-        click.echo(json.dumps({"path": path, "kind": f"{name[2:]} {kind}", "rows": rows}, indent=2))
+        click.echo(json.dumps({"path": path, "kind": f"{name[2:]} {kind}", "rows": made.rows}, indent=2))
     elif path is not None:
-        click.echo(f"{path}  {counted(rows, 'row')}")
+        click.echo(f"{path}  {counted(made.rows, 'row')}")
+    if made.synthetic_weights:
+        click.echo(SYNTHETIC_WEIGHTS, err=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from featray.errors import UsageError
 from featray.evaluate.bootstrap import interval
-from featray.evaluate.evaluation import FORMAT, EvaluationSettings, Prepared, prepare
+from featray.evaluate.evaluation import FACTS, FORMAT, EvaluationSettings, Prepared, prepare
 from featray.evaluate.labels import Labels
 from featray.evaluate.pairs import Pairs
 from featray.evaluate.statistics import Drawn, draw, statistics_of
@@ -58,6 +58,7 @@ class Against:
         found: changes over labels matched to a face in both releases.
         with_missed: changes over labels whose frame both releases sampled; a face that was not found counts as wrong.
         warnings: one line each.
+        weights_trained: whether the facial numbers of both releases carry meaning.
     """
 
     dataset_a: str
@@ -74,6 +75,7 @@ class Against:
     found: list[Change]
     with_missed: list[Change]
     warnings: list[str]
+    weights_trained: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as plain values."""
@@ -115,6 +117,7 @@ def compare(a: Scope, b: Scope, labels: Labels, settings: EvaluationSettings) ->
         found=_changes(first, second, (first.pairs, second.pairs), both, settings),
         with_missed=_changes(first, second, (first.pairs.filled(), second.pairs.filled()), frames, settings),
         warnings=warnings,
+        weights_trained=all(scope.row(FACTS)["trained"] for scope in (a, b)),
     )
 
 

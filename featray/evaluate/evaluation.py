@@ -135,7 +135,7 @@ def evaluate(scope: Scope, labels: Labels, settings: EvaluationSettings) -> Eval
     """
     ready = prepare(scope, labels, settings)
     pairs, by_unit = ready.pairs, ready.thresholds.by_unit
-    facts = scope.row(_FACTS)
+    facts = scope.row(FACTS)
     figures, card_warnings = card_figures(settings.card, pairs.units, facts["file"])
     met, both = ready.measured & pairs.found, ready.measured & (pairs.found | pairs.missed)
 
@@ -169,9 +169,10 @@ def evaluate(scope: Scope, labels: Labels, settings: EvaluationSettings) -> Eval
     )
 
 
-_FACTS: Final = """
+FACTS: Final = """
 SELECT coalesce(bool_and(weights_trained), false) AS trained, max_by(model_file, started_at) AS file FROM in_runs
 """
+"""Facts about the weights of a release."""
 
 
 def _confusion(pairs: Pairs, rows: NDArray[np.bool_]) -> list[list[int]] | None:

@@ -23,6 +23,12 @@ from featray.identity import settings_hash
 from featray.schema import FACES
 from featray.version import __version__
 
+SYNTHETIC_WEIGHTS: Final = (
+    "The weights are synthetic: the detector's boxes and five landmarks, times and counts are real, "
+    "facial numbers carry no meaning."
+)
+"""The warning of every command that gives facial numbers of such weights."""
+
 _LIBRARIES = ("ray", "torch", "timm", "pyarrow", "numpy", "scipy", "openvino", "av", "safetensors")
 _OF_DETECTOR = {"retina-face": ("retina-face", "onnxruntime", "opencv-contrib-python-headless")}
 

@@ -206,6 +206,12 @@ def steady_sql(
     return read_steadily(output, asked, release, derivation)
 
 
+def has_synthetic_weights(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Return whether a run in the table `runs` of a connection had synthetic weights."""
+    (row,) = read_rows(run_sql(connection, "SELECT count(*) AS n FROM runs WHERE NOT weights_trained"))
+    return bool(row["n"])
+
+
 def _begun(result: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """Return the same rows after reading the first batch."""
     try:

@@ -20,7 +20,7 @@ from featray.schema import BLENDSHAPES, FACES, KEY, arrow_schema
 from featray.store.storage import locate_beside, upload
 from featray.tables.layout import Output
 from featray.tables.published import Published, read_steadily
-from featray.tables.query import connect, literal, run_sql
+from featray.tables.query import connect, has_synthetic_weights, literal, run_sql
 from featray.views.annotations import read_events, write_elan, write_textgrid
 from featray.views.openface import openface_table
 from featray.views.selection import VideoRow, find_video
@@ -53,16 +53,21 @@ class ExportSettings:
     derivation: str | None = None
 
 
-def write_export(output: Output, path: str | None, settings: ExportSettings) -> int:
+@dataclass(frozen=True)
+class Exported:
+    """An export that was written: its number of rows, and whether a run of its releases had synthetic weights."""
+
+    rows: int
+    synthetic_weights: bool
+
+
+def write_export(output: Output, path: str | None, settings: ExportSettings) -> Exported:
     """Write the rows of a video.
 
     Args:
         output: output with the tables.
         path: file to write; None for standard output.
         settings: what to export, and in which format.
-
-    Returns:
-        The number of rows.
 
     Raises:
         UsageError: no such video or track; parquet without a path.
@@ -71,17 +76,18 @@ def write_export(output: Output, path: str | None, settings: ExportSettings) -> 
     if path is None and settings.style == "parquet":
         raise UsageError("--format parquet: needs --out FILE; only text can be written to the terminal")
 
-    def read(published: list[Published]) -> pa.Table:
+    def read(published: list[Published]) -> tuple[pa.Table, bool]:
         connection = connect(output, published=published)
         video = find_video(connection, settings.video, settings.dataset)
         if settings.track_id is not None:
             _check_track(connection, video, settings.track_id)
-        return _STYLES[settings.style](connection, video, settings.track_id)
+        return _STYLES[settings.style](connection, video, settings.track_id), not video.weights_trained
 
-    return _write(read_steadily(output, read, settings.release), output, path, settings)
+    table, synthetic = read_steadily(output, read, settings.release)
+    return Exported(_write(table, output, path, settings), synthetic)
 
 
-def write_events(output: Output, path: str | None, settings: ExportSettings) -> int:
+def write_events(output: Output, path: str | None, settings: ExportSettings) -> Exported:
     """Write events; arguments and errors as for `write_export`.
 
     Styles: csv; elan and textgrid, which need a video and a `path`.
@@ -90,28 +96,31 @@ def write_events(output: Output, path: str | None, settings: ExportSettings) -> 
         missing = "--out FILE" if settings.video else "--video, because it writes one file per video"
         raise UsageError(f"--events {settings.style}: needs {missing}")
 
-    def read(published: list[Published]) -> tuple[VideoRow | None, pa.Table]:
+    def read(published: list[Published]) -> tuple[VideoRow | None, pa.Table, bool]:
         connection = connect(output, published=published)
         video = find_video(connection, settings.video, settings.dataset) if settings.video else None
         if settings.track_id is not None and video is not None:
             _check_track(connection, video, settings.track_id)
-        return video, read_events(connection, video, settings.track_id)
+        synthetic = has_synthetic_weights(connection) if video is None else not video.weights_trained
+        return video, read_events(connection, video, settings.track_id), synthetic
 
-    video, table = read_steadily(output, read, settings.release, settings.derivation)
-    return _write(table, output, path, settings, video)
+    video, table, synthetic = read_steadily(output, read, settings.release, settings.derivation)
+    return Exported(_write(table, output, path, settings, video), synthetic)
 
 
-def write_summary(output: Output, path: str | None, settings: ExportSettings) -> int:
+def write_summary(output: Output, path: str | None, settings: ExportSettings) -> Exported:
     """Write the view `summary`, one row per video; arguments and errors as for `write_export`. Styles: csv, parquet."""
     if path is None and settings.style == "parquet":
         raise UsageError("--summary parquet: needs --out FILE; only text can be written to the terminal")
     where = "" if settings.dataset is None else f"WHERE dataset = {literal(settings.dataset)}"
     sql = f"SELECT * FROM summary {where} ORDER BY dataset, release, video_id"
 
-    def read(published: list[Published]) -> pa.Table:
-        return run_sql(connect(output, published=published), sql).read_all()
+    def read(published: list[Published]) -> tuple[pa.Table, bool]:
+        connection = connect(output, published=published)
+        return run_sql(connection, sql).read_all(), has_synthetic_weights(connection)
 
-    return _write(read_steadily(output, read, settings.release, settings.derivation), output, path, settings)
+    table, synthetic = read_steadily(output, read, settings.release, settings.derivation)
+    return Exported(_write(table, output, path, settings), synthetic)
 
 
 def _write(

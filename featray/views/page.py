@@ -18,7 +18,9 @@ from featray.views.selection import SampledFrame, VideoRow
 from featray.views.source import Shown
 from featray.views.timeline import Timeline, timeline_height
 
-NO_MEANING: Final = "SYNTHETIC WEIGHTS: facial numbers carry no meaning; boxes, landmarks and times are real"
+NO_MEANING: Final = (
+    "SYNTHETIC WEIGHTS: facial numbers carry no meaning; the detector's boxes and five landmarks are real"
+)
 """Shown on every picture of a release whose weights are not trained."""
 
 NOT_ESTIMATED: Final = "NOT ESTIMATED BY THESE WEIGHTS, whatever it says: "

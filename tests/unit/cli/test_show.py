@@ -13,7 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
+from featray.tables.provenance import SYNTHETIC_WEIGHTS
 from tests.fixtures.handmade import write_output
+from tests.fixtures.labelled import Planted
+from tests.fixtures.terminal import Terminal
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,14 @@ def on_a_terminal(out, sql):
         assert process.wait() == 0, process.stderr.read()
     os.close(ours)
     return printed.decode()
+
+
+def test_synthetic_weights_are_said_on_a_terminal_only(tmp_path):
+    root = Planted({"a.mp4": [(0, 0, "ok", [{}])]}, trained=False).write(tmp_path / "out").root.path
+    assert CliRunner().invoke(main, ["query", root, "SELECT 1"]).stderr == ""
+    with Terminal([sys.executable, "-m", "featray", "query", root, "SELECT count(*) FROM faces"]) as terminal:
+        assert terminal.end() == 0
+    assert SYNTHETIC_WEIGHTS in terminal.words()
 
 
 def test_text_is_printed_as_it_is(out):

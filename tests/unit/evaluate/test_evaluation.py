@@ -18,8 +18,9 @@ from featray.evaluate.labels import LabelSettings, read_labels
 from featray.evaluate.thresholds import NEEDS_EXTRA, parse_thresholds
 from featray.names import EMOTION_NAMES_7
 from featray.report.scope import open_scope
+from featray.tables.provenance import SYNTHETIC_WEIGHTS
 from featray.views.directions import gaze_vectors
-from tests.fixtures.labelled import Planted
+from tests.fixtures.labelled import RELEASE, Planted
 from tests.unit.evaluate.conftest import UNITS
 
 EXACT = 1e-9
@@ -321,3 +322,7 @@ def test_weights_that_were_not_trained_are_said(tmp_path):
     (tmp_path / "l.csv").write_text("video,frame,AU12\na.mp4,0,1\n")
     done = CliRunner().invoke(main, ["evaluate", output.root.path, "--labels", str(tmp_path / "l.csv")])
     assert done.exit_code == 0 and "carry no meaning" in done.output
+    Planted({"a.mp4": [(0, 0, "ok", [{}])]}, trained=False, release="other-00000000").write(tmp_path / "out")
+    options = ["--labels", str(tmp_path / "l.csv"), "--release", RELEASE, "--against", "other-00000000"]
+    done = CliRunner().invoke(main, ["evaluate", output.root.path, *options])
+    assert done.exit_code == 0 and done.stderr == f"{SYNTHETIC_WEIGHTS}\n"

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from featray.cli import main
 from featray.errors import UsageError
 from featray.schema import BLENDSHAPES, FACES, arrow_schema
+from featray.tables.provenance import SYNTHETIC_WEIGHTS
 from featray.views.export import ExportSettings, write_export
 from featray.views.openface import openface_table
 
@@ -23,7 +24,7 @@ from featray.views.openface import openface_table
 def exported(made, tmp_path):
     def read(style, video="turned.mp4", **settings):
         path = tmp_path / style
-        count = write_export(made.output, str(path), ExportSettings(video, style, **settings))
+        count = write_export(made.output, str(path), ExportSettings(video, style, **settings)).rows
         frame = pd.read_parquet(path) if style == "parquet" else pd.read_csv(path)
         assert len(frame) == count
         return frame
@@ -143,6 +144,8 @@ def test_the_command_prints_or_writes(made, tmp_path):
     assert len(pd.read_csv(io.StringIO(done.stdout))) == 12
     done = CliRunner().invoke(main, ["export", root, "--video", "turned.mp4", "--format", "parquet"])
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1) and "needs --out FILE" in done.stderr
+    done = CliRunner().invoke(main, ["export", made.output.root.path, "--summary", "csv"])
+    assert done.exit_code == 0 and done.stderr == f"{SYNTHETIC_WEIGHTS}\n" and SYNTHETIC_WEIGHTS not in done.stdout
     with pytest.raises(UsageError, match="--track 9: not in turned"):
         write_export(made.output, None, ExportSettings("turned.mp4", "csv", track_id=9))
 
