@@ -1,4 +1,4 @@
-"""Runs the tutorial unchanged: every fenced block, in order, in an empty folder."""
+"""Runs the tutorial unchanged: every fenced block, in order, in an empty folder; `text` blocks are expected output."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ def done(kept_cache, tmp_path_factory) -> tuple[Path, str]:
         (programs / name).chmod(0o755)
     env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "FEATRAY_CACHE": str(kept_cache)}
     env["PYTHONPATH"] = os.pathsep.join([str(_TUTORIAL.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    printed = ""
+    printed = last = ""
     for block in _BLOCK.finditer(_TUTORIAL.read_text("utf-8")):
         text = block["text"]
-        if block["file"]:
+        if block["language"] == "text":
+            assert block["text"] in last, "the page shows another output than the command"
+        elif block["file"]:
             (folder / block["file"]).write_text(text)
         elif block["language"] == "sh" or _SPARK or "pyspark" not in text:
             command = ["bash", "-euo", "pipefail", "-c", text]
@@ -41,7 +43,8 @@ def done(kept_cache, tmp_path_factory) -> tuple[Path, str]:
                 command = [sys.executable, "-c", text]
             ended = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
             assert ended.returncode == 0, f"{text}\n{ended.stdout}\n{ended.stderr}"
-            printed += ended.stdout
+            last = ended.stdout
+            printed += last
     return folder, printed
 
 
