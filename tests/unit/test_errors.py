@@ -16,6 +16,7 @@ from featray.errors import (
     ModelError,
     VideoError,
     counted,
+    in_bytes,
 )
 
 
@@ -72,3 +73,7 @@ def test_what_messages_count_is_in_the_plural_only_where_it_is_more():
                     if is_number and _COUNTED.match(str(then.value)):
                         found.append(f"{path.name}:{text.lineno}: {number}{then.value}")
     assert found == []
+
+
+def test_small_sizes_are_in_kb():
+    assert [in_bytes(size) for size in (2_300, 99_900, 100_000, 2_300_000)] == ["2.3 kB", "99.9 kB", "0.1 MB", "2.3 MB"]
