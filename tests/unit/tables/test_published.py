@@ -12,11 +12,14 @@ from featray.tables.published import read_published
 from featray.tables.query import connect
 
 
-def commit(name, at_us, rewrites=()):
+def part(name, dataset="d", release="new"):
+    return f"videos/dataset={dataset}/release={release}/part-{name}.parquet"
+
+
+def commit(name, at_us, rewrites=(), **where):
     videos = [CommittedVideo(f"{i:016x}", f"file:///{name}/{i}.mp4", "0" * 64, "ok", 1, 1) for i in range(100)]
-    return Commit(
-        name, "run", at_us, [CommittedFile("videos", f"videos/part-{name}.parquet", 1, 1, "0")], videos, list(rewrites)
-    )
+    files = [CommittedFile("videos", part(name, **where), 1, 1, "0")]
+    return Commit(name, "run", at_us, files, videos, list(rewrites))
 
 
 @pytest.fixture
@@ -25,7 +28,8 @@ def output(tmp_path):
     output = open_output(str(tmp_path / "out"), create=True)
     for dataset, release, times in (("d", "new", (1, 9)), ("d", "old", (5,)), ("e", "old", (2, 3))):
         for at_us in times:
-            create_commit(Partition(output, dataset, release), commit(f"{release}{at_us}", at_us))
+            one = commit(f"{release}{at_us}", at_us, dataset=dataset, release=release)
+            create_commit(Partition(output, dataset, release), one)
     return output
 
 
@@ -36,10 +40,10 @@ def read(output, release=None):
 
 def test_the_latest_release_of_each_dataset_is_read_or_the_one_that_is_named(output):
     new, old = (
-        {("d", "new"): (9, ["videos/part-new1.parquet", "videos/part-new9.parquet"])},
-        {("d", "old"): (5, ["videos/part-old5.parquet"])},
+        {("d", "new"): (9, [part("new1"), part("new9")])},
+        {("d", "old"): (5, [part("old5", release="old")])},
     )
-    other = {("e", "old"): (3, ["videos/part-old2.parquet", "videos/part-old3.parquet"])}
+    other = {("e", "old"): (3, [part("old2", "e", "old"), part("old3", "e", "old")])}
     assert read(output) == new | other
     assert read(output, "old") == old | other
     assert read(output, "all") == new | old | other
@@ -58,11 +62,9 @@ def test_commits_of_releases_that_are_not_asked_for_are_not_read(output, caplog)
 
 def test_rewrites_that_are_to_be_carried_out_count(output):
     partition = Partition(output, "d", "new")
-    rewritten = Commit("new1", "run", 1, [CommittedFile("videos", "videos/part-rewritten.parquet", 1, 1, "0")])
+    rewritten = Commit("new1", "run", 1, [CommittedFile("videos", part("rewritten"), 1, 1, "0")])
     create_commit(partition, commit("new95", 95, [rewritten]))
-    assert read(output, "new") == {
-        ("d", "new"): (95, ["videos/part-rewritten.parquet", "videos/part-new9.parquet", "videos/part-new95.parquet"])
-    }
+    assert read(output, "new") == {("d", "new"): (95, [part("rewritten"), part("new9"), part("new95")])}
 
 
 def held_videos():
