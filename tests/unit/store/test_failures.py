@@ -7,11 +7,11 @@ import pytest
 import s3fs
 
 from featray.config import DecodeConfig, InputConfig
-from featray.errors import ErrorCode, StorageError
+from featray.errors import AccessDenied, ErrorCode, StorageError
 from featray.extract.plan import plan_video
 from featray.sources.listing import Video, list_videos
-from featray.store.storage import locate, read_bytes
-from tests.fixtures.s3 import server
+from featray.store.storage import delete_folder, list_files, locate, read_bytes, write_bytes
+from tests.fixtures.s3 import Proxy, server
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,24 @@ def test_no_credentials_mention_anonymous_access(monkeypatch, s3):
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     with pytest.raises(StorageError, match=r"no credentials found.*`anon: true`"):
         read_bytes(locate("s3://videos/ok.mp4", {"endpoint_url": s3["endpoint_url"]}))
+
+
+def test_objects_that_a_store_does_not_delete_are_an_error(s3):
+    proxy = Proxy(s3["endpoint_url"], every=1 << 30, stall_seconds=0)
+    folder = locate("s3://videos/landed", {**s3, "endpoint_url": proxy.url})
+    names = ["a & b.arrow", "c.arrow"]
+    for name in names:
+        write_bytes(folder.child(name), b"rows")
+    try:
+        proxy.undeleted, proxy.refusal, proxy.writes_let_through = "AccessDenied", (403, "AccessDenied"), 1
+        with pytest.raises(AccessDenied, match="s3://videos/landed: access denied"):
+            delete_folder(folder)
+        assert [path.rsplit("/", 1)[-1] for path in list_files(folder)] == names
+        proxy.undeleted, proxy.refusal = "InternalError", None  # of that moment only
+        delete_folder(folder)
+        assert list_files(folder) == []
+    finally:
+        proxy.close()
 
 
 class Refusing(http.server.BaseHTTPRequestHandler):
