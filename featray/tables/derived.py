@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Protocol
@@ -152,7 +152,7 @@ def derive_commit(partition: HeldPartition, commit: Commit, derive: Derive) -> C
     derived = replace(
         commit,
         files=[*(file for file in commit.files if file not in old), *files],
-        derived={**commit.derived, derive.name: time.time_ns() // 1000},
+        derived={**commit.derived, derive.name: _now_us(after=commit.derived.values())},
         derived_from={
             **{name: facts for name, facts in commit.derived_from.items() if name != derive.name},
             **({derive.name: dict(derive.made_from)} if derive.made_from else {}),
@@ -164,6 +164,11 @@ def derive_commit(partition: HeldPartition, commit: Commit, derive: Derive) -> C
         if file.path not in kept:
             partition.delete(file.path)
     return derived
+
+
+def _now_us(after: Iterable[int]) -> int:
+    """Return the time, later than these even if this clock is behind: views show the derivation that was made last."""
+    return max([time.time_ns() // 1000, *(us + 1 for us in after)])
 
 
 def _generation(derive: Derive, old: Sequence[CommittedFile]) -> str:

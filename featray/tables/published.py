@@ -9,8 +9,10 @@ which starts again if files were replaced during the work.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 import duckdb
@@ -25,6 +27,9 @@ from featray.tables.layout import Output, Partition, list_partitions
 log = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer")
+
+_AHEAD_US: Final = 300_000_000
+"""Clocks of hosts that are set by NTP differ by less."""
 
 _LOOKS: Final = 10
 """Number of listings after which added commits no longer count as a change. After twice as many, reading stops."""
@@ -101,13 +106,30 @@ def _read_releases(output: Output, release: str | tuple[str, ...] | None) -> lis
     if release is not None:
         return [_read(partition) for partition in chosen]
     latest: dict[str, Published] = {}
+    several = set[str]()
     for one in map(_read, chosen):  # one by one, so that memory holds at most two per dataset
         before = latest.get(one.partition.dataset)
+        several |= {one.partition.dataset} if before else set()
         if before is None or one.newest_us >= before.newest_us:
             latest[one.partition.dataset], one = one, before or one
         if one.damaged and one is not latest[one.partition.dataset]:
             log.warning("release %s is left out, although it may be newer: %s", one.partition.release, one.damaged[0])
+    for dataset in sorted(several):
+        _warn_if_ahead(latest[dataset])
     return list(latest.values())
+
+
+def _warn_if_ahead(latest: Published) -> None:
+    """Warn of a release that was published in the future: those published until then do not become the latest."""
+    if latest.newest_us > time.time_ns() // 1000 + _AHEAD_US:
+        at = datetime.fromtimestamp(latest.newest_us / 1e6, UTC)
+        log.warning(
+            "dataset %s: release %s counts as the latest, published at %s UTC by a clock that is ahead of this one; "
+            "set the clocks (NTP), or choose with --release",
+            latest.partition.dataset,
+            latest.partition.release,
+            f"{at:%F %T}",
+        )
 
 
 def read_steadily(

@@ -1,6 +1,7 @@
 """The parts of commits that are read to answer a query, and the parts that are kept."""
 
 import gc
+import time
 
 import pytest
 
@@ -49,6 +50,16 @@ def test_the_latest_release_of_each_dataset_is_read_or_the_one_that_is_named(out
     assert read(output, "all") == new | old | other
     with pytest.raises(UsageError, match="--release none: not in this output; it has: new, old"):
         read(output, "none")
+
+
+def test_a_release_that_was_published_in_the_future_is_named(output, caplog):
+    an_hour_ahead_us = time.time_ns() // 1000 + 3_600_000_000
+    create_commit(Partition(output, "e", "old"), commit("ahead", an_hour_ahead_us))
+    read(output)
+    assert caplog.text == "", "the only release of its dataset is the latest by any clock"
+    create_commit(Partition(output, "d", "old"), commit("ahead", an_hour_ahead_us))
+    assert ("d", "old") in read(output)
+    assert caplog.text.count("release old counts as the latest, published at 2") == 1
 
 
 def test_commits_of_releases_that_are_not_asked_for_are_not_read(output, caplog):

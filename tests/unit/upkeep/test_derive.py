@@ -115,6 +115,14 @@ def test_settings_that_are_asked_for_again_are_the_ones_shown(out, partition):
     assert sorted(path for path in Path(out.root.path).rglob("*.parquet")) == files
 
 
+def test_what_a_clock_that_is_behind_derives_is_shown(out, partition):
+    made_us = max(at_us for commit in read_commits(partition) for at_us in commit.derived.values())
+    with mock.patch("featray.tables.derived.time.time_ns", return_value=(made_us - 3_600_000_000) * 1000):
+        derive_partition(partition, OTHER)
+    with open_tables(out.root.path) as tables:
+        assert tables.sql("SELECT DISTINCT derivation FROM tracks").fetchall() == [(OTHER.name,)]
+
+
 @pytest.mark.parametrize("after", [1, 4, *(pytest.param(n, marks=pytest.mark.long) for n in (0, 2, 3, 5))])
 def test_killed_anywhere_and_run_again_the_tables_are_equal(out, partition, after, tmp_path):
     """Killed at each upload and before each commit."""
