@@ -78,6 +78,7 @@ def publish_shard(partition: HeldPartition, manifest: ShardManifest, settings: P
             # Another try of the same task may have been faster and cleaned up the files that this one needs.
             commit = read_commit(partition, manifest.shard)
             if commit is None:
+                partition.check()  # the reason, if the output was moved or another run has taken over
                 raise
     if commit.cancelled:
         raise LeaseError(f"shard {manifest.shard}: cancelled by run {commit.run_id}, which has taken over")

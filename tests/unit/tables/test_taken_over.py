@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from featray.errors import LeaseError
-from featray.tables.commits import read_commits
+from featray.tables.commits import ManifestVideo, ShardManifest, read_commits
 from featray.tables.layout import list_partitions, open_output
 from featray.tables.lease import HeldPartition, UnheldPartition, hold
+from featray.tables.publish import PublishSettings, publish_shard
 from featray.tables.runs import begin_run, close_killed_runs, end_run
 from featray.upkeep import compact, erase, finish
 from featray.upkeep.recover import recover, sweep_temporary
@@ -65,6 +66,17 @@ def test_a_run_leaves_alone_what_the_next_one_is_making(out, partition, in_the_m
     with pytest.raises(LeaseError, match="was taken over"):
         change(in_the_making.partition)
     assert tree(out) == before
+
+
+def test_a_shard_whose_output_was_moved_is_said_to_be_without_output(out, partition, tmp_path):
+    """And not that its units, which are read from there, have not landed."""
+    video = ManifestVideo("0" * 16, "file:///a.mp4", "0" * 64)
+    manifest = ShardManifest("s", "first", {}, [video])
+    settings = PublishSettings(run_id="first", tables=("faces",), path_fields=(), footer={})
+    with pytest.raises(LeaseError, match="was deleted during the run"), hold(partition, "first") as lease:
+        Path(out.root.path).rename(tmp_path / "moved")
+        publish_shard(lease.partition, manifest, settings)
+    assert not Path(out.root.path).exists()
 
 
 @dataclass(frozen=True)
