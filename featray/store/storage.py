@@ -465,8 +465,8 @@ def _delete_below_s3(location: Location) -> None:
         bucket = paths[start].partition("/")[0]
         keys = [{"Key": path.partition("/")[2]} for path in paths[start : start + _MOST_KEYS]]
         answer = location.fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
-        for kept in answer.get("Errors", []):
-            location.fs.rm_file(f"{bucket}/{kept['Key']}")  # succeeds now, or raises the reason
+        for refused in answer.get("Errors", []):
+            location.fs.rm_file(f"{bucket}/{refused['Key']}")  # succeeds now, or raises the reason
 
 
 _MOST_KEYS: Final = 1000
