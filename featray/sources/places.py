@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from featray.config import InputConfig
+from featray.errors import StorageError
 from featray.redaction import redact_uri
 from featray.store.storage import Location, locate, opened_as
 
@@ -55,6 +56,27 @@ class SourceOptions:
         """
         harmless = [uri for uri in recorded if place_of(uri).scheme in _ADDRESS_IN_OPTIONS and "@" not in uri]
         return [*self.places, *harmless] or ["/"]
+
+    def check_named(self, uri: str) -> None:
+        """Check that a URI from an output chains no filesystems, unless the user's own config names the same chain.
+
+        A chain such as `zip://a.mp4::/dev/zero` reads all of its last part, in this process, before there is a video.
+
+        Raises:
+            StorageError: it does.
+        """
+        chain = _chain(uri)
+        if any(chain) and chain not in map(_chain, self.places):
+            raise StorageError(
+                f"{redact_uri(uri)}: chains filesystems (`::`), which is opened only if your own --config names it"
+            )
+
+
+def _chain(uri: str) -> tuple[str, str]:
+    """Return the first protocol of a chain, and the filesystems after it; nothing if a URI is no chain."""
+    head, separator, rest = uri.strip().partition("::")
+    chained = separator and opened_as(uri.strip()) == uri.strip()
+    return (head.partition("://")[0], rest) if chained else ("", "")
 
 
 def place_of(uri: str) -> Place:

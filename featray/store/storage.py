@@ -154,7 +154,7 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
     remember_secrets(storage_options or {})
     clean, opened = redact_uri(uri), opened_as(uri)
     protocol = fsspec.utils.get_protocol(opened)
-    if protocol not in fsspec.available_protocols():
+    if protocol not in fsspec.available_protocols() or opened.startswith("data:"):  # which is no place
         raise StorageError(f"{clean}: cannot be opened: unknown protocol; check the part before `://`")
     if protocol in ("http", "https") and not _is_url(uri):
         raise StorageError(f"{clean}: is not a valid URL")

@@ -145,6 +145,8 @@ class _Repeat:
         if row["config"] is None:
             raise StorageError("is not in the runs table")
         self._config, decode = _recorded_config(row, source_options)
+        self._check_named = source_options.check_named
+        self._check_named(self._config.detect.boxes or "")
         recorded = {name: row[name] for name in ("weights_sha256", "engine", "precision")}
         conventions = parse_conventions(row["conventions"])
         # Recompute on the CPU.
@@ -193,6 +195,7 @@ class _Repeat:
         uri, member = rows[0]["uri"], rows[0]["member"]
         named = uri if member is None else f"{uri}#{member}"
         try:
+            self._check_named(uri)
             video = find_video(uri, member, self._config.input, read_extra(rows[0]["extra"]))
         except FeatrayError as error:
             hint = "; the tables store no credentials or signatures: give --storage-option or --config"

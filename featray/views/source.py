@@ -70,6 +70,8 @@ def find_source(row: VideoRow, source: str | None, options: SourceOptions) -> Vi
     places = [source] if source else options.places_among(row.input_places)
     config = InputConfig(uris=places, storage_options=options.options, column=row.column, **row.sequences)
     try:
+        if source is None:
+            options.check_named(row.uri)
         video = find_video(source or row.uri, row.member, config, read_extra(row.extra))
     except (StorageError, UsageError, VideoError) as error:
         unused = options.options and not options_apply(source or row.uri, config)

@@ -27,6 +27,12 @@ def test_wrong_options_are_said_before_anything_is_asked_for(options):
     assert all(name in str(caught.value) for name in options) and "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("uri", ["data:text/plain,abc", "data://x"])
+def test_data_is_no_place(uri):
+    with pytest.raises(StorageError, match="cannot be opened: unknown protocol"):
+        locate(uri)
+
+
 def test_an_unknown_protocol():
     with pytest.raises(StorageError, match="foo://bucket/a: cannot be opened: unknown protocol"):
         locate("foo://bucket/a")

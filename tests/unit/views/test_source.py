@@ -1,5 +1,6 @@
 """The source of a row is the file of that name and no other; credentials go only to places that the user names."""
 
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -66,6 +67,20 @@ def test_places_whose_address_an_output_cannot_choose_get_them():
         "ftp://e/x",
     )
     assert SourceOptions(SECRET, ("http://mine/x",)).places_among(recorded + chosen) == ["http://mine/x", *recorded]
+
+
+@pytest.mark.parametrize("chain", ["zip://x.mp4::file://{}", "zip://x.mp4::{}"])
+def test_a_row_chains_filesystems_only_if_the_users_own_config_does(tmp_path, clips, chain):
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.write(clips / "no_face.mp4", "x.mp4")
+    uri = chain.format(tmp_path / "z.zip")
+    row = replace(row_of(clips / "no_face.mp4"), uri=uri, content_id="size:53240", input_places=(uri,))
+    with pytest.raises(
+        UsageError, match=r"chains filesystems \(`::`\), which is opened only if your own --config names"
+    ):
+        find_source(row, None, SourceOptions())
+    own = SourceOptions({}, (uri.replace("x.mp4", "*.mp4"),))
+    assert find_source(row, uri, SourceOptions()).uri == find_source(row, None, own).uri == uri
 
 
 @pytest.mark.parametrize("name, other", [("a[1].mp4", "a1.mp4"), ("s*.mp4", "sx.mp4"), ("q?.mp4", "qx.mp4")])
