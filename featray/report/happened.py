@@ -11,6 +11,7 @@ from featray.report.plots import BLUE, MUTED, PALE, RED, RULE, Plot
 from featray.report.scope import Scope
 from featray.tables.query import literal
 from featray.views.happenings import kind_name
+from featray.views.selection import LATEST_US
 from featray.views.times import clock_text
 
 STRIPS: Final = 12
@@ -67,6 +68,9 @@ class Happened:
 _KIND = "regexp_replace(coalesce(kind, ''), '[[:cntrl:]]', ' ', 'g')"
 """An event's kind as SQL; in an output from elsewhere it may be null, or contain control characters."""
 
+_TIMED: Final = f"start_us BETWEEN {-LATEST_US} AND end_us AND end_us <= {LATEST_US}"
+"""SQL condition for the rows that have a place on a timeline; not true of damaged ones."""
+
 
 def read_happened(scope: Scope, *, blur: bool) -> Happened | None:
     """Return the events of the release's latest derivation; None if there is none."""
@@ -78,22 +82,24 @@ def read_happened(scope: Scope, *, blur: bool) -> Happened | None:
         return None
     kinds = scope.rows(
         f"SELECT {_KIND} AS kind, count(*) AS events, count(DISTINCT video_id) AS videos, "
-        "median((end_us - start_us) / 1e6) FILTER (NOT open_start AND NOT open_end) AS seconds, "
+        "median((end_us::DOUBLE - start_us) / 1e6) FILTER (NOT open_start AND NOT open_end) AS seconds, "
         "count(*) FILTER (open_start OR open_end) AS cut_off FROM in_events GROUP BY ALL ORDER BY events DESC, kind"
     )
     chosen = scope.rows(
-        "SELECT t.video_id, any_value(coalesce(v.member, v.uri)) AS place, min(start_us) AS start_us, "
+        "SELECT t.video_id, any_value(coalesce(v.member, v.uri, video_id)) AS place, min(start_us) AS start_us, "
         "max(end_us) AS end_us FROM in_tracks t JOIN in_videos v USING (video_id) "
-        f"GROUP BY t.video_id ORDER BY hash(t.video_id), t.video_id LIMIT {STRIPS}"
+        f"WHERE {_TIMED} GROUP BY t.video_id ORDER BY hash(t.video_id), t.video_id LIMIT {STRIPS}"
     )
-    ids = ", ".join(literal(row["video_id"]) for row in chosen)
+    ids = ", ".join(literal(row["video_id"]) for row in chosen) or "NULL"
     events = scope.rows(
         f"SELECT video_id, track_id, {_KIND} AS kind, start_us, end_us, peak, "
         "count(*) OVER (PARTITION BY video_id) AS n "
-        f"FROM in_events WHERE video_id IN ({ids}) QUALIFY row_number() OVER "
+        f"FROM in_events WHERE video_id IN ({ids}) AND {_TIMED} AND peak IS NOT NULL QUALIFY row_number() OVER "
         f"(PARTITION BY video_id ORDER BY end_us - start_us DESC, start_us, kind, track_id) <= {_SHOWN}"
     )
-    seen = scope.rows(f"SELECT video_id, start_us, end_us FROM in_tracks WHERE video_id IN ({ids}) ORDER BY start_us")
+    seen = scope.rows(
+        f"SELECT video_id, start_us, end_us FROM in_tracks WHERE video_id IN ({ids}) AND {_TIMED} ORDER BY start_us"
+    )
     strips = [_strip(row, events, seen, blur=blur) for row in chosen]
     return Happened(totals["derivation"], float(totals["minutes"]), kinds, strips, totals["videos"])
 

@@ -32,6 +32,11 @@ STRENGTH: Final = f"({' + '.join(au for au in AU_NAMES_20 if au != 'AU43')}) / {
 GOOD_FACE: Final = "score >= 0.8 AND in_frame >= 0.9 AND face_px >= 48"
 """SQL condition for the faces considered. Below 48 px the network's 224-pixel input is mostly interpolation."""
 
+_SHARES: Final = (*AU_NAMES_20, *(f"emotion_{name}" for name in EMOTION_NAMES_7))
+_WHOLE: Final = f"isfinite({' + '.join(_SHARES)})"
+"""SQL condition for the faces whose numbers can be shown: in a damaged row some are null, or NaN, which is the maximum.
+DuckDB drops a comparison that the file's statistics fulfil, and these leave NaN out."""
+
 _APART_US: Final = 2_000_000
 _AROUND: Final = 1.5
 """Side of a thumbnail, relative to the crop's."""
@@ -107,22 +112,26 @@ def read_moments(
         ids = ", ".join(literal(row["video_id"]) for row in chosen) or "NULL"
         return scope.rows(
             f"SELECT unnest(max_by({keys}, {STRENGTH})), max({STRENGTH}) AS strength FROM in_faces "
+            "SEMI JOIN in_videos USING (video_id) "
             f"WHERE {condition} AND video_id IN ({ids}) "
             f"GROUP BY video_id{apart} ORDER BY strength DESC, video_id LIMIT {MOMENTS}"
         )
 
-    found = strongest(GOOD_FACE)
+    found = strongest(f"{_WHOLE} AND {GOOD_FACE}")
     only_good = bool(found)
     camera = _Camera(scope, blur=blur, source_options=source_options) if thumbnails else None
-    moments = [_moment(scope, row, camera) for row in found or strongest("true")]
-    return Moments(moments, share, only_good)
+    moments = [_moment(scope, row, camera) for row in found or strongest(_WHOLE)]
+    return Moments([moment for moment in moments if moment is not None], share, only_good)
 
 
-def _moment(scope: Scope, row: dict[str, Any], camera: _Camera | None) -> Moment:
+def _moment(scope: Scope, row: dict[str, Any], camera: _Camera | None) -> Moment | None:
+    """Return the moment of a face; None if its frame has no row, or another time."""
     video = find_video(scope.connection, row["video_id"], scope.dataset)
     time_us = row["pts_us"]
     frames = read_frames(scope.connection, video, time_us - _HELD_US, time_us + _HELD_US, mesh=False)
-    sampled = next(frame for frame in frames if frame.frame_index == row["frame_index"])
+    sampled = next((frame for frame in frames if frame.frame_index == row["frame_index"]), None)
+    if sampled is None:
+        return None
     face = next(face for face in sampled.faces if face.row["face_index"] == row["face_index"])
     jpeg, why = None, "left out by --no-thumbnails"
     if camera is not None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 
-from featray.errors import printable
+from featray.errors import OutputError, printable
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.tables.query import read_rows, run_sql
 from featray.views.canvas import MUTED, WARNING, Colour
 from featray.views.panel import EMOTION_COLOURS
-from featray.views.selection import SampledFrame, VideoRow
+from featray.views.selection import LATEST_US, SampledFrame, VideoRow
 
 _AU_COLOUR: Final[Colour] = (120, 208, 255)
 _OWN_COLOUR: Final[Colour] = (244, 114, 182)
@@ -60,13 +60,22 @@ def kind_name(kind: str) -> str:
 
 
 def read_video_events(connection: duckdb.DuckDBPyConnection, video: VideoRow) -> list[Event]:
-    """Return the events of a video from the current derivation, by track and start; none in older outputs."""
+    """Return the events of a video from the current derivation, by track and start; none in older outputs.
+
+    Raises:
+        OutputError: an event has no track, time or peak, or an impossible one.
+    """
     columns = ", ".join(Event.__annotations__)
     sql = f"SELECT {columns} FROM events WHERE {video.where} ORDER BY track_id, start_us, kind"
-    return [
-        Event(**{**row, "kind": " ".join(printable(row["kind"] or "").split())})
-        for row in read_rows(run_sql(connection, sql))
-    ]
+    return [_event(row) for row in read_rows(run_sql(connection, sql))]
+
+
+def _event(row: dict[str, Any]) -> Event:
+    for column in ("track_id", "start_us", "peak_us", "end_us", "peak"):
+        if row[column] is None or not abs(row[column]) <= LATEST_US:  # NaN is not smaller either
+            shown = "null" if row[column] is None else row[column]
+            raise OutputError(f"events: {column} is {shown}, so a row is damaged; run `featray verify`")
+    return Event(**{**row, "kind": " ".join(printable(row["kind"] or "").split())})
 
 
 def _rank(event: Event) -> tuple[int, float, int, str]:

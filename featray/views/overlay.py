@@ -34,7 +34,13 @@ Square = tuple[float, float, float]
 
 
 def cut_square(face: Face) -> Square:
-    """Return the square that was cropped for the network."""
+    """Return the square that was cropped for the network.
+
+    Raises:
+        OutputError: a number of it is missing, or it is empty.
+    """
+    if face["crop_side"] <= 0:
+        raise face.damaged("crop_side", face["crop_side"])
     return face["crop_x"], face["crop_y"], face["crop_side"]
 
 
@@ -99,16 +105,16 @@ def _draw_strokes(picture: Image.Image, face: Face, scale: float, unit: float, l
         strokes.dots(vertices, mixed((255, 255, 255), colour, 0.4), 0.45 * thin, 0.55)
         for path in CONTOURS:
             strokes.line(vertices[list(path)], mixed((255, 255, 255), colour, 0.6), 0.8 * thin, 0.9)
-    points = np.asarray(face.row["landmarks5"], np.float64).reshape(5, 2) * scale
-    if "landmarks" in layers:
+    points = None if face.landmarks_xy is None else face.landmarks_xy * scale
+    if "landmarks" in layers and points is not None:
         strokes.dots(points, (12, 14, 18), 2.6 * thin, 0.6)
         strokes.dots(points, (255, 255, 255), 1.8 * thin)
     if "pose" in layers:
-        origin = points[2]
+        origin = np.asarray([x + side / 2, y + side / 2]) if points is None else points[2]
         axes = head_axes(face["pose_pitch"], face["pose_yaw"], face["pose_roll"])
         for axis in np.argsort(-axes[:, 2]):  # draw the axis that points at the viewer last
             strokes.arrow(origin, origin + axes[axis, :2] * side * 0.38, _AXES[axis], 1.6 * thin)
-    if "gaze" in layers:
+    if "gaze" in layers and points is not None:
         across, down, _ = gaze_vectors(face["gaze_yaw"], face["gaze_pitch"])
         for eye in points[:2]:
             strokes.arrow(eye, eye + np.asarray([across, down]) * side * 0.45, _GAZE, 1.6 * thin)

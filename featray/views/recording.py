@@ -187,7 +187,8 @@ def _log_events(rr: ModuleType, stream: Any, read: VideoRead) -> None:
         lane += [(event.start_us, event.name), (max(event.end_us, event.start_us + 1), "")]
     for (track, kind), changes in sorted(lanes.items()):
         states = rr.StateChange.columns(state=[state for _, state in changes])
-        stream.send_columns(f"events/track_{track}/{kind}", _times(rr, (time for time, _ in changes)), states)
+        entity = rr.new_entity_path(["events", f"track_{track}", kind])  # a kind is any text
+        stream.send_columns(entity, _times(rr, (time for time, _ in changes)), states)
 
 
 def _log_video(rr: ModuleType, stream: Any, source: Source, read: VideoRead, settings: PreviewSettings) -> int:

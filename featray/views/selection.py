@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featray.errors import UsageError, counted
+from featray.errors import OutputError, UsageError, counted
 from featray.names import MESH_VERTICES
 from featray.tables.named import is_named, not_named
 from featray.tables.provenance import StoredConfig, read_config, read_unusable
@@ -18,6 +18,9 @@ from featray.tables.query import literal, read_rows, run_sql
 
 PICTURE_US: Final = 1_000_000
 """Interval between pictures without times when they are shown."""
+
+LATEST_US: Final = 1 << 53
+"""A bound of times that is beyond any video: 285 years."""
 
 TIME_US: Final = f"coalesce(pts_us, frame_index::BIGINT * {PICTURE_US})"
 """SQL expression for the time at which a frame is shown."""
@@ -68,6 +71,14 @@ class VideoRow:
         return " AND ".join(f"{key} = {literal(getattr(self, key))}" for key in ("dataset", "release", "video_id"))
 
 
+_LARGEST: Final = 1e6
+"""The largest number that is drawn; pictures are smaller, and drawing far beyond one takes minutes, or fails."""
+
+
+def _is_usable(value: float | None) -> bool:
+    return value is not None and abs(value) <= _LARGEST  # false also for NaN
+
+
 @dataclass(frozen=True)
 class Face:
     """A row of `faces`, with its mesh if requested.
@@ -81,17 +92,47 @@ class Face:
     mesh_xyz: NDArray[np.float32] | None = None
 
     def __getitem__(self, column: str) -> float:
-        return float(self.row[column])
+        """Return a number of the row.
+
+        Raises:
+            OutputError: it is missing, not finite, or larger than any that featray writes.
+        """
+        value = self.row[column]
+        if not _is_usable(value):
+            raise self.damaged(column, value)
+        return float(value)
+
+    def damaged(self, column: str, value: object) -> OutputError:
+        """Return the error about a value that no row of featray has."""
+        where = f"frame {self.row.get('frame_index')}, face {self.row.get('face_index')}"
+        shown = "null" if value is None else f"{value:.3g}" if isinstance(value, int | float) else "malformed"
+        return OutputError(f"faces: {where}: {column} is {shown}, so the row is damaged; run `featray verify`")
 
     @property
     def track_id(self) -> int:
         """Return the id of the track."""
-        return int(self.row["track_id"])
+        track: int | None = self.row["track_id"]
+        if track is None or track < 0:
+            raise self.damaged("track_id", track)
+        return track
+
+    @property
+    def landmarks_xy(self) -> NDArray[np.float64] | None:
+        """Return the five landmarks, float64 `[5, 2]`, in px of the upright frame; None for boxes without landmarks."""
+        points = self.row["landmarks5"]
+        if points is None:
+            return None
+        if len(points) != 10 or not all(map(_is_usable, points)):
+            raise self.damaged("landmarks5", points)
+        return np.asarray(points, np.float64).reshape(5, 2)
 
     @property
     def box_xyxy(self) -> tuple[float, float, float, float]:
         """Return the box, in px of the upright frame."""
-        return self["box_x1"], self["box_y1"], self["box_x2"], self["box_y2"]
+        x1, y1, x2, y2 = self["box_x1"], self["box_y1"], self["box_x2"], self["box_y2"]
+        if x2 < x1 or y2 < y1:
+            raise self.damaged(*("box_x2", x2) if x2 < x1 else ("box_y2", y2))
+        return x1, y1, x2, y2
 
     @property
     def area_px(self) -> float:
@@ -121,6 +162,7 @@ def find_video(
 
     Raises:
         UsageError: there is no such video, or more than one.
+        OutputError: its row is damaged.
     """
     condition = is_named(name)
     if dataset is not None:
@@ -136,6 +178,8 @@ def find_video(
             f"--video {name}: matches {counted(len(rows), 'video')}: {found}; select one by id, --dataset and --release"
         )
     row = rows[0]
+    if row["uri"] is None:
+        raise OutputError(f"videos: {row['video_id']}: uri is null, so the row is damaged; run `featray verify`")
     runs = _rows(
         connection, f"SELECT weights_trained, unusable, config FROM runs WHERE run_id = {literal(row['run_id'])}"
     )
@@ -164,6 +208,9 @@ def read_frames(
         start_us: the earliest presentation time; None for no bound.
         end_us: the latest presentation time; None for no bound.
         mesh: whether to read meshes too.
+
+    Raises:
+        OutputError: a frame has no index or an impossible time, or a mesh is incomplete.
     """
     condition = video.where
     condition += "" if start_us is None else f" AND {TIME_US} >= {start_us}"
@@ -178,6 +225,10 @@ def read_frames(
     by_frame = _faces_by_frame(faces, meshes if meshes is not None and meshes.num_rows == faces.num_rows else None)
     columns = f"frame_index, {TIME_US} AS pts_us, status"
     frames = _rows(connection, f"SELECT {columns} FROM frames WHERE {condition} ORDER BY frame_index")
+    for frame in frames:
+        if frame["frame_index"] is None or abs(frame["pts_us"]) > LATEST_US:
+            where = f"frame {frame['frame_index']} at {frame['pts_us']} µs"
+            raise OutputError(f"frames: {where}: no video has it, so the row is damaged; run `featray verify`")
     return [SampledFrame(**frame, faces=tuple(by_frame.get(frame["frame_index"], ()))) for frame in frames]
 
 
@@ -191,6 +242,8 @@ def _faces_by_frame(faces: pa.Table, meshes: pa.Table | None) -> dict[int, list[
     xyz = None
     if meshes is not None:
         flat = meshes["mesh_xyz"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        if flat.size != meshes.num_rows * MESH_VERTICES * 3 or not np.all(np.abs(flat) <= _LARGEST):
+            raise OutputError("mesh: a row is damaged; run `featray verify`, or leave the mesh out with --draw boxes")
         xyz = flat.reshape(-1, MESH_VERTICES, 3).astype(np.float32, copy=False)
     found: dict[int, list[Face]] = {}
     for number, row in enumerate(row for batch in faces.to_batches() for row in batch.to_pylist()):
