@@ -131,10 +131,10 @@ def _begin(
         raise UsageError(
             f'{output.root.uri}: has no {what}; see `featray query OUT "SELECT video_id, uri FROM videos"`'
         )
-    if track_id is not None and len(present) > 1:
+    releases = sorted({partition.release for partition in present})
+    if track_id is not None and len(releases) > 1:  # in one release, every dataset has the same tracks of a video
         raise UsageError(
-            f"--track {track_id}: track ids are valid within one release; add --release, one of "
-            + ", ".join(sorted({partition.release for partition in present}))
+            f"--track {track_id}: track ids are valid within one release; add --release, one of {', '.join(releases)}"
         )
     return new
 

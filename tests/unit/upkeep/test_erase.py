@@ -187,6 +187,18 @@ def test_a_track_is_gone_and_the_accounting_holds(out, partition):
     assert (audit["track_id"], audit["mesh_removed"], audit["frames_removed"]) == (0, 10, 0)
 
 
+def test_a_track_of_a_video_in_two_datasets_is_erased_from_both(out, inputs, small_network):
+    uris = [f"{inputs}/anna.mp4"]
+    run_here(small_config(uris, out.root.path, small_network, decode=SPARSE, dataset="second"))
+    video = ids(out)["anna"]
+    assert [(here.partition.dataset, here.rows["faces"]) for here in erase(out, video, track_id=0)] == [
+        ("second", 10),
+        ("test", 10),
+    ]
+    assert video not in {row["video_id"] for row in rows(out.root.path, "faces")}
+    assert verify(out).problems == []
+
+
 def test_a_track_beside_another(out, partition):
     """Half of a track's faces become another track: erasing one leaves the other, in shared frames too."""
     from tests.fixtures.tampering import tamper
