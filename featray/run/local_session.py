@@ -210,18 +210,20 @@ class _Flow:
 
         def run() -> None:
             try:
-                for item in work(*arguments):
-                    out.put(item)
+                try:
+                    for item in work(*arguments):
+                        out.put(item)
+                finally:
+                    with self.changed:
+                        self._stopping.pop(number, None)
+                    closing()
             except _Stopped:
                 pass
             except BaseException as error:  # noqa: BLE001 - raised where receipts are taken
                 self._error = self._error or error
                 self._end()
             finally:
-                with self.changed:
-                    self._stopping.pop(number, None)
-                closing()
-                out.close()
+                out.close()  # whatever happened: the next stage waits for it
 
         number = len(self._threads)
         self._stopping[number] = stopping

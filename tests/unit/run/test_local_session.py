@@ -16,7 +16,7 @@ from featray.extract.plan import VideoTask
 from featray.graph.stages import Infer
 from featray.run import local_session
 from featray.run.job import describe
-from featray.run.local_session import LocalSession, _Flow, _Line, _Work
+from featray.run.local_session import LocalSession, _Flow, _Line, _Stopped, _Work
 from featray.sources.listing import list_videos
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import UnheldPartition
@@ -173,6 +173,20 @@ def test_a_full_line_holds_back_who_fills_it():
     time.sleep(0.1)
     assert put == [0, 1]
     assert list(line) == [0, 1, 2, 3]
+
+
+def test_a_thread_that_cannot_be_closed_ends_what_waits_for_it():
+    def fails():
+        raise OSError("no such process")
+
+    flow = _Flow()
+    line = _Line(flow, 1, 1)
+    flow.start(line, iter, [1], closing=fails)
+    with pytest.raises(_Stopped):
+        list(line)
+    with pytest.raises(OSError, match="no such process"):
+        flow.raise_error()
+    flow.stop()
 
 
 def test_shards_are_published_one_after_the_other(work, monkeypatch):
