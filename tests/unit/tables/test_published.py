@@ -54,10 +54,10 @@ def test_the_latest_release_of_each_dataset_is_read_or_the_one_that_is_named(out
 
 def test_a_release_that_was_published_in_the_future_is_named(output, caplog):
     an_hour_ahead_us = time.time_ns() // 1000 + 3_600_000_000
-    create_commit(Partition(output, "e", "old"), commit("ahead", an_hour_ahead_us))
+    create_commit(Partition(output, "e", "old"), commit("ahead", an_hour_ahead_us, dataset="e", release="old"))
     read(output)
     assert caplog.text == "", "the only release of its dataset is the latest by any clock"
-    create_commit(Partition(output, "d", "old"), commit("ahead", an_hour_ahead_us))
+    create_commit(Partition(output, "d", "old"), commit("ahead", an_hour_ahead_us, release="old"))
     assert ("d", "old") in read(output)
     assert caplog.text.count("release old counts as the latest, published at 2") == 1
 
