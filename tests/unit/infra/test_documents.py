@@ -16,7 +16,7 @@ DOCUMENTS = sorted([*INFRA.rglob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), 
 FILES = sorted(
     path
     for path in INFRA.rglob("*")
-    if path.is_file() and path.suffix not in (".jpg", ".json", ".py") and path.stat().st_size
+    if path.is_file() and path.suffix not in (".jpg", ".json", ".py", ".pyc") and path.stat().st_size
 )
 DOCS = REPOSITORY / "docs"
 ids = {"ids": lambda path: str(path.relative_to(REPOSITORY))}
