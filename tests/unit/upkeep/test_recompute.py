@@ -52,8 +52,9 @@ def test_numbers_come_out_again(mine, report):
 
 
 def test_the_seed_says_which_rows(mine):
-    one, same, other = (again(mine, 1, seed).worst["au"].row for seed in (1, 1, 2))
-    assert one == same != other
+    one, same, *others = (again(mine, 1, seed).worst["au"].row for seed in (1, 1, 2, 3, 4))
+    assert one == same
+    assert set(others) != {one}  # of twenty rows, two seeds may draw the same, hardly four
 
 
 EDITS = [
