@@ -43,7 +43,12 @@ def slurm(kept_cache, clips, tmp_path_factory):
 
 
 def config(slurm, out):
-    return make_config([f"{slurm.shared}/clips/"], out, decode=DECODE, cluster={"decode_workers": "auto"})
+    return make_config(
+        [f"{slurm.shared}/clips/"],
+        out,
+        decode=DECODE,
+        cluster={"decode_workers": "auto", "infer_workers": "auto", "gpus_per_worker": "auto"},
+    )
 
 
 @pytest.fixture
@@ -107,7 +112,9 @@ def test_a_run_on_two_nodes(slurm, out, report):
     started = time.monotonic() - start
     slurm.wait(job)
     # Two inference workers use a CPU of each node. With RAY_ADDRESS unset, the run would use only the first node.
-    assert "executor: ray, a Ray cluster was found" in log_of(slurm, job) and "2 infer (CPU)" in log_of(slurm, job)
+    text = log_of(slurm, job)
+    told = [line for line in text.splitlines() if line.startswith(("executor:", "workers:"))]
+    assert "executor: ray, a Ray cluster was found" in text and "2 infer (CPU)" in text, told
     check(slurm, out)
     report(f"slurm: {started:.0f} s from sbatch to Ray on two nodes, {time.monotonic() - start:.0f} s to the end")
 
