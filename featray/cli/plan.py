@@ -60,7 +60,7 @@ def plan(
 def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
     """Yield the forecast as text lines."""
     from featray.redaction import redact_uri
-    from featray.run.wording import duration, new_release, size
+    from featray.run.wording import NO_MEANING, duration, new_release, size
     from featray.sources.passed import PassedOver
 
     yield f"into     {redact_uri(config.output.uri)}, release {found['release'] or 'unknown without its weights'}"
@@ -109,7 +109,7 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
             "and a GPU takes less"
         )
     if found["weights_trained"] is False:
-        yield "weights  synthetic (random); facial numbers will carry no meaning"
+        yield f"weights  {NO_MEANING}"
     if found["stand_in"]:
         yield (
             f"weights  {config.model.checkpoint} has not been pulled, and plan downloads nothing: {found['stand_in']} "

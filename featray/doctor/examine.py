@@ -11,7 +11,7 @@ from featray.doctor.check import Check
 from featray.doctor.reach import reach, reach_config
 from featray.errors import FeatrayError
 
-_MENDS: Final = {
+_FIXES: Final = {
     "packages": "pip install --force-reinstall featray",
     "decoding": "pip install --force-reinstall av",
     "detecting": "pip install --force-reinstall openvino",
@@ -46,7 +46,7 @@ def examine(
             yield from look()
         except (ImportError, OSError, RuntimeError, ValueError, FeatrayError) as error:
             found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]
-            yield Check(name, name, "missing", found, _MENDS.get(name, ""))
+            yield Check(name, name, "missing", found, _FIXES.get(name, ""))
     for uri in uris:
         yield from reach(uri, storage_options, write=write)
     if config is not None:

@@ -14,7 +14,7 @@ from featray.errors import FeatrayError, NotFound, counted
 from featray.sources.listing import list_videos
 from featray.store.storage import Location, delete, exists, locate, read_bytes, storage_errors, write_bytes
 
-_MEND = "check the address, and the credentials in the environment or the storage options"
+_FIX = "check the address, and the credentials in the environment or the storage options"
 
 
 def reach_config(config: Config, *, write: bool) -> Iterator[Check]:
@@ -23,7 +23,7 @@ def reach_config(config: Config, *, write: bool) -> Iterator[Check]:
         video = next(list_videos(config.input))
         source = locate(video.address, config.input.storage_options if video.takes_options else {})
     except FeatrayError as error:
-        yield Check("reach", "list", "missing", str(error), _MEND)
+        yield Check("reach", "list", "missing", str(error), _FIX)
     else:
         yield Check("reach", "list", "ok", f"{video.uri}: the first video of the input")
         if video.sequence is None:
@@ -42,7 +42,7 @@ def reach(uri: str, storage_options: dict[str, Any], *, write: bool, may_be_new:
         found = _first_object(place, entries)
     except NotFound as error:
         if not (write if may_be_new is None else may_be_new):
-            yield Check("reach", "list", "missing", str(error), f"{_MEND}; --write, if it is a new output")
+            yield Check("reach", "list", "missing", str(error), f"{_FIX}; --write, if it is a new output")
             return
         untried = "" if write else "; --write tries to write to it"
         yield Check("reach", "list", "ok", f"{place.uri}: is empty or does not exist yet, as a new output{untried}")
@@ -50,7 +50,7 @@ def reach(uri: str, storage_options: dict[str, Any], *, write: bool, may_be_new:
             yield _write(place)
         return
     except FeatrayError as error:
-        yield Check("reach", "list", "missing", str(error), _MEND)
+        yield Check("reach", "list", "missing", str(error), _FIX)
         return
     more = " or more" if len(entries) >= _LISTED else ""
     yield Check("reach", "list", "ok", f"{place.uri}: {counted(len(entries), 'entry', 'entries')}{more}")
@@ -97,7 +97,7 @@ def _read(source: Location, size_bytes: int) -> Check:
         with storage_errors(source.uri):
             first = source.fs.cat_file(source.path, start=0, end=min(16, size_bytes) if size_bytes > 0 else 16)
     except FeatrayError as error:
-        return Check("reach", "read", "missing", str(error), _MEND)
+        return Check("reach", "read", "missing", str(error), _FIX)
     return Check("reach", "read", "ok", f"{source.uri}: read its first {counted(len(first), 'byte')}")
 
 
@@ -112,7 +112,7 @@ def _write(place: Location) -> Check:
         delete(target)
         gone = not exists(target)
     except FeatrayError as error:
-        return Check("reach", "write", "missing", str(error), _MEND)
+        return Check("reach", "write", "missing", str(error), _FIX)
     finally:
         for folder in made:
             with suppress(OSError):
@@ -121,7 +121,7 @@ def _write(place: Location) -> Check:
     if same and gone:
         return Check("reach", "write", "ok", words)
     return Check(
-        "reach", "write", "missing", f"{target.uri}: differs when read back, or still exists after deletion", _MEND
+        "reach", "write", "missing", f"{target.uri}: differs when read back, or still exists after deletion", _FIX
     )
 
 

@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from featray.errors import counted
 from featray.graph.workers import Workers
 from featray.run.tally import Tally
-from featray.run.wording import duration, new_release
+from featray.run.wording import NO_MEANING, duration, new_release
 from featray.tables.holder import Standing
 
 _PLAIN_EVERY_SECONDS: Final = 10.0
@@ -92,7 +92,7 @@ class Progress:
         if self._quiet:
             return
         if not weights_trained:
-            self._console.print("weights: synthetic (random); facial numbers will carry no meaning", style="yellow")
+            self._console.print(f"weights: {NO_MEANING}", style="yellow")
         if others:
             self._console.print(new_release(others), style="yellow", highlight=False)
         self._console.print(f"executor: {executor}, {why}; starting", style="dim", highlight=False)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from featray.errors import counted
 
+NO_MEANING = "synthetic (random); facial numbers will carry no meaning"
+"""The warning about a run's weights, before it starts."""
+
 _MOST_RELEASES = 3
 
 

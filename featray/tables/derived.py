@@ -152,7 +152,7 @@ def derive_commit(partition: HeldPartition, commit: Commit, derive: Derive) -> C
     derived = replace(
         commit,
         files=[*(file for file in commit.files if file not in old), *files],
-        derived={**commit.derived, derive.name: _now_us(after=commit.derived.values())},
+        derived={**commit.derived, derive.name: now_us(after=commit.derived.values())},
         derived_from={
             **{name: facts for name, facts in commit.derived_from.items() if name != derive.name},
             **({derive.name: dict(derive.made_from)} if derive.made_from else {}),
@@ -166,7 +166,7 @@ def derive_commit(partition: HeldPartition, commit: Commit, derive: Derive) -> C
     return derived
 
 
-def _now_us(after: Iterable[int]) -> int:
+def now_us(after: Iterable[int]) -> int:
     """Return the time, later than these even if this clock is behind: views show the derivation that was made last."""
     return max([time.time_ns() // 1000, *(us + 1 for us in after)])
 

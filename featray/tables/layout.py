@@ -21,6 +21,7 @@ import json
 import os
 import unicodedata
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -168,10 +169,9 @@ def list_partitions(output: Output, odd: list[str] | None = None, *, having: str
 def other_releases(partition: Partition) -> list[str]:
     """Return the published releases of the dataset if this one has not been begun, else nothing."""
     output, dataset = partition.output, partition.dataset
-    begun = {
-        name for having in ("commits", "leases", "landing") for name in _named_folders(output, None, having, dataset)
-    }
-    return [] if partition.release in begun else _named_folders(output, None, "commits", dataset)
+    published = _named_folders(output, None, "commits", dataset)
+    begun = (name for having in ("leases", "landing") for name in _named_folders(output, None, having, dataset))
+    return [] if partition.release in chain(published, begun) else published
 
 
 def _named_folders(output: Output, odd: list[str] | None, *above: str) -> list[str]:

@@ -50,21 +50,23 @@ def find_video_id(output: Output, name: str) -> str:
         return name
     sql = f"SELECT DISTINCT video_id, {PLACE} AS place FROM videos WHERE {is_named(name)}"
 
-    def read(published: list[Published]) -> tuple[dict[str, str], UsageError]:
+    is_place = "://" in name or name.startswith("/")
+
+    def read(published: list[Published]) -> dict[str, str]:
         connection = connect(output, tables=("videos",), published=published)
         found = {row["video_id"]: row["place"] for row in read_rows(run_sql(connection, sql))}
-        return found, not_named(connection, name)
+        if not found and not is_place:
+            raise not_named(connection, name)
+        return found
 
-    found, unknown = read_steadily(output, read, "all")
+    found = read_steadily(output, read, "all")
     if len(found) > 1:
         places = ", ".join(f"{place} ({one})" for one, place in sorted(found.items())[:5])
         raise UsageError(f"--video {name}: matches {counted(len(found), 'video')}: {places}; give the id of one")
     if found:
         return str(next(iter(found)))
-    if "://" in name or name.startswith("/"):
-        uri, _, member = name.partition("#")
-        return video_id(locate(uri, {}).uri, member or None)
-    raise unknown
+    uri, _, member = name.partition("#")
+    return video_id(locate(uri, {}).uri, member or None)
 
 
 def find_erased_id(output: Output, name: str) -> str:

@@ -84,11 +84,11 @@ def read_published(
 
 def shown_release(output: Output, dataset: str) -> str | None:
     """Return the release of a dataset that views show, the one published last; None for an unknown dataset."""
-    releases = tuple(one.release for one in list_partitions(output) if one.dataset == dataset)
-    if len(releases) < 2:
-        return releases[0] if releases else None
-    found = [one for one in read_published(output, releases) if one.partition.dataset == dataset]
-    return max(reversed(found), key=lambda one: one.newest_us).partition.release
+    partitions = [one for one in list_partitions(output) if one.dataset == dataset]
+    if len(partitions) < 2:
+        return partitions[0].release if partitions else None
+    (latest,) = _latest(partitions)
+    return latest.partition.release
 
 
 def _made(one: Published) -> Callable[[str], tuple[int, str]]:
@@ -105,9 +105,14 @@ def _read_releases(output: Output, release: str | tuple[str, ...] | None) -> lis
         raise UsageError(f"--release {' '.join(named)}: not in this output; it has: {known}")
     if release is not None:
         return [_read(partition) for partition in chosen]
+    return _latest(chosen)
+
+
+def _latest(partitions: list[Partition]) -> list[Published]:
+    """Return the release of each dataset that was published last; warn if another one may be newer."""
     latest: dict[str, Published] = {}
     several = set[str]()
-    for one in map(_read, chosen):  # one by one, so that memory holds at most two per dataset
+    for one in map(_read, partitions):  # one by one, so that memory holds at most two per dataset
         before = latest.get(one.partition.dataset)
         several |= {one.partition.dataset} if before else set()
         if before is None or one.newest_us >= before.newest_us:

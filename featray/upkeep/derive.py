@@ -6,7 +6,6 @@ Derivations that need other shards (`baseline: neutral`) are repeated if those h
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,7 @@ from featray.findings.derive import Derivation
 from featray.graph.machine import on_cluster
 from featray.schema import DERIVED_TABLES
 from featray.tables.commits import Commit, read_commits, write_commit
-from featray.tables.derived import derivation_of, derive_commit
+from featray.tables.derived import derivation_of, derive_commit, now_us
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, Lease, hold
 from featray.tables.replace import DERIVE_PREFIX
@@ -152,5 +151,7 @@ def _show(held: HeldPartition, name: str) -> bool:
     if not mine or max(made) == max(mine):
         return False
     commit = made[max(mine)]
-    write_commit(held, replace(commit, derived={**commit.derived, name: time.time_ns() // 1000}))
+    write_commit(
+        held, replace(commit, derived={**commit.derived, name: now_us(after=(made_us for made_us, _ in made))})
+    )
     return True

@@ -115,6 +115,15 @@ def test_settings_that_are_asked_for_again_are_the_ones_shown(out, partition):
     assert sorted(path for path in Path(out.root.path).rglob("*.parquet")) == files
 
 
+def test_settings_asked_for_again_by_a_clock_that_is_behind_are_shown(out, partition):
+    first = Derivation(DeriveConfig())
+    derive_partition(partition, OTHER)
+    with mock.patch("featray.tables.derived.time.time_ns", return_value=1_000_000):
+        derive_partition(partition, first)
+    with open_tables(out.root.path) as tables:
+        assert tables.sql("SELECT DISTINCT derivation FROM tracks").fetchall() == [(first.name,)]
+
+
 def test_what_a_clock_that_is_behind_derives_is_shown(out, partition):
     made_us = max(at_us for commit in read_commits(partition) for at_us in commit.derived.values())
     with mock.patch("featray.tables.derived.time.time_ns", return_value=(made_us - 3_600_000_000) * 1000):
