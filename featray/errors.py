@@ -166,6 +166,15 @@ _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u
 """All except tabs and line breaks; also lone surrogates, which terminals cannot print."""
 
 
+def in_bytes(size: int) -> str:
+    """Return a size in kB, or in MB from a tenth of one.
+
+    >>> in_bytes(2_300), in_bytes(2_300_000)
+    ('2.3 kB', '2.3 MB')
+    """
+    return f"{size / 1e3:.1f} kB" if size < 100_000 else f"{size / 1e6:.1f} MB"
+
+
 def counted(count: float, noun: str, plural: str = "") -> str:
     """Return a number and its noun, in the plural unless the number is one.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featray.cli.storage_flags import read_storage_flags, storage_flags
-from featray.errors import UsageError, counted, on_one_line
+from featray.errors import UsageError, counted, in_bytes, on_one_line
 
 if TYPE_CHECKING:
     from featray.evaluate.against import Against
@@ -114,10 +114,9 @@ def evaluate(
         text = change.to_json()
     if path is not None:
         from featray.evaluate.page import write_page
-        from featray.run.wording import size
 
-        made = write_page(output, path, found if against is None else change)
-        click.echo(f"{path}: {size(made)}", err=as_json)
+        size = write_page(output, path, found if against is None else change)
+        click.echo(f"{path}: {in_bytes(size)}", err=as_json)
     if as_json:
         click.echo(json.dumps(text, indent=2))
     elif against is None:

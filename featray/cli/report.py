@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
-from featray.errors import UsageError, counted, on_one_line
+from featray.errors import UsageError, counted, in_bytes, on_one_line
 
 if TYPE_CHECKING:
     from featray.report.diff import Diff
@@ -55,7 +55,6 @@ def report(
     featray report OUT --out to_share.html --blur
     """
     from featray.report.page import ReportSettings, write_report
-    from featray.run.wording import size
     from featray.tables.layout import open_output
     from featray.tables.provenance import SYNTHETIC_WEIGHTS
 
@@ -68,7 +67,7 @@ def report(
         click.echo(json.dumps({"path": path, **asdict(made)}, indent=2))
         return
     pictures = "" if no_thumbnails else f", {made.thumbnails} of {counted(made.moments, 'thumbnail')}"
-    click.echo(f"{path}  {made.dataset}, release {made.release}: {size(made.size_bytes)}{pictures}")
+    click.echo(f"{path}  {made.dataset}, release {made.release}: {in_bytes(made.size_bytes)}{pictures}")
     if not made.weights_trained:
         click.echo(SYNTHETIC_WEIGHTS)
     if made.unusable:
