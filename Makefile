@@ -116,7 +116,9 @@ dist: $(VENV)/.installed-dev  ## build wheel and sdist into dist/, install the w
 	$(BIN)/uv build --quiet --out-dir dist
 	! tar -tzf dist/*.tar.gz | grep -E '^[^/]+/(tests|docs|infra)/'
 	! $(BIN)/python -m zipfile -l dist/*.whl | grep -E '^(tests|docs|infra)/'
-	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && $(PYTHON) -m venv "$$tmp/env" && 	  UV_HTTP_TIMEOUT=300 $(BIN)/uv pip install --quiet --python "$$tmp/env/bin/python" -c constraints.txt 	    $(if $(TORCH),--torch-backend=$(TORCH)) dist/*.whl && \
+	tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && $(PYTHON) -m venv "$$tmp/env" && \
+	  UV_HTTP_TIMEOUT=300 $(BIN)/uv pip install --quiet --python "$$tmp/env/bin/python" -c constraints.txt \
+	    $(if $(TORCH),--torch-backend=$(TORCH)) dist/*.whl && \
 	  cd "$$tmp" && env/bin/featray demo --out demo-output && env/bin/featray verify demo-output
 
 docs: $(VENV)/.installed-dev  ## renew the generated pages of docs/ and build the site into site/

@@ -9,7 +9,7 @@ from featray.config import InputConfig
 from featray.errors import UsageError
 from featray.sources.listing import list_videos
 from featray.sources.places import SourceOptions
-from featray.views.selection import VideoRow
+from featray.views.selection import SampledFrame, VideoRow
 from featray.views.source import find_source, open_source_of
 from tests.fixtures.web import two_hosts
 
@@ -94,3 +94,12 @@ def test_a_name_is_no_pattern(tmp_path, clips, name, other):
     for source in (None, str(tmp_path / name)):
         with pytest.raises(UsageError, match="does not exist"):
             find_source(row, source, SourceOptions())
+
+
+def test_rows_of_another_size_or_time_are_damaged_if_the_content_is_the_same(clips):
+    row = row_of(clips / "no_face.mp4")
+    first = SampledFrame(0, 0, "ok", ())
+    for damaged, frame in ((replace(row, width=2, height=2), first), (row, replace(first, pts_us=1))):
+        source = open_source_of(damaged, None, SourceOptions())
+        with pytest.raises(UsageError, match="is unchanged, so its rows are damaged: check .* with featray verify"):
+            list(source.pick([frame]))
