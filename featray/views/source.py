@@ -191,7 +191,7 @@ class Source:
     def _about_content(self) -> str:
         if self._video.content_id != self._row.content_id:
             return f"{_changed(self._row, self._video)}; {_NAME_IT}"
-        return "its content id is unchanged, so its rows are damaged: check the output with featray verify --recompute 4"
+        return "its content id is unchanged, so its rows are damaged: check them with featray verify --recompute 4"
 
 
 def _start_us(unit: Unit, time_base: Fraction) -> int | None:

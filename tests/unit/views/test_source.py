@@ -101,5 +101,5 @@ def test_rows_of_another_size_or_time_are_damaged_if_the_content_is_the_same(cli
     first = SampledFrame(0, 0, "ok", ())
     for damaged, frame in ((replace(row, width=2, height=2), first), (row, replace(first, pts_us=1))):
         source = open_source_of(damaged, None, SourceOptions())
-        with pytest.raises(UsageError, match="is unchanged, so its rows are damaged: check .* with featray verify"):
+        with pytest.raises(UsageError, match=r"is unchanged, so its rows are damaged: check .* with featray verify"):
             list(source.pick([frame]))
