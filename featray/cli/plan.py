@@ -74,7 +74,8 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
     if said := PassedOver(Counter(found["passed_over"])).in_words():
         yield f"         {said}"
     if found["unreadable_videos"]:
-        yield f"         about {found['unreadable_videos']:,} of them cannot be read"
+        yield f"         about {found['unreadable_videos']:,} of them cannot be read, for example:"
+        yield from (f"         {said}" for said in found["unreadable_examples"])
     if found["several_streams"]:
         yield (
             f"         about {found['several_streams']:,} of them have several video streams: the default one is "

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from featray.config import Config, cache_dir
-from featray.errors import OutputError
+from featray.errors import OutputError, printable
 from featray.extract.isolation import IsolatedDecoder
 from featray.extract.plan import VideoPlan
 from featray.graph.machine import local_cpus, local_gpus
@@ -103,6 +103,7 @@ def forecast(
         "faces": round(faces),
         "several_streams": round(scale * sum(bool(plan.header and plan.header.other_streams) for plan in plans)),
         "unreadable_videos": round(scale * (len(plans) - len(good))),
+        "unreadable_examples": _unreadable(listed.sample, plans),
         **hours,
         "places": _places(job, measured, hours, faces),
         "output_bytes": round(_output_bytes(listed, measured, frames, faces)),
@@ -120,6 +121,17 @@ def forecast(
         "stand_in": stand_in,
         "decoded_without_gpu": config.decodes_on_gpu and not local_gpus(),
     }
+
+
+def _unreadable(videos: list[Video], plans: list[VideoPlan]) -> list[str]:
+    """Return one line about the first unreadable video of each error code: URI, code and message."""
+    found: dict[str, str] = {}
+    for video, plan in zip(videos, plans, strict=True):
+        if plan.failure:
+            message = plan.failure.message.removeprefix(f"{video.uri}: ")
+            line = f"{video.uri}: {plan.failure.code}: {message}"
+            found.setdefault(plan.failure.code, printable(" ".join(line.split())[:400]))
+    return list(found.values())
 
 
 def _stand_in(config: Config) -> str | None:

@@ -52,6 +52,21 @@ def test_what_is_passed_over_is_counted(tmp_path, clips):
     assert row["other_streams"] == "stream 1: h264 640x360, 95 frames"
 
 
+def test_a_forecast_says_why_videos_cannot_be_read(tmp_path, clips):
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"nothing that is a video")
+    (tmp_path / "people.csv").write_text("uri,participant\ngone.mp4,p1\n")
+    config = make_config([f"{tmp_path}/*.mp4", f"{tmp_path}/people.csv"], tmp_path.parent / "out-unreadable")
+    planned = forecast(config)
+    assert planned["unreadable_videos"] == 3
+    damaged, missing = sorted(planned["unreadable_examples"], key=lambda line: "gone.mp4" in line)
+    assert ".mp4: not_a_video: the bytes are not a video" in damaged
+    assert "gone.mp4: fetch_failed: does not exist" in missing
+    lines = list(as_lines(planned, config))
+    at = lines.index("         about 3 of them cannot be read, for example:")
+    assert sorted(lines[at + 1 : at + 3]) == sorted(f"         {line}" for line in (damaged, missing))
+
+
 def test_a_run_with_nothing_to_do_names_the_release_that_views_show(tmp_path, clips, small_network):
     def end_of_run(**sections):
         screen = Console(file=io.StringIO(), width=200)
