@@ -518,6 +518,8 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
             f"--set {shown!r}: the value is not valid YAML; text with braces needs quotes of its own, such as "
             "--set 'input.path_fields=\"{site}/{name}\"'"
         ) from None
+    if isinstance(value, dict) and any(":" in str(name) and got is None for name, got in value.items()):
+        raise ConfigError(f"--set {shown!r}: YAML needs a space after the colon, as in {{fps: 5}}")
     target = data
     for part in parts[:-1]:
         nested = target.setdefault(part, {})

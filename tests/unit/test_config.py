@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from featray.cli.demo import demo_config
-from featray.config import Config, EveryNth, FramesPerSecond, load_config, parse_config
+from featray.config import Config, EveryNth, FramesPerSecond, build_config, load_config, parse_config
 from featray.errors import ConfigError
 
 MINIMAL = {"dataset": "d", "input": {"uris": ["a.mp4"]}, "output": {"uri": "out"}}
@@ -169,6 +169,14 @@ def test_overrides_are_yaml_and_reach_into_sections(tmp_path):
     config = load_config(path, ("decode.sample={fps: 2.5}", "output.tables=[faces]"))
     assert config.decode.sample == FramesPerSecond(fps=2.5)
     assert config.output.tables == ["faces"]
+
+
+def test_braces_without_a_space_are_explained():
+    with pytest.raises(ConfigError, match=r"sample=\{fps:5\}': YAML needs a space after the colon, as in \{fps: 5\}"):
+        build_config(copy.deepcopy(MINIMAL), ("decode.sample={fps:5}",), origin="x")
+    with pytest.raises(ConfigError, match="needs a space") as refused:
+        build_config(copy.deepcopy(MINIMAL), ("input.storage_options={secret:hunter2}",), origin="x")
+    assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
