@@ -49,6 +49,10 @@ class Before:
         previous = rows["previous"].combine_chunks().take(pa.array(row, mask=row < 0))
         return cls(ids, had, previous, _names(rows))
 
+    def person_ids(self) -> pa.Array:
+        """Return the previous person of each current track, null for none: string `[n]`."""
+        return pa.array(self.ids, pa.string()).take(pa.array(self.had, mask=self.had < 0))
+
     def carried(self, ids: Sequence[str], index: NDArray[np.int64]) -> dict[str, str]:
         """Return the names that persons keep, by id: their own, or that of a person merged into them.
 
@@ -93,7 +97,7 @@ def person_rows(
     """
     video_id, track_id = keys.columns()
     person_id = pa.array(ids, pa.string()).take(pa.array(index))
-    had = pa.array(before.ids, pa.string()).take(pa.array(before.had, mask=before.had < 0))
+    had = before.person_ids()
     changed = pc.fill_null(pc.not_equal(had, person_id), False)
     return pa.table(
         {
@@ -114,12 +118,12 @@ class Persons:
 
     Attributes:
         clustering: value of the partition, which identifies the settings.
-        fresh: true if the table was made by this call; false if it already existed and was only read.
+        fresh: true if the table was made by this call; false if it already existed and was only read: nothing moved.
         threshold: minimum cosine of two centres that are one person.
         without_embedding: tracks without a person, because none of their faces was embedded; -1 if not counted.
         largest: persons with the most tracks, and their numbers of tracks.
         doubtful: tracks with a margin below `DOUBTFUL`.
-        renamed: tracks that had another person before, because persons were merged or split.
+        renamed: tracks that this call moved to another person, because persons were merged or split.
         merged: ids no longer in use, the person their tracks moved to, and how many; the largest moves.
         parted: ids still in use, the person some of their tracks moved to, and how many; the largest moves.
         names: names of the largest named persons, by id.
@@ -149,29 +153,30 @@ class Persons:
     histogram: dict[str, int] = field(default_factory=dict)
 
 
-def told(clustering: str, threshold: float, rows: pa.Table, *, fresh: bool) -> Persons:
-    """Return the summary of the rows of the table."""
+def told(clustering: str, threshold: float, rows: pa.Table, before: Before | None) -> Persons:
+    """Return the summary of the rows of the table.
+
+    Args:
+        clustering: value of the partition.
+        threshold: minimum cosine of two centres that are one person.
+        rows: the table.
+        before: its content before this call; None if this call did not change it.
+    """
     counts = pc.value_counts(rows["person_id"]).to_pylist()
     sizes = {one["values"]: one["counts"] for one in counts}
-    moves = (
-        rows.filter(pc.is_valid(rows["previous"])).group_by(["previous", "person_id"]).aggregate([([], "count_all")])
-    )
-    moved = sorted(
-        zip(*(moves[name].to_pylist() for name in ("previous", "person_id", "count_all")), strict=True),
-        key=lambda move: (-move[2], move),
-    )
+    moved = [] if before is None else _moves(rows["person_id"], before)
     similarity = rows["similarity"].to_numpy()
     steps = Counter(f"{step:.2f}" for step in (np.floor(similarity.astype(np.float64) * 100) / 100).tolist())
     largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
     names = _names(rows)
     return Persons(
         clustering,
-        fresh,
+        before is not None,
         threshold,
         rows.num_rows,
         len(sizes),
         doubtful=int(pc.sum(pc.less(rows["margin"], DOUBTFUL)).as_py() or 0),
-        renamed=rows.num_rows - rows["previous"].null_count,
+        renamed=sum(tracks for *_, tracks in moved),
         largest=largest[:_SHOWN],
         merged=[move for move in moved if move[0] not in sizes][:_SHOWN],
         parted=[move for move in moved if move[0] in sizes][:_SHOWN],
@@ -179,3 +184,12 @@ def told(clustering: str, threshold: float, rows: pa.Table, *, fresh: bool) -> P
         named=len(names),
         histogram=dict(sorted(steps.items())),
     )
+
+
+def _moves(person_id: pa.ChunkedArray, before: Before) -> list[tuple[str, str, int]]:
+    """Return the previous and the present person of tracks that moved, and how many; the largest moves first."""
+    tracks = pa.table({"had": before.person_ids(), "has": person_id})
+    moved = tracks.filter(pc.not_equal(tracks["had"], tracks["has"])).group_by(["had", "has"])
+    counts = moved.aggregate([([], "count_all")])
+    moves = zip(*(counts[name].to_pylist() for name in ("had", "has", "count_all")), strict=True)
+    return sorted(moves, key=lambda move: (-move[2], move))

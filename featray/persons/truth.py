@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -41,7 +42,7 @@ class Truth:
 
 
 def read_truth(path: Path, find_video: Callable[[str], str]) -> dict[TrackKey, str]:
-    """Read a CSV file with the columns `video`, `track_id` and `person`.
+    """Read a CSV file with the columns `video`, `track_id` and `person`, delimited by `,` or `;`.
 
     Args:
         path: path of the file.
@@ -72,7 +73,8 @@ def read_truth(path: Path, find_video: Callable[[str], str]) -> dict[TrackKey, s
 
 def _rows(file: TextIO) -> Iterator[tuple[str, ...]]:
     """Yield the values of `_COLUMNS` of each row, empty if missing; others of a million columns would fill memory."""
-    reader = csv.reader(file)
+    heading = file.readline()
+    reader = csv.reader(chain([heading], file), delimiter=";" if heading.count(";") > heading.count(",") else ",")
     header = next(reader, [])
     places = [header.index(name) if name in header else -1 for name in _COLUMNS]
     for row in reader:

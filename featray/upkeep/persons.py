@@ -75,22 +75,23 @@ def _find(held: HeldPartition, settings: PersonsSettings, open_gallery: OpenGall
     named_by = named_by if gallery is None else gallery.digest
     name = _commit_name([settings.clustering, *map(repr, edits), named_by], [*embedded, *_files(commits, "faces")])
     if [commit.name for commit in old] == [name]:
-        there = told(settings.clustering, threshold, before, fresh=False)
+        there = told(settings.clustering, threshold, before, None)
         return replace(there, edits=len(edits), gallery=[] if gallery is None else gallery.problems)
     keys, tracks, without = _templates(held, commits).tracks()
     made = _make(keys, tracks, threshold, edits, before, gallery)
     newest_us = max(commit.published_at_us for commit in commits)
     footer = {**footer, "threshold": f"{threshold:g}", "gallery": named_by}
     _replace(held, old, Commit(name, "", newest_us, _write(held, name, settings, made.rows, footer)))
-    done = told(settings.clustering, threshold, made.rows, fresh=True)
+    done = told(settings.clustering, threshold, made.rows, made.before)
     return replace(done, without_embedding=without, edits=len(edits), refused=made.refused, gallery=made.of_gallery)
 
 
 @dataclass(frozen=True)
 class _Made:
-    """Rows of `persons`, the edits that were not applied, and notes about the gallery, one line each."""
+    """Rows of `persons`, their previous content, the edits not applied, and notes about the gallery, one line each."""
 
     rows: pa.Table
+    before: Before
     refused: list[str]
     of_gallery: list[str]
 
@@ -118,7 +119,7 @@ def _make(
             similarity = "" if nearest is None else f"; the nearest has similarity {nearest:.3f}"
             lines.append(f"{name}: no person is near enough{similarity} (threshold {threshold:g})")
     rows = person_rows(keys, ids, index, fit(tracks, person), stood, names)
-    return _Made(rows, [_refusal(edit) for edit in refused], lines)
+    return _Made(rows, stood, [_refusal(edit) for edit in refused], lines)
 
 
 def _refusal(edit: PersonEdit) -> str:

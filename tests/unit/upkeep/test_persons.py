@@ -78,6 +78,20 @@ def test_the_same_is_not_done_twice_and_only_the_last_counts(crowd):
     assert [row["previous"] for row in rows(crowd.output.root.path, "persons")].count(None) < 40
 
 
+def test_only_moves_of_this_call_are_reported(crowd):
+    """`previous` keeps the moves of earlier calls, which nobody needs to hear again."""
+    find_persons(crowd.partition, PersonsSettings())
+    joined = find_persons(crowd.partition, PersonsSettings(0.01))
+    assert joined.renamed == sum(tracks for *_, tracks in joined.merged) > 0 and not joined.parted
+    again = find_persons(crowd.partition, PersonsSettings(0.01))
+    assert not again.fresh and (again.renamed, again.merged, again.parted) == (0, [], [])
+    assert find_persons(crowd.partition, PersonsSettings()).renamed > 0
+    crowd.publish(LATER)
+    added = find_persons(crowd.partition, PersonsSettings())
+    assert added.fresh and (added.renamed, added.merged, added.parted) == (0, [], [])
+    assert [row["previous"] for row in rows(crowd.output.root.path, "persons")].count(None) < added.tracks
+
+
 @pytest.mark.parametrize("after", ["files", "commit"])
 def test_a_kill_leaves_the_old_or_the_new(crowd, after, monkeypatch):
     find_persons(crowd.partition, PersonsSettings())
@@ -176,8 +190,14 @@ def test_labels_say_how_good_it_is(crowd, tmp_path):
         (release,) = json.loads(CliRunner().invoke(main, arguments, catch_exceptions=False).stdout)["releases"]
         return release["truth"]
 
+    def with_semicolons():
+        file.write_text(file.read_text().replace(",", ";"))
+        result = CliRunner().invoke(main, ["persons", root, "--truth", str(file)], catch_exceptions=False)
+        return result.output
+
     right = {"labelled": 40, "without": 0, "precision": 1, "recall": 1, "b_cubed_f": 1, "switches": 0}
     assert told() == right
+    assert "against 40 labelled tracks" in with_semicolons()
     video = video_of("0.mp4")
     labels[video, 1] = labels[video, 0]
     wrong = told()
