@@ -130,7 +130,10 @@ def _each(lease: Lease, todo: Iterator[tuple[Commit, Derivation]], executor: Exe
 def _missing(baselines: Baselines | None) -> str:
     """Return a note if the release has no sources of the baselines that the settings ask for, else an empty text."""
     if isinstance(baselines, PersonBaselines) and not baselines.count:
-        return "no baselines: the release has no persons; run `featray persons OUT`, then repeat"
+        return (
+            "no baselines: the release has no persons; run `featray persons OUT`, then repeat; "
+            "it needs a run with identify.enabled"
+        )
     if not isinstance(baselines, NeutralVideos) or baselines.count:
         return ""
     config = baselines.derivation.config.neutral

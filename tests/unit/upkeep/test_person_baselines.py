@@ -85,7 +85,10 @@ def run(root, *arguments):
 def test_without_persons_the_command_is_refused_and_a_run_has_null(root):
     told = CliRunner().invoke(main, ["derive", str(root), *SETTINGS])
     assert (told.exit_code, told.stdout, told.stderr.count("\n")) == (1, "", 1)
-    words = "no baselines: the release has no persons; run `featray persons OUT`, then repeat"
+    words = (
+        "no baselines: the release has no persons; run `featray persons OUT`, then repeat; "
+        "it needs a run with identify.enabled"
+    )
     assert f"{words}; nothing was derived" in told.stderr and derived_files(root) == []
     with hold(open_people(root)[1], "run-1") as lease:
         assert derive_held(lease, PERSON).note == words
