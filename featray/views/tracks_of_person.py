@@ -81,8 +81,8 @@ def count_tracks(connection: duckdb.DuckDBPyConnection, person: str, dataset: st
     found = read_rows(run_sql(connection, sql))[0]
     if not found["tracks"]:
         raise UsageError(
-            f"--person {person}: no person has this id or name; run `featray persons OUT`, then list them with "
-            f"{LIST_PERSONS}"
+            f"--person {person}: no person has this id or name; list them with {LIST_PERSONS}; "
+            "`featray persons OUT` finds them, after a run with identify.enabled"
         )
     return int(found["tracks"]), int(found["videos"])
 

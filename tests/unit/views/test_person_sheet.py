@@ -135,7 +135,7 @@ def test_videos_that_moved_are_said_and_found_where_they_are(out, made, tmp_path
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--person", "p-nobody", "--out", "x.png"], "no person has this id or name; run `featray persons OUT`"),
+        (["--person", "p-nobody", "--out", "x.png"], "`featray persons OUT` finds them, after a run with identify"),
         (["--person", ANNA, "--out", "x.mp4"], "must end in .png, .jpg, .jpeg"),
         (["--person", ANNA, "--video", "late.mp4", "--out", "x.png"], "name either --video or --person"),
         (["--out", "x.png"], "name either --video or --person"),
