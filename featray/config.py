@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from featray.config_derive import DeriveConfig
 from featray.config_identify import IdentifyConfig
 from featray.config_section import Section
-from featray.config_text import MAY_HOLD_SECRETS, describe_problems, read_yaml
+from featray.config_text import MAY_HOLD_SECRETS, MOST_CHARS, describe_problems, read_yaml
 from featray.errors import ConfigError, counted
 
 Table = Literal["faces", "blendshapes", "mesh"]
@@ -35,7 +35,7 @@ class InputConfig(Section):
     """`sequences` reads pictures: all pictures in one folder or tar form one video, in natural order (`2.png` before
     `10.png`). `videos` reads only videos. `auto` reads pictures where there are no videos, that is, below a URI or in a
     tar without any; elsewhere it skips pictures."""
-    sequence_fps: Annotated[float, Field(gt=0, le=1000)] | None = None
+    sequence_fps: Annotated[float, Field(ge=1e-6, le=1000)] | None = None
     """Pictures per second, from which frame times are computed. None: pictures have no times, which requires
     `related: false`."""
     related: bool = True
@@ -461,11 +461,14 @@ class _Derive(Section):
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST_CHARS + 1)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if len(text) > MOST_CHARS:
+        raise ConfigError(f"{path}: is not a config: it has more than {MOST_CHARS:,} characters")
     try:
         data = read_yaml(text)
     except ConfigError as error:
@@ -501,7 +504,8 @@ def parse_config(data: dict[str, Any], *, origin: str = "config") -> Config:
 def _invalid(problems: list[str], origin: str) -> ConfigError:
     if len(problems) == 1:
         return ConfigError(f"{origin}: {problems[0]}")
-    return ConfigError("\n  ".join([f"{origin}: {counted(len(problems), 'problem')}", *problems]))
+    total = "many problems" if problems[-1].startswith("and ") else counted(len(problems), "problem")
+    return ConfigError("\n  ".join([f"{origin}: {total}", *problems]))
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:

@@ -1,7 +1,8 @@
 """Ground. A config as text: read strict YAML, and describe validation errors in words.
 
 YAML allows repeated keys, and lets a few lines grow without bound through aliases. Both are refused: the first hides a
-setting, the second hangs the parser.
+setting, the second hangs the parser. Numbers of thousands of digits and deep nesting are refused too: they parse, but
+Python cannot print the one, and libraries cannot write the other.
 """
 
 from __future__ import annotations
@@ -13,10 +14,43 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from featray.errors import ConfigError
+from featray.errors import ConfigError, on_one_line
 
 _MOST_VALUES: Final = 100_000
 """Limit for a YAML text with its aliases expanded; a config that lists one URI per line has fewer."""
+
+
+MOST_CHARS: Final = 8_000_000
+"""Limit for the text of a config file; PyYAML reads some 100,000 characters a second."""
+
+_MOST_DEPTH: Final = 64
+_MOST_BITS: Final = 64
+
+_MOST_PROBLEMS: Final = 20
+"""Problems to tell of one config; a suggestion for each of thousands would take minutes."""
+
+_SHOWN_CHARS: Final = 100
+"""Length to which a key or value from a config is cut in messages."""
+
+NOT_READ: Final = (
+    yaml.YAMLError, RecursionError, ValueError, AttributeError, LookupError, TypeError, OverflowError
+)  # fmt: skip
+"""What PyYAML raises for a text that is no YAML, and its own converters for values such as `!!int ''`."""
+
+
+def check_plain(value: Any, depth: int = 0) -> None:
+    """Refuse data that can be read, but not written again or printed.
+
+    Raises:
+        ValueError: it is nested too deeply, or holds a number of more than 64 bits; the message says which.
+    """
+    if depth > _MOST_DEPTH:
+        raise ValueError("nested too deeply")
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise ValueError(f"a number of more than {_MOST_BITS} bits")
+    children = [*value, *value.values()] if isinstance(value, dict) else value
+    for child in children if isinstance(children, list | tuple | set) else ():
+        check_plain(child, depth + 1)
 
 
 def read_yaml(text: str) -> Any:
@@ -33,18 +67,23 @@ def read_yaml(text: str) -> Any:
         _check_size(node, {})
         if repeated := list(_repeated_keys(node, "", set())):
             raise ConfigError("; ".join(repeated))
-        return loader.construct_document(node)
+        data = loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "malformed"
-        raise ConfigError(f"not valid YAML{where}: {problem}") from None
+        raise ConfigError(f"not valid YAML{where}: {shown(str(problem))}") from None
     except RecursionError:
         raise ConfigError("not valid YAML: nested too deeply") from None
-    except (ValueError, AttributeError, KeyError, TypeError, OverflowError):  # raised by PyYAML's own converters
+    except NOT_READ:
         raise ConfigError(
             "not valid YAML: a value looks like a date or a number but is not one; put it in quotes"
         ) from None
+    try:
+        check_plain(data)
+    except ValueError as error:
+        raise ConfigError(f"not a config: {error}") from None
+    return data
 
 
 def _check_size(node: yaml.Node, sizes: dict[int, int]) -> int:
@@ -81,7 +120,7 @@ def _repeated_keys(node: yaml.Node, path: str, visited: set[int]) -> Iterator[st
         inside = f"{path}.{name}" if path else name
         line = key.start_mark.line + 1
         if name and (key.tag, name) in lines:
-            yield f"{inside}: is given twice, at line {lines[key.tag, name]} and at line {line}; keep one"
+            yield f"{shown(inside)}: is given twice, at line {lines[key.tag, name]} and at line {line}; keep one"
         lines.setdefault((key.tag, name), line)
         yield from _repeated_keys(value, inside, visited)
 
@@ -115,18 +154,27 @@ MAY_HOLD_SECRETS: Final = (
 def describe_problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Return one line per problem with data for `model`, each with the path of its key."""
     found: dict[str, str] = {}
-    for problem in error.errors(include_url=False):
-        path = ".".join(str(part) for part in problem["loc"])
+    problems = error.errors(include_url=False)
+    for i, problem in enumerate(problems):
+        if len(found) >= _MOST_PROBLEMS:
+            return [*found.values(), f"and {len(problems) - i:,} more"]
+        path = shown(".".join(str(part) for part in problem["loc"]))
         one_of = next((key for key in ALTERNATIVES if path == key or path.startswith(f"{key}.")), path)
         found.setdefault(one_of or problem["msg"], _in_words(one_of, dict(problem), model))
     return list(found.values())
 
 
+def shown(text: str) -> str:
+    """Return a key or value from a config on one line, and cut to a length that fits a message."""
+    return on_one_line(text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}...")
+
+
 def _in_words(path: str, problem: dict[str, Any], model: type[BaseModel]) -> str:
     got, kind = problem["input"], problem["type"]
-    shown = f" (got {got!r})" if isinstance(got, str | int | float) and not path.startswith(MAY_HOLD_SECRETS) else ""
+    told = isinstance(got, str | int | float) and not path.startswith(MAY_HOLD_SECRETS)
+    value = f" (got {shown(repr(got))})" if told else ""
     if path in ALTERNATIVES:
-        return f"{path}: allowed is {ALTERNATIVES[path]}{shown}"
+        return f"{path}: allowed is {ALTERNATIVES[path]}{value}"
     if kind == "extra_forbidden":
         beside = _keys_of(_section(problem["loc"][:-1], model))
         return f"{path}: unknown key{_did_you_mean(problem['loc'], model)}; allowed here: {', '.join(beside)}"
@@ -136,7 +184,7 @@ def _in_words(path: str, problem: dict[str, Any], model: type[BaseModel]) -> str
         return f"{path}: is a section of keys, not a value"
     message = problem["msg"].removeprefix("Value error, ")
     message = f"{message[0].lower()}{message[1:]}"
-    return f"{path}: {message}{shown}" if path else message
+    return f"{path}: {message}{value}" if path else message
 
 
 def _did_you_mean(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:

@@ -81,12 +81,19 @@ def _times(video: Video, count: int) -> tuple[Sequence[int], Fraction | None]:
     assert sequence is not None
     times = read_times(video.extra) if sequence.timed else None
     if times is None:
-        return range(count), None if sequence.fps is None else 1 / Fraction(str(sequence.fps))
+        return range(count), None if sequence.fps is None else _tick(sequence.fps)
     if len(times) != count:
         has = f"{counted(len(times), 'time')} in {PTS_COLUMN} for {counted(count, 'picture')}"
         text = f"{video.uri}: its row of the manifest has {has}"
         raise VideoError(text, code=ErrorCode.BAD_MANIFEST_ROW)
     return times, Fraction(1, 1_000_000)
+
+
+def _tick(fps: float) -> Fraction:
+    """Return the seconds per picture, exact if `Header.time_base` can hold that: 29.97, but not 29.97002997002997."""
+    exact = Fraction(str(fps))
+    fits = max(exact.numerator, exact.denominator) < 10**10
+    return 1 / (exact if fits else exact.limit_denominator(1_000_000))
 
 
 def _picture(index: int, still: Still, seconds: Fraction | None) -> Picture:

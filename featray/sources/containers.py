@@ -108,6 +108,8 @@ class _ByteRange(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         count = min(len(buffer), max(0, self._size - self._position))
+        if not count:
+            return 0  # a position beyond the end may be beyond that of any file, where no file can seek
         self.source.seek(self._offset + self._position)
         data = self.source.read(count)
         buffer[: len(data)] = data

@@ -19,6 +19,9 @@ VIDEO_SUFFIXES: Final = frozenset(
 PICTURE_SUFFIXES: Final = frozenset(".jpg .jpeg .jpe .jfif .png .webp .tif .tiff .bmp .dib".split())
 """Suffixes of the pictures of sequences."""
 
+MAX_BYTES: Final = 1 << 60
+"""Limit for the size of a video, as told by a tar's header or a web server; more is a lie that no column can hold."""
+
 MAX_ENTRIES: Final = 1_000_000
 """Limit for videos or pictures in one tar, folder of pictures or table of bytes; more is a mistake or an attack."""
 

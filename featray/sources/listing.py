@@ -24,7 +24,7 @@ from featray.identity import partition_value, video_id
 from featray.redaction import has_query, readable_name, redact_uri
 from featray.sources.ahead import REQUESTS, Ahead, in_order
 from featray.sources.containers import is_container, read_entries
-from featray.sources.entry import VIDEO_SUFFIXES, Entry, content_id, suffix
+from featray.sources.entry import MAX_BYTES, VIDEO_SUFFIXES, Entry, content_id, suffix
 from featray.sources.expand import expand, is_picture
 from featray.sources.keyset import KeySet
 from featray.sources.passed import PassedOver
@@ -138,7 +138,7 @@ def _as_sequence(video: Video, sequence: Sequence, config: InputConfig) -> Video
     if (named := video.extra.get(_FPS_COLUMN)) not in (None, ""):
         try:
             fps = InputConfig(uris=["-"], sequence_fps=float(named)).sequence_fps
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             text = f"{video.uri}: {_FPS_COLUMN} is {str(named)[:40]!r}; it must be a number of pictures per second"
             problem = problem or (ErrorCode.BAD_MANIFEST_ROW, readable_name(text))
     times = None
@@ -349,6 +349,7 @@ def _beside(manifest: str, name: str) -> str:
 
 def _to_video(location: Location, info: dict[str, Any], pattern: str | None) -> Video:
     uri = readable_name(location.uri)
+    size = -1 if info.get("size") is None else int(info["size"])
     address = location.uri if location.uri.endswith(location.path) else location.fs.unstrip_protocol(location.path)
     problem = None
     if uri != location.uri:
@@ -360,7 +361,7 @@ def _to_video(location: Location, info: dict[str, Any], pattern: str | None) -> 
         video_id=video_id(uri),
         uri=uri,
         address=address if uri == location.uri else uri,
-        size_bytes=int(info["size"]) if info.get("size") is not None else -1,
+        size_bytes=size if 0 <= size <= MAX_BYTES else -1,
         content_id=content_id(info),
         fields=_path_fields(uri, pattern),
         problem=problem,

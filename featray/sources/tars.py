@@ -12,7 +12,15 @@ from typing import IO, Any, Final
 from featray.errors import ErrorCode
 from featray.identity import video_id
 from featray.redaction import readable_name
-from featray.sources.entry import MAX_ENTRIES, PICTURE_SUFFIXES, VIDEO_SUFFIXES, Entry, is_apple_double, suffix
+from featray.sources.entry import (
+    MAX_BYTES,
+    MAX_ENTRIES,
+    PICTURE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Entry,
+    is_apple_double,
+    suffix,
+)
 from featray.sources.keyset import KeySet
 
 MAX_HEADER_BYTES: Final = 1 << 15
@@ -112,6 +120,8 @@ def _members(file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
                 tar.pax_headers = {}  # drop global headers: they give no position or name
                 if member.size < 0:
                     raise tarfile.ReadError("negative size")
+                if member.size > MAX_BYTES:
+                    raise tarfile.ReadError("a size beyond that of any file")
                 yield member
                 at, last = tar.offset, f"member {readable_name(member.name[:MAX_NAME_CHARS])}"
             begin = _next_archive(file, tar.offset)

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from featray.config import Config, Table
+from featray.config_text import NOT_READ, check_plain
 from featray.identity import settings_hash
 from featray.schema import FACES
 from featray.version import __version__
@@ -137,7 +138,8 @@ def read_config(text: str | None) -> StoredConfig:
         raise ValueError("is not a config: it is too long")
     try:
         data = yaml.load(text or "", _Plain)
-    except (yaml.YAMLError, RecursionError, AttributeError, TypeError, KeyError, OverflowError) as error:
+        check_plain(data)
+    except NOT_READ as error:
         raise ValueError("is not a config") from error
     found = _Stored.model_validate(data)
     places = (*found.input.uris, *found.input.manifest_places)

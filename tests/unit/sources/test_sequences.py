@@ -8,7 +8,8 @@ import pytest
 
 from featray.config import DecodeConfig, FramesPerSecond, InputConfig, parse_config
 from featray.errors import ConfigError, ErrorCode
-from featray.extract.plan import plan_video
+from featray.extract.plan import VideoPlan, plan_video
+from featray.records import dump, load
 from featray.sources.expand import covers
 from featray.sources.listing import find_video, list_videos
 from featray.sources.passed import PassedOver
@@ -225,3 +226,28 @@ def test_a_manifest_row_of_a_folder_without_pictures_is_bad(tmp_path):
     (tmp_path / "list.csv").write_text("path\na\n")
     (video,) = list_videos(inputs(tmp_path / "list.csv"))
     assert video.problem[0] == ErrorCode.BAD_MANIFEST_ROW and "or a folder with pictures" in video.problem[1]
+
+
+@pytest.mark.parametrize("rate", [10**400, -(10**400), 1e-300, [1], "1e999"])
+def test_a_rate_that_no_sequence_has_is_told(tmp_path, rate):
+    write(tmp_path, "a/1.png", "a/2.png")
+    (tmp_path / "list.jsonl").write_text(json.dumps({"path": "a", "sequence_fps": rate}))
+    (video,) = list_videos(inputs(tmp_path / "list.jsonl"))
+    assert video.problem[0] == "bad_manifest_row"
+
+
+@pytest.mark.parametrize(
+    ("fps", "time_base"),
+    [
+        (29.97, "100/2997"),
+        (30000 / 1001, "1001/30000"),
+        (24000 / 1001, "1001/24000"),
+        (1 / 3, "3/1"),
+        (1e-6, "1000000/1"),
+    ],
+)
+def test_a_rate_with_many_digits_can_be_stored(tmp_path, fps, time_base):
+    write(tmp_path, "a/1.png", "a/2.png")
+    (video,) = list_videos(inputs(tmp_path / "a/", sequence_fps=fps))
+    plan = load(VideoPlan, dump(plan_video(video, DecodeConfig(), {})))
+    assert plan.header.time_base == time_base

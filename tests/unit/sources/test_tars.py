@@ -110,3 +110,29 @@ def test_global_headers_do_not_pile_up(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < os.path.getsize(path) + (4 << 20)
+
+
+@pytest.mark.parametrize("size", [1 << 61, (1 << 63) - 1, 1 << 80])
+@pytest.mark.parametrize("told", ["header", "pax"])
+def test_a_size_that_no_file_has_is_refused(tmp_path, size, told):
+    """No column of a table could hold it."""
+    info = tarfile.TarInfo("a.mp4")
+    if told == "pax":
+        info.pax_headers = {"size": str(size)}
+        head = info.tobuf(tarfile.PAX_FORMAT)
+    else:
+        info.size = size
+        head = info.tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "s.tar").write_bytes(member("good.mp4") + head + bytes(1024))
+    good, bad = videos(tmp_path / "s.tar")
+    assert (good.member, good.size_bytes) == ("good.mp4", 4)
+    assert bad.problem == (ErrorCode.BAD_SHARD, bad.problem[1])
+    assert "beyond that of any file" in bad.problem[1]
+
+
+def test_a_position_far_beyond_a_member_is_its_end(tmp_path):
+    (tmp_path / "s.tar").write_bytes(member("a.mp4") + bytes(1024))
+    (video,) = videos(tmp_path / "s.tar")
+    with open_source(video, {}) as file:
+        file.seek((1 << 63) - 1)
+        assert file.read(4) == b""
