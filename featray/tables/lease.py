@@ -54,7 +54,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final
 
-from featray.errors import LeaseError, NotFound, StorageError
+from featray.errors import LeaseError, NotFound, OutputError, StorageError
 from featray.records import dump, load
 from featray.store.exclusive import age_seconds, create_bytes, enforces
 from featray.store.storage import delete, list_files, read_record, write_bytes
@@ -216,16 +216,44 @@ def hold(partition: Partition, run_id: str) -> Lease:
         newest = _newest(partition)
         if newest:
             _refuse_if_held(partition, newest)
-        mine = Holder.myself(newest + 1, run_id)
-        _held_here.add(mine.token)
+        if (lease := _take(partition, Holder.myself(newest + 1, run_id), looked)) is not None:
+            return lease
+    raise LeaseError(f"{_name(partition)}: other runs keep taking it; let one of them finish")
+
+
+def _take(partition: Partition, mine: Holder, looked: float) -> Lease | None:
+    """Claim a number that was free at `looked`; return None if another run was faster.
+
+    If that fails, the claim is withdrawn: the storage may have taken it, and it would hold the partition until it
+    expires.
+    """
+    _held_here.add(mine.token)
+    try:
         if _claim(partition, mine, looked):
-            if _newest(partition) == mine.number:
+            newest = _newest(partition)
+            if newest == mine.number:
                 _tidy(partition, mine.number)
                 return Lease(partition, mine)
+            if newest < mine.number and _holds(partition, mine):
+                raise OutputError(
+                    f"{_name(partition)}: the storage does not list the lease that was just written to it; an output "
+                    "needs a storage whose listings show at once what was written"
+                )
             # The number was free because it was taken, superseded and deleted after we looked.
             delete(partition.lease(mine.number))
+    except BaseException:
         _held_here.discard(mine.token)
-    raise LeaseError(f"{_name(partition)}: other runs keep taking it; let one of them finish")
+        _withdraw(partition, mine)
+        raise
+    _held_here.discard(mine.token)
+    return None
+
+
+def _withdraw(partition: Partition, mine: Holder) -> None:
+    """Release a claim if it was written; a storage that fails now too lets it expire."""
+    with contextlib.suppress(StorageError):
+        if _holds(partition, mine):
+            write_bytes(partition.lease(mine.number), dump(replace(mine, released=True)))
 
 
 def read_holder(partition: Partition) -> Holder | None:
@@ -266,8 +294,7 @@ def _claim(partition: Partition, mine: Holder, looked: float) -> bool:
         late = time.monotonic() - looked > SETTLE_SECONDS
         time.sleep(SETTLE_SECONDS)
         if late:
-            if _holds(partition, mine):  # withdraw, or the claim would block everyone until it expires
-                write_bytes(place, dump(replace(mine, released=True)))
+            _withdraw(partition, mine)  # or the claim would block everyone until it expires
             return False
     return _holds(partition, mine)
 

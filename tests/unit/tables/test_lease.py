@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 import fsspec
 import pytest
 
-from featray.errors import LeaseError
+from featray.errors import LeaseError, OutputError, StorageError
 from featray.store.exclusive import age_seconds, create_bytes, enforces
 from featray.store.storage import write_bytes
 from featray.tables import lease as module
@@ -123,6 +123,32 @@ def test_a_claimant_that_slept_does_not_get_a_number_that_was_passed_by(tmp_path
         hold(partition, "first")
     others[0].partition.check()
     assert os.listdir(partition.lease().path) == ["00000002.json"]
+
+
+@pytest.mark.parametrize("fails", ["create_bytes", "_tidy"])
+def test_a_claim_that_failed_after_it_was_written_holds_nobody_up(tmp_path, monkeypatch, fails):
+    """The storage took the write but answered with an error, or it refuses what follows."""
+    partition, real = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r"), getattr(module, fails)
+
+    def done_and_failed(*arguments):
+        real(*arguments)
+        raise StorageError("the storage fails")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, fails, done_and_failed)
+        with pytest.raises(StorageError, match="the storage fails"):
+            hold(partition, "run-1")
+    assert stored(partition, 1)["released"]
+    with hold(partition, "run-2") as lease:
+        lease.partition.check()
+
+
+def test_a_storage_that_lists_late_is_named(tmp_path, monkeypatch):
+    partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+    monkeypatch.setattr(module, "list_files", lambda folder: [])
+    with pytest.raises(OutputError, match="does not list the lease that was just written") as raised:
+        hold(partition, "run-1")
+    assert not isinstance(raised.value, LeaseError), "nobody holds it"
 
 
 def test_of_many_at_once_one_gets_it(partition):
