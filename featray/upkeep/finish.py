@@ -40,7 +40,7 @@ class Finished:
         published: commits of the shards that were published.
         waiting: shards that cannot be published yet, with the number of landed units and of all units
             (None if a video has not been planned).
-        leftovers: uncommitted files of compactions and derivations that were deleted.
+        leftovers: uncommitted files of compactions, derivations and killed writers that were deleted.
         runs: killed runs that were marked as such in `runs`.
     """
 
@@ -92,7 +92,10 @@ def _finish(partition: HeldPartition) -> Finished:
 
 
 def remove_leftovers(partition: HeldPartition) -> int:
-    """Delete the files of compactions and derivations interrupted before their commit; return their number."""
+    """Delete what compactions, derivations and killed writers left before their commit; return the number of files.
+
+    Call this when nothing is being written: temporary files of tables are then from killed processes.
+    """
     committed = {file.path for commit in read_commits(partition) for file in commit.files}
     open_shards = tuple(open_stems(partition))
     removed = 0
@@ -100,7 +103,8 @@ def remove_leftovers(partition: HeldPartition) -> int:
         name = path.rsplit("/", 1)[-1].lstrip(".")
         # Rows that were derived again are in files named after other commits, so match by table.
         was_derived = path.partition("/")[0] in DERIVED_TABLES and not name.startswith(open_shards)
-        if was_derived or name.startswith((f"part-{COMPACT_PREFIX}", f"part-{PERSONS_PREFIX}")):
+        was_being_written = path.endswith(".tmp") and path.rpartition("/")[2].startswith(".part-")
+        if was_derived or was_being_written or name.startswith((f"part-{COMPACT_PREFIX}", f"part-{PERSONS_PREFIX}")):
             partition.delete(path)
             removed += 1
     return removed

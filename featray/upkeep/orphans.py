@@ -42,7 +42,8 @@ def find_uncommitted(
             fix = "featray erase" if ERASE_PREFIX in name else "featray publish or compact"
             report.unfinished.append(f"{path}: in no commit; left by an interrupted change; finish it with {fix}")
         elif name.endswith(".tmp"):
-            report.unfinished.append(f"{path}: left by a process that was killed while writing; delete it")
+            fix = "the next run or `featray publish` removes it" if name.startswith(".part-") else "delete it"
+            report.unfinished.append(f"{path}: left by a process that was killed while writing; {fix}")
         else:
             report.problems.append(Problem("", "no commit names it: its rows are not published", path))
 

@@ -12,6 +12,7 @@ from featray.tables.commits import read_commits, read_manifests
 from featray.tables.layout import list_partitions, open_output
 from featray.upkeep.finish import finish_partition
 from featray.upkeep.verify import verify
+from tests.fixtures.handmade import write_output
 from tests.fixtures.outputs import rows
 from tests.fixtures.published import SPARSE
 from tests.fixtures.runs import run_here, small_config
@@ -57,3 +58,16 @@ def test_what_has_not_landed_waits_for_the_next_run(killed, inputs, small_networ
     assert sum(run_here(config).videos.values()) == 5
     assert verify(killed).problems == []
     assert len([c for c in read_commits(partition) if c.videos]) == 1
+
+
+def test_a_file_that_was_being_written_is_removed(tmp_path):
+    """It is of no open shard: the shard was published by a later run, or its driver died and `publish` finished it."""
+    write_output(tmp_path / "out")
+    output = open_output(str(tmp_path / "out"))
+    partition = next(one for one in list_partitions(output) if one.dataset == "one")
+    half = Path(partition.folder("faces").path, "site=oslo", ".part-0123456789ab-000.parquet.0f.tmp")
+    half.write_bytes(b"PAR1")
+    (line,) = verify(output).unfinished
+    assert "`featray publish` removes it" in line
+    assert finish_partition(partition).leftovers == 1 and not half.exists()
+    assert verify(output).unfinished == []
