@@ -33,8 +33,14 @@ _SHOWN_CHARS: Final = 100
 """Length to which a key or value from a config is cut in messages."""
 
 NOT_READ: Final = (
-    yaml.YAMLError, RecursionError, ValueError, AttributeError, LookupError, TypeError, OverflowError
-)  # fmt: skip
+    yaml.YAMLError,
+    RecursionError,
+    ValueError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    OverflowError,
+)
 """What PyYAML raises for a text that is no YAML, and its own converters for values such as `!!int ''`."""
 
 

@@ -103,7 +103,8 @@ class HeldPartition(Partition):
         if not newest:
             raise LeaseError(
                 f"{_name(self)}: the output, or its lease, was deleted during the run. Nothing more is written; run "
-                "again"
+                "again",
+                deleted=True,
             )
         holder = _read(self, newest)
         by = f"run {holder.run_id} on {holder.host} (pid {holder.pid}) holds it now" if holder else "its lease is gone"
@@ -161,6 +162,8 @@ class Lease:
         _held_here.discard(self._holder.token)
         if not self.lost:
             self._give_back()
+        if kind is None and self._lost is not None and self._lost.details.get("deleted"):
+            raise self._lost  # what was done is gone; of a takeover at the very end, the other run knows all
 
     def _give_back(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -303,3 +304,10 @@ def test_a_lease_of_the_future_that_is_renewed_is_respected(tmp_path, monkeypatc
         monkeypatch.setattr(module, "_is_still", lambda *_: False)
         with pytest.raises(LeaseError, match="held by run run-1"):
             hold(partition, "run-2")
+
+
+def test_an_output_that_is_deleted_before_the_end_is_no_success(tmp_path):
+    partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
+    with pytest.raises(LeaseError, match="the output, or its lease, was deleted during the run"):
+        with hold(partition, "run-1"):
+            shutil.rmtree(tmp_path / "out")
