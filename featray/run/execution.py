@@ -70,7 +70,7 @@ class Execution:
         self.counts = Counts()
         self._job, self._lease, self._session, self._progress = job, lease, session, progress
         self._partition = lease.partition
-        self._tally = Tally()
+        self._tally = Tally(job.config.decode.unit_frames)
         names = path_field_names(job.config.input.path_fields or "")
         self._publishing = PublishSettings(
             run_id=job.run_id,

@@ -112,7 +112,7 @@ def land_part(config: Config, part: Part, progress: Progress) -> Landed:
     backlog = Backlog(partition, read_done(partition), job.settings, retry_failed=config.run.retry_failed)
     todo = backlog.select(video for video in chain([first], videos) if part.takes(video.video_id))
     head = list(islice(todo, 1))
-    tally = Tally()
+    tally = Tally(config.decode.unit_frames)
     if head:
         _execute(job, part, partition, chain(head, todo), tally, progress)
     return Landed(

@@ -59,10 +59,22 @@ class _OpenVideo:
     units: int | None = None
     parts: dict[int, set[int]] = field(default_factory=dict)
     last: dict[int, int] = field(default_factory=dict)
+    frames: Counter[int] = field(default_factory=Counter)
     problems: dict[int, str] = field(default_factory=dict)
     failed: bool = False
     damaged: bool = True
     troubled: bool = False
+
+    def share_added(self, receipt: Receipt, unit_frames: int) -> float:
+        """Return the share of the video that a receipt adds; call it before `take`.
+
+        A unit without its last part counts as at most nine tenths done, however many frames have landed.
+        """
+        if receipt.unit in self.last or receipt.part in self.parts.get(receipt.unit, ()):
+            return 0.0
+        before = self.frames[receipt.unit]
+        self.frames[receipt.unit] = unit_frames if receipt.last else min(before + receipt.frames, unit_frames * 9 // 10)
+        return (self.frames[receipt.unit] - before) / unit_frames / receipt.units
 
     def take(self, receipt: Receipt) -> None:
         self.units = receipt.units
@@ -92,6 +104,7 @@ class Tally:
     """The counts of a run. `expect` is called by the producing thread, all else by the consuming one.
 
     Attributes:
+        bytes_done: bytes of the units that have landed; of an open unit a part, by its frames and `decode.unit_frames`.
         videos_done: complete videos, including failed ones.
         videos_failed: videos with a unit that gave no frame.
         videos_damaged: failed videos whose failure is due to the video itself.
@@ -99,7 +112,8 @@ class Tally:
         frames, faces: frames and faces landed in this run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unit_frames: int = 512) -> None:
+        self._unit_frames = unit_frames
         self._open: dict[str, _OpenShard] = {}
         self._lock = Lock()
         self.listed_all = False
@@ -145,8 +159,7 @@ class Tally:
             video = shard.waiting.get(receipt.video_id) if shard else None
             if shard is None or video is None:
                 return None  # a duplicate part of a video that is already complete
-            if receipt.last and receipt.unit not in video.last:
-                self.bytes_done += max(video.task.video.size_bytes, 0) / receipt.units
+            self.bytes_done += max(video.task.video.size_bytes, 0) * video.share_added(receipt, self._unit_frames)
             video.take(receipt)
             if receipt.failed:
                 self._note_failure(receipt, video)

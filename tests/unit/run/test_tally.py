@@ -1,6 +1,8 @@
 from dataclasses import replace
 from itertools import permutations
 
+import pytest
+
 from featray.extract.plan import VideoTask
 from featray.graph.rows import Receipt
 from featray.run.shards import unfinished_first
@@ -46,6 +48,15 @@ def test_a_missing_part_keeps_the_video_open():
     assert tally.take(receipt("a", 0, 1, last=True, units=1)) is None
     (again,) = tally.missing()
     assert (again.attempt, again.resume) == (2, True)
+
+
+def test_parts_of_an_open_unit_count_towards_the_bytes_done_once():
+    tally = tally_of("a")
+    for part, done in ((0, 25), (0, 25), (1, 50), (2, 75), (3, 90)):  # the last part is still missing
+        tally.take(receipt("a", 0, part, units=1, frames=128))
+        assert tally.bytes_done == pytest.approx(done, abs=0.2)
+    tally.take(receipt("a", 0, 4, last=True, units=1))
+    assert tally.bytes_done == pytest.approx(100)
 
 
 def test_a_part_that_comes_twice_changes_nothing():
