@@ -95,7 +95,7 @@ def parse_storage_options(pairs: tuple[str, ...]) -> dict[str, Any]:
         is_text = _TEXT.search(key) is not None
         try:
             value = json.loads(text, parse_constant=str)  # NaN and Infinity are not JSON
-        except ValueError:
+        except (ValueError, RecursionError):
             if text[:1] in ("{", "[") and not is_text:
                 raise UsageError(
                     f"--storage-option {key}: begins like JSON but is not valid; check its quotes and brackets"

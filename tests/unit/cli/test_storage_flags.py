@@ -39,7 +39,9 @@ def test_values(pair, value):
     assert found == value and type(found) is type(value)
 
 
-@pytest.mark.parametrize("pair", ["hunter2", "=hunter2", "client_kwargs={secret: hunter2}", "x=[hunter2"])
+@pytest.mark.parametrize(
+    "pair", ["hunter2", "=hunter2", "client_kwargs={secret: hunter2}", "x=[hunter2", f"x={'[' * 5000}"], ids=range(5)
+)
 def test_what_is_malformed_is_refused_and_not_shown(pair):
     with pytest.raises(UsageError, match="--storage-option") as caught:
         parse_storage_options((pair,))
