@@ -222,7 +222,7 @@ def test_the_guide_word_for_word(slurm, clips):
     give_to_user(study)
     told = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "docs/guides/slurm.md").read_text(), re.S)
     done = [block for block in told if "pip install" not in block and "apptainer" not in block]
-    assert len(done) == len(told) - 2
+    assert len(done) == len(told) - 3
     said = []
     for block in done:
         said.append(slurm.run("bash", "-e", "-c", block, folder=study))
