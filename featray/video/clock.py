@@ -9,6 +9,7 @@ _RESTART_SECONDS = 1
 """A step back by more than this means that the clock was restarted; a smaller one is jitter."""
 
 _MAX_SECONDS = 2**62 // 1_000_000
+"""Limit of all times, so that microseconds fit in the tables; a later time of a picture is not used."""
 
 
 class Clock:
@@ -42,6 +43,7 @@ class Clock:
             if self._previous is not None and time < self._previous - self._restart_ticks:
                 self._moved_ticks += after - time
                 time = after
+        time = min(time, self._max_ticks)  # durations and restarts may add up to more than the tables can store
         self._previous = time if self._previous is None else max(time, self._previous)
         self._duration_ticks = picture.duration or self._default_ticks
         return self._previous
