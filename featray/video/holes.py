@@ -16,6 +16,8 @@ from featray.video.structure import BLOCKS, flv_tags, matroska_elements, transpo
 
 _LONGEST_READ_BYTES = 8 << 20
 _LONGEST_GAP_FRAMES = 100_000
+_MOST_LOST_FRAMES = 1_000_000
+"""Limit on lost frames of a video; each takes about 100 bytes until they are reported."""
 _REMEMBERED_PACKETS = 64  # more than any decoder holds back
 _BLOCK_HEADER_BYTES = 4  # Matroska block header at a packet's position, if the track number is below 128
 _SMALL_TAG_BYTES = 64  # FLV: a decoder configuration or the end mark
@@ -30,6 +32,7 @@ class Holes:
         self._reader = reader
         self._container = container
         self._checks_left = _MAX_CHECKS if container in ("matroska", "mpegts", "flv") else 0
+        self._frames_left = _MOST_LOST_FRAMES
         self._places: dict[int, tuple[int, int]] = {}
         self._furthest = (0, 0)
         self._positions: deque[int] = deque(maxlen=_REMEMBERED_PACKETS)
@@ -55,7 +58,9 @@ class Holes:
         if not self._passed_over(min(place, place_before), self._furthest[0]):
             return ()
         longest = ticks + _LONGEST_GAP_FRAMES * duration
-        return range(ticks + duration, min(picture.pts - duration // 2, longest), duration)
+        lost = range(ticks + duration, min(picture.pts - duration // 2, longest), duration)[: self._frames_left]
+        self._frames_left -= len(lost)
+        return lost
 
     def missing_at_end(self) -> Iterable[int]:
         """Return a time after the last picture if the file has frames after it."""
