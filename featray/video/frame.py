@@ -13,6 +13,7 @@ from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from featray.video.container import video_errors
 from featray.video.part import Window, copy_part, has_parts
 from featray.video.shape import SQUARE, square_size
 from featray.video.tone import CODED_FORMAT, ToneMap
@@ -215,10 +216,14 @@ def reformat(picture: Any, pixel_format: str, interpolation: Interpolation, **op
         pixel_format: FFmpeg's name of the target format.
         interpolation: filter for scaling.
         options: options of `VideoReformatter.reformat`.
+
+    Raises:
+        VideoError: swscale cannot convert the picture, for example because its matrix coefficients are reserved ones.
     """
     reformatter = _contexts.by_use[pixel_format, interpolation]
-    # PyAV's default is one thread per core, in every worker.
-    return reformatter.reformat(picture, format=pixel_format, interpolation=interpolation, threads=1, **options)
+    with video_errors("converting a frame to RGB"):  # else this would look like a failure of the storage
+        # PyAV's default is one thread per core, in every worker.
+        return reformatter.reformat(picture, format=pixel_format, interpolation=interpolation, threads=1, **options)
 
 
 def pixels_of(picture: Any) -> NDArray[Any]:

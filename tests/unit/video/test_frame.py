@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from featray.errors import ErrorCode, VideoError
 from featray.video.frame import Frame
 
 QUARTERS = np.zeros((48, 64, 3), np.uint8)
@@ -41,3 +42,11 @@ def test_a_frame_goes_when_it_is_let_go(face_clip):
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
+
+
+def test_colours_that_ffmpeg_cannot_convert_are_a_failure_of_the_video_and_not_of_the_storage():
+    picture = av.VideoFrame(64, 48, "yuv420p")
+    picture.colorspace = 3  # reserved by ITU-T H.273
+    with pytest.raises(VideoError, match="converting a frame to RGB: Operation not supported") as caught:
+        Frame.of(picture, index=0, pts_us=0).rgb()
+    assert caught.value.code is ErrorCode.DECODE_FAILED
