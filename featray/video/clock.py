@@ -8,8 +8,8 @@ from typing import Any
 _RESTART_SECONDS = 1
 """A step back by more than this means that the clock was restarted; a smaller one is jitter."""
 
-_MAX_SECONDS = 2**62 // 1_000_000
-"""Limit of all times, so that microseconds fit in the tables; a later time of a picture is not used."""
+MAX_SECONDS = 2**53 // 1_000_000
+"""Limit of all times, 285 years, as in the views; a later time of a picture is not used."""
 
 
 class Clock:
@@ -27,7 +27,7 @@ class Clock:
     def __init__(self, time_base: Fraction, rate: Fraction | None) -> None:
         self._default_ticks = max(1, round(1 / (rate * time_base))) if rate else 1
         self._restart_ticks = round(_RESTART_SECONDS / time_base)
-        self._max_ticks = int(_MAX_SECONDS / time_base)
+        self._max_ticks = int(MAX_SECONDS / time_base)
         self._moved_ticks = 0
         self._previous: int | None = None
         self._duration_ticks = self._default_ticks
@@ -43,7 +43,7 @@ class Clock:
             if self._previous is not None and time < self._previous - self._restart_ticks:
                 self._moved_ticks += after - time
                 time = after
-        time = min(time, self._max_ticks)  # durations and restarts may add up to more than the tables can store
+        time = min(time, self._max_ticks)  # durations and restarts may add up to more
         self._previous = time if self._previous is None else max(time, self._previous)
         self._duration_ticks = picture.duration or self._default_ticks
         return self._previous
