@@ -127,7 +127,11 @@ def _limited() -> str:
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if most != resource.RLIM_INFINITY:
         limits.append(f"files of {most / 1e6:.1f} MB, `ulimit -f`")
-    return f" (this shell allows {' and '.join(limits)}, which may be why)" if limits else ""
+    hints = f" (this shell allows {' and '.join(limits)}, which may be why)" if limits else ""
+    os.umask(umask := os.umask(0o077))  # it can only be read by setting it
+    if umask & 0o700:
+        hints += f" (this shell's `umask` is {umask:03o}: new files are closed to their own owner, which may be why)"
+    return hints
 
 
 _FEW_FILES = 64

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 raise ModelError(f"{path}: is a pickle, which can run code when loaded; use a .safetensors file")
             file.seek(0)
             with tempfile.NamedTemporaryFile(suffix=".safetensors") as header:
+                os.fchmod(header.fileno(), 0o600)  # it is opened again by its name, whatever the umask
                 sha256 = _hash(file, header)
                 tensors, metadata = _read_header(Path(header.name), path)
     except OSError as error:

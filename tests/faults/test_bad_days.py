@@ -96,8 +96,8 @@ def test_no_standard_streams(tmp_path):
     assert done.returncode > 2
 
 
-def as_nobody(*words):
-    """Run a command as another user, and return its exit status and error.
+def as_nobody(*words, umask=0o022):
+    """Run a command as another user with a umask, and return its exit status and error.
 
     It runs in a fork, because only root may be able to read this Python's folder.
     """
@@ -106,6 +106,7 @@ def as_nobody(*words):
     if child == 0:
         os.setgid(65534)
         os.setuid(65534)
+        os.umask(umask)
         done = CliRunner().invoke(main, [str(word) for word in words])
         os.write(write, json.dumps([done.exit_code, repr(done.exception), done.stderr]).encode())
         os._exit(0)
@@ -129,6 +130,23 @@ def test_another_user_reads_and_does_not_change(house):
         code, error = as_nobody(*words)
         assert code == 1 and error.count("\n") == 1, error
         assert "access denied; this user (uid 65534) lacks the rights" in error
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root may read any file; only it may become another user")
+def test_a_umask_that_closes_new_files_to_their_owner(house):
+    weights = house / "weights.safetensors"
+    assert CliRunner().invoke(main, ["models", "synth", str(weights), "--variant", "atto"]).exit_code == 0
+    weights.chmod(0o644)
+    assert as_nobody("models", "inspect", weights, umask=0o777) == (0, "")
+    (house / "own").mkdir()
+    (house / "own").chmod(0o777)
+    clip = house / "clip.mp4"
+    clip.write_bytes(b"is not reached")
+    words = ["--out", house / "own" / "out", "--executor", "local", "--set", f"model.checkpoint={weights}"]
+    code, error = as_nobody("run", clip, *words, umask=0o777)
+    assert code == 1 and error.count("\n") == 1, error
+    assert str(house / "own") in error
+    assert "this shell's `umask` is 777" in error
 
 
 @pytest.mark.long
