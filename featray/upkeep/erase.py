@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from featray.errors import OutputError, UsageError
+from featray.errors import LeaseError, OutputError, UsageError
 from featray.schema import DERIVED_TABLES, PER_VIDEO_TABLES, PERSON_TABLES, PRIVATE_TABLES
 from featray.store.scratch import scratch_folder
 from featray.store.storage import delete, delete_folder, list_files, list_folders
@@ -99,9 +99,13 @@ def erase(
     with scratch_folder("erase") as scratch:
         found = []
         for partition in partitions:
-            with hold(partition, f"{ERASE_PREFIX}{erasure.erasure_id}") as lease:
-                found.append(_erase_in(lease.partition, erasure, scratch))
-                found[0].exports = exports
+            try:
+                with hold(partition, f"{ERASE_PREFIX}{erasure.erasure_id}") as lease:
+                    found.append(_erase_in(lease.partition, erasure, scratch))
+                    found[0].exports = exports
+            except LeaseError as error:
+                again = "the erasure is recorded, and the same command, run again then, finishes it"
+                raise LeaseError(f"{error}; {again}", **error.details) from error
     finish_erasure(output, erasure)
     return [here for here in found if here.anything]
 

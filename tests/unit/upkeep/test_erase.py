@@ -11,11 +11,12 @@ from click.testing import CliRunner
 
 from featray.cli import main
 from featray.config_derive import DeriveConfig
-from featray.errors import UsageError
+from featray.errors import LeaseError, UsageError
 from featray.findings.derive import Derivation
 from featray.schema import DERIVED_TABLES
 from featray.tables.commits import read_commits, read_manifests
 from featray.tables.layout import list_partitions, open_output
+from featray.tables.lease import hold
 from featray.tables.published import read_published
 from featray.tables.tombstones import read_erasures
 from featray.upkeep.derive import derive_partition
@@ -300,6 +301,15 @@ def test_an_erasure_makes_no_release_the_latest(out, inputs, small_network):
     assert [video.video_id for commit in read_commits(still.partition) for video in commit.videos] == [video]
     assert verify(out).problems == []
     assert [e.release for e in read_erasures(out, video)] == [old.release]
+
+
+def test_an_erasure_beside_a_run_is_recorded_and_says_so(out, partition):
+    video = ids(out)["anna"]
+    with hold(partition, "run-of-another"), pytest.raises(LeaseError, match=r"held by .*; the erasure is recorded"):
+        erase(out, video)
+    assert [erasure.done for erasure in read_erasures(out, video)] == [False]
+    (here,) = erase(out, video)
+    assert here.rows["videos"] == 1 and verify(out).problems == []
 
 
 def test_what_cannot_be_erased(out, inputs, small_network):
