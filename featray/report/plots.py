@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,6 +169,7 @@ class Drawn:
 @contextmanager
 def figure(width: float, height: float) -> Iterator[Drawn]:
     """Yield a figure of a size in inches; its SVG has unique ids, so that several fit into one page."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns if it cannot keep its list of fonts at home
     import matplotlib
     from matplotlib.figure import Figure
 
