@@ -128,11 +128,13 @@ docs: $(VENV)/.installed-dev  ## renew the generated pages of docs/ and build th
 parity: $(PARITY)/.installed  ## the real py-feat beside featray, from frame and box to final columns
 	$(PARITY)/bin/python -m pytest -q tests/parity
 
-bench: $(PARITY)/.installed  ## stages, network, chips and the whole job: CPU ms a frame and a face, frames/s, memory
+bench: $(PARITY)/.installed  ## stages, network, chips, the whole job, small units: CPU ms a frame and a face, frames/s, memory
 	$(PARITY)/bin/python tests/benchmarks/bench_network.py
 	$(PARITY)/bin/python tests/benchmarks/bench_crop.py
 	$(BIN)/python -m tests.benchmarks.bench_stages --json bench-stages.json
 	$(BIN)/python -m tests.benchmarks.bench_job --stages --json bench-job.json
+	$(BIN)/python -m tests.benchmarks.bench_growth --executor local --units 10 110 --json bench-growth-local.json
+	$(BIN)/python -m tests.benchmarks.bench_growth --executor ray --units 10 110 --json bench-growth-ray.json
 
 bench-peers: $(PARITY)/.installed  ## the job beside py-feat alone and in a short Ray Data script, in turns
 	$(PARITY)/bin/python -m tests.benchmarks.bench_peers --json bench-peers.json

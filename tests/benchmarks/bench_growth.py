@@ -5,6 +5,7 @@ frames; the small network). Prints the cost of a unit from one size to the next,
 kind of process at four moments of the longest run. The network is not measured; asserts nothing.
 
     .venv/bin/python -m tests.benchmarks.bench_growth
+    .venv/bin/python -m tests.benchmarks.bench_growth --executor local --units 10 110      # as in `make bench`
     .venv/bin/python -m tests.benchmarks.bench_growth --units 10 15000      # a soak of half an hour, or an hour
 """
 
@@ -28,7 +29,7 @@ from tests.benchmarks.bench_job import processes_below
 _SAMPLE_SECONDS = 5.0
 
 
-def run(folder: Path, clip: Path, units: int) -> tuple[float, list[dict[str, float]]]:
+def run(folder: Path, clip: Path, units: int, executor: str) -> tuple[float, list[dict[str, float]]]:
     """Return wall seconds, and memory every few seconds (MB, by kind of process)."""
     inputs = folder / f"in-{units}"
     inputs.mkdir()
@@ -40,6 +41,7 @@ def run(folder: Path, clip: Path, units: int) -> tuple[float, list[dict[str, flo
         "input": {"uris": [f"{inputs}/*.mp4"]},
         "output": {"uri": str(folder / f"out-{units}")},
         "model": {"checkpoint": "synthetic:atto"},
+        "cluster": {"executor": executor},
     }
     config.write_text(yaml.safe_dump(sections))
     memory = []
@@ -67,6 +69,7 @@ def main() -> None:
     parser.add_argument(
         "--units", type=int, nargs="+", default=[10, 1000, 10_000], help="of the runs, one after another"
     )
+    parser.add_argument("--executor", choices=["auto", "local", "ray"], default="auto")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     found: dict[str, Any] = {"units": options.units, "wall_s": []}
@@ -75,7 +78,7 @@ def main() -> None:
         folder = Path(scratch)
         clip = clips.tiny(folder / "tiny.mp4")
         for units in options.units:
-            wall, memory = run(folder, clip, units)
+            wall, memory = run(folder, clip, units, options.executor)
             found["wall_s"].append(wall)
             print(f"{units:7} units: {wall:.1f} s", flush=True)
     sizes = list(zip(options.units, found["wall_s"], strict=True))

@@ -6,11 +6,13 @@ Not covered: GPUs, a node's cgroups, and a file system on which nodes see each o
 import re
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 
-from featray.tables.layout import open_output
+from featray.tables.layout import list_partitions, open_output
+from featray.tables.lease import EXPIRY_SECONDS
 from featray.tables.status import read_status
 from featray.upkeep.verify import verify
 from tests.fixtures.hosts import wait_for
@@ -69,6 +71,14 @@ def wait_for_landing(slurm, out, job):
     """Wait until something has landed; check that the job still runs."""
     wait_for(lambda: landed(out), 900, f"job {job} to land something")
     assert slurm.states(job) == ["RUNNING"], slurm.logs()
+
+
+def wait_for_expiry(out):
+    """Wait until the lease of a run whose node was lost has expired, as during Slurm's own delay of two minutes."""
+    (partition,) = list_partitions(open_output(str(out)))
+    leases = Path(partition.lease().path)
+    renewed = max(lease.stat().st_mtime for lease in leases.iterdir())
+    wait_for(lambda: time.time() > renewed + EXPIRY_SECONDS, 2 * EXPIRY_SECONDS, "the lease to expire")
 
 
 def landed(out):
@@ -177,6 +187,8 @@ def test_a_node_is_lost(slurm, out, name):
     assert kept
     slurm.hosts[name].start()
     slurm.start_daemons(name)
+    if name == "node1":
+        wait_for_expiry(out)
     slurm.at_once(job)
     slurm.wait(job)
     check(slurm, out)
