@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+_MOST_CHARS: Final = 160
+"""Length of an error on the terminal: about two lines."""
 
 State = Literal["ok", "missing", "absent"]
 
@@ -29,3 +32,9 @@ class Check:
     def to_json(self) -> dict[str, Any]:
         """Return the check as plain values."""
         return asdict(self)
+
+
+def shortened(error: str) -> str:
+    """Return an error on one line, cut between words if it is long."""
+    text = " ".join(error.split())
+    return text if len(text) <= _MOST_CHARS else f"{text[:_MOST_CHARS].rpartition(' ')[0] or text[:_MOST_CHARS]} ..."

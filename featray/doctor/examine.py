@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from featray.config import Config
 from featray.doctor import machine, software
-from featray.doctor.check import Check
+from featray.doctor.check import Check, shortened
 from featray.doctor.reach import reach, reach_config
 from featray.errors import FeatrayError
 
@@ -45,7 +45,7 @@ def examine(
         try:
             yield from look()
         except (ImportError, OSError, RuntimeError, ValueError, FeatrayError) as error:
-            found = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]
+            found = shortened(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             yield Check(name, name, "missing", found, _FIXES.get(name, ""))
     for uri in uris:
         yield from reach(uri, storage_options, write=write)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from featray.config import cache_dir
-from featray.doctor.check import Check
+from featray.doctor.check import Check, shortened
 from featray.graph.machine import local_cpus
 
 _LEAST_MEMORY_GIB: Final = 4
@@ -84,6 +84,6 @@ def ray() -> Iterator[Check]:
         return
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it exited without a message"])[-1]
-        yield Check("ray", name, "missing", last[:160], fix)
+        yield Check("ray", name, "missing", shortened(last), fix)
     else:
         yield Check("ray", name, "ok", f"answers: {done.stdout.strip().splitlines()[-1]}")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from importlib import metadata
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
-from featray.doctor.check import Check, State
+from featray.doctor.check import Check, State, shortened
 from featray.errors import ConfigError, FeatrayError, ModelError
 
 if TYPE_CHECKING:
@@ -232,5 +231,4 @@ def _meaning(name: str, kept: KeptCheck | None) -> Check:
 
 
 def _first_line(error: BaseException) -> str:
-    text = re.sub(r"\s+", " ", str(error)) or type(error).__name__
-    return text[:160]
+    return shortened(str(error)) or type(error).__name__

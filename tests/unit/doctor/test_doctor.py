@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from featray.cli import main
 from featray.doctor import machine, software
 from featray.doctor import reach as place
+from featray.doctor.check import shortened
 from featray.doctor.examine import examine
 from featray.doctor.reach import reach
 
@@ -154,3 +155,9 @@ def test_a_config_is_read_at_its_input_and_written_at_its_output(clips, tmp_path
     assert [path.rpartition("/")[0] for path in written] == [f"{tmp_path}/out"]
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
     assert _doctor("--config", str(tmp_path / "c.yaml"), "s3://bucket").exit_code == 2
+
+
+def test_a_long_error_is_cut_between_words():
+    assert shortened("two\n lines") == "two lines"
+    assert shortened("failed " * 40) == f"{('failed ' * 22).strip()} ..."
+    assert shortened("x" * 200) == f"{'x' * 160} ..."
