@@ -10,8 +10,8 @@ from featray.names import AU_NAMES_20
 from featray.report.plots import BLUE, MUTED, PALE, RED, RULE, Plot
 from featray.report.scope import Scope
 from featray.tables.query import literal
+from featray.video.clock import LATEST_US
 from featray.views.happenings import kind_name
-from featray.views.selection import LATEST_US
 from featray.views.times import clock_text
 
 STRIPS: Final = 12

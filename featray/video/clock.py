@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final
 
 _RESTART_SECONDS = 1
 """A step back by more than this means that the clock was restarted; a smaller one is jitter."""
 
-MAX_SECONDS = 2**53 // 1_000_000
-"""Limit of all times, 285 years, as in the views; a later time of a picture is not used."""
+LATEST_US: Final = 1 << 53
+"""A bound of times that is beyond any video: 285 years. A later time of a picture is not used."""
+
+
+def latest_ticks(time_base: Fraction) -> int:
+    """Return `LATEST_US`, to the whole second, in ticks of a time base."""
+    return int(LATEST_US // 1_000_000 / time_base)
 
 
 class Clock:
@@ -27,7 +32,7 @@ class Clock:
     def __init__(self, time_base: Fraction, rate: Fraction | None) -> None:
         self._default_ticks = max(1, round(1 / (rate * time_base))) if rate else 1
         self._restart_ticks = round(_RESTART_SECONDS / time_base)
-        self._max_ticks = int(MAX_SECONDS / time_base)
+        self._max_ticks = latest_ticks(time_base)
         self._moved_ticks = 0
         self._previous: int | None = None
         self._duration_ticks = self._default_ticks

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.errors import ErrorCode, VideoError
-from featray.video.clock import MAX_SECONDS
+from featray.video.clock import latest_ticks
 from featray.video.h264 import starts_exactly
 from featray.video.structure import has_fragments
 
@@ -87,7 +87,7 @@ def scan_packets(container: Any, stream: Any) -> PacketIndex:
             raise VideoError(f"no packet can be read: {error.strerror}", code=ErrorCode.DECODE_FAILED) from None
     finally:
         reader.hollow = False
-    latest = int(MAX_SECONDS / stream.time_base)
+    latest = latest_ticks(stream.time_base)
     if any(time is not None and abs(time) > latest for time in pts):
         return _untrusted(packets)  # `Clock` gives these pictures other times
     return _index(pts, keyframe, rehearsed) or _untrusted(packets)

@@ -11,9 +11,10 @@ import duckdb
 from featray.errors import OutputError, printable
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.tables.query import read_rows, run_sql
+from featray.video.clock import LATEST_US
 from featray.views.canvas import MUTED, WARNING, Colour
 from featray.views.panel import EMOTION_COLOURS
-from featray.views.selection import LATEST_US, SampledFrame, VideoRow
+from featray.views.selection import SampledFrame, VideoRow
 
 _AU_COLOUR: Final[Colour] = (120, 208, 255)
 _OWN_COLOUR: Final[Colour] = (244, 114, 182)

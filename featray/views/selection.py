@@ -15,12 +15,10 @@ from featray.names import MESH_VERTICES
 from featray.tables.named import is_named, not_named
 from featray.tables.provenance import StoredConfig, read_config, read_unusable
 from featray.tables.query import literal, read_rows, run_sql
+from featray.video.clock import LATEST_US
 
 PICTURE_US: Final = 1_000_000
 """Interval between pictures without times when they are shown."""
-
-LATEST_US: Final = 1 << 53
-"""A bound of times that is beyond any video: 285 years."""
 
 TIME_US: Final = f"coalesce(pts_us, frame_index::BIGINT * {PICTURE_US})"
 """SQL expression for the time at which a frame is shown."""

@@ -145,6 +145,7 @@ def test_a_claim_that_failed_after_it_was_written_holds_nobody_up(tmp_path, monk
 
 
 def test_a_storage_that_lists_late_is_named(tmp_path, monkeypatch):
+    """Every listing is patched to be empty: what happens where one turns late in mid-run is not shown."""
     partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
     monkeypatch.setattr(module, "list_files", lambda folder: [])
     with pytest.raises(OutputError, match="does not list the lease that was just written") as raised:

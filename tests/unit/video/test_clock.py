@@ -10,10 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from featray.video.clock import Clock
+from featray.video.clock import LATEST_US, Clock
 from featray.video.container import open_video
 from featray.video.scan import scan_packets
-from featray.views.selection import LATEST_US
 
 _MILLISECOND = Fraction(1, 1000)
 

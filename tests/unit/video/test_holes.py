@@ -1,4 +1,4 @@
-"""Frames that a damaged container lost."""
+"""Frames that a damaged container lost. Packets are made up: what the decoder does with such a file is not shown."""
 
 from __future__ import annotations
 
