@@ -21,7 +21,7 @@ _MOST_VALUES: Final = 100_000
 
 
 MOST_CHARS: Final = 8_000_000
-"""Limit for the text of a config file; PyYAML reads some 100,000 characters a second."""
+"""Limit for a config's text, in a file and in `runs.config`: one that names 80,000 videos one by one."""
 
 _MOST_DEPTH: Final = 64
 _MOST_BITS: Final = 64
@@ -66,6 +66,7 @@ def read_yaml(text: str) -> Any:
         ConfigError: invalid YAML, a repeated key, or aliases that grow. Values are not shown, they may be secret.
     """
     try:
+        check_yaml(text)
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
@@ -90,6 +91,35 @@ def read_yaml(text: str) -> Any:
     except ValueError as error:
         raise ConfigError(f"not a config: {error}") from None
     return data
+
+
+def check_yaml(text: str, *, aliases: bool = True) -> None:
+    """Refuse a YAML text with too many values, or nested too deeply, before it is parsed: that could take an hour.
+
+    Args:
+        text: the YAML text.
+        aliases: whether it may hold aliases.
+
+    Raises:
+        yaml.YAMLError: the text is refused, or is no YAML.
+    """
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=_SCANNER)):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        problem = None
+        if depth > _MOST_DEPTH:
+            problem = "nested too deeply"
+        elif count > 2 * _MOST_VALUES:  # each list or mapping has a second event, at its end
+            problem = f"more than {_MOST_VALUES:,} values"
+        elif isinstance(event, yaml.AliasEvent) and not aliases:
+            problem = "aliases are not supported"
+        if problem:
+            mark: Any = event.start_mark
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+_SCANNER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The C parser, if PyYAML was built with it. It gives events only, since its nodes would overflow the stack."""
 
 
 def _check_size(node: yaml.Node, sizes: dict[int, int]) -> int:

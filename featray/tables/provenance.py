@@ -19,7 +19,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from featray.config import Config, Table
-from featray.config_text import NOT_READ, check_plain
+from featray.config_text import MOST_CHARS, NOT_READ, check_plain, check_yaml
+from featray.errors import ConfigError
 from featray.identity import settings_hash
 from featray.schema import FACES
 from featray.version import __version__
@@ -61,14 +62,23 @@ def run_row(
     """Return a run's row of the `runs` table at its start; GPUs, counts and end are added when they are known.
 
     `settings` are the settings that change results, from `identity.result_settings`.
+
+    Raises:
+        ConfigError: the config is longer than what is read back of it.
     """
+    text = yaml.safe_dump(config.redacted(), sort_keys=False)
+    if len(text) > MOST_CHARS:
+        raise ConfigError(
+            f"the config has {len(text):,} characters, and is stored with each run up to {MOST_CHARS:,}; list the "
+            "videos in a manifest, such as a CSV file, and name that in input.uris"
+        )
     return {
         "run_id": run_id,
         "started_at": datetime.now(UTC),
         "status": "running",
         "dataset": config.dataset,
         "release": release,
-        "config": yaml.safe_dump(config.redacted(), sort_keys=False),
+        "config": text,
         "config_hash": settings_hash(settings),
         "featray_version": __version__,
         "featray_commit": _git_commit(),
@@ -134,10 +144,12 @@ def read_config(text: str | None) -> StoredConfig:
     Raises:
         ValueError: it is not a config.
     """
-    if len(text or "") > _MOST_CONFIG:
+    text = text or ""
+    if len(text) > MOST_CHARS:
         raise ValueError("is not a config: it is too long")
     try:
-        data = yaml.load(text or "", _Plain)
+        check_yaml(text, aliases=False)  # featray writes none, and a few lines of them can exceed the memory
+        data = yaml.safe_load(text)
         check_plain(data)
     except NOT_READ as error:
         raise ValueError("is not a config") from error
@@ -154,24 +166,12 @@ def read_config(text: str | None) -> StoredConfig:
     )
 
 
-_MOST_CONFIG: Final = 2_000_000
-"""Characters, of which PyYAML reads some 100,000 a second: a config that names 20,000 videos one by one."""
-
 _FACE_COLUMNS = frozenset(column.name for column in FACES)
 
 
 def read_unusable(text: str | None) -> tuple[str, ...]:
     """Parse `runs.unusable`: columns of `faces` that the checkpoint is known not to estimate."""
     return tuple(name for name in (text or "").split(",") if name in _FACE_COLUMNS)
-
-
-class _Plain(yaml.SafeLoader):
-    """YAML without aliases: featray writes none, and a few lines of them can expand to more than memory holds."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not supported")
-        return super().compose_node(parent, index)
 
 
 def footer(row: dict[str, Any]) -> dict[str, str]:

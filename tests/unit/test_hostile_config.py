@@ -3,9 +3,10 @@
 import pytest
 import yaml
 
-from featray.config import load_config
+from featray.config import load_config, parse_config
+from featray.config_text import MOST_CHARS
 from featray.errors import ConfigError
-from featray.tables.provenance import read_config
+from featray.tables.provenance import WeightsFacts, read_config, run_row
 from featray.upkeep.erase_edits import forget_uri
 
 MINIMAL = "dataset: d\ninput: {uris: [a.mp4]}\noutput: {uri: out}\n"
@@ -85,3 +86,32 @@ def test_a_hostile_config_in_an_output_is_not_a_config(value):
     with pytest.raises(ValueError, match="is not a config"):
         read_config(text)
     assert forget_uri(text, {"file:///a.mp4"}, "0" * 16) == ""
+
+
+@pytest.mark.timeout(60)  # read as nodes, each takes minutes to hours
+@pytest.mark.parametrize(
+    "text", ["[" * 4_000_000, "- " * 4_000_000, "{" * 8_000_000, "a: [" + "1," * 3_999_000 + "]", "---\n" * 1_900_000]
+)
+def test_a_config_of_millions_of_values_is_refused_at_once(tmp_path, text):
+    assert "nested too deeply" in (found := problem_of(tmp_path, text)) or "more than 100,000 values" in found
+    with pytest.raises(ValueError, match="is not a config"):
+        read_config(text)
+
+
+def stored(uris):
+    weights = WeightsFacts("m", "m", "0" * 64, None, "MIT", False, "py-feat-2.1.2", "")
+    config = parse_config({"dataset": "d", "input": {"uris": uris}, "output": {"uri": "out"}})
+    facts = {"engine": "torch", "precision": "fp32", "settings": {"detector": "0"}}
+    return run_row(config, run_id="0", release="r", weights=weights, **facts)["config"]
+
+
+def test_a_config_of_many_long_names_is_read_back():
+    uris = [f"s3://bucket/{'folder/' * 12}{i:06}.mp4" for i in range(60_000)]
+    assert MOST_CHARS / 2 < len(text := stored(uris)) < MOST_CHARS
+    assert read_config(text).uris == uris
+
+
+def test_a_config_that_could_not_be_read_back_starts_no_run():
+    uris = [f"s3://bucket/{'папка/' * 20}{i}.mp4" for i in range(12_000)]  # short in the file, long as ASCII
+    with pytest.raises(ConfigError, match="list the videos in a manifest"):
+        stored(uris)
