@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from featray.video.reader import Reader
 from featray.video.structure import BLOCKS, flv_tags, matroska_elements, transport_layout
 
 _LONGEST_READ_BYTES = 8 << 20
 _LONGEST_GAP_FRAMES = 100_000
-_MOST_LOST_FRAMES = 1_000_000
+MOST_LOST_FRAMES: Final = 1_000_000
 """Limit on lost frames of a video; each takes about 100 bytes until they are reported."""
 _REMEMBERED_PACKETS = 64  # more than any decoder holds back
 _BLOCK_HEADER_BYTES = 4  # Matroska block header at a packet's position, if the track number is below 128
@@ -32,7 +32,7 @@ class Holes:
         self._reader = reader
         self._container = container
         self._checks_left = _MAX_CHECKS if container in ("matroska", "mpegts", "flv") else 0
-        self._frames_left = _MOST_LOST_FRAMES
+        self._frames_left = MOST_LOST_FRAMES
         self._places: dict[int, tuple[int, int]] = {}
         self._furthest = (0, 0)
         self._positions: deque[int] = deque(maxlen=_REMEMBERED_PACKETS)

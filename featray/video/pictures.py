@@ -13,7 +13,7 @@ from typing import Any
 
 import av.error
 
-from featray.video.holes import Holes
+from featray.video.holes import MOST_LOST_FRAMES, Holes
 from featray.video.scan import is_shown, read_packets, starts_decoding
 from featray.video.shape import PixelShapes
 
@@ -156,7 +156,8 @@ class Pictures:
     def _expect_up_to(self, ticks: int) -> None:
         """Expect a Theora picture at every tick, even if nothing moves; a damaged Ogg page leaves no other trace."""
         if self._stream.codec_context.name == "theora" and self._next_ticks is not None:
-            end = min(ticks, self._next_ticks + _LONGEST_GAP)
+            longest = min(_LONGEST_GAP, MOST_LOST_FRAMES - len(self.losses.silent))
+            end = min(ticks, self._next_ticks + longest)
             self.losses.silent.update(dict.fromkeys(range(self._next_ticks, end)))
 
     def _accounted(self, picture: Any) -> Any:
