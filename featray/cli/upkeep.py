@@ -108,7 +108,7 @@ def _print_recomputed(repeated: Any) -> None:
 
 @click.command(short_help="Erase a video, one track of it, or a person, from OUT.")
 @click.argument("out")
-@click.option("--video", help="Its video_id, URI, or the end of its URI, such as face.mp4.")
+@click.option("--video", help="Its video_id, URI, or the end of its URI, such as face.mp4 or face.")
 @click.option("--track", "track_id", type=click.IntRange(min=0), metavar="N", help="Erase only this track.")
 @click.option("--person", metavar="P", help="Erase all tracks of this person_id or name of the table persons.")
 @click.option("--release", help="Only from this release; default: from all, in all datasets.")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 safe_csv_flag = click.option(
     "--safe-csv", is_flag=True, help="Put ' before texts that a spreadsheet would interpret as a formula."
 )
-_VIDEO_HELP = "Its video_id, URI, or the end of its URI, such as face.mp4."
+_VIDEO_HELP = "Its video_id, URI, or the end of its URI, such as face.mp4 or face."
 
 
 def _range_flags(command: Callable[..., None]) -> Callable[..., None]:

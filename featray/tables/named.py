@@ -21,10 +21,22 @@ PLACE: Final = "coalesce(uri || '#' || member, uri)"
 """SQL for the place of a video: its URI, with the name of its member if it is in a shard file."""
 
 
+_BARE: Final = f"regexp_replace({PLACE}, '\\.[^./#]*$', '')"
+"""SQL for the place of a video without its suffix."""
+
+
 def is_named(name: str) -> str:
-    """Return the SQL condition on `videos` for a video with this id, this URI, or a URI with this end (`face.mp4`)."""
-    ending = f"ends_with({PLACE}, {literal('/' + name)}) OR ends_with({PLACE}, {literal('#' + name)})"
-    return f"(video_id = {literal(name)} OR {PLACE} = {literal(name)} OR uri = {literal(name)} OR {ending})"
+    """Return the SQL condition on `videos` for a video with this id, this URI, or a URI with this end (`face.mp4`).
+
+    If there is none, it holds for videos whose URI has this end without its suffix (`face`).
+    """
+    whole = f"video_id = {literal(name)} OR uri = {literal(name)} OR {_ends(PLACE, name)}"
+    return f"({whole} OR ({_ends(_BARE, name)} AND NOT EXISTS (SELECT 1 FROM videos WHERE {whole})))"
+
+
+def _ends(place: str, name: str) -> str:
+    ends = (f"ends_with({place}, {literal(separator + name)})" for separator in "/#")
+    return f"({place} = {literal(name)} OR {' OR '.join(ends)})"
 
 
 def not_named(connection: duckdb.DuckDBPyConnection, name: str) -> UsageError:
