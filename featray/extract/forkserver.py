@@ -20,7 +20,8 @@ import subprocess
 import sys
 import threading
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, NoReturn, Protocol
 
 from featray.extract.child import serve
@@ -97,6 +98,20 @@ class Forked:
         return self._code
 
 
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Start programs in which Ctrl-C has no effect from their first instruction on.
+
+    A terminal sends it to them as well, and until they have loaded their modules they could not ignore it. The blocked
+    signal is inherited, and is discarded once they ignore it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class ForkServer:
     """The parent's handle on a fork server.
 
@@ -108,7 +123,7 @@ class ForkServer:
         self.environment = environment
         self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair()
-        with theirs:
+        with theirs, interrupts_held():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "featray.extract.forkserver", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

@@ -32,7 +32,7 @@ from featray.extract.ahead import PicturesAhead
 from featray.extract.child import ChildSettings
 from featray.extract.chunks import CHUNK_CHIPS, Chunk, failed_chunk
 from featray.extract.devices import HEADROOM_GIB, START_SECONDS
-from featray.extract.forkserver import CAN_FORK, Process, fork_child
+from featray.extract.forkserver import CAN_FORK, Process, fork_child, interrupts_held
 from featray.extract.plan import Failure, Outcome, UnitTask, VideoPlan, plan_video
 from featray.extract.wire import (
     MAX_MESSAGE_BYTES,
@@ -320,12 +320,13 @@ def _start_anew(
     environment: dict[str, str], connection: socket.socket, memory_bytes: int, level: int
 ) -> subprocess.Popen[bytes]:
     """Start a child as a new program, like `fork_child` but for systems that cannot fork."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "featray.extract.child", *map(str, (connection.fileno(), memory_bytes, level))],
-        pass_fds=[connection.fileno()],
-        stdin=subprocess.DEVNULL,
-        env=environment,
-    )
+    with interrupts_held():
+        return subprocess.Popen(
+            [sys.executable, "-m", "featray.extract.child", *map(str, (connection.fileno(), memory_bytes, level))],
+            pass_fds=[connection.fileno()],
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        )
 
 
 def _put_answer(files: FilesForChild, message: bytes, answer: SimpleQueue[bytes | Exception]) -> None:

@@ -60,6 +60,17 @@ def test_a_child_started_anew_gives_the_same(decoder, task, monkeypatch):
     assert server_of(decoder.process_id) == os.getpid()
 
 
+def test_ctrl_c_while_it_still_loads(capfd):
+    """A terminal sends it to the whole group; the server printed a traceback when it came in its first second."""
+    server = forkserver.ForkServer(dict(os.environ))
+    for _ in range(20):
+        os.kill(server._process.pid, signal.SIGINT)
+        time.sleep(0.05)
+    server.close()
+    assert (server._process.wait(60), capfd.readouterr().err) == (0, "")
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_a_server_that_is_killed_takes_its_children_along_and_another_one_starts(decoder, task):
     calm = faces(decoder, task)
     child, server = decoder.process_id, server_of(decoder.process_id)
