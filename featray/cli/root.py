@@ -95,9 +95,16 @@ _FIXES = {
 
 def _of_machine(error: OSError) -> str:
     """Return an operating-system error and its fix, in one line."""
-    what = ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error)
+    place = error.filename or ("standard output" if _is_of_output(error) else None)
+    what = ": ".join(str(part) for part in (place, error.strerror) if part) or str(error)
     fix = _FIXES.get(error.errno or 0, "`featray --debug ...` shows where, `featray doctor` checks this machine")
     return f"{printable(redact_text(what))}; {fix}"
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Return whether this was raised by printing, such as into a file on a full disk; such an error names no place."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename == click.utils.__file__
 
 
 def _machine_fault(error: Exception) -> str | None:

@@ -74,6 +74,15 @@ def test_small_files(house):
     assert done.returncode == 1 and "`ulimit -f`" in said(done)
 
 
+def test_a_full_disk_under_the_output_of_a_command(house):
+    """`featray status OUT > file`: the output has room, so the message must name the other place."""
+    words = [sys.executable, "-m", "featray", "status", str(house / "out"), "--json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert said(done) == "featray: standard output: No space left on device; free some space there"
+
+
 def test_a_working_folder_that_was_deleted(house, tmp_path):
     def enter():
         os.chdir(tmp_path)
