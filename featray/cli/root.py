@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import resource
+import signal
 import sys
 import traceback
 from contextlib import suppress
@@ -39,10 +40,15 @@ class _Group(click.Group):
     """Prints featray's errors as one line and exits with their code; prints a traceback only with --debug."""
 
     def main(self, args: Any = None, *rest: Any, **named: Any) -> Any:
-        if args is None:  # run as a command, not called from Python
-            _fill_streams()
-            hide_pandas()
-        return super().main(args, *rest, **named)
+        if args is not None:  # called from Python, not run as a command
+            return super().main(args, *rest, **named)
+        _fill_streams()
+        hide_pandas()
+        try:
+            return super().main(args, *rest, **named)
+        finally:
+            # Raised in native threads that are about to end, a further Ctrl-C would abort with C++'s last words.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
