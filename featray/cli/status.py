@@ -150,7 +150,7 @@ def _live_lines(run: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
 
     yield "now", [run["run_id"], f"{run['dataset']}/{run['release']}"]
     since = f"since {run['since'][:19]}Z"
-    yield "", [f"host {run['host']}, pid {run['pid']}, user {run['user']},", since]
+    yield "", [f"host {run['host']}, pid {run['pid']}, user {run['user']}", since]
     if run["landed"] is None:
         yield "", ["is starting, or maintains the output"]
     else:

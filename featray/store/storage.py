@@ -271,7 +271,8 @@ def explain(error: BaseException) -> str:
     if type(error).__name__ == _NO_CREDENTIALS:
         return f"no credentials found; set them {_WHERE}; for a public bucket set `anon: true` there"
     if silence := _silence(error):
-        return f"the storage does not answer ({silence})"
+        server = f"; for a store other than AWS, set `endpoint_url` {_WHERE}" if silence == _NO_S3_ENDPOINT else ""
+        return f"the storage does not answer ({silence}){server}"
     if isinstance(error, FileNotFoundError):
         return "does not exist"
     if isinstance(error, IsADirectoryError):
@@ -282,6 +283,7 @@ def explain(error: BaseException) -> str:
 
 
 _NO_CREDENTIALS = "NoCredentialsError"
+_NO_S3_ENDPOINT = "EndpointConnectionError"
 
 
 def _silence(error: BaseException | None) -> str | None:

@@ -5,12 +5,13 @@ import threading
 
 import pytest
 import s3fs
+from botocore.exceptions import EndpointConnectionError
 
 from featray.config import DecodeConfig, InputConfig
 from featray.errors import AccessDenied, ErrorCode, StorageError
 from featray.extract.plan import plan_video
 from featray.sources.listing import Video, list_videos
-from featray.store.storage import delete_folder, list_files, locate, read_bytes, write_bytes
+from featray.store.storage import delete_folder, explain, list_files, locate, read_bytes, write_bytes
 from tests.fixtures.s3 import Proxy, server
 
 
@@ -41,6 +42,16 @@ def test_no_credentials_mention_anonymous_access(monkeypatch, s3):
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     with pytest.raises(StorageError, match=r"no credentials found.*`anon: true`"):
         read_bytes(locate("s3://videos/ok.mp4", {"endpoint_url": s3["endpoint_url"]}))
+
+
+def test_an_s3_server_that_does_not_answer_brings_up_its_address():
+    silent = EndpointConnectionError(endpoint_url="http://secret:9000/")
+    text = explain(silent)
+    assert (
+        "does not answer (EndpointConnectionError)" in text and "`endpoint_url`" in text and "--storage-option" in text
+    )
+    assert "secret" not in text
+    assert "endpoint_url" not in explain(TimeoutError()), "said only of S3"
 
 
 def test_objects_that_a_store_does_not_delete_are_an_error(s3):
