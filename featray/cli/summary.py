@@ -105,6 +105,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     """Print what was done, where the tables are, and any notes."""
     config = summary.job.config
     out = redact_uri(config.output.uri)
+    options = " --config CONFIG" if config.output.storage_options else ""  # which commands about OUT do not know else
     console.print()
     if summary.status == "nothing_to_do":
         done = sum(n for status, n in summary.already_published.items() if status != "erased")
@@ -127,7 +128,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     if erased := summary.already_published.get("erased"):
         console.print(
             f"erased   {counted(erased, 'video')} of the input, left out; "
-            f"`featray erase {shlex.quote(out)} --video NAME --allow-again` lifts that for one"
+            f"`featray erase {shlex.quote(out)} --video NAME --allow-again{options}` lifts that for one"
         )
     if summary.several_streams:
         console.print(
@@ -142,7 +143,9 @@ def print_summary(summary: Summary, console: Console) -> None:
         _print_deleted(summary, console)
     broken = summary.videos["partial"] + summary.videos["failed"]
     if broken:
-        console.print(f'why      featray query {shlex.quote(out)} "SELECT uri, error_code, message FROM errors"')
+        console.print(
+            f'why      featray query {shlex.quote(out)} "SELECT uri, error_code, message FROM errors"{options}'
+        )
     elif summary.already_published.get("failed") or summary.already_published.get("partial"):
         console.print("Some of them failed or are partial; --retry-failed retries them.")
     if not summary.job.checkpoint.weights_trained:

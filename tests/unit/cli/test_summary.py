@@ -82,3 +82,16 @@ def test_a_run_with_nothing_to_do_names_the_release_that_views_show(tmp_path, cl
     told = CliRunner().invoke(main, ["status", str(tmp_path / "out"), "--release", "all"]).stdout
     lines = {release: f"videos  test/{release}  1 ok, 0 partial, 0 failed" for release in (first, second)}
     assert f"{lines[first]}  4 frames  0 faces\n" in told and f"{lines[second]}  2 frames  0 faces\n" in told
+
+
+def test_commands_of_the_summary_reach_an_output_that_needs_storage_options(tmp_path, small_network):
+    (tmp_path / "bad.mp4").write_bytes(b"nothing that is a video")
+    summary = run_here(small_config([f"{tmp_path}/bad.mp4"], tmp_path / "out", small_network))
+    summary.already_published["erased"] = 1
+    query = 'out "SELECT uri, error_code, message FROM errors"'
+    for options, added in (({}, ""), ({"endpoint_url": "http://127.0.0.1:9"}, " --config CONFIG")):
+        summary.job.config.output.storage_options.update(options)
+        screen = Console(file=io.StringIO(), width=400)
+        print_summary(summary, screen)
+        assert f"{query}{added}\n" in screen.file.getvalue()
+        assert f"--video NAME --allow-again{added}`" in screen.file.getvalue()
