@@ -101,9 +101,7 @@ class Location:
             return
         root, real = os.path.realpath(self.root), os.path.realpath(path)
         if os.path.commonpath([root, real]) != root:
-            raise OutputError(
-                f"{self.uri}: a link leads out of the output; replace the link with its target, or delete it"
-            )
+            raise OutputError(f"{self.uri}: {_LEADS_OUT}")
         with suppress(OSError):  # missing or not accessible: reading or writing it reports that
             if not stat.S_ISREG(mode := os.stat(real).st_mode) and not stat.S_ISDIR(mode):
                 raise OutputError(f"{self.uri}: is a pipe or a device, which an output never contains; delete it")
@@ -123,6 +121,8 @@ class Location:
         """Return whether this is a link to a web server."""
         return not {"http", "https"}.isdisjoint(_protocols(self.fs))
 
+
+_LEADS_OUT: Final = "a link leads out of the output; replace the link with its target, or delete it"
 
 _BLOCK_BYTES = 1 << 20
 
@@ -440,11 +440,12 @@ def upload(local_path: str, location: Location) -> None:
 def delete(location: Location) -> None:
     """Delete an object; a missing object is not an error."""
     location.check_parent_inside()
-    with storage_errors(location.uri):
-        try:
+    with storage_errors(location.uri), suppress(FileNotFoundError):
+        if location.root is not None and location.is_local:
+            with _held_parent(location) as (folder, name):
+                os.unlink(name, dir_fd=folder)
+        else:
             location.fs.rm_file(location.path)
-        except FileNotFoundError:
-            return
 
 
 def delete_folder(location: Location) -> None:
@@ -454,10 +455,35 @@ def delete_folder(location: Location) -> None:
         if location.is_s3:
             _delete_below_s3(location)
             return
-        try:
-            location.fs.rm(location.path, recursive=True)
-        except FileNotFoundError:
-            return
+        with suppress(FileNotFoundError):
+            if location.root is not None and location.is_local:
+                with _held_parent(location) as (folder, name):
+                    shutil.rmtree(name, dir_fd=folder)
+            else:
+                location.fs.rm(location.path, recursive=True)
+
+
+@contextmanager
+def _held_parent(location: Location) -> Iterator[tuple[int, str]]:
+    """Open the folder of a local place below its root without following links; give its descriptor, and the name in it.
+
+    Whatever is deleted relative to it is inside, even if somebody meanwhile puts a link in the place of a folder.
+    """
+    root = os.path.realpath(cast(str, location.root))
+    parent, name = os.path.split(location.path.rstrip("/"))
+    folder = os.open(root, _FOLDER)
+    try:
+        for part in os.path.relpath(os.path.realpath(parent), root).split(os.sep):
+            if part == os.pardir:
+                raise OutputError(f"{location.uri}: {_LEADS_OUT}")
+            above, folder = folder, os.open(part, _FOLDER, dir_fd=folder)
+            os.close(above)
+        yield folder, name
+    finally:
+        os.close(folder)
+
+
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def _delete_below_s3(location: Location) -> None:

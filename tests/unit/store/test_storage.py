@@ -1,13 +1,16 @@
 import errno
 import os
+from dataclasses import replace
 from importlib.util import find_spec
 
 import fsspec
 import pytest
 
-from featray.errors import StorageError
+from featray.errors import OutputError, StorageError
 from featray.store.storage import (
+    Location,
     delete,
+    delete_folder,
     list_files,
     list_folders,
     locate,
@@ -121,3 +124,22 @@ def test_a_store_whose_package_is_missing_is_one_line_with_the_fix(scheme, extra
         pytest.skip("its package is installed here")
     with pytest.raises(StorageError, match=rf"^{scheme}://b/x: .*pip install 'featray\[{extra}\]'$"):
         locate(f"{scheme}://b/x")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_nothing_outside_is_deleted_through_a_link_that_comes_after_the_check(tmp_path, monkeypatch, kind):
+    out, victim = tmp_path / "out", tmp_path / "victim"
+    for folder in (out / "rows", victim):
+        (folder / "mine").mkdir(parents=True)
+        (folder / "mine" / "thesis.tex").write_text("mine")
+    place = replace(locate(str(out)), root=str(out)).child("rows", "mine")
+
+    def check(location):
+        if not (out / "rows").is_symlink():
+            (out / "rows").rename(out / "aside")
+            (out / "rows").symlink_to(victim)
+
+    monkeypatch.setattr(Location, "check_parent_inside", check)
+    with pytest.raises(OutputError, match="a link leads out of the output"):
+        delete_folder(place) if kind == "folder" else delete(place.child("thesis.tex"))
+    assert (victim / "mine" / "thesis.tex").read_text() == "mine"
