@@ -146,20 +146,47 @@ def understand(table: pa.Table, where: str, settings: LabelSettings) -> Labels:
 
 
 def _parquet(data: bytes, where: str) -> pa.Table:
-    """Return the rows; a few kilobytes can unfold to any number of them, so they are read in batches."""
-    batches, size_bytes = [], 0
+    """Return the rows; a few kilobytes can unfold to any number of them, so they are read in batches.
+
+    Texts are read as dictionaries, and measured before they are unfolded.
+    """
+    batches: list[pa.RecordBatch] = []
     try:
-        file = pq.ParquetFile(io.BytesIO(data))
+        schema = pq.read_schema(io.BytesIO(data)).remove_metadata()
+        if nested := [field for field in schema if pa.types.is_nested(field.type)]:
+            raise UsageError(f"{where}: {nested[0].name}: is {nested[0].type}, but must be text or numbers")
+        texts = [field.name for field in schema if _is_text(field.type)]
+        file = pq.ParquetFile(io.BytesIO(data), read_dictionary=texts)
+        groups = map(file.metadata.row_group, range(file.num_row_groups))
+        _check_size(sum(group.total_byte_size for group in groups), where)
+        size_bytes = 0
         for batch in file.iter_batches(_BATCH_ROWS):
-            batches.append(batch)
-            size_bytes += batch.nbytes
-            if size_bytes > _MOST_BYTES:
-                raise UsageError(
-                    f"{where}: has more than {_MOST_BYTES >> 20:,} MiB of values; keep only columns of labels"
-                )
-        return pa.Table.from_batches(batches, file.schema_arrow)
+            size_bytes += sum(map(_unfolded_bytes, batch.columns))
+            _check_size(size_bytes, where)
+            batches.append(batch.cast(schema))
+        return pa.Table.from_batches(batches, schema)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{where}: cannot be read as Parquet: {one_line(error)}") from None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(
+        types.is_string(kind) or types.is_binary(kind) or types.is_large_string(kind) or types.is_large_binary(kind)
+    )
+
+
+def _check_size(size_bytes: int, where: str) -> None:
+    if size_bytes > _MOST_BYTES:
+        raise UsageError(f"{where}: has more than {_MOST_BYTES >> 20:,} MiB of values; keep only columns of labels")
+
+
+def _unfolded_bytes(column: pa.Array) -> int:
+    """Return the size that a column has when each row holds its own text."""
+    if not (pa.types.is_dictionary(column.type) and _is_text(column.type.value_type)):
+        return int(column.nbytes)
+    lengths = pc.take(pc.binary_length(column.dictionary).cast(pa.int64()), column.indices)
+    return int(pc.sum(lengths).as_py() or 0) + int(column.indices.nbytes)
 
 
 def _csv(data: bytes, where: str) -> pa.Table:

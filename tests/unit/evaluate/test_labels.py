@@ -192,6 +192,25 @@ def test_a_parquet_file_that_unfolds(tmp_path, monkeypatch):
         read_labels(str(tmp_path / "labels.parquet"), LabelSettings())
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_long_text_that_many_rows_have_is_not_unfolded(tmp_path, monkeypatch, shared):
+    rows, path = 256, tmp_path / "labels.parquet"
+    note = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x" * 1_000_000]))
+    table = pa.table({"video": ["a.mp4"] * rows, "frame_index": list(range(rows)), "AU12": [1.0] * rows, "note": note})
+    if shared:
+        pq.write_table(table, path, compression="zstd", store_schema=False)
+    else:
+        table = table.slice(0, 20)
+        table = table.set_column(3, "note", table["note"].cast(pa.string()))
+        pq.write_table(table, path, compression="zstd", use_dictionary=False)
+    assert path.stat().st_size < 100_000
+    monkeypatch.setattr(module, "_MOST_BYTES", 8 << 20)
+    before = pa.default_memory_pool().max_memory()
+    with pytest.raises(UsageError, match="has more than 8 MiB of values; keep only columns of labels"):
+        read_labels(str(path), LabelSettings())
+    assert pa.default_memory_pool().max_memory() - before < 64 << 20
+
+
 def test_a_label_column_that_is_not_there(read):
     labels = read("video,frame,AU12,light\na,0,1,dim\n")
     assert labels.text("light", "--split").tolist() == ["dim"]
