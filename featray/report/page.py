@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -266,5 +267,7 @@ _FILTERS: Final = {
     "when": _when,
     "tail": _tail,
     "plain": lambda value: f"{value:g}",
+    # Readers paste commands, and in an output from elsewhere anything may be a release or an id.
+    "shell": lambda value: shlex.quote(str(value)),
     "capitalize_first": lambda text: text[:1].upper() + text[1:],
 }
