@@ -145,17 +145,24 @@ def _write(
     return int(table.num_rows)
 
 
-def _joined(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_id: int | None) -> pa.Table:
-    """Return `faces`, `seconds`, published `blendshapes`, and `person_id`, with the tables' column comments."""
+def _joined(
+    connection: duckdb.DuckDBPyConnection, video: VideoRow, track_id: int | None, *, mesh: bool = False
+) -> pa.Table:
+    """Return `faces`, `seconds`, published `blendshapes`, and `person_id`, with the tables' column comments.
+
+    With `mesh`, also `mesh_xyz`, null for faces that the table `mesh` lacks.
+    """
     blendshapes = _has(connection, "blendshapes", video)
     joined = f" JOIN blendshapes USING {_JOIN}" if blendshapes else ""
     keys = "dataset, release, video_id, frame_index, faces.pts_us, faces.pts_us / 1e6 AS seconds"
     columns = f"{keys}, {_ONLY_FACES}{f', {_ONLY_BLENDSHAPES}' if blendshapes else ''}, who.person_id"
+    columns += ", mesh_xyz" if mesh else ""
     faces = f"(SELECT * FROM faces WHERE {video.where}{_of_track(track_id)}) AS faces"
+    joined += f" LEFT JOIN (SELECT {_JOIN[1:-1]}, mesh_xyz FROM mesh) AS mesh USING {_JOIN}" if mesh else ""
     who = f"(SELECT track_id, person_id FROM persons WHERE {video.where}) AS who"
     joined += f" LEFT JOIN {who} ON who.track_id = faces.track_id"
     table = run_sql(connection, f"SELECT {columns} FROM {faces}{joined} ORDER BY frame_index, face_index").read_all()
-    known = {field.name: field for name in ("persons", "blendshapes", "faces") for field in arrow_schema(name)}
+    known = {field.name: field for name in ("persons", "mesh", "blendshapes", "faces") for field in arrow_schema(name)}
     seconds = pa.field("seconds", pa.float64(), metadata={"comment": "presentation time [s]", "unit": "s"})
     return table.cast(pa.schema([known.get(name, seconds) for name in table.column_names]))
 
@@ -192,11 +199,7 @@ def _as_openface(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_i
 def _as_fex(connection: duckdb.DuckDBPyConnection, video: VideoRow, track_id: int | None) -> pa.Table:
     from featray.views.fex import fex_columns
 
-    table = _joined(connection, video, track_id)
-    if _has(connection, "mesh", video):
-        condition = f"{video.where}{_of_track(track_id)} ORDER BY frame_index, face_index"
-        meshes = run_sql(connection, f"SELECT mesh_xyz FROM mesh WHERE {condition}").read_all()
-        table = table.append_column("mesh_xyz", meshes["mesh_xyz"])
+    table = _joined(connection, video, track_id, mesh=_has(connection, "mesh", video))
     for name, value in (("uri", video.uri), ("width", video.width), ("height", video.height)):
         table = table.append_column(name, pa.repeat(value, table.num_rows))
     frame, _ = fex_columns(table.drop_columns(["landmarks5"]))
