@@ -41,7 +41,7 @@ def _ends(place: str, name: str) -> str:
 
 def not_named(connection: duckdb.DuckDBPyConnection, name: str) -> UsageError:
     """Return the error for a name that no video has, with the name of one that exists."""
-    sql = f"SELECT {PLACE} AS place FROM videos ORDER BY ALL LIMIT 1"
+    sql = f"SELECT {PLACE} AS place FROM videos WHERE uri IS NOT NULL ORDER BY ALL LIMIT 1"
     example = [f", such as {printable(row['place'].rpartition('/')[2])}" for row in read_rows(run_sql(connection, sql))]
     return UsageError(
         f"--video {name}: not in this output; give a video_id, a URI, or the last parts of one{''.join(example)}; "
@@ -115,7 +115,7 @@ def find_erased_id(output: Output, name: str) -> str:
 def _known_places(output: Output, published: list[Published]) -> tuple[set[str], set[str]]:
     """Return the URIs of shard files, and those of folders with videos or named as input by runs."""
     connection = connect(output, tables=("videos", "runs"), published=published)
-    videos = read_rows(run_sql(connection, "SELECT DISTINCT uri, member FROM videos"))
+    videos = read_rows(run_sql(connection, "SELECT DISTINCT uri, member FROM videos WHERE uri IS NOT NULL"))
     folders = {row["uri"].rpartition("/")[0] for row in videos}
     for row in read_rows(run_sql(connection, "SELECT DISTINCT config FROM runs")):
         with suppress(ValueError, FeatrayError):

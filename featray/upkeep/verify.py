@@ -420,7 +420,10 @@ class _Partition:
                 if table in (*FACE_TABLES, *PRIVATE_TABLES, "frames") and row.get("frame_index") is not None:
                     keys["frame_index"] = row["frame_index"]
                 condition = " AND ".join(f"{name} = ${name}" for name in keys)
-                found = self._rows(f"SELECT filename FROM {source} WHERE {condition} LIMIT 1", keys)
+                try:
+                    found = self._rows(f"SELECT filename FROM {source} WHERE {condition} LIMIT 1", keys)
+                except duckdb.Error:  # a column is missing or has another type, which its file's check reports
+                    continue
                 if found:
                     return next((path for path in paths if found[0]["filename"].endswith(path)), None)
         return None

@@ -176,8 +176,10 @@ def find_video(
             f"--video {name}: matches {counted(len(rows), 'video')}: {found}; select one by id, --dataset and --release"
         )
     row = rows[0]
-    if row["uri"] is None:
-        raise OutputError(f"videos: {row['video_id']}: uri is null, so the row is damaged; run `featray verify`")
+    for column in ("dataset", "release", "video_id", "uri", "run_id"):
+        if row[column] is None:
+            which = row["video_id"] or row["uri"]
+            raise OutputError(f"videos: {which}: {column} is null, so the row is damaged; run `featray verify`")
     runs = _rows(
         connection, f"SELECT weights_trained, unusable, config FROM runs WHERE run_id = {literal(row['run_id'])}"
     )
