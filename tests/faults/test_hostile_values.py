@@ -1,7 +1,9 @@
 """Hostile text of an output from an untrusted source: in SQL, YAML, on a terminal, in a sheet, on a page."""
 
 import csv
+import html
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -301,3 +303,40 @@ def test_a_locked_database_still_spills_to_disk(made, tmp_path):
         database.execute(f"CREATE TABLE t AS SELECT {columns} FROM range(2000000)")
         (row,) = run_safe_sql(database, sql).read_all().to_pylist()
         assert row["b"] > "fff"
+
+
+def test_rows_without_a_name_are_told_in_one_line(house, tmp_path):
+    """A video without a URI, faces without an id that the meshes have, and faces whose id is a number."""
+    out = house.out
+
+    def edit(column, value):
+        return lambda rows: rows.set_column(rows.column_names.index(column), column, pa.array([value] * len(rows)))
+
+    house.edit_table("videos", edit("uri", None), every=True)
+    for words in (["export", out, "--video", "no.mp4", "--format", "csv"], ["erase", out, "--video", "no.mp4"]):
+        assert featray(*words).exit_code == 2, words
+    house.edit_table("videos", edit("uri", "a.mp4"), every=True)
+    house.edit_table("videos", edit("run_id", None), every=True)
+    done = featray("export", out, "--video", house.video_id, "--format", "csv")
+    assert done.exit_code == 1 and "run_id is null, so the row is damaged" in done.stderr
+    house.edit_table("videos", edit("run_id", "r"), every=True)
+    house.edit_table("faces", edit("video_id", 7), every=True)
+    done = featray("export", out, "--video", house.video_id, "--format", "fex", "--out", tmp_path / "a.csv")
+    assert done.exit_code in (0, 1, 2), done.output
+    assert "column video_id is int64, not string" in featray("verify", out).output
+
+
+def test_commands_on_a_page_are_quoted_for_the_shell(house, tmp_path):
+    """Readers paste them."""
+    house.edit_table("faces", lambda rows: _renamed(rows, ";touch pwned"), every=True)
+    house.edit_table("videos", lambda rows: _renamed(rows, ";touch pwned"), every=True)
+    done = featray("report", house.out, "--no-thumbnails", "--out", tmp_path / "a.html")
+    assert done.exit_code == 0, done.output
+    page = html.unescape((tmp_path / "a.html").read_text())
+    command = re.search(r"<code>(featray preview [^<]*)</code>", page)
+    assert command and re.search("--video '[0-9a-f]{16};touch pwned' ", command[1])
+
+
+def _renamed(rows, new):
+    ids = pa.array([one + new for one in rows["video_id"].to_pylist()], pa.string())
+    return rows.set_column(rows.column_names.index("video_id"), "video_id", ids)
