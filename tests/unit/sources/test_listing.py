@@ -101,6 +101,12 @@ def test_path_fields_become_values(tree):
     assert video.fields == {"site": "a", "year": "2025"}
 
 
+def test_the_suffix_of_a_name_can_be_left_out(tree):
+    config = InputConfig(uris=[f"{tree}/a/2025/x.mp4"], path_fields="{year}/{clip}.{name}")
+    (video,) = list_videos(config)
+    assert video.fields == {"year": "2025", "clip": "x"}
+
+
 def test_paths_that_do_not_fit_give_nulls_and_are_counted(tree, caplog):
     pattern = "{site}/{date}/{who}_{name}"
     (tree / "a" / "2024" / "anna_1.mp4").write_bytes(b"x")
