@@ -31,7 +31,7 @@ FATES: Final[dict[Fate, str]] = {
     Fate.NO_VIDEO: "of videos that this release does not have",
     Fate.SEVERAL_VIDEOS: "whose name fits several videos; give more of the path, or the video_id",
     Fate.VIDEO_FAILED: "of videos without any decodable frame",
-    Fate.NOT_SAMPLED: "of frames that were not sampled or do not exist",
+    Fate.NOT_SAMPLED: "of frames that were not sampled or do not exist; --tolerance SECONDS takes the nearest sampled",
     Fate.SEVERAL_PICTURES: "whose name fits several pictures; give more of the path",
     Fate.NEARER_LABEL: "at times whose frame is nearer to another label",
     Fate.DECODE_ERROR: "in damaged frames without a face",
