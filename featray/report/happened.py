@@ -9,6 +9,7 @@ from typing import Any, Final
 from featray.names import AU_NAMES_20
 from featray.report.plots import BLUE, MUTED, PALE, RED, RULE, Plot
 from featray.report.scope import Scope
+from featray.tables.named import short_place
 from featray.tables.query import literal
 from featray.video.clock import LATEST_US
 from featray.views.happenings import kind_name
@@ -115,7 +116,7 @@ def _strip(video: dict[str, Any], events: list[dict[str, Any]], seen: list[dict[
         lanes.append((kind, _OWN_COLOUR, [event for event in mine if event["kind"] == kind]))
     lanes.append(("action units", BLUE, [event for event in mine if event["kind"] in AU_NAMES_20]))
     lanes = [lane for lane in lanes if lane[2]]
-    name = video["video_id"] if blur else video["place"].rstrip("/").rsplit("/", 1)[-1]
+    name = video["video_id"] if blur else short_place(video["place"])
     said = ", ".join(f"{label}: {len(found)}" for label, _, found in lanes[1:]) or "no events"
     svg = _svg(lanes, int(video["start_us"]), int(video["end_us"]))
     return Strip(name, Plot(svg, f"What happened in {name}. {said}"), mine[0]["n"] - len(mine) if mine else 0)

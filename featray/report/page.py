@@ -183,7 +183,7 @@ def _shown(moments: list[Moment], blur: bool) -> list[Any]:
     """Return moments in the form that the template expects."""
     return [
         {
-            "name": moment.video.video_id if blur else moment.video.name,
+            "name": moment.video.video_id if blur else moment.video.label,
             "video_id": moment.video.video_id,
             "clock": clock_text(int(moment.face.row["pts_us"])),
             "from_s": max(0, int(moment.face.row["pts_us"]) // 1_000_000 - 1),

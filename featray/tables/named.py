@@ -49,6 +49,23 @@ def not_named(connection: duckdb.DuckDBPyConnection, name: str) -> UsageError:
     )
 
 
+def several_named(name: str, found: dict[str, str | None]) -> UsageError:
+    """Return the error for a name that several videos have; `found` has their places by id."""
+    places = ", ".join(f"{printable(place or '?')} ({one})" for one, place in sorted(found.items())[:5])
+    return UsageError(
+        f"{name}: matches {counted(len(found), 'video')}: {places}; give more of the path of one, or its id"
+    )
+
+
+def short_place(place: str) -> str:
+    """Return the last two parts of a URI or path: clips of a study are often named alike in a folder per person.
+
+    >>> short_place("file:///data/P01/stress.mp4")
+    'P01/stress.mp4'
+    """
+    return "/".join(place.rstrip("/").rsplit("/", 2)[-2:])
+
+
 def find_video_id(output: Output, name: str) -> str:
     """Return the id of the one video that a name refers to, in any release.
 
@@ -73,8 +90,7 @@ def find_video_id(output: Output, name: str) -> str:
 
     found = read_steadily(output, read, "all")
     if len(found) > 1:
-        places = ", ".join(f"{place} ({one})" for one, place in sorted(found.items())[:5])
-        raise UsageError(f"--video {name}: matches {counted(len(found), 'video')}: {places}; give the id of one")
+        raise several_named(name, found)
     if found:
         return str(next(iter(found)))
     uri, _, member = name.partition("#")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -39,6 +41,26 @@ def font(size_px: int) -> ImageFont.FreeTypeFont:
     found = ImageFont.load_default(size_px)
     assert isinstance(found, ImageFont.FreeTypeFont)
     return found
+
+
+@lru_cache(maxsize=64)
+def _wider_font(size_px: int) -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans, which ships with matplotlib: accents, Cyrillic, Greek and more."""
+    found = find_spec("matplotlib")  # not imported: that takes a second, and writes to the home folder
+    assert found is not None and found.origin is not None
+    return ImageFont.truetype(Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", size_px)
+
+
+@lru_cache(maxsize=4096)
+def _is_built_in(character: str) -> bool:
+    """Return whether Pillow's built-in font has a character; it draws all others as the same box."""
+    return bytes(font(16).getmask(character)) != bytes(font(16).getmask("\uffff"))
+
+
+def font_for(words: str, size_px: float) -> ImageFont.FreeTypeFont:
+    """Return the font for a text: names of files and persons may be in any language."""
+    size = max(8, round(size_px))
+    return font(size) if words.isascii() or all(map(_is_built_in, words)) else _wider_font(size)
 
 
 def mixed(colour: Colour, ground: Colour, share: float) -> Colour:
@@ -123,14 +145,14 @@ def text(
     anchor: str = "lm",
 ) -> None:
     """Draw a line of text; `anchor` as in Pillow: l, m, r across and a, m, s down."""
-    draw.text(at_xy, words, fill=colour, font=font(max(8, round(size_px))), anchor=anchor)
+    draw.text(at_xy, words, fill=colour, font=font_for(words, size_px), anchor=anchor)
 
 
 def tag(
     draw: ImageDraw.ImageDraw, at_xy: tuple[float, float], words: str, size_px: float, ground: Colour, ink: Colour
 ) -> None:
     """Draw text on a filled label whose bottom-left corner is at a point."""
-    face = font(max(8, round(size_px)))
+    face = font_for(words, size_px)
     pad, height = size_px * 0.4, size_px * 1.45
     x, y = at_xy
     draw.rectangle((x, y - height, x + face.getlength(words) + 2 * pad, y), fill=ground)
@@ -160,7 +182,7 @@ def legible_on(colour: Colour) -> Colour:
 
 def shortened(words: str, size_px: float, width_px: float) -> str:
     """Return text shortened to fit a width, without its middle."""
-    face = font(max(8, round(size_px)))
+    face = font_for(words + "…", size_px)
     kept: Sequence[str] = words
     while face.getlength(words) > width_px and len(kept) > 4:
         kept = [*kept[: len(kept) // 2 - 1], *kept[len(kept) // 2 + 1 :]]

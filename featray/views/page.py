@@ -51,7 +51,7 @@ class Look:
     @property
     def title(self) -> str:
         """Return the title; with `blur`, without the file name, which may contain a person's name."""
-        return self.video.video_id if self.blur else f"{self.video.name}  ({self.video.video_id})"
+        return self.video.video_id if self.blur else f"{self.video.label}  ({self.video.video_id})"
 
 
 def draw_picture(shown: Shown, scale: float, look: Look, hidden: list[Square]) -> Image.Image:

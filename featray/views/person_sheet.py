@@ -198,7 +198,7 @@ def _draw(read: _Read, crops: dict[tuple[int, int], Image.Image], settings: Pers
 def _called(track: PersonTrack, read: _Read, settings: PersonSheet) -> str:
     """Return the name of a track's video; with `blur`, without the file name, which may contain a person's name."""
     video = read.videos[_video_of(track)]
-    return video.video_id if settings.blur else video.name
+    return video.video_id if settings.blur else video.label
 
 
 def _draw_header(draw: ImageDraw.ImageDraw, width: int, read: _Read, settings: PersonSheet) -> None:
@@ -206,7 +206,7 @@ def _draw_header(draw: ImageDraw.ImageDraw, width: int, read: _Read, settings: P
     persons = sorted({track.person_id for track in read.tracks})
     names = sorted({track.name for track in read.tracks if track.name and not settings.blur})
     title = ", ".join([*names, *persons])
-    draw.text((_EDGE, 15), shortened(title, 17, width * 0.6), fill=INK, font_size=17, anchor="lm")
+    text(draw, (_EDGE, 15), shortened(title, 17, width * 0.6), 17)
     some = "" if len(read.tracks) == tracks else f"{len(read.tracks)} shown, the least certain first; "
     doubtful = sum(track.is_doubtful for track in read.tracks)
     words = f"{some}{counted(tracks, 'track')} in {counted(videos, 'video')}"

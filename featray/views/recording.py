@@ -103,7 +103,7 @@ def _write(output: Output, path: Path, settings: PreviewSettings) -> Recording:
     source = open_source_of(read.video, settings.source, settings.source_options)
     stream = rr.RecordingStream("featray", recording_id=f"{read.video.video_id}-{read.video.release}")
     stream.save(path, default_blueprint=_layout(read))
-    title = read.video.video_id if settings.blur else read.video.name
+    title = read.video.video_id if settings.blur else read.video.label
     stream.log("notes", rr.TextDocument(_notes(read, title), media_type=rr.MediaType.MARKDOWN), static=True)
     _log_faces(rr, stream, read)
     _log_signals(rr, stream, read.sampled)

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featray.errors import OutputError, UsageError, counted
+from featray.errors import OutputError, UsageError
 from featray.names import MESH_VERTICES
-from featray.tables.named import is_named, not_named
+from featray.tables.named import PLACE, is_named, not_named, several_named, short_place
 from featray.tables.provenance import StoredConfig, read_config, read_unusable
 from featray.tables.query import literal, read_rows, run_sql
 from featray.video.clock import LATEST_US
@@ -62,6 +62,11 @@ class VideoRow:
     def name(self) -> str:
         """Return its name: the last part of its place."""
         return (self.member or self.uri).rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def label(self) -> str:
+        """Return what people are shown: its name and its folder."""
+        return short_place(self.member or self.uri)
 
     @property
     def where(self) -> str:
@@ -167,14 +172,12 @@ def find_video(
         condition += f" AND dataset = {literal(dataset)}"
     if release is not None:
         condition += f" AND release = {literal(release)}"
-    rows = _rows(connection, f"SELECT * FROM videos WHERE {condition} ORDER BY dataset, release, video_id")
+    columns = f"*, {PLACE} AS place"
+    rows = _rows(connection, f"SELECT {columns} FROM videos WHERE {condition} ORDER BY dataset, release, video_id")
     if not rows:
         raise not_named(connection, name)
     if len(rows) > 1:
-        found = ", ".join(f"{row['dataset']}/{row['release']}/{row['video_id']}" for row in rows[:5])
-        raise UsageError(
-            f"--video {name}: matches {counted(len(rows), 'video')}: {found}; select one by id, --dataset and --release"
-        )
+        raise _ambiguous(name, rows)
     row = rows[0]
     for column in ("dataset", "release", "video_id", "uri", "run_id"):
         if row[column] is None:
@@ -193,6 +196,13 @@ def find_video(
         unusable=read_unusable(runs[0]["unusable"]) if runs else (),
         sequences=config.sequences if config else {},
     )
+
+
+def _ambiguous(name: str, rows: list[dict[str, Any]]) -> UsageError:
+    if len({row["video_id"] for row in rows}) > 1:
+        return several_named(name, {row["video_id"]: row["place"] for row in rows})
+    found = ", ".join(f"{row['dataset']}/{row['release']}" for row in rows[:5])
+    return UsageError(f"--video {name}: is in {len(rows)} releases: {found}; select one by --dataset and --release")
 
 
 def read_frames(

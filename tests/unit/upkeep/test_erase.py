@@ -161,7 +161,8 @@ def test_a_name_that_two_videos_have_erases_none(inputs, small_network, tmp_path
         shutil.copy(inputs / "notes.mp4", tmp_path / folder / "same.mp4")
     run_here(small_config([f"{tmp_path}/*day/*.mp4"], tmp_path / "out", small_network))
     done = CliRunner().invoke(main, ["erase", str(tmp_path / "out"), "--video", "same.mp4"])
-    assert done.exit_code == 2 and "same.mp4: matches 2 videos: " in done.stderr and "give the id of one" in done.stderr
+    assert done.exit_code == 2 and "same.mp4: matches 2 videos: " in done.stderr
+    assert "give more of the path of one, or its id" in done.stderr
     assert len(rows(tmp_path / "out", "videos")) == 2
     done = CliRunner().invoke(main, ["erase", str(tmp_path / "out"), "--video", "friday/same.mp4", "--json"])
     (here,) = json.loads(done.stdout)["erased"]

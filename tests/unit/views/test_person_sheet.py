@@ -93,14 +93,14 @@ def test_its_faces_are_those_of_the_frames(out, made, tmp_path):
     assert found > 0.9
 
 
-def test_blur_leaves_cells_and_no_name(out, tmp_path, monkeypatch):
+def test_blur_leaves_cells_and_no_name(out, made, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(module, "text", lambda draw, at, words, *rest: told.append(words))
     titles = []
     monkeypatch.setattr(module, "shortened", lambda words, *rest: titles.append(words) or words)
     path = tmp_path / "sheet.png"
     draw(out, path)
-    assert f"Anna, {ANNA}" in titles and "turned.mp4" in told
+    assert f"Anna, {ANNA}" in titles and f"{made.clips.name}/turned.mp4" in told
     sharp = tile(path, 1)[0]
     titles.clear(), told.clear()
     draw(out, path, "--blur")
