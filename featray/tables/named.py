@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -49,7 +50,7 @@ def not_named(connection: duckdb.DuckDBPyConnection, name: str) -> UsageError:
     )
 
 
-def several_named(name: str, found: dict[str, str | None]) -> UsageError:
+def several_named(name: str, found: Mapping[str, str | None]) -> UsageError:
     """Return the error for a name that several videos have; `found` has their places by id."""
     places = ", ".join(f"{printable(place or '?')} ({one})" for one, place in sorted(found.items())[:5])
     return UsageError(
