@@ -63,7 +63,7 @@ def _print_csv(names: list[str], rows: Iterator[tuple[Any, ...]], *, safe: bool)
         value = without_formula(value) if safe else value
         return printable(value) if terminal else value
 
-    writer = csv.writer(sys.stdout)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     for row in chain([names], rows):
         writer.writerow([cell(_plain(value)) for value in row])
 

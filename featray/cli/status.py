@@ -96,7 +96,8 @@ def _lines(found: dict[str, Any], most_runs: int) -> Iterator[tuple[str, list[st
         state = row["status"]
         if state == "running" and row["run_id"] not in live:
             state = "killed; run it again to resume"
-        yield "run", [row["run_id"], f"{row['dataset']}/{row['release']}", state, f"started {row['started_at'][:19]}Z"]
+        started = f"{row['started_at'][:19]}Z" if row["started_at"] else "at an unknown time"
+        yield "run", [row["run_id"], f"{row['dataset']}/{row['release']}", state, f"started {started}"]
     for one in found["derived"]:
         shards = "all shards" if one["shards"] == one["of"] else f"{one['shards']} of {counted(one['of'], 'shard')}"
         stale = (

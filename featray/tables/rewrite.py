@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featray.errors import OutputError, one_line
+from featray.schema import ROWS_A_GROUP
 from featray.store.storage import Location, open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile
 from featray.tables.layout import Partition
@@ -92,8 +93,9 @@ def _rewrite(
         writer = writer_like(partition, old, file.schema_arrow, stem, scratch, footer_of(file))
         try:
             changed = False
-            for group in range(file.num_row_groups):
-                rows = file.read_row_group(group)
+            # Not by row group: one of some kilobytes can hold millions of rows.
+            for batch in file.iter_batches(ROWS_A_GROUP[writer.table]):
+                rows = pa.Table.from_batches([batch])
                 edited = edit(rows)
                 changed = changed or edited is not rows
                 writer.write(complete(edited, writer.schema))

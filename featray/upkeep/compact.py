@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featray.schema import ALL_TABLES, SORT_KEYS
+from featray.schema import ALL_TABLES, ROWS_A_GROUP, SORT_KEYS
 from featray.store.scratch import scratch_folder
 from featray.tables.commits import Commit, CommittedFile, read_commits, read_manifests, write_commit
 from featray.tables.layout import Partition
@@ -164,8 +164,7 @@ def _merge_files(partition: HeldPartition, files: list[CommittedFile], stem: str
         footer = merged_footer(footer_of(file) for file in opened)
         writer = writer_like(partition, files[0], opened[0].schema_arrow, stem, scratch, footer)
         try:
-            keys = SORT_KEYS[writer.table]
-            streams = [_runs(file, keys, writer.schema) for file in opened]
+            streams = [_runs(file, writer.table, writer.schema) for file in opened]
             for _, _, rows in heapq.merge(*(_numbered(s, n) for n, s in enumerate(streams)), key=_head):
                 writer.write(rows)
             return writer.close()
@@ -185,11 +184,12 @@ def _head(run: _Run) -> tuple[Any, ...]:
     return run[0], run[1]
 
 
-def _runs(file: pq.ParquetFile, keys: tuple[str, ...], schema: pa.Schema) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
+def _runs(file: pq.ParquetFile, table: str, schema: pa.Schema) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
     """Yield a file's rows video by video (run by run in `runs`), each with the sort key of its first row."""
-    metadata = file.metadata
+    keys, metadata = SORT_KEYS[table], file.metadata
     uncompressed = sum(metadata.row_group(g).total_byte_size for g in range(metadata.num_row_groups))
     batch_rows = max(64, _BATCH_BYTES * metadata.num_rows // max(uncompressed, 1))
+    batch_rows = min(batch_rows, ROWS_A_GROUP[table])  # rows of nulls take no bytes in the file
     for batch in file.iter_batches(batch_size=batch_rows):
         rows = complete(pa.Table.from_batches([batch]), schema)
         names = rows[keys[0]].to_numpy(zero_copy_only=False)

@@ -140,7 +140,8 @@ def _missing(baselines: Baselines | None) -> str:
     assert config is not None
     known = ", ".join(sorted(map(on_one_line, baselines.columns))) or "none"
     wanted = f"column {config.marked_by!r} marks" + ("" if config.value is None else f" as {config.value!r}")
-    return f"no baselines: there is no video that {wanted}; available columns: {known}"
+    has = f" (it has values such as {', '.join(sorted(baselines.values))})" if baselines.values else ""
+    return f"no baselines: there is no video that {wanted}{has}; available columns: {known}"
 
 
 def _show(held: HeldPartition, name: str) -> bool:

@@ -14,7 +14,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 import pyarrow.parquet as pq
 
@@ -55,12 +55,14 @@ class NeutralVideos:
 
     Attributes:
         columns: names of the videos' manifest columns and path fields, collected until a neutral video is found.
+        values: some values of the column that marks neutral videos, as long as none is found.
         sources: as in `Baselines`.
     """
 
     partition: Partition
     derivation: Derivation
     columns: set[str] = field(default_factory=set)
+    values: set[str] = field(default_factory=set)
     sources: str = "neutral videos"
     _keys: dict[str, dict[str, str]] = field(default_factory=dict)
     _sources: dict[str, list[Source]] = field(default_factory=dict)
@@ -136,8 +138,18 @@ class NeutralVideos:
                 with open_parquet(self.partition.output.root.child(file.path)) as opened:
                     for video_id, extra in _extras(opened):
                         columns = {**fields, **extra}
-                        self.columns |= columns.keys() if not self._sources else set()
+                        if not self._sources:
+                            self._note(columns, config.marked_by)
                         yield video_id, _mark(video_id, columns, config)
+
+    def _note(self, columns: Mapping[str, Any], marked_by: str) -> None:
+        """Remember what to name if there is no neutral video."""
+        self.columns |= columns.keys()
+        if len(self.values) < _VALUES_SHOWN and columns.get(marked_by) is not None:
+            self.values.add(on_one_line(str(columns[marked_by])[:80]))
+
+
+_VALUES_SHOWN: Final = 5
 
 
 def _mark(video_id: str, columns: Mapping[str, Any], config: NeutralConfig) -> Mark:

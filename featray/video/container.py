@@ -279,7 +279,7 @@ def _explained(reader: Reader, error: VideoError) -> VideoError:
         return VideoError(kind.text, code=kind.code)
     missing = missing_end(reader, kind.container)
     if missing:
-        return VideoError(f"truncated, so it cannot be opened: {missing}", code=ErrorCode.TRUNCATED)
+        return VideoError(f"cannot be opened: {missing}", code=ErrorCode.TRUNCATED)
     if error.code is ErrorCode.NOT_A_VIDEO:
         return VideoError(f"{kind.text} whose header cannot be read", code=ErrorCode.DECODE_FAILED)
     return error

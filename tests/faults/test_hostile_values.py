@@ -326,10 +326,20 @@ def test_rows_without_a_name_are_told_in_one_line(house, tmp_path):
     assert "column video_id is int64, not string" in featray("verify", out).output
 
 
+def test_runs_without_their_columns_are_shown_without_them(house, tmp_path):
+    house.edit_table("runs", lambda rows: pa.table({"x": [1] * len(rows)}), every=True)
+    done = featray("status", house.out)
+    assert done.exit_code == 0 and "started at an unknown time" in done.output
+    assert featray("status", house.out, "--json").exit_code == 0
+    assert featray("report", house.out, "--no-thumbnails", "--out", tmp_path / "a.html").exit_code in (0, 1)
+    assert featray("query", house.out, "SELECT * FROM runs").exit_code == 0
+    assert featray("verify", house.out).exit_code == 1
+
+
 def test_commands_on_a_page_are_quoted_for_the_shell(house, tmp_path):
     """Readers paste them."""
-    house.edit_table("faces", lambda rows: _renamed(rows, ";touch pwned"), every=True)
-    house.edit_table("videos", lambda rows: _renamed(rows, ";touch pwned"), every=True)
+    for table in ("videos", "frames", "faces", "tracks", "events", "mesh", "blendshapes"):
+        house.edit_table(table, lambda rows: _renamed(rows, ";touch pwned"), every=True)
     done = featray("report", house.out, "--no-thumbnails", "--out", tmp_path / "a.html")
     assert done.exit_code == 0, done.output
     page = html.unescape((tmp_path / "a.html").read_text())

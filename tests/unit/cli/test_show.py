@@ -43,6 +43,10 @@ def test_columns_of_equal_name_keep_their_values(out):
     assert (heading.split(), row.split()) == (NAMES, list("12345"))
 
 
+def test_lines_of_csv_end_as_the_shell_expects(out):
+    assert query(out, "SELECT 1 AS a", "--format", "csv") == "a\n1\n"  # `$(... | tail -1)` would keep a carriage return
+
+
 def test_names_are_those_that_duckdb_gives_a_table(out):
     """A query and a table made from it therefore have the same columns."""
     made = query(out, f"SELECT column_name FROM (DESCRIBE SELECT * FROM ({TWICE}))", "--format", "csv")
