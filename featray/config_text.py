@@ -14,7 +14,7 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from featray.errors import ConfigError, on_one_line
+from featray.errors import ConfigError, shown
 
 _MOST_VALUES: Final = 100_000
 """Limit for a YAML text with its aliases expanded; a config that lists one URI per line has fewer."""
@@ -28,9 +28,6 @@ _MOST_BITS: Final = 64
 
 _MOST_PROBLEMS: Final = 20
 """Problems to tell of one config; a suggestion for each of thousands would take minutes."""
-
-_SHOWN_CHARS: Final = 100
-"""Length to which a key or value from a config is cut in messages."""
 
 NOT_READ: Final = (
     yaml.YAMLError,
@@ -198,11 +195,6 @@ def describe_problems(error: ValidationError, model: type[BaseModel]) -> list[st
         one_of = next((key for key in ALTERNATIVES if path == key or path.startswith(f"{key}.")), path)
         found.setdefault(one_of or problem["msg"], _in_words(one_of, dict(problem), model))
     return list(found.values())
-
-
-def shown(text: str) -> str:
-    """Return a key or value from a config on one line, and cut to a length that fits a message."""
-    return on_one_line(text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}...")
 
 
 def _in_words(path: str, problem: dict[str, Any], model: type[BaseModel]) -> str:

@@ -26,6 +26,7 @@ Two kinds, kept apart:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -159,6 +160,20 @@ def printable(text: str) -> str:
 def on_one_line(text: str) -> str:
     """Return `printable` text with line breaks escaped too: a name in an output then adds no line to a message."""
     return _BREAKS.sub(lambda match: match[0].encode("unicode_escape").decode(), printable(text))
+
+
+def shown(text: str, most: int = 100) -> str:
+    """Return somebody's text `on_one_line`, cut to a length that fits a message."""
+    return on_one_line(text if len(text) <= most else f"{text[:most]}...")
+
+
+def columns_shown(names: Sequence[str]) -> str:
+    """Return the first 20 columns of somebody's table, each cut to 40 characters; `none` if there are none.
+
+    >>> columns_shown(["clip", "x" * 50])
+    'clip, xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...'
+    """
+    return ", ".join([*(shown(name, 40) for name in names[:20]), *(["..."] if len(names) > 20 else [])]) or "none"
 
 
 _BREAKS = re.compile("[\n\u2028\u2029]")

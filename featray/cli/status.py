@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from featray.cli.storage_flags import open_told, storage_flags
-from featray.errors import counted, on_one_line
+from featray.errors import counted, shown
 
 _WATCH_SECONDS = 15
 """Interval of updates; a run reports its progress this often, with the renewal of its lease."""
@@ -110,7 +110,7 @@ def _lines(found: dict[str, Any], most_runs: int) -> Iterator[tuple[str, list[st
                 f"{one['dataset']}/{one['release']}",
                 shards,
                 f"{one['made'][:19]}Z",
-                *([_shortened(one["settings"])] if one["settings"] else []),
+                *([shown(one["settings"], _SETTINGS_SHOWN)] if one["settings"] else []),
                 *(["(shown by views)"] if one["shown"] else []),
                 *stale,
             ],
@@ -138,11 +138,6 @@ def _count_lines(found: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
 
 def _statuses(videos: dict[str, int]) -> str:
     return f"{videos['ok']:,} ok, {videos['partial']:,} partial, {videos['failed']:,} failed"
-
-
-def _shortened(settings: str) -> str:
-    text = on_one_line(settings)
-    return text if len(text) <= _SETTINGS_SHOWN else f"{text[:_SETTINGS_SHOWN]}..."
 
 
 def _live_lines(run: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:

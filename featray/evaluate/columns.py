@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from featray.errors import UsageError
+from featray.errors import UsageError, columns_shown
 from featray.names import AU_NAMES_20
 
 VIDEO: Final = ("video", "video_id", "uri", "url", "path", "file", "filename")
@@ -101,7 +101,7 @@ def read_columns(names: list[str], where: str) -> Columns:
     moment, kind, scale = _moment(names, where)
     if video is None and kind != "picture":
         raise UsageError(
-            f"{where}: no column names videos; add one of {', '.join(VIDEO[:5])}. It has: {_listed(names)}"
+            f"{where}: no column names videos; add one of {', '.join(VIDEO[:5])}. It has: {columns_shown(names)}"
         )
     _refuse_misspelled(names, where)
     box, point = (group if set(group) <= set(names) else () for group in (BOX, POINT))
@@ -109,7 +109,9 @@ def read_columns(names: list[str], where: str) -> Columns:
         if (some := set(group) & set(names)) and not set(group) <= set(names):
             raise UsageError(f"{where}: has {', '.join(sorted(some))} but not all of {', '.join(group)}")
     if not targets:
-        raise UsageError(f"{where}: no column of labels; add some of {TARGETS_IN_WORDS}. It has: {_listed(names)}")
+        raise UsageError(
+            f"{where}: no column of labels; add some of {TARGETS_IN_WORDS}. It has: {columns_shown(names)}"
+        )
     used = {video, moment, *box, *point, *targets.values(), *unknown}
     labels = tuple(name for name in names if name not in used)
     return Columns(video, moment, kind, scale, box, point, targets, degrees, tuple(unknown), labels)
@@ -148,7 +150,7 @@ def _moment(names: list[str], where: str) -> tuple[str, str, float]:
                 return name, kind, TIMES.get(name, 1.0)
     raise UsageError(
         f"{where}: no column gives a time (pts_us, time_s), a frame (frame_index) or a picture (picture); add one. "
-        f"It has: {_listed(names)}"
+        f"It has: {columns_shown(names)}"
     )
 
 
@@ -162,8 +164,3 @@ def _refuse_misspelled(names: list[str], where: str) -> None:
             raise UsageError(
                 f"{where}: column {name!r}: did you mean {near[0]}? Rename it to that, or to a less similar name"
             )
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(name if len(name) <= 40 else f"{name[:40]}..." for name in names[:20])
-    return (shown + (", ..." if len(names) > 20 else "")) or "no column"

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Final
 
-from featray.errors import ErrorCode
+from featray.errors import ErrorCode, columns_shown, shown
 from featray.redaction import readable_name, redact_links
 from featray.sources.entry import Entry
 
@@ -84,7 +84,7 @@ def named(row: dict[str, Any], column: str, name: str) -> Entry:
     """
     value = row.get(column)
     if not isinstance(value, str) or not value.strip():
-        return bad_row(f"{name} has no URI in column {shown(column)}")
+        return bad_row(f"{name} has no URI in column {shown(column, 40)}")
     if len(value) > MAX_URI_CHARS:
         return bad_row(f"{name} has a URI of {len(value)} characters; the limit is {MAX_URI_CHARS}")
     uri = value.strip() if "://" in value else value  # spaces may be part of a file name
@@ -121,18 +121,12 @@ def no_column(names: list[str], what: str = "URIs") -> Entry:
 
 
 def _no_column(names: list[str], what: str = "URIs") -> str:
-    known = ", ".join(map(shown, names[:20])) + (", ..." if len(names) > 20 else "")
-    return f"no column of {what}; name it as input.column; it has: {known or 'none'}"
+    return f"no column of {what}; name it as input.column; it has: {columns_shown(names)}"
 
 
 def choose_column(names: list[str]) -> str | None:
     """Return the first of the usual names of a column of URIs."""
     return next((name for name in URI_COLUMNS if name in names), None)
-
-
-def shown(name: str) -> str:
-    """Return a column's name at a length that fits a message."""
-    return name if len(name) <= 40 else f"{name[:40]}..."
 
 
 class _Lines:

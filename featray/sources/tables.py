@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from featray.errors import ErrorCode, counted
+from featray.errors import ErrorCode, counted, shown
 from featray.sources.entry import MAX_ENTRIES, Entry
 from featray.sources.manifests import (
     BYTES_COLUMNS,
@@ -28,7 +28,6 @@ from featray.sources.manifests import (
     held,
     named,
     no_column,
-    shown,
 )
 
 _BATCH_ROWS: Final = 1024
@@ -197,7 +196,7 @@ def _name(number: int) -> str:
 def _unfolds(metadata: Any, group: int, columns: list[str]) -> str | None:
     """Return why a row group would take too much memory; None if it would not."""
     for chunk in _chunks(metadata, group, columns):
-        name = shown(chunk.path_in_schema)
+        name = shown(chunk.path_in_schema, 40)
         if chunk.total_uncompressed_size > _MAX_CHUNK_BYTES:
             return f"column {name} has {chunk.total_uncompressed_size} bytes in it; the limit is {_MAX_CHUNK_BYTES}"
         if chunk.num_values > max(_MAX_REPEATED, metadata.row_group(group).num_rows):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from featray.config import ExecutorSetting
-from featray.errors import OutputError, on_one_line
+from featray.errors import OutputError, columns_shown
 from featray.findings.derive import Derivation
 from featray.graph.machine import on_cluster
 from featray.schema import DERIVED_TABLES
@@ -138,7 +138,7 @@ def _missing(baselines: Baselines | None) -> str:
         return ""
     config = baselines.derivation.config.neutral
     assert config is not None
-    known = ", ".join(sorted(map(on_one_line, baselines.columns))) or "none"
+    known = columns_shown(sorted(baselines.columns))
     wanted = f"column {config.marked_by!r} marks" + ("" if config.value is None else f" as {config.value!r}")
     has = f" (it has values such as {', '.join(sorted(baselines.values))})" if baselines.values else ""
     return f"no baselines: there is no video that {wanted}{has}; available columns: {known}"

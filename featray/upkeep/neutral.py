@@ -19,7 +19,7 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 
 from featray.config_derive import NeutralConfig
-from featray.errors import on_one_line
+from featray.errors import on_one_line, shown
 from featray.findings.batch import Levels
 from featray.findings.derive import Derivation
 from featray.findings.neutral import Mark, Rest, SpansUs, pooled, read_mark, read_rest
@@ -146,7 +146,7 @@ class NeutralVideos:
         """Remember what to name if there is no neutral video."""
         self.columns |= columns.keys()
         if len(self.values) < _VALUES_SHOWN and columns.get(marked_by) is not None:
-            self.values.add(on_one_line(str(columns[marked_by])[:80]))
+            self.values.add(shown(str(columns[marked_by]), 40))
 
 
 _VALUES_SHOWN: Final = 5
@@ -156,7 +156,7 @@ def _mark(video_id: str, columns: Mapping[str, Any], config: NeutralConfig) -> M
     try:
         return read_mark(video_id, columns, config)
     except ValueError as error:
-        what = f"{on_one_line(config.marked_by)} is {on_one_line(str(error)[:80])!r}"
+        what = f"{on_one_line(config.marked_by)} is {shown(str(error), 80)!r}"
         log.warning("video %s: %s, which is neither yes or no nor spans such as 2.5-10; counted as no", video_id, what)
         return read_mark(video_id, {**columns, config.marked_by: None}, config)
 
