@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from typing import Final
+from typing import IO, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featray.schema import ALL_TABLES
@@ -20,6 +21,8 @@ _EXPORTED: Final = frozenset({"dataset", "release", "video_id"})
 """Columns of every export that names its videos."""
 
 _HEADER_BYTES: Final = 1 << 16
+_PIECE_BYTES: Final = 1 << 20
+_BATCH_ROWS: Final = 8192
 
 
 def erase_exports(output: Output, video_id: str) -> list[str]:
@@ -49,10 +52,21 @@ def _others(output: Output) -> Iterator[str]:
 def _csv_holds(place: Location, video_id: str) -> bool:
     with storage_errors(place.uri), open_ranges(place) as file:
         head = file.readline(_HEADER_BYTES)
-        columns = next(csv.reader([head.decode("utf-8-sig", "replace")]), [])
-        if not _EXPORTED.issubset(columns):
+        try:
+            columns = next(csv.reader([head.decode("utf-8-sig", "replace")]), [])
+        except csv.Error:  # a carriage return within the line, as in files of old Macs: no export
             return False
-        return any(video_id.encode() in line for line in file)
+        return _EXPORTED.issubset(columns) and _is_in(file, video_id.encode())
+
+
+def _is_in(file: IO[bytes], text: bytes) -> bool:
+    """Search in pieces: a line of somebody else's file can be longer than the memory."""
+    before = b""
+    while piece := file.read(_PIECE_BYTES):
+        if text in before + piece:
+            return True
+        before = piece[1 - len(text) :]
+    return False
 
 
 def _parquet_holds(place: Location, video_id: str) -> bool:
@@ -61,6 +75,8 @@ def _parquet_holds(place: Location, video_id: str) -> bool:
             opened = pq.ParquetFile(source)
             if not _EXPORTED.issubset(opened.schema_arrow.names):
                 return False
-            return any(video_id in rows["video_id"].to_pylist() for rows in opened.iter_batches(columns=["video_id"]))
-    except (pa.ArrowException, ValueError):  # not a Parquet file, whatever its name
+            batches = opened.iter_batches(_BATCH_ROWS, columns=["video_id"])
+            return any(pc.any(pc.equal(rows["video_id"], video_id)).as_py() for rows in batches)
+    # not a Parquet file, whatever its name; KeyError: it has the column twice
+    except (pa.ArrowException, ValueError, KeyError):
         return False
