@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -67,7 +67,9 @@ def open_parquet(place: Location, **options: Any) -> Iterator[pq.ParquetFile]:
     """
     with storage_errors(place.uri), open_ranges(place) as source:
         try:
-            yield pq.ParquetFile(source, **options)
+            opened = pq.ParquetFile(source, **options)
+            _check_groups(opened.metadata)
+            yield opened
         # KeyError: a missing column; ValueError: names and metadata that are not UTF-8; OverflowError: times
         except (pa.ArrowException, KeyError, ValueError, OverflowError) as error:
             raise _damaged(place, error) from error
@@ -75,6 +77,21 @@ def open_parquet(place: Location, **options: Any) -> Iterator[pq.ParquetFile]:
             if not place.is_local or error.errno is not None:
                 raise
             raise _damaged(place, error) from error
+
+
+_MOST_GROUP_ROWS: Final = 1 << 22
+"""featray writes at most 122,880 rows into a row group, and other software a million by default."""
+
+
+def _check_groups(footer: pq.FileMetaData) -> None:
+    """Refuse row groups that fill the memory when one is read: a kilobyte can hold, or claim, any number of rows.
+
+    Raises:
+        ValueError: a row group is too large.
+    """
+    largest = max((footer.row_group(group).num_rows for group in range(footer.num_row_groups)), default=0)
+    if largest > _MOST_GROUP_ROWS:
+        raise ValueError(f"a row group of {largest:,} rows; at most {_MOST_GROUP_ROWS:,} are read")
 
 
 def _damaged(place: Location, error: Exception) -> OutputError:

@@ -121,9 +121,10 @@ def uris_of(partition: Partition, commits: list[Commit], video_id: str) -> set[s
     for file in (file for commit in commits for file in commit.files if file.table == "videos"):
         place = partition.output.root.child(file.path)
         with open_parquet(place) as opened:
-            rows = opened.read(columns=["video_id", "uri", "member"])
-        rows = rows.filter(pc.equal(rows["video_id"], video_id)).to_pylist()
-        found |= {row["uri"] for row in rows if row["member"] is None}
+            for group in range(opened.num_row_groups):
+                rows = opened.read_row_group(group, columns=["video_id", "uri", "member"])
+                rows = rows.filter(pc.equal(rows["video_id"], video_id)).to_pylist()
+                found |= {row["uri"] for row in rows if row["member"] is None}
     return found
 
 

@@ -151,9 +151,9 @@ def _embedder(partition: HeldPartition, files: list[CommittedFile]) -> tuple[str
     for file in files:
         with open_parquet(partition.output.root.child(file.path)) as opened:
             footers.append(footer_of(opened))
-            names |= set(
-                _typed(opened.read(columns=["embedder"]), "embeddings", ["embedder"])["embedder"].unique().to_pylist()
-            )
+            for group in range(opened.num_row_groups):
+                rows = _typed(opened.read_row_group(group, columns=["embedder"]), "embeddings", ["embedder"])
+                names |= set(rows["embedder"].unique().to_pylist())
     if len(names) != 1:
         shown = ", ".join(map(printable, sorted(names)))
         raise OutputError(f"{partition.release}: its embeddings are from {counted(len(names), 'embedder')}: {shown}")

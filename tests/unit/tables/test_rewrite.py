@@ -2,10 +2,12 @@
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from featray.errors import OutputError
 from featray.schema import ROWS_A_GROUP
 from featray.tables.lease import hold
-from featray.tables.rewrite import rewrite_files
+from featray.tables.rewrite import holds_videos, rewrite_files
 from tests.fixtures.tampering import commit_of, file_of, path_of, sign
 
 
@@ -31,6 +33,15 @@ def test_a_row_group_of_a_million_rows_is_edited_in_pieces(partition, tmp_path):
         )
     assert files == commit.files
     assert sum(sizes) >= 1_000_000 and max(sizes) <= ROWS_A_GROUP["faces"]
+
+
+def test_a_row_group_that_would_fill_the_memory_is_refused(partition):
+    """A kilobyte holds any number of equal rows; an erasure, and others, read the ids of a whole row group."""
+    file = file_of(partition, "videos")
+    path = path_of(partition, file)
+    pq.write_table(pa.table({"video_id": pa.nulls(5_000_000, pa.string())}), path, row_group_size=5_000_000)
+    with pytest.raises(OutputError, match=r"damaged .a row group of 5,000,000 rows; at most 4,194,304 are read"):
+        holds_videos(partition.output.root.child(file.path), {"0" * 16})
 
 
 def _values(face):
