@@ -36,7 +36,7 @@ from featray.tables.person_edits import read_edits
 from featray.tables.persons import clustering_of
 from featray.tables.provenance import read_config
 from featray.tables.query import identifier, literal, open_database, read_files, table_view
-from featray.tables.rewrite import footer_of
+from featray.tables.rewrite import footer_of, open_parquet
 from featray.tables.tombstones import erased_videos, read_erasures
 from featray.upkeep.accounting import (
     PERSON_RULES,
@@ -47,6 +47,7 @@ from featray.upkeep.accounting import (
     row_rules,
     twice_rule,
 )
+from featray.upkeep.footers import wrong_statistics
 from featray.upkeep.orphans import find_uncommitted
 from featray.upkeep.problems import Problem, Report
 from featray.upkeep.rederive import Rederive, differences, sample
@@ -282,7 +283,9 @@ class _Partition:
             self._check_footer(file, opened)
             if file.path in self._changed:
                 self._try(file.path)
-            return self._check_rows(file, opened)
+            checked = self._check_rows(file, opened)
+            self._check_statistics(file)
+            return checked
         except (duckdb.Error, pa.ArrowException, ValueError) as error:
             self._problem(f"cannot be read: {_first_line(error)}", file.path)
             return False
@@ -358,6 +361,19 @@ class _Partition:
         columns = ", ".join([*key, "file_row_number", f"concat_ws(', ', {broken}) AS text"])
         self._report_rows(f"SELECT {columns} FROM one_file WHERE NOT ({kept})", file.path, unless=kept)
         return True
+
+    def _check_statistics(self, file: CommittedFile) -> None:
+        expected = arrow_schema(file.table, tuple(self._partition.fields_of(file.path)))
+        try:
+            with open_parquet(self._partition.output.root.child(file.path)) as whole:
+                wrong = wrong_statistics(whole, expected)
+        except OutputError as error:
+            self._problem(f"its values cannot be compared with its footer: {error}", file.path)
+            return
+        if wrong:
+            columns = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
+            what = "footer: its statistics contradict the values, so queries miss rows and this check may have, too"
+            self._problem(f"{what}: {columns}", file.path)
 
     def _account(self, commits: list[Commit], index: CommitIndex) -> None:
         """Check the rules on the rows of some commits."""
