@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
+from featray.errors import printable
 from featray.evaluate.against import Against
 from featray.evaluate.calibration import Calibration
 from featray.evaluate.evaluation import Evaluation
@@ -37,7 +38,7 @@ def write_page(output: Output, path: str, found: Evaluation | Against) -> int:
         StorageError: the file cannot be written.
     """
     values = _evaluation(found) if isinstance(found, Evaluation) else {"against": found}
-    page = _render({"against": None, "found": None, **values}).encode()
+    page = printable(_render({"against": None, "found": None, **values})).encode()
     write_bytes(locate_beside(path, output.root), page)
     return len(page)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, Final
 
-from featray.errors import counted
+from featray.errors import counted, printable
 from featray.redaction import redact_uri
 from featray.report.diff import Diff, diff_releases
 from featray.report.distributions import MEASURED, Distribution, read_distributions
@@ -119,7 +119,7 @@ def _make(output: Output, scope: Scope, settings: ReportSettings) -> tuple[bytes
         "fields": {} if settings.blur else numbers.fields,
         **_provenance(numbers.runs, settings.blur),
     }
-    page = _render(scope, settings, values).encode()
+    page = printable(_render(scope, settings, values)).encode()
     pictures = sum(moment.jpeg is not None for moment in moments.moments)
     return page, Made(
         scope.dataset,

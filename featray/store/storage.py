@@ -158,6 +158,8 @@ def locate(uri: str, storage_options: dict[str, Any] | None = None) -> Location:
         raise StorageError(f"{clean}: cannot be opened: unknown protocol; check the part before `://`")
     if protocol in ("http", "https") and not _is_url(uri):
         raise StorageError(f"{clean}: is not a valid URL")
+    if "\0" in uri:
+        raise StorageError(f"{clean}: contains a null character, which no name of a file has")
     try:
         given = with_own_host(uri, storage_options or {}) if protocol in ("http", "https") else storage_options or {}
         fs, path = fsspec.core.url_to_fs(opened, **{**_DEFAULT_OPTIONS.get(protocol, {}), **given})

@@ -336,6 +336,26 @@ def test_runs_without_their_columns_are_shown_without_them(house, tmp_path):
     assert featray("verify", house.out).exit_code == 1
 
 
+def test_a_null_character_in_a_name_is_told_in_one_line(house, tmp_path):
+    put(house, "videos", "uri", "file:///in/a\0b.mp4")
+    shown = featray("preview", house.out, "--video", house.video_id, "--frames", 1, "--out", tmp_path / "a.png")
+    assert shown.exit_code == 1 and "contains a null character" in shown.stderr
+    report = featray("report", house.out, "--out", tmp_path / "a.html")
+    assert report.exit_code == 0, report.output
+
+
+def test_a_page_moves_no_cursor(house, tmp_path):
+    """Of a file that somebody shows with `cat`."""
+    for column in ("config", "model_name", "license", "detector"):
+        put(house, "runs", column, ESCAPE)
+    put(house, "videos", "uri", f"file:///in/{ESCAPE}.mp4")
+    report = featray("report", house.out, "--out", tmp_path / "a.html", "--no-thumbnails")
+    assert report.exit_code == 0, report.output
+    page = (tmp_path / "a.html").read_text()
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", page)
+    assert r"\x1b[2J" in page
+
+
 def test_commands_on_a_page_are_quoted_for_the_shell(house, tmp_path):
     """Readers paste them."""
     for table in ("videos", "frames", "faces", "tracks", "events", "mesh", "blendshapes"):
