@@ -134,7 +134,7 @@ def erase(
     records it. Later runs skip the video until --allow-again.
     If the command is interrupted, run it again to finish. Buckets with versioning keep old versions.
     """
-    from featray.tables.named import find_erased_id, find_video_id
+    from featray.tables.named import find_erased_id, find_id_to_erase
     from featray.tables.tombstones import allow_again as lift
     from featray.upkeep.erase import erase as erase_video
 
@@ -153,7 +153,7 @@ def erase(
             return
         click.echo(f"{video_id}: {'the next run may process it again' if known else 'was not erased'}")
         return
-    video_id = find_video_id(output, video)
+    video_id = find_id_to_erase(output, video)
     erased = erase_video(output, video_id, track_id=track_id, release=release, reason=reason)
     if as_json:
         click.echo(json.dumps(_erased(video_id, track_id, erased), indent=2))

@@ -16,7 +16,7 @@ from featray.tables.layout import Output
 from featray.tables.provenance import read_config
 from featray.tables.published import Published, read_steadily
 from featray.tables.query import connect, literal, read_rows, run_sql
-from featray.tables.tombstones import erased_videos
+from featray.tables.tombstones import erased_videos, read_erasures
 
 PLACE: Final = "coalesce(uri || '#' || member, uri)"
 """SQL for the place of a video: its URI, with the name of its member if it is in a shard file."""
@@ -40,11 +40,15 @@ def _ends(place: str, name: str) -> str:
     return f"({place} = {literal(name)} OR {' OR '.join(ends)})"
 
 
-def not_named(connection: duckdb.DuckDBPyConnection, name: str) -> UsageError:
+class NotNamed(UsageError):
+    """No published video has this name."""
+
+
+def not_named(connection: duckdb.DuckDBPyConnection, name: str) -> NotNamed:
     """Return the error for a name that no video has, with the name of one that exists."""
     sql = f"SELECT {PLACE} AS place FROM videos WHERE uri IS NOT NULL ORDER BY ALL LIMIT 1"
     example = [f", such as {printable(row['place'].rpartition('/')[2])}" for row in read_rows(run_sql(connection, sql))]
-    return UsageError(
+    return NotNamed(
         f"--video {name}: not in this output; give a video_id, a URI, or the last parts of one{''.join(example)}; "
         'list them with `featray query OUT "SELECT video_id, uri FROM videos"`'
     )
@@ -111,14 +115,7 @@ def find_erased_id(output: Output, name: str) -> str:
     if not erased or re.fullmatch("[0-9a-f]{16}", name) or "://" in name or name.startswith("/"):
         return find_video_id(output, name)
 
-    uri, _, member = name.partition("#")
-    shards, folders = read_steadily(output, lambda published: _known_places(output, published), "all")
-    places = [(locate(uri, {}).uri, member or None), *((shard, name) for shard in shards)]
-    for folder in folders:
-        while not folder.endswith(("/", ":")):
-            places.append((f"{folder}/{uri}", member or None))
-            folder = folder.rpartition("/")[0]
-    found = erased & {video_id(*place) for place in places}
+    found = _erased_with_name(output, erased, name)
     if len(found) == 1:
         return found.pop()
     try:
@@ -127,6 +124,41 @@ def find_erased_id(output: Output, name: str) -> str:
         some = ", ".join(sorted(found or erased)[:5])
         why = "matches several erased videos" if found else "no erased video with this name was found"
         raise UsageError(f"--video {name}: {why}; give its whole URI or its id, one of {some}") from None
+
+
+def find_id_to_erase(output: Output, name: str) -> str:
+    """Return the id of the one video that a name refers to; an erased one if no published video has the name.
+
+    So the same command finishes an interrupted erasure, whose rows and URI are already gone.
+
+    Raises:
+        UsageError: no video has this name, or several do.
+    """
+    try:
+        return find_video_id(output, name)
+    except NotNamed as error:
+        erased = set(erased_videos(output))
+        if len(found := _erased_with_name(output, erased, name)) == 1:
+            return found.pop()
+        unfinished = [one for one in sorted(erased) if not all(e.done for e in read_erasures(output, one))]
+        if not unfinished:
+            raise
+        finish = f"if it is {' or '.join(unfinished[:5])}, whose erasure was interrupted, give that id to finish it"
+        raise UsageError(f"{error}; {finish}") from None
+
+
+def _erased_with_name(output: Output, erased: set[str], name: str) -> set[str]:
+    """Return the ids of the erased videos that the end of a URI may refer to."""
+    if not erased:
+        return set()
+    uri, _, member = name.partition("#")
+    shards, folders = read_steadily(output, lambda published: _known_places(output, published), "all")
+    places = [(locate(uri, {}).uri, member or None), *((shard, name) for shard in shards)]
+    for folder in folders:
+        while not folder.endswith(("/", ":")):
+            places.append((f"{folder}/{uri}", member or None))
+            folder = folder.rpartition("/")[0]
+    return erased & {video_id(*place) for place in places}
 
 
 def _known_places(output: Output, published: list[Published]) -> tuple[set[str], set[str]]:

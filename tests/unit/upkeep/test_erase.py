@@ -26,7 +26,7 @@ from featray.upkeep.finish import finish_partition
 from featray.upkeep.verify import verify
 from tests.fixtures.outputs import ids, rows, traces
 from tests.fixtures.published import SPARSE
-from tests.fixtures.runs import run_here, run_killed, small_config
+from tests.fixtures.runs import Killed, dies_after, run_here, run_killed, small_config
 
 pytestmark = pytest.mark.slow
 
@@ -153,6 +153,27 @@ def test_a_video_is_erased_by_the_names_that_preview_takes(out, inputs):
     again = ask(f"file://{inputs}/anna.mp4")
     assert again.exit_code == 0 and again.output == f"{before['anna']}: nothing of it was left\n"
     assert ask(f"{inputs}/ben.mp4").exit_code == 0 and set(ids(out)) == set(before) - {"anna", "ben"}
+
+
+def test_the_same_command_finishes_an_erasure_whose_rows_are_already_hidden(out, monkeypatch):
+    """After a kill between the commit and the deletions, no commit has the name, and files still have the rows."""
+
+    def ask(name):
+        return CliRunner().invoke(main, ["erase", out.root.path, "--video", name])
+
+    video = ids(out)["anna"]
+    with monkeypatch.context() as killed, pytest.raises(Killed):
+        killed.setattr("featray.upkeep.erase.carry_out", dies_after(0)(lambda *_: None))
+        erase(out, video)
+    assert traces(out, "anna.mp4")
+    for name in ("anna", "nobody.mp4"):  # no URI of it is stored, so a part without its suffix cannot be looked for
+        told = ask(name)
+        assert (told.exit_code, told.stderr.count("\n")) == (2, 1)
+        assert f"if it is {video}, whose erasure was interrupted, give that id to finish it" in told.stderr
+    assert ask("anna.mp4").exit_code == 0
+    assert traces(out, "anna.mp4") == [] and verify(out).problems == []
+    assert ask("anna.mp4").output == f"{video}: nothing of it was left\n"
+    assert "whose erasure was interrupted" not in ask("nobody.mp4").stderr
 
 
 def test_a_name_that_two_videos_have_erases_none(inputs, small_network, tmp_path):
