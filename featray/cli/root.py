@@ -29,6 +29,7 @@ from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import compact, erase, publish, verify
 from featray.cli.views import export, preview, safe_csv_flag, view
 from featray.errors import FeatrayError, UsageError, on_one_line, printable
+from featray.graph.stop import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminable
 from featray.redaction import redact_logs, redact_text
 from featray.unloaded import hide_pandas
 from featray.version import __version__
@@ -52,7 +53,8 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with terminable():  # or a change of an output would keep its lease, and rows of people in TMPDIR
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise  # click ends quietly, as `| head` expects
         except (FeatrayError, OSError) as error:
@@ -66,8 +68,6 @@ class _Group(click.Group):
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except KeyboardInterrupt as stop:
-            from featray.graph.stop import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
-
             click.echo("featray: stopped; run the same command again to resume", err=True)
             ctx.exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED)
         except Exception as error:
@@ -239,7 +239,6 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False, part
     """Run a config with progress and summary on the terminal, or one line at the end; return the exit status."""
     from featray.cli.console import open_console
     from featray.cli.summary import as_log_line, exit_status, print_landed, print_summary
-    from featray.graph.stop import terminable
     from featray.run.part import Part, land_part
     from featray.run.progress import Progress
     from featray.run.runner import run as run_job
