@@ -1,4 +1,4 @@
-"""Store. Explain refusals whose storage error code says more than "denied": archived, expired, wrong clock."""
+"""Store. Explain refusals whose storage error code says more than "denied": archived, expired, wrong clock, busy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ _EXPIRED: Final = Meaning(
 _ARCHIVED: Final = Meaning(
     ErrorCode.ARCHIVED, "is archived (Glacier); restore it, or copy it to another storage class, and run again"
 )
+_BUSY: Final = Meaning(
+    ErrorCode.FETCH_FAILED,
+    "the storage is overloaded or down for the moment (503), after several tries; run again later, with fewer workers "
+    "if it stays",
+)
 _MEANINGS: Final = {
+    "SlowDown": _BUSY,
+    "ServiceUnavailable": _BUSY,
+    "503": _BUSY,
     "InvalidObjectState": _ARCHIVED,
     "BlobArchived": _ARCHIVED,
     "RequestTimeTooSkewed": Meaning(

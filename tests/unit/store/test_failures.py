@@ -90,7 +90,7 @@ class Refusing(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         data = f"<Error><Code>{self.code}</Code><Message>No.</Message></Error>".encode()
-        self.send_response(403 if self.code == "RequestTimeTooSkewed" else 400)
+        self.send_response({"RequestTimeTooSkewed": 403, "SlowDown": 503}.get(self.code, 400))
         self.send_header("Content-Type", "application/xml")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -103,6 +103,7 @@ class Refusing(http.server.BaseHTTPRequestHandler):
         ("RequestTimeTooSkewed", "fetch_failed", "this machine's clock differs too much from the storage's; set it"),
         ("ExpiredToken", "fetch_failed", "the credentials have expired; get new ones"),
         ("400", "fetch_failed", "check the region, and that the credentials have not expired"),
+        ("SlowDown", "fetch_failed", "the storage is overloaded or down for the moment (503)"),
     ],
 )
 def test_a_wrong_clock_and_an_expired_token_are_no_wrong_credentials(code, row, said):
@@ -110,6 +111,7 @@ def test_a_wrong_clock_and_an_expired_token_are_no_wrong_credentials(code, row, 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as refusing:
         threading.Thread(target=refusing.serve_forever, daemon=True).start()
         options = {"key": "k", "secret": "s", "endpoint_url": f"http://127.0.0.1:{refusing.server_port}"}
+        options["config_kwargs"] = {"retries": {"max_attempts": 1}}
         video = Video("0" * 16, "s3://videos/a.mp4", "s3://videos/a.mp4", -1, "unknown")
         failure = plan_video(video, DecodeConfig(), options).failure
         refusing.shutdown()
