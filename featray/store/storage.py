@@ -354,9 +354,16 @@ MOST_RECORD_BYTES: Final = 64 << 20
 
 
 def read_bytes(location: Location) -> bytes:
-    """Return all bytes of an object."""
+    """Return all bytes of an object, even if the last listing of its folder did not have it."""
     location.check_inside()
     with storage_errors(location.uri):
+        try:
+            return cast(bytes, location.fs.cat_file(location.path))
+        except FileNotFoundError:
+            if not location.is_s3:
+                raise
+        # s3fs of 2026.9 does not ask the store for an object that the listing it keeps does not have.
+        location.fs.invalidate_cache(location.path)
         return cast(bytes, location.fs.cat_file(location.path))
 
 

@@ -14,7 +14,7 @@ from featray.errors import FeatrayError, StorageError
 from featray.extract.plan import open_source, plan_video
 from featray.run.runner import run
 from featray.sources.listing import list_videos
-from featray.store.storage import fetched_bytes
+from featray.store.storage import fetched_bytes, list_files, locate, read_bytes, write_bytes
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.video.decode import DecodeAccount, decode_pyav
@@ -55,6 +55,15 @@ def s3_config(options, **sections):
         decode={"sample": {"every": 118}},
         **sections,
     )
+
+
+def test_a_record_that_another_process_wrote_after_the_last_listing_is_read(bucket, options):
+    """s3fs keeps listings, and answers from them that there is no such object."""
+    folder = locate("s3://tables/records", options)
+    write_bytes(folder.child("mine.json"), b"mine")
+    assert list_files(folder) == [folder.child("mine.json").path]
+    fsspec.filesystem("s3", skip_instance_cache=True, **options).pipe_file(folder.child("later.json").path, b"later")
+    assert read_bytes(folder.child("later.json")) == b"later"
 
 
 def test_bucket_to_bucket(cluster, bucket, options):
