@@ -38,7 +38,7 @@ def test_a_strip_shows_every_event_that_is_not_said_to_be_left_out(scope):
     found = read_happened(scope, blur=False)
     assert found.videos == len(found.strips) == 3
     for strip in found.strips:
-        name = strip.name.removesuffix(".mp4")
+        name = strip.name.removesuffix(".mp4").rpartition("/")[2]
         (count,) = scope.rows(f"SELECT count(*) AS n FROM in_events WHERE video_id = '{name}'")
         svg = ElementTree.fromstring(strip.plot.svg)
         titled = [rect for rect in svg.iter("{http://www.w3.org/2000/svg}rect") if len(rect)]

@@ -36,7 +36,7 @@ def test_odd_times_play(tmp_path, times_us):
 
 
 def test_a_very_wide_frame_is_shrunk():
-    video = SimpleNamespace(name="wide.mkv", video_id="0" * 16, release="r", weights_trained=True, unusable=())
+    video = SimpleNamespace(label="in/wide.mkv", video_id="0" * 16, release="r", weights_trained=True, unusable=())
     look = Look(video, frozenset(), False, None)
     pages = Pages(look, [], (), (16_000, 200), 720, (0, 40_000))
     width, height = pages.size_px
