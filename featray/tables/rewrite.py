@@ -68,7 +68,7 @@ def open_parquet(place: Location, **options: Any) -> Iterator[pq.ParquetFile]:
     with storage_errors(place.uri), open_ranges(place) as source:
         try:
             opened = pq.ParquetFile(source, **options)
-            _check_groups(opened.metadata)
+            check_groups(opened.metadata)
             yield opened
         # KeyError: a missing column; ValueError: names and metadata that are not UTF-8; OverflowError: times
         except (pa.ArrowException, KeyError, ValueError, OverflowError) as error:
@@ -83,7 +83,7 @@ _MOST_GROUP_ROWS: Final = 1 << 22
 """featray writes at most 122,880 rows into a row group, and other software a million by default."""
 
 
-def _check_groups(footer: pq.FileMetaData) -> None:
+def check_groups(footer: pq.FileMetaData) -> None:
     """Refuse row groups that fill the memory when one is read: a kilobyte can hold, or claim, any number of rows.
 
     Raises:

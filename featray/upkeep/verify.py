@@ -36,7 +36,7 @@ from featray.tables.person_edits import read_edits
 from featray.tables.persons import clustering_of
 from featray.tables.provenance import read_config
 from featray.tables.query import identifier, literal, open_database, read_files, table_view
-from featray.tables.rewrite import footer_of, open_parquet
+from featray.tables.rewrite import check_groups, footer_of, open_parquet
 from featray.tables.tombstones import erased_videos, read_erasures
 from featray.upkeep.accounting import (
     PERSON_RULES,
@@ -304,6 +304,7 @@ class _Partition:
                     self._changed.add(file.path)
             with storage_errors(place.uri), open_ranges(place) as source:
                 opened = pq.ParquetFile(source)
+                check_groups(opened.metadata)
                 opened.close()
                 return opened
         except NotFound:

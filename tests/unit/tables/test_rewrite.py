@@ -8,6 +8,7 @@ from featray.errors import OutputError
 from featray.schema import ROWS_A_GROUP
 from featray.tables.lease import hold
 from featray.tables.rewrite import holds_videos, rewrite_files
+from featray.upkeep.verify import verify
 from tests.fixtures.tampering import commit_of, file_of, path_of, sign
 
 
@@ -42,6 +43,9 @@ def test_a_row_group_that_would_fill_the_memory_is_refused(partition):
     pq.write_table(pa.table({"video_id": pa.nulls(5_000_000, pa.string())}), path, row_group_size=5_000_000)
     with pytest.raises(OutputError, match=r"damaged .a row group of 5,000,000 rows; at most 4,194,304 are read"):
         holds_videos(partition.output.root.child(file.path), {"0" * 16})
+    sign(partition, file)
+    said = [problem.text for problem in verify(partition.output).problems if problem.file == file.path]
+    assert any("a row group of 5,000,000 rows" in text for text in said), said
 
 
 def _values(face):
