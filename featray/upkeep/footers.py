@@ -1,23 +1,54 @@
-"""Upkeep. Compare the statistics in the footer of a table's file with its values.
-
-DuckDB and other readers skip row groups by them. Where they exclude a value, a query with a WHERE lacks its rows, and
-so do the checks of `verify`.
-"""
+"""Upkeep. Compare the footer of a table's file with its commit, its run, its table's schema, and its values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from featray.errors import counted
+from featray.schema import SCHEMA_VERSION
+from featray.tables.commits import CommittedFile
+from featray.tables.rewrite import footer_of
+
 _BATCH_ROWS: Final = 16_384
+
+
+def wrong_in_footer(
+    file: pq.ParquetFile, committed: CommittedFile, schema: pa.Schema, facts: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield what a footer says otherwise than the commit, the columns of the table, and the facts about the run."""
+    if file.metadata.num_rows != committed.rows:
+        yield f"has {counted(file.metadata.num_rows, 'row')}, the commit says {committed.rows:,}"
+    footer = footer_of(file)
+    version = footer.get("schema_version", "")
+    if not version.isdigit() or not 1 <= int(version) <= SCHEMA_VERSION:
+        yield f"footer: schema_version is {version or 'missing'}"
+    for name, value in facts.items():
+        if committed.table == "erasures" and name not in ("dataset", "release"):
+            continue  # not made by a run
+        if footer.get(name) != value:
+            yield f"footer: featray.{name} is {footer.get(name)}, the run says {value}"
+    found = file.schema_arrow
+    for column in schema:
+        if column.name not in found.names:
+            # Columns are only added, never removed: a file of an older version lacks the newer ones.
+            if version == str(SCHEMA_VERSION):
+                yield f"has no column {column.name}"
+        elif not found.field(column.name).type.equals(column.type):
+            yield f"column {column.name} is {found.field(column.name).type}, not {column.type}"
+    for name in set(found.names) - set(schema.names):
+        yield f"has a column {name} that schema {version} does not know"
 
 
 def wrong_statistics(file: pq.ParquetFile, schema: pa.Schema) -> list[str]:
     """Return the columns whose values, or number of nulls, contradict the statistics of their row group.
+
+    DuckDB and other readers skip row groups by them. Where they exclude a value, a query with a WHERE lacks its rows,
+    and so do the checks of `verify`.
 
     Args:
         file: the file; all its columns without lists are read.

@@ -20,14 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.errors import NotFound, OutputError, StorageError, UsageError, counted
-from featray.schema import (
-    DERIVED_TABLES,
-    FACE_TABLES,
-    PER_VIDEO_TABLES,
-    PRIVATE_TABLES,
-    SCHEMA_VERSION,
-    arrow_schema,
-)
+from featray.schema import DERIVED_TABLES, FACE_TABLES, PER_VIDEO_TABLES, PRIVATE_TABLES, arrow_schema
 from featray.store.storage import exists, list_ahead, list_versions, open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile, FileNames, read_commits
 from featray.tables.derived import derivation_of
@@ -36,7 +29,7 @@ from featray.tables.person_edits import read_edits
 from featray.tables.persons import clustering_of
 from featray.tables.provenance import read_config
 from featray.tables.query import identifier, literal, open_database, read_files, table_view
-from featray.tables.rewrite import check_groups, footer_of, open_parquet
+from featray.tables.rewrite import check_groups, open_parquet
 from featray.tables.tombstones import erased_videos, read_erasures
 from featray.upkeep.accounting import (
     PERSON_RULES,
@@ -47,7 +40,7 @@ from featray.upkeep.accounting import (
     row_rules,
     twice_rule,
 )
-from featray.upkeep.footers import wrong_statistics
+from featray.upkeep.footers import wrong_in_footer, wrong_statistics
 from featray.upkeep.orphans import find_uncommitted
 from featray.upkeep.problems import Problem, Report
 from featray.upkeep.rederive import Rederive, differences, sample
@@ -279,12 +272,14 @@ class _Partition:
         opened = self._open(file)
         if opened is None:
             return False
+        expected = arrow_schema(file.table, tuple(self._partition.fields_of(file.path)))
         try:
-            self._check_footer(file, opened)
+            for text in wrong_in_footer(opened, file, expected, self._facts):
+                self._problem(text, file.path)
             if file.path in self._changed:
                 self._try(file.path)
             checked = self._check_rows(file, opened)
-            self._check_statistics(file)
+            self._check_statistics(file, expected)
             return checked
         except (duckdb.Error, pa.ArrowException, ValueError) as error:
             self._problem(f"cannot be read: {_first_line(error)}", file.path)
@@ -315,32 +310,6 @@ class _Partition:
             say(f"not a readable Parquet file: {_first_line(error)}", file.path)
         return None
 
-    def _check_footer(self, file: CommittedFile, opened: pq.ParquetFile) -> None:
-        if opened.metadata.num_rows != file.rows:
-            self._problem(f"has {counted(opened.metadata.num_rows, 'row')}, the commit says {file.rows:,}", file.path)
-        footer = footer_of(opened)
-        version = footer.get("schema_version", "")
-        if not version.isdigit() or not 1 <= int(version) <= SCHEMA_VERSION:
-            self._problem(f"footer: schema_version is {version or 'missing'}", file.path)
-        for name, value in self._facts.items():
-            if file.table == "erasures" and name not in ("dataset", "release"):
-                continue  # not made by a run
-            if footer.get(name) != value:
-                self._problem(f"footer: featray.{name} is {footer.get(name)}, the run says {value}", file.path)
-        fields = tuple(self._partition.fields_of(file.path))
-        expected = arrow_schema(file.table, fields)
-        found = opened.schema_arrow
-        for column in expected:
-            if column.name not in found.names:
-                # Columns are only added, never removed: a file of an older version lacks the newer ones.
-                if version == str(SCHEMA_VERSION):
-                    self._problem(f"has no column {column.name}", file.path)
-            elif not found.field(column.name).type.equals(column.type):
-                kind = found.field(column.name).type
-                self._problem(f"column {column.name} is {kind}, not {column.type}", file.path)
-        for name in set(found.names) - set(expected.names):
-            self._problem(f"has a column {name} that schema {version} does not know", file.path)
-
     def _check_rows(self, file: CommittedFile, opened: pq.ParquetFile) -> bool:
         names = set(opened.schema_arrow.names)
         source = read_files(self._partition.output, [file.path], row_numbers=True)
@@ -363,8 +332,7 @@ class _Partition:
         self._report_rows(f"SELECT {columns} FROM one_file WHERE NOT ({kept})", file.path, unless=kept)
         return True
 
-    def _check_statistics(self, file: CommittedFile) -> None:
-        expected = arrow_schema(file.table, tuple(self._partition.fields_of(file.path)))
+    def _check_statistics(self, file: CommittedFile, expected: pa.Schema) -> None:
         try:
             with open_parquet(self._partition.output.root.child(file.path)) as whole:
                 wrong = wrong_statistics(whole, expected)
