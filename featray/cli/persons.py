@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featray.cli.once import OnceOption
 from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import in_each
 from featray.errors import UsageError, counted, printable
@@ -38,7 +39,11 @@ if TYPE_CHECKING:
     "weights and licence of an embedder other than face-api are read from --config.",
 )
 @click.option(
-    "--merge", nargs=2, metavar="P Q", help="Merge two persons. Stored, and applied whenever the table is rebuilt."
+    "--merge",
+    cls=OnceOption,
+    nargs=2,
+    metavar="P Q",
+    help="Merge two persons. Stored, and applied whenever the table is rebuilt.",
 )
 @click.option(
     "--split",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from featray.cli.once import OnceOption
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
 from featray.errors import OutputError, UsageError, counted, on_one_line
 
@@ -108,10 +109,14 @@ def _print_recomputed(repeated: Any) -> None:
 
 @click.command(short_help="Erase a video, one track of it, or a person, from OUT.")
 @click.argument("out")
-@click.option("--video", help="Its video_id, URI, or the end of its URI, such as face.mp4 or face.")
-@click.option("--track", "track_id", type=click.IntRange(min=0), metavar="N", help="Erase only this track.")
-@click.option("--person", metavar="P", help="Erase all tracks of this person_id or name of the table persons.")
-@click.option("--release", help="Only from this release; default: from all, in all datasets.")
+@click.option("--video", cls=OnceOption, help="Its video_id, URI, or the end of its URI, such as face.mp4 or face.")
+@click.option(
+    "--track", "track_id", cls=OnceOption, type=click.IntRange(min=0), metavar="N", help="Erase only this track."
+)
+@click.option(
+    "--person", cls=OnceOption, metavar="P", help="Erase all tracks of this person_id or name of the table persons."
+)
+@click.option("--release", cls=OnceOption, help="Only from this release; default: from all, in all datasets.")
 @click.option("--reason", help="Kept in the audit row; must not name the person.")
 @click.option("--allow-again", is_flag=True, help="Erase nothing; lift the block, so that a run may process it again.")
 @_json_flag
