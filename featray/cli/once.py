@@ -13,7 +13,7 @@ class OnceOption(click.Option):
     """Option that refuses a second value. For commands whose dropped value would do harm, such as `erase --video`."""
 
     def __init__(self, *names: Any, **settings: Any) -> None:
-        super().__init__(*names, multiple=True, **settings)
+        super().__init__(*names, **{**settings, "multiple": True})
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         """Return the only value, or None if there is none."""

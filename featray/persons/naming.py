@@ -1,13 +1,16 @@
 """Persons. Assign ids to persons that stay stable when tracks are added or removed.
 
-A person keeps the id that most of its tracks had. If two persons claim one id, the one with more of its tracks gets it.
-A new id is derived from the person's first track, so it does not depend on the order of the work.
+A person keeps the id that most of its tracks had. If two persons claim one id, the one with more of its tracks gets it,
+else the one whose tracks had it longer. The other gets back the id that its tracks had before, if they alone had it, so
+a merge that is taken back gives both persons their ids again. A new id is derived from the person's first track, so it
+does not depend on the order of the work.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,33 +18,84 @@ from numpy.typing import NDArray
 from featray.tables.persons import TrackKey
 
 
+@dataclass(frozen=True)
+class Former:
+    """Ids that tracks had earlier.
+
+    Attributes:
+        had: int64 `[n]`, index into `ids` of each track's id; -1 for none.
+        ids: ids, without repetition.
+    """
+
+    had: NDArray[np.int64]
+    ids: Sequence[str]
+
+    def claims(self, person: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the pairs of a person and an id of its tracks: the persons, the ids, and each track's pair or -1."""
+        known = self.had >= 0
+        width = max(len(self.ids), 1)
+        pairs, place = np.unique(person[known] * width + self.had[known], return_inverse=True)
+        of_track = np.full(len(person), -1)
+        of_track[known] = place
+        return *np.divmod(pairs, width), of_track
+
+
 def name_persons(
-    key_at: Callable[[int], TrackKey], person: NDArray[np.int64], had: NDArray[np.int64], before: Sequence[str]
+    key_at: Callable[[int], TrackKey], person: NDArray[np.int64], before: Former, earlier: Former
 ) -> list[str]:
     """Return the ids of persons, in the order of their numbers.
 
     Args:
         key_at: returns the key of the track at a position.
         person: int64 `[n]`, person of each track, 0 to p - 1, in the order of their first tracks.
-        had: int64 `[n]`, index into `before` of each track's previous id; -1 for none.
-        before: previous ids.
+        before: the ids that tracks had until now.
+        earlier: the ids that tracks had before those.
     """
     first = np.unique(person, return_index=True)[1]
-    known = np.flatnonzero(had >= 0)
-    claim, count = np.unique(person[known] * max(len(before), 1) + had[known], return_counts=True)
-    claims = zip(*np.divmod(claim, max(len(before), 1)), count, strict=True)
     named: dict[int, str] = {}
     taken: set[str] = set()
-    for _, _, name, one in sorted((-int(n), int(first[one]), before[old], int(one)) for one, old, n in claims):
+    for name, one in _by_tracks(person, first, before, earlier):
         if one not in named and name not in taken:
             named[one] = name
             taken.add(name)
-    used = taken | set(before)  # an id that is no longer used is not reassigned to another person
+    used = taken | set(before.ids)  # an id that is no longer used is not reassigned to another person
+    for name, one in _given_back(person, earlier):
+        if one not in named and name not in used:
+            named[one] = name
+            used.add(name)
     for one, place in enumerate(first.tolist()):
         if one not in named:
             named[one] = _new_name(key_at(place), used)
             used.add(named[one])
     return [named[one] for one in range(len(first))]
+
+
+def _by_tracks(
+    person: NDArray[np.int64], first: NDArray[np.intp], before: Former, earlier: Former
+) -> Iterator[tuple[str, int]]:
+    """Yield the ids of a person's tracks with the person, those with the best claim first."""
+    one, name, of_track = before.claims(person)
+    known = of_track >= 0
+    count = np.bincount(of_track[known], minlength=len(one))
+    came = np.bincount(of_track[known & (earlier.had >= 0)], minlength=len(one))  # from another person
+    order = sorted(
+        (-int(n), int(later), int(first[who]), before.ids[which], int(who))
+        for who, which, n, later in zip(one, name, count, came, strict=True)
+    )
+    yield from ((name, who) for *_, name, who in order)
+
+
+def _given_back(person: NDArray[np.int64], earlier: Former) -> Iterator[tuple[str, int]]:
+    """Yield ids that a person's tracks had, and no other person's, with the person; those of most tracks first."""
+    one, name, of_track = earlier.claims(person)
+    count = np.bincount(of_track[of_track >= 0], minlength=len(one))
+    persons_of = np.bincount(name, minlength=len(earlier.ids))
+    alone = [
+        (-int(n), earlier.ids[which], int(who))
+        for who, which, n in zip(one, name, count, strict=True)
+        if persons_of[which] == 1
+    ]
+    yield from ((name, who) for _, name, who in sorted(alone))
 
 
 def _new_name(first: TrackKey, used: set[str]) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from featray.persons.cluster import Fit
 from featray.persons.keys import TrackKeys
+from featray.persons.naming import Former, name_persons
 from featray.tables.persons import DOUBTFUL
 
 _SHOWN: Final = 10
@@ -52,6 +53,13 @@ class Before:
     def person_ids(self) -> pa.Array:
         """Return the previous person of each current track, null for none: string `[n]`."""
         return pa.array(self.ids, pa.string()).take(pa.array(self.had, mask=self.had < 0))
+
+    def name(self, keys: TrackKeys, index: NDArray[np.int64]) -> list[str]:
+        """Return the ids of the current persons; `index`: int64 `[n]`, person of each track."""
+        encoded = self.previous.dictionary_encode()
+        code = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+        earlier = Former(code, encoded.dictionary.to_pylist())
+        return name_persons(keys.at, index, Former(self.had, self.ids), earlier)
 
     def carried(self, ids: Sequence[str], index: NDArray[np.int64]) -> dict[str, str]:
         """Return the names that persons keep, by id: their own, or that of a person merged into them.

@@ -20,7 +20,6 @@ from featray.persons.cluster import Tracks, centres_of, cluster, fit
 from featray.persons.edits import apply_edits
 from featray.persons.gallery import Gallery, recognise
 from featray.persons.keys import TrackKeys
-from featray.persons.naming import name_persons
 from featray.persons.rows import Before, Persons, person_rows, told
 from featray.persons.settings import PersonsSettings
 from featray.persons.templates import EMBEDDING_COLUMNS, FACE_COLUMNS, Templates
@@ -107,7 +106,7 @@ def _make(
     person, refused = apply_edits(cluster(tracks, threshold), edits, keys, tracks)
     index = np.unique(person, return_inverse=True)[1]
     stood = Before.of(before, keys)
-    ids = name_persons(keys.at, index, stood.had, stood.ids)
+    ids = stood.name(keys, index)
     names, lines = stood.carried(ids, index), []
     if gallery is not None:
         found = recognise(centres_of(tracks, index), gallery, threshold)

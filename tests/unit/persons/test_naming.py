@@ -9,14 +9,18 @@ from featray.persons.agreement import agreement
 KEYS = [(f"{i:016x}", 0) for i in range(6)]
 
 
-def name_persons(keys, person, before):
-    """Return the id of each track's person; `before` has the earlier ids by key."""
-    ids = sorted(set(before.values()))
-    had = np.array([ids.index(before[key]) if key in before else -1 for key in keys])
+def name_persons(keys, person, before, earlier=None):
+    """Return the id of each track's person; `before` has the ids until now by key, `earlier` those before them."""
     first = {one: person.index(one) for one in person}
     number = {one: i for i, one in enumerate(sorted(first, key=first.get))}
     index = np.array([number[one] for one in person])
-    return np.array(naming.name_persons(keys.__getitem__, index, had, ids))[index].tolist()
+    named = naming.name_persons(keys.__getitem__, index, former(keys, before), former(keys, earlier or {}))
+    return np.array(named)[index].tolist()
+
+
+def former(keys, ids_of):
+    ids = sorted(set(ids_of.values()))
+    return naming.Former(np.array([ids.index(ids_of[key]) if key in ids_of else -1 for key in keys]), ids)
 
 
 def test_a_name_follows_from_the_first_track():
@@ -39,6 +43,25 @@ def test_who_has_more_of_the_tracks_keeps_the_name():
     assert parted[2:5] == ["p-old"] * 3 and parted[0] == parted[5] != "p-old"
     joined = name_persons(KEYS, [1] * 6, {KEYS[0]: "p-a", KEYS[1]: "p-b", KEYS[2]: "p-b"})
     assert set(joined) == {"p-b"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_merge_that_is_taken_back_gives_both_their_names(count):
+    """Else `erase --person` with an id from before would erase the other person."""
+    keys, apart = KEYS[: count + 1], [0] + [1] * count
+    first, second = name_persons(KEYS, [0, 0, 0, 1, 1, 1], {})[::3]
+    for before in ([first] + [second] * count, [second] + [first] * count):
+        before = dict(zip(keys, before, strict=True))
+        together = dict(zip(keys, name_persons(keys, [0] * len(keys), before), strict=True))
+        assert len(set(together.values())) == 1
+        earlier = {key: before[key] for key in keys if before[key] != together[key]}
+        assert name_persons(keys, apart, together, earlier) == [before[key] for key in keys]
+
+
+def test_a_name_that_others_had_too_is_not_given_back():
+    before, earlier = dict.fromkeys(KEYS[:3], "p-new"), dict.fromkeys(KEYS[1:5], "p-old")
+    one, two, three = name_persons(KEYS, [0, 1, 2, 3, 3, 3], before, earlier)[:3]
+    assert one == "p-new" and "p-old" not in (two, three)
 
 
 def test_a_name_that_is_gone_is_not_given_again():
