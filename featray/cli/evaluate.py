@@ -189,13 +189,13 @@ def _print_values(found: Evaluation) -> None:
     missed = {(one.what, one.measure): one for one in found.with_missed}
     card = {(one.what, one.measure): one.value for one in found.card}
     head = f"\n{'':<26}{'faces found':>24}{'missed as wrong':>24}"
-    click.echo(head + (f"{'card':>9}" if card else "") + f"{'labels':>10}{'of':>8}")
+    click.echo(head + (f"{'card':>9}" if card else "") + f"{'labels':>10}  {found.subject_kind}")
     for one in found.found or found.with_missed:
         key = one.what, one.measure
         line = f"{measure_name(*key):<26}{_value(one if found.found else None):>24}{_value(missed.get(key)):>24}"
         if card:
             line += f"{card[key]:>9.3f}" if key in card else " " * 9
-        click.echo(f"{line}{one.rows:>10,}{one.subjects:>8,}")
+        click.echo(f"{line}{one.rows:>10,}  {one.subjects:>{len(found.subject_kind)},}")
     click.echo("")
     for split in found.splits:
         click.echo(on_one_line(f"by {split.name}"))
@@ -223,13 +223,13 @@ def _print_change(found: Against) -> None:
     )
     click.echo(f"interval 95 %, of B - A, paired over {found.subject_kind}")
     for title, changes in (("faces found in both", found.found), ("missed as wrong", found.with_missed)):
-        click.echo(f"\n{title:<26}{'A':>9}{'B':>9}{'B - A':>27}{'labels':>10}{'of':>8}")
+        click.echo(f"\n{title:<26}{'A':>9}{'B':>9}{'B - A':>27}{'labels':>10}  {found.subject_kind}")
         for one in changes:
             bounds = "" if one.low is None or one.high is None else f" [{one.low:+.3f}, {one.high:+.3f}]"
             moved = "" if one.difference is None else f"{one.difference:+.3f}{bounds}"
             sides = "".join(f"{'' if side is None else format(side, '.3f'):>9}" for side in (one.a, one.b))
             name = measure_name(one.what, one.measure)
-            click.echo(f"{name:<26}{sides}{moved:>27}{one.rows:>10,}{one.subjects:>8,}")
+            click.echo(f"{name:<26}{sides}{moved:>27}{one.rows:>10,}  {one.subjects:>{len(found.subject_kind)},}")
     for warning in found.warnings:
         click.echo(on_one_line(f"note     {warning}"))
     if not found.weights_trained:

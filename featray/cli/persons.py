@@ -184,7 +184,7 @@ def _lines_of_truth(truth: Truth) -> Iterator[str]:
 def _lines(done: Persons) -> Iterator[str]:
     how = "found" if done.fresh else "already found"
     yield f"{counted(done.persons, 'person')} {how} in {counted(done.tracks, 'track')} (clustering {done.clustering})"
-    if done.without_embedding > 0:
+    if done.without_embedding:
         yield f"without a person: {counted(done.without_embedding, 'track')}; no face was good enough to embed"
     if done.renamed:
         yield f"moved to another person: {counted(done.renamed, 'track')}; see `previous` in the table persons"

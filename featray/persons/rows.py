@@ -128,7 +128,7 @@ class Persons:
         clustering: value of the partition, which identifies the settings.
         fresh: true if the table was made by this call; false if it already existed and was only read: nothing moved.
         threshold: minimum cosine of two centres that are one person.
-        without_embedding: tracks without a person, because none of their faces was embedded; -1 if not counted.
+        without_embedding: tracks without a person, because none of their faces was embedded; None if not counted.
         largest: persons with the most tracks, and their numbers of tracks.
         doubtful: tracks with a margin below `DOUBTFUL`.
         renamed: tracks that this call moved to another person, because persons were merged or split.
@@ -147,7 +147,7 @@ class Persons:
     threshold: float
     tracks: int
     persons: int
-    without_embedding: int = -1
+    without_embedding: int | None = None
     doubtful: int = 0
     renamed: int = 0
     largest: list[tuple[str, int]] = field(default_factory=list)
