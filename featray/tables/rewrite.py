@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from featray.errors import OutputError, one_line
+from featray.errors import OutputError, counted, one_line
 from featray.schema import ROWS_A_GROUP
 from featray.store.storage import Location, open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile
@@ -91,7 +91,7 @@ def check_groups(footer: pq.FileMetaData) -> None:
     """
     largest = max((footer.row_group(group).num_rows for group in range(footer.num_row_groups)), default=0)
     if largest > _MOST_GROUP_ROWS:
-        raise ValueError(f"a row group of {largest:,} rows; at most {_MOST_GROUP_ROWS:,} are read")
+        raise ValueError(f"a row group of {counted(largest, 'row')}; at most {_MOST_GROUP_ROWS:,} are read")
 
 
 def _damaged(place: Location, error: Exception) -> OutputError:

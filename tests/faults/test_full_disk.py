@@ -198,7 +198,7 @@ def refuses(bucket, status, code, words, videos, executor, calm):
     ("status", "code", "words"),
     [
         (403, "AccessDenied", "access denied"),
-        (503, "SlowDown", "cannot be read or written"),
+        (503, "SlowDown", "overloaded or down for the moment"),
         pytest.param(507, "QuotaExceeded", "cannot be read or written", marks=pytest.mark.long),
     ],
 )
@@ -208,4 +208,4 @@ def test_a_store_that_refuses_to_write(bucket, videos, calm, status, code, words
 
 @pytest.mark.long  # for workers, this is the same error as a full disk
 def test_a_store_that_refuses_to_write_under_workers_of_ray(cluster, bucket, videos, calm):
-    refuses(bucket, 503, "SlowDown", "cannot be read or written", videos, "ray", calm)
+    refuses(bucket, 503, "SlowDown", "overloaded or down for the moment", videos, "ray", calm)
