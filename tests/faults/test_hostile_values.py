@@ -339,7 +339,7 @@ def test_runs_without_their_columns_are_shown_without_them(house, tmp_path):
 def test_a_null_character_in_a_name_is_told_in_one_line(house, tmp_path):
     put(house, "videos", "uri", "file:///in/a\0b.mp4")
     shown = featray("preview", house.out, "--video", house.video_id, "--frames", 1, "--out", tmp_path / "a.png")
-    assert shown.exit_code == 1 and "contains a null character" in shown.stderr
+    assert shown.exit_code == 2 and "contains a null character" in shown.stderr, shown.output
     report = featray("report", house.out, "--out", tmp_path / "a.html")
     assert report.exit_code == 0, report.output
 
