@@ -14,7 +14,6 @@ from rich.console import Console
 from featray.cli.console import open_console
 from featray.cli.summary import exit_status, print_summary
 from featray.config import Config, parse_config
-from featray.graph.stop import terminable
 from featray.run.progress import Progress
 from featray.run.runner import run
 from featray.tables.layout import open_output
@@ -66,8 +65,7 @@ def run_demo(out: str) -> int:
         soft_wrap=not console.is_terminal,
     )
     with as_file(files("featray") / "demo_clips") as clips:
-        with terminable():
-            summary = run(demo_config(clips, out), Progress(console))
+        summary = run(demo_config(clips, out), Progress(console))
     print_summary(summary, console)
     _print_row(out, console)
     console.print("\nLook at it", style="bold")

@@ -244,11 +244,10 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False, part
     from featray.run.runner import run as run_job
 
     console = open_console()
-    with terminable():
-        progress = Progress(console, quiet=quiet or log_line)
-        if part is not None:
-            return print_landed(land_part(config, Part.parse(part), progress), console, log_line=log_line)
-        summary = run_job(config, progress)
+    progress = Progress(console, quiet=quiet or log_line)
+    if part is not None:
+        return print_landed(land_part(config, Part.parse(part), progress), console, log_line=log_line)
+    summary = run_job(config, progress)
     if log_line:
         click.echo(as_log_line(summary))
     else:

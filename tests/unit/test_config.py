@@ -116,7 +116,7 @@ def test_all_problems_are_shown_at_once():
         ("dataset: !!timestamp hunter2", "looks like a date or a number but is not one"),
         ("dataset: !!float hunter2", "looks like a date or a number but is not one"),
         ("[" * 5000, "nested too deeply"),
-        ("dataset: a\x07b", "characters are not allowed"),
+        ("dataset: a\x07b", "control characters are not allowed"),
     ],
 )
 def test_yaml_that_hides_something_is_refused(tmp_path, text, expected):
@@ -191,7 +191,12 @@ def test_a_malformed_override_is_refused(tmp_path, override):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a: b: c", "not valid YAML at line 1"), ("- 1", "is not a mapping"), ("", "is not a mapping")],
+    [
+        ("a: [", "not valid YAML at line 2"),
+        ("a: b: c", "not valid YAML at line 1"),
+        ("- 1", "is not a mapping"),
+        ("", "is not a mapping"),
+    ],
 )
 def test_a_malformed_file_is_refused(tmp_path, text, expected):
     path = tmp_path / "c.yaml"

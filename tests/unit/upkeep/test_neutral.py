@@ -262,7 +262,10 @@ def test_without_any_neutral_video_the_command_is_refused_and_writes_nothing(roo
     options = ["--set", "derive.baseline=neutral", "--set", "derive.neutral={marked_by: rest, value: calm}"]
     done = CliRunner().invoke(main, ["derive", str(root), *options])
     assert (done.exit_code, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert "there is no video that column 'rest' marks as 'calm' (it has values such as 2-4, True, yes)" in done.stderr
+    assert (
+        "no baselines: there is no video that column 'rest' marks as 'calm' (it has values such as 2-4, " in done.stderr
+    )
+    assert " such as 2-4, True, yes); available columns: participant, rest; " in done.stderr
     assert done.stderr.endswith("; nothing was derived\n")
     assert derived_files(root) == before and all(not commit.derived for commit in read_commits(open_people(root)[1]))
 
