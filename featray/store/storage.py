@@ -20,6 +20,9 @@ from typing import IO, Any, Final, cast
 from urllib.parse import urlsplit
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from featray.errors import AccessDenied, ErrorCode, NotFound, OutputError, StorageError, Unreachable
 from featray.redaction import redact_uri, remember_secrets
@@ -419,10 +422,19 @@ def _check_record_size(location: Location, size_bytes: int, most_bytes: int = MO
 
 
 def exists(location: Location) -> bool:
-    """Return whether an object or folder exists, without cached answers."""
+    """Return whether an object or folder exists, without cached answers.
+
+    Raises:
+        StorageError: that cannot be found out. On a disk, fsspec's own `exists` says no instead.
+    """
     with storage_errors(location.uri):
         location.fs.invalidate_cache()
-        return bool(location.fs.exists(location.path))
+        if location.is_s3 or location.is_web:
+            return bool(location.fs.exists(location.path))
+        with suppress(FileNotFoundError, NotADirectoryError):
+            location.fs.info(location.path)
+            return True
+        return False
 
 
 def write_bytes(location: Location, data: bytes) -> None:
@@ -515,8 +527,35 @@ def list_files(location: Location) -> list[str]:
     location.check_inside()
     with storage_errors(location.uri):
         location.fs.invalidate_cache()
-        return sorted(location.fs.find(location.path))
+        return sorted(_below(location))
 
+
+def _below(location: Location) -> dict[str, dict[str, Any]]:
+    """Return the listing entries of all objects below a prefix, by path.
+
+    fsspec's own `find` takes a folder that cannot be listed (an I/O error, no access) as empty, so that published
+    shards would be missed without a word.
+    """
+    kind = type(location.fs)
+    if location.is_web or getattr(kind, "_find", kind.find) not in _FIND_OF_FSSPEC:
+        return cast(dict[str, dict[str, Any]], location.fs.find(location.path, detail=True))
+    found, folders = {}, [location.path]
+    while folders:
+        try:
+            entries = location.fs.ls(folder := folders.pop(), detail=True)
+        except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile, or never there
+            continue
+        for entry in entries:
+            path = entry["name"].rstrip("/")
+            if entry["type"] != "directory":
+                found[path] = entry
+            elif path != folder:
+                folders.append(path)
+    return found
+
+
+_FIND_OF_FSSPEC: Final = (AbstractFileSystem.find, LocalFileSystem.find, AsyncFileSystem._find)
+"""Other filesystems, such as s3fs and gcsfs, list all objects below a prefix themselves, and say when they cannot."""
 
 Version = tuple[str, ...]
 """An object's version in a listing: its size first, then what else changes when it is rewritten."""
@@ -531,7 +570,7 @@ def list_versions(location: Location, *, suffix: str) -> dict[str, Version]:
     location.check_inside()
     with storage_errors(location.uri):
         location.fs.invalidate_cache()
-        found = location.fs.find(location.path, detail=True)
+        found = _below(location)
     depth = location.path.rstrip("/").count("/") + 1
     direct = [path for path in sorted(found) if path.endswith(suffix) and path.count("/") == depth]
     return {path: tuple(str(found[path].get(name)) for name in _VERSION) for path in direct}

@@ -39,7 +39,9 @@ def erase_exports(output: Output, video_id: str) -> list[str]:
 
 
 def _others(output: Output) -> Iterator[str]:
-    for entry in output.root.fs.ls(output.root.path, detail=True):
+    with storage_errors(output.root.uri):
+        entries = output.root.fs.ls(output.root.path, detail=True)
+    for entry in entries:
         path = output.relative(entry["name"].rstrip("/"))
         if path in (*ALL_TABLES, INTERNAL):
             continue

@@ -164,14 +164,14 @@ class _Partition:
                 pass
 
     def verify(self, rederive: int) -> set[str]:
-        """Run every check; return the paths that commits name."""
+        """Run every check; return the paths that commits name, or named until an unfinished change replaces them."""
         index = load_commits(self._partition, self._db)
         for text in index.damaged:
             self._problem(text)
         self._report.unfinished += [f"{self._where}: {text}" for text in index.unfinished]
         self._check_runs(index)
         self._read_persons(index)
-        paths: set[str] = set()
+        paths = index.replaced
         named = FileNames(self._partition)
         list_ahead(self._partition.table_folders())
         for batch in _batches(index.commits()):

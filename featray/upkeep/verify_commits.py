@@ -36,11 +36,13 @@ class CommitIndex:
     Attributes:
         damaged: records that cannot be read, one line each.
         unfinished: unfinished work, one line each.
+        replaced: paths of the files of commits that are still to be rewritten, which are then deleted.
     """
 
     db: duckdb.DuckDBPyConnection
     damaged: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
+    replaced: set[str] = field(default_factory=set)
 
     def commits(self) -> Iterator[Commit]:
         """Yield all commits in the order of their names."""
@@ -92,6 +94,8 @@ def load_commits(partition: Partition, db: duckdb.DuckDBPyConnection) -> CommitI
     if pending:
         index.unfinished.append(f"{counted(len(pending), 'commit')} still to be rewritten; the next run rewrites them")
     for rewritten in pending:
+        for (text,) in db.execute("SELECT text FROM commits WHERE name = ?", [rewritten.name]).fetchall():
+            index.replaced |= {file.path for file in load(Commit, text).files}
         db.execute("DELETE FROM commits WHERE name = ?", [rewritten.name])
         db.execute("DELETE FROM committed_videos WHERE commit = ?", [rewritten.name])
         db.execute("DELETE FROM derivations WHERE commit = ?", [rewritten.name])

@@ -141,6 +141,18 @@ def test_another_user_reads_and_does_not_change(house):
         assert "access denied; this user (uid 65534) lacks the rights" in error
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="root may read any folder; only it may become another user")
+def test_a_folder_that_cannot_be_listed_is_not_taken_as_empty(house):
+    """fsspec's `find` passes over it; then this output has no videos."""
+    shutil.copytree(house / "out", house / "shut")
+    assert CliRunner().invoke(main, ["status", str(house / "shut")]).exit_code == 0, "with all modules it loads"
+    commits = next((house / "shut" / "_featray" / "commits").glob("one/*"))
+    commits.chmod(0o700)
+    code, error = as_nobody("status", house / "shut")
+    assert code == 1 and error.count("\n") == 1, error
+    assert f"{commits}: access denied; this user (uid 65534) lacks the rights" in error
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="root may read any file; only it may become another user")
 def test_a_umask_that_closes_new_files_to_their_owner(house):
     weights = house / "weights.safetensors"

@@ -81,6 +81,7 @@ def test_an_erasure(published, tmp_path):
     for uri in uris[:killed]:
         output = open_output(uri)
         assert visible(output) in (before, after)
+        assert all("its erasure was interrupted; finish it" in problem.text for problem in verify(output).problems)
         erase(output, video)
         assert visible(output) == after
         assert traces(output, "ben.mp4", video) == [] and {t: rows(uri, t) for t in PER_VIDEO} == expected
@@ -98,7 +99,7 @@ def test_a_compaction(published, tmp_path):
     assert killed * EVERY > 20
     for uri in uris[:killed]:
         output = open_output(uri)
-        assert visible(output) == before
+        assert visible(output) == before and verify(output).problems == []
         for partition in list_partitions(output):
             assert compact_partition(partition).files == 9
         assert visible(output) == before and {t: rows(uri, t) for t in expected} == expected
