@@ -9,6 +9,7 @@ deleted when the user allows the video again. It contains neither URI nor conten
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -45,6 +46,13 @@ class Erasure:
     def same_as(self, other: Erasure) -> bool:
         """Return whether it requests the same erasure."""
         return (self.track_id, self.release) == (other.track_id, other.release)
+
+    @property
+    def command(self) -> str:
+        """Return the command that finishes or repeats exactly this erasure."""
+        track = "" if self.track_id is None else f" --track {self.track_id}"
+        release = "" if self.release is None else f" --release {shlex.quote(self.release)}"
+        return f"featray erase OUT --video {self.video_id}{track}{release}"
 
     def blocks(self, release: str) -> bool:
         """Return whether it blocks the video in a release; an erased track blocks all releases, because ids change."""
@@ -83,7 +91,7 @@ def read_erasures(output: Output, video_id: str) -> list[Erasure]:
     except NotFound:
         return []
     except ValueError:
-        fix = f"delete it, then run `featray erase OUT --video {video_id}`"
+        fix = f"delete it, then run `featray erase OUT --video {video_id}`, with --track if only a track was to be erased"
         raise OutputError(f"{place.uri}: damaged record of an erasure; {fix}") from None
 
 

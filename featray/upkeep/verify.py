@@ -432,11 +432,12 @@ class _Partition:
                 self._problem(str(error))
                 continue
             mine = [e for e in erasures if e.release in (None, self._partition.release)]
-            command = f"featray erase OUT --video {video_id}"
-            if any(not erasure.done for erasure in mine):
-                self._problem(f"its erasure was interrupted; finish it: {command}", video_id=video_id)
-            elif any(erasure.track_id is None for erasure in mine) and index.has_video(video_id):
-                self._problem(f"was erased and has rows again; {command}", video_id=video_id)
+            unfinished = [erasure for erasure in mine if not erasure.done]
+            whole = [erasure for erasure in mine if erasure.track_id is None]
+            for erasure in unfinished:
+                self._problem(f"its erasure was interrupted; finish it: {erasure.command}", video_id=video_id)
+            if whole and not unfinished and index.has_video(video_id):
+                self._problem(f"was erased and has rows again; {whole[0].command}", video_id=video_id)
 
     def _check_edits(self) -> None:
         try:

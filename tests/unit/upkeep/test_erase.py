@@ -334,6 +334,19 @@ def test_an_erasure_beside_a_run_is_recorded_and_says_so(out, partition):
     assert here.rows["videos"] == 1 and verify(out).problems == []
 
 
+def test_verify_gives_the_command_that_finishes_an_erasure_and_erases_no_more(out, partition):
+    video = ids(out)["anna"]
+    track = next(row["track_id"] for row in rows(out.root.path, "faces") if row["video_id"] == video)
+    with hold(partition, "run-9"), pytest.raises(LeaseError):
+        erase(out, video, track_id=track, release=partition.release)
+    (problem,) = verify(out).problems
+    command = problem.text.partition("; finish it: ")[2]
+    assert command == f"featray erase OUT --video {video} --track {track} --release {partition.release}"
+    done = CliRunner().invoke(main, [out.root.path if word == "OUT" else word for word in command.split()[1:]])
+    assert done.exit_code == 0, done.output
+    assert verify(out).problems == [] and video in ids(out).values()
+
+
 def test_what_cannot_be_erased(out, inputs, small_network):
     with pytest.raises(UsageError, match="has no video 0123456789abcdef"):
         erase(out, "0123456789abcdef")
