@@ -202,7 +202,7 @@ def options():
 def test_an_erasure_in_a_bucket(published, options):
     store = fsspec.filesystem("s3", **options)
     store.mkdir("tables")
-    uris = [f"s3://tables/{n}" for n in range(18 if LONG else 3)]
+    uris = [f"s3://tables/{n}" for n in range(40 if LONG else 3)]
     for uri in uris:
         store.put(f"{published}/", f"{uri}/", recursive=True)
     video = ids(open_output(str(published)))["anna"]
