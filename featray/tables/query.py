@@ -71,7 +71,7 @@ def _connect(
     shown = (*PERSON_TABLES, *tables) if everything else tables
     if not root.is_local:
         list_ahead(one.partition.folder(table) for one in published for table in shown if one.files(table))
-    unreadable = "a published file is gone or damaged; run `featray verify`"
+    unreadable = f"a published file is gone or damaged; {_VERIFY}"
     try:
         with storage_errors(root.uri, missing=unreadable):
             for table in shown:
@@ -171,22 +171,43 @@ def identifier(name: str) -> str:
 
 
 def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
-    """Execute a query and return its rows as Arrow batches. The view `summary` gets the manifest's columns if used.
+    """Execute featray's own SQL and return its rows as Arrow batches.
+
+    Raises:
+        OutputError: a published file is damaged, or a column of it has another type.
+    """
+    try:
+        return _run(connection, sql)
+    except duckdb.Error as error:
+        why = one_line(error, 240)
+        raise OutputError(f"a published file is damaged, or has a column of another type ({why}); {_VERIFY}") from error
+
+
+_VERIFY: Final = "run `featray verify`"
+
+
+def run_user_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
+    """Execute a user's SQL and return its rows as Arrow batches.
 
     Raises:
         UsageError: the SQL is wrong.
     """
     with one_line_complaints():
-        if "summary" in sql.casefold() and connection.sql(_HAS_SUMMARY).fetchall():
-            spread_summary(connection)
-        relation = connection.sql(sql)
-        return pa.table({}).to_reader() if relation is None else relation.to_arrow_reader()
+        return _run(connection, sql)
+
+
+def _run(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
+    """Execute SQL; the view `summary` gets the manifest's columns if it is used."""
+    if "summary" in sql.casefold() and connection.sql(_HAS_SUMMARY).fetchall():
+        spread_summary(connection)
+    relation = connection.sql(sql)
+    return pa.table({}).to_reader() if relation is None else relation.to_arrow_reader()
 
 
 def steady_sql(
     output: Output, sql: str, release: str | None, derivation: str | None, *, safe: bool
 ) -> tuple[duckdb.DuckDBPyConnection, pa.RecordBatchReader]:
-    """Connect, execute a query with `run_safe_sql` or `run_sql`, and read its first batch, up to a million rows.
+    """Connect, execute a query with `run_safe_sql` or `run_user_sql`, and read its first batch, up to a million rows.
 
     If files are replaced meanwhile, the query is executed again, including anything that it writes elsewhere.
 
@@ -200,7 +221,7 @@ def steady_sql(
 
     def asked(published: list[Published]) -> tuple[duckdb.DuckDBPyConnection, pa.RecordBatchReader]:
         connection = connect(output, release, published=published, locked=safe)
-        rows = run_safe_sql(connection, sql) if safe else run_sql(connection, sql)
+        rows = run_safe_sql(connection, sql) if safe else run_user_sql(connection, sql)
         return connection, _begun(rows) if _only_selects(connection, sql) else rows
 
     return read_steadily(output, asked, release, derivation)
@@ -260,7 +281,7 @@ def run_safe_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBa
     """
     if not _only_selects(connection, sql):
         raise UsageError("query: with --safe, write a SELECT; other statements can write")
-    return run_sql(connection, sql)
+    return run_user_sql(connection, sql)
 
 
 def _only_selects(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:

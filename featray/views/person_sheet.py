@@ -13,7 +13,7 @@ from typing import Final
 import duckdb
 from PIL import Image, ImageDraw
 
-from featray.errors import UsageError, VideoError, counted
+from featray.errors import OutputError, UsageError, VideoError, counted
 from featray.sources.places import SourceOptions
 from featray.store.storage import locate_beside, upload
 from featray.tables.layout import Output
@@ -96,6 +96,7 @@ def make_person_sheet(output: Output, path: str, settings: PersonSheet) -> Sheet
 
     Raises:
         UsageError: there is no such person, or none of the videos is available.
+        OutputError: the tables contradict each other.
         StorageError: the tables cannot be read, or the picture cannot be written.
     """
     suffix = Path(path).suffix.lower()
@@ -110,9 +111,13 @@ def make_person_sheet(output: Output, path: str, settings: PersonSheet) -> Sheet
             crops |= _crops(video, mine, read, settings)
         except (UsageError, VideoError) as error:
             missing[video.video_id if settings.blur else video.name] = str(error)
-    if not crops:
+    if not crops and missing:
         first = next(iter(missing.values()))
         raise UsageError(f"{first} (none of {counted(len(missing), 'video')} of this person is available)")
+    if not crops:
+        raise OutputError(
+            f"{output.root.uri}: no video has the tracks that `persons` names for this person; run `featray verify`"
+        )
     target = locate_beside(path, output.root)
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / f"sheet{suffix}"

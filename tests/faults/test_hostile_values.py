@@ -106,7 +106,23 @@ def test_a_file_with_another_type_changes_no_column(house):
     put(house, "faces", "face_index", "x")
     done = featray("query", house.out, "SELECT sum(face_index) FROM faces")
     assert done.exit_code == 2 and "Conversion Error" in done.stderr
-    assert featray("report", house.out, "--out", house.root / "a.html").exit_code in (1, 2)
+    done = featray("report", house.out, "--out", house.root / "a.html")
+    assert done.exit_code == 1 and "run `featray verify`" in done.stderr
+    assert "query:" not in done.stderr and "tables:" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "words"),
+    [
+        ("runs", "dataset", ["status"]),
+        ("videos", "uri", ["export", "--video", "anna.mp4", "--format", "csv"]),
+    ],
+)
+def test_a_column_of_lists_is_the_tables_error_and_not_the_users(house, table, column, words):
+    house.edit_table(table, lambda t: t.set_column(t.column_names.index(column), column, pa.array([[1]] * len(t))))
+    done = featray(words[0], house.out, *words[1:])
+    assert done.exit_code == 1 and done.stderr.count("\n") == 1
+    assert "run `featray verify`" in done.stderr and "query:" not in done.stderr, done.stderr
 
 
 def test_a_column_of_another_kind_is_text(house, tmp_path):

@@ -112,6 +112,15 @@ def test_blur_leaves_cells_and_no_name(out, made, tmp_path, monkeypatch):
     assert BLUR_CELLS == 8
 
 
+def test_persons_of_videos_that_the_output_does_not_have(out, tmp_path):
+    """The table `persons` of an output that somebody else made may name any video."""
+    (partition,) = list_partitions(out)
+    publish_persons(UnheldPartition(partition), [{"person_id": BEN, "video_id": "0" * 16, "track_id": 0}], "1")
+    done = draw(out, tmp_path / "sheet.png", person=BEN)
+    assert done.exit_code == 1 and done.stderr.count("\n") == 1
+    assert "no video has the tracks that `persons` names for this person; run `featray verify`" in done.stderr
+
+
 def test_by_name_as_json(out, tmp_path):
     done = draw(out, tmp_path / "sheet.jpg", "--json", person="Anna")
     found = json.loads(done.stdout)
