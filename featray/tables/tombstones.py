@@ -91,7 +91,9 @@ def read_erasures(output: Output, video_id: str) -> list[Erasure]:
     except NotFound:
         return []
     except ValueError:
-        fix = f"delete it, then run `featray erase OUT --video {video_id}`, with --track if only a track was to be erased"
+        fix = (
+            f"delete it, then run `featray erase OUT --video {video_id}`, with --track if only a track was to be erased"
+        )
         raise OutputError(f"{place.uri}: damaged record of an erasure; {fix}") from None
 
 

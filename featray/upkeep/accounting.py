@@ -205,7 +205,7 @@ def _known_video(table: str) -> Rule:
 def _known_run(table: str) -> Rule:
     sql = f"""
         SELECT any_value(video_id) AS video_id, NULL AS frame_index, NULL AS face_index,
-               '{table}.run_id ' || run_id || ' is not in runs, ' || count(*) || ' rows' AS text
+               '{table}.run_id ' || coalesce(run_id, 'null') || ' is not in runs, ' || count(*) || ' rows' AS text
         FROM {table} ANTI JOIN all_runs USING (run_id) GROUP BY run_id
     """
     return Rule((table,), sql)
@@ -215,8 +215,9 @@ _FACES_OF_FRAMES = """
     SELECT coalesce(f.video_id, n.video_id) AS video_id, coalesce(f.frame_index, n.frame_index) AS frame_index,
            NULL AS face_index,
            CASE WHEN f.video_id IS NULL THEN 'has faces and no row in frames'
-                WHEN f.faces <> coalesce(n.faces, 0)
-                THEN 'frames.faces is ' || f.faces || ', rows in faces ' || coalesce(n.faces, 0)
+                WHEN f.faces IS DISTINCT FROM coalesce(n.faces, 0)
+                THEN 'frames.faces is ' || coalesce(CAST(f.faces AS VARCHAR), 'null') || ', rows in faces '
+                     || coalesce(n.faces, 0)
                 ELSE 'has a different pts_us in faces than in frames' END AS text
     FROM frames f FULL JOIN (
         SELECT video_id, frame_index, count(*) AS faces, min(pts_us) AS first_us, max(pts_us) AS last_us
@@ -269,8 +270,8 @@ _COMMITTED = """
                 WHEN c.video_id IS NULL THEN 'is in videos and in no commit'
                 ELSE 'commit ' || c.commit || ' says ' || c.status || ', ' || c.frames || ' frames, ' || c.faces
                      || ' faces; videos says ' || v.status || ', ' || v.frames_sampled || ', ' || v.faces
-                     || CASE WHEN c.work_key <> v.work_key THEN ', a different work_key' ELSE '' END
-                     || CASE WHEN c.uri <> v.uri THEN ', a different uri' ELSE '' END END AS text
+                     || CASE WHEN c.work_key IS DISTINCT FROM v.work_key THEN ', a different work_key' ELSE '' END
+                     || CASE WHEN c.uri IS DISTINCT FROM v.uri THEN ', a different uri' ELSE '' END END AS text
     FROM committed c FULL JOIN videos v USING (video_id)
     WHERE v.video_id IS NULL OR c.video_id IS NULL OR (c.status, c.frames, c.faces, c.work_key, c.uri)
           IS DISTINCT FROM (v.status, v.frames_sampled, v.faces, v.work_key, v.uri)

@@ -193,6 +193,9 @@ class _Repeat:
     def _source(self, rows: list[dict[str, Any]], report: Recomputed) -> Video | None:
         """Return the source if it is unchanged since the rows were made; else report it and return None."""
         uri, member = rows[0]["uri"], rows[0]["member"]
+        if uri is None:
+            report.cannot(rows, "it has no row in videos, or no uri there; run `featray verify`")
+            return None
         named = uri if member is None else f"{uri}#{member}"
         try:
             self._check_named(uri)

@@ -59,6 +59,9 @@ _BATCH_FILES = 512
 _BATCH_BYTES = 4 << 30
 """Limits of files and bytes for commits whose accounting is checked together."""
 
+_NULL = "has null in a column that other tables are compared with"
+"""The text of a problem that SQL could not put together."""
+
 _FOOTER_FACTS = (
     "dataset release model_name weights_sha256 weights_trained recipe precision detector detector_sha256 config_hash"
 ).split()
@@ -391,9 +394,10 @@ class _Partition:
             if not place and path and row.get("video_id") is None:
                 place = {"row": row["file_row_number"]}
             where = path or self._file_of(row, files or [], tables)
-            self._problem(row["text"], where, row.get("video_id"), place)
+            self._problem(row["text"] or _NULL, where, row.get("video_id"), place)
         if rows and rows[0]["of"] > len(rows):
-            self._problem(f"{counted(rows[0]['of'] - len(rows), 'more row')} like these: {rows[0]['text']}", path)
+            like = rows[0]["text"] or _NULL
+            self._problem(f"{counted(rows[0]['of'] - len(rows), 'more row')} like these: {like}", path)
 
     def _file_of(self, row: dict[str, Any], files: list[CommittedFile], tables: tuple[str, ...]) -> str | None:
         """Return the file with the row that an accounting rule reports, from its last table or else earlier ones."""

@@ -125,6 +125,18 @@ def test_a_column_of_lists_is_the_tables_error_and_not_the_users(house, table, c
     assert "run `featray verify`" in done.stderr and "query:" not in done.stderr, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("table", "column"), [("errors", "run_id"), ("frames", "faces"), ("videos", "uri"), ("faces", "dataset")]
+)
+def test_a_column_of_nulls_is_verified(house, table, column):
+    house.edit_table(
+        table,
+        lambda t: t.set_column(t.column_names.index(column), column, pa.nulls(len(t), t.schema.field(column).type)),
+    )
+    done = featray("verify", house.out, "--recompute", 3)
+    assert done.exit_code == 1 and f"problem     {table}/" in done.stdout, done.output
+
+
 def test_a_column_of_another_kind_is_text(house, tmp_path):
     """The columns belong to no table, and have types that no reader of rows expects."""
     odd = {
