@@ -53,24 +53,30 @@ class PersonEdit:
 
 @dataclass(frozen=True)
 class _Edits:
-    """All edits of a release, in the order in which they are applied."""
+    """All edits of a release.
+
+    Attributes:
+        edits: in the order in which they are applied.
+        undoing: whether an edit was removed and the table may still show it; a repeated `--undo` removes no other.
+    """
 
     edits: list[PersonEdit]
+    undoing: bool = False
 
 
-def parse_edits(text: bytes) -> list[PersonEdit]:
-    """Return the edits in a record.
+def parse_edits(text: bytes) -> _Edits:
+    """Return a record of edits.
 
     Raises:
         ValueError: the record is damaged, or an edit lacks tracks that it needs.
     """
-    edits = load(_Edits, text).edits
-    for edit in edits:
+    found = load(_Edits, text)
+    for edit in found.edits:
         if edit.kind == "merge" and (len(edit.tracks) < 2 or edit.stays is not None):
             raise ValueError("a merge needs two tracks")
         if edit.kind == "split" and (edit.stays is None or edit.stays in edit.tracks):
             raise ValueError("a split needs a track that stays")
-    return edits
+    return found
 
 
 def read_edits(partition: Partition) -> list[PersonEdit]:
@@ -79,11 +85,20 @@ def read_edits(partition: Partition) -> list[PersonEdit]:
     Raises:
         OutputError: the record is damaged.
     """
+    return _read(partition).edits
+
+
+def is_undoing(partition: Partition) -> bool:
+    """Return whether an `--undo` was interrupted before it rebuilt the table."""
+    return _read(partition).undoing
+
+
+def _read(partition: Partition) -> _Edits:
     place = _place(partition)
     try:
         return parse_edits(read_record(place))
     except NotFound:
-        return []
+        return _Edits([])
     except ValueError:
         raise OutputError(
             f"{place.uri}: damaged record of edits of persons; restore a copy, or delete it and repeat the edits with "
@@ -91,22 +106,29 @@ def read_edits(partition: Partition) -> list[PersonEdit]:
         ) from None
 
 
-def write_edits(partition: HeldPartition, edits: list[PersonEdit]) -> None:
+def write_edits(partition: HeldPartition, edits: list[PersonEdit], *, undoing: bool = False) -> None:
     """Replace the edits; checks first that the lease is still held."""
     partition.check()
-    if edits:
-        write_bytes(_place(partition), dump(_Edits(edits)))
+    if edits or undoing:
+        write_bytes(_place(partition), dump(_Edits(edits, undoing)))
     else:
         delete(_place(partition))
 
 
+def finish_undo(partition: HeldPartition) -> None:
+    """Record that the table has been rebuilt without the edit that was undone."""
+    if (found := _read(partition)).undoing:
+        write_edits(partition, found.edits)
+
+
 def forget_edits(partition: HeldPartition, video_id: str, track_id: int | None) -> bool:
     """Remove a video, or one of its tracks, from all edits; return whether an edit referred to it."""
-    edits = read_edits(partition)
-    named = {one for edit in edits for one in (*edit.tracks, edit.stays) if one is not None}
+    found = _read(partition)
+    named = {one for edit in found.edits for one in (*edit.tracks, edit.stays) if one is not None}
     gone = {one for one in named if one.video_id == video_id and track_id in (None, one.track_id)}
     if gone:
-        write_edits(partition, [left for edit in edits if (left := edit.without(gone)) is not None])
+        left = [kept for edit in found.edits if (kept := edit.without(gone)) is not None]
+        write_edits(partition, left, undoing=found.undoing)
     return bool(gone)
 
 

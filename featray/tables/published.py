@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 import duckdb
 import pyarrow as pa
 
-from featray.errors import AccessDenied, FeatrayError, Unreachable, UsageError
+from featray.errors import AccessDenied, FeatrayError, OutputError, Unreachable, UsageError, one_line
 from featray.schema import DERIVED_TABLES
 from featray.store.storage import Version, list_versions
 from featray.tables.commits import Commit, CommittedFile, commits_at
@@ -155,19 +155,30 @@ def read_steadily(
         The result of `work`.
 
     Raises:
-        Exception: the exception of `work`, if all files that it was given are still published.
+        Exception: the exception of `work`, if all files that it was given are still published; instead of DuckDB's and
+            Arrow's own, an OutputError.
     """
     published = read_published(output, release, derivation)
     while True:
         try:
             return work(published)
-        except (FeatrayError, duckdb.Error, OSError) as error:
-            if not _may_be_of_files(error):
-                raise
+        except (FeatrayError, duckdb.Error, OSError, pa.ArrowException) as error:
             before = published
-            published = read_published(output, release, derivation)
-            if _paths(before) <= _paths(published):
+            if _may_be_of_files(error):
+                published = read_published(output, release, derivation)
+            if not _paths(before) <= _paths(published):
+                continue
+            if isinstance(error, FeatrayError | duckdb.InterruptException):
                 raise
+            if isinstance(error, OSError) and error.errno is not None:  # Arrow's, of a damaged page, has no number
+                raise
+            raise damaged_file(error) from error
+
+
+def damaged_file(error: Exception) -> OutputError:
+    """Return DuckDB's or Arrow's error while it read published files as featray's own."""
+    why = one_line(error, 240)
+    return OutputError(f"a published file is damaged, or has a column of another type ({why}); run `featray verify`")
 
 
 def _may_be_of_files(error: Exception) -> bool:

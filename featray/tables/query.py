@@ -24,7 +24,7 @@ from featray.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
 from featray.schema import PERSON_KEY, PERSON_TABLES, TABLES, arrow_schema
 from featray.store.storage import Location, list_ahead, storage_errors
 from featray.tables.layout import Output
-from featray.tables.published import Published, read_steadily
+from featray.tables.published import Published, damaged_file, read_steadily
 from featray.tables.summary import spread_summary, summary_view
 
 
@@ -71,7 +71,7 @@ def _connect(
     shown = (*PERSON_TABLES, *tables) if everything else tables
     if not root.is_local:
         list_ahead(one.partition.folder(table) for one in published for table in shown if one.files(table))
-    unreadable = f"a published file is gone or damaged; {_VERIFY}"
+    unreadable = "a published file is gone or damaged; run `featray verify`"
     try:
         with storage_errors(root.uri, missing=unreadable):
             for table in shown:
@@ -179,11 +179,7 @@ def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchRe
     try:
         return _run(connection, sql)
     except duckdb.Error as error:
-        why = one_line(error, 240)
-        raise OutputError(f"a published file is damaged, or has a column of another type ({why}); {_VERIFY}") from error
-
-
-_VERIFY: Final = "run `featray verify`"
+        raise damaged_file(error) from error
 
 
 def run_user_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:

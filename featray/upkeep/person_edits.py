@@ -1,6 +1,6 @@
 """Upkeep. Store edits of persons, which `find_persons` applies whenever it rebuilds the table.
 
-If an interrupted command is repeated, its edit is not stored twice.
+If an interrupted command is repeated, its edit is not stored twice, and no second edit is undone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from featray.errors import UsageError
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
-from featray.tables.person_edits import NamedTrack, PersonEdit, read_edits, write_edits
+from featray.tables.person_edits import NamedTrack, PersonEdit, is_undoing, read_edits, write_edits
 from featray.tables.persons import LIST_PERSONS, TrackKey
 from featray.tables.query import connect, literal, run_sql
 from featray.tables.replace import PERSONS_PREFIX
@@ -37,7 +37,7 @@ def change_edits(partition: Partition, change: Change) -> None:
         edits = read_edits(held)
         changed = change(held, edits)
         if changed != edits:
-            write_edits(held, changed)
+            write_edits(held, changed, undoing=change is undo)
 
 
 def knows(partition: Partition, person_ids: Sequence[str], tracks: Sequence[TrackKey]) -> bool:
@@ -85,11 +85,13 @@ def split(tracks: Sequence[TrackKey]) -> Change:
 
 
 def undo(partition: HeldPartition, edits: list[PersonEdit]) -> list[PersonEdit]:
-    """Return the edits without the last one.
+    """Return the edits without the last one, or all if an undo was interrupted: the table is then only rebuilt.
 
     Raises:
         UsageError: there are no edits.
     """
+    if is_undoing(partition):
+        return edits
     if not edits:
         raise UsageError(f"--undo: {partition.dataset}/{partition.release} has no edits")
     return edits[:-1]

@@ -28,7 +28,7 @@ from featray.store.scratch import scratch_folder
 from featray.tables.commits import Commit, CommittedFile, read_commits, write_commit
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
-from featray.tables.person_edits import PersonEdit, read_edits
+from featray.tables.person_edits import PersonEdit, finish_undo, read_edits
 from featray.tables.persons import TrackKey
 from featray.tables.replace import PERSONS_PREFIX, carry_out
 from featray.tables.rewrite import footer_of, merged_footer, open_parquet
@@ -59,7 +59,9 @@ def find_persons(
         held = lease.partition
         finish_committed(held)
         remove_leftovers(held)
-        return _find(held, settings, open_gallery)
+        found = _find(held, settings, open_gallery)
+        finish_undo(held)
+        return found
 
 
 def _find(held: HeldPartition, settings: PersonsSettings, open_gallery: OpenGallery | None) -> Persons | None:

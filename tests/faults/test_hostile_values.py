@@ -116,9 +116,12 @@ def test_a_file_with_another_type_changes_no_column(house):
     [
         ("runs", "dataset", ["status"]),
         ("videos", "uri", ["export", "--video", "anna.mp4", "--format", "csv"]),
+        ("frames", "release", ["evaluate", "--labels", "labels.csv", "--resamples", 0]),
     ],
 )
-def test_a_column_of_lists_is_the_tables_error_and_not_the_users(house, table, column, words):
+def test_a_column_of_lists_is_the_tables_error_and_not_the_users(house, table, column, words, monkeypatch):
+    monkeypatch.chdir(house.root)
+    Path("labels.csv").write_text("video,frame_index,AU12\nanna.mp4,0,1\n")
     house.edit_table(table, lambda t: t.set_column(t.column_names.index(column), column, pa.array([[1]] * len(t))))
     done = featray(words[0], house.out, *words[1:])
     assert done.exit_code == 1 and done.stderr.count("\n") == 1

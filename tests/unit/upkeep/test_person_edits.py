@@ -10,6 +10,7 @@ from featray.cli import main
 from featray.persons.settings import PersonsSettings
 from featray.tables.person_edits import PersonEdit, read_edits
 from featray.upkeep.erase import erase
+from featray.upkeep.person_edits import change_edits, undo
 from featray.upkeep.persons import find_persons, read_persons
 from tests.fixtures.crowd import Crowd, video_of
 from tests.fixtures.outputs import everything, rows
@@ -82,6 +83,20 @@ def test_tracks_are_split_off_and_stay_so(crowd):
     assert len(read_edits(crowd.partition)) == 1, "it is there already"
     run(crowd, "--undo")
     assert of(crowd, 2) in (new, rest)
+
+
+def test_an_undo_that_is_repeated_after_an_interruption_undoes_no_other_edit(crowd):
+    """As after a kill between the new record and the new table."""
+    run(crowd, "--merge", of(crowd, 4), of(crowd, 5))
+    merged = read_persons(crowd.partition)
+    run(crowd, "--split", "0.mp4:1")
+    change_edits(crowd.partition, undo)
+    again = run(crowd, "--undo")
+    assert again.exit_code == 0 and len(read_edits(crowd.partition)) == 1
+    assert read_persons(crowd.partition) == merged
+    assert run(crowd, "--undo").exit_code == 0 and read_edits(crowd.partition) == []
+    assert of(crowd, 4) != of(crowd, 5)
+    assert not list(Path(crowd.output.root.path, "_featray", "edits").rglob("*.json"))
 
 
 def test_what_changed_tells_a_merge_from_a_split(crowd):
