@@ -106,7 +106,7 @@ def places_of_erasures(text):
 
 def places_of_edits(text):
     """Yield the places of the tracks in edits: edits name no other places, and track ids must fit an integer type."""
-    for edit in parse_edits(text):
+    for edit in parse_edits(text).edits:
         for track in (*edit.tracks, *([edit.stays] if edit.stays else [])):
             assert np.array([track.track_id], np.int32) >= 0
             yield PARTITION.landing(track.video_id, KEY)
