@@ -137,7 +137,10 @@ def sharpness(chip_rgb: NDArray[np.uint8]) -> float:
     It is measured on the chip and so gives the sharpness of the network's input, whatever
     the size of the face in the frame.
     """
-    luma = chip_rgb @ np.asarray([0.299, 0.587, 0.114], np.float32)
+    # Not as a product of matrices: OpenBLAS rounds it in another order on other CPUs and with other numbers of threads.
+    luma = np.multiply(chip_rgb[..., 0], np.float32(0.299))
+    luma += np.multiply(chip_rgb[..., 1], np.float32(0.587))
+    luma += np.multiply(chip_rgb[..., 2], np.float32(0.114))
     laplacian = 4 * luma[1:-1, 1:-1] - luma[:-2, 1:-1] - luma[2:, 1:-1] - luma[1:-1, :-2] - luma[1:-1, 2:]
     return float(laplacian.var())
 

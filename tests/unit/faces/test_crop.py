@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -56,6 +61,24 @@ def test_sharpness_falls_with_blur():
     blurred = (noise.astype(float) + np.roll(noise, 1, 0) + np.roll(noise, 1, 1)) / 3
     assert sharpness(blurred.astype(np.uint8)) < sharpness(noise) / 2
     assert sharpness(np.full((CHIP_PX, CHIP_PX, 3), 7, np.uint8)) == pytest.approx(0, abs=1e-6)
+
+
+def test_sharpness_is_the_same_on_another_cpu():
+    """OpenBLAS has kernels for CPUs, and is told here to take another one's, which rounds in another order."""
+    if "avx512f" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this CPU cannot run the kernels of another one that round differently")
+    code = (
+        "import numpy as np; from featray.faces.crop import sharpness\n"
+        "chips = np.random.default_rng(0).integers(0, 256, (16, 256, 256, 3), np.uint8)\n"
+        "print([sharpness(chip) for chip in chips])"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"OPENBLAS_CORETYPE": core}, capture_output=True, check=True
+        ).stdout
+        for core in ("Haswell", "SkylakeX")
+    }
+    assert len(told) == 1
 
 
 def test_what_cuts_on_a_cpu_is_what_cuts_there_by_default():
