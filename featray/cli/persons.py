@@ -125,12 +125,18 @@ def _edit(
     if merge is None and not split and not undo:
         return None if release is None else some
     tracks = [_track(output, text) for text in split]
+    if undo and len(some) > 1:
+        some = [partition for partition in some if person_edits.has_edits(partition)]
+        if not some:
+            raise UsageError("--undo: no release has edits")
     if not undo:
         some = [partition for partition in some if person_edits.knows(partition, merge or (), tracks)]
     if len(some) != 1:
         what = f"--merge {' '.join(merge)}" if merge else f"--split {' '.join(split)}" if split else "--undo"
         why = "several releases match; add --release" if some else "no release has all the named persons and tracks"
-        raise UsageError(printable(f'{what}: {why}; `featray query OUT "SELECT * FROM persons"` lists them'))
+        raise UsageError(
+            printable(f'{what}: {why}; `featray query OUT --release all "SELECT * FROM persons"` lists them')
+        )
     change = person_edits.undo if undo else person_edits.merge(merge) if merge else person_edits.split(tracks)
     person_edits.change_edits(some[0], change)
     return some

@@ -13,7 +13,7 @@ import click
 
 from featray.cli.once import OnceOption
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
-from featray.errors import OutputError, UsageError, counted, on_one_line
+from featray.errors import OutputError, UsageError, counted, on_one_line, printable
 
 if TYPE_CHECKING:
     from featray.tables.layout import Output, Partition
@@ -135,13 +135,15 @@ def erase(
 ) -> None:
     """Erase a video, one track of it, or all tracks of a person, from every table of OUT and from unfinished work.
 
-    It does not ask before it deletes. Exports in OUT with rows of the video are deleted as well. A row in `erasures`
-    records it. Later runs skip the video until --allow-again.
+    It does not ask before it deletes. Exports in OUT with rows of the video are deleted as well; pages, pictures and
+    recordings there are listed, for you to delete. A row in `erasures` records it. Later runs skip the video until
+    --allow-again.
     If the command is interrupted, run it again to finish. Buckets with versioning keep old versions.
     """
     from featray.tables.named import find_erased_id, find_id_to_erase
     from featray.tables.tombstones import allow_again as lift
     from featray.upkeep.erase import erase as erase_video
+    from featray.upkeep.erase_exports import unsearched_files
 
     if (video is None) == (person is None) or (person is not None and (track_id is not None or allow_again)):
         raise UsageError("erase: give either --video, optionally with --track or --allow-again, or --person")
@@ -160,23 +162,38 @@ def erase(
         return
     video_id = find_id_to_erase(output, video)
     erased = erase_video(output, video_id, track_id=track_id, release=release, reason=reason)
+    unsearched = unsearched_files(output)
     if as_json:
-        click.echo(json.dumps(_erased(video_id, track_id, erased), indent=2))
+        click.echo(json.dumps(_erased(video_id, track_id, erased) | {"unsearched": unsearched}, indent=2))
     else:
         _print_erased(video_id, track_id, erased)
+        _print_unsearched(unsearched)
+
+
+def _print_unsearched(paths: list[str]) -> None:
+    if paths:
+        more = f" and {len(paths) - 10:,} more" if len(paths) > 10 else ""
+        click.echo(f"not searched in OUT, delete what shows it: {printable(', '.join(paths[:10]))}{more}")
 
 
 def _erase_person(output: Output, person: str, release: str | None, reason: str | None, as_json: bool) -> None:
     """Erase the tracks of a person, one erasure per track; after an interruption, a rerun resumes."""
-    from featray.upkeep.erase_person import erase_person
+    from featray.upkeep.erase_exports import unsearched_files
+    from featray.upkeep.erase_person import erase_person, releases_without
 
-    found = []
+    found, without = [], releases_without(output, person, release)
     for video_id, track_id, erased in erase_person(output, person, release=release, reason=reason):
         found.append(_erased(video_id, track_id, erased))
         if not as_json:
             _print_erased(video_id, track_id, erased)
+    unsearched = unsearched_files(output)
     if as_json:
-        click.echo(json.dumps({"person_id": person, "tracks": found}, indent=2))
+        told = {"person_id": person, "tracks": found, "not_found_in": without, "unsearched": unsearched}
+        click.echo(json.dumps(told, indent=2))
+        return
+    for where in map(printable, without):
+        click.echo(f"{where}: has persons, but none with this id or name; erase it there by the id that it has there")
+    _print_unsearched(unsearched)
 
 
 def _erased(video_id: str, track_id: int | None, erased: list[ErasedHere]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from featray.errors import OutputError
 from featray.schema import ALL_TABLES
 from featray.store.storage import Location, delete, list_files, open_ranges, storage_errors
 from featray.tables.layout import INTERNAL, Output
@@ -30,12 +31,49 @@ def erase_exports(output: Output, video_id: str) -> list[str]:
     gone = []
     for path in _others(output):
         place = output.root.child(path)
+        if not _is_file(place):
+            continue
         if (path.endswith(".csv") and _csv_holds(place, video_id)) or (
             path.endswith(".parquet") and _parquet_holds(place, video_id)
         ):
             delete(place)
             gone.append(path)
     return gone
+
+
+def unsearched_files(output: Output) -> list[str]:
+    """Return the files beside the tables in which `erase_exports` finds no video: pages, pictures, clips, recordings.
+
+    Also exports for OpenFace, which contain no id. Paths are relative to the output's root.
+    """
+    found = []
+    for path in _others(output):
+        place, suffix = output.root.child(path), path.rpartition(".")[2].lower()
+        if suffix in _UNSEARCHED or not _is_file(place) or (suffix == "csv" and _is_for_openface(place)):
+            found.append(path)
+    return sorted(found)
+
+
+_UNSEARCHED: Final = frozenset("html eaf textgrid rrd png jpg jpeg mp4".split())
+"""Suffixes of what featray writes about videos, other than CSV and Parquet."""
+
+
+_OF_OPENFACE: Final = b"intensity_scale"
+"""The column that featray adds to OpenFace's."""
+
+
+def _is_for_openface(place: Location) -> bool:
+    with storage_errors(place.uri), open_ranges(place) as file:
+        return _OF_OPENFACE in file.readline(_HEADER_BYTES)
+
+
+def _is_file(place: Location) -> bool:
+    """Return whether it is no pipe, no device, and no link that leads out of the output."""
+    try:
+        place.check_inside()
+    except OutputError:
+        return False
+    return True
 
 
 def _others(output: Output) -> Iterator[str]:

@@ -24,6 +24,7 @@ from featray.tables.rewrite import Edit, rewrite_files
 from featray.tables.tombstones import erased_videos, read_erasures
 from featray.upkeep.erase import ErasedHere, erase
 from featray.upkeep.finish import finish_committed
+from featray.upkeep.persons import read_rows
 
 Erased = tuple[str, int, list[ErasedHere]]
 """`video_id`, `track_id` and what was removed."""
@@ -62,6 +63,18 @@ def erase_person(
                 track_id,
                 erase(output, video_id, track_id=track_id, release=partition.release, reason=reason),
             )
+
+
+def releases_without(output: Output, person: str, release: str | None) -> list[str]:
+    """Return the releases, as dataset/release, that have persons, but none with this id or name.
+
+    Names are given release by release, and are lost by a merge, so somebody may be there under another id.
+    """
+    return [
+        f"{one.dataset}/{one.release}"
+        for one in list_partitions(output)
+        if release in (None, one.release) and read_rows(one).num_rows and not find_people(one, person)
+    ]
 
 
 def _finish(output: Output, release: str | None) -> Iterator[Erased]:

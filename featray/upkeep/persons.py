@@ -109,8 +109,11 @@ def _make(
     index = np.unique(person, return_inverse=True)[1]
     stood = Before.of(before, keys)
     ids = stood.name(keys, index)
-    names, lines = stood.carried(ids, index), []
-    if gallery is not None:
+    names, lines = stood.carried(ids, index), list[str]()
+    if gallery is None:
+        lost = sorted(set(stood.names.values()) - set(names.values()))
+        lines = [f"{name}: nobody has this name any more; give --gallery to name persons again" for name in lost]
+    else:
         found = recognise(centres_of(tracks, index), gallery, threshold)
         names, lines = {ids[one]: name for one, name in found.name_of.items()}, list(gallery.problems)
         for one, name, others in found.several:

@@ -1,12 +1,14 @@
 """Files beside the tables that are no exports, or odd ones, do not stop an erasure."""
 
+import os
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from featray.tables.layout import open_output
 from featray.upkeep import erase_exports as exports
-from featray.upkeep.erase_exports import erase_exports
+from featray.upkeep.erase_exports import erase_exports, unsearched_files
 
 VIDEO = "0123456789abcdef"
 HEADER = b"dataset,release,video_id\n"
@@ -26,6 +28,20 @@ def test_a_parquet_file_with_a_column_twice_is_no_export(output, tmp_path):
     names = ["video_id", "video_id", "dataset", "release"]
     pq.write_table(pa.table([pa.array([VIDEO])] * 4, names=names), tmp_path / "out" / "a.parquet")
     assert erase_exports(output, VIDEO) == []
+
+
+def test_what_is_not_searched_is_listed(output, tmp_path):
+    out = tmp_path / "out"
+    (out / "exports").mkdir()
+    for name in ("exports/ben.eaf", "exports/ben.TextGrid", "report.html", "ben.rrd", "notes.txt"):
+        (out / name).write_text("ben")
+    (out / "openface.csv").write_text("frame,face_id,timestamp,intensity_scale\n")
+    (out / "own.csv").write_text("a,b\n")
+    os.mkfifo(out / "pipe.csv")
+    (out / "away.csv").symlink_to("/etc/passwd")
+    assert erase_exports(output, VIDEO) == []
+    expected = ["away.csv", "ben.rrd", "exports/ben.TextGrid", "exports/ben.eaf", "openface.csv", "pipe.csv"]
+    assert unsearched_files(output) == [*expected, "report.html"]
 
 
 @pytest.mark.parametrize("before", [0, 1, 15, 16, 17, 40])

@@ -157,6 +157,22 @@ def test_nothing_of_a_person_is_left_and_nobody_else_is_touched(out, by):
     assert {row["persons_removed"] for row in audit} == {row["tracks_removed"] for row in audit} == {1}
 
 
+def test_a_release_in_which_nobody_has_the_name_is_told(tmp_path):
+    """Names are given release by release, and a merge loses one: the person may be there under an id alone."""
+    for number, name in enumerate((NAME, None)):
+        crowd = Crowd(tmp_path / "out", release=f"crowd-{number}")
+        crowd.publish({"0.mp4": [0, 1]})
+        row = {"video_id": video_of("0.mp4"), "track_id": 0, "person_id": f"p-{number:012x}", "name": name}
+        publish_persons(UnheldPartition(crowd.partition), [row])
+    (tmp_path / "out" / "report.html").write_text("a page")
+    done = run(tmp_path / "out", "erase", "--person", NAME)
+    assert done.exit_code == 0, done.output
+    assert (
+        "test/crowd-1: has persons, but none with this id or name" in done.stdout and "crowd-0: has" not in done.stdout
+    )
+    assert done.stdout.endswith("not searched in OUT, delete what shows it: report.html\n")
+
+
 def test_a_person_of_whom_nothing_is_left_is_not_there(out):
     root, anna = out
     run(root, "erase", "--person", anna)

@@ -8,12 +8,14 @@ from click.testing import CliRunner
 
 from featray.cli import main
 from featray.persons.settings import PersonsSettings
+from featray.tables.lease import UnheldPartition
 from featray.tables.person_edits import PersonEdit, read_edits
 from featray.upkeep.erase import erase
 from featray.upkeep.person_edits import change_edits, undo
 from featray.upkeep.persons import find_persons, read_persons
 from tests.fixtures.crowd import Crowd, video_of
 from tests.fixtures.outputs import everything, rows
+from tests.fixtures.people import publish_persons
 
 VIDEOS = {f"{i}.mp4": [i % 2, 2, (3, 4 + i % 2)] for i in range(4)}
 """Tracks 0 and 1 follow each other, 2 and 3 are on screen at once; 4 and 5 are never in one video."""
@@ -97,6 +99,34 @@ def test_an_undo_that_is_repeated_after_an_interruption_undoes_no_other_edit(cro
     assert run(crowd, "--undo").exit_code == 0 and read_edits(crowd.partition) == []
     assert of(crowd, 4) != of(crowd, 5)
     assert not list(Path(crowd.output.root.path, "_featray", "edits").rglob("*.json"))
+
+
+def test_a_merge_says_which_name_is_lost(tmp_path):
+    crowd = Crowd(tmp_path / "out")
+    crowd.publish(VIDEOS)
+    names = {4: "Dora", 5: "Eve"}
+    told = [
+        {"video_id": video, "track_id": track, "person_id": f"p-{who:012x}", "name": names.get(who)}
+        for (video, track), who in crowd.truth.items()
+    ]
+    publish_persons(UnheldPartition(crowd.partition), told)
+    done = run(crowd, "--merge", f"p-{4:012x}", f"p-{5:012x}")
+    kept = {row["name"] for row in rows(crowd.output.root.path, "persons")} - {None}
+    assert len(kept) == 1
+    (lost,) = set(names.values()) - kept
+    assert f"{lost}: nobody has this name any more; give --gallery to name persons again" in done.output
+
+
+def test_an_undo_is_of_the_release_that_has_edits(tmp_path):
+    first, second = (Crowd(tmp_path / "out", release=f"crowd-{n}") for n in "01")
+    for crowd in (first, second):
+        crowd.publish(VIDEOS)
+        find_persons(crowd.partition, PersonsSettings())
+    assert "--undo: no release has edits" in run(first, "--undo").stderr
+    done = run(first, "--split", "0.mp4:1")
+    assert "several releases match; add --release" in done.stderr and "--release all" in done.stderr
+    assert run(first, "--split", "0.mp4:1", "--release", "crowd-1").exit_code == 0
+    assert run(first, "--undo").exit_code == 0 and read_edits(second.partition) == []
 
 
 def test_what_changed_tells_a_merge_from_a_split(crowd):
