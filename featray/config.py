@@ -201,8 +201,8 @@ class DetectConfig(Section):
     every: Annotated[int, Field(ge=1, le=30)] = 1
     """Detect on every n-th sampled frame, and on frames between them where faces appear, disappear or move fast or the
     shot changes; the other boxes are interpolated. Default 1: every box is measured. With calm heads, 5 needs a fifth
-    to a quarter of the detections, and its boxes have a mean IoU of 0.95 with those of 1. Maximum 30: frames are held
-    until their boxes are known, and faces change a lot within a second."""
+    to a quarter of the detections, and its boxes have a mean IoU of 0.95 and above with those of 1. Maximum 30: frames
+    are held until their boxes are known, and faces change a lot within a second."""
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.5
     """The threshold that py-feat uses."""
     nms_iou: Annotated[float, Field(gt=0, le=1)] = 0.4

@@ -189,13 +189,15 @@ def _print_values(found: Evaluation) -> None:
     missed = {(one.what, one.measure): one for one in found.with_missed}
     card = {(one.what, one.measure): one.value for one in found.card}
     head = f"\n{'':<26}{'faces found':>24}{'missed as wrong':>24}"
-    click.echo(head + (f"{'card':>9}" if card else "") + f"{'labels':>10}  {found.subject_kind}")
+    click.echo(head + (f"{'card':>9}" if card else "") + f"{'labels':>14}  {found.subject_kind}")
     for one in found.found or found.with_missed:
         key = one.what, one.measure
         line = f"{measure_name(*key):<26}{_value(one if found.found else None):>24}{_value(missed.get(key)):>24}"
         if card:
             line += f"{card[key]:>9.3f}" if key in card else " " * 9
-        click.echo(f"{line}{one.rows:>10,}  {one.subjects:>{len(found.subject_kind)},}")
+        of = max(one.rows, missed[key].rows) if key in missed else one.rows
+        rows = f"{one.rows:,}" if of == one.rows else f"{one.rows:,} of {of:,}"
+        click.echo(f"{line}{rows:>14}  {one.subjects:>{len(found.subject_kind)},}")
     click.echo("")
     for split in found.splits:
         click.echo(on_one_line(f"by {split.name}"))

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     help="Split this track off from its person; repeat for several tracks. Stored like --merge.",
 )
 @click.option("--undo", is_flag=True, help="Undo the last --merge or --split.")
-@click.option("--release", help="Only in this release; default: all releases that have the named persons and tracks.")
+@click.option("--release", help="Only in this release; default: all, or the only one that an edit fits.")
 @click.option(
     "--truth",
     type=click.Path(path_type=Path),

@@ -19,7 +19,7 @@ from featray.config import parse_config
 from featray.errors import UsageError
 from featray.names import AU_NAMES_20
 from featray.report.distributions import FEATURES, read_distributions
-from featray.report.numbers import nice_width
+from featray.report.numbers import nice_width, read_numbers
 from featray.report.page import ReportSettings, write_report
 from featray.report.scope import open_scope, sample_clause
 from featray.tables.layout import open_output
@@ -192,3 +192,10 @@ def test_a_sample_is_drawn_evenly():
 @pytest.mark.parametrize(("width", "nice"), [(0.3, 0.5), (1.0, 1), (1.2, 2), (7.0, 10), (14, 20), (0.02, 0.02)])
 def test_bins_have_round_widths(width, nice):
     assert nice_width(width) == pytest.approx(nice)
+
+
+def test_no_bin_of_time_is_narrower_than_from_a_sampled_frame_to_the_next(two):
+    """Else gaps in the sampling look like missing frames."""
+    coverage = read_numbers(open_scope(two.output, two.before, None)).coverage
+    frames = [sum(one) for one in zip(coverage.with_face, coverage.no_face, coverage.decode_error, strict=True)]
+    assert coverage.width_seconds >= 4 / 24 and 0 not in frames[: int(2 / coverage.width_seconds)]
