@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from featray.errors import UsageError, counted
+from featray.errors import OutputError, UsageError, counted
 from featray.evaluate.labels import Labels
 from featray.evaluate.matching import (
     BY_FRAME,
@@ -79,6 +79,7 @@ def join_labels(
         tolerance_us: maximum distance of a label's time from a frame's; None: half the video's mean frame interval.
 
     Raises:
+        OutputError: the tables have a row twice.
         UsageError: no label has a frame, or labels name pictures but the release was made from videos.
     """
     connection = scope.connection
@@ -137,6 +138,8 @@ def _read(scope: Scope, labels: Labels) -> Joined:
           ON f.video_id = t.video_id AND f.frame_index = t.frame_index AND f.face_index = c.face_index
         ORDER BY t.row"""
     ).to_arrow_table()
+    if len(table) != len(labels):
+        raise OutputError(f"{scope.dataset}/{scope.release}: has videos, frames or faces twice; run `featray verify`")
     fates = np.asarray(table["fate"].to_pylist(), object)
     met = fates == Fate.FOUND
     faces = {name: np.where(met, table[name].to_numpy(), np.nan) for name in columns}

@@ -128,6 +128,14 @@ def test_a_column_of_lists_is_the_tables_error_and_not_the_users(house, table, c
     assert "run `featray verify`" in done.stderr and "query:" not in done.stderr, done.stderr
 
 
+def test_rows_that_are_there_twice_are_the_tables_error(house, monkeypatch):
+    monkeypatch.chdir(house.root)
+    Path("labels.csv").write_text("video,frame_index,AU12\nanna.mp4,0,1\nben.mp4,0,1\n")
+    house.edit_table("frames", lambda rows: pa.concat_tables([rows, rows]), every=True)
+    done = featray("evaluate", house.out, "--labels", "labels.csv", "--resamples", 0)
+    assert done.exit_code == 1 and "has videos, frames or faces twice; run `featray verify`" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("table", "column"), [("errors", "run_id"), ("frames", "faces"), ("videos", "uri"), ("faces", "dataset")]
 )
