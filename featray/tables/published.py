@@ -168,7 +168,7 @@ def read_steadily(
                 published = read_published(output, release, derivation)
             if not _paths(before) <= _paths(published):
                 continue
-            if isinstance(error, FeatrayError | duckdb.InterruptException):
+            if isinstance(error, FeatrayError | duckdb.InterruptException | _OF_MACHINE):
                 raise
             if isinstance(error, OSError) and error.errno is not None:  # Arrow's, of a damaged page, has no number
                 raise
@@ -177,8 +177,14 @@ def read_steadily(
 
 def damaged_file(error: Exception) -> OutputError:
     """Return DuckDB's or Arrow's error while it read published files as featray's own."""
+    if isinstance(error, _OF_MACHINE):
+        return OutputError(f"published files could not be read ({one_line(error, 240)})")
     why = one_line(error, 240)
     return OutputError(f"a published file is damaged, or has a column of another type ({why}); run `featray verify`")
+
+
+_OF_MACHINE: Final = duckdb.IOException | duckdb.OutOfMemoryException
+"""Errors of a disk, the memory or the working folder, which the command line explains."""
 
 
 def _may_be_of_files(error: Exception) -> bool:
