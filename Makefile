@@ -11,7 +11,7 @@ INFRA_PACKAGES := iproute2 util-linux \
   debootstrap buildah podman crun \
   ceph-common ceph-mon ceph-osd libfaketime radosgw docker-compose \
   prometheus bubblewrap \
-  sshfs openssh-server openssh-client
+  sshfs fuse3 openssh-server openssh-client
 FUZZED := changed_record or jsonl or csv or parquet or tar or junk or any_kind
 
 # Two beside each other, each printed in one piece where make can do that (GNU make 4). Not three: on two cores, what a
