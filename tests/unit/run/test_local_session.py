@@ -81,6 +81,9 @@ def test_who_stops_listening_ends_threads_and_children(work):
         assert forked_here()
         stream.close()
         assert stage_threads() == []
+    until = time.monotonic() + 10  # a killed process is there until its parent has been told
+    while forked_here() and time.monotonic() < until:
+        time.sleep(0.05)
     assert forked_here() == []
 
 
