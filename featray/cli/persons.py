@@ -115,6 +115,7 @@ def _edit(
 ) -> list[Partition] | None:
     """Store an edit; return the partitions to work on, or None for all."""
     from featray.tables.layout import list_partitions
+    from featray.tables.person_edits import has_edits
     from featray.upkeep import person_edits
 
     some = [partition for partition in list_partitions(output) if release in (None, partition.release)]
@@ -126,7 +127,7 @@ def _edit(
         return None if release is None else some
     tracks = [_track(output, text) for text in split]
     if undo and len(some) > 1:
-        some = [partition for partition in some if person_edits.has_edits(partition)]
+        some = [partition for partition in some if has_edits(partition)]
         if not some:
             raise UsageError("--undo: no release has edits")
     if not undo:

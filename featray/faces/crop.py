@@ -137,7 +137,7 @@ def sharpness(chip_rgb: NDArray[np.uint8]) -> float:
     It is measured on the chip and so gives the sharpness of the network's input, whatever
     the size of the face in the frame.
     """
-    # Not as a product of matrices: OpenBLAS rounds it in another order on other CPUs and with other numbers of threads.
+    # Not as a product of matrices: OpenBLAS's kernels for other CPUs round it in another order.
     luma = np.multiply(chip_rgb[..., 0], np.float32(0.299))
     luma += np.multiply(chip_rgb[..., 1], np.float32(0.587))
     luma += np.multiply(chip_rgb[..., 2], np.float32(0.114))

@@ -145,7 +145,7 @@ def _coverage(scope: Scope, sample: str) -> Coverage:
         "coalesce(quantile_cont(duration_us / nullif(frames_sampled, 0), 0.9), 0) / 1e6 AS step FROM in_videos"
     ).values()
     # Not narrower than from one sampled frame to the next: every second bin would be empty.
-    width = nice_width(max(longest / _COVERAGE_BINS, 1.0 / _COVERAGE_BINS, step))
+    width = nice_width(max(max(longest, 1.0) / _COVERAGE_BINS, step))
     bins = max(1, min(_COVERAGE_BINS * 2, round(longest / width + 0.5)))
     found = scope.rows(
         f"SELECT greatest(0, least({bins - 1}, floor(pts_us / {width * 1e6})))::INT AS bin, "

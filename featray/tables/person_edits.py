@@ -93,6 +93,12 @@ def is_undoing(partition: Partition) -> bool:
     return _read(partition).undoing
 
 
+def has_edits(partition: Partition) -> bool:
+    """Return whether a release has edits, or an interrupted `--undo`."""
+    found = _read(partition)
+    return bool(found.edits) or found.undoing
+
+
 def _read(partition: Partition) -> _Edits:
     place = _place(partition)
     try:

@@ -177,9 +177,9 @@ def read_steadily(
 
 def damaged_file(error: Exception) -> OutputError:
     """Return DuckDB's or Arrow's error while it read published files as featray's own."""
-    if isinstance(error, _OF_MACHINE):
-        return OutputError(f"published files could not be read ({one_line(error, 240)})")
     why = one_line(error, 240)
+    if isinstance(error, _OF_MACHINE):
+        return OutputError(f"published files could not be read ({why})")
     return OutputError(f"a published file is damaged, or has a column of another type ({why}); run `featray verify`")
 
 

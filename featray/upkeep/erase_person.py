@@ -73,7 +73,7 @@ def releases_without(output: Output, person: str, release: str | None) -> list[s
     return [
         f"{one.dataset}/{one.release}"
         for one in list_partitions(output)
-        if release in (None, one.release) and read_rows(one).num_rows and not find_people(one, person)
+        if release in (None, one.release) and not find_people(one, person) and read_rows(one).num_rows
     ]
 
 

@@ -40,11 +40,6 @@ def change_edits(partition: Partition, change: Change) -> None:
             write_edits(held, changed, undoing=change is undo)
 
 
-def has_edits(partition: Partition) -> bool:
-    """Return whether a release has edits, or an interrupted `--undo`."""
-    return bool(read_edits(partition)) or is_undoing(partition)
-
-
 def knows(partition: Partition, person_ids: Sequence[str], tracks: Sequence[TrackKey]) -> bool:
     """Return whether a release has or had all these persons, and has a person for all these tracks."""
     rows = read_rows(partition)

@@ -27,8 +27,9 @@ from tests.infra.failing_files import FailingFiles, Order
 
 pytestmark = [pytest.mark.infra("fusermount3"), pytest.mark.timeout(1200)]
 
-POINTS = 5
-"""Operations that fail, of each kind, for each command; of all, with both errors, there are hundreds."""
+POINTS = 15
+"""Number of tried points for each command: an operation that fails, with an error, once or lastingly. There are a
+thousand to three thousand of them."""
 
 ERRORS = {
     "write": (errno.ENOSPC, errno.EIO, errno.EROFS),
@@ -98,7 +99,7 @@ def test_a_command_on_files_that_fail(name, crowd, files, report):
     expected = tables_of(real)
     odd = problems(crowd) | problems(real)
     assert len(points) > 300
-    tried = random.Random(name).sample(points, 3 * POINTS)
+    tried = random.Random(name).sample(points, POINTS)
     for point in tried:
         kind, at, error, lasting = point
         done = begin(Order(kind, at, error, lasting))
