@@ -21,7 +21,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final, NoReturn, Protocol
 
 from featray.extract.child import serve
@@ -123,13 +123,15 @@ class ForkServer:
         self.environment = environment
         self._lock = threading.Lock()
         self._socket, theirs = socket.socketpair()
-        with theirs, interrupts_held():
+        with ExitStack() as unless_started, theirs, interrupts_held():
+            unless_started.callback(self._socket.close)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "featray.extract.forkserver", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=environment,
             )
+            unless_started.pop_all()
 
     def fork(self, connection: socket.socket, memory_bytes: int, level: int) -> Process:
         """Start a child that serves on a socket; see `child.serve`.
@@ -138,16 +140,18 @@ class ForkServer:
             OSError: the server is gone, or the system refuses another process.
         """
         ours, theirs = socket.socketpair()
-        with theirs, self._lock:
-            request = _REQUEST.pack(memory_bytes, level)
-            socket.send_fds(self._socket, [request], [connection.fileno(), theirs.fileno(), 1, 2])
-        told = ours.recv(_STATUS.size)
-        if not told:
-            raise OSError(f"the fork server ended ({self._process.wait()})")
-        pid = _STATUS.unpack(told)[0]
-        if pid < 0:
-            ours.close()
-            raise OSError(-pid, os.strerror(-pid))
+        with ExitStack() as unless_started:
+            unless_started.callback(ours.close)
+            with theirs, self._lock:
+                request = _REQUEST.pack(memory_bytes, level)
+                socket.send_fds(self._socket, [request], [connection.fileno(), theirs.fileno(), 1, 2])
+            told = ours.recv(_STATUS.size)
+            if not told:
+                raise OSError(f"the fork server ended ({self._process.wait()})")
+            pid = _STATUS.unpack(told)[0]
+            if pid < 0:
+                raise OSError(-pid, os.strerror(-pid))
+            unless_started.pop_all()
         return Forked(pid, ours)
 
     def close(self) -> None:

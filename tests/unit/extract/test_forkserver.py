@@ -1,9 +1,12 @@
 """The fork server: the settings of its children, the report of their ends, and that none outlives the parent."""
 
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -34,6 +37,10 @@ def gone(pid):
             return True
         time.sleep(0.05)
     return False
+
+
+def open_descriptors():
+    return len(os.listdir("/proc/self/fd"))
 
 
 def server_of(pid):
@@ -79,6 +86,26 @@ def test_a_server_that_is_killed_takes_its_children_along_and_another_one_starts
     assert decoder._process.wait(10) == -signal.SIGKILL  # its sockets close with the server's last thread
     assert faces(decoder, task) == calm
     assert server_of(decoder.process_id) != server
+
+
+@pytest.mark.parametrize("moment", ["before the request", "before the answer"])
+def test_a_server_that_ends_during_a_request_leaves_no_socket_open(moment):
+    before = open_descriptors()
+    server = forkserver.ForkServer(dict(os.environ))
+    ours, theirs = socket.socketpair()
+    if moment == "before the request":
+        server._process.kill()
+        server._process.wait()
+    else:
+        os.kill(server._process.pid, signal.SIGSTOP)
+        threading.Timer(0.3, server._process.kill).start()
+    with ours, theirs, pytest.raises(OSError) as error:  # it holds the frames, so no socket is closed by chance
+        server.fork(theirs, 1 << 32, 30)
+    server.close()
+    assert (
+        error.value.errno == errno.EPIPE if moment == "before the request" else "fork server ended" in str(error.value)
+    )
+    assert open_descriptors() == before
 
 
 def test_ends_are_told_as_of_a_process_of_ones_own(decoder, task):
