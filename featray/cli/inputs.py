@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _Command = Callable[..., Any]
 
 _CONFIG_SUFFIXES: Final = (".yaml", ".yml")
+NO_OUTPUT: Final = "/nonexistent"
+"""Output of a plan for which none is given: no folder that may hold tables, such as one below the current folder."""
 
 
 def input_arguments(command: _Command) -> _Command:
@@ -45,7 +47,7 @@ def read_inputs(
         inputs: a config, or videos.
         out: folder or URI for the tables of videos.
         overrides: `a.b=value` each.
-        out_needed: whether videos require `out`; if false, it defaults to `OUT`.
+        out_needed: whether videos require `out`; if false, it defaults to `NO_OUTPUT`.
 
     Raises:
         UsageError: neither a single config, nor videos with a place for their tables; or the config is invalid.
@@ -70,7 +72,7 @@ def read_inputs(
     data = {
         "dataset": _dataset_name(places),
         "input": {"uris": places},
-        "output": {"uri": "OUT" if out is None else _absolute(out)},
+        "output": {"uri": NO_OUTPUT if out is None else _absolute(out)},
     }
     return build_config(data, overrides, origin="the command line")
 

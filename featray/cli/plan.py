@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from featray.cli.inputs import input_arguments, read_inputs
+from featray.cli.inputs import NO_OUTPUT, input_arguments, read_inputs
 from featray.errors import counted
 
 if TYPE_CHECKING:
@@ -63,7 +63,11 @@ def as_lines(found: dict[str, Any], config: Config) -> Iterator[str]:
     from featray.run.wording import NO_MEANING, duration, new_release, size
     from featray.sources.passed import PassedOver
 
-    yield f"into     {redact_uri(config.output.uri)}, release {found['release'] or 'unknown without its weights'}"
+    release = found["release"] or "unknown without its weights"
+    if config.output.uri == NO_OUTPUT:
+        yield f"release  {release}"
+    else:
+        yield f"into     {redact_uri(config.output.uri)}, release {release}"
     if found["other_releases"]:
         yield f"         {new_release(found['other_releases'])}"
     yield f"videos   {found['videos']:,} to do, {size(found['input_bytes'])}"

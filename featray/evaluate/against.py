@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featray.errors import UsageError
-from featray.evaluate.bootstrap import interval
+from featray.evaluate.bootstrap import interval, too_few
 from featray.evaluate.evaluation import FACTS, FORMAT, EvaluationSettings, Prepared, prepare
 from featray.evaluate.labels import Labels
 from featray.evaluate.pairs import Pairs
@@ -102,6 +102,9 @@ def compare(a: Scope, b: Scope, labels: Labels, settings: EvaluationSettings) ->
         raise UsageError(f"{labels.where}: no label has a frame in both {a.release} and {b.release}")
     warnings = [*labels.warnings, *(f"{one.release}: {line}" for one, made in ((a, first), (b, second))
                                     for line in made.thresholds.warnings)]  # fmt: skip
+    changes = _changes(first, second, (first.pairs, second.pairs), both, settings)
+    with_missed = _changes(first, second, (first.pairs.filled(), second.pairs.filled()), frames, settings)
+    kind = first.pairs.subject_kind
     return Against(
         dataset_a=a.dataset,
         release_a=a.release,
@@ -113,10 +116,10 @@ def compare(a: Scope, b: Scope, labels: Labels, settings: EvaluationSettings) ->
         found_a=int((found[0] & ~found[1]).sum()),
         found_b=int((found[1] & ~found[0]).sum()),
         sampled_both=int(frames.sum()),
-        subject_kind=first.pairs.subject_kind,
-        found=_changes(first, second, (first.pairs, second.pairs), both, settings),
-        with_missed=_changes(first, second, (first.pairs.filled(), second.pairs.filled()), frames, settings),
-        warnings=warnings,
+        subject_kind=kind,
+        found=changes,
+        with_missed=with_missed,
+        warnings=[*warnings, *too_few([*changes, *with_missed], kind)],
         weights_trained=all(scope.row(FACTS)["trained"] for scope in (a, b)),
     )
 

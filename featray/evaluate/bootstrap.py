@@ -12,8 +12,8 @@ with nine subjects, the percentile interval covers the CCC in 8 of 10 cases and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,11 @@ _DRAWN_AT_ONCE: Final = 4_000_000
 
 STUDENTIZED: Final = 200
 """Maximum subjects for which a correlation's interval is a bootstrap-t; with more, the two intervals agree."""
+
+FEW_SUBJECTS: Final = 5
+"""With fewer subjects, intervals are too narrow: in simulations of a CCC, an F1 and a mean, those of 95 % hold the true
+value in 17 to 49 % of cases with two subjects, in 36 to 77 % with three, in 79 to 88 % with four, in 85 to 93 % with
+five."""
 
 _LEAST_DEFINED: Final = 0.5
 """Minimum share of resamples in which a measure is defined. With a single positive, a third of them are undefined."""
@@ -84,6 +89,32 @@ def interval(values: Floats, subjects: int, level: float = LEVEL) -> tuple[float
     tail = stats.norm.cdf(stats.t.ppf((1 - level) / 2, subjects - 1) * np.sqrt(subjects / (subjects - 1)))
     low, high = np.quantile(known, [tail, 1 - tail])
     return float(low), float(high)
+
+
+class Estimate(Protocol):
+    """A measure with the number of subjects that it is over, and the lower bound of its interval if it has one."""
+
+    @property
+    def subjects(self) -> int: ...  # noqa: D102
+
+    @property
+    def low(self) -> float | None: ...  # noqa: D102
+
+
+def too_few(estimates: Iterable[Estimate], kind: str) -> list[str]:
+    """Return a warning if some intervals are over fewer than `FEW_SUBJECTS`.
+
+    Args:
+        estimates: the measures.
+        kind: what was resampled: `subjects`, `videos` or `pictures`.
+    """
+    few = {one.subjects for one in estimates if one.low is not None and one.subjects < FEW_SUBJECTS}
+    if not few:
+        return []
+    return [
+        f"some intervals are over {min(few)} {kind}: with fewer than {FEW_SUBJECTS} they are too narrow; "
+        f"label more {kind}"
+    ]
 
 
 def correlation_interval(

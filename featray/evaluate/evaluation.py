@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from featray.evaluate.bootstrap import LEVEL, RESAMPLES
+from featray.evaluate.bootstrap import LEVEL, RESAMPLES, too_few
 from featray.evaluate.calibration import Calibration, calibrations
 from featray.evaluate.card import CardFigure, card_figures
 from featray.evaluate.columns import EMOTION
@@ -142,6 +142,8 @@ def evaluate(scope: Scope, labels: Labels, settings: EvaluationSettings) -> Eval
     def measure(of: Pairs, rows: NDArray[np.bool_]) -> list[Value]:
         return values_of(draw(statistics_of(of, rows, by_unit), of.subjects[rows], settings.resamples))
 
+    found, with_missed = measure(pairs, met), measure(pairs.filled(), both)
+    few = too_few([*found, *with_missed], pairs.subject_kind)
     return Evaluation(
         dataset=scope.dataset,
         release=scope.release,
@@ -159,13 +161,13 @@ def evaluate(scope: Scope, labels: Labels, settings: EvaluationSettings) -> Eval
         au_threshold=labels.au_threshold,
         thresholds=by_unit,
         chosen=ready.thresholds.chosen,
-        found=measure(pairs, met),
-        with_missed=measure(pairs.filled(), both),
+        found=found,
+        with_missed=with_missed,
         card=figures,
         confusion=_confusion(pairs, met),
         splits=make_splits(pairs, labels, ready.measured, settings.splits, by_unit, settings.resamples),
         calibration=calibrations(pairs, ready.measured),
-        warnings=[*labels.warnings, *ready.thresholds.warnings, *card_warnings, *conventions(pairs)],
+        warnings=[*labels.warnings, *ready.thresholds.warnings, *card_warnings, *conventions(pairs), *few],
     )
 
 

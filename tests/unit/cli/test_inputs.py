@@ -71,7 +71,7 @@ def test_what_cannot_be_run_is_one_line(clips, tmp_path, monkeypatch, arguments,
 def test_a_folder_is_run_and_its_config_runs_the_same(clips, small_network, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(clips, "my (lab) clips")
-    arguments = ["my (lab) clips/", "--out", "tables"]
+    arguments = ["my (lab) clips/", "--out", "OUT"]
     settings = ["--set", f"model.checkpoint={small_network}", "--set", "decode.sample={every: 118}"]
     done = featray("run", *arguments, *settings, "--save-config", "mine.yaml")
     assert done.exit_code == 0, done.output
@@ -80,8 +80,12 @@ def test_a_folder_is_run_and_its_config_runs_the_same(clips, small_network, tmp_
     assert (saved.dataset, saved.decode.sample.every) == ("my_lab_clips", 118)
     again = featray("run", "mine.yaml", "--log-line")
     assert json.loads(again.stdout)["status"] == "nothing_to_do"
-    rows = featray("query", "tables", "SELECT dataset, uri FROM videos ORDER BY uri", "--format", "json")
+    rows = featray("query", "OUT", "SELECT dataset, uri FROM videos ORDER BY uri", "--format", "json")
     assert [(row["dataset"], row["uri"].rsplit("/", 1)[-1]) for row in json.loads(rows.stdout)] == [
         ("my_lab_clips", "face.mp4"),
         ("my_lab_clips", "no_face.mp4"),
     ]
+    planned = featray("plan", "my (lab) clips/", *settings)
+    assert planned.exit_code == 0, planned.output
+    assert planned.stdout.splitlines()[0].startswith("release  atto-"), "no output was named"
+    assert "videos   2 to do" in planned.stdout, "none is published there, whatever a folder of the help's name holds"

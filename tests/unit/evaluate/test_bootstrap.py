@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featray.evaluate import measures as m
-from featray.evaluate.bootstrap import correlation_interval, interval, resample, sum_by
+from featray.evaluate.bootstrap import FEW_SUBJECTS, correlation_interval, interval, resample, sum_by
 
 
 def test_sums_are_by_subject():
@@ -78,6 +78,12 @@ def test_both_intervals_of_a_correlation_agree_where_subjects_are_many():
     sums, value, _ = _ccc(np.random.default_rng(5), 200)
     plain = interval(value(resample(sums, 1000)), 200)
     assert correlation_interval(sums, value, 1000) == pytest.approx(plain, abs=0.01)
+
+
+@pytest.mark.parametrize("make", [_ccc, _f1, _error])
+def test_fewer_subjects_than_the_warning_asks_for_give_intervals_that_are_too_narrow(make):
+    assert _coverage(make, 2, trials=150, resamples=200) < 0.6
+    assert _coverage(make, FEW_SUBJECTS + 1, trials=150, resamples=200) > 0.8
 
 
 @pytest.mark.parametrize("make", [_ccc, _f1, _error])

@@ -132,6 +132,10 @@ def test_subjects_can_be_another_column_or_videos(scope, labels, made):
     )
     by_video = evaluate(scope, read_labels(str(plain), LabelSettings()), EvaluationSettings(resamples=50))
     assert (by_video.subject_kind, by_video.found[0].subjects) == ("videos", 4)
+    for one, words in ((by_light, "2 values of light"), (by_video, "4 videos")):
+        assert any(
+            f"intervals are over {words}: with fewer than 5 they are too narrow" in line for line in one.warnings
+        )
 
 
 def test_splits_are_exact_and_hold_every_face(made, found):
