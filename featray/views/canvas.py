@@ -6,7 +6,8 @@ possible, which is then shrunk and laid over the picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,9 @@ ACCENTS: Final[tuple[Colour, ...]] = tuple(
     ImageColor.getrgb(name)[:3]
     for name in ("#4cc9f0", "#ff9e3d", "#9be564", "#f472b6", "#ffe066", "#a78bfa", "#2dd4bf", "#ff6b6b")
 )
+
+_SYSTEM_FONTS: Final = ("NotoSansCJK-Regular.ttc", "DroidSansFallbackFull.ttf", "wqy-zenhei.ttc", "Arial Unicode.ttf")
+"""Fonts with Chinese, Japanese and Korean characters, of Linux distributions and of macOS."""
 
 
 def track_colour(track_id: int) -> Colour:
@@ -51,16 +55,29 @@ def _wider_font(size_px: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf", size_px)
 
 
+@lru_cache(maxsize=64)
+def _system_font(size_px: int) -> ImageFont.FreeTypeFont:
+    """Return a font of this machine with Chinese, Japanese and Korean characters, or `_wider_font` if it has none."""
+    for name in _SYSTEM_FONTS:
+        with suppress(OSError):
+            return ImageFont.truetype(name, size_px)
+    return _wider_font(size_px)
+
+
 @lru_cache(maxsize=4096)
-def _is_built_in(character: str) -> bool:
-    """Return whether Pillow's built-in font has a character; it draws all others as the same box."""
-    return bytes(font(16).getmask(character)) != bytes(font(16).getmask("\uffff"))
+def _has(choose: Callable[[int], ImageFont.FreeTypeFont], character: str) -> bool:
+    """Return whether a font has a character; it draws all others as the same box."""
+    face = choose(16)
+    return bytes(face.getmask(character)) != bytes(face.getmask("\uffff"))
 
 
 def font_for(words: str, size_px: float) -> ImageFont.FreeTypeFont:
     """Return the font for a text: names of files and persons may be in any language."""
     size = max(8, round(size_px))
-    return font(size) if words.isascii() or all(map(_is_built_in, words)) else _wider_font(size)
+    if words.isascii():
+        return font(size)
+    fonts = (font, _wider_font, _system_font)
+    return max(fonts, key=lambda one: sum(_has(one, character) for character in words))(size)
 
 
 def mixed(colour: Colour, ground: Colour, share: float) -> Colour:

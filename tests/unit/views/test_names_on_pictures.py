@@ -1,12 +1,17 @@
 """Names of clips and people are legible on pictures, in any alphabet that the fonts have, and tell clips apart."""
 
+import sys
+
 import duckdb
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image, ImageDraw
 
 from featray.errors import UsageError
 from featray.tables.query import connect
+from featray.views import canvas
 from featray.views.canvas import shortened, tag, text
 from featray.views.page import Look
 from featray.views.selection import find_video
@@ -25,6 +30,55 @@ def drawn(words, draw=text):
 @pytest.mark.parametrize(("one", "other"), [("über", "éber"), ("Мария", "Дарья"), ("Ωμ", "Ψμ")])
 def test_letters_that_the_built_in_font_lacks_are_not_all_the_same_box(one, other, draw):
     assert (drawn(one, draw) != drawn(other, draw)).any()
+
+
+@pytest.fixture
+def font_of_the_machine(tmp_path, monkeypatch):
+    """Install a font that has two Chinese characters, a small and a large square."""
+    characters = {"伟": "small", "张": "large"}
+    made = FontBuilder(1000, isTTF=True)
+    made.setupGlyphOrder([".notdef", *characters.values()])
+    made.setupCharacterMap({ord(character): name for character, name in characters.items()})
+    glyphs = {}
+    for name, size in {".notdef": 200, "small": 400, "large": 800}.items():
+        pen = TTGlyphPen(None)
+        pen.moveTo((0, 0))
+        for corner in ((0, size), (size, size), (size, 0)):
+            pen.lineTo(corner)
+        pen.closePath()
+        glyphs[name] = pen.glyph()
+    made.setupGlyf(glyphs)
+    made.setupHorizontalMetrics(dict.fromkeys(glyphs, (1000, 0)))
+    made.setupHorizontalHeader(ascent=800, descent=-200)
+    made.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
+    made.setupOS2()
+    made.setupPost()
+    (tmp_path / "fonts").mkdir()
+    made.save(tmp_path / "fonts" / canvas._SYSTEM_FONTS[0])
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path))
+    forget_fonts()
+    yield
+    forget_fonts()
+
+
+def forget_fonts():
+    canvas._system_font.cache_clear()
+    canvas._has.cache_clear()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Pillow finds fonts in other places elsewhere")
+def test_chinese_names_are_drawn_with_a_font_of_the_machine(font_of_the_machine):
+    one, other = drawn("张伟"), drawn("伟张")
+    assert (one != other).any()
+    assert (drawn("张王") != drawn("伟王")).any(), "one character that no font has does not hide the others"
+
+
+def test_without_such_a_font_the_picture_is_still_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(canvas, "_SYSTEM_FONTS", ())
+    forget_fonts()
+    assert drawn("张伟.mp4").any()
+    forget_fonts()
 
 
 def test_a_shortened_name_fits_in_the_font_in_which_it_is_drawn():
