@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import resource
@@ -11,7 +12,7 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,10 +30,13 @@ from featray.cli.storage_flags import open_told, storage_flags
 from featray.cli.upkeep import compact, erase, publish, verify
 from featray.cli.views import export, preview, safe_csv_flag, view
 from featray.errors import FeatrayError, UsageError, on_one_line, printable
-from featray.graph.stop import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated, terminable
+from featray.graph.stop import EXIT_INTERRUPTED, Terminated, terminable
 from featray.redaction import redact_logs, redact_text
 from featray.unloaded import hide_pandas
 from featray.version import __version__
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _FORMATS = click.Choice(["table", "csv", "json"])
 
@@ -44,6 +48,7 @@ class _Group(click.Group):
         if args is not None:  # called from Python, not run as a command
             return super().main(args, *rest, **named)
         _fill_streams()
+        _outlive_terminal()
         hide_pandas()
         try:
             return super().main(args, *rest, **named)
@@ -69,7 +74,7 @@ class _Group(click.Group):
             raise
         except KeyboardInterrupt as stop:
             click.echo("featray: stopped; run the same command again to resume", err=True)
-            ctx.exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED)
+            ctx.exit(stop.exit_code if isinstance(stop, Terminated) else EXIT_INTERRUPTED)
         except Exception as error:
             if (reason := _machine_fault(error)) is None:
                 raise
@@ -87,6 +92,31 @@ def _fill_streams() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number: this one
+
+
+class _Terminal(io.FileIO):
+    """A terminal. When it has been closed, what is printed is dropped: a run under `disown` goes on."""
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+        return super().write(data)
+
+
+def _outlive_terminal() -> None:
+    """Let standard output and error drop what is printed once their terminal has been closed."""
+    for name in ("stdout", "stderr"):
+        before = getattr(sys, name)
+        if before is not None and before.isatty():
+            raw = _Terminal(before.fileno(), "w", closefd=False)
+            how = {"encoding": before.encoding, "errors": before.errors, "line_buffering": True}
+            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), **how))
 
 
 _FIXES = {
@@ -220,8 +250,8 @@ def run(
     featray run mine.yaml
 
     Published work is not repeated; a stopped run resumes where it was. Exit status: 0 all done,
-    3 finished but some videos failed, 1 the run failed, 2 the config is invalid, 130 or 143 stopped
-    by Ctrl-C or SIGTERM.
+    3 finished but some videos failed, 1 the run failed, 2 the config is invalid, 130, 143 or 129
+    stopped by Ctrl-C, SIGTERM or a closed terminal.
     """
     if executor:
         overrides = (*overrides, f"cluster.executor={executor}")

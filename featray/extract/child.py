@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -40,6 +40,9 @@ from featray.sources.places import options_for
 from featray.store.storage import Location, is_on_disk
 from featray.unloaded import hide_pandas
 
+OF_TERMINALS: Final = (signal.SIGINT, signal.SIGHUP)
+"""Signals that a terminal sends to all its processes. Decoding processes leave them to their parent, or a unit in
+progress would be lost as a crash of its video."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -177,6 +180,12 @@ def _give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def ignore_terminals() -> None:
+    """Ignore `OF_TERMINALS`."""
+    for number in OF_TERMINALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _limit(memory_bytes: int, open_files: int) -> None:
     # Limit private writable memory only: a limit on address space would count memory that libraries map but never use.
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
@@ -189,7 +198,7 @@ def _limit(memory_bytes: int, open_files: int) -> None:
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (most, most))
     # No limit on CPU time: the parent measures the time of a unit, because it knows when the child waits for data.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    ignore_terminals()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

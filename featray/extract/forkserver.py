@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final, NoReturn, Protocol
 
-from featray.extract.child import serve
+from featray.extract.child import OF_TERMINALS, ignore_terminals, serve
 
 CAN_FORK = sys.platform == "linux"
 """On other systems the system libraries do not survive a fork without exec, so each child is a new program."""
@@ -100,12 +100,12 @@ class Forked:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Start programs in which Ctrl-C has no effect from their first instruction on.
+    """Start programs on which Ctrl-C and a closed terminal have no effect from their first instruction on.
 
-    A terminal sends it to them as well, and until they have loaded their modules they could not ignore it. The blocked
-    signal is inherited, and is discarded once they ignore it.
+    A terminal sends both to them as well, and until they have loaded their modules they could not ignore them. The
+    blocked signals are inherited, and are discarded once they are ignored.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
     try:
         yield
     finally:
@@ -288,7 +288,7 @@ def _send(status: socket.socket, number: int) -> None:
 
 def main() -> None:
     """Serve on the socket whose number is the argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    ignore_terminals()
     import featray.faces.retinaface_mnv1  # noqa: F401 - the default detector, and OpenVINO with it
 
     gc.collect()

@@ -1,4 +1,7 @@
-"""Graph. Handle SIGTERM from a scheduler or `ray job stop` like Ctrl-C: the run ends in order and can be resumed."""
+"""Graph. Handle SIGTERM, from a scheduler or `ray job stop`, like Ctrl-C: the run ends in order and can be resumed.
+
+SIGHUP, of a terminal that is closed, is handled too, unless it is ignored, as under nohup.
+"""
 
 from __future__ import annotations
 
@@ -10,34 +13,48 @@ from types import FrameType
 from typing import Final
 
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
-EXIT_TERMINATED: Final = 128 + signal.SIGTERM
 
 
 class Terminated(KeyboardInterrupt):
-    """The process received SIGTERM."""
+    """The process received SIGTERM or SIGHUP.
+
+    Attributes:
+        exit_code: 128 and the signal's number.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raise Terminated in the main thread on SIGTERM; further signals do not disturb the cleanup."""
+    """Raise Terminated in the main thread on SIGTERM and SIGHUP; further signals do not disturb the cleanup."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+    hangs_up = signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    numbers = [signal.SIGTERM, signal.SIGHUP] if hangs_up else [signal.SIGTERM]
+    before = {number: signal.signal(number, _terminate) for number in numbers}
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is _terminate:  # otherwise SIGTERM arrived, and the process is about to end
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            if signal.getsignal(number) is _terminate:  # otherwise one arrived, and the process is about to end
+                signal.signal(number, handler)
 
 
 @contextmanager
 def handler_kept() -> Iterator[None]:
-    """Wrap `ray.init`, which replaces featray's SIGTERM handler by its own, and restore the handler."""
+    """Wrap `ray.init`, which replaces featray's SIGTERM handler by its own, and restore the handler.
+
+    Ray's processes would die of a closed terminal before the run has ended in order; they inherit the blocked signal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
     except SystemExit as error:
@@ -46,8 +63,10 @@ def handler_kept() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Terminated
+    for one in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, signal.SIG_IGN)
+    raise Terminated(number)
