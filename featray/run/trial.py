@@ -10,7 +10,6 @@ import json
 import random
 import resource
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +31,7 @@ from featray.run.job import Job
 from featray.run.local_session import LocalSession
 from featray.run.shards import cut_shards
 from featray.sources.listing import Video
+from featray.store.scratch import scratch_folder
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import UnheldPartition
@@ -82,7 +82,7 @@ def measure(job: Job, good: Sequence[tuple[Video, VideoPlan]]) -> Measured:
     chosen = random.Random(1)
     picked = chosen.sample(good, min(_STRETCHES, len(good)))
     decode = job.config.decode.model_copy(update={"unit_frames": _STRETCH_FRAMES})
-    with tempfile.TemporaryDirectory(prefix="featray-plan-") as folder:
+    with scratch_folder("plan") as folder:
         out = Path(folder, "out")
         partition = Partition(open_output(str(out), create=True), job.config.dataset, job.release)
         stages = job.stage_settings(UnheldPartition(partition))

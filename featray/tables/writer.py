@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.schema import ROWS_A_GROUP, SCHEMA_VERSION, SORT_KEYS, arrow_schema
+from featray.store.scratch import scratch_errors
 from featray.store.storage import Location, upload
 from featray.tables.commits import CommittedFile
 from featray.tables.lease import HeldPartition
@@ -97,7 +98,8 @@ class TableWriter:
         if self._writer is None:
             self._begin_file()
         assert self._writer is not None
-        self._writer.write_table(waiting.slice(0, rows), row_group_size=rows)
+        with scratch_errors(self._scratch):
+            self._writer.write_table(waiting.slice(0, rows), row_group_size=rows)
         self._rows += rows
         self._waiting = [waiting.slice(rows)] if rows < self._waiting_rows else []
         self._waiting_rows -= rows
@@ -110,22 +112,24 @@ class TableWriter:
         sorting = [pq.SortingColumn(columns.index(name)) for name in SORT_KEYS[self.table]]
         # Each row group has few videos, but ids are random, so statistics exclude little; a Bloom filter does.
         bloom = {"video_id": {"ndv": 4096, "fpp": 0.01}} if "video_id" in columns else None
-        self._writer = pq.ParquetWriter(
-            self._local,
-            self.schema,
-            compression="zstd",
-            write_statistics=True,
-            write_page_checksum=True,
-            write_page_index=True,
-            sorting_columns=sorting,
-            bloom_filter_options=bloom,
-            use_dictionary=[f.name for f in self.schema if pa.types.is_string(f.type)],
-        )
+        with scratch_errors(self._scratch):
+            self._writer = pq.ParquetWriter(
+                self._local,
+                self.schema,
+                compression="zstd",
+                write_statistics=True,
+                write_page_checksum=True,
+                write_page_index=True,
+                sorting_columns=sorting,
+                bloom_filter_options=bloom,
+                use_dictionary=[f.name for f in self.schema if pa.types.is_string(f.type)],
+            )
         self._rows = 0
 
     def _finish_file(self) -> None:
         assert self._writer is not None
-        self._writer.close()
+        with scratch_errors(self._scratch):
+            self._writer.close()
         self._writer = None
         place = self._folder.child(f"{self._stem}-{len(self.files):03d}.parquet")
         size_bytes, digest = os.path.getsize(self._local), _sha256(self._local)

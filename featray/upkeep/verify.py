@@ -11,7 +11,6 @@ which the next run replaces, is *unfinished*: it is reported, but it is not a pr
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 
 from featray.errors import NotFound, OutputError, StorageError, UsageError, counted
 from featray.schema import DERIVED_TABLES, FACE_TABLES, PER_VIDEO_TABLES, PRIVATE_TABLES, arrow_schema
+from featray.store.scratch import scratch_folder
 from featray.store.storage import exists, list_ahead, list_versions, open_ranges, storage_errors
 from featray.tables.commits import Commit, CommittedFile, FileNames, read_commits
 from featray.tables.derived import derivation_of
@@ -90,7 +90,7 @@ def verify(output: Output, release: str | None = None, *, rederive: int = 3) -> 
             Problem("", "not a valid name of a dataset or release; delete it", folder) for folder in odd
         ]
     committed: set[str] = set()
-    with tempfile.TemporaryDirectory(prefix="featray-verify-") as scratch:
+    with scratch_folder("verify") as scratch:
         for partition in partitions:
             committed |= _verify_partition(partition, report, scratch, rederive)
     try:
@@ -225,7 +225,8 @@ class _Partition:
             "FROM all_runs ORDER BY started_at"
         )
         if not known:
-            self._problem("has no row in runs: the origin of its rows is unknown")
+            if any(commit.videos for commit in index.commits()):
+                self._problem("has no row in runs: the origin of its rows is unknown")
             return
         self._facts = {name: str(known[-1][name]) for name in _FOOTER_FACTS}
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from featray.errors import UsageError, printable
 from featray.schema import BLENDSHAPES, FACES, KEY, arrow_schema
+from featray.store.scratch import scratch_folder
 from featray.store.storage import locate_beside, upload
 from featray.tables.layout import Output
 from featray.tables.published import Published, read_steadily
@@ -130,7 +130,7 @@ def _write(
         write_csv(table, sys.stdout, safe=settings.safe_csv)
         return int(table.num_rows)
     target = locate_beside(path, output.root)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("export") as folder:
         local = Path(folder) / "export"
         if settings.style == "parquet":
             pq.write_table(table, local, compression="zstd")

@@ -5,7 +5,6 @@ Faces are cropped from the original videos. The least certain tracks come first,
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from featray.errors import OutputError, UsageError, VideoError, counted
 from featray.sources.places import SourceOptions
+from featray.store.scratch import scratch_folder
 from featray.store.storage import locate_beside, upload
 from featray.tables.layout import Output
 from featray.tables.published import Published, read_steadily
@@ -119,7 +119,7 @@ def make_person_sheet(output: Output, path: str, settings: PersonSheet) -> Sheet
             f"{output.root.uri}: no video has the tracks that `persons` names for this person; run `featray verify`"
         )
     target = locate_beside(path, output.root)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("persons") as folder:
         local = Path(folder) / f"sheet{suffix}"
         _draw(read, crops, settings).save(local, quality=90)
         upload(str(local), target)

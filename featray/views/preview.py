@@ -6,7 +6,6 @@ coordinates, times and orientation.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import duckdb
 
 from featray.errors import UsageError
 from featray.sources.places import SourceOptions
+from featray.store.scratch import scratch_folder
 from featray.store.storage import locate_beside, upload
 from featray.tables.layout import Output
 from featray.tables.published import read_steadily
@@ -97,7 +97,7 @@ def make_preview(output: Output, path: str, settings: PreviewSettings) -> Previe
     look = Look(video, read.layers, settings.blur, _track(read.sampled, settings.track_id))
     source = open_source_of(video, settings.source, settings.source_options)
     target = locate_beside(path, output.root)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("preview") as folder:
         local = Path(folder) / f"preview{suffix}"
         if suffix in CLIPS:
             pictures = _write_clip(local, source, read, look, settings)

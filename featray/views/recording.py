@@ -11,7 +11,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,7 +24,8 @@ from PIL import Image
 
 from featray.errors import RunError, UsageError
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
-from featray.store.storage import locate_beside, upload
+from featray.store.scratch import scratch_folder
+from featray.store.storage import locate_beside, write_bytes
 from featray.tables.layout import Output
 from featray.views.canvas import track_colour
 from featray.views.overlay import hide
@@ -70,10 +70,8 @@ def save_recording(output: Output, path: str, settings: PreviewSettings) -> Reco
     if Path(path).suffix.lower() != ".rrd":
         raise UsageError(f"--save {path}: must end in .rrd")
     target = locate_beside(path, output.root)
-    with tempfile.TemporaryDirectory() as folder:
-        local = Path(folder) / "recording.rrd"
-        made = _write(output, local, settings)
-        upload(str(local), target)
+    data, made = _record(output, settings)
+    write_bytes(target, data)
     return made
 
 
@@ -86,9 +84,9 @@ def show_recording(output: Output, settings: PreviewSettings, *, web: bool) -> N
         UsageError, VideoError, StorageError: as `save_recording`.
         RunError: the viewer failed.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("view") as folder:
         path = Path(folder) / "recording.rrd"
-        _write(output, path, settings)
+        path.write_bytes(_record(output, settings)[0])
         command = [sys.executable, "-m", "rerun", str(path), "--bind", "127.0.0.1", *(["--web-viewer"] if web else [])]
         with contextlib.suppress(KeyboardInterrupt):
             ended = subprocess.run(command, check=False)
@@ -97,20 +95,25 @@ def show_recording(output: Output, settings: PreviewSettings, *, web: bool) -> N
                 raise RunError(f"view: Rerun's viewer ended with exit status {ended.returncode}; {fix}")
 
 
-def _write(output: Output, path: Path, settings: PreviewSettings) -> Recording:
+def _record(output: Output, settings: PreviewSettings) -> tuple[bytes, Recording]:
+    """Return an .rrd file and what it holds.
+
+    Rerun's own file writer waits for ever on a full disk, or leaves out the rest and says nothing.
+    """
     rr = _import_rerun()
     read = read_video(output, settings, persons=True)
     source = open_source_of(read.video, settings.source, settings.source_options)
     stream = rr.RecordingStream("featray", recording_id=f"{read.video.video_id}-{read.video.release}")
-    stream.save(path, default_blueprint=_layout(read))
+    encoded = stream.binary_stream()
+    stream.send_blueprint(_layout(read), make_active=False)
     title = read.video.video_id if settings.blur else read.video.label
     stream.log("notes", rr.TextDocument(_notes(read, title), media_type=rr.MediaType.MARKDOWN), static=True)
     _log_faces(rr, stream, read)
     _log_signals(rr, stream, read.sampled)
     _log_events(rr, stream, read)
     frames = _log_video(rr, stream, source, read, settings)
-    stream.disconnect()  # completes the file
-    return Recording(frames, read.video)
+    data: bytes = encoded.read()
+    return data, Recording(frames, read.video)
 
 
 def _import_rerun() -> ModuleType:

@@ -7,7 +7,9 @@ import threading
 
 import fsspec
 import pytest
+from click.testing import CliRunner
 
+from featray.cli import main
 from featray.errors import StorageError
 from featray.run import runner
 from featray.tables.layout import open_output
@@ -33,10 +35,15 @@ def videos(tmp_path_factory, short_clip):
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory, videos):
+def calm_out(tmp_path_factory, videos):
     out = tmp_path_factory.mktemp("calm") / "out"
     run(videos, out, "local")
-    return rows(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def calm(calm_out):
+    return rows(calm_out)
 
 
 def run(videos, out, executor, options=None):
@@ -170,6 +177,50 @@ def test_a_temporary_folder_that_fills(videos, calm, disk, tmp_path, monkeypatch
         run(videos, tmp_path / "out", "local")
     disk.remount("size=200m")
     goes_on(videos, tmp_path / "out", "local", calm)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "derive OUT --set derive.gap_s=0.7",
+        "export OUT --video 0.mp4 --format csv --out FILE",
+        "export OUT --video 0.mp4 --format parquet --out FILE",
+        "export OUT --summary parquet --out FILE",
+        "preview OUT --video 0.mp4 --frames 4 --out FILE.png",
+        "preview OUT --video 0.mp4 --out FILE.mp4",
+    ],
+)
+def test_a_full_temporary_folder_is_named(words, calm_out, disk, tmp_path, monkeypatch):
+    shutil.copytree(calm_out, tmp_path / "out")
+    made = tmp_path / "made"
+    made.mkdir()
+    words = words.replace("OUT", str(tmp_path / "out")).replace("FILE", str(made / "file")).split()
+    disk.remount("size=4k")
+    monkeypatch.setattr("tempfile.tempdir", str(disk.place))
+    (disk.place / "full").write_bytes(bytes(4096))
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 1, done.output
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith(f"featray: {disk.place}: "), done.stderr
+    assert done.stderr.endswith("No space left on device); set TMPDIR to a folder with room\n"), done.stderr
+    assert [*made.iterdir(), *disk.place.iterdir()] == [disk.place / "full"]
+    disk.remount("size=200m")
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert verify(open_output(str(tmp_path / "out"))).problems == []
+
+
+def test_a_recording_needs_no_temporary_folder_and_a_full_disk_is_named(calm_out, disk, monkeypatch):
+    """Rerun's own file writer would wait for ever."""
+    pytest.importorskip("rerun", reason="Rerun is not installed: pip install 'featray[view]'")
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+    words = ["view", str(calm_out), "--video", "0.mp4", "--save", str(disk.place / "a.rrd")]
+    disk.remount("size=40k")
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 1 and done.stderr.count("\n") == 1, done.output
+    assert f"{disk.place}/a.rrd: cannot be read or written (No space left on device)" in done.stderr
+    assert list(disk.place.iterdir()) == []
+    disk.remount("size=200m")
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert (disk.place / "a.rrd").stat().st_size > 40 << 10
 
 
 @pytest.fixture(scope="module")
