@@ -76,9 +76,10 @@ class BlinkConfig(Section):
     """A longer closure is not a blink: blinks take 0.1 to 0.4 s (Stern, Walrath and Goldstein, Psychophysiology 21,
     1984); closures of 0.5 s and longer count as microsleeps (Caffier, Erdmann and Ullsperger, Eur J Appl Physiol 89,
     2003)."""
-    least_faces_per_s: Annotated[float, Field(gt=0, le=1000)] = 15.0
+    least_faces_per_s: Annotated[float, Field(gt=0, le=1000)] = 14.0
     """Tracks with fewer samples per second are not searched for blinks, and their count is null: with less than two
-    samples in a blink of 0.15 s, most peaks fall between samples."""
+    samples in a blink of 0.15 s, most peaks fall between samples. `decode.sample: {fps: 15}` takes 14.7 to 15 frames
+    per second, because it takes whole frames."""
 
 
 class MovementConfig(Section):
@@ -93,9 +94,9 @@ class MovementConfig(Section):
     (ordinary) or more (rapid); see Hadar, Steiner, Grant and Rose, Human Movement Science 2, 1983."""
     least_swings: Annotated[int, Field(ge=2, le=20)] = 3
     """Consecutive swings to and fro; turning the head once looks like two swings in the band."""
-    least_faces_per_s: Annotated[float, Field(gt=0, le=1000)] = 10.0
-    """Tracks with fewer samples per second are not searched for nods and shakes: this gives two samples per swing at
-    the middle of the band."""
+    least_faces_per_s: Annotated[float, Field(gt=0, le=1000)] = 9.5
+    """Tracks with fewer samples per second are not searched for nods and shakes: 10 give two samples per swing at the
+    middle of the band, and `decode.sample: {fps: 10}` takes 9.8 to 10 frames per second."""
 
     @model_validator(mode="after")
     def _is_a_band(self) -> MovementConfig:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
+from featray.errors import OutputError
+from featray.findings.recorded import recorded_derivation
 from featray.names import AU_NAMES_20
 from featray.report.plots import BLUE, MUTED, PALE, RED, RULE, Plot
 from featray.report.scope import Scope
+from featray.tables.derived import derivation_of
 from featray.tables.named import short_place
 from featray.tables.query import literal
 from featray.video.clock import LATEST_US
@@ -54,7 +58,7 @@ class Happened:
     Attributes:
         derivation: the derivation that they belong to.
         minutes: minutes that faces were seen, over all tracks.
-        kinds: one row per kind, the most common first.
+        kinds: one row per kind, the most common first; its `minutes` are those of the tracks searched for the kind.
         strips: timelines of some videos.
         videos: number of videos with tracks.
     """
@@ -91,6 +95,8 @@ def read_happened(scope: Scope, *, blur: bool) -> Happened | None:
         "max(end_us) AS end_us FROM in_tracks t JOIN in_videos v USING (video_id) "
         f"WHERE {_TIMED} GROUP BY t.video_id ORDER BY hash(t.video_id), t.video_id LIMIT {STRIPS}"
     )
+    minutes = _minutes(scope)
+    kinds = [kind | {"minutes": minutes.get(kind["kind"], totals["minutes"])} for kind in kinds]
     ids = ", ".join(literal(row["video_id"]) for row in chosen) or "NULL"
     events = scope.rows(
         f"SELECT video_id, track_id, {_KIND} AS kind, start_us, end_us, peak, "
@@ -103,6 +109,21 @@ def read_happened(scope: Scope, *, blur: bool) -> Happened | None:
     )
     strips = [_strip(row, events, seen, blur=blur) for row in chosen]
     return Happened(totals["derivation"], float(totals["minutes"]), kinds, strips, totals["videos"])
+
+
+def _minutes(scope: Scope) -> dict[str, float]:
+    """Return the minutes of the tracks that were searched, for the kinds that are not searched for in every track."""
+    moves = "true"
+    derived = (file for file in scope.published.committed if derivation_of(file.path) == scope.published.shown)
+    with suppress(OutputError, StopIteration):  # damaged: `verify` tells
+        derivation = recorded_derivation(scope.published.partition, next(derived))
+        if derivation is not None:
+            moves = f"faces_per_s >= {derivation.config.movements.least_faces_per_s}"
+    found = scope.row(
+        "SELECT coalesce(sum(seen_s) FILTER (blinks IS NOT NULL), 0) / 60 AS blink, "
+        f"coalesce(sum(seen_s) FILTER ({moves}), 0) / 60 AS nod FROM in_tracks"
+    )
+    return {**found, "shake": found["nod"]}
 
 
 def _strip(video: dict[str, Any], events: list[dict[str, Any]], seen: list[dict[str, Any]], *, blur: bool) -> Strip:

@@ -180,7 +180,8 @@ class _Camera:
             hide(picture, hidden, scale)
         left = min(max(0.0, x + side / 2 - wide / 2), frame.width_px - wide) * scale
         top = min(max(0.0, y + side / 2 - wide / 2), frame.height_px - wide) * scale
-        box = (left, top, left + wide * scale, top + wide * scale)
+        # The picture's width is rounded, so that a square as wide as the frame may not fit by a fraction of a pixel.
+        box = (left, top, min(left + wide * scale, picture.width), min(top + wide * scale, picture.height))
         cut = picture.resize((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.BICUBIC, box=box)
         file = io.BytesIO()
         cut.save(file, "JPEG", quality=82)

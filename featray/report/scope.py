@@ -32,6 +32,7 @@ class Scope:
         dataset: name of the dataset.
         release: name of the release.
         others: further releases of the dataset, latest first.
+        published: its published files.
         most_rows: with more rows in a table, a sample is read.
     """
 
@@ -39,6 +40,7 @@ class Scope:
     dataset: str
     release: str
     others: tuple[str, ...]
+    published: Published
     most_rows: int = MOST_ROWS
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
@@ -99,12 +101,12 @@ def _scope_of(
     dataset = dataset or datasets[0]
     chosen = _latest_first([one for one in every if one.partition.dataset == dataset])[0]
     same = [one for one in published if one.partition.dataset == dataset and one is not chosen]
-    others = tuple(one.partition.release for one in _latest_first(same) if not one.damaged)
+    others = tuple(one.partition.release for one in _latest_first(same) if one.with_videos and not one.damaged)
     connection = connect(output, published=[chosen], memory_limit=MEMORY)
     for table in TABLES:
         condition = f"dataset = {literal(dataset)} AND release = {literal(chosen.partition.release)}"
         connection.execute(f"CREATE VIEW in_{table} AS SELECT * FROM {table} WHERE {condition}")
-    return Scope(connection, dataset, chosen.partition.release, others, most_rows)
+    return Scope(connection, dataset, chosen.partition.release, others, chosen, most_rows)
 
 
 def sample_clause(rows: int, most: int = MOST_ROWS) -> tuple[str, float]:
@@ -119,4 +121,5 @@ def sample_clause(rows: int, most: int = MOST_ROWS) -> tuple[str, float]:
 
 
 def _latest_first(published: list[Published]) -> list[Published]:
-    return sorted(published, key=lambda one: one.newest_us, reverse=True)
+    """Sort releases as views choose them: those without videos last."""
+    return sorted(published, key=lambda one: (one.with_videos > 0, one.newest_us), reverse=True)

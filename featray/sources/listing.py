@@ -19,7 +19,7 @@ from itertools import chain
 from typing import Any
 
 from featray.config import InputConfig, path_field_names
-from featray.errors import ConfigError, ErrorCode, StorageError, VideoError
+from featray.errors import ConfigError, ErrorCode, StorageError, VideoError, counted
 from featray.identity import partition_value, video_id
 from featray.redaction import has_query, readable_name, redact_uri
 from featray.sources.ahead import REQUESTS, Ahead, in_order
@@ -80,8 +80,9 @@ def list_videos(config: InputConfig, passed: PassedOver | None = None) -> Iterat
         ConfigError: a URI names nothing.
         StorageError: a place cannot be listed.
     """
-    seen, links = KeySet(), KeySet()  # only keys: the listing itself is not kept
+    seen, links, rows = KeySet(), KeySet(), KeySet()  # only keys: the listing itself is not kept
     left_out, example = 0, ""
+    twice, again = 0, ""
     misfits, misfit = 0, ""
     passed = passed or PassedOver()
     for uri in config.uris:
@@ -91,22 +92,35 @@ def list_videos(config: InputConfig, passed: PassedOver | None = None) -> Iterat
             if None in video.fields.values():
                 misfits, misfit = misfits + 1, misfit or video.uri
             is_other_link = has_query(video.address) and links.add(int(video_id(video.address), 16))
+            is_other_row = bool(video.extra) and rows.add(_row_key(video))
             if seen.add(int(video.video_id, 16)):
                 yield video
             elif is_other_link:
                 left_out, example = left_out + 1, example or video.uri
+            elif is_other_row:
+                twice, again = twice + 1, again or video.uri
         if count == 0:
             what = "no picture" if config.kind == "sequences" else "nothing"
             raise ConfigError(f"input.uris: {what} found at {locate(uri, config.storage_options).uri}")
     if left_out:
         what = "they differ from links listed before only after the `?`, which is not part of a video's id"
         log.warning("%d links left out of the input, such as one to %s: %s", left_out, example, what)
+    if twice:
+        log.warning(
+            "%s left out of the input, such as one of %s: an earlier entry names the same video with other values",
+            counted(twice, "row"), again,
+        )  # fmt: skip
     if misfits:
         pattern = config.path_fields
         log.warning(
             "%d videos, such as %s: path does not fit input.path_fields %s; their path fields are null",
             misfits, misfit, pattern,
         )  # fmt: skip
+
+
+def _row_key(video: Video) -> int:
+    """Return a key of a video with the other columns of its row."""
+    return int(video_id(video.video_id, json.dumps(video.extra, sort_keys=True, default=str)), 16)
 
 
 def _listed(uri: str, config: InputConfig, passed: PassedOver) -> Iterator[Video]:

@@ -59,6 +59,9 @@ def read_csv(file: IO[bytes], kind: str, column: str | None) -> Iterator[Entry]:
         for row in _each(csv.reader(lines, delimiter=delimiter), lines.begin_row):
             if isinstance(row, Entry):
                 yield row
+            elif any(row[len(names) :]):
+                text = f"{lines.name} has {len(row)} cells, and the first line {len(names)}"
+                yield bad_row(f"{text}; put cells that contain {shown(repr(delimiter), 8)} in double quotes")
             elif row:
                 row += [None] * (len(names) - len(row))
                 yield named(dict(zip(names, row, strict=False)), chosen, lines.name)

@@ -109,13 +109,16 @@ def _read_releases(output: Output, release: str | tuple[str, ...] | None) -> lis
 
 
 def _latest(partitions: list[Partition]) -> list[Published]:
-    """Return the release of each dataset that was published last; warn if another one may be newer."""
+    """Return the release of each dataset that was published last; warn if another one may be newer.
+
+    A release without videos, of a run that was stopped before it published any, does not hide another one's.
+    """
     latest: dict[str, Published] = {}
     several = set[str]()
     for one in map(_read, partitions):  # one by one, so that memory holds at most two per dataset
         before = latest.get(one.partition.dataset)
         several |= {one.partition.dataset} if before else set()
-        if before is None or one.newest_us >= before.newest_us:
+        if before is None or (one.with_videos > 0, one.newest_us) >= (before.with_videos > 0, before.newest_us):
             latest[one.partition.dataset], one = one, before or one
         if one.damaged and one is not latest[one.partition.dataset]:
             log.warning("release %s is left out, although it may be newer: %s", one.partition.release, one.damaged[0])

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from featray.config_derive import DERIVE_EPOCH, DeriveConfig
-from featray.errors import ConfigError, OutputError, counted
+from featray.errors import OutputError, counted
 from featray.findings.derive import Derivation
+from featray.findings.recorded import recorded_derivation
 from featray.schema import DERIVED_TABLES, SORT_KEYS, TABLES
 from featray.tables.commits import Commit, CommittedFile, read_commits
 from featray.tables.derived import derivation_of, open_sources
 from featray.tables.layout import Partition
 from featray.tables.published import Published
-from featray.tables.rewrite import complete, footer_of, open_parquet
+from featray.tables.rewrite import complete, open_parquet
 from featray.upkeep.baselines import Baselines, look_for_baselines
 
 _SHARED = ("dataset", "release", "derivation")
@@ -66,7 +66,7 @@ def chosen_settings(published: Published) -> dict[str, str]:
     for name in published.derived:
         files = (file for file in published.committed if derivation_of(file.path) == name)
         with suppress(OutputError, StopIteration):
-            derivation = _derivation(published.partition, next(files))
+            derivation = recorded_derivation(published.partition, next(files))
             if derivation is not None:
                 chosen = derivation.config.model_dump(mode="json", exclude_defaults=True)
                 found[name] = ", ".join(f"{key}: {_as_text(value)}" for key, value in chosen.items()) or "defaults"
@@ -86,7 +86,7 @@ def stale_shards(published: Published) -> dict[str, int]:
     for name in published.derived:
         files = (file for file in published.committed if derivation_of(file.path) == name)
         with suppress(OutputError, StopIteration):
-            derivation = _derivation(published.partition, next(files))
+            derivation = recorded_derivation(published.partition, next(files))
             if derivation is not None and derivation.crosses_shards:
                 commits = read_commits(published.partition)
                 baselines = look_for_baselines(published.partition, derivation, commits)
@@ -110,7 +110,7 @@ def differences(
         }
         if not any(stored.values()):
             continue  # a shard without faces has no derived rows; a separate rule checks shards with faces
-        derivation = _derivation(partition, next(file for files in stored.values() for file in files))
+        derivation = recorded_derivation(partition, next(file for files in stored.values() for file in files))
         if derivation is None:
             continue
         if derivation.name != name:
@@ -126,24 +126,6 @@ def differences(
                 found[table].append(rows)
         for table in DERIVED_TABLES:
             yield from _compare(table, _read(partition, table, stored[table]), found[table], stored[table])
-
-
-def _derivation(partition: Partition, file: CommittedFile) -> Derivation | None:
-    """Return the settings in a file's footer; None if another version of featray derived the file.
-
-    Raises:
-        OutputError: the footer has no valid settings.
-    """
-    place = partition.output.root.child(file.path)
-    with open_parquet(place) as opened:
-        text = footer_of(opened).get("derive", "")
-    try:
-        settings = json.loads(text)
-        if settings.pop("epoch") != DERIVE_EPOCH:
-            return None
-        return Derivation(DeriveConfig.model_validate(settings))
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError, ConfigError):
-        raise OutputError(f"{place.uri}: its footer has no settings of a derivation") from None
 
 
 def _read(partition: Partition, table: str, files: list[CommittedFile]) -> pa.Table:

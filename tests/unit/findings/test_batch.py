@@ -1,17 +1,21 @@
 """The derived rows of tracks: signals with a known truth, and all kinds of events."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
+from featray.config import FramesPerSecond
 from featray.config_derive import KINDS, BlinkConfig, DeriveConfig, EventConfig, MovementConfig
 from featray.errors import ConfigError
 from featray.findings.asymmetry import mesh_differences
 from featray.findings.batch import Batch, needed_blendshapes, needed_faces, parse_events
-from featray.findings.blinks import find_blinks
+from featray.findings.blinks import can_show_blinks, find_blinks
 from featray.findings.movement import band, find_swings
 from featray.findings.samples import lay_out
 from featray.names import AU_NAMES_20, BLENDSHAPE_NAMES
 from featray.schema import DERIVED_TABLES, FACES, TABLES
+from featray.video.units import Sampler, Unit
 from tests.fixtures.signals import clock
 
 ADDED = {"dataset", "release", "derivation", "video_id", "track_id", "coverage"}
@@ -289,3 +293,18 @@ def test_a_raised_corner_of_the_mouth_is_measured_in_any_picture():
     assert np.allclose(both["mouth"], 0.1, atol=1e-5)
     mesh[0, 263] = mesh[0, 33]
     assert np.isnan(mesh_differences(mesh.astype(np.float32))["mouth"][0])
+
+
+@pytest.mark.parametrize("rate", ["24000/1001", "24", "25", "30000/1001", "30", "50", "60000/1001", "60"])
+def test_the_rates_that_the_guide_names_are_enough(rate):
+    """Sampling takes whole frames, so that of most videos it takes slightly fewer per second than it is told to."""
+    times = [round(n * 1_000_000 / Fraction(rate)) for n in range(int(5 * Fraction(rate)))]
+    for fps, has in ((15, lambda samples: can_show_blinks(samples, BlinkConfig())), (10, can_show_moves)):
+        sampler = Sampler(FramesPerSecond(fps=fps), Fraction(1, 1_000_000), Unit(0))
+        taken = np.array([time for index, time in enumerate(times) if sampler.takes(index, time)])
+        samples = lay_out(taken, np.zeros(len(taken), np.int64), 0.5)
+        assert has(samples).all(), (fps, samples.faces_per_s)
+
+
+def can_show_moves(samples):
+    return samples.faces_per_s >= MovementConfig().least_faces_per_s

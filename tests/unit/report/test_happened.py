@@ -56,3 +56,14 @@ def test_names_of_files_are_left_out_where_people_are_hidden(scope):
 def test_without_derived_rows_there_is_nothing_to_say(tmp_path):
     write_output(tmp_path / "out")
     assert read_happened(open_scope(open_output(str(tmp_path / "out")), None, "one"), blur=False) is None
+
+
+def test_rates_are_over_the_tracks_that_were_searched(scope):
+    """One video is sampled too rarely for blinks, nods and shakes: its minutes do not count for those."""
+    searched = scope.row("SELECT sum(seen_s) / 60 AS m FROM in_tracks WHERE blinks IS NOT NULL")["m"]
+    moved = scope.row("SELECT sum(seen_s) / 60 AS m FROM in_tracks WHERE faces_per_s >= 9.5")["m"]
+    found = read_happened(scope, blur=False)
+    assert searched < found.minutes and moved < found.minutes, "not all were searched"
+    for kind in found.kinds:
+        own = {"blink": searched, "nod": moved, "shake": moved}.get(kind["kind"], found.minutes)
+        assert kind["minutes"] == pytest.approx(own), kind

@@ -300,3 +300,24 @@ def test_columns_that_unfold_leave_the_videos_of_a_table(folder, monkeypatch):
     lists = pa.array([[0] * 5000, [1]], pa.list_(pa.int8()))
     said, *read = videos(write(folder / "list.parquet", video=data, n=lists))
     assert "used without their other columns" in said.problem[1] and [video.extra for video in read] == [{}, {}]
+
+
+def test_a_row_with_more_cells_than_the_first_line_is_refused_and_loses_no_words(folder):
+    path = folder / "m.csv"
+    path.write_text("uri,participant,note\na.mp4,p1,calm, then sad\nb c.mp4,p2,calm,,\nd.mp4,p3\n")
+    assert outcomes(path) == [
+        "line 2 has 4 cells, and the first line 3; put cells that contain ',' in double quotes",
+        "b%20c.mp4",
+        "d.mp4",
+    ]
+    path.write_text("uri;rest\na.mp4;0-2; 3-4\n")
+    assert outcomes(path) == ["line 2 has 3 cells, and the first line 2; put cells that contain ';' in double quotes"]
+
+
+def test_a_video_listed_again_with_other_values_is_told(folder, caplog):
+    path = folder / "m.csv"
+    path.write_text("uri,participant\na.mp4,p1\na.mp4,p1\nd.mp4,p3\n")
+    assert outcomes(path) == ["a.mp4", "d.mp4"] and caplog.text == "", "nothing is lost"
+    path.write_text("uri,participant\na.mp4,p1\na.mp4,p2\nd.mp4,p3\n")
+    assert [video.extra for video in videos(path)] == [{"participant": "p1"}, {"participant": "p3"}]
+    assert "1 row left out of the input, such as one of" in caplog.text and "a.mp4" in caplog.text

@@ -9,7 +9,7 @@ from featray.errors import OutputError, UsageError
 from featray.store.storage import write_bytes
 from featray.tables.commits import Commit, CommittedFile, CommittedVideo, create_commit
 from featray.tables.layout import Partition, open_output
-from featray.tables.published import read_published
+from featray.tables.published import read_published, shown_release
 from featray.tables.query import connect
 
 
@@ -88,3 +88,12 @@ def test_of_videos_nothing_is_kept(output):
     found = read_published(output, "all")
     assert found
     assert held_videos() <= before
+
+
+def test_a_release_without_videos_does_not_hide_one_that_has_some(output):
+    """Such as that of a run with a mistyped setting, which was stopped before it had published a video."""
+    runs = CommittedFile("runs", "runs/dataset=d/release=stopped/part-1.parquet", 1, 1, "0")
+    create_commit(Partition(output, "d", "stopped"), Commit("run-1", "run", 20, [runs], []))
+    assert read(output)["d", "new"] == (9, [part("new1"), part("new9")])
+    assert shown_release(output, "d") == "new"
+    assert ("d", "stopped") not in read(output) and ("d", "stopped") in read(output, "all")
