@@ -7,6 +7,7 @@ as its storage can tell, and every sampled frame must be found at its exact time
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -129,25 +130,31 @@ class Source:
         Raises:
             UsageError: a row's time is not in the source, or its frame has a different size.
         """
-        waiting = iter(sampled)
-        awaited = next(waiting, None)
-        with closing(self._frames_from(start_us)) as frames:
-            for frame in frames:
-                if start_us is not None and frame.time_us < start_us:
-                    continue
-                if (end_us is not None and frame.time_us > end_us) or (only_sampled and awaited is None):
-                    break
-                if awaited is not None and (frame.index, frame.time_us) == (awaited.frame_index, awaited.pts_us):
-                    self._check_size(frame)
-                    yield Shown(frame, awaited)
-                    awaited = next(waiting, None)
-                elif awaited is not None and frame.time_us > awaited.pts_us:
-                    break
-                elif not only_sampled:
-                    yield Shown(frame, None)
-        if awaited is not None:
-            when = f"frame {awaited.frame_index} at {awaited.pts_us} µs"
-            raise UsageError(f"{self._video.uri}: has no {when}, which is in the tables; {self._about_content()}")
+        waiting = deque(sampled)
+        shown_us = None if start_us is None else start_us - 1
+        # Where a stream is damaged, its frames depend on where decoding begins; the rows' own unit began elsewhere.
+        for position in dict.fromkeys((self._position_at(start_us), 0)):
+            skipped_us = shown_us
+            with closing(self._frames_from(position)) as frames:
+                for frame in frames:
+                    if skipped_us is not None and frame.time_us <= skipped_us:
+                        continue
+                    if (end_us is not None and frame.time_us > end_us) or (only_sampled and not waiting):
+                        break
+                    awaited = waiting[0] if waiting else None
+                    if awaited and (frame.index, frame.time_us) == (awaited.frame_index, awaited.pts_us):
+                        self._check_size(frame)
+                        shown_us = frame.time_us
+                        yield Shown(frame, waiting.popleft())
+                    elif awaited and frame.time_us > awaited.pts_us:
+                        break
+                    elif not only_sampled and (awaited is None or frame.time_us < awaited.pts_us):
+                        shown_us = frame.time_us
+                        yield Shown(frame, None)
+            if not waiting:
+                return
+        when = f"frame {waiting[0].frame_index} at {waiting[0].pts_us} µs"
+        raise UsageError(f"{self._video.uri}: has no {when}, which is in the tables; {self._about_content()}")
 
     def pick(self, sampled: list[SampledFrame]) -> Iterator[Shown]:
         """Yield single frames, in order; frames between them are decoded only within a unit.
@@ -158,19 +165,18 @@ class Source:
         for frame in sampled:
             yield from self.run([frame], frame.pts_us, frame.pts_us, only_sampled=True)
 
-    def _frames_from(self, start_us: int | None) -> Generator[Frame]:
+    def _frames_from(self, position: int) -> Generator[Frame]:
+        """Yield the frames from the start of a unit, which is a keyframe, to the end of the video."""
         with open_source(self._video, self._options) as file:
             if self._video.sequence is None:
-                yield from decode_pyav(file, self._unit_at(start_us), self._settings, DecodeAccount())
+                unit = replace(self._units[position], end_pts=None, end_index=None)
+                yield from decode_pyav(file, unit, self._settings, DecodeAccount())
                 return
-            for unit in self._units[self._position_at(start_us) :]:
+            for unit in self._units[position:]:
                 yield from map(_blank, decode_stills(file, unit, self._settings, DecodeAccount()))
 
-    def _unit_at(self, start_us: int | None) -> Unit:
-        """Return the unit from the last unit-starting keyframe before a time to the end of the video."""
-        return replace(self._units[self._position_at(start_us)], end_pts=None, end_index=None)
-
     def _position_at(self, start_us: int | None) -> int:
+        """Return the position of the last unit that begins at or before a time."""
         position = 0
         for number, begins_us in enumerate(self._starts_us):
             if start_us is not None and begins_us is not None and begins_us <= start_us:

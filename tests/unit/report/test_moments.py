@@ -16,7 +16,9 @@ from featray.views.source import Shown
 
 
 @pytest.mark.parametrize("blur", [False, True])
-@pytest.mark.parametrize("size", [(360, 640), (720, 1280), (1080, 1920), (1080, 1919), (640, 360), (333, 777), (96, 96)])
+@pytest.mark.parametrize(
+    "size", [(360, 640), (720, 1280), (1080, 1920), (1080, 1919), (640, 360), (333, 777), (96, 96)]
+)
 def test_a_face_as_wide_as_the_frame_is_cut_out(size, blur):
     """A phone held upright: 1.5 faces are wider than the frame, and the scaled picture's width is rounded."""
     width, height = size

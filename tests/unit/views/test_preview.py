@@ -201,7 +201,7 @@ def test_a_range_is_reached_by_a_seek_and_is_the_same(made, monkeypatch):
     monkeypatch.setattr("featray.views.source._UNIT_FRAMES", 16)
     source = open_source_of(video, None, SourceOptions())
     start_us = frames[10].pts_us
-    assert source._unit_at(start_us).first_index > 0 and source._unit_at(None).first_index == 0
+    assert source._position_at(start_us) > 0 and source._position_at(None) == 0
     part = [shown.frame for shown in source.run(frames[10:], start_us, None, only_sampled=True)]
     assert [(frame.index, frame.pts_us) for frame in part] == [(frame.index, frame.pts_us) for frame in whole[10:]]
     assert all((a.rgb() == b.rgb()).all() for a, b in zip(part, whole[10:], strict=True))

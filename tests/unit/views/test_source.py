@@ -1,8 +1,10 @@
 """The source of a row is the file of that name and no other; credentials go only to places that the user names."""
 
+import random
 import zipfile
 from dataclasses import replace
 
+import av
 import pytest
 
 from featray.config import InputConfig
@@ -103,3 +105,22 @@ def test_rows_of_another_size_or_time_are_damaged_if_the_content_is_the_same(cli
         source = open_source_of(damaged, None, SourceOptions())
         with pytest.raises(UsageError, match=r"is unchanged, so its rows are damaged: check .* with featray verify"):
             list(source.pick([frame]))
+
+
+def test_frames_of_a_damaged_stream_are_found_wherever_decoding_begins(tmp_path, clips):
+    """After damage FFmpeg drops and conceals other frames if it begins at another keyframe."""
+    data = bytearray((clips / "face.mp4").read_bytes())
+    with av.open(str(clips / "face.mp4")) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for position, size in packets[40::20]:
+        data[position + 4 : position + size] = random.Random(position).randbytes(size - 4)
+    clip = tmp_path / "damaged.mp4"
+    clip.write_bytes(data)
+    source = open_source_of(row_of(clip), None, SourceOptions())
+    every = list(source.run([], None, None, only_sampled=False))
+    rows = [SampledFrame(shown.frame.index, shown.frame.time_us, "ok", ()) for shown in every]
+    for chosen in (rows[::9], rows[5::40], rows[-3:]):
+        found = list(source.pick(chosen))
+        assert [(one.frame.index, one.frame.time_us) for one in found] == [(r.frame_index, r.pts_us) for r in chosen]
+    shown = list(source.run(rows[-60:], rows[-60].pts_us, None, only_sampled=False))
+    assert [one.sampled for one in shown] == rows[-60:]
