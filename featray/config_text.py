@@ -76,7 +76,9 @@ def read_yaml(text: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "malformed"
-        raise ConfigError(f"not valid YAML{where}: {shown(str(problem))}") from None
+        tabs = mark and "\t" in "".join(text.splitlines()[mark.line : mark.line + 1])
+        hint = "; indent with spaces, not with tabs" if tabs else ""
+        raise ConfigError(f"not valid YAML{where}: {shown(str(problem))}{hint}") from None
     except RecursionError:
         raise ConfigError("not valid YAML: nested too deeply") from None
     except NOT_READ:

@@ -12,7 +12,7 @@ from featray.config import Config
 from featray.doctor.check import Check
 from featray.errors import FeatrayError, NotFound, counted
 from featray.sources.listing import list_videos
-from featray.store.storage import Location, delete, exists, locate, read_bytes, storage_errors, write_bytes
+from featray.store.storage import NO_PLACE, Location, delete, exists, locate, read_bytes, storage_errors, write_bytes
 
 _FIX = "check the address, and the credentials in the environment or the storage options"
 
@@ -131,6 +131,6 @@ def _make_folders(place: Location) -> list[Path]:
         return []
     path = Path(place.path)
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    with storage_errors(place.uri, missing="cannot be created"):
+    with storage_errors(place.uri, missing=NO_PLACE):
         path.mkdir(parents=True, exist_ok=True)
     return missing

@@ -15,7 +15,7 @@ import ray.data
 import ray.exceptions
 
 from featray.config import ClusterConfig
-from featray.errors import FeatrayError, RunError
+from featray.errors import ConfigError, FeatrayError, RunError
 from featray.extract.plan import Pages
 from featray.graph import metrics
 from featray.graph.capacity import Capacity
@@ -26,7 +26,7 @@ from featray.graph.ray_internals import configure_context, end_stream, lead, own
 from featray.graph.rows import Receipt
 from featray.graph.stages import StageSettings
 from featray.graph.stop import Terminated
-from featray.graph.workers import Node, Workers, choose_workers
+from featray.graph.workers import Node, Workers, choose_workers, unplaced
 from featray.redaction import redact_logs
 from featray.tables.commits import Commit, ShardManifest
 from featray.tables.lease import HeldPartition
@@ -80,7 +80,19 @@ class RaySession:
     def _choose(self, there: dict[str, Node], workers: Workers | None = None) -> None:
         cluster, self._nodes = self._cluster, list(there.values())
         decode_gpus = cluster.decode_gpus if self._stages.child.needs_gpu else 0.0
-        self._capacity = Capacity(workers or choose_workers(self._nodes, cluster, decode_gpus), there, cluster)
+        chosen = workers or choose_workers(self._nodes, cluster, decode_gpus)
+        if cluster.grows and workers is None and (problem := unplaced(chosen, self._nodes)):
+            self._wait_for_nodes(problem)
+        self._capacity = Capacity(chosen, there, cluster)
+
+    def _wait_for_nodes(self, problem: str) -> None:
+        """Say which workers wait for nodes; raise ConfigError if none can come."""
+        if self._started:
+            raise ConfigError(
+                f"{problem}; featray started this Ray, which no node can join: set RAY_ADDRESS "
+                "to the cluster, or leave out cluster.cpus and cluster.gpus"
+            )
+        log.warning("%s; they wait for further nodes, up to cluster.cpus and cluster.gpus", problem)
 
     def stream(self, pages: Pages, unfinished: Callable[[Pages], Pages]) -> Iterator[Receipt]:
         """Feed pages of videos to the graph and yield receipts as parts land.

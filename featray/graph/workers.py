@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ from typing import Final
 
 from featray.config import ClusterConfig
 from featray.errors import ConfigError, counted
-
-log = logging.getLogger(__name__)
 
 _INFER_PER_DECODE = 6
 """On CPUs, one decode worker (about 40 frames/s at 360p) feeds about six inference threads (about 7 faces/s each)."""
@@ -203,8 +200,6 @@ def _made_to_fit(
 
     most = share = max(each, _LEAST_CPUS)
     if config.grows:
-        if problem := unplaced(with_share(most), nodes):
-            log.warning("%s; they wait for further nodes, up to cluster.cpus and cluster.gpus", problem)
         return with_share(most)
     problem = None
     while share >= _LEAST_CPUS:

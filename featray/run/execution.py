@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 from featray.config import path_field_names
+from featray.errors import counted
 from featray.extract.plan import Pages, VideoTask
 from featray.graph import metrics
 from featray.graph.rows import Receipt
@@ -102,7 +103,10 @@ class Execution:
             missing = self._tally.missing()
             if not missing or attempt == last:
                 break
-            log.warning("attempt %d: retrying %d videos without a complete result", attempt, len(missing))
+            log.warning(
+                "attempt %d of %d: no complete result of %s, such as %s; trying again",
+                attempt, last, counted(len(missing), "video"), missing[0].video.uri,
+            )  # fmt: skip
             self._tally.again(missing)
             pages = iter([missing])
         self._give_up_the_rest()

@@ -17,7 +17,7 @@ import uuid
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from featray.store.storage import Location, storage_errors
+from featray.store.storage import NO_PLACE, Location, storage_errors
 
 _EXISTS = {"PreconditionFailed", "412"}
 _BUSY = {"ConditionalRequestConflict", "409", "OperationAborted"}
@@ -35,7 +35,7 @@ def create_bytes(location: Location, data: bytes) -> bool:
     A store without conditional PUT always writes, and the result is True.
     """
     location.check_writable()
-    with storage_errors(location.uri, missing="cannot be created"):
+    with storage_errors(location.uri, missing=NO_PLACE):
         if location.is_local:
             return _create_local(location.path, data)
         for _ in range(_BUSY_TRIES - 1):

@@ -327,6 +327,9 @@ def _is_of_hub(error: BaseException | None) -> bool:
     return False
 
 
+NO_PLACE: Final = "cannot be created: its bucket, or a folder above it, does not exist"
+
+
 @contextmanager
 def storage_errors(uri: str, *, missing: str = "does not exist") -> Iterator[None]:
     """Turn storage exceptions inside the block into a one-line StorageError about `uri`.
@@ -440,7 +443,7 @@ def exists(location: Location) -> bool:
 def write_bytes(location: Location, data: bytes) -> None:
     """Write an object atomically: with one PUT, or on disk with a temporary file and a rename."""
     location.check_writable()
-    with storage_errors(location.uri, missing="cannot be created"):
+    with storage_errors(location.uri, missing=NO_PLACE):
         if location.is_local:
             _replace_local(location.path, data=data)
         else:
@@ -450,7 +453,7 @@ def write_bytes(location: Location, data: bytes) -> None:
 def upload(local_path: str, location: Location) -> None:
     """Move a local file to its destination, atomically. The local file is gone afterwards."""
     location.check_writable()
-    with storage_errors(location.uri, missing="cannot be created"):
+    with storage_errors(location.uri, missing=NO_PLACE):
         if location.is_local:
             _replace_local(location.path, moved=local_path)
         else:

@@ -29,6 +29,7 @@ from featray.errors import ConfigError, NotFound, OutputError
 from featray.identity import NULL_FOLDER, partition_folder
 from featray.schema import ALL_TABLES, SCHEMA_VERSION
 from featray.store.storage import (
+    NO_PLACE,
     PATTERN,
     Location,
     exists,
@@ -217,6 +218,6 @@ def _begin(output: Output, marker: Location, create: bool) -> None:
     if occupied:
         raise OutputError(f"{output.root.uri}: is neither empty nor a featray output; give an empty folder or prefix")
     if marker.is_local:
-        with storage_errors(output.root.uri, missing="cannot be created"):
+        with storage_errors(output.root.uri, missing=NO_PLACE):
             os.makedirs(output.root.path, exist_ok=True)
     write_bytes(marker, json.dumps({"format": "featray", "schema_version": SCHEMA_VERSION}).encode())

@@ -140,11 +140,12 @@ def find_id_to_erase(output: Output, name: str) -> str:
         erased = set(erased_videos(output))
         if len(found := _erased_with_name(output, erased, name)) == 1:
             return found.pop()
+        text = f"{error}; what a run has not published yet is found only by the whole URI or the id"
         unfinished = [one for one in sorted(erased) if not all(e.done for e in read_erasures(output, one))]
         if not unfinished:
-            raise
+            raise NotNamed(text) from None
         finish = f"if it is {' or '.join(unfinished[:5])}, whose erasure was interrupted, give that id to finish it"
-        raise UsageError(f"{error}; {finish}") from None
+        raise UsageError(f"{text}; {finish}") from None
 
 
 def _erased_with_name(output: Output, erased: set[str], name: str) -> set[str]:

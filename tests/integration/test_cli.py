@@ -92,6 +92,13 @@ def test_a_ray_that_does_not_start(config, tmp_path):
     check_refusal(done, 1, "Ray did not start on this machine: ", "is too long for its sockets; set RAY_TMPDIR")
 
 
+@pytest.mark.ray
+def test_gpus_that_this_machine_alone_can_never_get(config, tmp_path):
+    """A Ray that featray starts has no other nodes: waiting for them would take for ever."""
+    done = process("run", config(), "--quiet", "--executor", "ray", "--set", "cluster.gpus=3")
+    check_refusal(done, 2, "no place", "featray started this Ray, which no node can join: set RAY_ADDRESS")
+
+
 def test_weights_that_are_none(config, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"nothing of the kind")
     done = featray("run", config(), "--set", f"model.checkpoint={tmp_path}/w.safetensors")

@@ -194,6 +194,8 @@ def test_a_malformed_override_is_refused(tmp_path, override):
     [
         ("a: [", "not valid YAML at line 2"),
         ("a: b: c", "not valid YAML at line 1"),
+        ("a:\n\tb: c", "not valid YAML at line 2: found character"),
+        ("a:\n\tb: c", "; indent with spaces, not with tabs"),
         ("- 1", "is not a mapping"),
         ("", "is not a mapping"),
     ],
