@@ -2,8 +2,8 @@
 
 Columns, one row per face:
 
-* `video`: the video's `video_id`, its URI (a path if it is local; `uri#member` in a shard file), or its
-  file name if no other video of the input has the same;
+* `video`: the video's `video_id`, its URI (a path if it is local; `uri#member` in a shard file), or the last
+  parts of its path, such as its file name, if no other video of the input has the same;
 * `frame_index` (position in presentation order) or `pts_us` (must equal the frame's time exactly);
   if both are present, `frame_index` is used;
 * `x1, y1, x2, y2`: px of the upright original frame, with square pixels unless `decode.square_pixels` is off;
@@ -98,6 +98,22 @@ class BoxesFile:
             self._latest = video.video_id, BoxesOfVideo(self, video, self._settings)
         return self._latest[1]
 
+    def named(self) -> set[str]:
+        """Return the values of column `video`.
+
+        Raises:
+            ConfigError: the file is malformed.
+            StorageError: it cannot be read.
+        """
+        names = set[str]()
+        with storage_errors(self.uri):
+            try:
+                for batch in self._open().to_batches(columns=["video"], use_threads=False):
+                    names.update(filter(None, batch["video"].unique().to_pylist()))
+            except pa.ArrowInvalid as error:
+                raise ConfigError(f"detect.boxes: {self.uri}: {self._one_line(error)}") from None
+        return names
+
     def rows(self, video: Video) -> pa.Table:
         """Return the rows of a video, with the types of `_TYPES`.
 
@@ -109,7 +125,7 @@ class BoxesFile:
         try:
             dataset = self._open()
             column = ds.field("video")
-            of_video = functools.reduce(operator.or_, [column == name for name in _names(video)])
+            of_video = functools.reduce(operator.or_, [column == name for name in names_of(video)])
             return dataset.to_table(filter=of_video, use_threads=False, batch_readahead=1, fragment_readahead=1)
         except ConfigError as error:
             raise VideoError(str(error), code=ErrorCode.BAD_BOXES) from None
@@ -255,14 +271,14 @@ def _fits(found: pa.DataType, ours: pa.DataType) -> bool:
     return bool(is_whole or (types.is_floating(ours) and types.is_floating(found)))
 
 
-def _names(video: Video) -> list[str]:
-    """Return the values of column `video` that refer to a video."""
+def names_of(video: Video) -> list[str]:
+    """Return the values of column `video` that refer to a video: its id, its URI, then the last parts of its path."""
     whole = video.uri if video.member is None else f"{video.uri}#{video.member}"
-    name = (video.member or video.uri).rsplit("/", 1)[-1]
-    names = [video.video_id, whole, name]
+    parts = (video.member or video.uri.partition("://")[2] or video.uri).split("/")
+    ends = ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]
     if whole.startswith("file://"):
-        names.append(whole.removeprefix("file://"))
-    return list(dict.fromkeys(names if video.member is None else [*names, video.member]))
+        ends.append(whole.removeprefix("file://"))
+    return list(dict.fromkeys([video.video_id, whole, *filter(None, ends)]))
 
 
 def _listed(names: list[str]) -> str:

@@ -20,6 +20,7 @@ from featray.config import Config
 from featray.errors import UsageError
 from featray.extract.plan import Pages, VideoTask
 from featray.run.backlog import Backlog
+from featray.run.box_names import check_box_names
 from featray.run.job import Job, describe
 from featray.run.local_session import LocalSession
 from featray.run.progress import Progress
@@ -105,6 +106,7 @@ def land_part(config: Config, part: Part, progress: Progress) -> Landed:
     started = time.monotonic()
     config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"executor": "local"})})
     job = describe(config)
+    check_box_names(config)
     videos = list_videos(config.input)
     first = next(videos)  # an empty input raises before the output is touched
     output = open_output(config.output.uri, config.output.storage_options, create=True)

@@ -20,6 +20,7 @@ from featray.config import Config
 from featray.errors import StorageError
 from featray.extract.plan import VideoTask
 from featray.run.backlog import Backlog, Deleted
+from featray.run.box_names import check_box_names
 from featray.run.execution import Counts, Execution
 from featray.run.job import Job, describe
 from featray.run.progress import Progress
@@ -70,6 +71,7 @@ def run(config: Config, progress: Progress) -> Summary:
     """
     started = time.monotonic()
     job = describe(config)
+    check_box_names(config)
     passed = PassedOver()
     videos = list_videos(config.input, passed)
     first = next(videos)  # an empty input raises before the output is touched

@@ -69,12 +69,13 @@ class Video:
     sequence: Sequence | None = None
 
 
-def list_videos(config: InputConfig, passed: PassedOver | None = None) -> Iterator[Video]:
+def list_videos(config: InputConfig, passed: PassedOver | None = None, *, tell: bool = True) -> Iterator[Video]:
     """Yield all videos of the input: files, and the videos that tars, tables and manifests contain or name.
 
     Args:
         config: the input section of the config.
         passed: counts the files that are skipped.
+        tell: whether to warn of entries that are left out.
 
     Raises:
         ConfigError: a URI names nothing.
@@ -102,6 +103,8 @@ def list_videos(config: InputConfig, passed: PassedOver | None = None) -> Iterat
         if count == 0:
             what = "no picture" if config.kind == "sequences" else "nothing"
             raise ConfigError(f"input.uris: {what} found at {locate(uri, config.storage_options).uri}")
+    if not tell:
+        return
     if left_out:
         what = "they differ from links listed before only after the `?`, which is not part of a video's id"
         log.warning("%d links left out of the input, such as one to %s: %s", left_out, example, what)

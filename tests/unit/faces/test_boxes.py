@@ -78,7 +78,7 @@ def test_a_video_without_boxes_has_no_faces(write):
     assert boxes_at(write([{**ROW, "video": "other.mp4"}]), 3) == []
 
 
-@pytest.mark.parametrize("name", [VIDEO.video_id, VIDEO.uri, "/in/a.mp4", "a.mp4"])
+@pytest.mark.parametrize("name", [VIDEO.video_id, VIDEO.uri, "/in/a.mp4", "in/a.mp4", "a.mp4"])
 def test_names_of_a_video(write, name):
     assert len(boxes_at(write([{**ROW, "video": name}]), 3)) == 1
 
