@@ -1,4 +1,4 @@
-"""Every command that changes an output, on a file system that fails at one of its operations, once or from then on.
+"""Every command that writes to an output, on a file system that fails at one of its operations, once or from then on.
 
 The command ends with one line that names what failed; repeated, it gives the tables of a calm one; nothing is lost.
 """
@@ -115,3 +115,45 @@ def test_a_command_on_files_that_fail(name, crowd, files, report):
         assert tables_of(real) == expected, (point, failed[:1], done.output, again.output)
         assert problems(real) <= odd, (point, failed[:1])
     report(f"{name}: {len(tried)} of {len(points)} points at which files fail")
+
+
+def test_a_run_on_files_that_fail(files, clips, small_network, report):
+    """The local executor. The order of its operations differs, so that a point is not always the same operation."""
+    out, real = files.place / "out", files.folder / "out"
+    many = files.folder.parent / "clips"
+    many.mkdir()
+    for number in range(3):
+        shutil.copy(clips / "face.mp4", many / f"{number}.mp4")
+    settings = [f"model.checkpoint={small_network}", "decode.sample={every: 60}", "cluster.decode_workers=1"]
+    words = ["run", many, "--out", out, "--executor", "local", *(w for one in settings for w in ("--set", one))]
+
+    def begin(order: Order) -> Result:
+        files.order(Order())
+        shutil.rmtree(real, ignore_errors=True)
+        files.order(order)
+        return featray(*words)
+
+    points = []
+    for kind, errors in ERRORS.items():
+        calm = begin(Order(kind))
+        assert calm.exit_code == 0, calm.output
+        points += [(kind, at, error, last) for at in range(files.counted) for error in errors for last in (False, True)]
+    expected = tables_of(real)
+    tried = random.Random("run").sample(points, POINTS)
+    for point in tried:
+        done = begin(Order(*point))
+        failed = files.failed
+        files.order(Order())
+        told = [line for line in done.stderr.splitlines() if line.startswith("featray: ")]
+        if done.exit_code:
+            assert done.exit_code == 1 and failed and len(told) == 1 and str(out) in told[0], (
+                point,
+                failed,
+                done.output,
+            )
+        if (real / "_featray/output.json").exists():
+            assert problems(real) == set(), (point, failed[:1])
+        again = featray(*words) if done.exit_code else done
+        assert again.exit_code == 0, (point, failed[:1], again.output)
+        assert tables_of(real) == expected and problems(real) == set(), (point, failed[:1], done.output, again.output)
+    report(f"run: {len(tried)} of {len(points)} points at which files fail")

@@ -307,7 +307,7 @@ def test_a_row_with_more_cells_than_the_first_line_is_refused_and_loses_no_words
     path.write_text("uri,participant,note\na.mp4,p1,calm, then sad\nb c.mp4,p2,calm,,\nd.mp4,p3\n")
     assert outcomes(path) == [
         "line 2 has 4 cells, and the first line 3; put cells that contain ',' in double quotes",
-        "b%20c.mp4",
+        "b c.mp4",
         "d.mp4",
     ]
     path.write_text("uri;rest\na.mp4;0-2; 3-4\n")
