@@ -12,7 +12,9 @@ from featray.config import Config
 from featray.doctor.check import Check
 from featray.errors import FeatrayError, NotFound, counted
 from featray.sources.listing import list_videos
-from featray.store.storage import NO_PLACE, Location, delete, exists, locate, read_bytes, storage_errors, write_bytes
+from featray.store.failures import NO_PLACE, storage_errors
+from featray.store.location import Location, locate
+from featray.store.storage import delete, exists, read_bytes, write_bytes
 
 _FIX = "check the address, and the credentials in the environment or the storage options"
 

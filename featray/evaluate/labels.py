@@ -18,7 +18,8 @@ from featray.errors import UsageError, one_line
 from featray.evaluate.columns import AFFECT, BOX, EMOTION, GAZE, GAZE_VECTOR, POSE, Columns, read_columns
 from featray.evaluate.measures import Floats
 from featray.evaluate.values import check_affect, check_angles, check_units, read_emotions
-from featray.store.storage import locate, read_bytes
+from featray.store.location import locate
+from featray.store.storage import read_bytes
 
 _DELIMITERS: Final = ",;\t|"
 _MOST_BYTES: Final = 512 << 20

@@ -16,7 +16,8 @@ from featray.evaluate.statistics import UNITS, Value, measure_name
 from featray.names import EMOTION_NAMES_7
 from featray.report.plots import BLUE, MUTED, RULE, Plot, figure
 from featray.schema import AU_MEANINGS
-from featray.store.storage import locate_beside, write_bytes
+from featray.store.location import locate_beside
+from featray.store.storage import write_bytes
 from featray.tables.layout import Output
 from featray.version import __version__
 

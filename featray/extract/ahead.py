@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from featray.extract.plan import UnitTask
 from featray.extract.sequences import checked, folder_of, read_whole
-from featray.store.storage import Location, locate
+from featray.store.location import Location, locate
 from featray.video.units import Picture
 
 _THREADS: Final = 16

@@ -37,7 +37,7 @@ from featray.faces.detectors import detector_for_videos, open_cutter
 from featray.redaction import redact_logs, redact_uri
 from featray.sources.listing import Video
 from featray.sources.places import options_for
-from featray.store.storage import Location, is_on_disk
+from featray.store.location import Location, is_on_disk
 from featray.unloaded import hide_pandas
 
 OF_TERMINALS: Final = (signal.SIGINT, signal.SIGHUP)

@@ -25,7 +25,8 @@ from featray.faces.detector import Detector, Faces
 from featray.faces.stride import Run, SeenFrame, find_faces
 from featray.names import CHIP_PX
 from featray.schema import DETECTED_SCHEMA, FRAMES_SCHEMA
-from featray.store.storage import explain, fetched_bytes, transport_errors, unreadable_code
+from featray.store.failures import explain, transport_errors, unreadable_code
+from featray.store.storage import fetched_bytes
 from featray.video.decode import DecodeAccount
 from featray.video.decoders import open_decoder
 from featray.video.frame import Frame

@@ -45,7 +45,7 @@ from featray.extract.wire import (
     receive_into,
 )
 from featray.sources.listing import Video
-from featray.store.storage import is_on_disk, locate
+from featray.store.location import is_on_disk, locate
 from featray.video.units import WHOLE_VIDEO
 
 _LAST_WORDS_SECONDS: Final = 10

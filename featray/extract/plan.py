@@ -18,15 +18,9 @@ from featray.extract.sequences import PictureReader, cut_sequence
 from featray.records import SmallCount, SummedCount, load
 from featray.sources.containers import read_member
 from featray.sources.listing import Video
-from featray.store.storage import (
-    Location,
-    explain,
-    fetched_bytes,
-    locate,
-    open_ranges,
-    transport_errors,
-    unreadable_code,
-)
+from featray.store.failures import explain, transport_errors, unreadable_code
+from featray.store.location import Location, locate
+from featray.store.storage import fetched_bytes, open_ranges
 from featray.video.container import Header, open_video, parse_time_base, read_header
 from featray.video.scan import scan_packets
 from featray.video.units import WHOLE_VIDEO, Unit, cut_units, needs_scan

@@ -19,7 +19,9 @@ from featray.sources.entry import suffix
 from featray.sources.listing import Video
 from featray.sources.picture_times import PTS_COLUMN, read_times
 from featray.sources.sequences import Still, digest_of, list_stills
-from featray.store.storage import Location, explain, open_ranges, transport_errors, unreadable_code
+from featray.store.failures import explain, transport_errors, unreadable_code
+from featray.store.location import Location
+from featray.store.storage import open_ranges
 from featray.video.container import Header
 from featray.video.stills import MAX_FILE_BYTES
 from featray.video.units import WHOLE_VIDEO, Picture, Sampler, Unit

@@ -26,7 +26,9 @@ from featray.extract.plan import Outcome, VideoPlan, check_failures, parse_plan
 from featray.names import CHIP_PX
 from featray.records import dump, load
 from featray.schema import DETECTED_SCHEMA, FRAMES_SCHEMA
-from featray.store.storage import Location, explain, open_ranges, transport_errors, unreadable_code
+from featray.store.failures import explain, transport_errors, unreadable_code
+from featray.store.location import Location
+from featray.store.storage import open_ranges
 
 VIDEO: Final = "video"
 """The child's name for the file of the requested video."""

@@ -31,15 +31,9 @@ from featray.config import DetectConfig
 from featray.errors import ConfigError, ErrorCode, StorageError, VideoError
 from featray.faces.detector import DetectorFiles, Faces
 from featray.sources.listing import Video
-from featray.store.storage import (
-    Location,
-    explain,
-    locate,
-    open_ranges,
-    storage_errors,
-    transport_errors,
-    unreadable_code,
-)
+from featray.store.failures import explain, storage_errors, transport_errors, unreadable_code
+from featray.store.location import Location, locate
+from featray.store.storage import open_ranges
 from featray.video.frame import Frame
 
 _CORNERS: Final = ("x1", "y1", "x2", "y2")

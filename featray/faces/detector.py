@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from featray.config import cache_dir
 
 if TYPE_CHECKING:  # so that this module imports without PyAV and fsspec
-    from featray.store.storage import Location
+    from featray.store.location import Location
     from featray.video.frame import Frame
 
 

@@ -20,7 +20,7 @@ from featray.errors import ErrorCode, UsageError, VideoError, counted
 from featray.faces.crop import crop_squares, cut_chips
 from featray.faces.detectors import open_detector
 from featray.faces.embedder import embed_chips, open_embedder, unit
-from featray.store.storage import explain, unreadable_code
+from featray.store.failures import explain, unreadable_code
 from featray.video.decode import DecodeAccount
 from featray.video.stills import MAX_FILE_BYTES, decode_stills
 from featray.video.units import Picture, Unit

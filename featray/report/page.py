@@ -19,7 +19,8 @@ from featray.report.numbers import EXAMPLES, read_numbers
 from featray.report.plots import Plot, plot_coverage, plot_distributions, plot_faces_per_frame
 from featray.report.scope import MOST_ROWS, Scope, with_scope
 from featray.sources.places import SourceOptions
-from featray.store.storage import locate_beside, write_bytes
+from featray.store.location import locate_beside
+from featray.store.storage import write_bytes
 from featray.tables.layout import Output
 from featray.version import __version__
 from featray.views.times import clock_text

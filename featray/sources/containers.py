@@ -20,7 +20,9 @@ from featray.sources.entry import Entry, suffix
 from featray.sources.manifests import read_csv, read_jsonl
 from featray.sources.tables import read_table, read_value
 from featray.sources.tars import read_tar
-from featray.store.storage import Location, open_ranges, transport_errors, unreadable_code
+from featray.store.failures import transport_errors, unreadable_code
+from featray.store.location import Location
+from featray.store.storage import open_ranges
 
 _NOT_READ: Final = {
     ".json": "a JSON file; write one object per line and name the file .jsonl",

@@ -22,7 +22,8 @@ from featray.errors import AccessDenied, NotFound
 from featray.sources.ahead import in_order
 from featray.sources.entry import PICTURE_SUFFIXES, VIDEO_SUFFIXES, is_apple_double, suffix
 from featray.sources.passed import PassedOver
-from featray.store.storage import Location, locate, storage_errors
+from featray.store.failures import storage_errors
+from featray.store.location import Location, locate
 
 log = logging.getLogger(__name__)
 

@@ -31,7 +31,8 @@ from featray.sources.passed import PassedOver
 from featray.sources.picture_times import PTS_COLUMN, read_times, times_id
 from featray.sources.places import hint, locate_input, refusal
 from featray.sources.sequences import Digest, Gathered, Sequence, digest_of, list_stills, still_of
-from featray.store.storage import Location, locate, storage_errors, unreadable_code
+from featray.store.failures import storage_errors, unreadable_code
+from featray.store.location import Location, locate
 
 log = logging.getLogger(__name__)
 

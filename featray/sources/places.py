@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from featray.config import InputConfig
 from featray.errors import StorageError
 from featray.redaction import redact_uri
-from featray.store.storage import Location, locate, opened_as
+from featray.store.location import Location, locate, opened_as
 
 _ALIASES: Final = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "local": "file"}
 _PORTS: Final = {"http": ":80", "https": ":443"}

@@ -20,7 +20,7 @@ from featray.sources.containers import read_entries
 from featray.sources.entry import MAX_ENTRIES, content_id
 from featray.sources.expand import files_in, glob_test, is_picture
 from featray.sources.passed import PassedOver
-from featray.store.storage import Location
+from featray.store.location import Location
 
 _DIGITS: Final = re.compile("([0-9]+)")
 

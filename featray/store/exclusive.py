@@ -17,7 +17,8 @@ import uuid
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from featray.store.storage import NO_PLACE, Location, storage_errors
+from featray.store.failures import NO_PLACE, storage_errors
+from featray.store.location import Location
 
 _EXISTS = {"PreconditionFailed", "412"}
 _BUSY = {"ConditionalRequestConflict", "409", "OperationAborted"}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from featray.errors import StorageError
-from featray.store.storage import explain
+from featray.store.failures import explain
 
 
 @contextmanager

@@ -31,15 +31,8 @@ from featray.records import (
 )
 from featray.schema import ALL_TABLES, PER_VIDEO_TABLES
 from featray.store.exclusive import create_bytes
-from featray.store.storage import (
-    Version,
-    delete,
-    list_versions,
-    read_listed,
-    read_record,
-    storage_errors,
-    write_bytes,
-)
+from featray.store.failures import storage_errors
+from featray.store.storage import Version, delete, list_versions, read_listed, read_record, write_bytes
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition
 

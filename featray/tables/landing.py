@@ -21,7 +21,8 @@ from featray.errors import NotFound, OutputError
 from featray.extract.plan import Outcome, VideoPlan, check_failures, parse_plan
 from featray.records import Count, Micros, RecordName, SmallCount, VideoId, WorkKey, dump, load
 from featray.schema import EMBEDDED_SCHEMA, FRAMES_SCHEMA, LANDED_SCHEMA
-from featray.store.storage import Location, delete, list_files, read_record, write_bytes
+from featray.store.location import Location
+from featray.store.storage import delete, list_files, read_record, write_bytes
 from featray.tables.unfolded import unfolded
 from featray.video.repeats import DIGEST_BYTES
 from featray.video.shots import THUMBNAIL_BYTES

@@ -28,17 +28,9 @@ from urllib.parse import unquote
 from featray.errors import ConfigError, NotFound, OutputError
 from featray.identity import NULL_FOLDER, partition_folder
 from featray.schema import ALL_TABLES, SCHEMA_VERSION
-from featray.store.storage import (
-    NO_PLACE,
-    PATTERN,
-    Location,
-    exists,
-    list_folders,
-    locate,
-    read_record,
-    storage_errors,
-    write_bytes,
-)
+from featray.store.failures import NO_PLACE, storage_errors
+from featray.store.location import Location, locate
+from featray.store.storage import PATTERN, exists, list_folders, read_record, write_bytes
 
 INTERNAL = "_featray"
 _PARTITIONS: Final = ("dataset", "release", "derivation", "clustering")

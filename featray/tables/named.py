@@ -11,7 +11,7 @@ import duckdb
 
 from featray.errors import FeatrayError, UsageError, counted, printable
 from featray.identity import video_id
-from featray.store.storage import locate
+from featray.store.location import locate
 from featray.tables.layout import Output
 from featray.tables.provenance import read_config
 from featray.tables.published import Published, read_steadily

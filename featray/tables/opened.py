@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from featray.errors import UsageError
 from featray.schema import PERSON_TABLES, TABLES
-from featray.store.storage import storage_errors
+from featray.store.failures import storage_errors
 from featray.tables.layout import list_partitions, open_output
 from featray.tables.published import Published, read_steadily
 from featray.tables.query import VIEWS, connect, one_line_complaints

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from featray.errors import NotFound, OutputError
 from featray.records import SmallCount, VideoId, dump, load
-from featray.store.storage import Location, delete, read_record, write_bytes
+from featray.store.location import Location
+from featray.store.storage import delete, read_record, write_bytes
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition
 

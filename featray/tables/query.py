@@ -22,7 +22,9 @@ from duckdb import StatementType
 from featray.errors import OutputError, StorageError, UsageError, one_line
 from featray.names import BLENDSHAPE_NAMES, DLIB68_VERTICES
 from featray.schema import PERSON_KEY, PERSON_TABLES, TABLES, arrow_schema
-from featray.store.storage import Location, list_ahead, storage_errors
+from featray.store.failures import storage_errors
+from featray.store.location import Location
+from featray.store.storage import list_ahead
 from featray.tables.layout import Output
 from featray.tables.published import Published, damaged_file, read_steadily
 from featray.tables.summary import spread_summary, summary_view

@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 
 from featray.errors import OutputError, counted, one_line
 from featray.schema import ROWS_A_GROUP
-from featray.store.storage import Location, open_ranges, storage_errors
+from featray.store.failures import storage_errors
+from featray.store.location import Location
+from featray.store.storage import open_ranges
 from featray.tables.commits import Commit, CommittedFile
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition

@@ -19,8 +19,9 @@ from pydantic import TypeAdapter
 from featray.errors import NotFound, OutputError, on_one_line
 from featray.records import RecordName
 from featray.schema import arrow_schema
+from featray.store.location import Location
 from featray.store.scratch import scratch_folder
-from featray.store.storage import Location, delete, list_files, read_record, write_bytes
+from featray.store.storage import delete, list_files, read_record, write_bytes
 from featray.tables.commits import Commit, read_commit, write_commit
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition

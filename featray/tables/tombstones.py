@@ -17,7 +17,8 @@ from pydantic import Field
 
 from featray.errors import NotFound, OutputError
 from featray.records import Micros, RecordName, VideoId, dump, load
-from featray.store.storage import Location, delete, list_files, read_record, write_bytes
+from featray.store.location import Location
+from featray.store.storage import delete, list_files, read_record, write_bytes
 from featray.tables.layout import Output, Partition
 
 

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.schema import ROWS_A_GROUP, SCHEMA_VERSION, SORT_KEYS, arrow_schema
+from featray.store.location import Location
 from featray.store.scratch import scratch_errors
-from featray.store.storage import Location, upload
+from featray.store.storage import upload
 from featray.tables.commits import CommittedFile
 from featray.tables.lease import HeldPartition
 

@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 
 from featray.errors import OutputError
 from featray.schema import ALL_TABLES
-from featray.store.storage import Location, delete, list_files, open_ranges, storage_errors
+from featray.store.failures import storage_errors
+from featray.store.location import Location
+from featray.store.storage import delete, list_files, open_ranges
 from featray.tables.layout import INTERNAL, Output
 
 _EXPORTED: Final = frozenset({"dataset", "release", "video_id"})

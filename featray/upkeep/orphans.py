@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from featray.schema import ALL_TABLES, DERIVED_TABLES
-from featray.store.storage import Location, list_files
+from featray.store.location import Location
+from featray.store.storage import list_files
 from featray.tables.commits import read_manifests
 from featray.tables.layout import Output, Partition
 from featray.tables.replace import COMPACT_PREFIX, ERASE_PREFIX, PERSONS_PREFIX

@@ -12,8 +12,9 @@ import logging
 import re
 from dataclasses import dataclass
 
+from featray.store.location import Location
 from featray.store.scratch import scratch_folder
-from featray.store.storage import Location, delete, delete_folder, list_folders
+from featray.store.storage import delete, delete_folder, list_folders
 from featray.tables.commits import Commit, cancel_shard, close_shard, create_commit, read_commit, read_manifests
 from featray.tables.done import Done, read_done
 from featray.tables.lease import HeldPartition

@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 
 from featray.errors import NotFound, OutputError, StorageError, UsageError, counted
 from featray.schema import DERIVED_TABLES, FACE_TABLES, PER_VIDEO_TABLES, PRIVATE_TABLES, arrow_schema
+from featray.store.failures import storage_errors
 from featray.store.scratch import scratch_folder
-from featray.store.storage import exists, list_ahead, list_versions, open_ranges, storage_errors
+from featray.store.storage import exists, list_ahead, list_versions, open_ranges
 from featray.tables.commits import Commit, CommittedFile, FileNames, read_commits
 from featray.tables.derived import derivation_of
 from featray.tables.layout import Output, Partition, list_partitions

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from featray.errors import UsageError, printable
 from featray.schema import BLENDSHAPES, FACES, KEY, arrow_schema
+from featray.store.location import locate_beside
 from featray.store.scratch import scratch_folder
-from featray.store.storage import locate_beside, upload
+from featray.store.storage import upload
 from featray.tables.layout import Output
 from featray.tables.published import Published, read_steadily
 from featray.tables.query import connect, has_synthetic_weights, literal, run_sql

@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw
 
 from featray.errors import OutputError, UsageError, VideoError, counted
 from featray.sources.places import SourceOptions
+from featray.store.location import locate_beside
 from featray.store.scratch import scratch_folder
-from featray.store.storage import locate_beside, upload
+from featray.store.storage import upload
 from featray.tables.layout import Output
 from featray.tables.published import Published, read_steadily
 from featray.tables.query import connect

@@ -15,8 +15,9 @@ import duckdb
 
 from featray.errors import UsageError
 from featray.sources.places import SourceOptions
+from featray.store.location import locate_beside
 from featray.store.scratch import scratch_folder
-from featray.store.storage import locate_beside, upload
+from featray.store.storage import upload
 from featray.tables.layout import Output
 from featray.tables.published import read_steadily
 from featray.tables.query import connect, run_sql

@@ -24,8 +24,9 @@ from PIL import Image
 
 from featray.errors import RunError, UsageError
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
+from featray.store.location import locate_beside
 from featray.store.scratch import scratch_folder
-from featray.store.storage import locate_beside, write_bytes
+from featray.store.storage import write_bytes
 from featray.tables.layout import Output
 from featray.views.canvas import track_colour
 from featray.views.overlay import hide

@@ -41,7 +41,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from featray.store.exclusive import age_seconds, create_bytes, enforces
-from featray.store.storage import list_files, locate, read_bytes, upload, write_bytes
+from featray.store.location import locate
+from featray.store.storage import list_files, read_bytes, upload, write_bytes
 
 scheme, clip, options = sys.argv[1], sys.argv[2], eval(sys.argv[3])
 

@@ -27,7 +27,8 @@ from featray.errors import AccessDenied, LeaseError
 from featray.extract.plan import open_source
 from featray.sources.listing import list_videos
 from featray.store.exclusive import age_seconds, create_bytes, enforces
-from featray.store.storage import delete, list_files, list_versions, locate, read_bytes, upload, write_bytes
+from featray.store.location import locate
+from featray.store.storage import delete, list_files, list_versions, read_bytes, upload, write_bytes
 from featray.tables import lease as leases
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold

@@ -14,7 +14,8 @@ from featray.errors import FeatrayError, StorageError
 from featray.extract.plan import open_source, plan_video
 from featray.run.runner import run
 from featray.sources.listing import list_videos
-from featray.store.storage import fetched_bytes, list_files, locate, read_bytes, write_bytes
+from featray.store.location import locate
+from featray.store.storage import fetched_bytes, list_files, read_bytes, write_bytes
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.video.decode import DecodeAccount, decode_pyav

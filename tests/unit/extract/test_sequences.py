@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from featray.cli import main
 from featray.extract.sequences import read_whole
-from featray.store.storage import locate
+from featray.store.location import locate
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.upkeep.recompute import recompute

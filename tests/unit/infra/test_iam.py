@@ -19,7 +19,8 @@ from featray.model.conventions import NEWEST
 from featray.run.shards import cut_shards
 from featray.schema import LANDED_SCHEMA
 from featray.sources.listing import list_videos
-from featray.store.storage import locate, upload, write_bytes
+from featray.store.location import locate
+from featray.store.storage import upload, write_bytes
 from featray.tables.commits import read_commits, write_manifest
 from featray.tables.landing import write_plan
 from featray.tables.layout import Partition, open_output

@@ -9,7 +9,9 @@ from featray.sources.entry import content_id
 from featray.sources.listing import list_videos
 from featray.sources.places import place_of
 from featray.store.exclusive import create_bytes
-from featray.store.storage import locate, unreadable_code, write_bytes
+from featray.store.failures import unreadable_code
+from featray.store.location import locate
+from featray.store.storage import write_bytes
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.tables.status import read_status

@@ -14,7 +14,7 @@ from featray.sources.expand import covers
 from featray.sources.listing import find_video, list_videos
 from featray.sources.passed import PassedOver
 from featray.sources.sequences import Sequence, list_stills, natural_key
-from featray.store.storage import locate
+from featray.store.location import locate
 from tests.fixtures.sequences import write_tar
 
 

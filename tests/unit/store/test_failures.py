@@ -11,7 +11,9 @@ from featray.config import DecodeConfig, InputConfig
 from featray.errors import AccessDenied, ErrorCode, StorageError
 from featray.extract.plan import plan_video
 from featray.sources.listing import Video, list_videos
-from featray.store.storage import delete_folder, explain, list_files, locate, read_bytes, write_bytes
+from featray.store.failures import explain
+from featray.store.location import locate
+from featray.store.storage import delete_folder, list_files, read_bytes, write_bytes
 from tests.fixtures.s3 import Proxy, server
 
 

@@ -7,13 +7,12 @@ import fsspec
 import pytest
 
 from featray.errors import OutputError, StorageError
+from featray.store.location import Location, locate
 from featray.store.storage import (
-    Location,
     delete,
     delete_folder,
     list_files,
     list_folders,
-    locate,
     open_ranges,
     read_bytes,
     upload,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from featray.errors import OutputError
 from featray.extract.plan import parse_plan
 from featray.records import load
-from featray.store.storage import locate
+from featray.store.location import locate
 from featray.tables.commits import parse_commit, parse_manifest
 from featray.tables.holder import Holder
 from featray.tables.landing import PartHeader

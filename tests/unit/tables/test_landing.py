@@ -10,7 +10,8 @@ from featray.errors import OutputError
 from featray.extract.plan import Failure, Outcome, VideoPlan
 from featray.records import dump
 from featray.schema import FRAMES_SCHEMA, LANDED_SCHEMA
-from featray.store.storage import locate, write_bytes
+from featray.store.location import locate
+from featray.store.storage import write_bytes
 from featray.tables.commits import ManifestVideo, ShardManifest
 from featray.tables.landing import PartHeader, landed_units, read_part, read_plan, write_part, write_plan
 from featray.tables.layout import Partition, open_output

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from featray.schema import SORT_KEYS, TABLES, arrow_schema
-from featray.store.storage import locate
+from featray.store.location import locate
 from featray.tables import writer as writer_module
 from featray.tables.layout import Output, Partition
 from featray.tables.lease import UnheldPartition
