@@ -250,8 +250,8 @@ def run(
     featray run mine.yaml
 
     Published work is not repeated; a stopped run resumes where it was. Exit status: 0 all done,
-    3 finished but some videos failed, 1 the run failed, 2 the config is invalid, 130, 143 or 129
-    stopped by Ctrl-C, SIGTERM or a closed terminal.
+    3 finished but some videos failed, 1 the run failed, 2 the config is invalid, 129, 130 or 143
+    stopped by a closed terminal, Ctrl-C or SIGTERM.
     """
     if executor:
         overrides = (*overrides, f"cluster.executor={executor}")

@@ -85,7 +85,7 @@ def test_weights_that_were_not_pulled_are_stood_in_for_and_not_fetched(clips, tm
         found = CliRunner().invoke(main, [*command, *agreed])
     assert found.exit_code == 0, found.output
     assert hub.requests == []
-    assert "release unknown without its weights" in found.stdout
+    assert "release  unknown without its weights" in found.stdout
     assert f"weights  {spec} has not been pulled, and plan downloads nothing: synthetic:v25" in found.stdout
     assert "on the 72 CPUs and 4 GPUs of the config" in found.stdout
 
