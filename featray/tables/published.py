@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 import duckdb
 import pyarrow as pa
 
-from featray.errors import AccessDenied, FeatrayError, OutputError, Unreachable, UsageError, one_line
+from featray.errors import AccessDenied, FeatrayError, OutputError, Unreachable, UsageError, one_line, shown
 from featray.schema import DERIVED_TABLES
 from featray.store.storage import Version, list_versions
 from featray.tables.commits import Commit, CommittedFile, commits_at
@@ -180,10 +180,22 @@ def read_steadily(
 
 def damaged_file(error: Exception) -> OutputError:
     """Return DuckDB's or Arrow's error while it read published files as featray's own."""
-    why = one_line(error, 240)
-    if isinstance(error, _OF_MACHINE):
+    why = raised_by_store(error) or one_line(error, 240)
+    if isinstance(error, _OF_MACHINE) or raised_by_store(error):
         return OutputError(f"published files could not be read ({why})")
     return OutputError(f"a published file is damaged, or has a column of another type ({why}); run `featray verify`")
+
+
+def raised_by_store(error: Exception) -> str | None:
+    """Return what a store's Python library raised while DuckDB read through it; None if the error is DuckDB's own.
+
+    DuckDB passes on its traceback as the message.
+    """
+    lines = str(error).splitlines()
+    if lines[:1] != ["Traceback (most recent call last):"]:
+        return None
+    last_frame = max((number for number, line in enumerate(lines) if line.startswith(" ")), default=0)
+    return shown(" ".join(lines[last_frame + 1 :]), 240)
 
 
 _OF_MACHINE: Final = duckdb.IOException | duckdb.OutOfMemoryException

@@ -26,7 +26,7 @@ from featray.store.failures import storage_errors
 from featray.store.location import Location
 from featray.store.storage import list_ahead
 from featray.tables.layout import Output
-from featray.tables.published import Published, damaged_file, read_steadily
+from featray.tables.published import Published, damaged_file, raised_by_store, read_steadily
 from featray.tables.summary import spread_summary, summary_view
 
 
@@ -85,7 +85,9 @@ def _connect(
                     select = summary_view(person=not _is_path_field(published))
                 connection.execute(f"CREATE VIEW {view} AS {select}")
     except duckdb.Error as error:  # the SQL is ours, so a file must be damaged
-        raise StorageError(f"{root.uri}: {unreadable}") from error
+        refused = raised_by_store(error)
+        why = f"published files could not be read ({refused})" if refused else unreadable
+        raise StorageError(f"{root.uri}: {why}") from error
     return connection
 
 
@@ -290,10 +292,12 @@ def _only_selects(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
 
 @contextmanager
 def one_line_complaints() -> Iterator[None]:
-    """Turn DuckDB's errors about SQL inside the block into a one-line UsageError."""
+    """Turn DuckDB's errors about SQL inside the block into a one-line UsageError, and a store's into an OutputError."""
     try:
         yield
     except duckdb.Error as error:
+        if raised := raised_by_store(error):
+            raise OutputError(f"query: files could not be read ({raised})") from None
         # Keep all lines, because suggestions come last, except the line with the position marker.
         lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^~")]
         known = "" if isinstance(error, duckdb.IOException) else f"; tables: {', '.join([*TABLES, *VIEWS])}"

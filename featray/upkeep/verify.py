@@ -29,6 +29,7 @@ from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.person_edits import read_edits
 from featray.tables.persons import clustering_of
 from featray.tables.provenance import read_config
+from featray.tables.published import raised_by_store
 from featray.tables.query import identifier, literal, open_database, read_files, table_view
 from featray.tables.rewrite import check_groups, open_parquet
 from featray.tables.tombstones import erased_videos, read_erasures
@@ -487,5 +488,6 @@ def _tell(rule: str, columns: set[str]) -> str:
     return f"{literal(f'{rule} is ')} || coalesce(CAST({identifier(rule)} AS VARCHAR), 'null')"
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _first_line(error: Exception) -> str:
+    lines = [raised_by_store(error) or "", *map(str.strip, str(error).splitlines())]
+    return next(filter(None, lines), type(error).__name__)

@@ -31,6 +31,9 @@ POINTS = 15
 """Number of tried points for each command: an operation that fails, with an error, once or lastingly. There are a
 thousand to three thousand of them."""
 
+UNCOMMITTED = {"no commit names it: its rows are not published"}
+"""What `verify` says of a file whose commit failed; the next run replaces it."""
+
 ERRORS = {
     "write": (errno.ENOSPC, errno.EIO, errno.EROFS),
     "close": (errno.EDQUOT, errno.EIO),
@@ -152,7 +155,7 @@ def test_a_run_on_files_that_fail(files, clips, small_network, report):
                 done.output,
             )
         if (real / "_featray/output.json").exists():
-            assert problems(real) == set(), (point, failed[:1])
+            assert problems(real) <= UNCOMMITTED, (point, failed[:1])
         again = featray(*words) if done.exit_code else done
         assert again.exit_code == 0, (point, failed[:1], again.output)
         assert tables_of(real) == expected and problems(real) == set(), (point, failed[:1], done.output, again.output)

@@ -3,14 +3,16 @@
 import gc
 import time
 
+import duckdb
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from featray.errors import OutputError, UsageError
 from featray.store.storage import write_bytes
 from featray.tables.commits import Commit, CommittedFile, CommittedVideo, create_commit
 from featray.tables.layout import Partition, open_output
 from featray.tables.published import read_published, shown_release
-from featray.tables.query import connect
+from featray.tables.query import connect, run_sql, run_user_sql
 
 
 def part(name, dataset="d", release="new"):
@@ -97,3 +99,30 @@ def test_a_release_without_videos_does_not_hide_one_that_has_some(output):
     assert read(output)["d", "new"] == (9, [part("new1"), part("new9")])
     assert shown_release(output, "d") == "new"
     assert ("d", "stopped") not in read(output) and ("d", "stopped") in read(output, "all")
+
+
+class Refusing(MemoryFileSystem):
+    """A store that lists a file and refuses to read it, as one whose credentials expire in the middle does."""
+
+    protocol = "refusing"
+
+    def info(self, path, **_):
+        return {"name": path, "size": 100, "type": "file"}
+
+    def glob(self, path, **_):
+        return [path]
+
+    def _open(self, *_, **__):
+        raise PermissionError("refused\nby the test")
+
+
+def test_what_a_store_refuses_to_duckdb_is_no_damage_and_no_traceback():
+    connection = duckdb.connect()
+    connection.register_filesystem(Refusing())
+    sql = "SELECT * FROM read_parquet('refusing://x.parquet')"
+    with pytest.raises(
+        OutputError, match=r"^published files could not be read \(PermissionError: refused by the test\)$"
+    ):
+        run_sql(connection, sql)
+    with pytest.raises(OutputError, match=r"^query: files could not be read \(PermissionError: refused by the test\)$"):
+        run_user_sql(connection, sql)
