@@ -121,5 +121,4 @@ def sample_clause(rows: int, most: int = MOST_ROWS) -> tuple[str, float]:
 
 
 def _latest_first(published: list[Published]) -> list[Published]:
-    """Sort releases as views choose them: those without videos last."""
-    return sorted(published, key=lambda one: (one.with_videos > 0, one.newest_us), reverse=True)
+    return sorted(published, key=lambda one: one.rank, reverse=True)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from featray.config import Config, cache_dir
+from featray.config import Config
 from featray.errors import ConfigError, counted, shown
 from featray.faces.boxes import BoxesFile, names_of
-from featray.faces.detector import DetectorFiles
+from featray.run.job import detector_files
 from featray.sources.listing import list_videos
-from featray.sources.places import options_for
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +20,9 @@ def check_box_names(config: Config) -> None:
         ConfigError: a name in the file is that of several videos, which would get each other's boxes.
         StorageError: the file or the input cannot be read.
     """
-    boxes = config.detect.boxes
-    if config.detect.detector != "boxes" or boxes is None:
+    if config.detect.detector != "boxes":
         return
-    file = BoxesFile(config.detect, DetectorFiles(cache_dir(), options_for(boxes, config.input)))
+    file = BoxesFile(config.detect, detector_files(config))
     named, places = file.named(), dict[str, str]()
     for video in list_videos(config.input, tell=False):
         names = names_of(video)

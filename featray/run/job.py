@@ -165,10 +165,15 @@ def _refuse_decoding_without_gpu(config: Config, gpus: float) -> None:
     )
 
 
+def detector_files(config: Config) -> DetectorFiles:
+    """Return where a detector finds its weights or boxes on this machine, and the options for the boxes' storage."""
+    return DetectorFiles(cache_dir(), options_for(config.detect.boxes, config.input))
+
+
 def _detector_sha256(config: Config) -> str:
-    boxes = config.detect.boxes
     try:
-        return detector_sha256(config.detect, DetectorFiles(cache_dir(), options_for(boxes, config.input)))
+        return detector_sha256(config.detect, detector_files(config))
     except StorageError as error:
+        boxes = config.detect.boxes
         why = hint(boxes, config.input) if boxes else ""
         raise type(error)(f"{error}{why}") from None

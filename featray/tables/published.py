@@ -55,6 +55,14 @@ class Published:
     with_videos: int = 0
     shown: str | None = None
 
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Return what views choose a release by, the highest first: whether it has videos, and its last publication.
+
+        A release without videos, of a run that was stopped before it published any, does not hide another one's.
+        """
+        return self.with_videos > 0, self.newest_us
+
     def files(self, table: str) -> list[str]:
         """Return the paths of a table's files, relative to the output's root; for derived tables, only those shown."""
         found = [file.path for file in self.committed if file.table == table]
@@ -109,16 +117,13 @@ def _read_releases(output: Output, release: str | tuple[str, ...] | None) -> lis
 
 
 def _latest(partitions: list[Partition]) -> list[Published]:
-    """Return the release of each dataset that was published last; warn if another one may be newer.
-
-    A release without videos, of a run that was stopped before it published any, does not hide another one's.
-    """
+    """Return the release of each dataset with the highest `rank`; warn if another one may be newer."""
     latest: dict[str, Published] = {}
     several = set[str]()
     for one in map(_read, partitions):  # one by one, so that memory holds at most two per dataset
         before = latest.get(one.partition.dataset)
         several |= {one.partition.dataset} if before else set()
-        if before is None or (one.with_videos > 0, one.newest_us) >= (before.with_videos > 0, before.newest_us):
+        if before is None or one.rank >= before.rank:
             latest[one.partition.dataset], one = one, before or one
         if one.damaged and one is not latest[one.partition.dataset]:
             log.warning("release %s is left out, although it may be newer: %s", one.partition.release, one.damaged[0])
@@ -180,8 +185,9 @@ def read_steadily(
 
 def damaged_file(error: Exception) -> OutputError:
     """Return DuckDB's or Arrow's error while it read published files as featray's own."""
-    why = raised_by_store(error) or one_line(error, 240)
-    if isinstance(error, _OF_MACHINE) or raised_by_store(error):
+    raised = raised_by_store(error)
+    why = raised or one_line(error, 240)
+    if raised or isinstance(error, _OF_MACHINE):
         return OutputError(f"published files could not be read ({why})")
     return OutputError(f"a published file is damaged, or has a column of another type ({why}); run `featray verify`")
 

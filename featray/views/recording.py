@@ -99,7 +99,7 @@ def show_recording(output: Output, settings: PreviewSettings, *, web: bool) -> N
 def _record(output: Output, settings: PreviewSettings) -> tuple[bytes, Recording]:
     """Return an .rrd file and what it holds.
 
-    Rerun's own file writer waits for ever on a full disk, or leaves out the rest and says nothing.
+    On a full disk, Rerun's own file writer waits forever, or leaves out the rest and says nothing.
     """
     rr = _import_rerun()
     read = read_video(output, settings, persons=True)

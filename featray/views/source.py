@@ -131,30 +131,45 @@ class Source:
             UsageError: a row's time is not in the source, or its frame has a different size.
         """
         waiting = deque(sampled)
-        shown_us = None if start_us is None else start_us - 1
+        after_us = None if start_us is None else start_us - 1
         # Where a stream is damaged, its frames depend on where decoding begins; the rows' own unit began elsewhere.
         for position in dict.fromkeys((self._position_at(start_us), 0)):
-            skipped_us = shown_us
-            with closing(self._frames_from(position)) as frames:
-                for frame in frames:
-                    if skipped_us is not None and frame.time_us <= skipped_us:
-                        continue
-                    if (end_us is not None and frame.time_us > end_us) or (only_sampled and not waiting):
-                        break
-                    awaited = waiting[0] if waiting else None
-                    if awaited and (frame.index, frame.time_us) == (awaited.frame_index, awaited.pts_us):
-                        self._check_size(frame)
-                        shown_us = frame.time_us
-                        yield Shown(frame, waiting.popleft())
-                    elif awaited and frame.time_us > awaited.pts_us:
-                        break
-                    elif not only_sampled and (awaited is None or frame.time_us < awaited.pts_us):
-                        shown_us = frame.time_us
-                        yield Shown(frame, None)
+            with closing(self._shown_from(position, waiting, after_us, end_us, only_sampled=only_sampled)) as found:
+                for shown in found:
+                    after_us = shown.frame.time_us
+                    yield shown
             if not waiting:
                 return
         when = f"frame {waiting[0].frame_index} at {waiting[0].pts_us} µs"
         raise UsageError(f"{self._video.uri}: has no {when}, which is in the tables; {self._about_content()}")
+
+    def _shown_from(
+        self,
+        position: int,
+        waiting: deque[SampledFrame],
+        after_us: int | None,
+        end_us: int | None,
+        *,
+        only_sampled: bool,
+    ) -> Generator[Shown]:
+        """Yield frames after a time, decoded from a unit's start; take their rows from `waiting`.
+
+        Stop, with the row still waiting, if decoding passes its time without its frame.
+        """
+        with closing(self._frames_from(position)) as frames:
+            for frame in frames:
+                if after_us is not None and frame.time_us <= after_us:
+                    continue
+                if (end_us is not None and frame.time_us > end_us) or (only_sampled and not waiting):
+                    return
+                awaited = waiting[0] if waiting else None
+                if awaited and (frame.index, frame.time_us) == (awaited.frame_index, awaited.pts_us):
+                    self._check_size(frame)
+                    yield Shown(frame, waiting.popleft())
+                elif awaited and frame.time_us > awaited.pts_us:
+                    return
+                elif not only_sampled and (awaited is None or frame.time_us < awaited.pts_us):
+                    yield Shown(frame, None)
 
     def pick(self, sampled: list[SampledFrame]) -> Iterator[Shown]:
         """Yield single frames, in order; frames between them are decoded only within a unit.

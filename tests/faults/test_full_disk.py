@@ -209,7 +209,7 @@ def test_a_full_temporary_folder_is_named(words, calm_out, disk, tmp_path, monke
 
 
 def test_a_recording_needs_no_temporary_folder_and_a_full_disk_is_named(calm_out, disk, monkeypatch):
-    """Rerun's own file writer would wait for ever."""
+    """Rerun's own file writer would wait forever."""
     pytest.importorskip("rerun", reason="Rerun is not installed: pip install 'featray[view]'")
     monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
     words = ["view", str(calm_out), "--video", "0.mp4", "--save", str(disk.place / "a.rrd")]

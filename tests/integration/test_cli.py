@@ -94,7 +94,7 @@ def test_a_ray_that_does_not_start(config, tmp_path):
 
 @pytest.mark.ray
 def test_gpus_that_this_machine_alone_can_never_get(config, tmp_path):
-    """A Ray that featray starts has no other nodes: waiting for them would take for ever."""
+    """A Ray that featray starts has no other nodes: waiting for them would never end."""
     done = process("run", config(), "--quiet", "--executor", "ray", "--set", "cluster.gpus=3")
     check_refusal(done, 2, "no place", "featray started this Ray, which no node can join: set RAY_ADDRESS")
 

@@ -102,7 +102,10 @@ def test_a_release_without_videos_does_not_hide_one_that_has_some(output):
 
 
 class Refusing(MemoryFileSystem):
-    """A store that lists a file and refuses to read it, as one whose credentials expire in the middle does."""
+    """A store that lists a file and refuses to read it, as one whose credentials expire in the middle does.
+
+    It does not show what s3fs raises then, only that DuckDB passes on the traceback of whatever a store raises.
+    """
 
     protocol = "refusing"
 

@@ -34,7 +34,10 @@ def test_letters_that_the_built_in_font_lacks_are_not_all_the_same_box(one, othe
 
 @pytest.fixture
 def font_of_the_machine(tmp_path, monkeypatch):
-    """Install a font that has two Chinese characters, a small and a large square."""
+    """Install a font that has two Chinese characters, a small and a large square.
+
+    It shows that a font of the machine is found and used, not that its text reads well.
+    """
     characters = {"伟": "small", "张": "large"}
     made = FontBuilder(1000, isTTF=True)
     made.setupGlyphOrder([".notdef", *characters.values()])
