@@ -78,8 +78,8 @@ class BlinkConfig(Section):
     2003)."""
     least_faces_per_s: Annotated[float, Field(gt=0, le=1000)] = 14.0
     """Tracks with fewer samples per second are not searched for blinks, and their count is null: with less than two
-    samples in a blink of 0.15 s, most peaks fall between samples. `decode.sample: {fps: 15}` takes 14.7 to 15 frames
-    per second, because it takes whole frames."""
+    samples in a blink of 0.15 s, most peaks fall between samples. `decode.sample: {fps: 15}` takes slightly fewer
+    than 15 frames per second of most videos, because it takes whole frames."""
 
 
 class MovementConfig(Section):
@@ -96,7 +96,7 @@ class MovementConfig(Section):
     """Consecutive swings to and fro; turning the head once looks like two swings in the band."""
     least_faces_per_s: Annotated[float, Field(gt=0, le=1000)] = 9.5
     """Tracks with fewer samples per second are not searched for nods and shakes: 10 give two samples per swing at the
-    middle of the band, and `decode.sample: {fps: 10}` takes 9.8 to 10 frames per second."""
+    middle of the band, and `decode.sample: {fps: 10}` takes slightly fewer than 10 frames per second."""
 
     @model_validator(mode="after")
     def _is_a_band(self) -> MovementConfig:
