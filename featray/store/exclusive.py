@@ -17,7 +17,7 @@ import uuid
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from featray.store.failures import NO_PLACE, storage_errors
+from featray.store.failures import storage_errors
 from featray.store.location import Location
 
 _EXISTS = {"PreconditionFailed", "412"}
@@ -35,10 +35,9 @@ def create_bytes(location: Location, data: bytes) -> bool:
 
     A store without conditional PUT always writes, and the result is True.
     """
-    location.check_writable()
-    with storage_errors(location.uri, missing=NO_PLACE):
+    with location.writing():
         if location.is_local:
-            return _create_local(location.path, data)
+            return _create_local(location, data)
         for _ in range(_BUSY_TRIES - 1):
             with contextlib.suppress(BlockingIOError):
                 return _create_remote(location, data)
@@ -92,9 +91,8 @@ def _create_remote(location: Location, data: bytes) -> bool:
     return True
 
 
-def _create_local(path: str, data: bytes) -> bool:
-    folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
+def _create_local(location: Location, data: bytes) -> bool:
+    folder, name = location.make_folder(), os.path.basename(location.path)
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -102,13 +100,13 @@ def _create_local(path: str, data: bytes) -> bool:
             file.flush()
             os.fsync(file.fileno())
         try:
-            os.link(temporary, path)
+            os.link(temporary, location.path)
         except FileExistsError:
             return False
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            os.replace(temporary, path)  # not exclusive; `enforces` detects that
+            os.replace(temporary, location.path)  # not exclusive; `enforces` detects that
         return True
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import fsspec
 
-from featray.errors import OutputError, StorageError
+from featray.errors import NotFound, OutputError, StorageError
 from featray.redaction import redact_uri, remember_secrets
-from featray.store.failures import as_storage_error, transport_errors
+from featray.store.failures import NO_PLACE, as_storage_error, storage_errors, transport_errors
 from featray.store.own_host import with_own_host
 
 
@@ -65,13 +66,43 @@ class Location:
         """Check the parent folder only, before a name is written or deleted: a link of that name is replaced."""
         self._check_inside(os.path.dirname(self.path.rstrip("/")))
 
-    def check_writable(self) -> None:
-        """Run `check_parent_inside`, and check that the output exists, so that a write never creates half an output.
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Check that this can be written, and turn storage exceptions of the block that writes it into featray's own.
+
+        A write must never create half an output, so the output has to exist; it may also be deleted during the block.
 
         Raises:
             OutputError: a link leads outside; the output was deleted or is not on this node of a cluster; or it is on a
                 hub or web server, where conditional creation is not possible.
+            StorageError: it cannot be written.
         """
+        self._check_writable()
+        try:
+            with storage_errors(self.uri, missing=NO_PLACE):
+                yield
+        except NotFound:
+            self._check_writable()
+            raise
+
+    def make_folder(self) -> str:
+        """Create the missing folders above this place of a disk, up to its root but never that, and return its folder.
+
+        Raises:
+            FileNotFoundError: the root does not exist.
+        """
+        folder = os.path.dirname(self.path)
+        if self.root is None:
+            os.makedirs(folder, exist_ok=True)
+        elif not os.path.isdir(folder):
+            made = self.root
+            for part in os.path.relpath(folder, self.root).split(os.sep):
+                made = os.path.join(made, part)
+                with suppress(FileExistsError):
+                    os.mkdir(made)
+        return folder
+
+    def _check_writable(self) -> None:
         self.check_parent_inside()
         if "hf" in protocols(self.fs):
             raise OutputError(

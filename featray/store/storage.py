@@ -19,7 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from featray.errors import OutputError
-from featray.store.failures import NO_PLACE, storage_errors
+from featray.store.failures import storage_errors
 from featray.store.location import LEADS_OUT, Location
 from featray.store.streamed import kept, takes_ranges
 
@@ -112,20 +112,18 @@ def exists(location: Location) -> bool:
 
 def write_bytes(location: Location, data: bytes) -> None:
     """Write an object atomically: with one PUT, or on disk with a temporary file and a rename."""
-    location.check_writable()
-    with storage_errors(location.uri, missing=NO_PLACE):
+    with location.writing():
         if location.is_local:
-            _replace_local(location.path, data=data)
+            _replace_local(location, data=data)
         else:
             location.fs.pipe_file(location.path, data)
 
 
 def upload(local_path: str, location: Location) -> None:
     """Move a local file to its destination, atomically. The local file is gone afterwards."""
-    location.check_writable()
-    with storage_errors(location.uri, missing=NO_PLACE):
+    with location.writing():
         if location.is_local:
-            _replace_local(location.path, moved=local_path)
+            _replace_local(location, moved=local_path)
         else:
             location.fs.put_file(local_path, location.path)
             os.unlink(local_path)
@@ -317,9 +315,8 @@ def fetched_bytes(file: Any) -> int:
     return min(counted, inner.size) if counted and counted < inner.size + _BLOCK_BYTES else counted
 
 
-def _replace_local(path: str, *, data: bytes | None = None, moved: str | None = None) -> None:
-    folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
+def _replace_local(location: Location, *, data: bytes | None = None, moved: str | None = None) -> None:
+    folder, name = location.make_folder(), os.path.basename(location.path)
     # Hidden and without a table's suffix, so that no reader takes a half-written file for a table.
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -332,7 +329,7 @@ def _replace_local(path: str, *, data: bytes | None = None, moved: str | None = 
             shutil.move(moved, temporary)
             with open(temporary, "rb") as whole:
                 os.fsync(whole.fileno())  # or a commit on disk could name a file that is not on disk yet
-        os.replace(temporary, path)
+        os.replace(temporary, location.path)
     except BaseException:
         if os.path.exists(temporary):
             os.unlink(temporary)

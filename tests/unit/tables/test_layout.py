@@ -5,7 +5,9 @@ import shutil
 import pytest
 
 from featray.errors import ConfigError, LeaseError, OutputError
-from featray.store.storage import write_bytes
+from featray.store.exclusive import create_bytes
+from featray.store.location import Location
+from featray.store.storage import upload, write_bytes
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold
 
@@ -49,6 +51,25 @@ def test_nothing_is_written_into_an_output_that_was_deleted(tmp_path):
         with pytest.raises(OutputError, match="is gone, or is not on this machine"):
             write_bytes(partition.commit("a"), b"x")
         lease.partition.check()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("way", [write_bytes, create_bytes, lambda place, _: upload(f"{place.root}-new", place)])
+@pytest.mark.parametrize("moment", ["before the folder is made", "after it"])
+def test_an_output_that_is_deleted_between_the_check_and_the_write(tmp_path, monkeypatch, way, moment):
+    """A write would create the output anew, or name its bucket."""
+    place = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r").commit("a")
+    (tmp_path / "out-new").write_text("x")
+    make_folder = Location.make_folder
+
+    def make(location: Location) -> str:
+        folder = make_folder(location) if moment == "after it" else ""
+        shutil.rmtree(tmp_path / "out")
+        return folder or make_folder(location)
+
+    monkeypatch.setattr(Location, "make_folder", make)
+    with pytest.raises(OutputError, match="out: is gone, or is not on this machine"):
+        way(place, b"x")
     assert not (tmp_path / "out").exists()
 
 
