@@ -27,7 +27,8 @@ class Location:
         fs: the fsspec filesystem.
         path: the path inside it, in fsspec's form (may have a query with a signature).
         uri: the same place as a URI without secrets.
-        root: the folder that symbolic links must not leave when reading, writing and deleting; None for no limit.
+        root: the root of an output, which symbolic links must not leave when reading, writing and deleting, and which
+            contains `MARKER`; None for other places.
     """
 
     fs: Any = field(compare=False, repr=False)
@@ -111,11 +112,11 @@ class Location:
             )
         if self.is_web:
             raise OutputError(f"{self.uri}: tables cannot be written to a web server; write them to a disk or to S3")
-        if self.root is not None and self.is_local and not os.path.isdir(self.root):
-            raise OutputError(
-                f"file://{self.root}: is gone, or is not on this machine ({socket.gethostname()}); put the output on a "
-                "disk that every node can reach during the whole run, and run again"
-            )
+        if self.root is not None and self.is_local:
+            # Not only the folder: without its disk, a mount point is an empty folder.
+            marker = os.path.join(self.root, MARKER)
+            if not os.path.lexists(marker) and not (self.path == marker and os.path.isdir(self.root)):
+                raise OutputError(f"file://{self.root}: {GONE}")
 
     def _check_inside(self, path: str) -> None:
         if self.root is None or not self.is_local:
@@ -142,6 +143,14 @@ class Location:
         """Return whether this is a link to a web server."""
         return not {"http", "https"}.isdisjoint(protocols(self.fs))
 
+
+MARKER: Final = "_featray/output.json"
+"""The record in the root of an output that makes it one. It is written first and never deleted."""
+
+GONE: Final = (
+    f"is gone, or is not on this machine ({socket.gethostname()}); put the output on a disk that every node can reach "
+    "during the whole run, and run again"
+)
 
 LEADS_OUT: Final = "a link leads out of the output; replace the link with its target, or delete it"
 

@@ -33,7 +33,7 @@ from featray.schema import ALL_TABLES, PER_VIDEO_TABLES
 from featray.store.exclusive import create_bytes
 from featray.store.failures import storage_errors
 from featray.store.storage import Version, delete, list_versions, read_listed, read_record, write_bytes
-from featray.tables.layout import Partition
+from featray.tables.layout import Partition, check_there
 from featray.tables.lease import HeldPartition
 
 _FETCHED_TOGETHER = 32
@@ -200,13 +200,26 @@ def stored_commits(partition: Partition, damaged: list[str] | None = None) -> It
     Raises:
         OutputError: a record cannot be read, and `damaged` is None.
     """
-    for _, commit in commits_at(partition, list_versions(partition.commit(), suffix=".json")):
+    for _, commit in commits_at(partition, list_commits(partition)):
         if isinstance(commit, Commit):
             yield commit
         elif commit is not None and damaged is None:
             raise OutputError(commit)
         elif commit is not None and damaged is not None:
             damaged.append(commit)
+
+
+def list_commits(partition: Partition) -> dict[str, Version]:
+    """Return the versions of a partition's commits by path.
+
+    Raises:
+        OutputError: the output was deleted after it was opened.
+        StorageError: they cannot be listed.
+    """
+    found = list_versions(partition.commit(), suffix=".json")
+    if not found:
+        check_there(partition.output)
+    return found
 
 
 def commits_at(
@@ -216,7 +229,7 @@ def commits_at(
 
     Args:
         partition: the partition.
-        listed: the answer of `list_versions`; a few are fetched at a time.
+        listed: the answer of `list_commits`; a few are fetched at a time.
         may_be_gone: whether to accept commits that were deleted after the listing.
 
     Yields:

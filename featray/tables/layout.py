@@ -29,7 +29,7 @@ from featray.errors import ConfigError, NotFound, OutputError
 from featray.identity import NULL_FOLDER, partition_folder
 from featray.schema import ALL_TABLES, SCHEMA_VERSION
 from featray.store.failures import NO_PLACE, storage_errors
-from featray.store.location import Location, locate
+from featray.store.location import GONE, MARKER, Location, locate
 from featray.store.storage import PATTERN, exists, list_folders, read_record, write_bytes
 
 INTERNAL = "_featray"
@@ -129,7 +129,7 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
     output = Output(replace(root, root=root.path))
     if not PATTERN.isdisjoint(output.root.path):
         raise ConfigError(f"{output.root.uri}: an output's URI must not contain `*`, `?` or `[`; choose another place")
-    marker = output.internal("output.json")
+    marker = output.root.child(MARKER)
     if output.root.is_local and os.path.isfile(output.root.path):
         raise OutputError(f"{output.root.uri}: {_FILE}")
     try:
@@ -151,12 +151,27 @@ def list_partitions(output: Output, odd: list[str] | None = None, *, having: str
     """Return every dataset and release with commits, or with `leases`.
 
     Folders with names that no run creates are skipped, and added to `odd`.
+
+    Raises:
+        OutputError: the output was deleted after it was opened.
     """
     found = []
     for dataset in _named_folders(output, odd, having):
         for release in _named_folders(output, odd, having, dataset):
             found.append(Partition(output, dataset, release))
+    if not found:
+        check_there(output)
     return found
+
+
+def check_there(output: Output) -> None:
+    """Check that an output still exists, since a listing of a deleted one is empty, like that of a new one.
+
+    Raises:
+        OutputError: it does not.
+    """
+    if not exists(output.root.child(MARKER)):
+        raise OutputError(f"{output.root.uri}: {GONE if output.root.is_local else 'was deleted meanwhile'}")
 
 
 def other_releases(partition: Partition) -> list[str]:
@@ -203,7 +218,7 @@ def _begin(output: Output, marker: Location, create: bool) -> None:
     if is_file:
         raise OutputError(f"{output.root.uri}: {_FILE}")
     if not create:
-        missing = f"is not a featray output (no {INTERNAL}/output.json)"
+        missing = f"is not a featray output (no {MARKER})"
         raise OutputError(f"{output.root.uri}: {missing}; give the output.uri of a run")
     if occupied and exists(marker):  # another process created the same output at the same time
         return

@@ -96,17 +96,15 @@ class HeldPartition(Partition):
             StorageError: the storage does not answer, so this is unknown.
         """
         newest = _newest(self)
-        if newest == self.number:
-            holder = _read(self, newest)
-            if holder is not None and holder.token == self.token:
-                return
-        if not newest:
+        holder = _read(self, newest) if newest else None
+        if holder is not None and holder.token == self.token:
+            return
+        if holder is None and not _newest(self):
             raise LeaseError(
                 f"{_name(self)}: the output, or its lease, was deleted during the run. Nothing more is written; run "
                 "again",
                 deleted=True,
             )
-        holder = _read(self, newest)
         by = f"run {holder.run_id} on {holder.host} (pid {holder.pid}) holds it now" if holder else "its lease is gone"
         raise LeaseError(
             f"{_name(self)}: this run did not renew its lease in time and was taken over; {by}. "

@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from featray.errors import AccessDenied, FeatrayError, OutputError, Unreachable, UsageError, one_line, shown
 from featray.schema import DERIVED_TABLES
-from featray.store.storage import Version, list_versions
-from featray.tables.commits import Commit, CommittedFile, commits_at
+from featray.store.storage import Version
+from featray.tables.commits import Commit, CommittedFile, commits_at, list_commits
 from featray.tables.layout import Output, Partition, list_partitions
 
 log = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ def _read_until_settled(partition: Partition, stored: dict[str, Commit], damaged
     """
     listed: dict[str, Version] = {}
     for look in range(2 * _LOOKS):
-        now = list_versions(partition.commit(), suffix=".json")
+        now = list_commits(partition)
         changed = [path for path, version in now.items() if listed.get(path) != version]
         gone = listed.keys() - now.keys()
         if not changed and not gone:

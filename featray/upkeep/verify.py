@@ -22,8 +22,8 @@ from featray.errors import NotFound, OutputError, StorageError, UsageError, coun
 from featray.schema import DERIVED_TABLES, FACE_TABLES, PER_VIDEO_TABLES, PRIVATE_TABLES, arrow_schema
 from featray.store.failures import storage_errors
 from featray.store.scratch import scratch_folder
-from featray.store.storage import exists, list_ahead, list_versions, open_ranges
-from featray.tables.commits import Commit, CommittedFile, FileNames, read_commits
+from featray.store.storage import exists, list_ahead, open_ranges
+from featray.tables.commits import Commit, CommittedFile, FileNames, list_commits, read_commits
 from featray.tables.derived import derivation_of
 from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.person_edits import read_edits
@@ -109,12 +109,12 @@ def _verify_partition(partition: Partition, report: Report, scratch: str, rederi
     """
     for tries_left in reversed(range(_TRIES)):
         committed, found = set[str](), Report()
-        before = list_versions(partition.commit(), suffix=".json")
+        before = list_commits(partition)
         try:
             committed = _Partition(partition, found, scratch).verify(rederive)
         except StorageError as error:  # the others can still be checked
             found.problems.append(Problem(f"{partition.dataset}/{partition.release}", str(error)))
-        now = list_versions(partition.commit(), suffix=".json") if found.problems and tries_left else before
+        now = list_commits(partition) if found.problems and tries_left else before
         if all(now.get(path) == version for path, version in before.items()):
             break
     report.add(found)

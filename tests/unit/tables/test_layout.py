@@ -8,8 +8,10 @@ from featray.errors import ConfigError, LeaseError, OutputError
 from featray.store.exclusive import create_bytes
 from featray.store.location import Location
 from featray.store.storage import upload, write_bytes
-from featray.tables.layout import Partition, open_output
+from featray.tables.layout import Partition, list_partitions, open_output
 from featray.tables.lease import hold
+from featray.upkeep.erase import erase
+from featray.upkeep.verify import verify
 
 
 @pytest.mark.parametrize("name", ["take[1]", "all*", "really?"])
@@ -44,14 +46,22 @@ def test_what_a_run_leaves_whose_output_is_deleted_under_it_is_gone_on_with(tmp_
             open_output(str(tmp_path), create=True)
 
 
-def test_nothing_is_written_into_an_output_that_was_deleted(tmp_path):
+@pytest.mark.parametrize("left", [[], ["out"]], ids=["deleted", "unmounted"])
+def test_nothing_is_written_into_an_output_that_is_gone(tmp_path, left):
     partition = Partition(open_output(str(tmp_path / "out"), create=True), "d", "r")
     with pytest.raises(LeaseError, match="was deleted during the run"), hold(partition, "run") as lease:
         shutil.rmtree(tmp_path / "out")
+        for folder in left:
+            (tmp_path / folder).mkdir()
+        for reading in (list_partitions, verify):
+            with pytest.raises(OutputError, match="is gone, or is not on this machine"):
+                reading(partition.output)
         with pytest.raises(OutputError, match="is gone, or is not on this machine"):
             write_bytes(partition.commit("a"), b"x")
+        with pytest.raises(OutputError, match="is gone, or is not on this machine"):
+            erase(partition.output, "0123456789abcdef")
         lease.partition.check()
-    assert not (tmp_path / "out").exists()
+    assert [place.name for place in tmp_path.rglob("*")] == left
 
 
 @pytest.mark.parametrize("way", [write_bytes, create_bytes, lambda place, _: upload(f"{place.root}-new", place)])

@@ -5,7 +5,7 @@ from collections import Counter
 import fsspec
 import pytest
 
-from featray.errors import StorageError
+from featray.errors import OutputError, StorageError
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
 from featray.tables.status import read_status
@@ -67,3 +67,11 @@ def test_a_published_file_that_is_gone_is_said(bucket):
         connect(output)
     missing = [problem.file for problem in verify(output).problems if "but it is missing" in problem.text]
     assert missing == [output.relative(path)]
+
+
+def test_an_output_that_is_deleted_after_it_was_opened_is_not_an_empty_one(bucket):
+    output, _, _ = bucket
+    output.root.fs.rm("bucket/out", recursive=True)
+    for reading in (connect, read_status, verify):
+        with pytest.raises(OutputError, match=r"^s3://bucket/out: was deleted meanwhile$"):
+            reading(output)

@@ -76,8 +76,7 @@ def test_a_video_is_erased_between_the_look_at_commits_and_the_views(out, ben, i
     assert after == [{"videos": before[0]["videos"] - 1, "people": before[0]["people"] - 1}]
 
 
-@pytest.mark.parametrize("change", ["erase", "compact"])
-@pytest.mark.parametrize(
+READING = pytest.mark.parametrize(
     "command",
     [
         ("query", "{out}", SQL, "--format", "json"),
@@ -88,6 +87,10 @@ def test_a_video_is_erased_between_the_look_at_commits_and_the_views(out, ben, i
     ],
     ids=["query", "export", "summary", "report", "status"],
 )
+
+
+@READING
+@pytest.mark.parametrize("change", ["erase", "compact"])
 def test_files_are_replaced_when_the_views_are_made(out, ben, interrupted, tmp_path, command, change):
     """The views exist already, so queries through them find that files are gone."""
     words = [word.format(out=out.root.path, page=tmp_path / "page.html") for word in command]
@@ -103,17 +106,38 @@ def test_files_are_replaced_when_the_views_are_made(out, ben, interrupted, tmp_p
         assert json.loads(disturbed.stdout)[0]["people"] == json.loads(calm.stdout)[0]["people"] - 1
 
 
+@READING
+@pytest.mark.parametrize("left", ["nothing", "an empty folder"])
+@pytest.mark.parametrize(
+    ("module", "moment"),
+    [(query, "open_database"), (published_module, "list_partitions"), (published_module, "list_commits")],
+)
+def test_an_output_that_is_gone_is_not_an_empty_one(out, interrupted, tmp_path, command, left, module, moment):
+    """A disk that is unmounted leaves an empty folder."""
+
+    def go():
+        shutil.rmtree(out.root.path)
+        if left == "an empty folder":
+            os.mkdir(out.root.path)
+
+    words = [word.format(out=out.root.path, page=tmp_path / "page.html") for word in command]
+    interrupted(module, moment, go)
+    said = CliRunner().invoke(main, words)
+    assert said.exit_code == 1 and said.stdout == "", said.output
+    assert said.stderr.count("\n") == 1 and f"{out.root.path}: is gone, or is not on this machine" in said.stderr
+
+
 def test_commits_that_go_while_they_are_read_are_asked_for_again(out, interrupted):
     """A compaction happens between listing and reading the commits: all of them are gone then."""
     before = asked(connect(out))
-    looks = interrupted(published_module, "list_versions", lambda: compact(out))
+    looks = interrupted(published_module, "list_commits", lambda: compact(out))
     assert asked(connect(out)) == before
     assert len(looks) == 3, "the second sees the new commits, the third that nothing changes any more"
 
 
 def test_a_replacement_is_seen_whole(out, ben, interrupted):
     """The rewritten commit of a change is read; the commit with the change is not in the listing before it."""
-    looks = interrupted(published_module, "list_versions", lambda: erase(out, ben))
+    looks = interrupted(published_module, "list_commits", lambda: erase(out, ben))
     (found,) = read_published(out)
     assert len(looks) > 2 and found.files("erasures") != []
     assert read_published(out) == [found]
