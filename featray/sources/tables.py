@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from itertools import repeat
+from itertools import islice, repeat
 from typing import IO, Any, Final
 
 import numpy as np
@@ -29,6 +29,7 @@ from featray.sources.manifests import (
     named,
     no_column,
 )
+from featray.store.parquet_footer import DELTA_BYTE_ARRAY, ColumnChunk, read_chunks
 
 _BATCH_ROWS: Final = 1024
 _BUFFER_BYTES: Final = 1 << 20
@@ -86,9 +87,9 @@ def read_value(file: IO[bytes], place: dict[str, Any], max_bytes: int) -> bytes:
     column, group = place["column"], place["row_group"]
     path = f"{column}.{place['field']}" if "field" in place else column
     table = _opened(file)
-    for chunk in _chunks(table.metadata, group, [path]):
-        if chunk.total_uncompressed_size > max_bytes:
-            raise MemoryError(f"its row group has {chunk.total_uncompressed_size} bytes; the limit is {max_bytes}")
+    for chunk in _below([path], next(islice(read_chunks(table.metadata), group, None), [])):
+        if chunk.uncompressed_bytes > max_bytes:
+            raise MemoryError(f"its row group has {chunk.uncompressed_bytes} bytes; the limit is {max_bytes}")
     value = table.read_row_group(group, columns=[path])[column][place["row"]].as_py()
     if isinstance(value, dict):
         value = value.get(place["field"])
@@ -127,21 +128,19 @@ def _choose(names: list[str], holders: list[str]) -> str | None:
     return choose_column([name for name in names if name not in holders]) or (holders[0] if len(holders) == 1 else None)
 
 
-def _chunks(metadata: Any, group: int, columns: list[str]) -> Iterator[Any]:
-    """Yield the footer's metadata of the columns' leaves in one row group."""
-    row_group = metadata.row_group(group)
-    for i in range(metadata.num_columns):
-        chunk = row_group.column(i)
-        if any(chunk.path_in_schema == name or chunk.path_in_schema.startswith(f"{name}.") for name in columns):
+def _below(columns: list[str], chunks: list[ColumnChunk]) -> Iterator[ColumnChunk]:
+    """Yield the chunks of these columns, or of columns in them."""
+    for chunk in chunks:
+        path = ".".join(chunk.path)
+        if any(path == name or path.startswith(f"{name}.") for name in columns):
             yield chunk
 
 
 def _has_only_paths(metadata: Any, column: str) -> bool:
     """Return whether a column of structs has no bytes at all; its paths then name the files."""
-    for group in range(metadata.num_row_groups):
-        for chunk in _chunks(metadata, group, [f"{column}.bytes"]):
-            statistics = chunk.statistics
-            if statistics is None or statistics.null_count != metadata.row_group(group).num_rows:
+    for group, chunks in enumerate(read_chunks(metadata)):
+        for chunk in _below([f"{column}.bytes"], chunks):
+            if chunk.nulls != metadata.row_group(group).num_rows:
                 return False
     return bool(metadata.num_rows)
 
@@ -149,13 +148,15 @@ def _has_only_paths(metadata: Any, column: str) -> bool:
 def _values(table: Any, column: str, others: list[str], field: dict[str, str]) -> Iterator[Entry]:
     """Yield one entry per row, with its other columns; the decoding process reads the values themselves."""
     number = 0
-    for group in range(table.num_row_groups):
-        problem = _unfolds(table.metadata, group, others)
+    for group, chunks in enumerate(read_chunks(table.metadata)):
+        rows_in_it = table.metadata.row_group(group).num_rows
+        chunks = list(_below(others, chunks))
+        problem = _unfolds(chunks, rows_in_it)
         if problem:
             yield bad_row(f"row group {group}: its videos are used without their other columns: {problem}")
-        rows: Iterable[dict[str, Any] | str] = repeat({}, table.metadata.row_group(group).num_rows)
+        rows: Iterable[dict[str, Any] | str] = repeat({}, rows_in_it)
         if others and not problem:
-            rows = _each_row(table, group, others)
+            rows = _each_row(table, group, others, chunks)
         for row, values in enumerate(rows):
             if number >= MAX_ENTRIES:
                 text = f"more than {MAX_ENTRIES} rows; the rest is left out"
@@ -166,20 +167,22 @@ def _values(table: Any, column: str, others: list[str], field: dict[str, str]) -
             number += 1
 
 
-def _each_row(table: Any, group: int, columns: list[str]) -> Iterator[dict[str, Any] | str]:
-    for batch in table.iter_batches(_batch_rows(table.metadata, group, columns), [group], columns):
+def _each_row(table: Any, group: int, columns: list[str], chunks: list[ColumnChunk]) -> Iterator[dict[str, Any] | str]:
+    for batch in table.iter_batches(_batch_rows(chunks), [group], columns):
         yield from _rows(batch)
 
 
 def _uris(table: Any, column: str, columns: list[str]) -> Iterator[Entry]:
     number = 0
-    for group in range(table.num_row_groups):
-        problem = _unfolds(table.metadata, group, columns)
+    for group, chunks in enumerate(read_chunks(table.metadata)):
+        rows_in_it = table.metadata.row_group(group).num_rows
+        chunks = list(_below(columns, chunks))
+        problem = _unfolds(chunks, rows_in_it)
         if problem:
             yield bad_row(f"row group {group} is skipped: {problem}")
-            number += table.metadata.row_group(group).num_rows
+            number += rows_in_it
             continue
-        for row in _each_row(table, group, columns):
+        for row in _each_row(table, group, columns, chunks):
             if isinstance(row, dict):
                 if isinstance(row.get(column), dict):
                     row = {**row, column: row[column]["path"]}
@@ -193,23 +196,23 @@ def _name(number: int) -> str:
     return f"row {number}"
 
 
-def _unfolds(metadata: Any, group: int, columns: list[str]) -> str | None:
-    """Return why a row group would take too much memory; None if it would not."""
-    for chunk in _chunks(metadata, group, columns):
-        name = shown(chunk.path_in_schema, 40)
-        if chunk.total_uncompressed_size > _MAX_CHUNK_BYTES:
-            return f"column {name} has {chunk.total_uncompressed_size} bytes in it; the limit is {_MAX_CHUNK_BYTES}"
-        if chunk.num_values > max(_MAX_REPEATED, metadata.row_group(group).num_rows):
-            return f"column {name} has {chunk.num_values} values in it; the limit is {_MAX_REPEATED}"
+def _unfolds(chunks: list[ColumnChunk], rows: int) -> str | None:
+    """Return why the chunks of a row group would take too much memory; None if they would not."""
+    for chunk in chunks:
+        name = shown(".".join(chunk.path), 40)
+        if chunk.uncompressed_bytes > _MAX_CHUNK_BYTES:
+            return f"column {name} has {chunk.uncompressed_bytes} bytes in it; the limit is {_MAX_CHUNK_BYTES}"
+        if chunk.values > max(_MAX_REPEATED, rows):
+            return f"column {name} has {chunk.values} values in it; the limit is {_MAX_REPEATED}"
     return None
 
 
-def _batch_rows(metadata: Any, group: int, columns: list[str]) -> int:
+def _batch_rows(chunks: list[ColumnChunk]) -> int:
     """Return the batch size; small for DELTA_BYTE_ARRAY, where each text may repeat all of the one before it."""
     rows = _BATCH_ROWS
-    for chunk in _chunks(metadata, group, columns):
-        if "DELTA_BYTE_ARRAY" in chunk.encodings:
-            rows = max(1, min(rows, _MAX_CHUNK_BYTES // max(chunk.total_uncompressed_size, 1)))
+    for chunk in chunks:
+        if DELTA_BYTE_ARRAY in chunk.encodings:
+            rows = max(1, min(rows, _MAX_CHUNK_BYTES // max(chunk.uncompressed_bytes, 1)))
     return rows
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from featray.errors import counted
 from featray.schema import SCHEMA_VERSION
+from featray.store.parquet_footer import ColumnChunk, read_chunks
 from featray.tables.commits import CommittedFile
 from featray.tables.rewrite import footer_of
 
@@ -63,28 +65,35 @@ def wrong_statistics(file: pq.ParquetFile, schema: pa.Schema) -> list[str]:
         and not pa.types.is_nested(column.type)
     ]
     wrong: set[str] = set()
-    for group in range(file.num_row_groups if flat else 0):
-        footer = file.metadata.row_group(group)
-        chunks = [footer.column(number) for number in range(footer.num_columns)]
-        told = {chunk.path_in_schema: chunk.statistics for chunk in chunks if chunk.statistics is not None}
+    for group, chunks in enumerate(read_chunks(file.metadata) if flat else ()):
+        told = {chunk.path[0]: chunk for chunk in chunks if len(chunk.path) == 1}
         nulls = dict.fromkeys(flat, 0)
         for batch in file.iter_batches(_BATCH_ROWS, [group], flat):
             for name in flat:
                 nulls[name] += batch[name].null_count
-                if name in told and told[name].has_min_max and any(_outside(batch[name], told[name])):
+                if name in told and any(_outside(batch[name], told[name])):
                     wrong.add(name)
-        wrong |= {name for name in flat if name in told and told[name].null_count not in (None, nulls[name])}
+        wrong |= {name for name in flat if name in told and told[name].nulls not in (None, nulls[name])}
     return [name for name in flat if name in wrong]
 
 
-def _outside(column: pa.Array, told: Any) -> Iterator[bool]:
-    """Yield whether the smallest and the largest value are beyond the statistics; as stored, since times may be odd."""
+def _outside(column: pa.Array, told: ColumnChunk) -> Iterator[bool]:
+    """Yield whether the smallest and the largest value are beyond the bounds; as stored, since times may be odd."""
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
     elif pa.types.is_string(column.type):
         column = column.cast(pa.binary())
     limits = pc.min_max(column)
     low, high = limits["min"].as_py(), limits["max"].as_py()
-    if low is not None:
-        yield low < told.min_raw
-        yield high > told.max_raw
+    form = _FORMS.get(column.type)
+    try:
+        if low is not None and told.low is not None:
+            yield low < (struct.unpack(form, told.low)[0] if form else told.low)
+        if high is not None and told.high is not None:
+            yield high > (struct.unpack(form, told.high)[0] if form else told.high)
+    except struct.error:  # of another length
+        yield True
+
+
+_FORMS: Final = {pa.bool_(): "<?", pa.int32(): "<i", pa.int64(): "<q", pa.float32(): "<f", pa.float64(): "<d"}
+"""How bounds are stored; those of texts are their bytes."""

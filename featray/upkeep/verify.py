@@ -29,7 +29,7 @@ from featray.tables.layout import Output, Partition, list_partitions
 from featray.tables.person_edits import read_edits
 from featray.tables.persons import clustering_of
 from featray.tables.provenance import read_config
-from featray.tables.published import raised_by_store
+from featray.tables.published import damaged_file, raised_by_store
 from featray.tables.query import identifier, literal, open_database, read_files, table_view
 from featray.tables.rewrite import check_groups, open_parquet
 from featray.tables.tombstones import erased_videos, read_erasures
@@ -112,8 +112,9 @@ def _verify_partition(partition: Partition, report: Report, scratch: str, rederi
         before = list_commits(partition)
         try:
             committed = _Partition(partition, found, scratch).verify(rederive)
-        except StorageError as error:  # the others can still be checked
-            found.problems.append(Problem(f"{partition.dataset}/{partition.release}", str(error)))
+        except (StorageError, duckdb.IOException) as error:  # the others can still be checked
+            told = damaged_file(error) if isinstance(error, duckdb.Error) else error
+            found.problems.append(Problem(f"{partition.dataset}/{partition.release}", str(told)))
         now = list_commits(partition) if found.problems and tries_left else before
         if all(now.get(path) == version for path, version in before.items()):
             break

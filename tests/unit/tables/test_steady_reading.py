@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from featray.cli import main
 from featray.errors import StorageError
+from featray.persons.settings import PersonsSettings
 from featray.store.storage import write_bytes
 from featray.tables import published as published_module
 from featray.tables import query
@@ -19,7 +20,9 @@ from featray.upkeep import verify as verify_module
 from featray.upkeep.compact import compact_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.finish import finish_partition
+from featray.upkeep.persons import find_persons
 from featray.upkeep.verify import verify
+from tests.fixtures.crowd import Crowd
 from tests.fixtures.outputs import ids
 
 pytestmark = pytest.mark.slow
@@ -183,6 +186,22 @@ def test_verify_beside_a_change(out, ben, interrupted, change):
     looks = interrupted(verify_module, "load_commits", lambda: erase(out, ben) if change == "erase" else compact(out))
     report = verify(out)
     assert (report.problems, report.unfinished) == ([], []) and len(looks) == 2
+
+
+@pytest.mark.parametrize("moment", ["_check_runs", "_account", "_check_persons", "_check_derived", "_check_erasures"])
+def test_verify_while_persons_are_found_anew(interrupted, tmp_path, moment):
+    """Their table is read as a view, from the beginning to the end."""
+    crowd = Crowd(tmp_path / "out")
+    crowd.publish({"a.mp4": [1, 2], "b.mp4": [2]})
+    find_persons(crowd.partition, PersonsSettings())
+    before = {problem.line() for problem in verify(crowd.output).problems}
+    interrupted(
+        verify_module._Partition,
+        moment,
+        lambda: find_persons(crowd.partition, PersonsSettings(threshold=0.9)),
+        after=False,
+    )
+    assert {problem.line() for problem in verify(crowd.output).problems} == before
 
 
 def test_verify_beside_a_publish(landed, interrupted, tmp_path):
