@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from featray.config_derive import DeriveConfig
 from featray.config_identify import IdentifyConfig
 from featray.config_section import Section
-from featray.config_text import MAY_HOLD_SECRETS, MOST_CHARS, describe_problems, read_yaml
+from featray.config_text import DATASET_NAME, MAY_HOLD_SECRETS, MOST_CHARS, SHA256, describe_problems, read_yaml
 from featray.errors import ConfigError, counted
 
 Table = Literal["faces", "blendshapes", "mesh"]
@@ -269,7 +269,7 @@ class ModelConfig(Section):
     hub are cached in `$FEATRAY_CACHE` or `~/.cache/featray`."""
     revision: str | None = None
     """Commit, tag or branch of a checkpoint on the hub. None: main."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Annotated[str, Field(pattern=SHA256)] | None = None
     """Required sha256 of the checkpoint file; if it differs, the run does not start."""
     conventions: Literal["auto"] | ConventionsName | NegatedConventions = "auto"
     """Signs of head pose and gaze. `auto` takes those recorded for the checkpoint, and the newest for an unknown file.
@@ -339,14 +339,15 @@ class RunConfig(Section):
     retry_failed: bool = False
     """Retry videos that an earlier run left failed or only partly read."""
     drop_deleted: bool = False
-    """Remove the rows of videos whose source was deleted. Off by default, since the source may have been archived:
-    deleted videos are reported and their rows stay."""
+    """Remove the rows of videos that are gone from a folder, glob or prefix of `input.uris`. Off by default, since the
+    source may have been archived: deleted videos are reported and their rows stay. What a manifest no longer names, or
+    names although it is gone, always stays; `featray erase` removes it."""
 
 
 class Config(Section):
     """The whole configuration. Every key except `dataset`, `input.uris` and `output.uri` has a default."""
 
-    dataset: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    dataset: Annotated[str, Field(pattern=DATASET_NAME)]
     """Name of the partition; letters, digits, `.`, `_` and `-`."""
     input: InputConfig
     output: OutputConfig

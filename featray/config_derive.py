@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from featray.config_section import Section
+from featray.config_text import EVENT_NAME
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 
 DERIVE_EPOCH: Final = 1
@@ -55,7 +56,7 @@ class EpisodeConfig(Section):
 class EventConfig(EpisodeConfig):
     """A custom kind of event."""
 
-    name: Annotated[str, Field(pattern="^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+    name: Annotated[str, Field(pattern=EVENT_NAME)]
     """Value of `events.kind`; must differ from the built-in kinds."""
     expression: Annotated[str, Field(min_length=1, max_length=1000)]
     """Arithmetic over the columns of `faces` and `blendshapes`, such as `(AU12 + AU25) / 2` or

@@ -29,6 +29,16 @@ _MOST_BITS: Final = 64
 _MOST_PROBLEMS: Final = 20
 """Problems to tell of one config; a suggestion for each of thousands would take minutes."""
 
+DATASET_NAME: Final = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+EVENT_NAME: Final = "^[A-Za-z][A-Za-z0-9_]{0,63}$"
+SHA256: Final = "^[0-9a-f]{64}$"
+_PATTERNS: Final = {
+    DATASET_NAME: "letters, digits, `.`, `_` and `-`, at most 64, a letter or digit first",
+    EVENT_NAME: "letters, digits and `_`, at most 64, a letter first",
+    SHA256: "64 hexadecimal digits, 0 to 9 and a to f",
+}
+"""What the patterns of texts allow, in words."""
+
 NOT_READ: Final = (
     yaml.YAMLError,
     RecursionError,
@@ -212,6 +222,10 @@ def _in_words(path: str, problem: dict[str, Any], model: type[BaseModel]) -> str
         return f"{path}: is required and has no default"
     if kind == "model_type":
         return f"{path}: is a section of keys, not a value"
+    if kind == "list_type":
+        return f"{path}: must be a list, also of one; write it in brackets: [...]{value}"
+    if kind == "string_pattern_mismatch":
+        return f"{path}: must be {_PATTERNS[problem['ctx']['pattern']]}{value}"
     message = problem["msg"].removeprefix("Value error, ")
     message = f"{message[0].lower()}{message[1:]}"
     return f"{path}: {message}{value}" if path else message

@@ -88,7 +88,8 @@ ERROR_FIXES: dict[ErrorCode, str] = {
     ErrorCode.TIMEOUT: "Raise `decode.timeout_seconds`, or lower `decode.unit_frames`.",
     ErrorCode.OUT_OF_MEMORY: "Raise `decode.memory_limit_gib`, or the pod's memory if the node killed it.",
     ErrorCode.TOO_LARGE: "Raise `decode.max_pixels` if you trust the source.",
-    ErrorCode.FETCH_FAILED: "Check the storage for throttling and network errors.",
+    ErrorCode.FETCH_FAILED: "If it does not exist, correct the name in the manifest. Otherwise check the storage for "
+    "throttling and network errors.",
     ErrorCode.ACCESS_DENIED: "Grant the role read access, then run with `--retry-failed`.",
     ErrorCode.ARCHIVED: "Restore it, then run with `--retry-failed`.",
     ErrorCode.BAD_SHARD: "Write the shard again.",

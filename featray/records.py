@@ -6,6 +6,7 @@ therefore have one of the types below, which restrict them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Annotated, Any, Final, TypeVar
 
@@ -56,6 +57,12 @@ def load(kind: type[_Record], text: str | bytes) -> _Record:
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     return record
+
+
+def digest_of_extra(text: str | None) -> str:
+    """Return a digest of what `videos.extra` contains, whatever the order of its columns; empty for no column."""
+    found = read_extra(text)
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16] if found else ""
 
 
 def read_extra(text: str | None) -> dict[str, Any]:

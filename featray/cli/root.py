@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import logging
 import os
 import resource
@@ -12,7 +11,7 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -27,6 +26,7 @@ from featray.cli.plan import plan
 from featray.cli.report import diff, report
 from featray.cli.status import status
 from featray.cli.storage_flags import open_told, storage_flags
+from featray.cli.streams import fill_streams, outlive_reader, outlive_terminal
 from featray.cli.upkeep import compact, erase, publish, verify
 from featray.cli.views import export, preview, safe_csv_flag, view
 from featray.errors import FeatrayError, UsageError, on_one_line, printable
@@ -34,9 +34,6 @@ from featray.graph.stop import EXIT_INTERRUPTED, Terminated, terminable
 from featray.redaction import redact_logs, redact_text
 from featray.unloaded import hide_pandas
 from featray.version import __version__
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 _FORMATS = click.Choice(["table", "csv", "json"])
 
@@ -47,8 +44,8 @@ class _Group(click.Group):
     def main(self, args: Any = None, *rest: Any, **named: Any) -> Any:
         if args is not None:  # called from Python, not run as a command
             return super().main(args, *rest, **named)
-        _fill_streams()
-        _outlive_terminal()
+        fill_streams()
+        outlive_terminal()
         hide_pandas()
         try:
             return super().main(args, *rest, **named)
@@ -80,43 +77,6 @@ class _Group(click.Group):
                 raise
             click.echo(f"featray: {reason}{_limited()}", err=True)
             ctx.exit(1)
-
-
-def _fill_streams() -> None:
-    """Open /dev/null in place of closed standard streams (`>&-`, some service managers).
-
-    Otherwise the next file opened, such as a table being written, would be standard output to native code and children.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number: this one
-
-
-class _Terminal(io.FileIO):
-    """A terminal. When it has been closed, what is printed is dropped: a run under `disown` goes on."""
-
-    def write(self, data: ReadableBuffer, /) -> int:
-        try:
-            return super().write(data)
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())
-        os.close(nowhere)
-        return super().write(data)
-
-
-def _outlive_terminal() -> None:
-    """Let standard output and error drop what is printed once their terminal has been closed."""
-    for name in ("stdout", "stderr"):
-        before = getattr(sys, name)
-        if before is not None and before.isatty():
-            raw = _Terminal(before.fileno(), "w", closefd=False)
-            how = {"encoding": before.encoding, "errors": before.errors, "line_buffering": True}
-            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(raw), **how))
 
 
 _FIXES = {
@@ -219,7 +179,7 @@ def main(debug: bool) -> None:
 )
 @click.option("--executor", type=click.Choice(["auto", "ray", "local"]), help="Executor; sets cluster.executor.")
 @click.option("--retry-failed", is_flag=True, help="Also retry videos that failed or were only partly readable.")
-@click.option("--drop-deleted", is_flag=True, help="Remove rows of videos whose source no longer exists.")
+@click.option("--drop-deleted", is_flag=True, help="Remove rows of videos that are gone from a folder or glob.")
 @click.option(
     "--part",
     metavar="I/N",
@@ -273,6 +233,7 @@ def run_config(config: Any, *, quiet: bool = False, log_line: bool = False, part
     from featray.run.progress import Progress
     from featray.run.runner import run as run_job
 
+    outlive_reader()
     console = open_console()
     progress = Progress(console, quiet=quiet or log_line)
     if part is not None:

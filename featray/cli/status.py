@@ -119,6 +119,9 @@ def _lines(found: dict[str, Any], most_runs: int) -> Iterator[tuple[str, list[st
         tracks = f"{counted(one['persons'], 'person')} in {counted(one['tracks'], 'track')}"
         who = tracks if one["tracks"] else "nobody yet"
         yield "who", [f"{one['dataset']}/{one['release']}", counted(one["embeddings"], "embedding"), who]
+    for one in found["waiting"]:
+        landed = f"{counted(one['videos'], 'landed video')}; `featray run` with the same config publishes them"
+        yield "waiting", [f"{one['dataset']}/{one['release']}", landed]
     for run in found["live"]:
         yield from _live_lines(run)
 

@@ -36,6 +36,7 @@ LOG_LINE: Final = {
     "already_published": "input videos that needed no work, by status, or `erased`; with `--part`, their number",
     "deleted": "published videos whose source no longer exists",
     "dropped": "those of them whose rows were removed (`--drop-deleted`)",
+    "renewed": "published videos whose other columns of the manifest had changed; `videos.extra` has the new ones",
     "passed_over": "other files in the input, by suffix",
     "several_streams": "published videos with several video streams, of which one was processed",
     "frames": "sampled frames of this run",
@@ -65,6 +66,7 @@ def as_log_line(summary: Summary) -> str:
             "already_published": {"ok": 0, "partial": 0, "failed": 0} | summary.already_published,
             "deleted": summary.deleted.count,
             "dropped": summary.deleted.count if summary.job.config.run.drop_deleted else 0,
+            "renewed": summary.renewed,
             "passed_over": dict(summary.passed.files),
             "several_streams": summary.several_streams,
             "frames": summary.frames,
@@ -109,8 +111,10 @@ def print_summary(summary: Summary, console: Console) -> None:
     console.print()
     if summary.status == "nothing_to_do":
         done = sum(n for status, n in summary.already_published.items() if status != "erased")
-        all_done = f"all {counted(done, 'video')} are" if done != 1 else "the video is"
-        console.print(f"Nothing to do: {all_done} published in {out}, release {summary.job.release}.")
+        all_done = f"all {counted(done, 'video')} are published in" if done > 1 else "the video is published in"
+        if not done:
+            all_done = "what the input names was erased from"
+        console.print(f"Nothing to do: {all_done} {out}, release {summary.job.release}.")
         _print_shown(summary, console)
     else:
         videos = summary.videos
@@ -125,11 +129,14 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(f"tables   {out}   dataset {config.dataset}   release {summary.job.release}")
         if done := sum(n for status, n in summary.already_published.items() if status != "erased"):
             console.print(f"before   {counted(done, 'video')} already published")
-    if erased := summary.already_published.get("erased"):
+    if (erased := summary.already_published.get("erased")) and summary.erased:
+        video_id, uri = summary.erased
         console.print(
-            f"erased   {counted(erased, 'video')} of the input, left out; "
-            f"`featray erase {shlex.quote(out)} --video NAME --allow-again{options}` lifts that for one"
+            f"erased   {counted(erased, 'video')} of the input, left out, such as {printable(uri)}; "
+            f"`featray erase {shlex.quote(out)} --video {video_id} --allow-again{options}` lifts that for this one"
         )
+    if summary.renewed:
+        console.print(f"renewed  the columns of {counted(summary.renewed, 'published video')}, from the manifest")
     if summary.several_streams:
         console.print(
             f"streams  {counted(summary.several_streams, 'video')} with several video streams, of which one was "
@@ -141,6 +148,11 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(f"denied   {folder} was skipped", highlight=False, markup=False)
     if summary.deleted.count:
         _print_deleted(summary, console)
+    if summary.deleted.elsewhere and config.run.drop_deleted:
+        console.print(
+            f"kept     {counted(summary.deleted.elsewhere, 'published video')} outside of the input's folders and "
+            f"globs; `featray erase {shlex.quote(out)} --video NAME{options}` removes the rows of one"
+        )
     broken = summary.videos["partial"] + summary.videos["failed"]
     if broken:
         console.print(

@@ -230,11 +230,16 @@ def _print_erased(video_id: str, track_id: int | None, erased: list[ErasedHere])
 def publish(out: str, as_json: bool, config: Path | None, options: tuple[str, ...]) -> None:
     """Finish what a killed run left in OUT: publish all landed work, and complete interrupted changes.
 
-    Needs neither Ray nor the sources; refused while a run is active. Work that has not landed is left to the next run.
+    Needs neither Ray nor the sources; refused while a run is active. Work that has not landed is left to the next run,
+    and so is what `--part` has landed: only a run knows the list of videos.
     """
+    from featray.tables.layout import list_partitions
     from featray.upkeep.finish import finish_partition
 
-    in_each(open_told(out, config, options), finish_partition, as_json, _finished, "nothing to finish")
+    output = open_told(out, config, options)
+    begun = list_partitions(output)
+    begun += [partition for partition in list_partitions(output, having="landing") if partition not in begun]
+    in_each(output, finish_partition, as_json, _finished, "nothing to finish", begun)
 
 
 def _finished(done: Finished) -> tuple[dict[str, Any], Iterator[str]]:
@@ -250,6 +255,7 @@ def _finished(done: Finished) -> tuple[dict[str, Any], Iterator[str]]:
     ]
     waiting = [{"shard": shard, "landed": landed, "units": units} for shard, landed, units in done.waiting]
     counts = {"changes": done.changes, "cleaned": done.cleaned, "leftovers": done.leftovers, "runs": done.runs}
+    counts["landed"] = done.landed
 
     def lines() -> Iterator[str]:
         for one in published:
@@ -258,6 +264,8 @@ def _finished(done: Finished) -> tuple[dict[str, Any], Iterator[str]]:
         for shard, landed, units in done.waiting:
             of = f"{landed} of {counted(units, 'unit')}" if units is not None else f"{counted(landed, 'unit')} so far"
             yield f"shard {shard} waits, landed: {of}; the next run resumes from there"
+        if done.landed:
+            yield f"{counted(done.landed, 'video')} landed, not published: run with the same config, without --part"
         for name, text in (
             ("changes", ("completed", "change", "that was interrupted")),
             ("cleaned", ("cleaned up", "published shard", "")),

@@ -41,6 +41,8 @@ AFFECT: Final = ("valence", "arousal")
 _DEG: Final = "_deg"
 _ANGLES: Final = (*GAZE, *POSE)
 _AU: Final = re.compile(r"AU_?0*(\d{1,2})", re.IGNORECASE)
+_LIKE_AU: Final = re.compile(r"AU[ _-]*[0-9OIl]", re.IGNORECASE)
+"""The beginning of a name that means an action unit: AU112, AUO6, AU06_c of OpenFace."""
 _FIXED: Final = (
     *VIDEO, *PICTURE, *TIMES, *FRAME, *BOX, *POINT, *GAZE_VECTOR, EMOTION, *AFFECT,
     *_ANGLES, *(f"{name}{_DEG}" for name in _ANGLES),
@@ -159,6 +161,11 @@ def _refuse_misspelled(names: list[str], where: str) -> None:
     for name in names:
         if name in _FIXED or _AU.fullmatch(name):
             continue
+        if _LIKE_AU.match(name):
+            raise UsageError(
+                f"{where}: column {name!r}: action units are named AU and a number, such as AU06. Rename it to that, "
+                "or to a name that begins differently"
+            )
         near = difflib.get_close_matches(name.strip().lower(), _FIXED, 1, _ALIKE)
         if near and near[0] not in names:
             raise UsageError(

@@ -1,6 +1,7 @@
 """Run. Compare the listing with the published videos: find the work, and published videos that are no longer listed.
 
-Keeps in memory 30 bytes per published video (`tables/done.py`) and the URIs of damaged shard files.
+Keeps in memory 38 bytes per published video (`tables/done.py`), the URIs of damaged shard files, and the other columns
+of the videos whose manifest row has changed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 from featray.config import InputConfig
 from featray.extract.plan import VideoTask
 from featray.identity import work_keys
+from featray.records import digest_of_extra
 from featray.sources.expand import covers
 from featray.sources.listing import Video
 from featray.sources.passed import PassedOver
@@ -38,6 +40,9 @@ class Backlog:
 
     Attributes:
         published: number of input videos that needed no work, by status; `erased` videos must not be processed.
+        erased: id and URI of one of the erased ones.
+        renewed: new `videos.extra` of those whose manifest row has changed, by video id, by the name of the commit that
+            has the video. A listing without other columns, such as that of a folder, changes nothing.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class Backlog:
         self._begun: dict[str, list[str]] = {}
         self._half_read: set[str] = set()
         self.published: dict[str, int] = {}
+        self.erased: tuple[str, str] | None = None
+        self.renewed: dict[str, dict[str, str]] = {}
         for name in list_folders(partition.landing()):
             self._begun.setdefault(name.partition("-")[0], []).append(name)
 
@@ -69,21 +76,30 @@ class Backlog:
                 done.see(record)
             if video.video_id in erased:
                 self.published["erased"] = self.published.get("erased", 0) + 1
+                self.erased = self.erased or (video.video_id, video.uri)
                 continue
             key = self._work_key(video.content_id)
             shard = None
             if record >= 0:
                 shard, status = done.shard(record), done.status(record)
                 if video.problem and status != "failed":
-                    log.warning("%s: %s; its rows stay as they are", video.uri, video.problem[1])
-                    self.published[status] = self.published.get(status, 0) + 1
+                    text = video.problem[1] if video.uri in video.problem[1] else f"{video.uri}: {video.problem[1]}"
+                    log.warning("%s; its rows stay as they are", text)
+                    self._keep(video, record)
                     continue
                 if done.is_done(record, key) and status not in self._retry:
-                    self.published[status] = self.published.get(status, 0) + 1
+                    self._keep(video, record)
                     self._resumes(video.video_id, None)
                     continue
             resume = self._resumes(video.video_id, self._partition.landing_name(video.video_id, key))
             yield VideoTask(video, key, shard="", resume=resume, replaces=shard)
+
+    def _keep(self, video: Video, record: int) -> None:
+        """Count a published video that needs no work, and note its other columns if they have changed."""
+        status, extra = self._done.status(record), video.extra_json
+        self.published[status] = self.published.get(status, 0) + 1
+        if extra is not None and digest_of_extra(extra) != self._done.extra_digest(record):
+            self.renewed.setdefault(self._done.shard(record), {})[video.video_id] = extra
 
     def _resumes(self, video_id: str, wanted: str | None) -> bool:
         """Return whether parts of this work have landed; delete what landed of other work on the video."""
@@ -111,6 +127,8 @@ class Backlog:
                     continue
                 if is_covered(video.uri):
                     found.add(commit.name, video.video_id, video.uri)
+                else:
+                    found.elsewhere += 1
         return found
 
 
@@ -122,11 +140,14 @@ class Deleted:
         videos: ids, by the name of the commit that holds them.
         count: number of videos.
         examples: some URIs.
+        elsewhere: number of other published videos that are not in the input: of other configs, or no longer named by
+            a manifest.
     """
 
     videos: dict[str, set[str]] = field(default_factory=dict)
     count: int = 0
     examples: list[str] = field(default_factory=list)
+    elsewhere: int = 0
 
     def add(self, commit: str, video_id: str, uri: str) -> None:
         """Add a video."""

@@ -103,9 +103,10 @@ class Execution:
             missing = self._tally.missing()
             if not missing or attempt == last:
                 break
+            _, example = missing[0].video.problem or ("", missing[0].video.uri)
             log.warning(
                 "attempt %d of %d: no complete result of %s, such as %s; trying again",
-                attempt, last, counted(len(missing), "video"), missing[0].video.uri,
+                attempt, last, counted(len(missing), "video"), example,
             )  # fmt: skip
             self._tally.again(missing)
             pages = iter([missing])

@@ -32,6 +32,7 @@ from featray.tables.lease import Lease, hold
 from featray.tables.runs import begin_run, end_run
 from featray.upkeep.derive import derive_held
 from featray.upkeep.recover import drop_videos, recover, sweep_temporary
+from featray.upkeep.renew import renew_extra
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +45,11 @@ class Summary:
         status: `done`, `done_with_failures` or `nothing_to_do`.
         videos: number of videos published by this run, by status: ok, partial, failed.
         already_published: input videos that needed no work, by status; `erased` videos must not be processed.
+        erased: id and URI of one of the erased ones.
         deleted: published videos whose source no longer exists.
         seconds: wall time.
         passed: files in the input that were skipped.
+        renewed: published videos whose other columns of the manifest were renewed.
         several_streams: videos published by this run with more than one video stream, of which only one is processed.
     """
 
@@ -59,6 +62,8 @@ class Summary:
     faces: int
     seconds: float
     passed: PassedOver = field(default_factory=PassedOver)
+    erased: tuple[str, str] | None = None
+    renewed: int = 0
     several_streams: int = 0
 
 
@@ -87,6 +92,7 @@ def run(config: Config, progress: Progress) -> Summary:
         deleted = backlog.deleted(config.input, passed)
         if deleted.count and config.run.drop_deleted:
             drop_videos(lease.partition, deleted.videos, f"drop-{job.run_id}")
+        renew_extra(lease.partition, backlog.renewed, job.run_id)
         if job.derive is not None and job.derive.crosses_shards:
             derived = derive_held(lease, job.derive, config.cluster.executor)
             if derived.note:
@@ -102,6 +108,8 @@ def run(config: Config, progress: Progress) -> Summary:
         faces=counts.faces,
         seconds=time.monotonic() - started,
         passed=passed,
+        erased=backlog.erased,
+        renewed=sum(map(len, backlog.renewed.values())),
         several_streams=counts.several_streams,
     )
 

@@ -8,7 +8,6 @@ Listings come folder by folder, so few shards are open at a time.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -117,7 +116,7 @@ def _close(group: _Group, run_id: str) -> tuple[ShardManifest, list[VideoTask]]:
             member=task.video.member,
             size_bytes=task.video.size_bytes,
             content_id=task.video.content_id,
-            extra=json.dumps(task.video.extra, default=str) if task.video.extra else None,
+            extra=task.video.extra_json,
             replaces=task.replaces,
         )
         for task in tasks

@@ -69,6 +69,11 @@ class Video:
     takes_options: bool = True
     sequence: Sequence | None = None
 
+    @property
+    def extra_json(self) -> str | None:
+        """`extra` as in the table `videos`; None for no column."""
+        return json.dumps(self.extra, default=str) if self.extra else None
+
 
 def list_videos(config: InputConfig, passed: PassedOver | None = None, *, tell: bool = True) -> Iterator[Video]:
     """Yield all videos of the input: files, and the videos that tars, tables and manifests contain or name.

@@ -53,7 +53,11 @@ class CommittedFile:
 
 @dataclass(frozen=True)
 class CommittedVideo:
-    """One published video, with its counts."""
+    """One published video, with its counts.
+
+    Attributes:
+        extra_digest: `records.digest_of_extra` of its `videos.extra`; empty in commits of older versions too.
+    """
 
     video_id: VideoId
     uri: str
@@ -61,6 +65,7 @@ class CommittedVideo:
     status: Annotated[str, Field(pattern="^(ok|partial|failed)$")]
     frames: Count
     faces: Count
+    extra_digest: Digest | Literal[""] = ""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tables. The published videos of a partition, in a form small enough for millions of videos: 30 bytes each.
+"""Tables. The published videos of a partition, in a form small enough for millions of videos: 38 bytes each.
 
 It is built in one pass over the commits, a few of them in memory at a time. Each video that the input no longer has
 takes 8 more bytes.
@@ -17,7 +17,9 @@ from featray.tables.layout import Partition
 
 STATUSES: Final = ("ok", "partial", "failed")
 
-_RECORD = np.dtype([("video", "<u8"), ("work", "<u8", 2), ("shard", "<u4"), ("status", "u1"), ("seen", "?")])
+_RECORD = np.dtype(
+    [("video", "<u8"), ("work", "<u8", 2), ("shard", "<u4"), ("status", "u1"), ("seen", "?"), ("extra", "<u8")]
+)
 
 
 class Unseen:
@@ -69,6 +71,11 @@ class Done:
     def shard(self, record: int) -> str:
         """Return the name of the commit that has the video."""
         return self.shards[int(self.records["shard"][record])]
+
+    def extra_digest(self, record: int) -> str:
+        """Return `CommittedVideo.extra_digest` of the video."""
+        digest = int(self.records["extra"][record])
+        return f"{digest:016x}" if digest else ""
 
     def see(self, record: int) -> None:
         """Record that the input has this video."""
@@ -131,4 +138,5 @@ def _page(commit: Commit) -> NDArray[np.void]:
         row["video"] = int(video.video_id, 16)
         row["work"] = int(work[:16], 16), int(work[16:32], 16)
         row["status"] = STATUSES.index(video.status)
+        row["extra"] = int(video.extra_digest or "0", 16)
     return page

@@ -148,7 +148,7 @@ def open_output(uri: str, storage_options: dict[str, Any] | None = None, *, crea
 
 
 def list_partitions(output: Output, odd: list[str] | None = None, *, having: str = "commits") -> list[Partition]:
-    """Return every dataset and release with commits, or with `leases`.
+    """Return every dataset and release with commits, or with `leases` or `landing`.
 
     Folders with names that no run creates are skipped, and added to `odd`.
 

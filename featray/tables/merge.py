@@ -21,6 +21,7 @@ from featray.errors import ErrorCode, OutputError, RunError, counted
 from featray.extract.plan import Picture, VideoPlan
 from featray.faces.cadence import Cadence, taken_frames
 from featray.faces.tracks import Tracker
+from featray.records import digest_of_extra
 from featray.schema import FACE_TABLES, TABLES
 from featray.tables.commits import CommittedVideo, ManifestVideo
 from featray.tables.landing import DAMAGED_PART, Part, PartHeader, landed_units, read_part, read_plan
@@ -143,6 +144,7 @@ def merge_video(
         status=row["status"],
         frames=tally.frames_sampled,
         faces=tally.faces,
+        extra_digest=digest_of_extra(video.extra),
     )
     return Merged(committed, row.get("other_streams") is not None)
 

@@ -22,20 +22,22 @@ PLACE: Final = "coalesce(uri || '#' || member, uri)"
 """SQL for the place of a video: its URI, with the name of its member if it is in a shard file."""
 
 
-_BARE: Final = f"regexp_replace({PLACE}, '\\.[^./#]*$', '')"
-"""SQL for the place of a video without its suffix."""
+_BARE: Final = f"regexp_replace({PLACE}, '(\\.[^./#]*|/)$', '')"
+"""SQL for the place of a video without its suffix, or of a folder of pictures without its last slash."""
 
 
 def is_named(name: str) -> str:
     """Return the SQL condition on `videos` for a video with this id, this URI, or a URI with this end (`face.mp4`).
 
-    If there is none, it holds for videos whose URI has this end without its suffix (`face`).
+    If there is none, it holds for videos whose URI has this end without its suffix (`face`) or its last slash.
     """
     whole = f"video_id = {literal(name)} OR uri = {literal(name)} OR {_ends(PLACE, name)}"
     return f"({whole} OR ({_ends(_BARE, name)} AND NOT EXISTS (SELECT 1 FROM videos WHERE {whole})))"
 
 
 def _ends(place: str, name: str) -> str:
+    if not name:
+        return "false"
     ends = (f"ends_with({place}, {literal(separator + name)})" for separator in "/#")
     return f"({place} = {literal(name)} OR {' OR '.join(ends)})"
 
@@ -47,7 +49,8 @@ class NotNamed(UsageError):
 def not_named(connection: duckdb.DuckDBPyConnection, name: str) -> NotNamed:
     """Return the error for a name that no video has, with the name of one that exists."""
     sql = f"SELECT {PLACE} AS place FROM videos WHERE uri IS NOT NULL ORDER BY ALL LIMIT 1"
-    example = [f", such as {printable(row['place'].rpartition('/')[2])}" for row in read_rows(run_sql(connection, sql))]
+    places = [row["place"] for row in read_rows(run_sql(connection, sql))]
+    example = [f", such as {printable(place.rstrip('/').rpartition('/')[2])}" for place in places]
     return NotNamed(
         f"--video {name}: not in this output; give a video_id, a URI, or the last parts of one{''.join(example)}; "
         'list them with `featray query OUT "SELECT video_id, uri FROM videos"`'

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from featray.errors import on_one_line
+from featray.store.storage import list_folders
 from featray.tables.done import STATUSES
 from featray.tables.layout import Output, list_partitions
 from featray.tables.lease import read_holder
@@ -35,12 +36,14 @@ def read_status(
 
     Returns:
         `{"videos": {"ok": n, "partial": n, "failed": n}, "frames": n, "faces": n, "releases": [...],
-        "runs": [...], "derived": [...], "who": [...], "live": [...]}`;
+        "runs": [...], "derived": [...], "who": [...], "live": [...],
+        "waiting": [...]}`;
         `releases` gives the counts of videos, frames and faces for each release;
         `derived` gives, for each derivation, when it was last made, how many of the published shards have it, and how
         many of those are stale, its settings, and whether views show it;
         `who` gives, for each release with embeddings, their number, and the numbers of persons and of their tracks;
-        `live` gives the current lease holders, usually runs, and their progress at the last renewal.
+        `live` gives the current lease holders, usually runs, and their progress at the last renewal;
+        `waiting` gives the number of videos that have landed, at least in part, in each release without such a holder.
     """
     return read_steadily(output, lambda published: _read(output, release, published, stale, chosen), release)
 
@@ -63,6 +66,7 @@ def _read(
             run[name] = on_one_line(run[name] or "")
         for name in ("started_at", "finished_at"):
             run[name] = run[name].isoformat(timespec="seconds") if run[name] else None
+    live = list(_live(output, rows))
     return {
         "videos": {status: sum(one["videos"][status] for one in releases) for status in STATUSES},
         "frames": sum(one["frames"] for one in releases),
@@ -86,7 +90,8 @@ def _read(
             for name, (made_us, shards) in sorted(one.derived.items())
         ],
         "who": list(_who(published, rows)),
-        "live": list(_live(output, rows)),
+        "live": live,
+        "waiting": list(_waiting(output, live)),
     }
 
 
@@ -140,6 +145,15 @@ def _live(output: Output, rows: Callable[[str], list[dict[str, Any]]]) -> Iterat
             "frames_per_s": None if standing is None else round(standing.frames_per_s, 1),
             "seconds_left": None if standing is None else standing.seconds_left,
         }
+
+
+def _waiting(output: Output, live: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield what waits for a run that publishes it: of `--part`, or of a run that ended before."""
+    for partition in list_partitions(output, having="landing"):
+        names = {"dataset": on_one_line(partition.dataset), "release": on_one_line(partition.release)}
+        videos = len(list_folders(partition.landing()))
+        if videos and not any(names.items() <= run.items() for run in live):
+            yield {**names, "videos": videos}
 
 
 def _utc(microseconds: int) -> str:

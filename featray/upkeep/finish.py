@@ -17,6 +17,7 @@ from featray.config_identify import IdentifyConfig
 from featray.errors import ConfigError, OutputError
 from featray.findings.derive import Derivation
 from featray.schema import DERIVED_TABLES, arrow_schema
+from featray.store.storage import list_folders
 from featray.tables.commits import Commit, ShardManifest, close_shard, read_commit, read_commits, read_manifests
 from featray.tables.landing import landed_units, read_plan
 from featray.tables.layout import Partition
@@ -38,6 +39,8 @@ class Finished:
         changes: erasures, compactions and replacements that were completed.
         cleaned: already published shards that were cleaned up.
         published: commits of the shards that were published.
+        landed: videos that have landed, at least in part, and are in no open shard: of `--part`, or of a run that ended
+            early. Only a run knows what to publish with them.
         waiting: shards that cannot be published yet, with the number of landed units and of all units
             (None if a video has not been planned).
         leftovers: uncommitted files of compactions, derivations and killed writers that were deleted.
@@ -47,6 +50,7 @@ class Finished:
     changes: int = 0
     cleaned: int = 0
     published: list[Commit] = field(default_factory=list)
+    landed: int = 0
     waiting: list[tuple[str, int, int | None]] = field(default_factory=list)
     leftovers: int = 0
     runs: int = 0
@@ -80,7 +84,9 @@ def finish_partition(partition: Partition) -> Finished:
 def _finish(partition: HeldPartition) -> Finished:
     changes, cleaned = finish_committed(partition)
     published, waiting = [], []
+    landed_videos = set(list_folders(partition.landing()))
     for manifest in read_manifests(partition):
+        landed_videos -= {partition.landing_name(video.video_id, video.work_key) for video in manifest.videos}
         landed, units = _progress(partition, manifest)
         if landed == units:
             published.append(publish_shard(partition, manifest, _settings(partition, manifest)))
@@ -88,7 +94,7 @@ def _finish(partition: HeldPartition) -> Finished:
             waiting.append((manifest.shard, landed, units))
     leftovers = remove_leftovers(partition)
     runs = 0 if waiting else close_killed_runs(partition)
-    return Finished(changes, cleaned, published, waiting, leftovers, runs)
+    return Finished(changes, cleaned, published, len(landed_videos), waiting, leftovers, runs)
 
 
 def remove_leftovers(partition: HeldPartition) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -90,10 +91,25 @@ def show_recording(output: Output, settings: PreviewSettings, *, web: bool) -> N
         path.write_bytes(_record(output, settings)[0])
         command = [sys.executable, "-m", "rerun", str(path), "--bind", "127.0.0.1", *(["--web-viewer"] if web else [])]
         with contextlib.suppress(KeyboardInterrupt):
-            ended = subprocess.run(command, check=False)
-            if ended.returncode:
-                fix = "see its message above" if web else "without a screen, use --web or --save FILE"
-                raise RunError(f"view: Rerun's viewer ended with exit status {ended.returncode}; {fix}")
+            status = _wait_for(command)
+            if status:
+                ports = "see its message above; it needs the ports 9090 and 9876"
+                fix = ports if web else "without a screen, use --web or --save FILE"
+                raise RunError(f"view: Rerun's viewer ended with exit status {status}; {fix}")
+
+
+def _wait_for(command: list[str]) -> int:
+    """Run the viewer until it is closed, or this process is to end; return its exit status.
+
+    Rerun starts a process of its own, which would go on serving the video.
+    """
+    viewer = subprocess.Popen(command, start_new_session=True)
+    try:
+        return viewer.wait()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(viewer.pid, signal.SIGTERM)
+        viewer.wait()
 
 
 def _record(output: Output, settings: PreviewSettings) -> tuple[bytes, Recording]:

@@ -1,10 +1,12 @@
-"""A terminal that is closed during a run: the run ends in order; under nohup or disown it goes on."""
+"""A run whose terminal is closed ends in order; under nohup or disown, or if a pipe's reader ends, it goes on."""
 
 import json
 import os
 import pty
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -57,3 +59,25 @@ def test_a_run_whose_terminal_is_closed(clips, small_network, tmp_path, executor
         rows = CliRunner().invoke(main, ["query", str(calm), "SELECT status FROM runs", "--format", "csv"])
         assert rows.stdout.split() == ["status", "done"]
         assert tables_of(out) == tables_of(calm)
+
+
+@pytest.mark.parametrize("pipe", ["|", "|&"])
+def test_a_run_whose_reader_has_ended(clips, small_network, tmp_path, pipe):
+    """`|&` passes on the log too."""
+    (tmp_path / "no.mp4").write_bytes(b"nothing that is a video")
+    words = [
+        "run",
+        f"{clips}/face.mp4",
+        str(tmp_path / "no.mp4"),
+        "--out",
+        str(tmp_path / "out"),
+        "--executor",
+        "local",
+    ]
+    settings = ["--set", f"model.checkpoint={small_network}", "--set", "decode.sample={every: 60}"]
+    featray = shlex.join([sys.executable, "-m", "featray", *words, *settings])
+    script = f"{featray} {pipe} true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "3\n" and "Broken pipe" not in done.stderr and "Traceback" not in done.stderr
+    rows = CliRunner().invoke(main, ["query", str(tmp_path / "out"), "SELECT status FROM runs", "--format", "csv"])
+    assert rows.stdout.split() == ["status", "done_with_failures"]

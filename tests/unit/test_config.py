@@ -83,7 +83,13 @@ def test_sample_takes_three_forms(written, parsed):
         ("input.path_fields", "{site}/{Site}/{name}", "input.path_fields: is a pattern of distinct {name} parts"),
         ("input.path_fields", "no names", "input.path_fields: is a pattern"),
         ("output.tables", ["mesh"], "output.tables: lists each table once and always holds faces"),
-        ("dataset", "a/b", "dataset: string should match pattern"),
+        (
+            "dataset",
+            "a/b",
+            "dataset: must be letters, digits, `.`, `_` and `-`, at most 64, a letter or digit first",
+        ),
+        ("input.uris", "clips/", "input.uris: must be a list, also of one; write it in brackets: [...]"),
+        ("model.sha256", "0x", "model.sha256: must be 64 hexadecimal digits"),
     ],
 )
 def test_what_is_refused_is_named_with_what_is_allowed(path, value, expected):

@@ -32,6 +32,28 @@ def test_slurm_reads_its_options_before_the_first_command(script):
     assert {"--requeue", "--signal=B:TERM@120", "--open-mode=append"} <= {lines[i].split()[1] for i in options}
 
 
+@pytest.mark.parametrize(
+    ("task", "count", "parts", "told"),
+    [
+        ("3", "20", "", "run my.yaml --executor local --part 3/20"),
+        ("7", "1", "20", "run my.yaml --executor local --part 7/20"),
+        ("", "", "", "run my.yaml --executor local"),
+        ("7", "1", "", "array.sbatch: task 7 is none of 1 parts"),
+        ("0", "20", "", "array.sbatch: task 0 is none of 20 parts"),
+    ],
+)
+def test_a_task_of_an_array_is_a_part(tmp_path, task, count, parts, told):
+    """With a featray that only prints its arguments, since this is about them."""
+    (tmp_path / "featray").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "featray").chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "1", "SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_COUNT": count, "PARTS": parts}
+    known = {"PATH": f"{tmp_path}:/usr/bin:/bin"} | {name: one for name, one in slurm.items() if one}
+    done = subprocess.run(
+        ["bash", INFRA / "slurm/array.sbatch", "my.yaml"], env=known, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.stdout + done.stderr).startswith(told) and done.returncode == (2 if "none of" in told else 0)
+
+
 def test_the_image_holds_what_the_other_image_holds():
     sources = [line.split() for line in re.search(r"%files\n((?: .*\n)+)", IMAGE)[1].splitlines()]
     assert all((REPOSITORY / source).exists() and f"/source/{source}" == target for source, target in sources)

@@ -48,12 +48,17 @@ def test_parts_beside_each_other_and_a_run_give_the_tables_of_one_run(config, tm
         parts = list(pool.map(lambda i: land_part(config, Part(i, 3), silent()), (1, 2, 3)))
     assert sum(part.videos for part in parts) == 4 and landed(config) == ids(config, "face", "a", "b", "c")
     assert not list((tmp_path / "out").glob("[a-z]*")), "a part published"
+    told = [CliRunner().invoke(main, [name, str(tmp_path / "out")]).stdout for name in ("publish", "status")]
+    assert "4 videos landed, not published: run with the same config, without --part" in told[0]
+    assert "4 landed videos; `featray run` with the same config publishes them" in told[1]
     summary = run_here(config)
     assert summary.videos == {"ok": 4, "partial": 0, "failed": 0}
     assert summary.frames == sum(part.frames for part in parts) > 0
     calm = config.model_copy(update={"output": config.output.model_copy(update={"uri": str(tmp_path / "calm")})})
     run_here(calm)
     assert tables_of(tmp_path / "out") == tables_of(tmp_path / "calm")
+    assert CliRunner().invoke(main, ["publish", str(tmp_path / "out")]).stdout == "nothing to finish\n"
+    assert "waiting" not in CliRunner().invoke(main, ["status", str(tmp_path / "out")]).stdout
     assert verify(open_output(config.output.uri)).problems == []
     made = {(row["status"], row["videos_ok"]) for row in rows(tmp_path / "out", "runs")}
     assert made == {("done", None), ("done", 4)}  # of the parts, and of the run that published

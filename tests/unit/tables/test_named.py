@@ -3,7 +3,7 @@
 import duckdb
 import pytest
 
-from featray.tables.named import is_named
+from featray.tables.named import is_named, not_named
 
 VIDEOS = [
     ("0000000000000001", "s3://b/P01/baseline.mp4", None),
@@ -12,6 +12,7 @@ VIDEOS = [
     ("0000000000000004", "s3://b/shard.tar", "P03/session.1.webm"),
     ("0000000000000005", "s3://b/P04/session.1", None),
     ("0000000000000006", "s3://b/v1.2/it's", None),
+    ("0000000000000007", "s3://b/pictures/s2/", None),
 ]
 
 
@@ -35,6 +36,9 @@ VIDEOS = [
         ("session", "5"),
         ("v1", ""),
         ("it's", "6"),
+        ("s2", "7"),
+        ("s2/", "7"),
+        ("pictures/s2", "7"),
         ("line", ""),
         ("", ""),
     ],
@@ -45,3 +49,9 @@ def test_a_video_has_its_id_its_uri_and_the_end_of_it(name, found):
         connection.executemany("INSERT INTO videos VALUES (?, ?, ?)", VIDEOS)
         rows = connection.execute(f"SELECT video_id FROM videos WHERE {is_named(name)} ORDER BY ALL").fetchall()
     assert "".join(row[0][-1] for row in rows) == found
+
+
+def test_an_example_of_a_name_is_never_empty():
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE videos AS SELECT 's3://b/pictures/s2/' AS uri, NULL AS member")
+        assert "the last parts of one, such as s2; list them" in str(not_named(connection, "x"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import av
 import numpy as np
@@ -138,11 +140,33 @@ def test_a_range_and_a_wrong_ending(made, tmp_path):
 @pytest.mark.parametrize(("web", "words"), [([], "without a screen, use --web or --save FILE"), (["--web"], "message")])
 def test_a_viewer_that_fails_ends_the_command(made, monkeypatch, web, words):
     failed = [sys.executable, "-c", "import sys; print('Error: no DISPLAY', file=sys.stderr); sys.exit(1)"]
-    real = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda command, **options: real(failed, **options))
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: real(failed, **options))
     told = CliRunner().invoke(main, ["view", made.output.root.uri, "--video", "turned.mp4", *web])
     assert told.exit_code == 1 and told.stderr.count("\n") == 1
     assert "view: Rerun's viewer ended with exit status 1; " in told.stderr and words in told.stderr
+
+
+def test_nothing_of_the_viewer_outlives_the_command(made, tmp_path):
+    """With a shell in the viewer's place, which starts a process of its own as Rerun does."""
+    code = (
+        "import subprocess, sys, featray.cli; real = subprocess.Popen\n"
+        f"script = 'sleep 300 & echo $! > {tmp_path}/inner.tmp; mv {tmp_path}/inner.tmp {tmp_path}/inner; wait'\n"
+        "subprocess.Popen = lambda command, **options: real(['sh', '-c', script], **options)\n"
+        "featray.cli.main()"
+    )
+    words = ["view", made.output.root.uri, "--video", "turned.mp4", "--web"]
+    command = subprocess.Popen([sys.executable, "-c", code, *words])
+    until = time.monotonic() + 60
+    while not (tmp_path / "inner").exists():
+        assert time.monotonic() < until and command.poll() is None
+        time.sleep(0.05)
+    command.terminate()
+    command.wait(30)
+    inner = int((tmp_path / "inner").read_text())
+    while Path(f"/proc/{inner}/stat").exists() and ") Z " not in Path(f"/proc/{inner}/stat").read_text():
+        assert time.monotonic() < until, "it still runs"
+        time.sleep(0.05)
 
 
 def test_without_rerun_the_command_names_the_extra(made, tmp_path, monkeypatch):
