@@ -254,7 +254,13 @@ class _Reader:
         column = self._table[name].combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # a column without rows
             column = pa.array([], column.type)
-        return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        try:
+            column.validate(full=True)
+        except pa.ArrowException:
+            raise UsageError(f"{self._where}: {name}: is damaged, or has text that is not UTF-8") from None
+        return column
 
     def _no_number(self, name: str, column: Any) -> str:
         for number, value in enumerate(column.to_pylist() if pa.types.is_string(column.type) else []):

@@ -64,7 +64,10 @@ def read_truth(path: Path, find_video: Callable[[str], str]) -> dict[TrackKey, s
                 f"--truth {path}, line {number}: invalid row; it needs {', '.join(_COLUMNS)}, with track_id an integer"
             )
         if video not in known:
-            known[video] = find_video(video)
+            try:
+                known[video] = find_video(video)
+            except UsageError as error:
+                raise UsageError(f"--truth {path}, line {number}: {error}") from None
         found[known[video], int(track)] = person
     if not found:
         raise UsageError(f"--truth {path}: has no rows; add rows with the columns {', '.join(_COLUMNS)}")

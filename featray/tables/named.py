@@ -9,7 +9,7 @@ from typing import Final
 
 import duckdb
 
-from featray.errors import FeatrayError, UsageError, counted, printable
+from featray.errors import FeatrayError, UsageError, counted, printable, shown
 from featray.identity import video_id
 from featray.store.location import locate
 from featray.tables.layout import Output
@@ -52,16 +52,20 @@ def not_named(connection: duckdb.DuckDBPyConnection, name: str) -> NotNamed:
     places = [row["place"] for row in read_rows(run_sql(connection, sql))]
     example = [f", such as {printable(place.rstrip('/').rpartition('/')[2])}" for place in places]
     return NotNamed(
-        f"--video {name}: not in this output; give a video_id, a URI, or the last parts of one{''.join(example)}; "
+        f"--video {_shown(name)}: not in this output; give a video_id, a URI, or the last parts of one{''.join(example)}; "
         'list them with `featray query OUT "SELECT video_id, uri FROM videos"`'
     )
+
+
+def _shown(name: str) -> str:
+    return shown(name, 500)  # more than URIs have
 
 
 def several_named(name: str, found: Mapping[str, str | None]) -> UsageError:
     """Return the error for a name that several videos have; `found` has their places by id."""
     places = ", ".join(f"{printable(place or '?')} ({one})" for one, place in sorted(found.items())[:5])
     return UsageError(
-        f"{name}: matches {counted(len(found), 'video')}: {places}; give more of the path of one, or its id"
+        f"{_shown(name)}: matches {counted(len(found), 'video')}: {places}; give more of the path of one, or its id"
     )
 
 
@@ -126,7 +130,7 @@ def find_erased_id(output: Output, name: str) -> str:
     except UsageError:
         some = ", ".join(sorted(found or erased)[:5])
         why = "matches several erased videos" if found else "no erased video with this name was found"
-        raise UsageError(f"--video {name}: {why}; give its whole URI or its id, one of {some}") from None
+        raise UsageError(f"--video {_shown(name)}: {why}; give its whole URI or its id, one of {some}") from None
 
 
 def find_id_to_erase(output: Output, name: str) -> str:

@@ -174,6 +174,10 @@ def test_a_file_that_is_not_there_or_no_parquet(tmp_path):
     pq.write_table(odd, tmp_path / "odd.parquet")
     read = read_labels(str(tmp_path / "odd.parquet"), LabelSettings())
     assert (*read.labels["age"], *read.labels["site"]) == ("inf", "0.1")
+    latin = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"a\xe4")])
+    pq.write_table(odd.set_column(0, "video", latin), tmp_path / "latin.parquet")
+    with pytest.raises(UsageError, match=r"latin\.parquet: video: is damaged, or has text that is not UTF-8"):
+        read_labels(str(tmp_path / "latin.parquet"), LabelSettings())
     (tmp_path / "x.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(UsageError, match=r"x\.parquet: cannot be read as Parquet"):
         read_labels(str(tmp_path / "x.parquet"), LabelSettings())

@@ -55,3 +55,4 @@ def test_an_example_of_a_name_is_never_empty():
     with duckdb.connect() as connection:
         connection.execute("CREATE TABLE videos AS SELECT 's3://b/pictures/s2/' AS uri, NULL AS member")
         assert "the last parts of one, such as s2; list them" in str(not_named(connection, "x"))
+        assert len(str(not_named(connection, "x" * 70_000))) < 1000
