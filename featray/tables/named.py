@@ -52,7 +52,8 @@ def not_named(connection: duckdb.DuckDBPyConnection, name: str) -> NotNamed:
     places = [row["place"] for row in read_rows(run_sql(connection, sql))]
     example = [f", such as {printable(place.rstrip('/').rpartition('/')[2])}" for place in places]
     return NotNamed(
-        f"--video {_shown(name)}: not in this output; give a video_id, a URI, or the last parts of one{''.join(example)}; "
+        f"--video {_shown(name)}: not in this output; give a video_id, a URI, or the last parts of one"
+        f"{''.join(example)}; "
         'list them with `featray query OUT "SELECT video_id, uri FROM videos"`'
     )
 
