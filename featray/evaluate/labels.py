@@ -166,7 +166,7 @@ def _parquet(data: bytes, where: str) -> pa.Table:
             _check_size(size_bytes, where)
             batches.append(batch.cast(schema))
         return pa.Table.from_batches(batches, schema)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
         raise UsageError(f"{where}: cannot be read as Parquet: {one_line(error)}") from None
 
 

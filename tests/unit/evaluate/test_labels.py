@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
@@ -178,6 +179,11 @@ def test_a_file_that_is_not_there_or_no_parquet(tmp_path):
     pq.write_table(odd.set_column(0, "video", latin), tmp_path / "latin.parquet")
     with pytest.raises(UsageError, match=r"latin\.parquet: video: is damaged, or has text that is not UTF-8"):
         read_labels(str(tmp_path / "latin.parquet"), LabelSettings())
+    sink = io.BytesIO()
+    pq.write_table(odd.rename_columns(["video", "frame", "AU12", "xage", "site"]), sink, store_schema=False)
+    (tmp_path / "names.parquet").write_bytes(sink.getvalue().replace(b"xage", b"\xe4age"))
+    with pytest.raises(UsageError, match=r"names\.parquet: cannot be read as Parquet"):
+        read_labels(str(tmp_path / "names.parquet"), LabelSettings())
     (tmp_path / "x.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(UsageError, match=r"x\.parquet: cannot be read as Parquet"):
         read_labels(str(tmp_path / "x.parquet"), LabelSettings())
