@@ -10,7 +10,7 @@ Two kinds, kept apart:
       ├── StorageError        a bucket, folder or object that must be read or written
       │   ├── NotFound        it does not exist
       │   ├── AccessDenied    access is refused
-      │   ├── Unreachable     the storage does not answer, or credentials are missing
+      │   ├── Unreachable     the storage is down or does not answer, or credentials are missing
       │   └── OutputError     the location is not a featray output, or is damaged
       │       └── LeaseError  another run holds the dataset and release
       ├── ModelError          a checkpoint or one of its tensors
@@ -233,7 +233,7 @@ class AccessDenied(StorageError):
 
 
 class Unreachable(StorageError):
-    """The storage does not answer, or credentials are missing: affects the whole storage, not one object."""
+    """The storage is down or does not answer, or credentials are missing: affects all of it, not one object."""
 
 
 class OutputError(StorageError):

@@ -178,7 +178,7 @@ def as_storage_error(error: BaseException, uri: str, missing: str = "does not ex
     """Return a storage exception as featray's own error."""
     if _is_denied(error):
         return AccessDenied(f"{uri}: {explain(error)}")
-    if _silence(error) or type(error).__name__ == _NO_CREDENTIALS:
+    if _silence(error) or type(error).__name__ == _NO_CREDENTIALS or meaning(error) is _BUSY:
         return Unreachable(f"{uri}: {explain(error)}")
     if isinstance(error, FileNotFoundError):
         return NotFound(f"{uri}: {missing}")

@@ -54,7 +54,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final
 
-from featray.errors import LeaseError, NotFound, OutputError, StorageError
+from featray.errors import LeaseError, NotFound, OutputError, StorageError, Unreachable
 from featray.records import dump, load
 from featray.store.exclusive import age_seconds, create_bytes, enforces
 from featray.store.storage import delete, list_files, read_record, write_bytes
@@ -169,10 +169,11 @@ class Lease:
         except LeaseError:
             return
         except StorageError as failure:
-            try:
-                delete(self.partition.lease(self._holder.number))  # works on a full disk
-            except StorageError:
-                log.warning("the lease could not be released; it expires by itself: %s", failure)
+            if not isinstance(failure, Unreachable):  # which would only be waited for again
+                with contextlib.suppress(StorageError):
+                    delete(self.partition.lease(self._holder.number))  # works on a full disk
+                    return
+            log.warning("the lease could not be released; it expires by itself: %s", failure)
 
     @property
     def lost(self) -> bool:

@@ -13,9 +13,9 @@ from dataclasses import asdict, replace
 import fsspec
 import pytest
 
-from featray.errors import LeaseError, OutputError, StorageError
+from featray.errors import LeaseError, OutputError, StorageError, Unreachable
 from featray.store.exclusive import age_seconds, create_bytes, enforces
-from featray.store.storage import write_bytes
+from featray.store.storage import exists, write_bytes
 from featray.tables import lease as module
 from featray.tables.layout import Partition, open_output
 from featray.tables.lease import hold, read_holder
@@ -312,3 +312,15 @@ def test_an_output_that_is_deleted_before_the_end_is_no_success(tmp_path):
     with pytest.raises(LeaseError, match="the output, or its lease, was deleted during the run"):
         with hold(partition, "run-1"):
             shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.parametrize(("failure", "is_deleted"), [(StorageError, True), (Unreachable, False)])
+def test_a_lease_that_cannot_be_released_is_deleted_if_the_storage_answers(partition, monkeypatch, failure, is_deleted):
+    """A store that is down is asked eight times in minutes, each time."""
+    with hold(partition, "run") as lease:
+
+        def write(place, data):
+            raise failure("no")
+
+        monkeypatch.setattr(module, "write_bytes", write)
+    assert exists(lease.partition.lease(lease.partition.number)) == (not is_deleted)
