@@ -17,11 +17,13 @@ from featray.tables.layout import Partition, list_partitions, open_output
 from featray.tables.published import read_published
 from featray.tables.query import connect, read_rows, run_sql
 from featray.upkeep import verify as verify_module
+from featray.upkeep import verify_partition as parts_module
 from featray.upkeep.compact import compact_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.finish import finish_partition
 from featray.upkeep.persons import find_persons
 from featray.upkeep.verify import verify
+from featray.upkeep.verify_partition import PartitionCheck
 from tests.fixtures.crowd import Crowd
 from tests.fixtures.outputs import ids
 
@@ -183,7 +185,7 @@ def test_wrong_sql_is_said_without_another_look(out, interrupted):
 @pytest.mark.parametrize("change", ["erase", "compact"])
 def test_verify_beside_a_change(out, ben, interrupted, change):
     """The files that its list of commits names are gone when it reads them."""
-    looks = interrupted(verify_module, "load_commits", lambda: erase(out, ben) if change == "erase" else compact(out))
+    looks = interrupted(parts_module, "load_commits", lambda: erase(out, ben) if change == "erase" else compact(out))
     report = verify(out)
     assert (report.problems, report.unfinished) == ([], []) and len(looks) == 2
 
@@ -196,7 +198,7 @@ def test_verify_while_persons_are_found_anew(interrupted, tmp_path, moment):
     find_persons(crowd.partition, PersonsSettings())
     before = {problem.line() for problem in verify(crowd.output).problems}
     interrupted(
-        verify_module._Partition,
+        PartitionCheck,
         moment,
         lambda: find_persons(crowd.partition, PersonsSettings(threshold=0.9)),
         after=False,
