@@ -19,7 +19,7 @@ import ray
 
 from featray.errors import RunError, one_line
 from featray.graph.machine import local_cpus, local_gpus
-from featray.graph.ray_internals import dead_process, keep_token_private, on_loopback
+from featray.graph.ray_internals import dead_process, is_own, keep_token_private, on_loopback
 from featray.graph.stop import handler_kept
 from featray.graph.workers import Node
 
@@ -130,8 +130,13 @@ def check_session() -> None:
             "Ray's session folder was deleted during the run, probably by a cleaner of /tmp; set RAY_TMPDIR to a "
             "folder that is not cleaned, and run again: what has landed is kept"
         )
+    text = None
     if (name := dead_process()) is not None:
-        text = f"Ray's process {name} has ended, most likely {_of_what()}; run again: what has landed is kept"
+        text = f"Ray's process {name} has ended, most likely {_of_what()}"
+    elif is_own() and not nodes():
+        text = "Ray's only node did not answer for long and was given up: the machine was suspended, or is overloaded"
+    if text is not None:
+        text += "; run again: what has landed is kept"
         log.error(text)
         raise RunError(text)
 

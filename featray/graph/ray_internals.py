@@ -82,6 +82,11 @@ def dead_process() -> str | None:
     return next((name for name in ("gcs_server", "raylet") if name in dead), None)
 
 
+def is_own() -> bool:
+    """Return whether Ray was started by this process, and so has one node."""
+    return bool(getattr(ray._private.worker._global_node, "all_processes", None))
+
+
 @contextmanager
 def watch_start(worker: str) -> Iterator[None]:
     """Wrap the start of a worker, and end the run if it dies repeatedly while starting. Ray has no limit for that.
@@ -224,9 +229,15 @@ def end_stream() -> bool:
     Returns:
         Whether there was a stream; False before it has started.
     """
-    if _Running.executor is None:
+    executor = _Running.executor
+    if executor is None:
         return False
-    _Running.executor.shutdown(force=True)
+    try:
+        executor.shutdown(force=True)
+    finally:
+        # Its own thread says so too, unless it waits for an answer of a Ray that has ended: then it never does.
+        _, output = executor._output_node
+        output.mark_finished()
     return True
 
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -70,18 +71,31 @@ def kill(*words):
     return go
 
 
+def freeze_raylet(mark, folder):
+    """Stop it until it is taken for dead; it then ends, but the answers that Ray's driver waits for never come."""
+    raylets = processes(mark, b"raylet/raylet")
+    for process in raylets:
+        os.kill(process, signal.SIGSTOP)
+    time.sleep(20)
+    for process in raylets:
+        os.kill(process, signal.SIGCONT)
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize(
     ("happens", "said"),
     [
+        (freeze_raylet, "Ray's only node did not answer for long"),
         (session_folder, "Ray's session folder was deleted"),
         pytest.param(kill(b"gcs_server"), "Ray's process gcs_server has ended", marks=pytest.mark.long),
         pytest.param(kill(b"raylet/raylet"), "Ray's process raylet has ended", marks=pytest.mark.long),
     ],
-    ids=["session folder", "gcs_server", "raylet"],
+    ids=["frozen raylet", "session folder", "gcs_server", "raylet"],
 )
 def test_what_ray_needs_goes_away_in_the_middle(config, folder, tmp_path, happens, said):
-    printed, code = disturbed(config, folder, tmp_path / "out", lambda run: happens(str(folder), folder))
+    checks = {f"RAY_health_check_{name}_ms": "1000" for name in ("initial_delay", "period", "timeout")}
+    settings = checks if happens is freeze_raylet else {}
+    printed, code = disturbed(config, folder, tmp_path / "out", lambda run: happens(str(folder), folder), (), settings)
     assert code == 1, printed
     assert said in printed and "run again: what has landed is kept" in printed
     check_goes_on(config, tmp_path)
@@ -135,11 +149,11 @@ def test_shared_memory_is_filled_in_the_middle(config, folder, tmp_path):
     check_goes_on(config, tmp_path)
 
 
-def disturbed(config, folder, out, happens, before=()):
+def disturbed(config, folder, out, happens, before=(), settings=MappingProxyType({})):
     """Start a run, call `happens` when something has landed, and return the run's output and exit status."""
     mark = str(folder)
     patient = {"RAY_raylet_start_wait_time_s": "600"}
-    run = start(config, {"RAY_TMPDIR": mark, "FEATRAY_TEST": mark, **patient}, before)
+    run = start(config, {"RAY_TMPDIR": mark, "FEATRAY_TEST": mark, **patient, **settings}, before)
     try:
         for _ in range(9000):
             if list((out / "_featray").glob("landing/**/*.arrow")):
