@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from featray.errors import AccessDenied, FeatrayError, OutputError, Unreachable, UsageError, one_line, shown
+from featray.redaction import redact_links
 from featray.schema import DERIVED_TABLES
 from featray.store.storage import Version
 from featray.tables.commits import Commit, CommittedFile, commits_at, list_commits
@@ -186,7 +187,7 @@ def read_steadily(
 def damaged_file(error: Exception) -> OutputError:
     """Return DuckDB's or Arrow's error while it read published files as featray's own."""
     raised = raised_by_store(error)
-    why = raised or one_line(error, 240)
+    why = redact_links(raised or one_line(error, 240))
     if raised or isinstance(error, _OF_MACHINE):
         return OutputError(f"published files could not be read ({why})")
     return OutputError(f"a published file is damaged, or has a column of another type ({why}); run `featray verify`")

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from featray.errors import OutputError, counted, one_line
+from featray.redaction import redact_links
 from featray.schema import ROWS_A_GROUP
 from featray.store.failures import storage_errors
 from featray.store.location import Location
@@ -97,7 +98,7 @@ def check_groups(footer: pq.FileMetaData) -> None:
 
 
 def _damaged(place: Location, error: Exception) -> OutputError:
-    return OutputError(f"{place.uri}: damaged ({one_line(error, 80)}); run `featray verify`")
+    return OutputError(f"{place.uri}: damaged ({redact_links(one_line(error, 80))}); run `featray verify`")
 
 
 def _rewrite(

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.errors import NotFound, OutputError, StorageError, counted
+from featray.redaction import redact_links
 from featray.schema import DERIVED_TABLES, FACE_TABLES, PER_VIDEO_TABLES, PRIVATE_TABLES, arrow_schema
 from featray.store.failures import storage_errors
 from featray.store.storage import list_ahead, open_ranges
@@ -414,4 +415,4 @@ def _tell(rule: str, columns: set[str]) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = [raised_by_store(error) or "", *map(str.strip, str(error).splitlines())]
-    return next(filter(None, lines), type(error).__name__)
+    return redact_links(next(filter(None, lines), type(error).__name__))

@@ -212,6 +212,16 @@ def test_no_command_reaches_the_terminal(house, small_network, tmp_path):
     assert done.exit_code == 0 and r" \x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe" in done.output
 
 
+def test_a_login_in_a_damaged_value_is_not_printed(house):
+    """Arrow and DuckDB repeat the value in their messages."""
+    put(house, "frames", "repeats", "s3://k:hunter2@bucket/a.mp4?X-Amz-Signature=hunter2")
+    for words in (["verify", house.out], ["compact", house.out]):
+        done = featray(*words)
+        assert done.exit_code and "hunter2" not in done.output, words
+    erased = featray("erase", house.out, "--video", house.video_id, "--track", "0")
+    assert erased.exit_code and "hunter2" not in erased.output
+
+
 def test_a_sheet_calculates_nothing(house):
     put(house, "faces", "run_id", "=HYPERLINK(1)")
     path = house.root / "a.csv"
