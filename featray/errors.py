@@ -69,7 +69,7 @@ ERROR_MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.ACCESS_DENIED: "the storage denied read access to the object",
     ErrorCode.ARCHIVED: "the object is archived (Glacier) and must be restored before it can be read",
     ErrorCode.BAD_SHARD: "a tar or Parquet shard file, or one of its members, is malformed",
-    ErrorCode.BAD_MANIFEST_ROW: "a manifest row is malformed, or names a place that is not allowed",
+    ErrorCode.BAD_MANIFEST_ROW: "a manifest or one of its rows is malformed, or names a place that is not allowed",
     ErrorCode.BAD_BOXES: "precomputed boxes for this video are missing or malformed",
     ErrorCode.INFERENCE_FAILED: "the network failed on this unit's chips",
     ErrorCode.LOST: "the unit was scheduled but returned no result in any attempt",
@@ -80,7 +80,7 @@ ERROR_MEANINGS: dict[ErrorCode, str] = {
 ERROR_FIXES: dict[ErrorCode, str] = {
     ErrorCode.NOT_A_VIDEO: "Leave it out of `input.uris`, or upload it again.",
     ErrorCode.NO_VIDEO_STREAM: "Leave it out.",
-    ErrorCode.UNSUPPORTED_CONTAINER: "Convert it to mp4 or mkv.",
+    ErrorCode.UNSUPPORTED_CONTAINER: "Convert it to mp4 or mkv; for pictures, set what the message names.",
     ErrorCode.UNSUPPORTED_CODEC: "Convert it.",
     ErrorCode.TRUNCATED: "Upload it again. The part before the end was processed.",
     ErrorCode.DECODE_FAILED: "Check it in a player; upload it again.",

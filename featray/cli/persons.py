@@ -134,7 +134,8 @@ def _edit(
         some = [partition for partition in some if person_edits.knows(partition, merge or (), tracks)]
     if len(some) != 1:
         what = f"--merge {' '.join(merge)}" if merge else f"--split {' '.join(split)}" if split else "--undo"
-        why = "several releases match; add --release" if some else "no release has all the named persons and tracks"
+        none = "no release has all these persons and tracks, named by their ids (p-...) and VIDEO:TRACK"
+        why = "several releases match; add --release" if some else none
         raise UsageError(
             printable(f'{what}: {why}; `featray query OUT --release all "SELECT * FROM persons"` lists them')
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -147,6 +147,9 @@ def _print(found: Diff) -> None:
     _print_derived(found)
 
 
+_MUCH_LESS: Final = 0.9
+
+
 def _print_derived(found: Diff) -> None:
     if (who := found.who) is not None:
         agree = f"over {counted(who.tracks, 'track')} of both they agree with B-cubed F {who.b_cubed_f:.3f}"
@@ -160,3 +163,10 @@ def _print_derived(found: Diff) -> None:
     for kind in derived.kinds:
         shares = [f"{100 * met / n:.1f} %" if n else "" for met, n in ((kind.a_met, kind.a), (kind.b_met, kind.b))]
         click.echo(f"{on_one_line(kind.kind):<17}{kind.a:>9,}{kind.b:>9,}{shares[0]:>13}{shares[1]:>13}")
+    rates = (derived.faces_per_s_a or 0.0, derived.faces_per_s_b or 0.0)
+    if min(rates) < _MUCH_LESS * max(rates):
+        click.echo(
+            f"note     {rates[0]:.3g} and {rates[1]:.3g} faces per second: tracks below "
+            "derive.blinks.least_faces_per_s and derive.movements.least_faces_per_s are not searched for blinks, nods "
+            "and shakes, and none of them are found there"
+        )

@@ -20,7 +20,7 @@ from rich.text import Text
 from featray.cli.console import open_console
 from featray.errors import UsageError, counted, one_line, printable
 from featray.schema import ALL_TABLES, TABLE_MEANINGS
-from featray.tables.query import read_tuples
+from featray.tables.query import VIEWS, read_tuples
 
 _ROWS_SHOWN = 1000
 """Maximum rows of a table on a terminal; a pipe or file gets all rows."""
@@ -178,7 +178,8 @@ def _sentence(words: str) -> str:
 
 def _check_table(table: str | None) -> None:
     if table is not None and table not in ALL_TABLES:
-        raise UsageError(f"schema {table}: no such table; choose one of {', '.join(ALL_TABLES)}")
+        view = f'; for a view: `featray query OUT "DESCRIBE {table}"`' if table in ("summary", *VIEWS) else ""
+        raise UsageError(f"schema {table}: no such table; choose one of {', '.join(ALL_TABLES)}{view}")
 
 
 def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:

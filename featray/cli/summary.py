@@ -148,6 +148,13 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(f"denied   {folder} was skipped", highlight=False, markup=False)
     if summary.deleted.count:
         _print_deleted(summary, console)
+    if summary.deleted.moved and not config.run.drop_deleted:
+        example = printable(summary.deleted.example)
+        console.print(
+            f"moved    {counted(summary.deleted.moved, 'published video')}, such as {example}: not in the input, "
+            "but a new one has the same bytes. The tables have both, since a video is known by its URI; "
+            f"`featray erase {shlex.quote(out)} --video URI{options}` removes the old rows"
+        )
     if summary.deleted.elsewhere and config.run.drop_deleted:
         console.print(
             f"kept     {counted(summary.deleted.elsewhere, 'published video')} outside of the input's folders and "

@@ -82,11 +82,22 @@ def verify(
     sys.exit(0 if ok else 1)
 
 
+_COMMITS_SHOWN = 5
+
+
 def _print_report(report: Any) -> None:
     for problem in report.problems:
         click.echo(f"problem     {problem.line()}")
     for line in report.unfinished:
         click.echo(on_one_line(f"unfinished  {line}"))
+    if report.damaged_commits:
+        some = printable(", ".join(report.damaged_commits[:_COMMITS_SHOWN]))
+        more = len(report.damaged_commits) - _COMMITS_SHOWN
+        some += f" and {more:,} more (--json has all)" if more > 0 else ""
+        click.echo(
+            "repair      put copies of the files back; or delete what names them and run the same config again, which "
+            f"processes their videos anew: {some}"
+        )
     click.echo(
         f"checked     {counted(report.files, 'file')}, {report.bytes / 1e6:,.1f} MB, {counted(report.rows, 'row')}, "
         f"{counted(report.videos, 'video')} in {counted(report.partitions, 'release')}: "

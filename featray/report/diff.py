@@ -88,6 +88,7 @@ class Derivations:
         a, b: derivations; if they differ, so do the settings of the events.
         tracks_a, tracks_b: number of tracks.
         seen_s_a, seen_s_b: seconds that faces were seen.
+        faces_per_s_a, faces_per_s_b: faces per second in the median track, which decides what it is searched for.
         kinds: kinds of events, the most common first.
     """
 
@@ -97,6 +98,8 @@ class Derivations:
     tracks_b: int
     seen_s_a: float
     seen_s_b: float
+    faces_per_s_a: float | None
+    faces_per_s_b: float | None
     kinds: list[Kind]
 
 
@@ -293,7 +296,8 @@ def _derived(connection: duckdb.DuckDBPyConnection) -> Derivations | None:
     for side in "ab":
         facts |= _row(
             connection,
-            f"SELECT max(derivation) AS {side}, count(*) AS tracks_{side}, sum(seen_s::DOUBLE) AS seen_s_{side} "
+            f"SELECT max(derivation) AS {side}, count(*) AS tracks_{side}, sum(seen_s::DOUBLE) AS seen_s_{side}, "
+            f"median(faces_per_s::DOUBLE) AS faces_per_s_{side} "
             f"FROM {side}_tracks SEMI JOIN compared USING (video_id)",
         )
     if facts["a"] is None or facts["b"] is None:

@@ -1,7 +1,7 @@
 """Run. Compare the listing with the published videos: find the work, and published videos that are no longer listed.
 
-Keeps in memory 38 bytes per published video (`tables/done.py`), the URIs of damaged shard files, and the other columns
-of the videos whose manifest row has changed.
+Keeps in memory 38 bytes per published video (`tables/done.py`), 80 per new one if there are published ones, the URIs of
+damaged shard files, and the other columns of the videos whose manifest row has changed.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Backlog:
         self._retry = ("partial", "failed") if retry_failed else ()
         self._begun: dict[str, list[str]] = {}
         self._half_read: set[str] = set()
+        self._new: set[int] = set()
         self.published: dict[str, int] = {}
         self.erased: tuple[str, str] | None = None
         self.renewed: dict[str, dict[str, str]] = {}
@@ -77,6 +78,8 @@ class Backlog:
             if video.video_id in erased:
                 self.published["erased"] = self.published.get("erased", 0) + 1
                 self.erased = self.erased or (video.video_id, video.uri)
+                if (begun := erased.unfinished(video.video_id)) is not None:
+                    log.warning("%s: its erasure was interrupted; finish it: %s", video.uri, begun.command)
                 continue
             key = self._work_key(video.content_id)
             shard = None
@@ -92,6 +95,8 @@ class Backlog:
                     self._resumes(video.video_id, None)
                     continue
             resume = self._resumes(video.video_id, self._partition.landing_name(video.video_id, key))
+            if record < 0 and len(done.records):
+                self._new.add(int(key[:16], 16))
             yield VideoTask(video, key, shard="", resume=resume, replaces=shard)
 
     def _keep(self, video: Video, record: int) -> None:
@@ -129,6 +134,8 @@ class Backlog:
                     found.add(commit.name, video.video_id, video.uri)
                 else:
                     found.elsewhere += 1
+                if int(video.work_key[:16], 16) in self._new:
+                    found.moved, found.example = found.moved + 1, found.example or video.uri
         return found
 
 
@@ -142,12 +149,16 @@ class Deleted:
         examples: some URIs.
         elsewhere: number of other published videos that are not in the input: of other configs, or no longer named by
             a manifest.
+        moved: number of published videos that are not in the input, with the bytes of one that is new in it.
+        example: URI of one of them.
     """
 
     videos: dict[str, set[str]] = field(default_factory=dict)
     count: int = 0
     examples: list[str] = field(default_factory=list)
     elsewhere: int = 0
+    moved: int = 0
+    example: str = ""
 
     def add(self, commit: str, video_id: str, uri: str) -> None:
         """Add a video."""

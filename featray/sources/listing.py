@@ -31,7 +31,7 @@ from featray.sources.passed import PassedOver
 from featray.sources.picture_times import PTS_COLUMN, read_times, times_id
 from featray.sources.places import hint, locate_input, refusal
 from featray.sources.sequences import Digest, Gathered, Sequence, digest_of, list_stills, still_of
-from featray.store.failures import storage_errors, unreadable_code
+from featray.store.failures import storage_errors, transport_errors, unreadable_code
 from featray.store.location import Location, locate
 
 log = logging.getLogger(__name__)
@@ -108,7 +108,8 @@ def list_videos(config: InputConfig, passed: PassedOver | None = None, *, tell: 
                 twice, again = twice + 1, again or video.uri
         if count == 0:
             what = "no picture" if config.kind == "sequences" else "nothing"
-            raise ConfigError(f"input.uris: {what} found at {locate(uri, config.storage_options).uri}")
+            place = locate(uri, config.storage_options)
+            raise ConfigError(f"input.uris: {what} found at {place.uri}{_why_nothing(place)}")
     if not tell:
         return
     if left_out:
@@ -125,6 +126,18 @@ def list_videos(config: InputConfig, passed: PassedOver | None = None, *, tell: 
             "%d videos, such as %s: path does not fit input.path_fields %s; their path fields are null",
             misfits, misfit, pattern,
         )  # fmt: skip
+
+
+def _why_nothing(place: Location) -> str:
+    """Return why nothing was found, if it is that the bucket does not exist: its listing is empty too."""
+    try:
+        if place.is_s3:
+            place.fs.call_s3("head_bucket", Bucket=place.path.partition("/")[0])
+    except FileNotFoundError:
+        return ": its bucket does not exist"
+    except transport_errors():  # such as a policy that allows only listing
+        return ""
+    return ""
 
 
 def _row_key(video: Video) -> int:

@@ -120,7 +120,7 @@ def bad_row(text: str) -> Entry:
 
 def no_column(names: list[str], what: str = "URIs") -> Entry:
     """Return the entry of a manifest without a column of videos."""
-    return Entry(problem=(ErrorCode.BAD_SHARD, readable_name(_no_column(names, what))))
+    return Entry(problem=(ErrorCode.BAD_MANIFEST_ROW, readable_name(_no_column(names, what))))
 
 
 def _no_column(names: list[str], what: str = "URIs") -> str:

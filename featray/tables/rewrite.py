@@ -68,7 +68,7 @@ def open_parquet(place: Location, **options: Any) -> Iterator[pq.ParquetFile]:
     Raises:
         OutputError: it is damaged or not a Parquet file; also raised while the block reads it.
     """
-    with storage_errors(place.uri), open_ranges(place) as source:
+    with storage_errors(place.uri, missing=_MISSING), open_ranges(place) as source:
         try:
             opened = pq.ParquetFile(source, **options)
             check_groups(opened.metadata)
@@ -81,6 +81,8 @@ def open_parquet(place: Location, **options: Any) -> Iterator[pq.ParquetFile]:
                 raise
             raise _damaged(place, error) from error
 
+
+_MISSING: Final = "does not exist; `featray verify` says what to do"
 
 _MOST_GROUP_ROWS: Final = 1 << 22
 """featray writes at most 122,880 rows into a row group, and other software a million by default."""

@@ -62,15 +62,16 @@ def _forget(partition: HeldPartition, run_id: str) -> None:
 
 
 def close_killed_runs(partition: HeldPartition) -> int:
-    """Write the final rows of parts and of killed runs; return their number."""
-    rows = running_rows(partition)
+    """Write the final rows of parts and of killed runs; return the number of those that were killed."""
+    rows, killed = running_rows(partition), 0
     for row in rows:
         commit = read_commit(partition, f"run-{row['run_id']}")
         if commit is not None and any(f"part-{row['run_id']}-end-" in file.path for file in commit.files):
             _forget(partition, row["run_id"])  # it ended, but was killed during its cleanup
         else:
+            killed += not row["finished_at"]
             end_run(partition, row if row["finished_at"] else {**row, "status": "interrupted"})
-    return len(rows)
+    return killed
 
 
 def parse_marker(partition: Partition, run_id: str, text: bytes) -> dict[str, Any]:

@@ -135,6 +135,10 @@ class Blocked:
         erasures = read_erasures(self._partition.output, video_id)
         return any(erasure.blocks(self._partition.release) for erasure in erasures)
 
+    def unfinished(self, video_id: str) -> Erasure | None:
+        """Return an erasure of a video that was interrupted; None if there is none."""
+        return next((one for one in read_erasures(self._partition.output, video_id) if not one.done), None)
+
 
 def _write(output: Output, video_id: str, erasures: list[Erasure]) -> None:
     write_bytes(_place(output, video_id), dump(_Erasures(video_id, erasures)))

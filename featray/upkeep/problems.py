@@ -38,6 +38,7 @@ class Report:
     Attributes:
         files, bytes, rows, videos: amounts that were checked.
         problems: in the order they were found.
+        damaged_commits: paths of commits with a file that is missing or was changed, relative to the output's root.
         unfinished: work that the next run, or `featray publish`, finishes.
     """
 
@@ -47,6 +48,7 @@ class Report:
     rows: int = 0
     videos: int = 0
     problems: list[Problem] = field(default_factory=list)
+    damaged_commits: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
 
     def add(self, other: Report) -> None:
@@ -54,4 +56,5 @@ class Report:
         for name in ("files", "bytes", "rows", "videos"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.problems += other.problems
+        self.damaged_commits += other.damaged_commits
         self.unfinished += other.unfinished

@@ -111,6 +111,9 @@ class PartitionCheck:
                 named.add(commit)
                 if all([self._check_file(file) for file in commit.files]):
                     sound.append(commit)
+                if any(file.path in self._changed for file in commit.files) and commit.videos:
+                    place = self._partition.commit(commit.name)
+                    self._report.damaged_commits.append(self._partition.output.relative(place.path))
             self._account(sound, index)
             if len(self._report.problems) == known:
                 self._sound |= {commit.name for commit in batch}
@@ -235,6 +238,7 @@ class PartitionCheck:
                 return opened
         except NotFound:
             say("a commit names it, but it is missing", file.path)
+            self._changed.add(file.path)
         except StorageError as error:
             say(str(error), file.path)
         except (pa.ArrowException, ValueError) as error:  # damaged column names raise UnicodeDecodeError

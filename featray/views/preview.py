@@ -26,7 +26,7 @@ from featray.views.happenings import Event, read_video_events, strongest_peaks
 from featray.views.overlay import LAYERS, MEASURED, Square, cut_square
 from featray.views.page import Look, Pages
 from featray.views.selection import SampledFrame, VideoRow, find_video, prominent_track, read_frames, read_persons
-from featray.views.sheet import choose_frames, draw_sheet
+from featray.views.sheet import are_apart, choose_frames, draw_sheet
 from featray.views.source import Shown, Source, open_source_of
 from featray.views.timeline import check_columns
 from featray.views.times import clock_text
@@ -178,7 +178,8 @@ def _write_sheet(path: Path, source: Source, read: VideoRead, look: Look, settin
     shown = source.pick(chosen)
     first = next(shown)
     pictures = ((item, hidden.get(item.frame.index, [])) for item in _and_rest(first, shown))
-    sheet = draw_sheet(pictures, len(chosen), look, first.frame.width_px / first.frame.height_px, peaks)
+    apart = settings.track_id is None and are_apart(sampled)
+    sheet = draw_sheet(pictures, len(chosen), look, first.frame.width_px / first.frame.height_px, peaks, apart=apart)
     sheet.save(path, quality=88)
     return len(chosen)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -71,6 +72,8 @@ def draw_sheet(
     look: Look,
     aspect: float,
     peaks: Mapping[int, list[str]] = MappingProxyType({}),
+    *,
+    apart: bool = False,
 ) -> Image.Image:
     """Return the sheet.
 
@@ -80,6 +83,7 @@ def draw_sheet(
         look: appearance.
         aspect: width over height of the upright frames.
         peaks: kinds of events that peak in a frame, by `frame_index`.
+        apart: whether to show the numbers of each frame's largest face instead of those of a track.
     """
     columns = max(1, min(number, 6 if aspect < 1 else 4 if number > 4 else 3 if number == 3 else 2))
     cell = (320 if aspect < 1 else 480 if columns > 3 else 640, 0)
@@ -101,10 +105,18 @@ def draw_sheet(
         if item.frame.index in peaks:
             happens = shortened(f"peak of {', '.join(peaks[item.frame.index])}", 13, cell[0] - 20)
             tag(draw, (corner[0], corner[1] + cell[1] - 24), happens, 13, WARNING, GROUND)
-        draw_summary(sheet, (corner[0], corner[1] + cell[1]), cell[0], _summarised(item.sampled, look.track_id))
+        draw_summary(sheet, (corner[0], corner[1] + cell[1]), cell[0], _summarised(item.sampled, look.track_id, apart))
     draw_footer(ImageDraw.Draw(sheet), look, (0, height - _FOOTER, width, height), 1.0, 13.5)
     return sheet
 
 
-def _summarised(sampled: SampledFrame | None, track_id: int | None) -> Face | None:
-    return None if sampled is None else sampled.face(track_id)
+def are_apart(frames: Iterable[SampledFrame]) -> bool:
+    """Return whether each track is in one frame only, as with unrelated pictures."""
+    seen = Counter(face.track_id for frame in frames for face in frame.faces)
+    return len(seen) > 1 and max(seen.values()) == 1
+
+
+def _summarised(sampled: SampledFrame | None, track_id: int | None, apart: bool) -> Face | None:
+    if sampled is None or not sampled.faces:
+        return None
+    return max(sampled.faces, key=lambda face: face.area_px) if apart else sampled.face(track_id)
