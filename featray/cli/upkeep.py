@@ -13,7 +13,16 @@ import click
 
 from featray.cli.once import OnceOption
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
-from featray.errors import OutputError, UsageError, counted, on_one_line, printable
+from featray.errors import (
+    AccessDenied,
+    OutputError,
+    StorageError,
+    Unreachable,
+    UsageError,
+    counted,
+    on_one_line,
+    printable,
+)
 
 if TYPE_CHECKING:
     from featray.tables.layout import Output, Partition
@@ -328,7 +337,9 @@ def in_each(
         where = {"dataset": partition.dataset, "release": partition.release}
         try:
             facts, lines = told(work(partition))
-        except OutputError as error:
+        except StorageError as error:
+            if isinstance(error, AccessDenied | Unreachable):  # so are the others
+                raise
             click.echo(f"featray: {error}", err=True)
             refused = True
             found.append({**where, "error": str(error)})

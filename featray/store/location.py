@@ -56,10 +56,10 @@ class Location:
         return Location(self.fs, path, f"{self.uri.partition('://')[0]}://{full.partition('://')[2]}", self.root)
 
     def check_inside(self) -> None:
-        """Check that the place is below `root` after following links.
+        """Check that no link below `root` leads to this place.
 
         Raises:
-            OutputError: a link leads outside.
+            OutputError: a link leads outside, or to another place inside, where files would be taken for stray ones.
         """
         self._check_inside(self.path)
 
@@ -124,6 +124,8 @@ class Location:
         root, real = os.path.realpath(self.root), os.path.realpath(path)
         if os.path.commonpath([root, real]) != root:
             raise OutputError(f"{self.uri}: {LEADS_OUT}")
+        if real != os.path.normpath(os.path.join(root, os.path.relpath(path, self.root))):
+            raise OutputError(f"{self.uri}: {_LEADS_ELSEWHERE}")
         with suppress(OSError):  # missing or not accessible: reading or writing it reports that
             if not stat.S_ISREG(mode := os.stat(real).st_mode) and not stat.S_ISDIR(mode):
                 raise OutputError(f"{self.uri}: is a pipe or a device, which an output never contains; delete it")
@@ -150,6 +152,10 @@ MARKER: Final = "_featray/output.json"
 GONE: Final = (
     f"is gone, or is not on this machine ({socket.gethostname()}); put the output on a disk that every node can reach "
     "during the whole run, and run again"
+)
+
+_LEADS_ELSEWHERE: Final = (
+    "a link leads to another place of the output, whose files it would pass off as its own; delete it"
 )
 
 LEADS_OUT: Final = "a link leads out of the output; replace the link with its target, or delete it"

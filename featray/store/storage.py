@@ -165,10 +165,13 @@ def _held_parent(location: Location) -> Iterator[tuple[int, str]]:
     parent, name = os.path.split(location.path.rstrip("/"))
     folder = os.open(root, _FOLDER)
     try:
-        for part in os.path.relpath(os.path.realpath(parent), root).split(os.sep):
+        for part in os.path.relpath(parent, location.root).split(os.sep):
             if part == os.pardir:
                 raise OutputError(f"{location.uri}: {LEADS_OUT}")
-            above, folder = folder, os.open(part, _FOLDER, dir_fd=folder)
+            try:
+                above, folder = folder, os.open(part, _FOLDER, dir_fd=folder)
+            except NotADirectoryError:  # a link, since the check
+                raise OutputError(f"{location.uri}: {LEADS_OUT}") from None
             os.close(above)
         yield folder, name
     finally:

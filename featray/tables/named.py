@@ -90,7 +90,7 @@ def find_video_id(output: Output, name: str) -> str:
     """
     if re.fullmatch("[0-9a-f]{16}", name):
         return name
-    sql = f"SELECT DISTINCT video_id, {PLACE} AS place FROM videos WHERE {is_named(name)}"
+    sql = f"SELECT DISTINCT video_id, {PLACE} AS place FROM videos WHERE {is_named(name)} AND video_id IS NOT NULL"
 
     is_place = "://" in name or name.startswith("/")
 

@@ -195,5 +195,6 @@ def _runs(file: pq.ParquetFile, table: str, schema: pa.Schema) -> Iterator[tuple
         names = rows[keys[0]].to_numpy(zero_copy_only=False)
         starts = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)]
         for start, end in pairwise(starts):
-            key = tuple(rows[name][start].as_py() for name in keys)
+            values = (rows[name][start].as_py() for name in keys)
+            key = tuple((value is not None, value) for value in values)  # a null cannot be compared
             yield key, rows.slice(start, end - start)

@@ -51,7 +51,8 @@ class TrackFaces:
         }
 
     def _of_video(self, rows: pa.Table) -> NDArray[np.bool_]:
-        mask: NDArray[np.bool_] = pc.equal(rows["video_id"], self.video_id).to_numpy(zero_copy_only=False)
+        is_of_it = pc.fill_null(pc.equal(rows["video_id"], self.video_id), False)
+        mask: NDArray[np.bool_] = is_of_it.to_numpy(zero_copy_only=False)
         return mask
 
     def _faces(self, rows: pa.Table) -> pa.Table:
@@ -61,7 +62,7 @@ class TrackFaces:
     def _frames(self, rows: pa.Table) -> pa.Table:
         if not len(self.frames):
             return rows
-        indices = rows["frame_index"].to_numpy().astype(np.int64)
+        indices = pc.fill_null(rows["frame_index"], -1).to_numpy().astype(np.int64)
         position = np.minimum(np.searchsorted(self.frames, indices), len(self.frames) - 1)
         hit = self._of_video(rows) & (self.frames[position] == indices)
         if not hit.any():
@@ -124,7 +125,7 @@ def uris_of(partition: Partition, commits: list[Commit], video_id: str) -> set[s
             for group in range(opened.num_row_groups):
                 rows = opened.read_row_group(group, columns=["video_id", "uri", "member"])
                 rows = rows.filter(pc.equal(rows["video_id"], video_id)).to_pylist()
-                found |= {row["uri"] for row in rows if row["member"] is None}
+                found |= {row["uri"] for row in rows if row["member"] is None and row["uri"] is not None}
     return found
 
 

@@ -35,7 +35,11 @@ def wrong_in_footer(
         if footer.get(name) != value:
             yield f"footer: featray.{name} is {footer.get(name)}, the run says {value}"
     found = file.schema_arrow
+    for name in sorted({name for name in found.names if found.names.count(name) > 1}):
+        yield f"has the column {name} twice"
     for column in schema:
+        if found.names.count(column.name) > 1:
+            continue
         if column.name not in found.names:
             # Columns are only added, never removed: a file of an older version lacks the newer ones.
             if version == str(SCHEMA_VERSION):

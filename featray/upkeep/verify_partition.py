@@ -215,7 +215,7 @@ class PartitionCheck:
             checked = self._check_rows(file, opened)
             self._check_statistics(file, expected)
             return checked
-        except (duckdb.Error, pa.ArrowException, ValueError) as error:
+        except (duckdb.Error, pa.ArrowException, ValueError, KeyError) as error:
             self._problem(f"cannot be read: {_first_line(error)}", file.path)
             return False
 

@@ -242,7 +242,7 @@ def write_csv(table: pa.Table, file: IO[str], *, safe: bool = False) -> None:
     """
     terminal = file.isatty()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(table.column_names)
+    writer.writerow(_texts(pa.array(table.column_names, pa.string()), safe=safe, terminal=terminal))
     for batch in table.to_batches(max_chunksize=4096):
         columns: list[list[Any]] = [_texts(column, safe=safe, terminal=terminal) for column in batch.columns]
         writer.writerows(zip(*columns, strict=True))

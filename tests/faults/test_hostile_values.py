@@ -222,6 +222,43 @@ def test_a_login_in_a_damaged_value_is_not_printed(house):
     assert erased.exit_code and "hunter2" not in erased.output
 
 
+@pytest.mark.parametrize("table", ["faces", "frames", "videos", "events"])
+@pytest.mark.parametrize("column", ["video_id", "uri"])
+def test_a_row_without_its_video_blocks_nothing(house, table, column):
+    if column == "uri" and table != "videos":
+        return
+
+    def edit(rows):
+        texts = [None, *rows[column].to_pylist()[1:]]
+        return rows.set_column(rows.column_names.index(column), column, pa.array(texts, pa.string()))
+
+    house.edit_table(table, edit, every=True)
+    featray("derive", house.out, "--set", "derive.baseline=p10")
+    for words in (
+        ["compact", house.out],
+        ["erase", house.out, "--video", house.video_id, "--track", "0"],
+        ["erase", house.out, "--video", "anna.mp4"],
+        ["erase", house.out, "--video", house.video_id],
+    ):
+        done = featray(*words)
+        assert done.exit_code in (0, 1, 2) and "Traceback" not in done.output, (words, done.output)
+
+
+def test_a_column_twice_is_a_problem_and_no_traceback(house):
+    house.edit_table("events", lambda rows: rows.append_column("kind", rows["kind"]))
+    done = featray("verify", house.out)
+    assert done.exit_code == 1 and "has the column kind twice" in done.output
+
+
+def test_a_heading_calculates_nothing_and_reaches_no_terminal(house):
+    put(house, "videos", "extra", json.dumps({"=cmd|x": "a", f"{ESCAPE}k": "b"}))
+    path = house.root / "s.csv"
+    done = featray("export", house.out, "--summary", "csv", "--out", path, "--safe-csv")
+    assert done.exit_code == 0, done.output
+    heading = next(csv.reader(path.open()))
+    assert "'=cmd|x" in heading and not any(name.startswith("=") for name in heading)
+
+
 def test_a_sheet_calculates_nothing(house):
     put(house, "faces", "run_id", "=HYPERLINK(1)")
     path = house.root / "a.csv"

@@ -152,10 +152,10 @@ def test_what_changed_tells_a_merge_from_a_split(crowd):
     ("words", "text"),
     [
         (["--merge", "{3}", "{4}"], "on screen at the same time, as tracks"),
-        (["--merge", "{3}", "p-nobody"], "no release has all the named persons and tracks"),
+        (["--merge", "{3}", "p-nobody"], "no release has all these persons and tracks"),
         (["--split", "0.mp4"], "write VIDEO:TRACK"),
         (["--split", "0.mp4:x\x1b[2J"], "write VIDEO:TRACK"),
-        (["--split", "0.mp4:77"], "no release has all the named persons and tracks"),
+        (["--split", "0.mp4:77"], "no release has all these persons and tracks"),
         (["--split", "0.mp4:0", "--split", "0.mp4:1"], "of several persons"),
         ([word for i in range(4) for word in ("--split", f"{i}.mp4:1")], "all tracks of the person"),
         (["--undo"], "has no edits"),
