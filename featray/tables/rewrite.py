@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from featray.errors import OutputError, counted, one_line
+from featray.errors import NotFound, OutputError, counted, one_line
 from featray.redaction import redact_links
 from featray.schema import ROWS_A_GROUP
 from featray.store.failures import storage_errors
@@ -68,7 +68,11 @@ def open_parquet(place: Location, **options: Any) -> Iterator[pq.ParquetFile]:
     Raises:
         OutputError: it is damaged or not a Parquet file; also raised while the block reads it.
     """
-    with storage_errors(place.uri, missing=_MISSING), open_ranges(place) as source:
+    try:
+        file = open_ranges(place)
+    except NotFound:
+        raise NotFound(f"{place.uri}: does not exist; `featray verify` says what to do") from None
+    with storage_errors(place.uri), file as source:
         try:
             opened = pq.ParquetFile(source, **options)
             check_groups(opened.metadata)
@@ -81,8 +85,6 @@ def open_parquet(place: Location, **options: Any) -> Iterator[pq.ParquetFile]:
                 raise
             raise _damaged(place, error) from error
 
-
-_MISSING: Final = "does not exist; `featray verify` says what to do"
 
 _MOST_GROUP_ROWS: Final = 1 << 22
 """featray writes at most 122,880 rows into a row group, and other software a million by default."""

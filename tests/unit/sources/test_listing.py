@@ -4,6 +4,7 @@ import re
 import zipfile
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from featray.config import DecodeConfig, InputConfig
@@ -14,6 +15,7 @@ from featray.records import dump, load
 from featray.sources.expand import covers
 from featray.sources.listing import Video, find_video, list_videos
 from featray.sources.passed import PassedOver
+from tests.fixtures import s3
 
 
 @pytest.fixture
@@ -320,3 +322,13 @@ def test_long_values_of_path_fields_are_cut_and_stay_apart():
 @pytest.mark.parametrize("value", ["zurich", "2024-05-06", "a b", "Z\u00fcrich", "a=b", "100%", "x" * 190])
 def test_values_in_normal_use_are_what_they_are(value):
     assert partition_value("site", value) == value
+
+
+def test_a_bucket_that_does_not_exist_is_said():
+    with s3.server() as url:
+        options = {"key": "k", "secret": "s", "endpoint_url": url}
+        fsspec.filesystem("s3", **options).mkdir("there")
+        for name, text in (("nobucket", r"nobucket/raw/: its bucket does not exist$"), ("there", r"there/raw/$")):
+            config = InputConfig(uris=[f"s3://{name}/raw/"], storage_options=options)
+            with pytest.raises(ConfigError, match=f"nothing found at s3://{text}"):
+                list(list_videos(config))

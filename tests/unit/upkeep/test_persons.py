@@ -302,3 +302,15 @@ def test_a_release_without_labelled_tracks_stops_no_other(crowd, tmp_path):
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     first, second = json.loads(result.stdout)["releases"]
     assert result.exit_code == 0 and "truth" not in first and second["truth"]["labelled"] == 2
+
+
+@pytest.mark.parametrize("words", [("derive", "--set", "derive.gap_s=0.7"), ("persons", "--threshold", "0.9")])
+def test_a_release_with_a_lost_file_does_not_stop_the_others(tmp_path, words):
+    lost, sound = (Crowd(tmp_path / "out", dataset=name) for name in ("a", "b"))
+    for crowd in (lost, sound):
+        crowd.publish({"a.mp4": [1, 2]})
+    for table in ("faces", "embeddings"):
+        next((tmp_path / "out" / table / "dataset=a").rglob("*.parquet")).unlink()
+    done = CliRunner().invoke(main, [words[0], str(tmp_path / "out"), *words[1:]])
+    assert done.exit_code == 1 and "does not exist; `featray verify` says what to do" in done.stderr
+    assert "b/crowd-0: " in done.stdout
