@@ -14,7 +14,7 @@ from featray.identity import video_id
 from featray.store.location import locate
 from featray.tables.layout import Output
 from featray.tables.provenance import read_config
-from featray.tables.published import Published, read_steadily
+from featray.tables.published import Published, read_steadily, sound
 from featray.tables.query import connect, literal, read_rows, run_sql
 from featray.tables.tombstones import erased_videos, read_erasures
 
@@ -95,7 +95,7 @@ def find_video_id(output: Output, name: str) -> str:
     is_place = "://" in name or name.startswith("/")
 
     def read(published: list[Published]) -> dict[str, str]:
-        connection = connect(output, tables=("videos",), published=published)
+        connection = connect(output, tables=("videos",), published=sound(published))
         found = {row["video_id"]: row["place"] for row in read_rows(run_sql(connection, sql))}
         if not found and not is_place:
             raise not_named(connection, name)
@@ -172,7 +172,7 @@ def _erased_with_name(output: Output, erased: set[str], name: str) -> set[str]:
 
 def _known_places(output: Output, published: list[Published]) -> tuple[set[str], set[str]]:
     """Return the URIs of shard files, and those of folders with videos or named as input by runs."""
-    connection = connect(output, tables=("videos", "runs"), published=published)
+    connection = connect(output, tables=("videos", "runs"), published=sound(published))
     videos = read_rows(run_sql(connection, "SELECT DISTINCT uri, member FROM videos WHERE uri IS NOT NULL"))
     folders = {row["uri"].rpartition("/")[0] for row in videos}
     for row in read_rows(run_sql(connection, "SELECT DISTINCT config FROM runs")):

@@ -91,6 +91,26 @@ def read_published(
     return [replace(one, shown=None if derivation == "all" else derivation) for one in found]
 
 
+def of_dataset(published: list[Published], dataset: str | None) -> list[Published]:
+    """Return what a dataset has published; all for None. So damaged records of others are no concern."""
+    return [one for one in published if dataset in (None, one.partition.dataset)]
+
+
+def sound(published: list[Published]) -> list[Published]:
+    """Return the releases without damaged commits, and warn of the others.
+
+    Raises:
+        OutputError: all are damaged.
+    """
+    found = [one for one in published if not one.damaged]
+    if published and not found:
+        raise OutputError(published[0].damaged[0])
+    for one in published:
+        if one.damaged:
+            log.warning("release %s is left out: %s", one.partition.release, one.damaged[0])
+    return found
+
+
 def shown_release(output: Output, dataset: str) -> str | None:
     """Return the release of a dataset that views show, the one published last; None for an unknown dataset."""
     partitions = [one for one in list_partitions(output) if one.dataset == dataset]

@@ -252,10 +252,10 @@ _STATUS = """
 """
 
 _TRUNCATED = """
-    SELECT v.video_id, NULL AS frame_index, NULL AS face_index, 'truncated is ' || v.truncated
-           || ', which contradicts its errors rows' AS text
+    SELECT v.video_id, NULL AS frame_index, NULL AS face_index,
+           'truncated is ' || coalesce(v.truncated::VARCHAR, 'null') || ', which contradicts its errors rows' AS text
     FROM videos v
-    WHERE v.truncated <> (v.video_id IN (SELECT video_id FROM errors WHERE error_code = 'truncated'))
+    WHERE coalesce(v.truncated, false) <> (v.video_id IN (SELECT video_id FROM errors WHERE error_code = 'truncated'))
 """
 
 _CODES = f"""

@@ -14,7 +14,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from featray.errors import NotFound, OutputError, StorageError, counted
+from featray.errors import NotFound, OutputError, StorageError, counted, shown
+from featray.records import digest_of_extra
 from featray.redaction import redact_links
 from featray.schema import DERIVED_TABLES, FACE_TABLES, PER_VIDEO_TABLES, PRIVATE_TABLES, arrow_schema
 from featray.store.failures import storage_errors
@@ -52,6 +53,9 @@ MEMORY_LIMIT: Final = "2GB"
 _BATCH_FILES = 512
 _BATCH_BYTES = 4 << 30
 """Limits of files and bytes for commits whose accounting is checked together."""
+
+_SEARCHED: Final = 3
+"""Videos searched for in each file; each takes a few requests if the output is remote."""
 
 _NULL = "has null in a column that other tables are compared with"
 """The text of a problem that SQL could not put together."""
@@ -159,6 +163,11 @@ class PartitionCheck:
                 self._problem("has no row in runs: the origin of its rows is unknown")
             return
         self._facts = {name: str(known[-1][name]) for name in _FOOTER_FACTS}
+        for row in known[:-1]:
+            for name, value in self._facts.items():
+                if row[name] is not None and str(row[name]) != value:
+                    what = f"runs: run {row['run_id']} has {name} {row[name]}, the last run of the release has {value}"
+                    self._problem(shown(what, 400))
         try:
             self._tables = read_config(known[-1]["config"]).tables
         except ValueError:
@@ -265,7 +274,22 @@ class PartitionCheck:
         key = [name for name in ("video_id", "frame_index", "face_index") if name in names]
         columns = ", ".join([*key, "file_row_number", f"concat_ws(', ', {broken}) AS text"])
         self._report_rows(f"SELECT {columns} FROM one_file WHERE NOT ({kept})", file.path, unless=kept)
+        if "video_id" in names:
+            self._check_search(file)
         return True
+
+    def _check_search(self, file: CommittedFile) -> None:
+        """Search for some videos: filters and page indexes that leave out rows are read in a search alone."""
+        source = read_files(self._partition.output, [file.path])
+        counts = f"SELECT video_id, count(*) AS n FROM {source} WHERE video_id IS NOT NULL GROUP BY video_id"
+        for row in self._rows(f"SELECT * FROM ({counts}) ORDER BY hash(video_id) LIMIT {_SEARCHED}"):
+            search = f"SELECT count(*) AS n FROM {source} WHERE video_id = {literal(row['video_id'])}"
+            (found,) = self._rows(search)
+            if found["n"] != row["n"]:
+                text = (
+                    f"a search for it finds {found['n']:,} of its {counted(row['n'], 'row')}: the file's index is wrong"
+                )
+                self._problem(text, file.path, row["video_id"])
 
     def _check_statistics(self, file: CommittedFile, expected: pa.Schema) -> None:
         try:
@@ -292,6 +316,11 @@ class PartitionCheck:
                 self._problem(f"{table}: its files cannot be read together: {_first_line(error)}")
                 return
         index.select_videos([commit.name for commit in commits])
+        digests = {video.video_id: video.extra_digest for commit in commits for video in commit.videos}
+        for row in self._rows("SELECT video_id, extra FROM videos"):
+            expected = digests.get(row["video_id"], "")
+            if expected and digest_of_extra(row["extra"]) != expected:
+                self._problem("extra is not what the commit has a digest of", video_id=row["video_id"])
         self._db.execute("CREATE OR REPLACE VIEW persons AS FROM all_persons SEMI JOIN committed USING (video_id)")
         files_of = [file for commit in commits for file in commit.files]
         for rule in RULES:

@@ -20,7 +20,7 @@ from featray.store.location import locate_beside
 from featray.store.scratch import scratch_folder
 from featray.store.storage import upload
 from featray.tables.layout import Output
-from featray.tables.published import Published, read_steadily
+from featray.tables.published import Published, of_dataset, read_steadily
 from featray.tables.query import connect, has_synthetic_weights, literal, run_sql
 from featray.views.annotations import read_events, write_elan, write_textgrid
 from featray.views.openface import openface_table
@@ -78,7 +78,7 @@ def write_export(output: Output, path: str | None, settings: ExportSettings) -> 
         raise UsageError("--format parquet: needs --out FILE; only text can be written to the terminal")
 
     def read(published: list[Published]) -> tuple[pa.Table, bool]:
-        connection = connect(output, published=published)
+        connection = connect(output, published=of_dataset(published, settings.dataset))
         video = find_video(connection, settings.video, settings.dataset)
         if settings.track_id is not None:
             _check_track(connection, video, settings.track_id)
@@ -98,7 +98,7 @@ def write_events(output: Output, path: str | None, settings: ExportSettings) -> 
         raise UsageError(f"--events {settings.style}: needs {missing}")
 
     def read(published: list[Published]) -> tuple[VideoRow | None, pa.Table, bool]:
-        connection = connect(output, published=published)
+        connection = connect(output, published=of_dataset(published, settings.dataset))
         video = find_video(connection, settings.video, settings.dataset) if settings.video else None
         if settings.track_id is not None and video is not None:
             _check_track(connection, video, settings.track_id)
@@ -117,7 +117,7 @@ def write_summary(output: Output, path: str | None, settings: ExportSettings) ->
     sql = f"SELECT * FROM summary {where} ORDER BY dataset, release, video_id"
 
     def read(published: list[Published]) -> tuple[pa.Table, bool]:
-        connection = connect(output, published=published)
+        connection = connect(output, published=of_dataset(published, settings.dataset))
         return run_sql(connection, sql).read_all(), has_synthetic_weights(connection)
 
     table, synthetic = read_steadily(output, read, settings.release, settings.derivation)

@@ -19,7 +19,7 @@ from featray.store.location import locate_beside
 from featray.store.scratch import scratch_folder
 from featray.store.storage import upload
 from featray.tables.layout import Output
-from featray.tables.published import read_steadily
+from featray.tables.published import Published, of_dataset, read_steadily
 from featray.tables.query import connect, run_sql
 from featray.views.clip import write_mp4
 from featray.views.happenings import Event, read_video_events, strongest_peaks
@@ -130,9 +130,11 @@ def read_video(output: Output, settings: PreviewSettings, *, persons: bool = Fal
         UsageError: no such video, or it has no frame in the range.
         StorageError: the tables cannot be read.
     """
-    return read_steadily(
-        output, lambda published: _read(connect(output, published=published), settings, persons), settings.release
-    )
+
+    def read(published: list[Published]) -> VideoRead:
+        return _read(connect(output, published=of_dataset(published, settings.dataset)), settings, persons)
+
+    return read_steadily(output, read, settings.release)
 
 
 def _read(connection: duckdb.DuckDBPyConnection, settings: PreviewSettings, persons: bool) -> VideoRead:

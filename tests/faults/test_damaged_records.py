@@ -89,10 +89,22 @@ def test_a_commit_stops_its_own_release(out, junk):
     assert refused(done, path) and f"two/{RELEASE}: 4 files in 1 commit" in done.output
 
 
+@junk
+def test_a_commit_of_a_dataset_stops_none_of_another(out, junk, tmp_path):
+    plant(out, f"commits/one/{RELEASE}/junk.json", junk)
+    video = ["--dataset", "two", "--video", "aaaa000000000000"]
+    for words in (
+        ["export", out, *video, "--format", "csv", "--out", tmp_path / "a.csv"],
+        ["export", out, "--dataset", "two", "--summary", "csv", "--out", tmp_path / "c.csv"],
+    ):
+        done = featray(*words)
+        assert done.exit_code == 0, done.output
+
+
 def test_a_machine_is_told_what_was_done_and_what_stopped(out):
     path = plant(out, f"commits/one/{RELEASE}/junk.json", b"junk")
     for command, keys in (
-        ("publish", {"published", "waiting", "changes", "cleaned", "leftovers", "runs"}),
+        ("publish", {"published", "waiting", "changes", "cleaned", "leftovers", "runs", "landed"}),
         ("compact", {"commits_before", "files_before", "commits", "files", "refused"}),
     ):
         done = featray(command, out, "--json")

@@ -5,13 +5,16 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from featray.cli import main
+from featray.records import digest_of_extra
 from featray.tables.commits import ManifestVideo, ShardManifest, write_commit, write_manifest
+from featray.tables.lease import UnheldPartition
 from featray.upkeep.verify import verify
 from tests.fixtures.plugin import LONG
 from tests.fixtures.tampering import commit_of, file_of, path_of, sign, tamper
@@ -95,6 +98,41 @@ def test_a_row_too_many(out, partition, signed):
     found(every, first["video_id"], "videos.faces is")
     if not signed:
         found(every, path, "rows, the commit says")
+
+
+@pytest.mark.parametrize("table", ["frames", "mesh", "videos", "events"])
+def test_a_filter_that_hides_rows_from_a_search(out, partition, table):
+    """Bloom filters: all rows and all statistics are right, and a search for a video finds nothing."""
+    file = file_of(partition, table)
+    place = path_of(partition, file)
+    sql = f"SELECT bloom_filter_offset AS at, bloom_filter_length AS n FROM parquet_metadata('{place}')"
+    filters = duckdb.sql(f"{sql} WHERE path_in_schema = 'video_id' AND bloom_filter_offset IS NOT NULL").fetchall()
+    data = bytearray(place.read_bytes())
+    for at, length in filters:
+        data[at + length - 32 : at + length] = bytes(32)  # the last of its blocks, after its head
+    assert filters
+    place.write_bytes(data)
+    sign(partition, file)
+    assert "finds 0 of its" in found(lines(out), file.path, "the file's index is wrong")
+
+
+def test_extra_is_compared_with_the_digest_in_the_commit(out, partition):
+    tamper(partition, "videos", lambda rows: [row | {"extra": '{"participant": "p1"}'} for row in rows], signed=True)
+    commit = commit_of(partition, "videos")
+    known = [replace(video, extra_digest=digest_of_extra('{"participant": "p2"}')) for video in commit.videos]
+    write_commit(UnheldPartition(partition), replace(commit, videos=known))
+    assert "extra is not what the commit has a digest of" in found(
+        lines(out), commit.videos[0].video_id, "extra is not"
+    )
+
+
+def test_truncated_without_a_value_contradicts_an_error(out, partition):
+    def edit(rows):
+        return [row | {"error_code": "truncated"} for row in rows]
+
+    tamper(partition, "errors", edit, signed=True)
+    tamper(partition, "videos", lambda rows: [row | {"truncated": None} for row in rows], signed=True)
+    assert "contradicts its errors rows" in found(lines(out), "truncated is null")
 
 
 def test_a_row_too_few(out, partition):
