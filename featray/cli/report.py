@@ -166,7 +166,7 @@ def _print_derived(found: Diff) -> None:
     rates = (derived.faces_per_s_a or 0.0, derived.faces_per_s_b or 0.0)
     if min(rates) < _MUCH_LESS * max(rates):
         click.echo(
-            f"note     {rates[0]:.3g} and {rates[1]:.3g} faces per second: tracks below "
+            f"note     {rates[0]:.3g} and {rates[1]:.3g} faces/s: tracks below "
             "derive.blinks.least_faces_per_s and derive.movements.least_faces_per_s are not searched for blinks, nods "
             "and shakes, and none of them are found there"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -14,10 +15,9 @@ import click
 from featray.cli.once import OnceOption
 from featray.cli.storage_flags import open_told, read_storage_flags, storage_flags
 from featray.errors import (
-    AccessDenied,
+    NotFound,
     OutputError,
     StorageError,
-    Unreachable,
     UsageError,
     counted,
     on_one_line,
@@ -317,6 +317,13 @@ def _compacted(done: Compacted) -> tuple[dict[str, Any], Iterator[str]]:
     return asdict(done), iter([line])
 
 
+def _is_of_one(error: StorageError) -> bool:
+    """Return whether an error concerns records or files of one release, not the disk or the storage."""
+    cause = error.__cause__
+    odd = isinstance(cause, IsADirectoryError) or (isinstance(cause, OSError) and cause.errno == errno.ELOOP)
+    return isinstance(error, OutputError | NotFound) or odd
+
+
 def in_each(
     output: Output,
     work: Callable[[Partition], _Done],
@@ -338,7 +345,7 @@ def in_each(
         try:
             facts, lines = told(work(partition))
         except StorageError as error:
-            if isinstance(error, AccessDenied | Unreachable):  # so are the others
+            if not _is_of_one(error):
                 raise
             click.echo(f"featray: {error}", err=True)
             refused = True
