@@ -148,6 +148,7 @@ def _print(found: Diff) -> None:
 
 
 _MUCH_LESS: Final = 0.9
+"""Ratio of faces per second below which two releases may differ in what their tracks are searched for."""
 
 
 def _print_derived(found: Diff) -> None:

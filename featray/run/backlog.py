@@ -75,10 +75,10 @@ class Backlog:
             record = done.find(video.video_id)
             if record >= 0:
                 done.see(record)
-            if video.video_id in erased:
+            if erasures := erased.blocking(video.video_id):
                 self.published["erased"] = self.published.get("erased", 0) + 1
                 self.erased = self.erased or (video.video_id, video.uri)
-                if (begun := erased.unfinished(video.video_id)) is not None:
+                if (begun := next((one for one in erasures if not one.done), None)) is not None:
                     log.warning("%s: its erasure was interrupted; finish it: %s", video.uri, begun.command)
                 continue
             key = self._work_key(video.content_id)

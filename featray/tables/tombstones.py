@@ -130,14 +130,14 @@ class Blocked:
         self._known = set(erased_videos(partition.output))
 
     def __contains__(self, video_id: str) -> bool:
-        if video_id not in self._known:
-            return False
-        erasures = read_erasures(self._partition.output, video_id)
-        return any(erasure.blocks(self._partition.release) for erasure in erasures)
+        return bool(self.blocking(video_id))
 
-    def unfinished(self, video_id: str) -> Erasure | None:
-        """Return an erasure of a video that was interrupted; None if there is none."""
-        return next((one for one in read_erasures(self._partition.output, video_id) if not one.done), None)
+    def blocking(self, video_id: str) -> list[Erasure]:
+        """Return the erasures of a video if any of them blocks it in the partition, else none; oldest first."""
+        if video_id not in self._known:
+            return []
+        erasures = read_erasures(self._partition.output, video_id)
+        return erasures if any(one.blocks(self._partition.release) for one in erasures) else []
 
 
 def _write(output: Output, video_id: str, erasures: list[Erasure]) -> None:
