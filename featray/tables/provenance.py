@@ -114,9 +114,14 @@ class _Output(_Section):
     tables: list[Table]
 
 
+class _Identify(_Section):
+    embedder: str | None = None
+
+
 class _Stored(_Section):
     input: _Input
     output: _Output = _Output(tables=[])
+    identify: _Identify = _Identify()
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,7 @@ class StoredConfig:
     Attributes:
         places: the entries of `input.uris` and `input.manifest_places`.
         sequences: `kind`, `sequence_fps` and `related` of the input.
+        embedder: `identify.embedder`; None in a config of an older version.
         data: the whole config, as plain data.
     """
 
@@ -136,6 +142,7 @@ class StoredConfig:
     tables: tuple[str, ...]
     data: dict[str, Any]
     sequences: dict[str, Any]
+    embedder: str | None
 
 
 def read_config(text: str | None) -> StoredConfig:
@@ -163,6 +170,7 @@ def read_config(text: str | None) -> StoredConfig:
         tuple(found.output.tables),
         data,
         found.input.model_dump(include={"kind", "sequence_fps", "related"}),
+        found.identify.embedder,
     )
 
 

@@ -321,6 +321,12 @@ _PERSONS = """
     WHERE f.n IS NULL OR e.n IS NULL
 """
 
+_WITHOUT_PERSON = """
+    SELECT e.video_id, NULL AS frame_index, NULL AS face_index,
+           'track ' || e.track_id || ' has embeddings and is not in persons' AS text
+    FROM (SELECT DISTINCT video_id, track_id FROM embeddings) e ANTI JOIN persons USING (video_id, track_id)
+"""
+
 _ONE_AT_ONCE = """
     SELECT video_id, min(frame_index) AS frame_index, NULL AS face_index,
            'tracks ' || track || ' and ' || other || ' are both of person ' || any_value(person_id)
@@ -333,6 +339,9 @@ _ONE_AT_ONCE = """
 
 UNPUBLISHED_PERSONS: Final = "SELECT 1 AS found FROM all_persons ANTI JOIN committed_videos USING (video_id) LIMIT 1"
 """Select a row if `persons` names a video that was dropped since; this is not damage, and no other rule detects it."""
+
+EVERY_PERSON: Final = Rule(("persons", "embeddings"), _WITHOUT_PERSON)
+"""Rule for a table `persons` that was made from the present tracks; an older one lacks those of newer videos."""
 
 PERSON_RULES: Final = (
     Rule(("faces", "embeddings", "persons"), _PERSONS),

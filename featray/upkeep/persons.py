@@ -74,7 +74,7 @@ def _find(held: HeldPartition, settings: PersonsSettings, open_gallery: OpenGall
     gallery = None if open_gallery is None else open_gallery(embedder)
     before, named_by = _read(held, old)
     named_by = named_by if gallery is None else gallery.digest
-    name = _commit_name([settings.clustering, *map(repr, edits), named_by], [*embedded, *_files(commits, "faces")])
+    name = commit_name(settings.clustering, edits, named_by, [*embedded, *_files(commits, "faces")])
     if [commit.name for commit in old] == [name]:
         there = told(settings.clustering, threshold, before, None)
         return replace(there, edits=len(edits), gallery=[] if gallery is None else gallery.problems)
@@ -143,8 +143,16 @@ def _of_persons(commits: list[Commit]) -> list[Commit]:
     return [commit for commit in commits if _files([commit], "persons")]
 
 
-def _commit_name(settings: list[str], files: list[CommittedFile]) -> str:
-    text = "\n".join([*settings, *sorted(file.sha256 for file in files)])
+def commit_name(clustering: str, edits: list[PersonEdit], gallery: str, files: list[CommittedFile]) -> str:
+    """Return the name of the commit of `persons` that is made from these files of `embeddings` and `faces`.
+
+    Args:
+        clustering: name of the settings.
+        edits: the edits that it applies.
+        gallery: digest of the gallery that named its persons; empty if there is none.
+        files: all files of both tables.
+    """
+    text = "\n".join([clustering, *map(repr, edits), gallery, *sorted(file.sha256 for file in files)])
     return f"{PERSONS_PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

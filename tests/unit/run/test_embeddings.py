@@ -145,8 +145,9 @@ def test_a_track_is_erased_with_its_embeddings(out):
             lambda rows: _with(rows, "embedding", pa.array([[1.0] * 128] * len(rows), pa.list_(pa.float32()))),
             "embedding is",
         ),
+        (lambda rows: _with(rows, "embedder", pa.array(["arcface-r50"] * len(rows))), "embedder is arcface-r50"),
     ],
-    ids=["column", "track", "length"],
+    ids=["column", "track", "length", "embedder"],
 )
 def test_what_is_changed_is_found(out, change, text):
     path = next(Path(out.root.path, "embeddings").rglob("*.parquet"))

@@ -27,6 +27,7 @@ from featray.upkeep.verify import verify
 from tests.fixtures.outputs import ids, rows, traces
 from tests.fixtures.published import SPARSE
 from tests.fixtures.runs import Killed, dies_after, run_here, run_killed, small_config
+from tests.fixtures.tampering import tamper
 
 pytestmark = pytest.mark.slow
 
@@ -208,6 +209,15 @@ def test_a_track_is_gone_and_the_accounting_holds(out, partition):
     assert verify(out).problems == []
     (audit,) = rows(out.root.path, "erasures")
     assert (audit["track_id"], audit["mesh_removed"], audit["frames_removed"]) == (0, 10, 0)
+
+
+@pytest.mark.parametrize("values", [{"video_id": "0123456789abcdef"}, {"track_id": 1}])
+def test_an_audit_row_that_contradicts_the_record_is_found(out, partition, values):
+    video = ids(out)["ben"]
+    erase(out, video, track_id=0)
+    tamper(partition, "erasures", lambda found: [found[0] | values], signed=True)
+    (line,) = [problem.line() for problem in verify(out).problems]
+    assert f"is recorded as the erasure of video {video} track 0" in line
 
 
 def test_a_track_of_a_video_in_two_datasets_is_erased_from_both(out, inputs, small_network):

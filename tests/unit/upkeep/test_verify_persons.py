@@ -100,6 +100,12 @@ def test_a_track_without_an_embedding_has_no_person(crowd):
     assert any("track 0 is in persons and has no embedding" in line for line in problems), problems
 
 
+def test_a_track_that_lost_its_person_is_found(crowd):
+    tamper(crowd.partition, "persons", without_a_track, signed=True)
+    (line,) = said(crowd)[0]
+    assert "track 0 has embeddings and is not in persons" in line and video_of("1.mp4") in line
+
+
 def test_a_table_that_is_older_than_its_tracks_is_to_be_made_again(crowd):
     """Rows that a later publication has made obsolete are not damaged."""
     tamper(crowd.partition, "embeddings", without_a_track, signed=True)
