@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from featray.version import __version__
 from featray.views.canvas import GROUND, MUTED, WARNING, shortened, tag, text
@@ -112,14 +112,14 @@ class Pages:
     def draw(self, shown: Shown, hidden: list[Square]) -> Image.Image:
         """Return the page of a frame; the panel shows the latest sampled frame, and its index and time."""
         page = self._blank.copy()
-        scale = self._picture_px[1] / shown.frame.height_px
+        scale = min(self._picture_px[1] / shown.frame.height_px, self._picture_px[0] / shown.frame.width_px)
         picture = draw_picture(shown, scale, self._look, hidden)
         if shown.sampled is None:
             self._say(picture, "not sampled")
         elif shown.sampled.status == "decode_error":
             self._say(picture, "decoding error")
         if picture.size != self._picture_px:  # the frame size changed in the stream
-            picture = picture.resize(self._picture_px)
+            picture = ImageOps.pad(picture, self._picture_px, color=GROUND)
         self._latest = shown.sampled or self._latest
         page.paste(picture, (0, (self._height_px - picture.height) // 2))
         page.paste(self._panel.draw(self._latest, self._look.track_id), (self._picture_px[0], 0))

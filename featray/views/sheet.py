@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.views.canvas import GROUND, INK, RAISED, WARNING, shortened, tag
@@ -97,8 +97,9 @@ def draw_sheet(
             _GAP + place % columns * (cell[0] + _GAP),
             _GAP + place // columns * (cell[1] + SUMMARY_PX + _GAP),
         )
-        picture = draw_picture(item, cell[1] / item.frame.height_px, look, hidden)
-        sheet.paste(picture if picture.size == cell else picture.resize(cell), corner)
+        scale = min(cell[0] / item.frame.width_px, cell[1] / item.frame.height_px)
+        # Pictures of one folder may have different shapes.
+        sheet.paste(ImageOps.pad(draw_picture(item, scale, look, hidden), cell, color=GROUND), corner)
         draw = ImageDraw.Draw(sheet)
         words = f"{clock_text(item.frame.time_us)}   frame {item.frame.index}"
         tag(draw, (corner[0], corner[1] + cell[1]), words, 14, RAISED, INK)
