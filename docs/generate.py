@@ -9,7 +9,7 @@ import ast
 import inspect
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from featray.cli.summary import LOG_LINE
 from featray.config import Config
 from featray.errors import ERROR_FIXES, ERROR_MEANINGS, RETRYABLE, ErrorCode
 from featray.graph import metrics
+from featray.tables.summary import AVERAGED, SUMMED, TECHNICAL
 
 REFERENCE = Path(__file__).parent / "reference"
 _WRITTEN = "<!-- Written by docs/generate.py from the code; `make docs` renews it. -->"
@@ -32,7 +33,7 @@ def pages() -> dict[str, str]:
     return {
         "configuration.md": configuration(),
         "cli.md": command_line(),
-        "tables.md": schema_markdown(None),
+        "tables.md": f"{schema_markdown(None).rstrip()}\n\n{summary()}",
         "errors.md": errors(),
         "metrics.md": exported_metrics(),
     }
@@ -209,6 +210,30 @@ def exported_metrics() -> str:
         "[infra/grafana](https://github.com/featray/featray/tree/main/infra/grafana) has a dashboard that draws them."
     )
     return "\n\n".join(["# Metrics", _WRITTEN, head, _table("metric | kind | unit | tags | meaning", rows)]) + "\n"
+
+
+def summary() -> str:
+    """Return the section about the view `summary`, whose columns are those of tables."""
+    plain = [name for name in SUMMED if not name.endswith("_episodes")]
+    others = [name for name in AVERAGED if not name.endswith(("_mean", "_active"))]
+    rows = [
+        "| those of your manifest | as text; `extra_<name>` if a table has a column of that name |",
+        f"| those of `videos` | without {_names(TECHNICAL)} |",
+        "| those of `tracks`, and `person_id` | of the main track: the first of those with the most `seen_s` |",
+        f"| `all_<name>` of {_names(plain)} and each `*_episodes` | sum over all tracks of the video |",
+        "| `all_blinks_per_min` | blinks of all tracks per minute of `seen_s` |",
+        f"| `all_<name>` of {_names(others)}, each `*_mean` and each `*_active` "
+        "| mean over all tracks, weighted by `seen_s` |",
+    ]
+    head = (
+        "One row per video, with or without faces: the view for statistics packages, in `featray query`, "
+        "`featray.open` and `featray export --summary`. Episodes per minute are `60 * <name>_episodes / seen_s`."
+    )
+    return "\n\n".join(["## summary", head, _table("columns | meaning", rows)]) + "\n"
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _table(columns: str, rows: list[str]) -> str:

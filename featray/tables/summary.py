@@ -24,12 +24,14 @@ MOST_KEYS: Final = 500
 """Limit on manifest columns; with more, creating the view would take longer than the query."""
 
 _KEY: Final = ("dataset", "release", "derivation", "video_id")
-_TECHNICAL: Final = ("extra", "size_bytes", "content_id", "work_key", "sar", "time_base", "bytes_read", "run_id")
+TECHNICAL: Final = ("extra", "size_bytes", "content_id", "work_key", "sar", "time_base", "bytes_read", "run_id")
+"""Columns of `videos` that the view omits."""
 _OF_TRACK: Final = tuple(column.name for column in TRACKS if column.name not in _KEY)
-_AVERAGED: Final = tuple(name for name in _OF_TRACK if name.endswith(("_mean", "_active")) or name == "gaze_on_camera")
-_SUMMED: Final = tuple(
+AVERAGED: Final = tuple(name for name in _OF_TRACK if name.endswith(("_mean", "_active")) or name == "gaze_on_camera")
+SUMMED: Final = tuple(
     name for name in _OF_TRACK if name.endswith("_episodes") or name in ("frames", "seen_s", "blinks")
 )
+"""Columns of `tracks` of which the view has the sum over all tracks; of those in `AVERAGED` it has the mean."""
 _NAMES: Final = frozenset(
     name.casefold()
     for name in (
@@ -37,7 +39,7 @@ _NAMES: Final = frozenset(
         *_OF_TRACK,
         "person_id",
         *(column.name for column in VIDEOS),
-        *(f"all_{name}" for name in (*_AVERAGED, *_SUMMED, "blinks_per_min")),
+        *(f"all_{name}" for name in (*AVERAGED, *SUMMED, "blinks_per_min")),
     )
 )
 
@@ -55,15 +57,15 @@ def summary_view(extra: Mapping[str, str] = MappingProxyType({}), *, person: boo
     """
     averaged = [
         f"sum({n} * CAST(seen_s AS DOUBLE)) / sum(CASE WHEN {n} IS NOT NULL THEN CAST(seen_s AS DOUBLE) END) AS all_{n}"
-        for n in _AVERAGED
+        for n in AVERAGED
     ]
-    summed = [f"sum({name}) AS all_{name}" for name in _SUMMED]
+    summed = [f"sum({name}) AS all_{name}" for name in SUMMED]
     rate = "60 * sum(blinks) / sum(CASE WHEN blinks IS NOT NULL THEN CAST(seen_s AS DOUBLE) END) AS all_blinks_per_min"
     key = ", ".join(_KEY)
     spread = "".join(
         f", json_extract_string(v.extra, {_pointer(key)}) AS {_quoted(name)}" for key, name in extra.items()
     )
-    technical = ", ".join(_TECHNICAL)
+    technical = ", ".join(TECHNICAL)
     return f"""
         WITH main AS (
             SELECT * FROM tracks QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY seen_s DESC, track_id) = 1
