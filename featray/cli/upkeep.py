@@ -202,14 +202,21 @@ def _erase_person(output: Output, person: str, release: str | None, reason: str 
     from featray.upkeep.erase_person import erase_person, releases_without
 
     found, without = [], releases_without(output, person, release)
-    for video_id, track_id, erased in erase_person(output, person, release=release, reason=reason):
-        found.append(_erased(video_id, track_id, erased))
-        if not as_json:
-            _print_erased(video_id, track_id, erased)
+    stopped: OutputError | None = None
+    try:
+        for video_id, track_id, erased in erase_person(output, person, release=release, reason=reason):
+            found.append(_erased(video_id, track_id, erased))
+            if not as_json:
+                _print_erased(video_id, track_id, erased)
+    except OutputError as error:  # after what was erased is told
+        stopped = error
     unsearched = unsearched_files(output)
     if as_json:
         told = {"person_id": person, "tracks": found, "not_found_in": without, "unsearched": unsearched}
         click.echo(json.dumps(told, indent=2))
+    if stopped is not None:
+        raise stopped
+    if as_json:
         return
     for where in map(printable, without):
         click.echo(f"{where}: has persons, but none with this id or name; erase it there by the id that it has there")

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featray.errors import UsageError
+from featray.errors import OutputError, UsageError
 from featray.store.scratch import scratch_folder
 from featray.tables.commits import read_commits, write_commit
 from featray.tables.layout import Output, Partition, list_partitions
@@ -44,12 +44,14 @@ def erase_person(
     Raises:
         UsageError: the output does not have this person.
         LeaseError: a run is active; the same command finishes the erasure later.
+        OutputError: after everything else was erased: the record of an earlier erasure is damaged.
     """
     partitions = [one for one in list_partitions(output) if release in (None, one.release)]
-    finished = list(_finish(output, release))
+    damaged: list[OutputError] = []
+    finished = list(_finish(output, release, damaged))
     yield from finished
     found = {partition: find_people(partition, person) for partition in partitions}
-    if not any(found.values()) and not finished:
+    if not any(found.values()) and not finished and not damaged:
         raise UsageError(
             f"{output.root.uri}: has no person with the id or name {person}; run `featray persons OUT`, then list them "
             f"with {LIST_PERSONS}"
@@ -58,11 +60,14 @@ def erase_person(
         if tracks:
             _forget(partition, sorted(set(tracks.values())))
         for video_id, track_id in tracks:
-            yield (
-                video_id,
-                track_id,
-                erase(output, video_id, track_id=track_id, release=partition.release, reason=reason),
-            )
+            try:
+                read_erasures(output, video_id)
+            except OutputError:  # `_finish` has noted it
+                continue
+            removed = erase(output, video_id, track_id=track_id, release=partition.release, reason=reason)
+            yield video_id, track_id, removed
+    if damaged:
+        raise damaged[0]
 
 
 def releases_without(output: Output, person: str, release: str | None) -> list[str]:
@@ -77,10 +82,15 @@ def releases_without(output: Output, person: str, release: str | None) -> list[s
     ]
 
 
-def _finish(output: Output, release: str | None) -> Iterator[Erased]:
-    """Finish interrupted erasures of tracks, whose rows in `persons` may already be gone."""
+def _finish(output: Output, release: str | None, damaged: list[OutputError]) -> Iterator[Erased]:
+    """Finish interrupted erasures of tracks, whose rows in `persons` may already be gone; note damaged records."""
     for video_id in erased_videos(output):
-        for one in read_erasures(output, video_id):
+        try:
+            erasures = read_erasures(output, video_id)
+        except OutputError as error:
+            damaged.append(error)
+            continue
+        for one in erasures:
             if not one.done and one.track_id is not None and release in (None, one.release):
                 removed = erase(output, video_id, track_id=one.track_id, release=one.release, reason=one.reason)
                 yield video_id, one.track_id, removed

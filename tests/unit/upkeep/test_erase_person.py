@@ -157,6 +157,24 @@ def test_nothing_of_a_person_is_left_and_nobody_else_is_touched(out, by):
     assert {row["persons_removed"] for row in audit} == {row["tracks_removed"] for row in audit} == {1}
 
 
+@pytest.mark.parametrize("whose", ["theirs", "somebody else's"])
+def test_a_damaged_record_of_an_erasure_leaves_only_its_video(out, whose):
+    root, anna = out
+    gone = tracks_of(root, anna)
+    video = min(gone)[0] if whose == "theirs" else "0123456789abcdef"
+    record = root / "_featray" / "erased" / f"{video}.json"
+    record.parent.mkdir(exist_ok=True)
+    record.write_text("{")
+    done = run(root, "erase", "--person", anna, "--json")
+    assert done.exit_code == 1 and f"{video}.json: damaged record of an erasure; delete it" in done.stderr
+    erased = {one for one in gone if one[0] != video}
+    assert {(one["video_id"], one["track_id"]) for one in json.loads(done.stdout)["tracks"]} == erased
+    assert tracks_of(root, anna) == gone - erased
+    record.unlink()
+    assert run(root, "erase", "--person", anna).exit_code == (0 if gone - erased else 2)
+    assert tracks_of(root, anna) == set()
+
+
 def test_a_release_in_which_nobody_has_the_name_is_told(tmp_path):
     """Names are given release by release, and a merge loses one: the person may be there under an id alone."""
     for number, name in enumerate((NAME, None)):
