@@ -149,6 +149,11 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def failed(self) -> bool:
+        """Return whether the unit failed and gave no frame."""
+        return bool(self.failures) and not self.frames_decoded
+
 
 def parse_plan(data: bytes) -> VideoPlan:
     """Parse a plan that `records.dump` wrote as JSON.

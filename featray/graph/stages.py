@@ -342,7 +342,7 @@ def _land(row: dict[str, Any], partition: Partition, run_id: str, max_attempts: 
         seconds=json.dumps({"infer": row["infer_seconds"], **(outcome.seconds if row["last"] else {})}),
     )
     if row["last"]:
-        receipt = replace(receipt, failed=bool(outcome.failures) and not outcome.frames_decoded)
+        receipt = replace(receipt, failed=outcome.failed)
         if outcome.failures:
             failure = next((one for one in outcome.failures if one.code in RETRYABLE), outcome.failures[0])
             receipt = replace(receipt, error_code=failure.code, problem=failure.message)

@@ -11,14 +11,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import Self
 
 from featray.config import Config
-from featray.errors import UsageError
+from featray.errors import NotFound, OutputError, UsageError
 from featray.extract.plan import Pages, VideoTask
+from featray.graph.rows import Receipt
 from featray.run.backlog import Backlog
 from featray.run.box_names import check_box_names
 from featray.run.job import Job, describe
@@ -29,6 +30,7 @@ from featray.run.tally import Tally
 from featray.sources.listing import list_videos
 from featray.store.storage import delete_folder, list_folders
 from featray.tables.done import read_done
+from featray.tables.landing import read_outcome
 from featray.tables.layout import Partition, open_output, other_releases
 from featray.tables.lease import UnheldPartition
 from featray.tables.runs import end_part, write_marker
@@ -142,7 +144,7 @@ def _execute(
         with progress, LocalSession(job.config.cluster, job.stage_settings(partition)) as session:
             row["gpu"] = session.gpus
             progress.start(tally, session.workers, job.gpu)
-            _work(session, _opened(todo, job.run_id, tally), tally, job.config, progress)
+            _work(session, _opened(todo, job.run_id, tally), tally, job.config, partition, progress)
         status = "done_with_failures" if tally.videos_failed or tally.videos_open else "done"
     except KeyboardInterrupt:
         status = "interrupted"
@@ -155,11 +157,13 @@ def _execute(
         end_part(partition, job.run_id, {**facts, "frames": tally.frames, "faces": tally.faces, **rates})
 
 
-def _work(session: LocalSession, pages: Pages, tally: Tally, config: Config, progress: Progress) -> None:
+def _work(
+    session: LocalSession, pages: Pages, tally: Tally, config: Config, partition: Partition, progress: Progress
+) -> None:
     """Run the videos through all stages; retry those without a complete result."""
     for attempt in range(1, config.run.max_attempts + 1):
         for receipt in session.stream(pages, lambda rest: rest):
-            tally.take(receipt)
+            tally.take(_with_outcome(partition, tally, receipt))
             progress.update()
             limit = config.cluster.max_failed_fraction
             if found := tally.too_many_failed(limit):
@@ -169,6 +173,25 @@ def _work(session: LocalSession, pages: Pages, tally: Tally, config: Config, pro
             return
         tally.again(missing)
         pages = iter([missing])
+
+
+def _with_outcome(partition: Partition, tally: Tally, receipt: Receipt) -> Receipt:
+    """Return the receipt of a unit that had landed before, with what it says of a failure.
+
+    A run need not read it, since its commits count the failures.
+    """
+    task = tally.task_of(receipt) if receipt.resumed else None
+    if task is None:
+        return receipt
+    folder = partition.landing(task.video.video_id, task.work_key)
+    try:
+        outcome = read_outcome(folder, receipt.unit, receipt.part)
+    except (NotFound, OutputError):  # the run that publishes reports it
+        return receipt
+    if not outcome.failures:
+        return receipt
+    failure = outcome.failures[0]
+    return replace(receipt, failed=outcome.failed, error_code=failure.code, problem=failure.message)
 
 
 def _opened(todo: Iterator[VideoTask], run_id: str, tally: Tally) -> Pages:

@@ -146,6 +146,13 @@ class Tally:
         """Note that the last shard was opened; `videos_expected` and `bytes_expected` are now final."""
         self.listed_all = True
 
+    def task_of(self, receipt: Receipt) -> VideoTask | None:
+        """Return the task of a receipt's video; None if the video is already complete."""
+        with self._lock:
+            shard = self._open.get(receipt.shard)
+            video = shard.waiting.get(receipt.video_id) if shard else None
+            return None if video is None else video.task
+
     def take(self, receipt: Receipt) -> ShardManifest | None:
         """Count a receipt; return the manifest of its shard if that is now complete, else None."""
         if receipt.retry:

@@ -123,8 +123,20 @@ def write_part(folder: Location, header: PartHeader, faces: pa.Table, frames: pa
     with pa.ipc.new_stream(sink, FRAMES_SCHEMA, options=options) as stream:
         stream.write_table(frames)
     ending = "-lost" if lost else "-last" if header.outcome is not None else ""
-    name = f"u{header.unit:06d}-p{header.part:04d}{ending}.arrow"
-    write_bytes(folder.child(name), sink.getvalue().to_pybytes())
+    write_bytes(folder.child(_part_name(header.unit, header.part, ending)), sink.getvalue().to_pybytes())
+
+
+def read_outcome(folder: Location, unit: int, last: int) -> Outcome:
+    """Return the outcome of a landed unit, from its last part, number `last`.
+
+    Raises:
+        OutputError: the part is damaged.
+    """
+    return read_part(folder.child(_part_name(unit, last, "-last"))).outcome
+
+
+def _part_name(unit: int, part: int, ending: str) -> str:
+    return f"u{unit:06d}-p{part:04d}{ending}.arrow"
 
 
 def read_part(location: Location) -> Part:

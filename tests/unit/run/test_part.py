@@ -114,6 +114,14 @@ def test_a_part_in_which_all_fails_says_with_what(tmp_path):
         land_part(config, Part(1, 1), silent())
 
 
+def test_a_part_that_is_repeated_counts_the_failures_that_have_landed(config, tmp_path):
+    """A scheduler that repeats a part must not be told that all is well."""
+    (tmp_path / "in" / "broken.mp4").write_bytes(b"no video")
+    first = land_part(config, Part(1, 1), silent())
+    again = land_part(config, Part(1, 1), silent())
+    assert (first.videos, first.failed, again.videos, again.failed) == (5, 1, 5, 1) and again.frames == 0
+
+
 def test_of_several_that_begin_an_output_at_once_none_is_refused(tmp_path, monkeypatch):
     from featray.tables import layout
 
