@@ -26,6 +26,9 @@ def fill_streams() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number: this one
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:  # libraries, such as Rich, ask whether it is a terminal
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))
 
 
 def outlive_terminal() -> None:

@@ -5,6 +5,7 @@ SIGHUP, of a terminal that is closed, is handled too, unless it is ignored, as u
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -66,7 +67,22 @@ def handler_kept() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the stop that DuckDB or Arrow replaced by an error of its own while a query ran; None for other errors."""
+    while error is not None:
+        if not isinstance(error, KeyboardInterrupt) and _INTERRUPTED.search(str(error)):
+            return Terminated(_received[-1]) if _received else KeyboardInterrupt()
+        error = error.__cause__ or error.__context__
+    return None
+
+
+_INTERRUPTED: Final = re.compile("Query interrupted|INTERRUPT Error")
+
+_received: list[int] = []
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
+    _received.append(number)
     for one in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(one, signal.SIG_IGN)
     raise Terminated(number)

@@ -12,6 +12,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import IO, Any, Final, cast
 
 from fsspec.asyn import AsyncFileSystem
@@ -318,8 +319,26 @@ def fetched_bytes(file: Any) -> int:
     return min(counted, inner.size) if counted and counted < inner.size + _BLOCK_BYTES else counted
 
 
+def _write_into(path: str, data: bytes | None, moved: str | None) -> None:
+    """Write into a pipe or device, which a rename would replace by a file."""
+    with open(path, "wb") as target:
+        if data is not None:
+            target.write(data)
+        elif moved is not None:
+            with open(moved, "rb") as source:
+                shutil.copyfileobj(source, target)
+            os.unlink(moved)
+
+
 def _replace_local(location: Location, *, data: bytes | None = None, moved: str | None = None) -> None:
-    folder, name = location.make_folder(), os.path.basename(location.path)
+    path = location.path
+    if location.root is None and os.path.lexists(path):  # a place that the user named
+        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            _write_into(path, data, moved)
+            return
+        path = os.path.realpath(path)
+        location = replace(location, path=path)
+    folder, name = location.make_folder(), os.path.basename(path)
     # Hidden and without a table's suffix, so that no reader takes a half-written file for a table.
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -332,7 +351,7 @@ def _replace_local(location: Location, *, data: bytes | None = None, moved: str 
             shutil.move(moved, temporary)
             with open(temporary, "rb") as whole:
                 os.fsync(whole.fileno())  # or a commit on disk could name a file that is not on disk yet
-        os.replace(temporary, location.path)
+        os.replace(temporary, path)
     except BaseException:
         if os.path.exists(temporary):
             os.unlink(temporary)

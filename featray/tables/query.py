@@ -9,11 +9,12 @@ featray's own queries can read and write nothing but the output.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -28,6 +29,8 @@ from featray.store.storage import list_ahead
 from featray.tables.layout import Output
 from featray.tables.published import Published, damaged_file, raised_by_store, read_steadily
 from featray.tables.summary import spread_summary, summary_view
+
+_Answer = TypeVar("_Answer")
 
 
 def connect(
@@ -200,8 +203,25 @@ def _run(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReade
     """Execute SQL; the view `summary` gets the manifest's columns if it is used."""
     if "summary" in sql.casefold() and connection.sql(_HAS_SUMMARY).fetchall():
         spread_summary(connection)
-    relation = connection.sql(sql)
-    return pa.table({}).to_reader() if relation is None else relation.to_arrow_reader()
+
+    def execute() -> pa.RecordBatchReader:
+        relation = connection.sql(sql)
+        return pa.table({}).to_reader() if relation is None else relation.to_arrow_reader()
+
+    return interruptible(connection, execute)
+
+
+def interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], _Answer]) -> _Answer:
+    """Return what `work` returns, which uses the connection; a stop ends it.
+
+    DuckDB does not look at signals while it executes a query, which may take hours, so a thread waits for it.
+    """
+    with ThreadPoolExecutor(1) as working:
+        try:
+            return working.submit(work).result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
 
 
 def steady_sql(
@@ -222,7 +242,7 @@ def steady_sql(
     def asked(published: list[Published]) -> tuple[duckdb.DuckDBPyConnection, pa.RecordBatchReader]:
         connection = connect(output, release, published=published, locked=safe)
         rows = run_safe_sql(connection, sql) if safe else run_user_sql(connection, sql)
-        return connection, _begun(rows) if _only_selects(connection, sql) else rows
+        return connection, _begun(connection, rows) if _only_selects(connection, sql) else rows
 
     return read_steadily(output, asked, release, derivation)
 
@@ -233,10 +253,10 @@ def has_synthetic_weights(connection: duckdb.DuckDBPyConnection) -> bool:
     return bool(row["n"])
 
 
-def _begun(result: pa.RecordBatchReader) -> pa.RecordBatchReader:
+def _begun(connection: duckdb.DuckDBPyConnection, result: pa.RecordBatchReader) -> pa.RecordBatchReader:
     """Return the same rows after reading the first batch."""
     try:
-        first = next(result, None)
+        first = interruptible(connection, lambda: next(result, None))
     except (OSError, pa.ArrowInvalid) as error:  # Arrow's wrapping of a DuckDB error
         raise UsageError(f"query: {one_line(error)}") from None
     if first is None:

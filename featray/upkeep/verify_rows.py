@@ -12,7 +12,7 @@ from featray.schema import FACE_TABLES, PRIVATE_TABLES
 from featray.tables.commits import CommittedFile
 from featray.tables.layout import Partition
 from featray.tables.published import raised_by_store
-from featray.tables.query import open_database, read_files
+from featray.tables.query import interruptible, open_database, read_files
 from featray.upkeep.problems import Problem, Report
 
 SHOWN: Final = 20
@@ -64,7 +64,8 @@ class Findings:
 
     def rows(self, sql: str, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Return the rows of a query, which takes `values` for its parameters."""
-        found: list[dict[str, Any]] = self.db.sql(sql, params=values).to_arrow_table().to_pylist()
+        table = interruptible(self.db, lambda: self.db.sql(sql, params=values).to_arrow_table())
+        found: list[dict[str, Any]] = table.to_pylist()
         return found
 
     def report_rows(

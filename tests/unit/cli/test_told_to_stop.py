@@ -1,10 +1,13 @@
-"""SIGTERM, which schedulers and container runtimes send, to a command that changes an output."""
+"""SIGTERM, which schedulers and container runtimes send, and Ctrl-C, to commands that change or read an output."""
 
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import time
+
+import pytest
 
 STOPPED = """
 import os, signal, sys, time
@@ -33,3 +36,38 @@ def test_a_compaction_gives_its_lease_back_and_leaves_no_temporary_files(publish
     (lease,) = (out / "_featray").glob("leases/**/*.json")
     assert json.loads(lease.read_text())["released"]
     assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) FROM range(300000000000) t(i) WHERE i % 7 = 3",
+        "SELECT i FROM range(30000000000) t(i) ORDER BY -i",
+    ],
+    ids=["before a row", "before the first row"],
+)
+def test_a_query_that_takes_hours_ends(published, number, sql):
+    """DuckDB executes it without looking at signals, and then raises an error of its own."""
+    command = [sys.executable, "-m", "featray", "query", str(published), sql]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as query:
+        try:
+            time.sleep(4)  # it has begun by then, and if not, it ends in the same way
+            query.send_signal(number)
+            told = query.communicate(timeout=20)[1]
+        finally:
+            query.kill()
+    assert (query.returncode, told) == (128 + number, "featray: stopped; run the same command again to resume\n")
+
+
+def test_closed_standard_streams(published):
+    """Rich and click ask a stream whether it is a terminal, and Python has none where one is closed."""
+    for words in (
+        "status OUT",
+        "export OUT --summary csv",
+        "query OUT 'SELECT 1' --format csv",
+        "query OUT 'SELECT 1'",
+    ):
+        command = f"{sys.executable} -m featray {words.replace('OUT', str(published))} >&-"
+        told = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60)
+        assert (told.returncode, "Traceback" in told.stderr) == (0, False), told.stderr

@@ -1,5 +1,6 @@
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -68,6 +69,30 @@ def test_write_read_list_delete(root):
 def test_listing_what_is_not_there_is_empty(root):
     assert list_files(root.child("nothing")) == []
     assert list_folders(root.child("nothing")) == []
+
+
+@pytest.mark.parametrize("how", ["bytes", "upload"])
+def test_what_a_user_names_that_is_no_file_stays_what_it_is(tmp_path, how):
+    """`--out` may be a pipe that is read, a device, or a link: a rename would replace it by a file."""
+    pipe, link, target = (tmp_path / name for name in ("pipe", "link.csv", "target.csv"))
+    os.mkfifo(pipe)
+    link.symlink_to(target)
+    target.write_text("old")
+
+    def written(path):
+        if how == "bytes":
+            write_bytes(locate(str(path)), b"new")
+        else:
+            (tmp_path / "made").write_bytes(b"new")
+            upload(str(tmp_path / "made"), locate(str(path)))
+
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        written(pipe)
+        assert read.result(timeout=10) == b"new" and pipe.is_fifo()
+    written(link)
+    assert link.is_symlink() and target.read_bytes() == b"new"
+    assert not (tmp_path / "made").exists()
 
 
 def test_upload_moves(root, tmp_path):
