@@ -14,6 +14,8 @@ from featray.config_section import Section
 IDENTIFY_EPOCH: Final = 1
 """Raise this when a code change alters which faces get an embedding, or its values."""
 
+EMBEDDING_WIDTHS: Final = {"face-api": 128, "arcface-r50": 512}
+"""Numbers per embedding, by embedder."""
 
 _NO_RESULTS: Final = {"enabled", "accept_biometric", "weights", "revision", "accept_license"}
 """Settings that change no row: weights are told by their sha256."""

@@ -11,12 +11,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from featray.config_identify import EMBEDDING_WIDTHS
 from featray.errors import ModelError, one_line
 from featray.faces.detector import KnownFile
 from featray.faces.embedder import in_batches, unit
 
 SIZE_PX: Final = 112
-WIDTH: Final = 512
+WIDTH: Final = EMBEDDING_WIDTHS["arcface-r50"]
 FACES_PER_INFERENCE: Final = 4
 """Fixed batch size; the last batch is padded, so that an embedding does not depend on the number of faces."""
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from featray.config_identify import EMBEDDING_WIDTHS
 from featray.errors import ModelError, one_line
 from featray.faces.embedder import in_batches, unit
 from featray.weights.openvino_cpu import compile_model, import_openvino
@@ -24,7 +25,7 @@ WEIGHTS = Path(__file__).parent / "assets" / "face_recognition_resnet.safetensor
 WEIGHTS_SHA256: Final = "74431a4a1114dbeae3773a5df76282bfc16fd1c05f1b855c75bf9aa1dff12289"
 
 SIZE_PX: Final = 150
-WIDTH: Final = 128
+WIDTH: Final = EMBEDDING_WIDTHS["face-api"]
 FACES_PER_INFERENCE: Final = 4
 """Fixed batch size; the last batch is padded, so that an embedding does not depend on the number of faces."""
 

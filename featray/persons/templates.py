@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from featray.faces.embedder import unit
@@ -45,6 +46,9 @@ class Templates:
         """
         if not rows.num_rows:
             return
+        lengths = pc.unique(pc.list_value_length(rows["embedding"])).to_pylist()
+        if len(lengths) > 1:
+            raise ValueError(f"embeddings of {' and '.join(map(str, lengths[:3]))} numbers")
         vectors = rows["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         vectors = vectors.reshape(rows.num_rows, -1).astype(np.float64)
         quality = rows["quality"].to_numpy().astype(np.float64)

@@ -9,7 +9,7 @@ from typing import Final
 
 import duckdb
 
-from featray.errors import FeatrayError, UsageError, counted, printable, shown
+from featray.errors import FeatrayError, OutputError, UsageError, counted, printable, shown
 from featray.identity import video_id
 from featray.store.location import locate
 from featray.tables.layout import Output
@@ -99,6 +99,10 @@ def find_video_id(output: Output, name: str) -> str:
         found = {row["video_id"]: row["place"] for row in read_rows(run_sql(connection, sql))}
         if not found and not is_place:
             raise not_named(connection, name)
+        for one, place in found.items():
+            if place is not None and video_id(place) != one:
+                text = f"{printable(place)}: its row in `videos` has the id {one}, which is of another video"
+                raise OutputError(f"{text}; run `featray verify OUT`, and name the video by its id")
         return found
 
     found = read_steadily(output, read, "all")

@@ -13,6 +13,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from featray.config_identify import EMBEDDING_WIDTHS
 from featray.errors import ErrorCode
 from featray.names import EMOTION_NAMES_7
 from featray.schema import (
@@ -89,10 +90,15 @@ def row_rules(table: str, columns: set[str], precision: str) -> dict[str, str]:
         bound = SOFTMAX_BOUND.get(precision, SOFTMAX_BOUND["bf16"])
         total = " + ".join(f"CAST({name} AS DOUBLE)" for name in shares)
         rules["emotion_sum"] = f"coalesce(abs({total} - 1) <= {bound}, true)"
+    if table == "videos" and columns.issuperset(("uri", "member")):
+        # As in identity.video_id; erasing a video by its name would erase another one.
+        rules["video_id_of_uri"] = "video_id = left(sha256(coalesce(uri || '#' || member, uri)), 16)"
     if table == "faces":
         rules["box"] = "box_x1 <= box_x2 AND box_y1 <= box_y2"
         rules["face_px_is_shorter_side"] = "abs(least(box_x2 - box_x1, box_y2 - box_y1) - face_px) <= 0.01"
     if table == "embeddings":
+        lengths = " ".join(f"WHEN '{name}' THEN len(embedding) = {width}" for name, width in EMBEDDING_WIDTHS.items())
+        rules["embedding_length"] = f"CASE embedder {lengths} ELSE true END"
         rules["embedding"] = "abs(sqrt(list_sum(list_transform(embedding, lambda x: x * x))) - 1) <= 0.001"
     if table == "events":
         rules["times"] = "start_us <= peak_us AND peak_us <= end_us"
@@ -251,6 +257,12 @@ _STATUS = """
         ELSE false END
 """
 
+_URI_OF_ERROR = """
+    SELECT DISTINCT e.video_id, NULL AS frame_index, NULL AS face_index,
+           'has another uri in errors than in videos' AS text
+    FROM errors e JOIN videos v USING (video_id) WHERE e.uri IS DISTINCT FROM v.uri
+"""
+
 _TRUNCATED = """
     SELECT v.video_id, NULL AS frame_index, NULL AS face_index,
            'truncated is ' || coalesce(v.truncated::VARCHAR, 'null') || ', which contradicts its errors rows' AS text
@@ -363,6 +375,7 @@ RULES: Final[tuple[Rule, ...]] = (
     *(_known_run(table) for table in PER_VIDEO_TABLES),
     Rule(("errors", "videos"), _STATUS),
     Rule(("errors", "videos"), _TRUNCATED),
+    Rule(("videos", "errors"), _URI_OF_ERROR),
     Rule(("errors",), _CODES),
     Rule(("videos",), _COMMITTED),
     Rule(("faces", "tracks"), _TRACKS),

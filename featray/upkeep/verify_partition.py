@@ -19,7 +19,7 @@ from featray.tables.layout import Partition
 from featray.tables.person_edits import read_edits
 from featray.tables.persons import clustering_of
 from featray.tables.provenance import read_config
-from featray.tables.query import read_files, table_view
+from featray.tables.query import literal, read_files, table_view
 from featray.tables.rewrite import footer_of
 from featray.tables.tombstones import Erasure, erased_videos, read_erasures
 from featray.upkeep.accounting import EVERY_PERSON, PERSON_RULES, RULES, UNPUBLISHED_PERSONS, Rule, twice_rule
@@ -232,11 +232,29 @@ class PartitionCheck:
             mine = [e for e in erasures if e.release in (None, self._partition.release)]
             unfinished = [erasure for erasure in mine if not erasure.done]
             whole = [erasure for erasure in mine if erasure.track_id is None]
+            tracks = [erasure for erasure in mine if erasure.track_id is not None and erasure.done]
             for erasure in unfinished:
                 self._findings.problem(f"its erasure was interrupted; finish it: {erasure.command}", video_id=video_id)
             if whole and not unfinished and index.has_video(video_id):
                 self._findings.problem(f"was erased and has rows again; {whole[0].command}", video_id=video_id)
+            for erasure in tracks if index.has_video(video_id) else []:
+                self._check_erased_track(index, erasure)
         self._check_audit(index, recorded)
+
+    def _check_erased_track(self, index: CommitIndex, erasure: Erasure) -> None:
+        """Report an erased track that is in `faces` again; its video is never processed again, so its id stays free."""
+        of_video = (one for one in index.commits() if any(v.video_id == erasure.video_id for v in one.videos))
+        paths = [file.path for commit in of_video for file in commit.files if file.table == "faces"]
+        where = f"video_id = {literal(erasure.video_id)} AND track_id = {erasure.track_id}"
+        try:
+            back = paths and self._findings.rows(
+                f"SELECT 1 AS found FROM {read_files(self._partition.output, paths)} WHERE {where} LIMIT 1"
+            )
+        except duckdb.Error:  # reported by the file's check
+            return
+        if back:
+            text = f"track {erasure.track_id} was erased and has rows again; {erasure.command}"
+            self._findings.problem(text, video_id=erasure.video_id)
 
     def _check_audit(self, index: CommitIndex, recorded: dict[str, Erasure]) -> None:
         """Compare the rows of `erasures` with the records; a video that was allowed again has none."""

@@ -211,6 +211,32 @@ def test_a_track_is_gone_and_the_accounting_holds(out, partition):
     assert (audit["track_id"], audit["mesh_removed"], audit["frames_removed"]) == (0, 10, 0)
 
 
+def test_an_erased_track_that_is_back_is_found(out, tmp_path):
+    """As after files were put back from a copy that is older than the erasure."""
+    video = ids(out)["ben"]
+    shutil.copytree(out.root.path, tmp_path / "copy")
+    erase(out, video, track_id=0)
+    records = f"{out.root.path}/_featray/erased"
+    shutil.copytree(records, tmp_path / "records")
+    shutil.rmtree(out.root.path)
+    shutil.copytree(tmp_path / "copy", out.root.path)
+    shutil.copytree(tmp_path / "records", records)
+    (line,) = [problem.line() for problem in verify(out).problems]
+    assert f"track 0 was erased and has rows again; featray erase OUT --video {video} --track 0" in line
+
+
+def test_a_video_whose_uri_is_of_another_id_is_found_and_not_erased_by_name(out, partition):
+    def renamed(found):
+        return [found[0] | {"uri": f"{found[0]['uri'].rpartition('/')[0]}/zoe.mp4"}, *found[1:]]
+
+    before = rows(out.root.path, "faces")
+    tamper(partition, "videos", renamed, signed=True)
+    assert [one for one in verify(out).problems if "video_id_of_uri does not hold" in one.text]
+    done = CliRunner().invoke(main, ["erase", out.root.path, "--video", "zoe.mp4"])
+    assert done.exit_code == 1 and "zoe.mp4: its row in `videos` has the id " in done.output
+    assert rows(out.root.path, "faces") == before
+
+
 @pytest.mark.parametrize("values", [{"video_id": "0123456789abcdef"}, {"track_id": 1}])
 def test_an_audit_row_that_contradicts_the_record_is_found(out, partition, values):
     video = ids(out)["ben"]
