@@ -175,7 +175,8 @@ def _print(found: Evaluation) -> None:
         click.echo(
             f"emotions not measured: {counted(found.other_emotions, 'label')} with an emotion other than the seven"
         )
-    click.echo(f"interval {100 * found.level:.0f} %, over {found.subject_kind}")
+    if any(one.low is not None for one in (*found.found, *found.with_missed)):
+        click.echo(f"interval {100 * found.level:.0f} %, over {found.subject_kind}")
     _print_values(found)
     for warning in found.warnings:
         click.echo(on_one_line(f"note     {warning}"))
@@ -223,7 +224,8 @@ def _print_change(found: Against) -> None:
             f"sampled; a face in both {found.found_both:,}, only in A {found.found_a:,}, only in B {found.found_b:,}"
         )
     )
-    click.echo(f"interval 95 %, of B - A, paired over {found.subject_kind}")
+    if any(one.low is not None for one in (*found.found, *found.with_missed)):
+        click.echo(f"interval 95 %, of B - A, paired over {found.subject_kind}")
     for title, changes in (("faces found in both", found.found), ("missed as wrong", found.with_missed)):
         click.echo(f"\n{title:<26}{'A':>9}{'B':>9}{'B - A':>27}{'labels':>10}  {found.subject_kind}")
         for one in changes:

@@ -123,6 +123,8 @@ def _edit(
         raise UsageError(f"--release {release}: not in this output")
     if (merge is not None) + bool(split) + undo > 1:
         raise UsageError("persons: more than one edit; give one of --merge, --split and --undo")
+    if merge is not None and merge[0] == merge[1]:
+        raise UsageError(f"--merge {merge[0]} {merge[1]}: is one person; name two")
     if merge is None and not split and not undo:
         return None if release is None else some
     tracks = [_track(output, text) for text in split]
@@ -157,7 +159,13 @@ def _labels(output: Output, truth: Path) -> dict[TrackKey, str]:
     from featray.persons.truth import read_truth
     from featray.tables.named import find_video_id
 
-    return read_truth(truth, lambda name: find_video_id(output, name))
+    def id_of(name: str) -> str:
+        try:
+            return find_video_id(output, name)
+        except UsageError as error:
+            raise UsageError(str(error).removeprefix("--video ")) from None
+
+    return read_truth(truth, id_of)
 
 
 def _compare(partition: Partition, labels: dict[TrackKey, str]) -> Truth | None:

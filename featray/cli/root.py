@@ -292,6 +292,8 @@ def query(
 
     if sql.startswith("@"):
         sql = _read_sql(Path(sql[1:]))
+    if not sql.strip():
+        raise UsageError("query: the SQL is empty; write a SELECT, such as 'SELECT * FROM faces LIMIT 5'")
     output = open_told(out, config, options)
     connection, rows = steady_sql(output, sql, release, derivation, safe=safe)
     print_result(rows, style, safe_csv=safe_csv)

@@ -79,14 +79,21 @@ def short_place(place: str) -> str:
     return "/".join(place.rstrip("/").rsplit("/", 2)[-2:])
 
 
-def find_video_id(output: Output, name: str) -> str:
+def find_video_id(output: Output, name: str, *, certain: bool = False) -> str:
     """Return the id of the one video that a name refers to, in any release.
 
     An id is returned unchanged. The URI or absolute path of an unpublished video is converted to its id, because such a
     video may have landed or be partly erased.
 
+    Args:
+        output: the output.
+        name: id, URI, or last parts of a URI.
+        certain: whether to check that the id was made from the URI that has the name: else a row that somebody changed
+            could name another video.
+
     Raises:
         UsageError: no video has this name, or several do.
+        OutputError: the id of a video with this name is of another URI.
     """
     if re.fullmatch("[0-9a-f]{16}", name):
         return name
@@ -99,7 +106,7 @@ def find_video_id(output: Output, name: str) -> str:
         found = {row["video_id"]: row["place"] for row in read_rows(run_sql(connection, sql))}
         if not found and not is_place:
             raise not_named(connection, name)
-        for one, place in found.items():
+        for one, place in found.items() if certain else ():
             if place is not None and video_id(place) != one:
                 text = f"{printable(place)}: its row in `videos` has the id {one}, which is of another video"
                 raise OutputError(f"{text}; run `featray verify OUT`, and name the video by its id")
@@ -145,9 +152,10 @@ def find_id_to_erase(output: Output, name: str) -> str:
 
     Raises:
         UsageError: no video has this name, or several do.
+        OutputError: the id of the video with this name is of another URI.
     """
     try:
-        return find_video_id(output, name)
+        return find_video_id(output, name, certain=True)
     except NotNamed as error:
         erased = set(erased_videos(output))
         if len(found := _erased_with_name(output, erased, name)) == 1:

@@ -139,6 +139,12 @@ def _missing(baselines: Baselines | None) -> str:
     config = baselines.derivation.config.neutral
     assert config is not None
     known = columns_shown(sorted(baselines.columns))
+    if baselines.without_key and config.key is not None:
+        there = config.key in baselines.columns
+        why = f"the videos that it marks have no text in column {config.key!r}" if there else (
+            f"there is no column {config.key!r}, which derive.neutral.key names"
+        )  # fmt: skip
+        return f"no baselines: {why}; available columns: {known}"
     wanted = f"column {config.marked_by!r} marks" + ("" if config.value is None else f" as {config.value!r}")
     has = f" (it has values such as {', '.join(sorted(baselines.values))})" if baselines.values else ""
     return f"no baselines: there is no video that {wanted}{has}; available columns: {known}"

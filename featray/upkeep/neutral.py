@@ -56,6 +56,7 @@ class NeutralVideos:
     Attributes:
         columns: names of the videos' manifest columns and path fields, collected until a neutral video is found.
         values: some values of the column that marks neutral videos, as long as none is found.
+        without_key: whether a video is marked as neutral, but the text that identifies its person is missing.
         sources: as in `Baselines`.
     """
 
@@ -63,6 +64,7 @@ class NeutralVideos:
     derivation: Derivation
     columns: set[str] = field(default_factory=set)
     values: set[str] = field(default_factory=set)
+    without_key: bool = False
     sources: str = "neutral videos"
     _keys: dict[str, dict[str, str]] = field(default_factory=dict)
     _sources: dict[str, list[Source]] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class NeutralVideos:
             published = {video.video_id: video for video in commit.videos}
             keys = self._keys[commit.name] = {}
             for video_id, mark in self._marks(commit):
+                self.without_key |= bool(mark.spans_us) and mark.key is None
                 if mark.key is not None:
                     keys[video_id] = sys.intern(mark.key)
                 if mark.spans_us and mark.key is not None and video_id in published:
@@ -145,7 +148,7 @@ class NeutralVideos:
     def _note(self, columns: Mapping[str, Any], marked_by: str) -> None:
         """Remember what to name if there is no neutral video."""
         self.columns |= columns.keys()
-        if len(self.values) < _VALUES_SHOWN and columns.get(marked_by) is not None:
+        if len(self.values) < _VALUES_SHOWN and columns.get(marked_by) not in (None, ""):
             self.values.add(shown(str(columns[marked_by]), 40))
 
 

@@ -7,6 +7,7 @@ as its storage can tell, and every sampled frame must be found at its exact time
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -68,6 +69,8 @@ def find_source(row: VideoRow, source: str | None, options: SourceOptions) -> Vi
         UsageError: the video is missing, or is no longer the same object; the detail `unreachable` is true if the
             storage did not answer.
     """
+    if source is not None and not row.uri.endswith("/") and os.path.isdir(source.removeprefix("file://")):
+        raise UsageError(f"--source {source}: is a folder; name the file in it that is the video")
     places = [source] if source else options.places_among(row.input_places)
     config = InputConfig(uris=places, storage_options=options.options, column=row.column, **row.sequences)
     try:

@@ -92,7 +92,7 @@ def read_tracks(
 ) -> Iterator[PersonTrack]:
     """Yield the least certain tracks of a person, with the best faces of each.
 
-    Doubtful tracks come first, then the others, both by similarity to the person's centre.
+    Doubtful tracks come first, by their margin, then the others, by similarity to the person's centre.
 
     Args:
         connection: connection from `tables.query.connect`.
@@ -100,7 +100,9 @@ def read_tracks(
         dataset: only tracks of this dataset; None for all.
         most: maximum number of tracks.
     """
-    order = f"(margin IS NOT NULL AND margin < {DOUBTFUL}) DESC, similarity, dataset, release, video_id, track_id"
+    order = (
+        f"CASE WHEN margin < {DOUBTFUL} THEN margin END NULLS LAST, similarity, dataset, release, video_id, track_id"
+    )
     names = "dataset, release, video_id, track_id, person_id, similarity, margin, previous, name"
     chosen = f"SELECT {names} FROM {_of(person, dataset)} ORDER BY {order} LIMIT {most}"
     for row in read_rows(run_sql(connection, chosen)):

@@ -32,6 +32,12 @@ def query(out, sql, *arguments):
     return done.stdout
 
 
+@pytest.mark.parametrize("sql", ["", "  "])
+def test_no_sql_is_refused(out, sql):
+    done = CliRunner().invoke(main, ["query", out, sql])
+    assert done.exit_code == 2 and "query: the SQL is empty; write a SELECT" in done.stderr
+
+
 TWICE = "SELECT 1 AS pts_us, 2 AS pts_us, 3 AS status, 4 AS PTS_US, 5 AS pts_us_1"
 NAMES = ["pts_us", "pts_us_1", "status", "PTS_US_2", "pts_us_1_1"]
 

@@ -270,6 +270,21 @@ def test_without_any_neutral_video_the_command_is_refused_and_writes_nothing(roo
     assert derived_files(root) == before and all(not commit.derived for commit in read_commits(open_people(root)[1]))
 
 
+@pytest.mark.parametrize(
+    ("key", "participant", "why"),
+    [
+        ("Participant", "p1", "there is no column 'Participant', which derive.neutral.key names"),
+        ("participant", "", "the videos that it marks have no text in column 'participant'"),
+    ],
+)
+def test_a_marked_video_without_a_key_is_told_as_such(tmp_path, key, participant, why):
+    """Not that no video is marked, with the mark among the values there are."""
+    add_shard(tmp_path / "out", "a", {"anna": (extra(participant, "yes"), smiling(0.1))})
+    options = ["--set", "derive.baseline=neutral", "--set", f"derive.neutral={{marked_by: rest, key: {key}}}"]
+    done = CliRunner().invoke(main, ["derive", str(tmp_path / "out"), *options])
+    assert done.exit_code == 1 and f"no baselines: {why}; available columns: participant, rest; " in done.stderr
+
+
 def test_when_the_last_neutral_video_was_erased_its_baselines_go(tmp_path):
     add_shard(tmp_path / "out", "a", {"anna": TASKS["anna"]})
     add_shard(tmp_path / "out", "b", ANNA_RESTS)

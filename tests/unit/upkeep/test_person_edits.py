@@ -40,6 +40,12 @@ def of(crowd, person):
     return name
 
 
+def test_one_person_given_twice_is_not_merged(crowd):
+    four = of(crowd, 4)
+    done = run(crowd, "--merge", four, four)
+    assert done.exit_code == 2 and f"--merge {four} {four}: is one person; name two" in done.stderr
+
+
 def test_two_persons_are_merged_and_stay_so(crowd):
     four, five, others = of(crowd, 4), of(crowd, 5), of(crowd, 3)
     done = run(crowd, "--merge", five, four)

@@ -25,14 +25,19 @@ ANNA, BEN = "p-aaaaaaaaaaaa", "p-bbbbbbbbbbbb"
 @pytest.fixture
 def out(made, tmp_path):
     """Return an output with Anna in both clips, certainly in one of them; a third track belongs to somebody else."""
+    return with_anna(made, tmp_path, turned=(0.99, 0.2), late=(0.961, 0.004))
+
+
+def with_anna(made, tmp_path, turned, late):
+    """Return a copy of the output with Anna in both clips, with these similarities and margins."""
     shutil.copytree(made.output.root.path, tmp_path / "out")
     output = open_output(str(tmp_path / "out"))
     (partition,) = list_partitions(output)
     ids = {Path(row["uri"]).name: row["video_id"] for row in made.rows("SELECT uri, video_id FROM videos")}
     anna = {"person_id": ANNA, "name": "Anna", "track_id": 0}
     rows = [
-        {**anna, "video_id": ids["turned.mp4"], "similarity": 0.99, "margin": 0.2},
-        {**anna, "video_id": ids["late.mp4"], "similarity": 0.961, "margin": 0.004, "previous": BEN},
+        {**anna, "video_id": ids["turned.mp4"], "similarity": turned[0], "margin": turned[1]},
+        {**anna, "video_id": ids["late.mp4"], "similarity": late[0], "margin": late[1], "previous": BEN},
     ]
     publish_persons(UnheldPartition(partition), rows)
     return output
@@ -54,6 +59,13 @@ def tile(path, number):
 
 def has(pixels, colour):
     return bool((np.abs(pixels - colour).sum(axis=-1) == 0).any())
+
+
+def test_of_the_doubtful_the_smallest_margin_comes_first(made, tmp_path):
+    """A track that is nearer to another person than to its own is the least certain, whatever its similarity."""
+    out = with_anna(made, tmp_path, turned=(0.95, 0.009), late=(0.97, -0.003))
+    margins = [one.margin for one in read_tracks(connect(out), ANNA, None, 9)]
+    assert margins == pytest.approx([-0.003, 0.009])
 
 
 def test_the_least_certain_comes_first_and_doubt_is_marked(out, tmp_path):

@@ -248,6 +248,10 @@ class TestSources:
         self.draw(made, tmp_path, source=str(tmp_path / "moved.mp4"))
         assert (tmp_path / "s.png").exists()
 
+    def test_a_folder_is_told_as_such(self, made, tmp_path):
+        with pytest.raises(UsageError, match="is a folder; name the file in it that is the video"):
+            self.draw(made, tmp_path, source=str(tmp_path))
+
     def test_another_file_will_not(self, made, tmp_path, face_clip):
         with pytest.raises(UsageError, match=r"not a copy of the original: .* bytes, but the original had"):
             self.draw(made, tmp_path, source=str(face_clip))
