@@ -349,6 +349,12 @@ _ONE_AT_ONCE = """
     ) GROUP BY video_id, track, other
 """
 
+NAMED_TWICE: Final = """
+    SELECT min(video_id) AS video_id, 'person ' || person_id || ' has ' || count(DISTINCT name) || ' names' AS text
+    FROM all_persons GROUP BY person_id HAVING count(DISTINCT name) > 1
+"""
+"""Select persons with several names, in all commits."""
+
 UNPUBLISHED_PERSONS: Final = "SELECT 1 AS found FROM all_persons ANTI JOIN committed_videos USING (video_id) LIMIT 1"
 """Select a row if `persons` names a video that was dropped since; this is not damage, and no other rule detects it."""
 

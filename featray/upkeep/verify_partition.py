@@ -22,7 +22,15 @@ from featray.tables.provenance import read_config
 from featray.tables.query import literal, read_files, table_view
 from featray.tables.rewrite import footer_of
 from featray.tables.tombstones import Erasure, erased_videos, read_erasures
-from featray.upkeep.accounting import EVERY_PERSON, PERSON_RULES, RULES, UNPUBLISHED_PERSONS, Rule, twice_rule
+from featray.upkeep.accounting import (
+    EVERY_PERSON,
+    NAMED_TWICE,
+    PERSON_RULES,
+    RULES,
+    UNPUBLISHED_PERSONS,
+    Rule,
+    twice_rule,
+)
 from featray.upkeep.persons import commit_name
 from featray.upkeep.problems import Report
 from featray.upkeep.rederive import Rederive, differences, sample
@@ -69,6 +77,8 @@ class PartitionCheck:
             for commit in batch:
                 paths |= {file.path for file in commit.files}
                 named.add(commit)
+                if commit.cancelled and (commit.files or commit.videos):
+                    self._findings.problem(f"commit {commit.name} is marked as cancelled, and has rows")
                 if all([self._files.check(file) for file in commit.files]):
                     sound.append(commit)
                 if any(file.path in self._files.changed for file in commit.files) and commit.videos:
@@ -161,7 +171,8 @@ class PartitionCheck:
 
     def _check_persons(self) -> None:
         twice = twice_rule("persons").replace("FROM persons", "FROM all_persons")
-        self._findings.report_rows(twice, None, self._persons, ("persons",))
+        for rule in (twice, NAMED_TWICE):
+            self._findings.report_rows(rule, None, self._persons, ("persons",))
         if self._persons_outdated or self._findings.rows(UNPUBLISHED_PERSONS):
             what = "persons contains tracks that no longer exist; run `featray persons OUT`"
             self._report.unfinished.append(f"{self._findings.where}: {what}")

@@ -67,8 +67,9 @@ def changed(at=0, **values):
         (changed(similarity=1.5), ["similarity is 1.5"]),
         (changed(clustering="c-00000000"), ["clustering is c-00000000"]),
         (lambda found: [found[0], *found], ["appears 2 times in persons"]),
+        (lambda found: [row | {"name": f"{i}"} for i, row in enumerate(found)], ["has ", " names"]),
     ],
-    ids=["no-track", "form", "longer", "null", "previous", "similarity", "clustering", "twice"],
+    ids=["no-track", "form", "longer", "null", "previous", "similarity", "clustering", "twice", "names"],
 )
 def test_what_it_cannot_say_is_found(crowd, edit, parts):
     path = tamper(crowd.partition, "persons", edit, signed=True)
