@@ -62,8 +62,13 @@ def rewrite_files(
 
 
 @contextmanager
-def open_parquet(place: Location, **options: Any) -> Iterator[pq.ParquetFile]:
+def open_parquet(place: Location, *, folded: bool = False, **options: Any) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file of the output for reading.
+
+    Args:
+        place: the file.
+        folded: whether texts that may fill the memory stay encoded by a dictionary when read; see `unfolded`.
+        options: options of `pq.ParquetFile`.
 
     Raises:
         OutputError: it is damaged or not a Parquet file; also raised while the block reads it.
@@ -76,6 +81,8 @@ def open_parquet(place: Location, **options: Any) -> Iterator[pq.ParquetFile]:
         try:
             opened = pq.ParquetFile(source, **options)
             check_groups(opened.metadata)
+            if folded and (texts := _may_unfold(opened)):
+                opened = pq.ParquetFile(source, metadata=opened.metadata, read_dictionary=texts, **options)
             yield opened
         # KeyError: a missing column; ValueError: names and metadata that are not UTF-8; OverflowError: times
         except (pa.ArrowException, KeyError, ValueError, OverflowError) as error:
@@ -101,6 +108,49 @@ def check_groups(footer: pq.FileMetaData) -> None:
         raise ValueError(f"a row group of {counted(largest, 'row')}; at most {_MOST_GROUP_ROWS:,} are read")
 
 
+_MOST_TEXT_BYTES: Final = 2 << 30
+"""Rows that are held at once have some 10 MB of text; 200 configs of the largest size have less than this."""
+
+
+def _may_unfold(file: pq.ParquetFile) -> list[str]:
+    """Return the columns of texts that may be too large: if each of a group's rows had all of the group's text."""
+    footer, found = file.metadata, set[str]()
+    is_text = (pa.types.is_string, pa.types.is_large_string)
+    texts = {field.name for field in file.schema_arrow if any(is_one(field.type) for is_one in is_text)}
+    places = [place for place in range(footer.num_columns) if file.schema.column(place).path in texts]
+    for group in map(footer.row_group, range(footer.num_row_groups)):
+        for place in places:
+            if group.column(place).total_uncompressed_size * group.num_rows > _MOST_TEXT_BYTES:
+                found.add(file.schema.column(place).path)
+    return sorted(found)
+
+
+def check_texts(rows: pa.Table) -> list[str]:
+    """Check the size of the texts of rows of a `folded` file; return the names of their columns.
+
+    Raises:
+        ValueError: they would fill the memory.
+    """
+    folded = [field.name for field in rows.schema if pa.types.is_dictionary(field.type)]
+    chunks = (chunk for name in folded for chunk in rows[name].chunks)
+    size = sum(pc.sum(pc.binary_length(one.dictionary).take(one.indices)).as_py() or 0 for one in chunks)
+    if size > _MOST_TEXT_BYTES:
+        raise ValueError(f"texts of {size:,} bytes in {counted(rows.num_rows, 'row')}")
+    return folded
+
+
+def unfolded(rows: pa.Table) -> pa.Table:
+    """Return rows of a `folded` file with plain texts.
+
+    Raises:
+        ValueError: they would fill the memory: a dictionary of one text in a few kilobytes can stand for terabytes.
+    """
+    for name in check_texts(rows):
+        position = rows.column_names.index(name)
+        rows = rows.set_column(position, rows.schema.field(name).with_type(pa.string()), rows[name].cast(pa.string()))
+    return rows
+
+
 def _damaged(place: Location, error: Exception) -> OutputError:
     return OutputError(f"{place.uri}: damaged ({redact_links(one_line(error, 80))}); run `featray verify`")
 
@@ -113,13 +163,13 @@ def _rewrite(
     scratch: str,
 ) -> list[CommittedFile]:
     place = partition.output.root.child(old.path)
-    with open_parquet(place) as file:
+    with open_parquet(place, folded=True) as file:
         writer = writer_like(partition, old, file.schema_arrow, stem, scratch, footer_of(file))
         try:
             changed = False
             # Not by row group: one of some kilobytes can hold millions of rows.
             for batch in file.iter_batches(ROWS_A_GROUP[writer.table]):
-                rows = pa.Table.from_batches([batch])
+                rows = unfolded(pa.Table.from_batches([batch]))
                 edited = edit(rows)
                 changed = changed or edited is not rows
                 writer.write(complete(edited, writer.schema))

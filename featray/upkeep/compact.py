@@ -28,7 +28,7 @@ from featray.tables.commits import Commit, CommittedFile, read_commits, read_man
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
 from featray.tables.replace import COMPACT_PREFIX, carry_out
-from featray.tables.rewrite import complete, footer_of, merged_footer, open_parquet, writer_like
+from featray.tables.rewrite import complete, footer_of, merged_footer, open_parquet, unfolded, writer_like
 from featray.tables.runs import running_rows
 from featray.upkeep.finish import finish_committed, remove_leftovers
 
@@ -160,10 +160,12 @@ def _merge_files(partition: HeldPartition, files: list[CommittedFile], stem: str
     """Merge sorted files of one table into sorted files, streaming the rows."""
     with ExitStack() as stack:
         places = [partition.output.root.child(file.path) for file in files]
-        opened = [stack.enter_context(open_parquet(place, buffer_size=1 << 20)) for place in places]
+        opened = [stack.enter_context(open_parquet(place, folded=True, buffer_size=1 << 20)) for place in places]
         footer = merged_footer(footer_of(file) for file in opened)
         writer = writer_like(partition, files[0], opened[0].schema_arrow, stem, scratch, footer)
         try:
+            if any(pa.types.is_dictionary(field.type) for file in opened for field in file.schema_arrow):
+                writer.measure_texts()
             streams = [_runs(file, writer.table, writer.schema) for file in opened]
             for _, _, rows in heapq.merge(*(_numbered(s, n) for n, s in enumerate(streams)), key=_head):
                 writer.write(rows)
@@ -191,7 +193,7 @@ def _runs(file: pq.ParquetFile, table: str, schema: pa.Schema) -> Iterator[tuple
     batch_rows = max(64, _BATCH_BYTES * metadata.num_rows // max(uncompressed, 1))
     batch_rows = min(batch_rows, ROWS_A_GROUP[table])  # rows of nulls take no bytes in the file
     for batch in file.iter_batches(batch_size=batch_rows):
-        rows = complete(pa.Table.from_batches([batch]), schema)
+        rows = complete(unfolded(pa.Table.from_batches([batch])), schema)
         names = rows[keys[0]].to_numpy(zero_copy_only=False)
         starts = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)]
         for start, end in pairwise(starts):

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from featray.errors import NotFound, OutputError, StorageError, counted
-from featray.schema import DERIVED_TABLES, arrow_schema
+from featray.schema import DERIVED_TABLES, ROWS_A_GROUP, arrow_schema
 from featray.store.failures import storage_errors
 from featray.store.storage import open_ranges
 from featray.tables.commits import CommittedFile
 from featray.tables.derived import derivation_of
 from featray.tables.persons import clustering_of
 from featray.tables.query import identifier, literal, read_files
-from featray.tables.rewrite import check_groups, open_parquet
+from featray.tables.rewrite import check_groups, check_texts, open_parquet
 from featray.upkeep.accounting import order_rule, row_rules
 from featray.upkeep.footers import wrong_in_footer, wrong_statistics
 from featray.upkeep.verify_rows import SHOWN, Findings, first_line
@@ -57,10 +57,11 @@ class FileCheck:
                 self._findings.problem(text, file.path)
             if file.path in self.changed:
                 self._findings.read_whole(file.path)
+            self._check_texts(file)
             checked = self._check_rows(file, opened)
             self._check_statistics(file, expected)
             return checked
-        except (duckdb.Error, pa.ArrowException, ValueError, KeyError) as error:
+        except (duckdb.Error, pa.ArrowException, ValueError, KeyError, OutputError) as error:
             self._findings.problem(f"cannot be read: {first_line(error)}", file.path)
             return False
 
@@ -128,6 +129,13 @@ class FileCheck:
                     f"a search for it finds {found['n']:,} of its {counted(row['n'], 'row')}: the file's index is wrong"
                 )
                 self._findings.problem(text, file.path, row["video_id"])
+
+    def _check_texts(self, file: CommittedFile) -> None:
+        """Measure texts before DuckDB or Arrow unfolds them; raise OutputError if they would fill the memory."""
+        with open_parquet(self._partition.output.root.child(file.path), folded=True) as whole:
+            texts = [field.name for field in whole.schema_arrow if pa.types.is_dictionary(field.type)]
+            for batch in whole.iter_batches(ROWS_A_GROUP[file.table], columns=texts) if texts else ():
+                check_texts(pa.Table.from_batches([batch]))
 
     def _check_statistics(self, file: CommittedFile, expected: pa.Schema) -> None:
         try:
