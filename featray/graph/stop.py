@@ -70,7 +70,7 @@ def handler_kept() -> Iterator[None]:
 def stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
     """Return the stop that DuckDB or Arrow replaced by an error of its own while a query ran; None for other errors."""
     while error is not None:
-        if not isinstance(error, KeyboardInterrupt) and _INTERRUPTED.search(str(error)):
+        if not isinstance(error, KeyboardInterrupt) and _INTERRUPTED.match(str(error)):
             return Terminated(_received[-1]) if _received else KeyboardInterrupt()
         error = error.__cause__ or error.__context__
     return None

@@ -244,7 +244,8 @@ def steady_sql(
         rows = run_safe_sql(connection, sql) if safe else run_user_sql(connection, sql)
         return connection, _begun(connection, rows) if _only_selects(connection, sql) else rows
 
-    return read_steadily(output, asked, release, derivation)
+    connection, rows = read_steadily(output, asked, release, derivation)
+    return connection, rows if _only_selects(connection, sql) else _begun(connection, rows)
 
 
 def has_synthetic_weights(connection: duckdb.DuckDBPyConnection) -> bool:

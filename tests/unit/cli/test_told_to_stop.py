@@ -8,6 +8,9 @@ import sys
 import time
 
 import pytest
+from click.testing import CliRunner
+
+from featray.cli import main
 
 STOPPED = """
 import os, signal, sys, time
@@ -38,26 +41,51 @@ def test_a_compaction_gives_its_lease_back_and_leaves_no_temporary_files(publish
     assert list(scratch.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+BEGUN = """
+import sys
+import featray.tables.query as query
+
+real = query.interruptible
+
+def told(connection, work):
+    print("begun", flush=True)
+    return real(connection, work)
+
+query.interruptible = told
+from featray.cli import main
+sys.argv = ["featray", "query", *sys.argv[1:]]
+main()
+"""
+
+
+COUNT = "SELECT count(*) FROM range(300000000000) t(i) WHERE i % 7 = 3"
+LATE = "SELECT i FROM range(300000000000) t(i) WHERE i % 1000000000000 = 3"
+
+
 @pytest.mark.parametrize(
-    "sql",
-    [
-        "SELECT count(*) FROM range(300000000000) t(i) WHERE i % 7 = 3",
-        "SELECT i FROM range(30000000000) t(i) ORDER BY -i",
-    ],
-    ids=["before a row", "before the first row"],
+    ("sql", "number"),
+    [(COUNT, signal.SIGTERM), (LATE, signal.SIGINT), (f"SET threads = 1; {LATE}", signal.SIGINT)],
+    ids=["a count", "the first row", "the first row of two statements"],
 )
-def test_a_query_that_takes_hours_ends(published, number, sql):
+def test_a_query_that_takes_hours_ends(published, sql, number):
     """DuckDB executes it without looking at signals, and then raises an error of its own."""
-    command = [sys.executable, "-m", "featray", "query", str(published), sql]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as query:
+    command = [sys.executable, "-c", BEGUN, str(published), sql]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as query:
         try:
-            time.sleep(4)  # it has begun by then, and if not, it ends in the same way
+            assert query.stdout.readline() == "begun\n"
+            time.sleep(2)  # into the query; before it, the same ends it
             query.send_signal(number)
-            told = query.communicate(timeout=20)[1]
+            told = query.communicate(timeout=120)[1]
         finally:
             query.kill()
     assert (query.returncode, told) == (128 + number, "featray: stopped; run the same command again to resume\n")
+
+
+def test_sql_that_says_so_is_no_stop(published):
+    done = CliRunner().invoke(
+        main, ["query", str(published), "SELECT 'Query interrupted', 'INTERRUPT Error' FROM nowhere"]
+    )
+    assert done.exit_code == 2 and "nowhere" in done.stderr
 
 
 def test_closed_standard_streams(published):
@@ -69,5 +97,5 @@ def test_closed_standard_streams(published):
         "query OUT 'SELECT 1'",
     ):
         command = f"{sys.executable} -m featray {words.replace('OUT', str(published))} >&-"
-        told = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60)
+        told = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=300)
         assert (told.returncode, "Traceback" in told.stderr) == (0, False), told.stderr
