@@ -47,9 +47,10 @@ def config(tmp_path, clips):
 
 def check_refusal(done, code, *expected):
     assert done.returncode == code, done.stderr
-    assert done.stderr.count("\n") == 1, "one line, no traceback"
+    told = done.stderr.removeprefix("featray: waiting for Ray to start on this machine\n")  # on a slow one
+    assert told.count("\n") == 1, "one line, no traceback"
     for text in ("featray: ", *expected):
-        assert text in done.stderr
+        assert text in told
 
 
 def test_a_missing_video(config, tmp_path):
