@@ -60,8 +60,9 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(config):
 
 def session_folder(mark, folder):
     (session,) = (path for path in folder.glob("ray/session_*") if not path.is_symlink())
-    while session.exists():  # Ray's processes still write logs into it
-        shutil.rmtree(session, ignore_errors=True)
+    for _ in range(100):  # Ray's processes still write logs into it
+        if session.exists():
+            shutil.rmtree(session, ignore_errors=True)
 
 
 def kill(*words):
