@@ -57,7 +57,7 @@ class FileCheck:
                 self._findings.problem(text, file.path)
             if file.path in self.changed:
                 self._findings.read_whole(file.path)
-            self._check_texts(file)
+            self.check_texts_of(file)
             checked = self._check_rows(file, opened)
             self._check_statistics(file, expected)
             return checked
@@ -130,7 +130,7 @@ class FileCheck:
                 )
                 self._findings.problem(text, file.path, row["video_id"])
 
-    def _check_texts(self, file: CommittedFile) -> None:
+    def check_texts_of(self, file: CommittedFile) -> None:
         """Measure texts before DuckDB or Arrow unfolds them; raise OutputError if they would fill the memory."""
         with open_parquet(self._partition.output.root.child(file.path), folded=True) as whole:
             texts = [field.name for field in whole.schema_arrow if pa.types.is_dictionary(field.type)]

@@ -109,9 +109,10 @@ class PartitionCheck:
             if self._files.open(file, quiet=True) is not None:
                 source = read_files(self._partition.output, [file.path])
                 try:
+                    self._files.check_texts_of(file)
                     self._findings.read_whole(file.path)
                     self._findings.db.execute(f"INSERT INTO all_runs BY NAME SELECT * FROM {source}")
-                except duckdb.Error as error:
+                except (duckdb.Error, OutputError) as error:
                     self._findings.problem(f"cannot be read: {first_line(error)}", file.path)
         for row in self._findings.rows(twice_rule("runs").replace("FROM runs", "FROM all_runs")):
             self._findings.problem(row["text"])

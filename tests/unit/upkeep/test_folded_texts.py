@@ -57,6 +57,13 @@ def test_commands_say_so_in_one_line(crowd, words):
     assert [line for line in map(str, verify(crowd.output).problems) if "texts of 4," in line]
 
 
+@pytest.mark.slow
+def test_verify_tells_of_one_in_runs(out, partition):
+    """The runs are read before all other files."""
+    fold(partition, "runs", "config")
+    assert [line for line in map(str, verify(out).problems) if "texts of 4," in line]
+
+
 def test_texts_as_featray_writes_them_are_read_whole(crowd):
     (partition,) = list_partitions(crowd.output)
     path = path_of(partition, file_of(partition, "faces"))
