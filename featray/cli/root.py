@@ -11,7 +11,7 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -30,7 +30,7 @@ from featray.cli.streams import fill_streams, outlive_reader, outlive_terminal
 from featray.cli.upkeep import compact, erase, publish, verify
 from featray.cli.views import export, preview, safe_csv_flag, view
 from featray.errors import FeatrayError, UsageError, on_one_line, printable
-from featray.graph.stop import EXIT_INTERRUPTED, Terminated, stop_behind, terminable
+from featray.graph.stop import EXIT_INTERRUPTED, Terminated, terminable
 from featray.redaction import redact_logs, redact_text
 from featray.unloaded import hide_pandas
 from featray.version import __version__
@@ -60,8 +60,6 @@ class _Group(click.Group):
         except BrokenPipeError:
             raise  # click ends quietly, as `| head` expects
         except (FeatrayError, OSError) as error:
-            if (stopped := stop_behind(error)) is not None:
-                _end_stopped(ctx, stopped)
             if ctx.params.get("debug"):
                 click.echo(redact_text(traceback.format_exc()), err=True, nl=False)
             text, status = (str(error), error.exit_code) if isinstance(error, FeatrayError) else (_of_machine(error), 1)
@@ -72,19 +70,13 @@ class _Group(click.Group):
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except KeyboardInterrupt as stop:
-            _end_stopped(ctx, stop)
+            click.echo("featray: stopped; run the same command again to resume", err=True)
+            ctx.exit(stop.exit_code if isinstance(stop, Terminated) else EXIT_INTERRUPTED)
         except Exception as error:
-            if (stopped := stop_behind(error)) is not None:
-                _end_stopped(ctx, stopped)
             if (reason := _machine_fault(error)) is None:
                 raise
             click.echo(f"featray: {reason}{_limited()}", err=True)
             ctx.exit(1)
-
-
-def _end_stopped(ctx: click.Context, stop: KeyboardInterrupt) -> NoReturn:
-    click.echo("featray: stopped; run the same command again to resume", err=True)
-    ctx.exit(stop.exit_code if isinstance(stop, Terminated) else EXIT_INTERRUPTED)
 
 
 _FIXES = {

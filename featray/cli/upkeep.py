@@ -214,13 +214,14 @@ def _erase_person(output: Output, person: str, release: str | None, reason: str 
     if as_json:
         told = {"person_id": person, "tracks": found, "not_found_in": without, "unsearched": unsearched}
         click.echo(json.dumps(told, indent=2))
+    else:
+        for where in map(printable, without):
+            click.echo(
+                f"{where}: has persons, but none with this id or name; erase it there by the id that it has there"
+            )
+        _print_unsearched(unsearched)
     if stopped is not None:
         raise stopped
-    if as_json:
-        return
-    for where in map(printable, without):
-        click.echo(f"{where}: has persons, but none with this id or name; erase it there by the id that it has there")
-    _print_unsearched(unsearched)
 
 
 def _erased(video_id: str, track_id: int | None, erased: list[ErasedHere]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from typing_extensions import TypedDict
 
 from featray.config import DecodeConfig
-from featray.errors import ErrorCode, StorageError, VideoError
+from featray.errors import RETRYABLE, ErrorCode, StorageError, VideoError
 from featray.extract.sequences import PictureReader, cut_sequence
 from featray.records import SmallCount, SummedCount, load
 from featray.sources.containers import read_member
@@ -153,6 +153,11 @@ class Outcome:
     def failed(self) -> bool:
         """Return whether the unit failed and gave no frame."""
         return bool(self.failures) and not self.frames_decoded
+
+    @property
+    def told_failure(self) -> Failure | None:
+        """Return the failure that stands for all: one that may be temporary if there is one, else the first."""
+        return next((one for one in self.failures if one.code in RETRYABLE), next(iter(self.failures), None))
 
 
 def parse_plan(data: bytes) -> VideoPlan:

@@ -343,8 +343,7 @@ def _land(row: dict[str, Any], partition: Partition, run_id: str, max_attempts: 
     )
     if row["last"]:
         receipt = replace(receipt, failed=outcome.failed)
-        if outcome.failures:
-            failure = next((one for one in outcome.failures if one.code in RETRYABLE), outcome.failures[0])
+        if (failure := outcome.told_failure) is not None:
             receipt = replace(receipt, error_code=failure.code, problem=failure.message)
             if task.attempt < max_attempts and failure.code in RETRYABLE:
                 return replace(receipt, retry=True)

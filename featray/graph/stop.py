@@ -39,6 +39,10 @@ def terminable() -> Iterator[None]:
     before = {number: signal.signal(number, _terminate) for number in numbers}
     try:
         yield
+    except Exception as error:
+        if (stop := _stop_behind(error)) is None:
+            raise
+        raise stop from error
     finally:
         for number, handler in before.items():
             if signal.getsignal(number) is _terminate:  # otherwise one arrived, and the process is about to end
@@ -67,7 +71,7 @@ def handler_kept() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+def _stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
     """Return the stop that DuckDB or Arrow replaced by an error of its own while a query ran; None for other errors."""
     while error is not None:
         if not isinstance(error, KeyboardInterrupt) and _INTERRUPTED.match(str(error)):

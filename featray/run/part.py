@@ -188,9 +188,9 @@ def _with_outcome(partition: Partition, tally: Tally, receipt: Receipt) -> Recei
         outcome = read_outcome(folder, receipt.unit, receipt.part)
     except (NotFound, OutputError):  # the run that publishes reports it
         return receipt
-    if not outcome.failures:
+    failure = outcome.told_failure
+    if failure is None:
         return receipt
-    failure = outcome.failures[0]
     return replace(receipt, failed=outcome.failed, error_code=failure.code, problem=failure.message)
 
 

@@ -47,7 +47,7 @@ def erase_person(
         OutputError: after everything else was erased: the record of an earlier erasure is damaged.
     """
     partitions = [one for one in list_partitions(output) if release in (None, one.release)]
-    damaged: list[OutputError] = []
+    damaged: dict[str, OutputError] = {}
     finished = list(_finish(output, release, damaged))
     yield from finished
     found = {partition: find_people(partition, person) for partition in partitions}
@@ -60,14 +60,11 @@ def erase_person(
         if tracks:
             _forget(partition, sorted(set(tracks.values())))
         for video_id, track_id in tracks:
-            try:
-                read_erasures(output, video_id)
-            except OutputError:  # `_finish` has noted it
-                continue
-            removed = erase(output, video_id, track_id=track_id, release=partition.release, reason=reason)
-            yield video_id, track_id, removed
-    if damaged:
-        raise damaged[0]
+            if video_id not in damaged:
+                removed = erase(output, video_id, track_id=track_id, release=partition.release, reason=reason)
+                yield video_id, track_id, removed
+    for error in damaged.values():
+        raise error
 
 
 def releases_without(output: Output, person: str, release: str | None) -> list[str]:
@@ -82,13 +79,16 @@ def releases_without(output: Output, person: str, release: str | None) -> list[s
     ]
 
 
-def _finish(output: Output, release: str | None, damaged: list[OutputError]) -> Iterator[Erased]:
-    """Finish interrupted erasures of tracks, whose rows in `persons` may already be gone; note damaged records."""
+def _finish(output: Output, release: str | None, damaged: dict[str, OutputError]) -> Iterator[Erased]:
+    """Finish interrupted erasures of tracks, whose rows in `persons` may already be gone.
+
+    The errors of damaged records are added to `damaged`, by video.
+    """
     for video_id in erased_videos(output):
         try:
             erasures = read_erasures(output, video_id)
         except OutputError as error:
-            damaged.append(error)
+            damaged[video_id] = error
             continue
         for one in erasures:
             if not one.done and one.track_id is not None and release in (None, one.release):

@@ -234,6 +234,7 @@ class PartitionCheck:
 
     def _check_erasures(self, index: CommitIndex) -> None:
         recorded: dict[str, Erasure] = {}
+        tracks: list[Erasure] = []
         for video_id in erased_videos(self._partition.output):
             try:
                 erasures = read_erasures(self._partition.output, video_id)
@@ -244,29 +245,31 @@ class PartitionCheck:
             mine = [e for e in erasures if e.release in (None, self._partition.release)]
             unfinished = [erasure for erasure in mine if not erasure.done]
             whole = [erasure for erasure in mine if erasure.track_id is None]
-            tracks = [erasure for erasure in mine if erasure.track_id is not None and erasure.done]
+            tracks += [erasure for erasure in mine if erasure.track_id is not None and erasure.done]
             for erasure in unfinished:
                 self._findings.problem(f"its erasure was interrupted; finish it: {erasure.command}", video_id=video_id)
             if whole and not unfinished and index.has_video(video_id):
                 self._findings.problem(f"was erased and has rows again; {whole[0].command}", video_id=video_id)
-            for erasure in tracks if index.has_video(video_id) else []:
-                self._check_erased_track(index, erasure)
+        self._check_erased_tracks(index, tracks)
         self._check_audit(index, recorded)
 
-    def _check_erased_track(self, index: CommitIndex, erasure: Erasure) -> None:
-        """Report an erased track that is in `faces` again; its video is never processed again, so its id stays free."""
-        of_video = (one for one in index.commits() if any(v.video_id == erasure.video_id for v in one.videos))
-        paths = [file.path for commit in of_video for file in commit.files if file.table == "faces"]
-        where = f"video_id = {literal(erasure.video_id)} AND track_id = {erasure.track_id}"
+    def _check_erased_tracks(self, index: CommitIndex, erasures: list[Erasure]) -> None:
+        """Report erased tracks that are in `faces` again; no run processes their videos, so their ids stay free."""
+        videos = {erasure.video_id for erasure in erasures}
+        named = (one for one in index.commits() if any(video.video_id in videos for video in one.videos))
+        paths = [file.path for commit in named for file in commit.files if file.table == "faces"] if videos else []
+        if not paths:
+            return
+        source, listed = read_files(self._partition.output, paths), ", ".join(map(literal, sorted(videos)))
+        sql = f"SELECT DISTINCT video_id, track_id FROM {source} WHERE video_id IN ({listed})"
         try:
-            back = paths and self._findings.rows(
-                f"SELECT 1 AS found FROM {read_files(self._partition.output, paths)} WHERE {where} LIMIT 1"
-            )
+            there = {(row["video_id"], row["track_id"]) for row in self._findings.rows(sql)}
         except duckdb.Error:  # reported by the file's check
             return
-        if back:
-            text = f"track {erasure.track_id} was erased and has rows again; {erasure.command}"
-            self._findings.problem(text, video_id=erasure.video_id)
+        for one in erasures:
+            if (one.video_id, one.track_id) in there:
+                text = f"track {one.track_id} was erased and has rows again; {one.command}"
+                self._findings.problem(text, video_id=one.video_id)
 
     def _check_audit(self, index: CommitIndex, recorded: dict[str, Erasure]) -> None:
         """Compare the rows of `erasures` with the records; a video that was allowed again has none."""
