@@ -28,6 +28,7 @@ from featray.evaluate.matching import (
 from featray.evaluate.measures import Floats
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.report.scope import Scope
+from featray.tables.query import execute
 
 LEAST_IOU: Final = 0.3
 """Minimum IoU of a labelled and a detected box: people include more or less forehead and chin than a detector."""
@@ -95,15 +96,15 @@ def join_labels(
         "label_videos", pa.table({"name": pa.array(names, pa.string()), "clean": pa.array(clean, pa.string())})
     )
     for statement in RESOLVE_VIDEOS:
-        connection.execute(statement)
+        execute(connection, statement)
     kind = labels.columns.kind
     if kind == "time":
         tolerance = "half_us" if tolerance_us is None else str(int(tolerance_us))
-        connection.execute(BY_TIME.format(tolerance=tolerance))
+        execute(connection, BY_TIME.format(tolerance=tolerance))
     else:
-        connection.execute(BY_FRAME if kind == "frame" else BY_PICTURE)
+        execute(connection, BY_FRAME if kind == "frame" else BY_PICTURE)
     place = "box" if labels.columns.box else "point" if labels.columns.point else "none"
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE chosen AS {CHOSEN[place].format(iou=least_iou)}")
+    execute(connection, f"CREATE OR REPLACE TEMP TABLE chosen AS {CHOSEN[place].format(iou=least_iou)}")
     return _read(scope, labels)
 
 

@@ -18,7 +18,7 @@ from featray.report.distributions import FEATURES
 from featray.report.scope import MEMORY
 from featray.tables.layout import Output, list_partitions
 from featray.tables.published import Published, read_steadily
-from featray.tables.query import connect, literal, read_rows, run_sql
+from featray.tables.query import connect, execute, literal, read_rows, run_sql
 from featray.views.selection import PICTURE_US
 
 MOST_FACES: Final = 5_000_000
@@ -190,9 +190,9 @@ def _compare(
         for table in ("faces", "frames", "videos", "tracks", "events", "persons"):
             connection.execute(f"CREATE VIEW {side}_{table} AS SELECT * FROM {table} WHERE {condition}")
     videos = _row(connection, _VIDEOS)
-    connection.execute(_COMPARED.format(most=most_faces))
+    execute(connection, _COMPARED.format(most=most_faces))
     for statement in _MATCHING:
-        connection.execute(statement.format(iou=_SAME_FACE))
+        execute(connection, statement.format(iou=_SAME_FACE))
     counts = _row(connection, _COUNTS)
     features = _shifts(connection) if counts["matched"] else []
     named = {**videos, **counts}

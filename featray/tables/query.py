@@ -9,11 +9,14 @@ featray's own queries can read and write nothing but the output.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import chain
+from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
 
 import duckdb
@@ -136,25 +139,25 @@ def _is_path_field(published: list[Published]) -> bool:
     return any(name.casefold() == "person_id" for name in fields)  # DuckDB ignores case
 
 
-def open_database(
-    output: Output, *, memory_limit: str | None = None, spill: str | None = None, locked: bool = True
-) -> duckdb.DuckDBPyConnection:
+def open_database(output: Output, *, memory_limit: str | None = None, locked: bool = True) -> duckdb.DuckDBPyConnection:
     """Open an in-memory DuckDB database that can read the files of an output.
 
     Args:
         output: the output to read.
         memory_limit: such as `1GB`; above it DuckDB spills to disk. Row order is then not preserved.
-        spill: folder to spill to; None for DuckDB's default.
-        locked: whether it can access only the output and the spill folder, and load no extension; used for everything
-            except a user's own SQL.
+        locked: whether it can access only the output, and load no extension; used for everything except a user's own
+            SQL.
     """
     connection = duckdb.connect()
     # GLOBAL, so that it applies to cursors of this connection too.
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     if memory_limit is not None:
         connection.execute(f"SET memory_limit = {literal(memory_limit)}; SET preserve_insertion_order = false")
-    if spill is not None:
-        connection.execute(f"SET temp_directory = {literal(spill)}")
+    if (folder := spill_folder()) is not None and not os.path.isdir(folder.name):  # deleted by a cleaner of /tmp
+        spill_folder.cache_clear()
+        folder = spill_folder()
+    if folder is not None:
+        connection.execute(f"SET temp_directory = {literal(folder.name)}")
     if not output.root.is_local:
         connection.register_filesystem(output.root.fs)
     if locked:
@@ -162,6 +165,18 @@ def open_database(
         connection.execute(f"SET allowed_directories = [{literal(_for_duckdb(output.root).rstrip('/') + '/')}]")
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     return connection
+
+
+@cache
+def spill_folder() -> TemporaryDirectory[str] | None:
+    """Create a folder for what does not fit into memory, which lives as long as the process; None if it cannot be.
+
+    DuckDB itself would use `.tmp` in the working directory, which may be read-only, a repository or a folder of clips.
+    """
+    try:
+        return TemporaryDirectory(prefix="featray-query-", ignore_cleanup_errors=True)
+    except OSError:
+        return None
 
 
 _HAS_SUMMARY: Final = "SELECT 1 FROM duckdb_views() WHERE view_name = 'summary'"
@@ -189,6 +204,11 @@ def run_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchRe
         raise damaged_file(error) from error
 
 
+def execute(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Execute a statement of featray's own that returns no rows and may take long; a stop ends it."""
+    interruptible(connection, lambda: connection.execute(sql))
+
+
 def run_user_sql(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
     """Execute a user's SQL and return its rows as Arrow batches.
 
@@ -204,11 +224,11 @@ def _run(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.RecordBatchReade
     if "summary" in sql.casefold() and connection.sql(_HAS_SUMMARY).fetchall():
         spread_summary(connection)
 
-    def execute() -> pa.RecordBatchReader:
+    def start() -> pa.RecordBatchReader:
         relation = connection.sql(sql)
         return pa.table({}).to_reader() if relation is None else relation.to_arrow_reader()
 
-    return interruptible(connection, execute)
+    return interruptible(connection, start)
 
 
 def interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], _Answer]) -> _Answer:

@@ -11,7 +11,6 @@ from typing import Final
 import duckdb
 
 from featray.errors import StorageError, UsageError
-from featray.store.scratch import scratch_folder
 from featray.store.storage import exists
 from featray.tables.commits import list_commits, read_commits
 from featray.tables.layout import Output, Partition, list_partitions
@@ -46,9 +45,8 @@ def verify(output: Output, release: str | None = None, *, rederive: int = 3) -> 
             Problem("", "not a valid name of a dataset or release; delete it", folder) for folder in odd
         ]
     committed: set[str] = set()
-    with scratch_folder("verify") as scratch:
-        for partition in partitions:
-            committed |= _verify_partition(partition, report, scratch, rederive)
+    for partition in partitions:
+        committed |= _verify_partition(partition, report, rederive)
     try:
         _find_uncommitted(output, partitions, committed, report, everything=release is None)
     except StorageError as error:
@@ -56,7 +54,7 @@ def verify(output: Output, release: str | None = None, *, rederive: int = 3) -> 
     return report
 
 
-def _verify_partition(partition: Partition, report: Report, scratch: str, rederive: int) -> set[str]:
+def _verify_partition(partition: Partition, report: Report, rederive: int) -> set[str]:
     """Check a partition; return the paths that commits name. Repeat if problems may concern files replaced meanwhile.
 
     A run, an erasure or a compaction may be active at the same time.
@@ -65,7 +63,7 @@ def _verify_partition(partition: Partition, report: Report, scratch: str, rederi
         committed, found = set[str](), Report()
         before = list_commits(partition)
         try:
-            committed = PartitionCheck(partition, found, scratch).verify(rederive)
+            committed = PartitionCheck(partition, found).verify(rederive)
         except (StorageError, duckdb.IOException) as error:  # the others can still be checked
             told = damaged_file(error) if isinstance(error, duckdb.Error) else error
             found.problems.append(Problem(f"{partition.dataset}/{partition.release}", str(told)))

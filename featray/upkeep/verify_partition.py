@@ -1,7 +1,7 @@
 """Upkeep. The checks of one dataset and release, for `verify`.
 
 Everything is streamed: commits are read one by one, files are hashed in pieces, and DuckDB checks
-the accounting rules on a few commits at a time, with a memory limit and a folder to spill to.
+the accounting rules on a few commits at a time, with a memory limit.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ _FOOTER_FACTS = (
 class PartitionCheck:
     """The checks of one partition."""
 
-    def __init__(self, partition: Partition, report: Report, scratch: str) -> None:
+    def __init__(self, partition: Partition, report: Report) -> None:
         self._partition = partition
         self._report = report
-        self._findings = Findings(partition, report, scratch)
+        self._findings = Findings(partition, report)
         self._files = FileCheck(self._findings)
         self._sound: set[str] = set()
         self._tables: tuple[str, ...] = ()

@@ -34,16 +34,14 @@ class Findings:
         report: report that the problems are added to.
     """
 
-    def __init__(self, partition: Partition, report: Report, scratch: str) -> None:
+    def __init__(self, partition: Partition, report: Report) -> None:
         self.partition = partition
         self.where = f"{partition.dataset}/{partition.release}"
         self.report = report
-        self._scratch = scratch
         self.db = self._connect()
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
-        output = self.partition.output
-        return open_database(output, memory_limit=MEMORY_LIMIT, spill=f"{self._scratch}/spill")
+        return open_database(self.partition.output, memory_limit=MEMORY_LIMIT)
 
     def read_whole(self, path: str) -> None:
         """Read a whole file in a separate connection: some damage makes DuckDB invalidate a whole database.

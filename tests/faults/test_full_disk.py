@@ -13,7 +13,7 @@ from featray.cli import main
 from featray.errors import StorageError
 from featray.run import runner
 from featray.tables.layout import open_output
-from featray.tables.query import connect, run_sql
+from featray.tables.query import connect, run_sql, spill_folder
 from featray.upkeep.verify import verify
 from tests.fixtures import s3
 from tests.fixtures.disks import FailingDisk, QuotaDisk
@@ -198,7 +198,9 @@ def test_a_full_temporary_folder_is_named(words, calm_out, disk, tmp_path, monke
     disk.remount("size=4k")
     monkeypatch.setattr("tempfile.tempdir", str(disk.place))
     (disk.place / "full").write_bytes(bytes(4096))
+    spill_folder.cache_clear()
     done = CliRunner().invoke(main, words)
+    spill_folder.cache_clear()  # as the end of a process does
     assert done.exit_code == 1, done.output
     assert done.stderr.count("\n") == 1 and done.stderr.startswith(f"featray: {disk.place}: "), done.stderr
     assert done.stderr.endswith("No space left on device); set TMPDIR to a folder with room\n"), done.stderr

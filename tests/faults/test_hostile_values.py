@@ -5,6 +5,7 @@ import html
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import duckdb
@@ -14,6 +15,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from featray.tables import query
 from featray.tables.layout import open_output
 from featray.tables.query import connect, open_database, run_safe_sql, run_sql
 from tests.fixtures import s3
@@ -381,14 +383,25 @@ def test_records_in_a_bucket_name_nothing_above_it(bucket):
         fs.rm([f"{folder}/old.json", f"{folder}/new.json"])
 
 
-def test_a_locked_database_still_spills_to_disk(made, tmp_path):
-    """Data that does not fit into memory is written outside the output."""
-    with open_database(open_output(str(made / "out")), memory_limit="100MB", spill=str(tmp_path / "spill")) as database:
+def test_a_locked_database_still_spills_to_disk(made, tmp_path, monkeypatch):
+    """Data that does not fit into memory is written to TMPDIR: neither into the output nor where the user works."""
+    scratch, work = tmp_path / "scratch", tmp_path / "work"
+    scratch.mkdir()
+    work.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.chdir(work)
+    query.spill_folder.cache_clear()
+    open_database(open_output(str(made / "out"))).close()
+    shutil.rmtree(query.spill_folder().name)  # as cleaners of /tmp do; the next database makes another
+    with open_database(open_output(str(made / "out")), memory_limit="100MB") as database:
         sql = "SELECT max(b) AS b FROM (SELECT b, row_number() OVER (ORDER BY a) AS n FROM t) WHERE n % 2 = 0"
         columns = "md5(range::VARCHAR) AS a, md5((range + 1)::VARCHAR) AS b"
         database.execute(f"CREATE TABLE t AS SELECT {columns} FROM range(2000000)")
+        assert list(scratch.glob("*/*")) and not list(work.iterdir())
         (row,) = run_safe_sql(database, sql).read_all().to_pylist()
         assert row["b"] > "fff"
+    query.spill_folder.cache_clear()
+    assert not list(scratch.iterdir())
 
 
 def test_rows_without_a_name_are_told_in_one_line(house, tmp_path):

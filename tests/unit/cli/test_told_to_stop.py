@@ -42,9 +42,10 @@ def test_a_compaction_gives_its_lease_back_and_leaves_no_temporary_files(publish
 
 
 BEGUN = """
-import sys
+import signal, sys
 import featray.tables.query as query
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 real = query.interruptible
 
 def told(connection, work):
@@ -79,6 +80,41 @@ def test_a_query_that_takes_hours_ends(published, sql, number):
         finally:
             query.kill()
     assert (query.returncode, told) == (128 + number, "featray: stopped; run the same command again to resume\n")
+
+
+COMPARED = """
+import signal, sys
+import featray.evaluate.join as join
+import featray.report.diff as diff
+from featray.tables.query import execute
+
+def told(connection, _):
+    print("begun", flush=True)
+    execute(connection, "CREATE TABLE long AS SELECT count(*) FROM range(300000000000) t(i) WHERE i % 7 = 3")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+diff.execute = join.execute = told  # as long as with hundreds of millions of faces
+from featray.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("command", ["diff", "evaluate"])
+def test_a_comparison_that_takes_hours_ends(published, tmp_path, command):
+    release = next((published / "videos").glob("dataset=*/release=*")).name.partition("=")[2]
+    (tmp_path / "labels.csv").write_text("video,frame_index,AU12\nclip.mp4,0,1\n")
+    words = {"diff": [release, release], "evaluate": ["--labels", str(tmp_path / "labels.csv")]}[command]
+    line = [sys.executable, "-c", COMPARED, command, str(published), *words]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as compared:
+        try:
+            assert compared.stdout.readline() == "begun\n"
+            time.sleep(1)  # into the statement
+            compared.send_signal(signal.SIGINT)
+            told = compared.communicate(timeout=120)[1]
+        finally:
+            compared.kill()
+    assert compared.returncode == 128 + signal.SIGINT
+    assert told.endswith("featray: stopped; run the same command again to resume\n") and "Traceback" not in told
 
 
 def test_sql_that_says_so_is_no_stop(published):
