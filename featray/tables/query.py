@@ -339,6 +339,9 @@ def one_line_complaints() -> Iterator[None]:
     except duckdb.Error as error:
         if raised := raised_by_store(error):
             raise OutputError(f"query: files could not be read ({raised})") from None
+        if isinstance(error, duckdb.OutOfMemoryException):
+            why = f"too large for the memory and for TMPDIR ({one_line(error).split('. ')[0]})"
+            raise OutputError(f"query: {why}; give one of them more room") from None
         # Keep all lines, because suggestions come last, except the line with the position marker.
         lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^~")]
         known = "" if isinstance(error, duckdb.IOException) else f"; tables: {', '.join([*TABLES, *VIEWS])}"

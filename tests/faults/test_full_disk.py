@@ -210,6 +210,20 @@ def test_a_full_temporary_folder_is_named(words, calm_out, disk, tmp_path, monke
     assert verify(open_output(str(tmp_path / "out"))).problems == []
 
 
+def test_a_query_that_fits_neither_into_memory_nor_into_the_temporary_folder(calm_out, disk, monkeypatch):
+    disk.remount("size=5m")
+    monkeypatch.setattr("tempfile.tempdir", str(disk.place))
+    spill_folder.cache_clear()
+    rows = "SELECT md5(range::VARCHAR) AS a, md5((range + 1)::VARCHAR) AS b FROM range(4000000)"
+    numbered = f"SELECT b, row_number() OVER (ORDER BY a) AS n FROM ({rows})"
+    sql = f"SET memory_limit = '60MB'; SELECT max(b) FROM ({numbered}) WHERE n % 2 = 0"
+    done = CliRunner().invoke(main, ["query", str(calm_out), sql])
+    spill_folder.cache_clear()
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1), done.output
+    assert done.stderr.startswith("featray: query: too large for the memory and for TMPDIR (Out of Memory Error: ")
+    assert list(disk.place.iterdir()) == []
+
+
 def test_a_recording_needs_no_temporary_folder_and_a_full_disk_is_named(calm_out, disk, monkeypatch):
     """Rerun's own file writer would wait forever."""
     pytest.importorskip("rerun", reason="Rerun is not installed: pip install 'featray[view]'")
