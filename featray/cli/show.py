@@ -20,7 +20,8 @@ from rich.text import Text
 from featray.cli.console import open_console
 from featray.errors import UsageError, counted, one_line, printable
 from featray.schema import ALL_TABLES, TABLE_MEANINGS
-from featray.tables.query import VIEWS, read_tuples
+from featray.tables.database import read_tuples
+from featray.tables.query import VIEWS
 
 _ROWS_SHOWN = 1000
 """Maximum rows of a table on a terminal; a pipe or file gets all rows."""

@@ -28,7 +28,7 @@ from featray.evaluate.matching import (
 from featray.evaluate.measures import Floats
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.report.scope import Scope
-from featray.tables.query import execute
+from featray.tables.database import execute
 
 LEAST_IOU: Final = 0.3
 """Minimum IoU of a labelled and a detected box: people include more or less forehead and chin than a detector."""

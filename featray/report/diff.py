@@ -16,9 +16,10 @@ from featray.errors import UsageError
 from featray.persons.agreement import agreement
 from featray.report.distributions import FEATURES
 from featray.report.scope import MEMORY
+from featray.tables.database import execute, literal, read_rows
 from featray.tables.layout import Output, list_partitions
 from featray.tables.published import Published, read_steadily
-from featray.tables.query import connect, execute, literal, read_rows, run_sql
+from featray.tables.query import connect, run_sql
 from featray.views.selection import PICTURE_US
 
 MOST_FACES: Final = 5_000_000

@@ -12,9 +12,9 @@ from featray.findings.recorded import recorded_derivation
 from featray.names import AU_NAMES_20
 from featray.report.plots import BLUE, MUTED, PALE, RED, RULE, Plot
 from featray.report.scope import Scope
+from featray.tables.database import literal
 from featray.tables.derived import derivation_of
 from featray.tables.named import short_place
-from featray.tables.query import literal
 from featray.video.clock import LATEST_US
 from featray.views.happenings import kind_name
 from featray.views.times import clock_text

@@ -19,7 +19,7 @@ from featray.errors import FeatrayError, UsageError
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
 from featray.report.scope import Scope
 from featray.sources.places import SourceOptions
-from featray.tables.query import literal
+from featray.tables.database import literal
 from featray.views.overlay import Square, cut_square, hide
 from featray.views.preview import hidden_squares
 from featray.views.selection import TIME_US, Face, VideoRow, find_video, read_frames

@@ -11,8 +11,8 @@ from typing import Any, Final
 from featray.errors import ERROR_MEANINGS
 from featray.report.scope import Scope
 from featray.schema import TABLES
+from featray.tables.database import identifier
 from featray.tables.provenance import read_unusable
-from featray.tables.query import identifier
 
 MOST_FACES_SHOWN: Final = 10
 """Maximum faces per frame that are counted separately; frames with more are added to it."""

@@ -10,9 +10,10 @@ import duckdb
 
 from featray.errors import UsageError
 from featray.schema import TABLES
+from featray.tables.database import literal, read_rows
 from featray.tables.layout import Output
 from featray.tables.published import Published, read_steadily
-from featray.tables.query import connect, literal, read_rows, run_sql
+from featray.tables.query import connect, run_sql
 
 _Answer = TypeVar("_Answer")
 

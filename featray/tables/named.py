@@ -12,10 +12,11 @@ import duckdb
 from featray.errors import FeatrayError, OutputError, UsageError, counted, printable, shown
 from featray.identity import video_id
 from featray.store.location import locate
+from featray.tables.database import literal, read_rows
 from featray.tables.layout import Output
 from featray.tables.provenance import read_config
 from featray.tables.published import Published, read_steadily, sound
-from featray.tables.query import connect, literal, read_rows, run_sql
+from featray.tables.query import connect, run_sql
 from featray.tables.tombstones import erased_videos, read_erasures
 
 PLACE: Final = "coalesce(uri || '#' || member, uri)"

@@ -10,11 +10,12 @@ from typing import Any
 
 from featray.errors import on_one_line
 from featray.store.storage import list_folders
+from featray.tables.database import literal, read_rows
 from featray.tables.done import STATUSES
 from featray.tables.layout import Output, list_partitions
 from featray.tables.lease import read_holder
 from featray.tables.published import Published, read_steadily
-from featray.tables.query import connect, literal, read_rows, run_sql
+from featray.tables.query import connect, run_sql
 
 Stale = Callable[[Published], Mapping[str, int]]
 Chosen = Callable[[Published], Mapping[str, str]]

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featray.errors import UsageError
+from featray.tables.database import literal
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
 from featray.tables.person_edits import NamedTrack, PersonEdit, is_undoing, read_edits, write_edits
 from featray.tables.persons import LIST_PERSONS, TrackKey
-from featray.tables.query import connect, literal, run_sql
+from featray.tables.query import connect, run_sql
 from featray.tables.replace import PERSONS_PREFIX
 from featray.upkeep.persons import read_rows
 

@@ -31,10 +31,11 @@ from featray.model.conventions import parse_conventions
 from featray.records import read_extra
 from featray.sources.listing import Video, find_video
 from featray.sources.places import SourceOptions
+from featray.tables.database import read_rows
 from featray.tables.layout import Output
 from featray.tables.provenance import read_config
 from featray.tables.published import Published, read_steadily
-from featray.tables.query import connect, read_rows, run_sql
+from featray.tables.query import connect, run_sql
 from featray.upkeep.bounds import GROUPS, SHARE, SIDE, repeat_bounds
 
 _NOT_ABOUT_THE_ROW = {ErrorCode.FETCH_FAILED, ErrorCode.ACCESS_DENIED, ErrorCode.TIMEOUT, ErrorCode.OUT_OF_MEMORY}

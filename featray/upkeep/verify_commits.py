@@ -12,8 +12,8 @@ import pyarrow as pa
 from featray.errors import counted
 from featray.records import load
 from featray.tables.commits import Commit, read_manifests, stored_commits
+from featray.tables.database import literal
 from featray.tables.layout import Partition
-from featray.tables.query import literal
 from featray.tables.runs import running_rows
 
 _VIDEOS = pa.schema(

@@ -14,9 +14,9 @@ from featray.schema import DERIVED_TABLES, ROWS_A_GROUP, arrow_schema
 from featray.store.failures import storage_errors
 from featray.store.storage import open_ranges
 from featray.tables.commits import CommittedFile
+from featray.tables.database import identifier, literal, read_files
 from featray.tables.derived import derivation_of
 from featray.tables.persons import clustering_of
-from featray.tables.query import identifier, literal, read_files
 from featray.tables.rewrite import check_groups, check_texts, open_parquet
 from featray.upkeep.accounting import order_rule, row_rules
 from featray.upkeep.footers import wrong_in_footer, wrong_statistics

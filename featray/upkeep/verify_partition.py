@@ -15,11 +15,12 @@ from featray.records import digest_of_extra
 from featray.schema import DERIVED_TABLES, PER_VIDEO_TABLES, PRIVATE_TABLES
 from featray.store.storage import list_ahead
 from featray.tables.commits import Commit, CommittedFile, FileNames
+from featray.tables.database import literal, read_files
 from featray.tables.layout import Partition
 from featray.tables.person_edits import read_edits
 from featray.tables.persons import clustering_of
 from featray.tables.provenance import read_config
-from featray.tables.query import literal, read_files, table_view
+from featray.tables.query import table_view
 from featray.tables.rewrite import footer_of
 from featray.tables.tombstones import Erasure, erased_videos, read_erasures
 from featray.upkeep.accounting import (

@@ -10,9 +10,9 @@ from featray.errors import counted
 from featray.redaction import redact_links
 from featray.schema import FACE_TABLES, PRIVATE_TABLES
 from featray.tables.commits import CommittedFile
+from featray.tables.database import interruptible, open_database, read_files
 from featray.tables.layout import Partition
 from featray.tables.published import raised_by_store
-from featray.tables.query import interruptible, open_database, read_files
 from featray.upkeep.problems import Problem, Report
 
 SHOWN: Final = 20

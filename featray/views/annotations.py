@@ -14,7 +14,8 @@ import duckdb
 import pyarrow as pa
 
 from featray.errors import OutputError, UsageError, printable
-from featray.tables.query import read_rows, run_sql
+from featray.tables.database import read_rows
+from featray.tables.query import run_sql
 from featray.views.selection import VideoRow
 
 LEAST_MS: Final = 1

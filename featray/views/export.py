@@ -19,9 +19,10 @@ from featray.schema import BLENDSHAPES, FACES, KEY, arrow_schema
 from featray.store.location import locate_beside
 from featray.store.scratch import scratch_folder
 from featray.store.storage import upload
+from featray.tables.database import literal
 from featray.tables.layout import Output
 from featray.tables.published import Published, of_dataset, read_steadily
-from featray.tables.query import connect, has_synthetic_weights, literal, run_sql
+from featray.tables.query import connect, has_synthetic_weights, run_sql
 from featray.views.annotations import read_events, write_elan, write_textgrid
 from featray.views.openface import openface_table
 from featray.views.selection import VideoRow, find_video

@@ -10,7 +10,8 @@ import duckdb
 
 from featray.errors import OutputError, printable
 from featray.names import AU_NAMES_20, EMOTION_NAMES_7
-from featray.tables.query import read_rows, run_sql
+from featray.tables.database import read_rows
+from featray.tables.query import run_sql
 from featray.video.clock import LATEST_US
 from featray.views.canvas import MUTED, WARNING, Colour
 from featray.views.panel import EMOTION_COLOURS

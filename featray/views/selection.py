@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from featray.errors import OutputError, UsageError
 from featray.names import MESH_VERTICES
+from featray.tables.database import literal, read_rows
 from featray.tables.named import PLACE, is_named, not_named, several_named, short_place
 from featray.tables.provenance import StoredConfig, read_config, read_unusable
-from featray.tables.query import literal, read_rows, run_sql
+from featray.tables.query import run_sql
 from featray.video.clock import LATEST_US
 
 PICTURE_US: Final = 1_000_000

@@ -13,8 +13,9 @@ import pyarrow as pa
 from featray.config_identify import IdentifyConfig
 from featray.errors import UsageError
 from featray.faces.cadence import qualities
+from featray.tables.database import literal, read_rows
 from featray.tables.persons import DOUBTFUL, LIST_PERSONS
-from featray.tables.query import literal, read_rows, run_sql
+from featray.tables.query import run_sql
 from featray.views.selection import TIME_US, Face
 
 FACES: Final = 3

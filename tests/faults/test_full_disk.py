@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from featray.cli import main
 from featray.errors import StorageError
 from featray.run import runner
+from featray.tables.database import spill_folder
 from featray.tables.layout import open_output
-from featray.tables.query import connect, run_sql, spill_folder
+from featray.tables.query import connect, run_sql
 from featray.upkeep.verify import verify
 from tests.fixtures import s3
 from tests.fixtures.disks import FailingDisk, QuotaDisk

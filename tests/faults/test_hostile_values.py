@@ -15,9 +15,10 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from featray.tables import query
+from featray.tables import database as database_module
+from featray.tables.database import open_database
 from featray.tables.layout import open_output
-from featray.tables.query import connect, open_database, run_safe_sql, run_sql
+from featray.tables.query import connect, run_safe_sql, run_sql
 from tests.fixtures import s3
 from tests.fixtures.handmade import RELEASE, write_output
 from tests.fixtures.hostile import House, featray
@@ -390,9 +391,9 @@ def test_a_locked_database_still_spills_to_disk(made, tmp_path, monkeypatch):
     work.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     monkeypatch.chdir(work)
-    query.spill_folder.cache_clear()
+    database_module.spill_folder.cache_clear()
     open_database(open_output(str(made / "out"))).close()
-    shutil.rmtree(query.spill_folder().name)  # as cleaners of /tmp do; the next database makes another
+    shutil.rmtree(database_module.spill_folder().name)  # as cleaners of /tmp do; the next database makes another
     with open_database(open_output(str(made / "out")), memory_limit="100MB") as database:
         sql = "SELECT max(b) AS b FROM (SELECT b, row_number() OVER (ORDER BY a) AS n FROM t) WHERE n % 2 = 0"
         columns = "md5(range::VARCHAR) AS a, md5((range + 1)::VARCHAR) AS b"
@@ -400,7 +401,7 @@ def test_a_locked_database_still_spills_to_disk(made, tmp_path, monkeypatch):
         assert list(scratch.glob("*/*")) and not list(work.iterdir())
         (row,) = run_safe_sql(database, sql).read_all().to_pylist()
         assert row["b"] > "fff"
-    query.spill_folder.cache_clear()
+    database_module.spill_folder.cache_clear()
     assert not list(scratch.iterdir())
 
 

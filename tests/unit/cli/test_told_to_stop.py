@@ -86,7 +86,7 @@ COMPARED = """
 import signal, sys
 import featray.evaluate.join as join
 import featray.report.diff as diff
-from featray.tables.query import execute
+from featray.tables.database import execute
 
 def told(connection, _):
     print("begun", flush=True)

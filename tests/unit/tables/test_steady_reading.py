@@ -13,9 +13,10 @@ from featray.persons.settings import PersonsSettings
 from featray.store.storage import write_bytes
 from featray.tables import published as published_module
 from featray.tables import query
+from featray.tables.database import read_rows
 from featray.tables.layout import Partition, list_partitions, open_output
 from featray.tables.published import read_published
-from featray.tables.query import connect, read_rows, run_sql
+from featray.tables.query import connect, run_sql
 from featray.upkeep import verify as verify_module
 from featray.upkeep import verify_partition as parts_module
 from featray.upkeep.compact import compact_partition
