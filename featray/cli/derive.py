@@ -46,7 +46,8 @@ def derive(
 
     CONFIG is a run's config, or a file with only that section; without CONFIG the defaults apply. The videos are not
     needed. Shards that are already derived with these settings are skipped, unless their neutral videos or persons
-    have changed. Other settings add another derivation and keep existing ones. Refused while a run is active.
+    have changed, or rows were erased. Other settings add another derivation and keep existing ones. A release with an
+    active run is refused; the others are processed.
     """
     from featray.config import load_derive
     from featray.findings.derive import Derivation
@@ -63,7 +64,7 @@ def _derived(done: Derived) -> tuple[dict[str, Any], Iterator[str]]:
     already = f", {done.already} were already" if done.already else ""
     rows = f"{counted(done.tracks, 'track')}, {counted(done.events, 'event')}"
     changed = "their neutral videos" if done.persons is None else "persons"
-    again = f", {done.again} of them since {changed} have changed" if done.again else ""
+    again = f", {done.again} of them since {changed} have changed or rows were erased" if done.again else ""
     sources = "" if done.neutral_videos is None else f"; {counted(done.neutral_videos, 'neutral video')}"
     sources += "" if done.persons is None else f"; {counted(done.persons, 'person')}"
     words = f"derivation {done.derivation}: {counted(done.shards, 'shard')} derived{again}{already}; {rows}{sources}"

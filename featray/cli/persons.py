@@ -78,7 +78,7 @@ def persons(
 
     The command uses the embeddings from a run with identify.enabled; it needs neither Ray nor the videos. Two tracks
     that are on screen at the same time are never one person. A person keeps its id when videos are added. If nothing
-    has changed, nothing is recomputed. The command is refused while a run is active.
+    has changed, nothing is recomputed. A release with an active run is refused; the others are processed.
     """
     from featray.config import load_config
     from featray.config_identify import IdentifyConfig
@@ -170,9 +170,10 @@ def _labels(output: Output, truth: Path) -> dict[TrackKey, str]:
 
 def _compare(partition: Partition, labels: dict[TrackKey, str]) -> Truth | None:
     from featray.persons.truth import compare
-    from featray.upkeep.persons import read_persons
+    from featray.upkeep.persons import read_persons, tracks_among
 
-    return compare(read_persons(partition), labels)
+    persons = read_persons(partition)
+    return compare(persons, labels, persons.keys() | tracks_among(partition, labels.keys() - persons.keys()))
 
 
 def _found(found: tuple[Persons | None, Truth | None]) -> tuple[dict[str, Any], Iterator[str]]:
@@ -195,6 +196,9 @@ def _lines_of_truth(truth: Truth) -> Iterator[str]:
         f"{truth.b_cubed_f:.3f}, pairs: precision {truth.precision:.3f}, recall {truth.recall:.3f}; "
         f"{counted(truth.switches, 'switch', 'switches')} of identity"
     )
+    if truth.absent:
+        there = ", ".join(f"{video}:{track}" for video, track in truth.absent[:3])
+        yield f"--truth: {counted(len(truth.absent), 'label')} of tracks that this release lacks, such as {there}"
 
 
 def _lines(done: Persons) -> Iterator[str]:

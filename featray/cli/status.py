@@ -100,9 +100,8 @@ def _lines(found: dict[str, Any], most_runs: int) -> Iterator[tuple[str, list[st
         yield "run", [row["run_id"], f"{row['dataset']}/{row['release']}", state, f"started {started}"]
     for one in found["derived"]:
         shards = "all shards" if one["shards"] == one["of"] else f"{one['shards']} of {counted(one['of'], 'shard')}"
-        stale = (
-            [f"{counted(one['stale'], 'shard')} stale: neutral videos or persons have changed"] if one["stale"] else []
-        )
+        why = "neutral videos or persons have changed, or rows were erased"
+        stale = [f"{counted(one['stale'], 'shard')} stale: {why}"] if one["stale"] else []
         yield (
             "derived",
             [
@@ -120,8 +119,8 @@ def _lines(found: dict[str, Any], most_runs: int) -> Iterator[tuple[str, list[st
         who = tracks if one["tracks"] else "nobody yet"
         yield "who", [f"{one['dataset']}/{one['release']}", counted(one["embeddings"], "embedding"), who]
     for one in found["waiting"]:
-        landed = f"{counted(one['videos'], 'landed video')}; `featray run` with the same config publishes them"
-        yield "waiting", [f"{one['dataset']}/{one['release']}", landed]
+        begun = f"{counted(one['videos'], 'video')} begun or landed; `featray run` with the same config publishes them"
+        yield "waiting", [f"{one['dataset']}/{one['release']}", begun]
     for run in found["live"]:
         yield from _live_lines(run)
 

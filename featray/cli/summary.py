@@ -37,6 +37,7 @@ LOG_LINE: Final = {
     "deleted": "published videos whose source no longer exists",
     "dropped": "those of them whose rows were removed (`--drop-deleted`)",
     "renewed": "published videos whose other columns of the manifest had changed; `videos.extra` has the new ones",
+    "derived_again": "shards derived again: their neutral videos or persons had changed, or rows were erased",
     "passed_over": "other files in the input, by suffix",
     "several_streams": "published videos with several video streams, of which one was processed",
     "frames": "sampled frames of this run",
@@ -67,6 +68,7 @@ def as_log_line(summary: Summary) -> str:
             "deleted": summary.deleted.count,
             "dropped": summary.deleted.count if summary.job.config.run.drop_deleted else 0,
             "renewed": summary.renewed,
+            "derived_again": summary.derived_again,
             "passed_over": dict(summary.passed.files),
             "several_streams": summary.several_streams,
             "frames": summary.frames,
@@ -137,6 +139,11 @@ def print_summary(summary: Summary, console: Console) -> None:
         )
     if summary.renewed:
         console.print(f"renewed  the columns of {counted(summary.renewed, 'published video')}, from the manifest")
+    if summary.derived_again:
+        console.print(
+            f"derived  {counted(summary.derived_again, 'shard')} again: neutral videos or persons have changed, or "
+            "rows were erased"
+        )
     if summary.several_streams:
         console.print(
             f"streams  {counted(summary.several_streams, 'video')} with several video streams, of which one was "

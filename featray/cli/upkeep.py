@@ -258,8 +258,8 @@ def _print_erased(video_id: str, track_id: int | None, erased: list[ErasedHere])
 def publish(out: str, as_json: bool, config: Path | None, options: tuple[str, ...]) -> None:
     """Finish what a killed run left in OUT: publish all landed work, and complete interrupted changes.
 
-    Needs neither Ray nor the sources; refused while a run is active. Work that has not landed is left to the next run,
-    and so is what `--part` has landed: only a run knows the list of videos.
+    Needs neither Ray nor the sources. A release with an active run is refused; the others are finished. Work that has
+    not landed is left to the next run, and so is what `--part` has landed: only a run knows the list of videos.
     """
     from featray.tables.layout import list_partitions
     from featray.upkeep.finish import finish_partition
@@ -312,7 +312,10 @@ def _finished(done: Finished) -> tuple[dict[str, Any], Iterator[str]]:
 @_json_flag
 @storage_flags
 def compact(out: str, as_json: bool, config: Path | None, options: tuple[str, ...]) -> None:
-    """Merge the small files of many small runs in OUT; rows do not change. Refused while a run is active."""
+    """Merge the small files of many small runs in OUT; rows do not change.
+
+    A release with an active run is refused: it is left unchanged, the others are merged, and the exit status is 1.
+    """
     from featray.upkeep.compact import compact_partition
 
     in_each(open_told(out, config, options), compact_partition, as_json, _compacted)

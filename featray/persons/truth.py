@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,7 @@ class Truth:
 
     Attributes:
         labelled: number of tracks with a label.
+        absent: labelled tracks that the release does not have; they count as nothing else.
         without: number of labelled tracks without a person; they are left out of all other figures.
         precision, recall: over pairs of tracks.
         b_cubed_f: B-cubed F.
@@ -34,6 +35,7 @@ class Truth:
     """
 
     labelled: int
+    absent: list[TrackKey]
     without: int
     precision: float
     recall: float
@@ -85,10 +87,17 @@ def _rows(file: TextIO) -> Iterator[tuple[str, ...]]:
             yield tuple(row[place] if 0 <= place < len(row) else "" for place in places)
 
 
-def compare(persons: Mapping[TrackKey, str], truth: Mapping[TrackKey, str]) -> Truth | None:
+def compare(
+    persons: Mapping[TrackKey, str], truth: Mapping[TrackKey, str], tracks: Collection[TrackKey]
+) -> Truth | None:
     """Compare the persons of tracks with labels; return None if no labelled track has a person.
 
     Tracks are taken in the order of `track_id`.
+
+    Args:
+        persons: the person of each track that has one.
+        truth: the label of each labelled track.
+        tracks: the tracks of the release, at least those of `truth`.
     """
     keys = sorted(key for key in truth if key in persons)
     if not keys:
@@ -100,4 +109,6 @@ def compare(persons: Mapping[TrackKey, str], truth: Mapping[TrackKey, str]) -> T
         somebody = key[0], truth[key]
         switches += last.get(somebody, persons[key]) != persons[key]
         last[somebody] = persons[key]
-    return Truth(len(truth), len(truth) - len(keys), result.precision, result.recall, result.b_cubed_f, switches)
+    absent = sorted(truth.keys() - set(tracks))
+    labelled = len(truth) - len(absent)
+    return Truth(labelled, absent, labelled - len(keys), result.precision, result.recall, result.b_cubed_f, switches)

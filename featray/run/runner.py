@@ -50,6 +50,8 @@ class Summary:
         seconds: wall time.
         passed: files in the input that were skipped.
         renewed: published videos whose other columns of the manifest were renewed.
+        derived_again: shards whose tracks and events were derived again, because their neutral videos or persons have
+            changed or rows were erased.
         several_streams: videos published by this run with more than one video stream, of which only one is processed.
     """
 
@@ -64,6 +66,7 @@ class Summary:
     passed: PassedOver = field(default_factory=PassedOver)
     erased: tuple[str, str] | None = None
     renewed: int = 0
+    derived_again: int = 0
     several_streams: int = 0
 
 
@@ -93,8 +96,10 @@ def run(config: Config, progress: Progress) -> Summary:
         if deleted.count and config.run.drop_deleted:
             drop_videos(lease.partition, deleted.videos, f"drop-{job.run_id}")
         renew_extra(lease.partition, backlog.renewed, job.run_id)
+        derived_again = 0
         if job.derive is not None and job.derive.crosses_shards:
             derived = derive_held(lease, job.derive, config.cluster.executor)
+            derived_again = derived.again
             if derived.note:
                 log.warning("derive: %s", derived.note)
         sweep_temporary(lease.partition)
@@ -110,6 +115,7 @@ def run(config: Config, progress: Progress) -> Summary:
         passed=passed,
         erased=backlog.erased,
         renewed=sum(map(len, backlog.renewed.values())),
+        derived_again=derived_again,
         several_streams=counts.several_streams,
     )
 

@@ -159,11 +159,12 @@ class Lease:
         self._thread.join()
         _held_here.discard(self._holder.token)
         if not self.lost:
-            self._give_back()
+            self._give_back(unless=error)
         if kind is None and self._lost is not None and self._lost.details.get("deleted"):
             raise self._lost  # what was done is gone; of a takeover at the very end, the other run knows all
 
-    def _give_back(self) -> None:
+    def _give_back(self, unless: BaseException | None) -> None:
+        """Release the lease; a failure is a warning, unless the same storage has just failed."""
         try:
             self._write(released=True)
         except LeaseError:
@@ -173,7 +174,8 @@ class Lease:
                 with contextlib.suppress(StorageError):
                     delete(self.partition.lease(self._holder.number))  # works on a full disk
                     return
-            log.warning("the lease could not be released; it expires by itself: %s", failure)
+            level = logging.DEBUG if isinstance(unless, StorageError) else logging.WARNING
+            log.log(level, "the lease could not be released; it expires by itself: %s", failure)
 
     @property
     def lost(self) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from typing import Final
 
 import duckdb
 
 from featray.errors import FeatrayError, OutputError, UsageError, counted, printable, shown
 from featray.identity import video_id
+from featray.sources.manifests import MAX_URI_CHARS
 from featray.store.location import locate
 from featray.tables.database import literal, read_rows
 from featray.tables.layout import Output
@@ -175,12 +177,19 @@ def _erased_with_name(output: Output, erased: set[str], name: str) -> set[str]:
         return set()
     uri, _, member = name.partition("#")
     shards, folders = read_steadily(output, lambda published: _known_places(output, published), "all")
-    places = [(locate(uri, {}).uri, member or None), *((shard, name) for shard in shards)]
-    for folder in folders:
-        while not folder.endswith(("/", ":")):
-            places.append((f"{folder}/{uri}", member or None))
-            folder = folder.rpartition("/")[0]
+    places = chain(
+        [(locate(uri, {}).uri, member or None)],
+        ((shard, name) for shard in shards),
+        ((f"{folder}/{uri}", member or None) for folder in folders for folder in _with_parents(folder)),
+    )
     return erased & {video_id(*place) for place in places}
+
+
+def _with_parents(folder: str) -> Iterator[str]:
+    """Yield a folder and those above it, but not of texts of any length: time grows as the square of it."""
+    while folder and not folder.endswith(("/", ":")) and len(folder) <= MAX_URI_CHARS:
+        yield folder
+        folder = folder.rpartition("/")[0]
 
 
 def _known_places(output: Output, published: list[Published]) -> tuple[set[str], set[str]]:

@@ -139,5 +139,10 @@ def forget_edits(partition: HeldPartition, video_id: str, track_id: int | None) 
     return bool(gone)
 
 
+def edits_folder(partition: Partition) -> Location:
+    """Return the location of the folder that has the record of edits."""
+    return partition.output.internal("edits", partition.dataset, partition.release)
+
+
 def _place(partition: Partition) -> Location:
-    return partition.output.internal("edits", partition.dataset, partition.release, "persons.json")
+    return edits_folder(partition).child("persons.json")

@@ -239,7 +239,8 @@ def one_line_complaints() -> Iterator[None]:
             raise OutputError(f"query: {why}; give one of them more room") from None
         # Keep all lines, because suggestions come last, except the line with the position marker.
         lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^~")]
-        known = "" if isinstance(error, duckdb.IOException) else f"; tables: {', '.join([*TABLES, *VIEWS])}"
+        names = ", ".join([*TABLES, *PERSON_TABLES, *VIEWS])
+        known = "" if isinstance(error, duckdb.IOException) else f"; tables: {names}"
         raise UsageError(f"query: {' '.join(lines)}{known}") from None
 
 

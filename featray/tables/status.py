@@ -44,7 +44,7 @@ def read_status(
         many of those are stale, its settings, and whether views show it;
         `who` gives, for each release with embeddings, their number, and the numbers of persons and of their tracks;
         `live` gives the current lease holders, usually runs, and their progress at the last renewal;
-        `waiting` gives the number of videos that have landed, at least in part, in each release without such a holder.
+        `waiting` gives the number of videos that were begun or have landed, in each release without such a holder.
     """
     return read_steadily(output, lambda published: _read(output, release, published, stale, chosen), release)
 

@@ -86,7 +86,7 @@ def read_erasures(output: Output, video_id: str) -> list[Erasure]:
     Raises:
         OutputError: the record is damaged.
     """
-    place = _place(output, video_id)
+    place = place_of_erasures(output, video_id)
     try:
         return parse_erasures(video_id, read_record(place))
     except NotFound:
@@ -112,13 +112,13 @@ def finish_erasure(output: Output, erasure: Erasure) -> None:
 def allow_again(output: Output, video_id: str) -> bool:
     """Delete the record of a video's erasures, so that the next run may process it; return whether there was one."""
     known = bool(read_erasures(output, video_id))
-    delete(_place(output, video_id))
+    delete(place_of_erasures(output, video_id))
     return known
 
 
 def erased_videos(output: Output) -> list[str]:
     """Return the ids of all videos with erasures; ignore other files in the folder."""
-    names = (path.rsplit("/", 1)[-1] for path in list_files(_place(output)))
+    names = (path.rsplit("/", 1)[-1] for path in list_files(place_of_erasures(output)))
     return [name.removesuffix(".json") for name in names if re.fullmatch(r"[0-9a-f]{16}\.json", name)]
 
 
@@ -141,8 +141,9 @@ class Blocked:
 
 
 def _write(output: Output, video_id: str, erasures: list[Erasure]) -> None:
-    write_bytes(_place(output, video_id), dump(_Erasures(video_id, erasures)))
+    write_bytes(place_of_erasures(output, video_id), dump(_Erasures(video_id, erasures)))
 
 
-def _place(output: Output, video_id: str = "") -> Location:
+def place_of_erasures(output: Output, video_id: str = "") -> Location:
+    """Return the location of a video's record of erasures, or of the folder of records."""
     return output.internal("erased", f"{video_id}.json" if video_id else "")

@@ -33,7 +33,8 @@ class Derived:
         derivation: name of the derivation.
         shards: number of shards derived by this call.
         already: number of shards that were already derived.
-        again: number of `shards` derived again because their neutral videos or persons had changed.
+        again: number of `shards` derived again because their neutral videos or persons had changed, or rows were
+            erased.
         tracks, events: rows written.
         neutral_videos: number of neutral videos; None if the settings do not use them.
         persons: number of persons; None if the settings do not use them.

@@ -28,7 +28,7 @@ from featray.tables.publish import PublishSettings, clean_up_shard, publish_shar
 from featray.tables.replace import COMPACT_PREFIX, PERSONS_PREFIX, finish_changes
 from featray.tables.rewrite import complete, open_parquet
 from featray.tables.runs import close_killed_runs, running_rows
-from featray.upkeep.orphans import open_stems, uncommitted_files
+from featray.upkeep.orphans import open_stems, sweep_records, uncommitted_files
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,11 @@ class Finished:
 
 
 def finish_committed(partition: HeldPartition) -> tuple[int, int]:
-    """Apply pending commits; return the number of changes finished and of shards cleaned up."""
+    """Apply pending commits; return the number of changes finished and of shards cleaned up.
+
+    Half-written records of killed processes are deleted.
+    """
+    sweep_records(partition)
     changes, cleaned = finish_changes(partition), 0
     for manifest in read_manifests(partition):
         commit = read_commit(partition, manifest.shard)

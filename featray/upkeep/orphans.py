@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
+from featray.errors import NotFound
 from featray.schema import ALL_TABLES, DERIVED_TABLES
+from featray.store.exclusive import age_seconds
 from featray.store.location import Location
-from featray.store.storage import list_files
+from featray.store.storage import delete, list_files
 from featray.tables.commits import read_manifests
 from featray.tables.layout import Output, Partition
+from featray.tables.lease import EXPIRY_SECONDS, HeldPartition
+from featray.tables.person_edits import edits_folder
 from featray.tables.replace import COMPACT_PREFIX, ERASE_PREFIX, PERSONS_PREFIX
-from featray.tables.runs import running_rows
+from featray.tables.runs import marker, running_rows
+from featray.tables.tombstones import place_of_erasures
 from featray.upkeep.problems import Problem, Report
 
 
@@ -20,6 +26,35 @@ def uncommitted_files(output: Output, folders: Iterable[Location], committed: se
         for path in map(output.relative, list_files(folder)):
             if path not in committed:
                 yield path
+
+
+def delete_strays(partition: HeldPartition, folders: list[Location], published: set[str], suffix: str) -> int:
+    """Delete the files below these folders that end in `suffix` and are not in `published`; return their number."""
+    found = uncommitted_files(partition.output, folders, published)
+    strays = [path for path in found if path.endswith(suffix)]
+    for path in strays:
+        partition.check()  # if the lease is lost, a listed file may be one that another run is writing
+        delete(partition.output.root.child(path))
+    return len(strays)
+
+
+def sweep_records(partition: HeldPartition) -> int:
+    """Delete half-written records that killed processes left on a disk; return their number.
+
+    They name videos, so an erasure has to delete them too. Those of erasures belong to all releases: another command
+    may be writing one, so they are deleted once they are as old as an expired lease.
+    """
+    if not partition.output.root.is_local:
+        return 0
+    folders = [partition.commit(), partition.shard(), marker(partition), edits_folder(partition)]
+    swept = delete_strays(partition, folders, set(), ".tmp")
+    for path in uncommitted_files(partition.output, [place_of_erasures(partition.output)], set()):
+        place = partition.output.root.child(path)
+        with suppress(NotFound):
+            if path.endswith(".tmp") and (age_seconds(place) or 0) > EXPIRY_SECONDS:
+                delete(place)
+                swept += 1
+    return swept
 
 
 def find_uncommitted(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,10 +26,12 @@ from featray.persons.templates import EMBEDDING_COLUMNS, FACE_COLUMNS, Templates
 from featray.schema import arrow_schema
 from featray.store.scratch import scratch_folder
 from featray.tables.commits import Commit, CommittedFile, read_commits, write_commit
+from featray.tables.database import literal
 from featray.tables.layout import Partition
 from featray.tables.lease import HeldPartition, hold
 from featray.tables.person_edits import PersonEdit, finish_undo, read_edits
 from featray.tables.persons import TrackKey
+from featray.tables.query import connect, run_sql
 from featray.tables.replace import PERSONS_PREFIX, carry_out
 from featray.tables.rewrite import footer_of, merged_footer, open_parquet
 from featray.tables.writer import TableWriter
@@ -189,12 +191,13 @@ def _typed(rows: pa.Table, table: str, columns: Sequence[str]) -> pa.Table:
     """Return these columns, cast to the types of the table's schema.
 
     Raises:
-        pa.ArrowException: a value does not fit its type.
+        pa.ArrowException: a value does not fit its type, or a text is not UTF-8.
         KeyError: a column is missing.
         ValueError: a required value is null.
     """
     schema = arrow_schema(table)
     typed = rows.select(list(columns)).cast(pa.schema([schema.field(name) for name in columns]))
+    typed.validate(full=True)
     for name in columns:
         if name not in _MAY_BE_NULL and typed[name].null_count:
             raise ValueError(f"{name} is null")
@@ -251,6 +254,17 @@ def _replace(partition: HeldPartition, old: list[Commit], new: Commit) -> None:
 def read_rows(partition: Partition) -> pa.Table:
     """Return the rows of `persons`, without the columns that are constant in a release."""
     return _read(partition, _of_persons(read_commits(partition)))[0]
+
+
+def tracks_among(partition: Partition, keys: Collection[TrackKey]) -> set[TrackKey]:
+    """Return those of the keys that are tracks of the release."""
+    if not keys:
+        return set()
+    videos = ", ".join(sorted({literal(video_id) for video_id, _ in keys}))
+    where = f"dataset = {literal(partition.dataset)} AND video_id IN ({videos})"
+    with connect(partition.output, partition.release, ("faces",)) as connection:
+        rows = run_sql(connection, f"SELECT DISTINCT video_id, track_id FROM faces WHERE {where}").read_all()
+    return set(zip(rows["video_id"].to_pylist(), rows["track_id"].to_pylist(), strict=True)) & set(keys)
 
 
 def read_persons(partition: Partition) -> dict[TrackKey, str]:

@@ -12,17 +12,16 @@ import logging
 import re
 from dataclasses import dataclass
 
-from featray.store.location import Location
 from featray.store.scratch import scratch_folder
-from featray.store.storage import delete, delete_folder, list_folders
+from featray.store.storage import delete_folder, list_folders
 from featray.tables.commits import Commit, cancel_shard, close_shard, create_commit, read_commit, read_manifests
 from featray.tables.done import Done, read_done
 from featray.tables.lease import HeldPartition
 from featray.tables.publish import clean_up_shard
 from featray.tables.replace import carry_out, finish_changes, without_videos
-from featray.tables.runs import close_killed_runs, marker
+from featray.tables.runs import close_killed_runs
 from featray.tables.tombstones import Blocked
-from featray.upkeep.orphans import uncommitted_files
+from featray.upkeep.orphans import delete_strays, sweep_records
 
 log = logging.getLogger(__name__)
 
@@ -101,13 +100,12 @@ def sweep_temporary(partition: HeldPartition) -> int:
     """
     if not partition.output.root.is_local:
         return 0
-    folders = [*partition.table_folders(), partition.commit(), partition.shard(), marker(partition)]
-    return _delete_strays(partition, folders, set(), ".tmp")
+    return sweep_records(partition) + delete_strays(partition, partition.table_folders(), set(), ".tmp")
 
 
 def _sweep(partition: HeldPartition, published: set[str]) -> int:
     """Delete files of the partition that no commit names; return their number."""
-    strays = _delete_strays(partition, partition.table_folders(), published, ".parquet")
+    strays = delete_strays(partition, partition.table_folders(), published, ".parquet")
     return strays + sweep_temporary(partition)
 
 
@@ -128,12 +126,3 @@ def _sweep_landing(partition: HeldPartition, done: Done) -> int:
             delete_folder(partition.landing().child(name))
             swept += 1
     return swept
-
-
-def _delete_strays(partition: HeldPartition, folders: list[Location], published: set[str], suffix: str) -> int:
-    found = uncommitted_files(partition.output, folders, published)
-    strays = [path for path in found if path.endswith(suffix)]
-    for path in strays:
-        partition.check()  # if the lease is lost, a listed file may be one that another run is writing
-        delete(partition.output.root.child(path))
-    return len(strays)

@@ -52,7 +52,8 @@ class Rederive:
         baselines = self._baselines[derivation.name]
         if baselines is None or baselines.is_current(commit):
             return derivation if baselines is None else baselines.derivation_of(commit)
-        what = f"commit {commit.name}: {baselines.sources} have changed since derivation {derivation.name} was made"
+        why = f"{baselines.sources} have changed, or rows were erased,"
+        what = f"commit {commit.name}: {why} since derivation {derivation.name} was made"
         self.unfinished.append(f"{what}; the next run, or `featray derive` with its settings, derives it again")
         return None
 

@@ -64,7 +64,7 @@ def _verify_partition(partition: Partition, report: Report, rederive: int) -> se
         before = list_commits(partition)
         try:
             committed = PartitionCheck(partition, found).verify(rederive)
-        except (StorageError, duckdb.IOException) as error:  # the others can still be checked
+        except (StorageError, duckdb.Error) as error:  # the others can still be checked
             told = damaged_file(error) if isinstance(error, duckdb.Error) else error
             found.problems.append(Problem(f"{partition.dataset}/{partition.release}", str(told)))
         now = list_commits(partition) if found.problems and tries_left else before

@@ -154,9 +154,10 @@ class PartitionCheck:
         source = read_files(self._partition.output, [file.path for file in self._persons])
         try:
             self._findings.db.execute(f"CREATE VIEW all_persons AS {table_view('persons', source)}")
+            self._findings.rows("SELECT max(video_id), max(person_id) FROM all_persons")
         except duckdb.Error:  # the file itself is checked with its commit
             self._persons = []
-            self._findings.db.execute(f"CREATE VIEW all_persons AS {table_view('persons', '')}")
+            self._findings.db.execute(f"CREATE OR REPLACE VIEW all_persons AS {table_view('persons', '')}")
 
     def _are_of_all_tracks(self, index: CommitIndex) -> bool:
         """Return whether `persons` was made from the present tracks; if they were compacted since, it is not known."""

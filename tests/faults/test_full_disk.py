@@ -12,8 +12,10 @@ from click.testing import CliRunner
 from featray.cli import main
 from featray.errors import StorageError
 from featray.run import runner
+from featray.store.storage import write_bytes
 from featray.tables.database import spill_folder
-from featray.tables.layout import open_output
+from featray.tables.layout import Partition, open_output
+from featray.tables.lease import hold
 from featray.tables.query import connect, run_sql
 from featray.upkeep.verify import verify
 from tests.fixtures import s3
@@ -209,6 +211,14 @@ def test_a_full_temporary_folder_is_named(words, calm_out, disk, tmp_path, monke
     disk.remount("size=200m")
     assert CliRunner().invoke(main, words).exit_code == 0
     assert verify(open_output(str(tmp_path / "out"))).problems == []
+
+
+def test_a_lease_on_a_disk_that_fails_is_no_second_message(disk, caplog):
+    partition = Partition(open_output(str(disk.place / "out"), create=True), "d", "r")
+    with pytest.raises(StorageError, match="Read-only"), hold(partition, "compact-1") as lease:
+        disk.remount("ro")
+        write_bytes(lease.partition.shard("a"), b"{}")
+    assert caplog.records == []
 
 
 def test_a_query_that_fits_neither_into_memory_nor_into_the_temporary_folder(calm_out, disk, monkeypatch):

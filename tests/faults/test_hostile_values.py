@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import duckdb
@@ -403,6 +404,19 @@ def test_a_locked_database_still_spills_to_disk(made, tmp_path, monkeypatch):
         assert row["b"] > "fff"
     database_module.spill_folder.cache_clear()
     assert not list(scratch.iterdir())
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("uri", ["x", f"file:///{'a/' * 150_000}x.mp4"], ids=["no folder", "150,000 folders"])
+def test_an_erased_video_is_looked_for_beside_a_uri_of_any_form(house, uri):
+    assert featray("erase", house.out, "--video", house.video_id).exit_code == 0
+    put(house, "videos", "uri", uri)
+    for more in ([], ["--allow-again"]):
+        tracemalloc.start()
+        done = featray("erase", house.out, "--video", "nobody.mp4", *more)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert done.exit_code == 2 and "nobody.mp4" in done.stderr and peak < 100 << 20, (done.output, peak)
 
 
 def test_rows_without_a_name_are_told_in_one_line(house, tmp_path):

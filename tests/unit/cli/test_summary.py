@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 import subprocess
 from dataclasses import replace
 
@@ -13,14 +14,16 @@ from rich.console import Console
 from featray.cli import main
 from featray.cli.plan import as_lines
 from featray.cli.summary import LOG_LINE, as_log_line, print_landed, print_summary
+from featray.identity import video_id
 from featray.run.forecast import forecast
 from featray.run.part import Landed, Part
 from featray.tables.layout import open_output
 from featray.tables.query import connect, run_sql
+from featray.upkeep.erase import erase
 from tests.fixtures.runs import make_config, run_here, small_config
 from tests.fixtures.runs import small_network as small_network
 
-PLAIN_ONLY = {"status", "deleted", "dropped", "renewed", "passed_over", "several_streams"}
+PLAIN_ONLY = {"status", "deleted", "dropped", "renewed", "derived_again", "passed_over", "several_streams"}
 """Fields that a part does not have."""
 
 
@@ -66,6 +69,23 @@ def test_a_forecast_says_why_videos_cannot_be_read(tmp_path, clips):
     lines = list(as_lines(planned, config))
     at = lines.index("         about 3 of them cannot be read, for example:")
     assert sorted(lines[at + 1 : at + 3]) == sorted(f"         {line}" for line in (damaged, missing))
+
+
+def test_a_run_says_that_it_derived_rows_again(tmp_path, short_clip, small_network):
+    """An erasure deletes what a shard records about its neutral videos."""
+    for name in ("baseline", "stress"):
+        shutil.copy(short_clip, tmp_path / f"{name}.mp4")
+    (tmp_path / "people.csv").write_text("uri,who,task\nbaseline.mp4,p1,baseline\nstress.mp4,p1,stress\n")
+    derive = {"baseline": "neutral", "neutral": {"marked_by": "task", "value": "baseline", "key": "who"}}
+    config = small_config([tmp_path / "people.csv"], tmp_path / "out", small_network, derive=derive)
+    assert run_here(config).derived_again == 0
+    erase(open_output(config.output.uri), video_id(f"file://{tmp_path}/stress.mp4"))
+    summary = run_here(config)
+    screen = Console(file=io.StringIO(), width=200)
+    print_summary(summary, screen)
+    told = "derived  1 shard again: neutral videos or persons have changed, or rows were erased\n"
+    assert told in screen.file.getvalue() and json.loads(as_log_line(summary))["derived_again"] == 1
+    assert run_here(config).derived_again == 0
 
 
 def test_a_run_with_nothing_to_do_names_the_release_that_views_show(tmp_path, clips, small_network):

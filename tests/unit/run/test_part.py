@@ -50,7 +50,7 @@ def test_parts_beside_each_other_and_a_run_give_the_tables_of_one_run(config, tm
     assert not list((tmp_path / "out").glob("[a-z]*")), "a part published"
     told = [CliRunner().invoke(main, [name, str(tmp_path / "out")]).stdout for name in ("publish", "status")]
     assert "4 videos landed, not published: run with the same config, without --part" in told[0]
-    assert "4 landed videos; `featray run` with the same config publishes them" in told[1]
+    assert "4 videos begun or landed; `featray run` with the same config publishes them" in told[1]
     summary = run_here(config)
     assert summary.videos == {"ok": 4, "partial": 0, "failed": 0}
     assert summary.frames == sum(part.frames for part in parts) > 0

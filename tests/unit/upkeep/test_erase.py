@@ -1,7 +1,9 @@
 """After an erasure nothing of the person remains, everything else is unchanged, and the data do not come back."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,8 +19,9 @@ from featray.schema import DERIVED_TABLES
 from featray.tables.commits import read_commits, read_manifests
 from featray.tables.layout import list_partitions, open_output
 from featray.tables.lease import hold
+from featray.tables.person_edits import edits_folder
 from featray.tables.published import read_published
-from featray.tables.tombstones import read_erasures
+from featray.tables.tombstones import place_of_erasures, read_erasures
 from featray.upkeep.derive import derive_partition
 from featray.upkeep.erase import erase
 from featray.upkeep.erase_edits import forget_uri
@@ -342,10 +345,26 @@ def test_files_that_killed_processes_left_go_too(out, partition):
     shutil.copy(real, folder / "part-dead-000.parquet")
     shutil.copy(real, folder / ".part-dead-001.parquet.0123.tmp")
     other = next(path for path in folder.glob("part-*.parquet") if path != real and "dead" not in path.name)
+    edits = Path(edits_folder(partition).path)
+    edits.mkdir(parents=True)
+    record = json.dumps({"edits": [{"kind": "split", "tracks": [{"video_id": video, "track_id": 0}], "rows": 1}]})
+    (edits / ".persons.json.0123.tmp").write_text(record)
     (here,) = erase(out, video)
     assert here.uncommitted == 2
-    assert traces(out, "anna.mp4") == []
+    assert traces(out, "anna.mp4") == [] and list(edits.iterdir()) == []
     assert sorted(folder.iterdir()) == [other]
+
+
+def test_half_a_record_of_an_erasure_goes_with_the_next_command(out, partition):
+    """Another command may be writing a young one."""
+    video = ids(out)["anna"]
+    erase(out, video)
+    old, young = (Path(place_of_erasures(out).path) / f".{video}.json.{name}.tmp" for name in ("0123", "4567"))
+    for path in (old, young):
+        path.write_text("{")
+    os.utime(old, (time.time() - 100,) * 2)
+    erase(out, ids(out)["ben"])
+    assert young.exists() and not old.exists()
 
 
 def test_an_erasure_makes_no_release_the_latest(out, inputs, small_network):

@@ -138,8 +138,8 @@ def test_an_erased_neutral_video_counts_no_longer(root):
     again = Rederive(partition, lambda: read_commits(partition))
     for commit in read_commits(partition):
         assert list(differences(partition, commit, again)) == []
-    assert any("neutral videos have changed since" in line for line in again.unfinished)
-    assert "2 shards stale: neutral videos or persons have changed" in told_by_status(root)
+    assert any("neutral videos have changed, or rows were erased, since" in line for line in again.unfinished)
+    assert "2 shards stale: neutral videos or persons have changed, or rows were erased" in told_by_status(root)
     done = derive_partition(partition, REST)
     assert "stale" not in told_by_status(root)
     assert (done.shards, done.again, done.neutral_videos) == (2, 2, 2)
@@ -251,7 +251,7 @@ def test_the_command_says_what_it_found(root):
     assert "; 3 neutral videos" in done.stdout
     add_shard(root, "late", {"anna rests": (extra("p1", "yes"), np.full(FRAMES, 0.2))})
     done = CliRunner().invoke(main, ["derive", str(root), *options])
-    assert ": 3 shards derived, 2 of them since their neutral videos have changed; " in done.stdout
+    assert ": 3 shards derived, 2 of them since their neutral videos have changed or rows were erased; " in done.stdout
     for lone in (options[:2], options[2:]):
         done = CliRunner().invoke(main, ["derive", str(root), *lone])
         assert done.exit_code == 2 and "neutral" in done.stderr and done.stderr.count("\n") == 1

@@ -195,7 +195,7 @@ def test_labels_say_how_good_it_is(crowd, tmp_path):
         result = CliRunner().invoke(main, ["persons", root, "--truth", str(file)], catch_exceptions=False)
         return result.output
 
-    right = {"labelled": 40, "without": 0, "precision": 1, "recall": 1, "b_cubed_f": 1, "switches": 0}
+    right = {"labelled": 40, "absent": [], "without": 0, "precision": 1, "recall": 1, "b_cubed_f": 1, "switches": 0}
     assert told() == right
     assert "against 40 labelled tracks" in with_semicolons()
     video = video_of("0.mp4")
@@ -203,9 +203,10 @@ def test_labels_say_how_good_it_is(crowd, tmp_path):
     wrong = told()
     assert wrong["switches"] == 2 and wrong["b_cubed_f"] < 1 and wrong["recall"] < 1 and wrong["precision"] < 1
     labels[video, 99] = "nobody"
-    assert told()["without"] == 1
+    assert (told()["labelled"], told()["without"], told()["absent"]) == (40, 0, [[video, 99]])
     result = CliRunner().invoke(main, ["persons", root, "--truth", str(file)], catch_exceptions=False)
-    assert "against 41 labelled tracks (1 without a person): B-cubed F 0.9" in result.output
+    assert "against 40 labelled tracks (0 without a person): B-cubed F 0.9" in result.output
+    assert f"--truth: 1 label of tracks that this release lacks, such as {video}:99\n" in result.output
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -21,7 +23,7 @@ from featray.upkeep.verify import verify
 from tests.fixtures.crowd import Crowd, video_of
 from tests.fixtures.outputs import rows
 from tests.fixtures.plugin import DATA
-from tests.fixtures.tampering import commit_of, tamper
+from tests.fixtures.tampering import commit_of, file_of, path_of, sign, tamper
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +78,21 @@ def test_what_it_cannot_say_is_found(crowd, edit, parts):
     problems, unfinished = said(crowd)
     assert [line for line in problems if all(part in line for part in parts) and path in line], problems
     assert unfinished == []
+
+
+@pytest.mark.parametrize("column", ["video_id", "person_id", "previous", "name"])
+def test_a_text_that_is_not_utf_8_is_told_in_one_line(crowd, column):
+    file = file_of(crowd.partition, "persons")
+    path = path_of(crowd.partition, file)
+    found = pq.read_table(path, partitioning=None)
+    bad = pa.array([b"\xff\xfe\x80abc"] * len(found), pa.binary()).view(pa.string())
+    pq.write_table(found.set_column(found.column_names.index(column), column, bad), path)
+    sign(crowd.partition, file)
+    problems, _ = said(crowd)
+    assert [line for line in problems if file.path in line and "UTF" in line.upper()], problems
+    done = CliRunner().invoke(main, ["persons", crowd.output.root.path, "--threshold", "0.9"])
+    assert isinstance(done.exception, SystemExit) and done.exit_code == 1, repr(done.exception)
+    assert done.stderr.count("\n") == 1 and file.path in done.stderr
 
 
 def test_two_tracks_on_screen_at_once_are_no_person(crowd):
