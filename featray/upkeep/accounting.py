@@ -242,6 +242,14 @@ _REPEATS = """
       AND (first.video_id IS NULL OR first.repeats IS NOT NULL OR first.frame_index >= f.frame_index)
 """
 
+_TIMES = """
+    SELECT video_id, frame_index, NULL AS face_index, 'pts_us is before that of frame ' || before AS text
+    FROM (SELECT video_id, frame_index, pts_us, lag(frame_index) OVER of_video AS before,
+                 lag(pts_us) OVER of_video AS before_us
+          FROM frames WINDOW of_video AS (PARTITION BY video_id ORDER BY frame_index))
+    WHERE pts_us < before_us
+"""
+
 _STATUS = """
     SELECT video_id, NULL AS frame_index, NULL AS face_index,
            'status ' || v.status || ', error_code ' || coalesce(v.error_code, 'null') || ', '
@@ -375,6 +383,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _per_video("tracks", "faces", "count(DISTINCT track_id)", "tracks in faces"),
     Rule(("frames", "faces"), _FACES_OF_FRAMES),
     Rule(("frames",), _REPEATS),
+    Rule(("frames",), _TIMES),
     _same_faces("blendshapes"),
     _same_faces("mesh"),
     *(_known_video(table) for table in ("faces", "frames", "errors")),

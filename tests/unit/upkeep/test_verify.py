@@ -116,6 +116,17 @@ def test_a_filter_that_hides_rows_from_a_search(out, partition, table):
     assert "finds 0 of its" in found(lines(out), file.path, "the file's index is wrong")
 
 
+def test_times_that_go_back(out, partition):
+    def edit(rows):
+        rows[-1]["pts_us"] = rows[0]["pts_us"]
+        return rows
+
+    path = tamper(partition, "frames", edit, signed=True)
+    last, before = (rows := pq.read_table(path_of(partition, file_of(partition, "frames"))).to_pylist())[-1], rows[-2]
+    row = f"video {last['video_id']} frame_index {last['frame_index']}"
+    found(lines(out), path, f"{row}: pts_us is before that of frame {before['frame_index']}")
+
+
 def test_extra_is_compared_with_the_digest_in_the_commit(out, partition):
     tamper(partition, "videos", lambda rows: [row | {"extra": '{"participant": "p1"}'} for row in rows], signed=True)
     commit = commit_of(partition, "videos")
