@@ -4,14 +4,16 @@ Importing the package loads neither Ray, torch, DuckDB nor pyarrow. `featray.cli
 `featray.run.runner.run` the main job, `featray.open` reads its output and `featray.to_fex` converts it for py-feat.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from featray import errors as errors
     from featray.tables.opened import open_tables as open
     from featray.views.fex import to_fex as to_fex
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "open", "to_fex"]
+__all__ = ["__version__", "errors", "open", "to_fex"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,8 +25,10 @@ def __getattr__(name: str) -> Any:
         from featray.views.fex import to_fex
 
         return to_fex
+    if name == "errors":
+        return import_module("featray.errors")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

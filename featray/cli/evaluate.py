@@ -170,7 +170,8 @@ def _print(found: Evaluation) -> None:
     if found.several_faces:
         click.echo(f"faces    {counted(found.several_faces, 'label')} matched to the best-scoring of several faces")
     if found.tuned_on:
-        click.echo(f"tuned    on {counted(found.tuned_on, 'row')}, not measured: {', '.join(found.chosen) or 'none'}")
+        chosen = ", ".join(f"{unit} from {found.thresholds[unit]:.3g}" for unit in found.chosen)
+        click.echo(f"tuned    on {counted(found.tuned_on, 'row')}, which are not measured: {chosen or 'no unit'}")
     if found.other_emotions:
         click.echo(
             f"emotions not measured: {counted(found.other_emotions, 'label')} with an emotion other than the seven"

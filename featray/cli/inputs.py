@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from featray.errors import UsageError
+from featray.redaction import readable_name
 
 if TYPE_CHECKING:
     from featray.config import Config
@@ -68,6 +69,9 @@ def read_inputs(
             f"{inputs[0]}: no place for the tables; give --out OUT, a folder or a URI, "
             "or a config, a .yaml or .yml file"
         )
+    for name in inputs:
+        if readable_name(name) != name:
+            raise UsageError(f"{readable_name(name)}: its name is not UTF-8, so no table can store it; rename it")
     places = [_absolute(place) for place in inputs]
     data = {
         "dataset": _dataset_name(places),

@@ -152,7 +152,10 @@ def _track(output: Output, text: str) -> TrackKey:
     video, colon, track = text.rpartition(":")
     if not colon or not (track.isascii() and track.isdecimal() and len(track) < 10):
         raise UsageError(printable(f"--split {text}: not a track; write VIDEO:TRACK, such as face.mp4:3"))
-    return find_video_id(output, video), int(track)
+    try:
+        return find_video_id(output, video), int(track)
+    except UsageError as error:
+        raise UsageError(f"--split {printable(text)}: {str(error).removeprefix('--video ')}") from None
 
 
 def _labels(output: Output, truth: Path) -> dict[TrackKey, str]:

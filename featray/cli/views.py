@@ -322,6 +322,8 @@ def export(
         raise UsageError(
             f"export: {'--format needs --video' if name == '--format' else '--summary covers all videos; omit --video'}"
         )
+    if track is not None and name == "--summary":
+        raise UsageError("export: --summary covers all tracks; omit --track")
     if as_json and path is None:
         raise UsageError("export --json: needs --out FILE; without it the rows themselves are printed")
     settings = ExportSettings(

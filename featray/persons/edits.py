@@ -14,12 +14,12 @@ from featray.tables.person_edits import NamedTrack, PersonEdit
 
 def apply_edits(
     person: NDArray[np.int64], edits: list[PersonEdit], keys: TrackKeys, tracks: Tracks
-) -> tuple[NDArray[np.int64], list[PersonEdit]]:
-    """Return the person of each track, as `cluster` does, and the edits that could not be applied.
+) -> tuple[NDArray[np.int64], NDArray[np.bool_], list[PersonEdit]]:
+    """Return the person of each track, as `cluster` does, which tracks a split took away, and the edits not applied.
 
     An edit is not applied if it merges persons who are on screen at the same time, or if its tracks no longer exist.
     """
-    person, refused = person.copy(), []
+    person, split_off, refused = person.copy(), np.zeros(len(person), bool), []
     apart = np.divmod(at_once(tracks.video, tracks.start, tracks.end), max(len(person), 1)) if edits else None
     for edit in edits:
         places = _places(keys, edit.tracks)
@@ -28,10 +28,10 @@ def apply_edits(
             done = _merge(person, places, apart)
         else:
             assert edit.stays is not None
-            done = _split(person, places, int(_places(keys, [edit.stays])[0]))
+            done = _split(person, split_off, places, int(_places(keys, [edit.stays])[0]))
         if not done:
             refused.append(edit)
-    return person, refused
+    return person, split_off, refused
 
 
 def together_on_screen(
@@ -58,7 +58,7 @@ def _merge(
     return True
 
 
-def _split(person: NDArray[np.int64], places: NDArray[np.int64], stays: int) -> bool:
+def _split(person: NDArray[np.int64], split_off: NDArray[np.bool_], places: NDArray[np.int64], stays: int) -> bool:
     if stays < 0 or (places < 0).all():
         return False
     known = places[places >= 0]
@@ -68,6 +68,7 @@ def _split(person: NDArray[np.int64], places: NDArray[np.int64], stays: int) -> 
         person[leave] = -1
         person[person == left] = np.flatnonzero(person == left)[0]
         person[leave] = leave.min()
+        split_off[leave] = True
     return True
 
 

@@ -1,9 +1,9 @@
 """Persons. Assign ids to persons that stay stable when tracks are added or removed.
 
-A person keeps the id that most of its tracks had. If two persons claim one id, the one with more of its tracks gets it,
-else the one whose tracks had it longer. The other gets back the id that its tracks had before, if they alone had it, so
-a merge that is taken back gives both persons their ids again. A new id is derived from the person's first track, so it
-does not depend on the order of the work.
+A person keeps the id that most of its tracks had. If two persons claim one id, the one that an edit did not split off
+gets it, else the one with more of its tracks, else the one whose tracks had it longer. The other gets back the id that
+its tracks had before, if they alone had it, so a merge that is taken back gives both persons their ids again. A new id
+is derived from the person's first track, so it does not depend on the order of the work.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ class Former:
 
 
 def name_persons(
-    key_at: Callable[[int], TrackKey], person: NDArray[np.int64], before: Former, earlier: Former
+    key_at: Callable[[int], TrackKey],
+    person: NDArray[np.int64],
+    before: Former,
+    earlier: Former,
+    split_off: NDArray[np.bool_],
 ) -> list[str]:
     """Return the ids of persons, in the order of their numbers.
 
@@ -50,11 +54,12 @@ def name_persons(
         person: int64 `[n]`, person of each track, 0 to p - 1, in the order of their first tracks.
         before: the ids that tracks had until now.
         earlier: the ids that tracks had before those.
+        split_off: bool `[n]`, whether an edit split the track off from a person.
     """
     first = np.unique(person, return_index=True)[1]
     named: dict[int, str] = {}
     taken: set[str] = set()
-    for name, one in _by_tracks(person, first, before, earlier):
+    for name, one in _by_tracks(person, first, before, earlier, split_off):
         if one not in named and name not in taken:
             named[one] = name
             taken.add(name)
@@ -71,16 +76,21 @@ def name_persons(
 
 
 def _by_tracks(
-    person: NDArray[np.int64], first: NDArray[np.intp], before: Former, earlier: Former
+    person: NDArray[np.int64],
+    first: NDArray[np.intp],
+    before: Former,
+    earlier: Former,
+    split_off: NDArray[np.bool_],
 ) -> Iterator[tuple[str, int]]:
     """Yield the ids of a person's tracks with the person, those with the best claim first."""
     one, name, of_track = before.claims(person)
     known = of_track >= 0
     count = np.bincount(of_track[known], minlength=len(one))
     came = np.bincount(of_track[known & (earlier.had >= 0)], minlength=len(one))  # from another person
+    stayed = np.bincount(of_track[known & ~split_off], minlength=len(one)) > 0
     order = sorted(
-        (-int(n), int(later), int(first[who]), before.ids[which], int(who))
-        for who, which, n, later in zip(one, name, count, came, strict=True)
+        (not stays, -int(n), int(later), int(first[who]), before.ids[which], int(who))
+        for who, which, n, later, stays in zip(one, name, count, came, stayed, strict=True)
     )
     yield from ((name, who) for *_, name, who in order)
 

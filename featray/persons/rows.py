@@ -54,12 +54,12 @@ class Before:
         """Return the previous person of each current track, null for none: string `[n]`."""
         return pa.array(self.ids, pa.string()).take(pa.array(self.had, mask=self.had < 0))
 
-    def name(self, keys: TrackKeys, index: NDArray[np.int64]) -> list[str]:
-        """Return the ids of the current persons; `index`: int64 `[n]`, person of each track."""
+    def name(self, keys: TrackKeys, index: NDArray[np.int64], split_off: NDArray[np.bool_]) -> list[str]:
+        """Return the ids of the current persons; `index` is `person` of `name_persons`, `split_off` as there."""
         encoded = self.previous.dictionary_encode()
         code = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
         earlier = Former(code, encoded.dictionary.to_pylist())
-        return name_persons(keys.at, index, Former(self.had, self.ids), earlier)
+        return name_persons(keys.at, index, Former(self.had, self.ids), earlier, split_off)
 
     def carried(self, ids: Sequence[str], index: NDArray[np.int64]) -> dict[str, str]:
         """Return the names that persons keep, by id: their own, or that of a person merged into them.

@@ -346,6 +346,8 @@ def _shifts(connection: duckdb.DuckDBPyConnection) -> list[Shift]:
     found = []
     for number, feature in enumerate(FEATURES):
         one = row[f"c{number}"]
+        if one["q"] is None:  # no difference is a number: a column of nulls, NaN or infinities
+            continue
         # For zeros, DuckDB's approx_quantile answers with the smallest positive float.
         q50, q95 = (0.0 if value <= sys.float_info.min else value for value in one.pop("q"))
         worst = Worst(**one.pop("worst"))

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 import duckdb
 import pyarrow as pa
 
-from featray.errors import OutputError
+from featray.errors import OutputError, UsageError
+from featray.redaction import readable_name
 from featray.store.location import Location
 from featray.tables.layout import Output
 
@@ -65,7 +66,13 @@ def spill_folder() -> TemporaryDirectory[str] | None:
 
 
 def literal(text: str) -> str:
-    """Return a string as an SQL literal."""
+    """Return a string as an SQL literal.
+
+    Raises:
+        UsageError: it is no Unicode text; names in an output are, so it is from the command line.
+    """
+    if (readable := readable_name(text)) != text:
+        raise UsageError(f"{readable}: is not UTF-8, as all names in an output are")
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from featray.errors import NotFound, OutputError
 from featray.extract.plan import Outcome, VideoPlan, check_failures, parse_plan
+from featray.names import MESH_VERTICES
 from featray.records import Count, Micros, RecordName, SmallCount, VideoId, WorkKey, dump, load
 from featray.schema import EMBEDDED_SCHEMA, FRAMES_SCHEMA, LANDED_SCHEMA
 from featray.store.location import Location
@@ -31,6 +32,7 @@ _HEADER = b"featray.landing"
 
 _COMPRESSED_FROM_BYTES: Final = 128 << 10
 _NEVER_NULL = {"frame_index", "faces", "box_x1", "box_y1", "box_x2", "box_y2"}
+_LENGTHS: Final = {"mesh_xyz": 3 * MESH_VERTICES, "landmarks5": 10}
 _MOST_BYTES: Final = 512 << 20
 _MOST_ROWS: Final = 1 << 20
 """A part is one chunk of one unit. The chips of a chunk have some 64 MB, its rows a few."""
@@ -180,6 +182,9 @@ def _checked(rows: pa.Table, schema: pa.Schema) -> pa.Table:
         if column.name not in there:
             rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
     rows = rows.select(schema.names).cast(schema).replace_schema_metadata(None)
+    for name, length in _LENGTHS.items():
+        if name in schema.names and set(pc.unique(pc.list_value_length(rows[name])).to_pylist()) - {None, length}:
+            raise ValueError(f"{name} of another length")
     for name in _NEVER_NULL.intersection(schema.names):
         if rows[name].null_count:
             raise ValueError(f"{name} is null")

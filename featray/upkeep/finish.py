@@ -127,8 +127,9 @@ def _progress(partition: Partition, manifest: ShardManifest) -> tuple[int, int |
         folder = partition.landing(video.video_id, video.work_key)
         plan = read_plan(folder)
         planned = planned and plan is not None
-        landed += len(landed_units(folder))
-        units += len(plan.units) if plan else 0
+        if plan is not None:
+            landed += len(landed_units(folder).keys() & {unit.index for unit in plan.units})
+            units += len(plan.units)
     return landed, units if planned else None
 
 

@@ -82,6 +82,9 @@ def _find(held: HeldPartition, settings: PersonsSettings, open_gallery: OpenGall
         return replace(there, edits=len(edits), gallery=[] if gallery is None else gallery.problems)
     keys, tracks, without = _templates(held, commits).tracks()
     made = _make(keys, tracks, threshold, edits, before, gallery)
+    if gallery is None and made.of_gallery:  # names are lost, so the same gallery is to be looked at again
+        named_by = ""
+        name = commit_name(settings.clustering, edits, named_by, [*embedded, *_files(commits, "faces")])
     newest_us = max(commit.published_at_us for commit in commits)
     footer = {**footer, "threshold": f"{threshold:g}", "gallery": named_by}
     _replace(held, old, Commit(name, "", newest_us, _write(held, name, settings, made.rows, footer)))
@@ -107,10 +110,10 @@ def _make(
     before: pa.Table,
     gallery: Gallery | None,
 ) -> _Made:
-    person, refused = apply_edits(cluster(tracks, threshold), edits, keys, tracks)
+    person, split_off, refused = apply_edits(cluster(tracks, threshold), edits, keys, tracks)
     index = np.unique(person, return_inverse=True)[1]
     stood = Before.of(before, keys)
-    ids = stood.name(keys, index)
+    ids = stood.name(keys, index, split_off)
     names, lines = stood.carried(ids, index), list[str]()
     if gallery is None:
         lost = sorted(set(stood.names.values()) - set(names.values()))

@@ -22,6 +22,9 @@ from featray.upkeep.accounting import order_rule, row_rules
 from featray.upkeep.footers import wrong_in_footer, wrong_statistics
 from featray.upkeep.verify_rows import SHOWN, Findings, first_line
 
+_QUOTED: Final = 80
+"""Characters quoted of a wrong value."""
+
 _SEARCHED: Final = 3
 """Videos searched for in each file; each takes a few requests if the output is remote."""
 
@@ -161,7 +164,7 @@ def _digest(place: Any) -> tuple[int, str]:
 
 
 def _tell(rule: str, columns: set[str]) -> str:
-    """Return SQL for the message about a row that breaks a rule."""
-    if rule not in columns:
+    """Return SQL for the message about a row that breaks a rule; it quotes no embedding, and of long lists a part."""
+    if rule not in columns or rule == "embedding":
         return literal(f"{rule} does not hold")
-    return f"{literal(f'{rule} is ')} || coalesce(CAST({identifier(rule)} AS VARCHAR), 'null')"
+    return f"{literal(f'{rule} is ')} || coalesce(left(CAST({identifier(rule)} AS VARCHAR), {_QUOTED}), 'null')"

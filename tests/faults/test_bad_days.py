@@ -88,10 +88,16 @@ def test_a_working_folder_that_was_deleted(house, tmp_path):
         os.chdir(tmp_path)
         tmp_path.rmdir()
 
-    command = [sys.executable, "-P", "-m", "featray", "status", str(house / "out")]
     paths = {**os.environ, "PYTHONPATH": os.getcwd()}
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=enter, env=paths)
+
+    def featray(*words):
+        tmp_path.mkdir(exist_ok=True)
+        command = [sys.executable, "-P", "-m", "featray", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, preexec_fn=enter, env=paths)
+
+    done = featray("plan", "clip.mp4")
     assert done.returncode == 1 and "the folder that this command was started in was deleted" in said(done)
+    assert featray("status", house / "out").returncode == 0
 
 
 def test_no_standard_streams(tmp_path):

@@ -34,6 +34,7 @@ def test_the_command_line_hides_it_from_its_own_process_only():
 
 
 def test_public_names_are_listed_without_being_loaded():
-    code = "import featray, sys; assert {'open', 'to_fex', '__version__'} <= set(dir(featray)); "
+    code = "import featray, sys; assert set(dir(featray)) == {'errors', 'open', 'to_fex', '__version__'}; "
+    code += "assert issubclass(featray.errors.UsageError, featray.errors.FeatrayError); "
     code += "assert 'duckdb' not in sys.modules and 'pyarrow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -89,3 +89,15 @@ def test_a_folder_is_run_and_its_config_runs_the_same(clips, small_network, tmp_
     assert planned.exit_code == 0, planned.output
     assert planned.stdout.splitlines()[0].startswith("release  atto-"), "no output was named"
     assert "videos   2 to do" in planned.stdout, "none is published there, whatever a folder of the help's name holds"
+
+
+def test_an_input_whose_name_is_not_utf_8_is_refused_as_no_table_could_store_it(tmp_path):
+    done = featray("run", f"{tmp_path}/caf\udce9/", "--out", tmp_path / "out")
+    assert done.exit_code == 2 and "caf\\xe9/: its name is not UTF-8" in done.stderr and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", ["preview --out p.png --video", "erase --video", "export --format csv --video"])
+def test_a_name_that_is_not_utf_8_is_no_damage_of_the_output(published, words):
+    command, *options = words.split()
+    done = featray(command, published, *options, "caf\udce9")
+    assert (done.exit_code, done.stderr) == (2, "featray: caf\\xe9: is not UTF-8, as all names in an output are\n")

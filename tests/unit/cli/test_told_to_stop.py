@@ -117,6 +117,14 @@ def test_a_comparison_that_takes_hours_ends(published, tmp_path, command):
     assert told.endswith("featray: stopped; run the same command again to resume\n") and "Traceback" not in told
 
 
+def test_ctrl_c_while_the_program_is_loaded_prints_nothing():
+    code = "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "sys.meta_path.insert(0, type('Finder', (), {'find_spec': staticmethod(lambda name, *_: "
+    code += "os.kill(os.getpid(), signal.SIGINT) if name == 'click' else None)})); import featray.cli"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (told.returncode, told.stderr) == (-signal.SIGINT, "")
+
+
 def test_sql_that_says_so_is_no_stop(published):
     done = CliRunner().invoke(
         main, ["query", str(published), "SELECT 'Query interrupted', 'INTERRUPT Error' FROM nowhere"]

@@ -9,12 +9,13 @@ from featray.persons.agreement import agreement
 KEYS = [(f"{i:016x}", 0) for i in range(6)]
 
 
-def name_persons(keys, person, before, earlier=None):
+def name_persons(keys, person, before, earlier=None, split_off=()):
     """Return the id of each track's person; `before` has the ids until now by key, `earlier` those before them."""
     first = {one: person.index(one) for one in person}
     number = {one: i for i, one in enumerate(sorted(first, key=first.get))}
     index = np.array([number[one] for one in person])
-    named = naming.name_persons(keys.__getitem__, index, former(keys, before), former(keys, earlier or {}))
+    of_edit = np.isin(range(len(keys)), split_off)
+    named = naming.name_persons(keys.__getitem__, index, former(keys, before), former(keys, earlier or {}), of_edit)
     return np.array(named)[index].tolist()
 
 
@@ -81,3 +82,11 @@ def test_agreement_by_hand():
     assert (alone.precision, alone.recall, alone.b_cubed_f) == (1, 1, 1)
     with pytest.raises(ValueError, match="one entry per track"):
         agreement(np.arange(3), np.arange(2))
+
+
+@pytest.mark.parametrize("split_off", [[0], [1], [0, 1], [1, 2]])
+def test_tracks_that_were_split_off_get_another_id_even_if_they_are_more(split_off):
+    before = {key: "p-a" for key in KEYS[:3]}
+    person = [1 if place in split_off else 0 for place in range(3)]
+    names = name_persons(KEYS[:3], person, before, split_off=split_off)
+    assert [name == "p-a" for name in names] == [place not in split_off for place in range(3)]

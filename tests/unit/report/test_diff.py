@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -12,6 +16,9 @@ from featray.cli import main
 from featray.errors import UsageError
 from featray.report.diff import diff_releases
 from featray.report.distributions import FEATURES
+from featray.tables.commits import read_commits
+from featray.tables.layout import list_partitions, open_output
+from tests.fixtures.tampering import path_of, sign
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +96,21 @@ def test_a_release_against_itself_does_not_move(two):
     assert all((shift.mean_abs, shift.q50_abs, shift.q95_abs) == (0, 0, 0) for shift in same.features)
     table = CliRunner().invoke(main, ["diff", two.output.root.path, two.after, two.after]).output
     assert "largest changes" not in table and "e-308" not in table
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_a_column_without_a_number_is_left_out(two, tmp_path, value):
+    shutil.copytree(two.output.root.path, tmp_path / "out")
+    output = open_output(str(tmp_path / "out"))
+    for partition in list_partitions(output):
+        for file in [f for commit in read_commits(partition) for f in commit.files if f.table == "faces"]:
+            path = path_of(partition, file)
+            rows = pq.read_table(path, partitioning=None)
+            at, field = rows.column_names.index("valence"), rows.schema.field("valence")
+            pq.write_table(rows.set_column(at, field, pa.array([value] * len(rows), field.type)), path)
+            sign(partition, file)
+    told = diff_releases(output, two.before, two.after)
+    assert told.features and "valence" not in {shift.column for shift in told.features}
 
 
 def test_whole_videos_are_drawn_when_there_are_too_many_faces(two):

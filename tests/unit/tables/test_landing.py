@@ -55,6 +55,17 @@ def test_a_part_comes_back_as_it_landed(folder):
     assert part.outcome.failures == [Failure("decode", "timeout", "x")]
 
 
+@pytest.mark.parametrize(("column", "length"), [("mesh_xyz", 2), ("landmarks5", 1)])
+def test_a_list_of_another_length_is_damage(folder, column, length):
+    rows = faces(2)
+    short = pa.array([[0.5] * length] * 2, rows[column].type)
+    rows = rows.set_column(rows.column_names.index(column), rows.schema.field(column), short)
+    write_part(folder, header(0, 0, Outcome()), rows, FRAMES_SCHEMA.empty_table())
+    ((name,),) = landed_units(folder).values()
+    with pytest.raises(OutputError, match=f"{name}: damaged; delete its folder"):
+        read_part(folder.child(name))
+
+
 def test_a_unit_has_landed_when_its_last_part_and_all_before_it_are_there(folder):
     write_part(folder, header(0, 0), faces(1), FRAMES_SCHEMA.empty_table())
     write_part(folder, header(1, 0), faces(1), FRAMES_SCHEMA.empty_table())

@@ -44,6 +44,14 @@ def test_what_has_landed_is_published(killed, out, inputs, small_network):
     assert run_here(config).status == "nothing_to_do"
 
 
+def test_a_unit_that_the_plan_does_not_have_is_left_out(killed):
+    (partition,) = list_partitions(killed)
+    last = next(Path(partition.landing().path).rglob("u*-last.arrow"))
+    shutil.copy(last, last.with_name("u000099-p0000-last.arrow"))
+    done = finish_partition(partition)
+    assert len(done.published) == 1 and done.waiting == [] and verify(killed).problems == []
+
+
 def test_what_has_not_landed_waits_for_the_next_run(killed, inputs, small_network):
     (partition,) = list_partitions(killed)
     landing = Path(partition.landing().path)

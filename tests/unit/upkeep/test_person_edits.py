@@ -10,12 +10,14 @@ from featray.cli import main
 from featray.persons.settings import PersonsSettings
 from featray.tables.lease import UnheldPartition
 from featray.tables.person_edits import PersonEdit, read_edits
+from featray.tables.rewrite import footer_of, open_parquet
 from featray.upkeep.erase import erase
 from featray.upkeep.person_edits import change_edits, undo
 from featray.upkeep.persons import find_persons, read_persons
 from tests.fixtures.crowd import Crowd, video_of
 from tests.fixtures.outputs import everything, rows
 from tests.fixtures.people import publish_persons
+from tests.fixtures.tampering import file_of
 
 VIDEOS = {f"{i}.mp4": [i % 2, 2, (3, 4 + i % 2)] for i in range(4)}
 """Tracks 0 and 1 follow each other, 2 and 3 are on screen at once; 4 and 5 are never in one video."""
@@ -93,6 +95,18 @@ def test_tracks_are_split_off_and_stay_so(crowd):
     assert of(crowd, 2) in (new, rest)
 
 
+def test_the_name_stays_with_the_tracks_that_were_not_split_off(crowd):
+    """Even if they are fewer: it was said that the others are of somebody else."""
+    four = of(crowd, 4)
+    keys = sorted(key for key, who in crowd.truth.items() if who == 4)
+    names = {video_of(name): name for name in VIDEOS}
+    words = [word for video, track in keys[1:] for word in ("--split", f"{names[video]}:{track}")]
+    assert len(keys) > 1 and run(crowd, *words).exit_code == 0
+    found = read_persons(crowd.partition)
+    assert found[keys[0]] == four and four not in {found[key] for key in keys[1:]}
+    assert run(crowd, "--undo").exit_code == 0 and of(crowd, 4) == four
+
+
 def test_an_undo_that_is_repeated_after_an_interruption_undoes_no_other_edit(crowd):
     """As after a kill between the new record and the new table."""
     run(crowd, "--merge", of(crowd, 4), of(crowd, 5))
@@ -115,12 +129,14 @@ def test_a_merge_says_which_name_is_lost(tmp_path):
         {"video_id": video, "track_id": track, "person_id": f"p-{who:012x}", "name": names.get(who)}
         for (video, track), who in crowd.truth.items()
     ]
-    publish_persons(UnheldPartition(crowd.partition), told)
+    publish_persons(UnheldPartition(crowd.partition), told, gallery="0123")
     done = run(crowd, "--merge", f"p-{4:012x}", f"p-{5:012x}")
     kept = {row["name"] for row in rows(crowd.output.root.path, "persons")} - {None}
     assert len(kept) == 1
     (lost,) = set(names.values()) - kept
     assert f"{lost}: nobody has this name any more; give --gallery to name persons again" in done.output
+    with open_parquet(crowd.output.root.child(file_of(crowd.partition, "persons").path)) as file:
+        assert footer_of(file)["gallery"] == "", "or the same gallery would count as nothing new"
 
 
 def test_an_undo_is_of_the_release_that_has_edits(tmp_path):

@@ -116,6 +116,12 @@ def test_a_filter_that_hides_rows_from_a_search(out, partition, table):
     assert "finds 0 of its" in found(lines(out), file.path, "the file's index is wrong")
 
 
+def test_of_a_long_list_a_part_is_quoted(out, partition):
+    tamper(partition, "mesh", lambda rows: [row | {"mesh_xyz": [0.5] * 100_000} for row in rows], signed=True)
+    line = found(lines(out), "mesh_xyz is [0.5, 0.5")
+    assert len(line) < 500
+
+
 def test_times_that_go_back(out, partition):
     def edit(rows):
         rows[-1]["pts_us"] = rows[0]["pts_us"]
