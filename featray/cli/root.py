@@ -91,6 +91,8 @@ _FIXES = {
 
 def _of_machine(error: OSError) -> str:
     """Return an operating-system error and its fix, in one line."""
+    if error.filename is None and error.errno == errno.ENOENT and (gone := _folder_gone()):
+        return gone
     place = error.filename or ("standard output" if _is_of_output(error) else None)
     what = ": ".join(str(part) for part in (place, error.strerror) if part) or str(error)
     fix = _FIXES.get(error.errno or 0, "`featray --debug ...` shows where, `featray doctor` checks this machine")
@@ -111,9 +113,13 @@ def _machine_fault(error: Exception) -> str | None:
         return f"no thread can be started; {_FIXES[errno.EAGAIN]}"
     if isinstance(error, (ImportError, SystemError)) and _limited():
         return f"Python's libraries could not be loaded ({error})"
+    return _folder_gone()
+
+
+def _folder_gone() -> str | None:
     try:
         os.getcwd()
-    except FileNotFoundError:  # libraries, such as DuckDB, ask for it whatever the paths
+    except FileNotFoundError:
         return "the folder that this command was started in was deleted; `cd` to one that exists"
     return None
 
