@@ -61,7 +61,7 @@ class EventConfig(EpisodeConfig):
     expression: Annotated[str, Field(min_length=1, max_length=1000)]
     """Arithmetic over the columns of `faces` and `blendshapes`, such as `(AU12 + AU25) / 2` or
     `max(mouthSmileLeft, mouthSmileRight)`: numbers, `+ - * / **`, comparisons (1 or 0), `and or not`, and
-    `abs min max sqrt exp log`."""
+    `abs min max sqrt exp log`. What is undefined or infinite, such as `1 / 0` and `log(-1)`, counts as no value."""
 
 
 class BlinkConfig(Section):
