@@ -171,7 +171,7 @@ def _print(found: Evaluation) -> None:
         click.echo(f"faces    {counted(found.several_faces, 'label')} matched to the best-scoring of several faces")
     if found.tuned_on:
         chosen = ", ".join(f"{unit} from {found.thresholds[unit]:.3g}" for unit in found.chosen)
-        click.echo(f"tuned    on {counted(found.tuned_on, 'row')}, which are not measured: {chosen or 'no unit'}")
+        click.echo(f"tuned    {chosen or 'no unit'}, on {counted(found.tuned_on, 'row')} that the measures leave out")
     if found.other_emotions:
         click.echo(
             f"emotions not measured: {counted(found.other_emotions, 'label')} with an emotion other than the seven"

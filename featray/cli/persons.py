@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,29 +146,30 @@ def _edit(
     return some
 
 
-def _track(output: Output, text: str) -> TrackKey:
+def _video_id(output: Output, name: str) -> str:
+    """Find a video that an option other than --video names."""
     from featray.tables.named import find_video_id
 
+    try:
+        return find_video_id(output, name)
+    except UsageError as error:
+        raise UsageError(str(error).removeprefix("--video ")) from None
+
+
+def _track(output: Output, text: str) -> TrackKey:
     video, colon, track = text.rpartition(":")
     if not colon or not (track.isascii() and track.isdecimal() and len(track) < 10):
         raise UsageError(printable(f"--split {text}: not a track; write VIDEO:TRACK, such as face.mp4:3"))
     try:
-        return find_video_id(output, video), int(track)
+        return _video_id(output, video), int(track)
     except UsageError as error:
-        raise UsageError(f"--split {printable(text)}: {str(error).removeprefix('--video ')}") from None
+        raise UsageError(f"--split {printable(text)}: {error}") from None
 
 
 def _labels(output: Output, truth: Path) -> dict[TrackKey, str]:
     from featray.persons.truth import read_truth
-    from featray.tables.named import find_video_id
 
-    def id_of(name: str) -> str:
-        try:
-            return find_video_id(output, name)
-        except UsageError as error:
-            raise UsageError(str(error).removeprefix("--video ")) from None
-
-    return read_truth(truth, id_of)
+    return read_truth(truth, partial(_video_id, output))
 
 
 def _compare(partition: Partition, labels: dict[TrackKey, str]) -> Truth | None:

@@ -110,7 +110,7 @@ def merge_video(
     folder = partition.landing(video.video_id, video.work_key)
     plan = read_plan(folder)
     there = landed_units(folder, with_lost=True) if plan else {}
-    landed = {unit.index: there[unit.index] for unit in plan.units if unit.index in there} if plan else {}
+    landed = {unit.index: there[unit.index] for unit in (plan.units if plan else ()) if unit.index in there}
     if plan is None or len(landed) != len(plan.units):
         raise RunError(f"{video.uri}: {counted(len(landed), 'unit')} landed; the shard cannot be published yet")
     constant: dict[str, str | None] = {

@@ -76,7 +76,8 @@ def _find(held: HeldPartition, settings: PersonsSettings, open_gallery: OpenGall
     gallery = None if open_gallery is None else open_gallery(embedder)
     before, named_by = _read(held, old)
     named_by = named_by if gallery is None else gallery.digest
-    name = commit_name(settings.clustering, edits, named_by, [*embedded, *_files(commits, "faces")])
+    sources = [*embedded, *_files(commits, "faces")]
+    name = commit_name(settings.clustering, edits, named_by, sources)
     if [commit.name for commit in old] == [name]:
         there = told(settings.clustering, threshold, before, None)
         return replace(there, edits=len(edits), gallery=[] if gallery is None else gallery.problems)
@@ -84,7 +85,7 @@ def _find(held: HeldPartition, settings: PersonsSettings, open_gallery: OpenGall
     made = _make(keys, tracks, threshold, edits, before, gallery)
     if gallery is None and made.of_gallery:  # names are lost, so the same gallery is to be looked at again
         named_by = ""
-        name = commit_name(settings.clustering, edits, named_by, [*embedded, *_files(commits, "faces")])
+        name = commit_name(settings.clustering, edits, named_by, sources)
     newest_us = max(commit.published_at_us for commit in commits)
     footer = {**footer, "threshold": f"{threshold:g}", "gallery": named_by}
     _replace(held, old, Commit(name, "", newest_us, _write(held, name, settings, made.rows, footer)))
